@@ -1,0 +1,1 @@
+//! Bounded series that keep every extreme.

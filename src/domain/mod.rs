@@ -1,0 +1,11 @@
+//! Plain data and pure functions: what a run is, in numbers and text. Knows no device, no file and no screen; uses std
+//! and serde only.
+
+pub mod arch;
+pub mod augment;
+pub mod confusion;
+pub mod history;
+pub mod number;
+pub mod params;
+pub mod report;
+pub mod rng;

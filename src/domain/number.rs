@@ -1,0 +1,86 @@
+//! Floats that survive JSON. JSON has no NaN and no infinity, and serde_json writes both as null; a loss that
+//! diverged must stay told apart from one that is missing. Use as `#[serde(with = "number")]` on an `f32` or `f64`
+//! field: finite values are numbers, the others the strings "NaN", "inf" and "-inf".
+
+use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+/// A float type that this module can write.
+pub trait Float: Copy {
+    fn to_f64(self) -> f64;
+    fn from_f64(value: f64) -> Self;
+}
+
+impl Float for f64 {
+    fn to_f64(self) -> f64 {
+        self
+    }
+    fn from_f64(value: f64) -> Self {
+        value
+    }
+}
+
+impl Float for f32 {
+    fn to_f64(self) -> f64 {
+        f64::from(self)
+    }
+    fn from_f64(value: f64) -> Self {
+        value as f32
+    }
+}
+
+/// # Errors
+/// Those of the serializer.
+pub fn serialize<F: Float, S: Serializer>(value: &F, serializer: S) -> Result<S::Ok, S::Error> {
+    let value = value.to_f64();
+    if value.is_finite() {
+        serializer.serialize_f64(value)
+    } else if value.is_nan() {
+        serializer.serialize_str("NaN")
+    } else {
+        serializer.serialize_str(if value > 0.0 { "inf" } else { "-inf" })
+    }
+}
+
+/// # Errors
+/// When the value is neither a number nor one of the three words.
+pub fn deserialize<'de, F: Float, D: Deserializer<'de>>(deserializer: D) -> Result<F, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Number(f64),
+        Word(String),
+    }
+    match Written::deserialize(deserializer)? {
+        Written::Number(value) => Ok(F::from_f64(value)),
+        Written::Word(word) => match word.as_str() {
+            "NaN" => Ok(F::from_f64(f64::NAN)),
+            "inf" => Ok(F::from_f64(f64::INFINITY)),
+            "-inf" => Ok(F::from_f64(f64::NEG_INFINITY)),
+            other => Err(D::Error::custom(format!("'{other}' is not a number"))),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::{Deserialize, Serialize};
+
+    #[derive(Serialize, Deserialize)]
+    struct Held(#[serde(with = "super")] f32);
+
+    #[test]
+    fn every_kind_of_float_comes_back() {
+        for value in [0.0, -1.5, 1e-30, f32::MAX, f32::INFINITY, f32::NEG_INFINITY] {
+            let text = serde_json::to_string(&Held(value)).unwrap();
+            assert_eq!(
+                serde_json::from_str::<Held>(&text).unwrap().0.to_bits(),
+                value.to_bits(),
+                "{text}"
+            );
+        }
+        let text = serde_json::to_string(&Held(f32::NAN)).unwrap();
+        assert_eq!(text, "\"NaN\"");
+        assert!(serde_json::from_str::<Held>(&text).unwrap().0.is_nan());
+        assert!(serde_json::from_str::<Held>("\"nothing\"").is_err());
+    }
+}

@@ -1,0 +1,679 @@
+//! The hyperparameters and the PARAMS table: the one place where a hyperparameter's name, help, unit, range, step and
+//! time of effect stand. The panel, config.toml, the flags, the checkpoint and the docs follow the table.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// The optimizers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Optimizer {
+    Sgd,
+    Adam,
+    Adamw,
+}
+
+/// How the learning rate moves over the run, after the warm-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Schedule {
+    /// The base learning rate throughout.
+    Constant,
+    /// A tenth of it after half of the run, a hundredth after three quarters.
+    Step,
+    /// Half a cosine from the base down to zero.
+    Cosine,
+    /// Linearly up from a 25th of the base over the first 30% of the run, then by a cosine down to a 250,000th.
+    OneCycle,
+}
+
+/// The number format of the matrix products. Master weights and accumulation stay f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Precision {
+    F32,
+    Tf32,
+    Bf16,
+}
+
+/// Everything that decides what a run learns. Every field has a row in [`PARAMS`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hyperparameters {
+    pub learning_rate: f64,
+    pub weight_decay: f64,
+    pub dropout: f64,
+    pub label_smoothing: f64,
+    pub momentum: f64,
+    pub beta1: f64,
+    pub beta2: f64,
+    /// Largest norm of the whole gradient; 0 is off.
+    pub clip_norm: f64,
+    pub flip: bool,
+    /// Random shift, in pixels each way; 0 is off.
+    pub crop: u32,
+    /// Side of the square cut out, in pixels; 0 is off.
+    pub cutout: u32,
+    pub batch_size: u32,
+    pub epochs: u32,
+    pub schedule: Schedule,
+    /// Epochs over which the learning rate rises linearly from zero.
+    pub warmup: f64,
+    pub test_each_epoch: bool,
+    /// A name in `ARCHS`, or the text of an architecture.
+    pub architecture: String,
+    pub optimizer: Optimizer,
+    pub nesterov: bool,
+    pub seed: u64,
+    /// Share of the training images held out for validation.
+    pub validation: f64,
+    /// Subtract each channel's mean and divide by its deviation (of the training images), after the scaling to [0, 1].
+    pub standardize: bool,
+    pub precision: Precision,
+}
+
+impl Default for Hyperparameters {
+    /// The seed recipe (the 2018 blog post's Keras CNN).
+    fn default() -> Self {
+        Hyperparameters {
+            learning_rate: 1e-3,
+            weight_decay: 0.0,
+            dropout: 0.5,
+            label_smoothing: 0.0,
+            momentum: 0.9,
+            beta1: 0.9,
+            beta2: 0.999,
+            clip_norm: 0.0,
+            flip: false,
+            crop: 0,
+            cutout: 0,
+            batch_size: 32,
+            epochs: 15,
+            schedule: Schedule::Constant,
+            warmup: 0.0,
+            test_each_epoch: false,
+            architecture: "seed".into(),
+            optimizer: Optimizer::Adam,
+            nesterov: false,
+            seed: 4,
+            validation: 0.2,
+            standardize: false,
+            precision: Precision::F32,
+        }
+    }
+}
+
+/// When a change takes effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Applies {
+    Now,
+    NextEpoch,
+    NextRun,
+}
+
+impl fmt::Display for Applies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Applies::Now => "now",
+            Applies::NextEpoch => "next epoch",
+            Applies::NextRun => "next run",
+        })
+    }
+}
+
+/// A hyperparameter's value, whichever it is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Value {
+    Bool(bool),
+    Int(u64),
+    Float(f64),
+    Text(String),
+}
+
+impl fmt::Display for Value {
+    /// As it is typed: `0.001`, `1e-7`, `32`, `on`, `cosine`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Value::Bool(true) => f.write_str("on"),
+            Value::Bool(false) => f.write_str("off"),
+            Value::Int(v) => write!(f, "{v}"),
+            Value::Float(v) if *v != 0.0 && v.abs() < 1e-4 => write!(f, "{v:e}"),
+            Value::Float(v) => write!(f, "{v}"),
+            Value::Text(v) => f.write_str(v),
+        }
+    }
+}
+
+/// How a key press changes a number.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Nudge {
+    /// Add or subtract: fine, coarse.
+    Add(f64, f64),
+    /// Multiply or divide: fine, coarse. From zero the first step up is the third number, and below it is zero again.
+    Times(f64, f64, f64),
+}
+
+/// The kind and range of a hyperparameter. Both ends of a range are allowed.
+#[derive(Clone, Copy, Debug)]
+pub enum Kind {
+    Bool,
+    Int {
+        min: u64,
+        max: u64,
+        nudge: Nudge,
+    },
+    Float {
+        min: f64,
+        max: f64,
+        nudge: Nudge,
+    },
+    Choice(&'static [&'static str]),
+    /// Free text; the check says what is wrong with it.
+    Text(fn(&str) -> Result<(), String>),
+}
+
+/// A value that was refused, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{key}: {why}")]
+pub struct ParamError {
+    pub key: String,
+    pub why: String,
+}
+
+/// One hyperparameter.
+pub struct Param {
+    /// The key in config.toml; the flag is the same with `-` for `_`.
+    pub key: &'static str,
+    /// The panel's word for it.
+    pub label: &'static str,
+    /// One sentence.
+    pub help: &'static str,
+    /// Unit of the number, or empty.
+    pub unit: &'static str,
+    pub applies: Applies,
+    pub kind: Kind,
+    /// Zero means that it is off.
+    pub zero_is_off: bool,
+    get: fn(&Hyperparameters) -> Value,
+    set: fn(&mut Hyperparameters, Value),
+}
+
+impl fmt::Debug for Param {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.key)
+    }
+}
+
+impl Param {
+    /// The value that `params` holds.
+    pub fn get(&self, params: &Hyperparameters) -> Value {
+        (self.get)(params)
+    }
+
+    /// The value as the panel writes it: `off` where zero means off.
+    pub fn show(&self, value: &Value) -> String {
+        match value {
+            Value::Int(0) if self.zero_is_off => "off".into(),
+            Value::Float(0.0) if self.zero_is_off => "off".into(),
+            other => other.to_string(),
+        }
+    }
+
+    /// The command-line flag, without the dashes.
+    pub fn flag(&self) -> String {
+        self.key.replace('_', "-")
+    }
+
+    /// What is allowed, in words: `0 to 0.95`, `sgd, adam or adamw`.
+    pub fn range(&self) -> String {
+        match self.kind {
+            Kind::Bool => "on or off".into(),
+            Kind::Int { min, max, .. } => format!("a whole number, {min} to {max}"),
+            Kind::Float { min, max, .. } => {
+                format!("{} to {}", Value::Float(min), Value::Float(max))
+            }
+            Kind::Choice(words) => match words {
+                [all @ .., last] if !all.is_empty() => format!("{} or {last}", all.join(", ")),
+                words => words.join(""),
+            },
+            Kind::Text(_) => "see --help".into(),
+        }
+    }
+
+    /// Reads what a person typed.
+    ///
+    /// # Errors
+    /// When it is no value of this kind or out of range; says what is allowed.
+    pub fn parse(&self, text: &str) -> Result<Value, ParamError> {
+        let text = text.trim();
+        let off = self.zero_is_off && text.eq_ignore_ascii_case("off");
+        let value = match self.kind {
+            Kind::Bool => match text.to_ascii_lowercase().as_str() {
+                "on" | "true" | "yes" | "1" => Some(Value::Bool(true)),
+                "off" | "false" | "no" | "0" => Some(Value::Bool(false)),
+                _ => None,
+            },
+            Kind::Int { .. } if off => Some(Value::Int(0)),
+            Kind::Float { .. } if off => Some(Value::Float(0.0)),
+            Kind::Int { .. } => text.replace(['_', ','], "").parse().ok().map(Value::Int),
+            Kind::Float { .. } => match text.strip_suffix('%') {
+                Some(percent) => percent
+                    .trim()
+                    .parse::<f64>()
+                    .ok()
+                    .map(|v| Value::Float(v / 100.0)),
+                None => text.parse().ok().map(Value::Float),
+            },
+            Kind::Choice(_) => Some(Value::Text(text.to_ascii_lowercase())),
+            Kind::Text(_) => Some(Value::Text(text.to_owned())),
+        };
+        let value = value.ok_or_else(|| self.error(format!("'{text}' is not {}", self.range())))?;
+        self.check(value)
+    }
+
+    /// Holds a value to the kind and the range. A whole number is taken for a float.
+    ///
+    /// # Errors
+    /// When it does not fit; says what is allowed.
+    pub fn check(&self, value: Value) -> Result<Value, ParamError> {
+        let wrong =
+            |value: &Value| self.error(format!("'{value}' is not allowed: {}", self.range()));
+        match (self.kind, value) {
+            (Kind::Bool, value @ Value::Bool(_)) => Ok(value),
+            (Kind::Int { min, max, .. }, Value::Int(v)) if (min..=max).contains(&v) => {
+                Ok(Value::Int(v))
+            }
+            (Kind::Float { .. }, Value::Int(v)) => self.check(Value::Float(v as f64)),
+            // A NaN is in no range.
+            (Kind::Float { min, max, .. }, Value::Float(v)) if (min..=max).contains(&v) => {
+                Ok(Value::Float(v))
+            }
+            (Kind::Choice(words), Value::Text(v)) if words.contains(&v.as_str()) => {
+                Ok(Value::Text(v))
+            }
+            (Kind::Text(check), Value::Text(v)) => match check(&v) {
+                Ok(()) => Ok(Value::Text(v)),
+                Err(why) => Err(self.error(why)),
+            },
+            (_, value) => Err(wrong(&value)),
+        }
+    }
+
+    /// Checks the value and puts it into `params`.
+    ///
+    /// # Errors
+    /// As [`Param::check`]; `params` is then unchanged.
+    pub fn set(&self, params: &mut Hyperparameters, value: Value) -> Result<(), ParamError> {
+        (self.set)(params, self.check(value)?);
+        Ok(())
+    }
+
+    /// The neighbouring value: `up` or down, by the fine or the coarse step, held within the range. None where there is
+    /// no order (text).
+    pub fn nudged(&self, value: &Value, up: bool, coarse: bool) -> Option<Value> {
+        match (self.kind, value) {
+            (Kind::Bool, Value::Bool(v)) => Some(Value::Bool(!v)),
+            (Kind::Choice(words), Value::Text(v)) => {
+                let at = words.iter().position(|w| w == v)?;
+                let n = words.len();
+                Some(Value::Text(
+                    words[if up { at + 1 } else { at + n - 1 } % n].into(),
+                ))
+            }
+            (Kind::Int { min, max, nudge }, Value::Int(v)) => {
+                let moved = nudge.apply(*v as f64, up, coarse).round();
+                // A factor below 1.5 must still move a small number.
+                let moved = if moved == *v as f64 {
+                    moved + if up { 1.0 } else { -1.0 }
+                } else {
+                    moved
+                };
+                Some(Value::Int(moved.clamp(min as f64, max as f64) as u64))
+            }
+            (Kind::Float { min, max, nudge }, Value::Float(v)) => Some(Value::Float(
+                tidy(nudge.apply(*v, up, coarse)).clamp(min, max),
+            )),
+            _ => None,
+        }
+    }
+
+    fn error(&self, why: String) -> ParamError {
+        ParamError {
+            key: self.key.into(),
+            why,
+        }
+    }
+}
+
+impl Nudge {
+    fn apply(self, v: f64, up: bool, coarse: bool) -> f64 {
+        match self {
+            Nudge::Add(fine, much) => {
+                let by = if coarse { much } else { fine };
+                if up { v + by } else { v - by }
+            }
+            Nudge::Times(fine, much, first) => {
+                let by = if coarse { much } else { fine };
+                match (up, v) {
+                    (true, 0.0) => first,
+                    (true, v) => v * by,
+                    (false, v) if v / by < first * 0.999 => 0.0,
+                    (false, v) => v / by,
+                }
+            }
+        }
+    }
+}
+
+/// Six significant digits: 0.1 + 0.2 is 0.3.
+fn tidy(v: f64) -> f64 {
+    format!("{v:.5e}").parse().unwrap_or(v)
+}
+
+/// The row of `key`, where `-` counts as `_`.
+pub fn param(key: &str) -> Option<&'static Param> {
+    let key = key.replace('-', "_");
+    PARAMS.iter().find(|p| p.key == key)
+}
+
+/// The row of `key`, or an error that suggests what may have been meant.
+///
+/// # Errors
+/// When there is no such hyperparameter.
+pub fn find(key: &str) -> Result<&'static Param, ParamError> {
+    param(key).ok_or_else(|| {
+        let near = PARAMS
+            .iter()
+            .map(|p| (distance(p.key, &key.replace('-', "_")), p.key))
+            .min()
+            .filter(|(d, _)| *d <= 3);
+        ParamError {
+            key: key.into(),
+            why: match near {
+                Some((_, known)) => {
+                    format!("there is no such hyperparameter; did you mean '{known}'?")
+                }
+                None => format!(
+                    "there is no such hyperparameter; there are: {}",
+                    PARAMS.iter().map(|p| p.key).collect::<Vec<_>>().join(", ")
+                ),
+            },
+        }
+    })
+}
+
+/// Levenshtein's edit distance.
+pub fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let cost = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = cost.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// A row's getter and setter for a field of plain type. [`Param::check`] runs first, so the kind always matches.
+macro_rules! field {
+    (float $name:ident) => {
+        (
+            |p: &Hyperparameters| Value::Float(p.$name),
+            |p: &mut Hyperparameters, v: Value| {
+                if let Value::Float(v) = v {
+                    p.$name = v;
+                }
+            },
+        )
+    };
+    (int $name:ident) => {
+        (
+            |p: &Hyperparameters| Value::Int(u64::from(p.$name)),
+            |p: &mut Hyperparameters, v: Value| {
+                if let Value::Int(v) = v {
+                    p.$name = v as _;
+                }
+            },
+        )
+    };
+    (bool $name:ident) => {
+        (
+            |p: &Hyperparameters| Value::Bool(p.$name),
+            |p: &mut Hyperparameters, v: Value| {
+                if let Value::Bool(v) = v {
+                    p.$name = v;
+                }
+            },
+        )
+    };
+    (text $name:ident) => {
+        (
+            |p: &Hyperparameters| Value::Text(p.$name.clone()),
+            |p: &mut Hyperparameters, v: Value| {
+                if let Value::Text(v) = v {
+                    p.$name = v;
+                }
+            },
+        )
+    };
+    (choice $name:ident { $($word:literal => $variant:path),+ $(,)? }) => {
+        (
+            |p: &Hyperparameters| {
+                Value::Text(match p.$name { $($variant => $word),+ }.into())
+            },
+            |p: &mut Hyperparameters, v: Value| {
+                if let Value::Text(v) = v {
+                    match v.as_str() {
+                        $($word => p.$name = $variant,)+
+                        _ => {}
+                    }
+                }
+            },
+        )
+    };
+}
+
+type Access = (
+    fn(&Hyperparameters) -> Value,
+    fn(&mut Hyperparameters, Value),
+);
+
+const fn row(
+    key: &'static str,
+    label: &'static str,
+    unit: &'static str,
+    applies: Applies,
+    kind: Kind,
+    access: Access,
+    help: &'static str,
+) -> Param {
+    Param {
+        key,
+        label,
+        help,
+        unit,
+        applies,
+        kind,
+        zero_is_off: false,
+        get: access.0,
+        set: access.1,
+    }
+}
+
+const fn off_at_zero(mut param: Param) -> Param {
+    param.zero_is_off = true;
+    param
+}
+
+const fn float(min: f64, max: f64, nudge: Nudge) -> Kind {
+    Kind::Float { min, max, nudge }
+}
+
+const fn int(min: u64, max: u64, nudge: Nudge) -> Kind {
+    Kind::Int { min, max, nudge }
+}
+
+const SQRT_10: f64 = 3.162_277_660_168_379_5;
+
+/// Every hyperparameter, in the panel's order.
+#[rustfmt::skip]
+pub static PARAMS: &[Param] = &[
+    row("learning_rate", "learning rate", "", Applies::Now, float(0.0, 10.0, Nudge::Times(2.0, 10.0, 1e-7)), field!(float learning_rate),
+        "Step size of the optimizer; the base that the schedule scales."),
+    row("weight_decay", "weight decay", "", Applies::Now, float(0.0, 1.0, Nudge::Times(2.0, 10.0, 1e-5)), field!(float weight_decay),
+        "Pull of the weights towards zero: L2 added to the gradient for sgd and adam, decoupled for adamw; not on biases and norms."),
+    row("dropout", "dropout", "", Applies::Now, float(0.0, 0.95, Nudge::Add(0.05, 0.25)), field!(float dropout),
+        "Share of activations dropped by every `drop` layer that does not pin its own."),
+    row("label_smoothing", "label smoothing", "", Applies::Now, float(0.0, 0.9, Nudge::Add(0.05, 0.1)), field!(float label_smoothing),
+        "Share of each target spread evenly over all classes."),
+    row("momentum", "momentum", "", Applies::Now, float(0.0, 0.999, Nudge::Add(0.01, 0.1)), field!(float momentum),
+        "Momentum of sgd."),
+    row("beta1", "beta 1", "", Applies::Now, float(0.0, 0.9999, Nudge::Add(0.01, 0.1)), field!(float beta1),
+        "Decay of the gradient's running mean in adam and adamw."),
+    row("beta2", "beta 2", "", Applies::Now, float(0.0, 0.99999, Nudge::Add(0.001, 0.01)), field!(float beta2),
+        "Decay of the squared gradient's running mean in adam and adamw."),
+    off_at_zero(row("clip_norm", "clip norm", "", Applies::Now, float(0.0, 1e6, Nudge::Times(SQRT_10, 10.0, 0.01)), field!(float clip_norm),
+        "Largest allowed norm of the whole gradient; 0 is off.")),
+    row("flip", "flip", "", Applies::Now, Kind::Bool, field!(bool flip),
+        "Mirror half of the training images left to right."),
+    off_at_zero(row("crop", "crop", "px", Applies::Now, int(0, 16, Nudge::Add(1.0, 4.0)), field!(int crop),
+        "Shift each training image at random by up to this many pixels each way, with zero padding; 0 is off.")),
+    off_at_zero(row("cutout", "cutout", "px", Applies::Now, int(0, 32, Nudge::Add(1.0, 4.0)), field!(int cutout),
+        "Blank a square of this side at a random place of each training image; 0 is off.")),
+    row("batch_size", "batch size", "", Applies::NextEpoch, int(1, 8192, Nudge::Times(2.0, 8.0, 1.0)), field!(int batch_size),
+        "Images in one training step; the last, smaller batch of an epoch is kept."),
+    row("epochs", "epochs", "", Applies::NextEpoch, int(1, 10_000, Nudge::Add(1.0, 10.0)), field!(int epochs),
+        "Passes over the training images."),
+    row("schedule", "schedule", "", Applies::NextEpoch, Kind::Choice(&["constant", "step", "cosine", "one-cycle"]), field!(choice schedule {
+            "constant" => Schedule::Constant, "step" => Schedule::Step, "cosine" => Schedule::Cosine, "one-cycle" => Schedule::OneCycle }),
+        "How the learning rate moves over the run."),
+    off_at_zero(row("warmup", "warm-up", "epochs", Applies::NextEpoch, float(0.0, 1000.0, Nudge::Add(0.5, 5.0)), field!(float warmup),
+        "Epochs over which the learning rate first rises from zero; 0 is off.")),
+    row("test_each_epoch", "test each epoch", "", Applies::NextEpoch, Kind::Bool, field!(bool test_each_epoch),
+        "Score the test images after every epoch, not only at the end."),
+    row("architecture", "architecture", "", Applies::NextRun, Kind::Text(super::arch::check), field!(text architecture),
+        "A preset's name, or layers such as `conv 32, relu, pool, drop, dense 10`."),
+    row("optimizer", "optimizer", "", Applies::NextRun, Kind::Choice(&["sgd", "adam", "adamw"]), field!(choice optimizer {
+            "sgd" => Optimizer::Sgd, "adam" => Optimizer::Adam, "adamw" => Optimizer::Adamw }),
+        "The rule that turns gradients into steps."),
+    row("nesterov", "nesterov", "", Applies::NextRun, Kind::Bool, field!(bool nesterov),
+        "Nesterov's look-ahead for sgd's momentum."),
+    row("seed", "seed", "", Applies::NextRun, int(0, i64::MAX as u64, Nudge::Add(1.0, 10.0)), field!(int seed),
+        "Fixes the split, the order, the initial weights, dropout and augmentation."),
+    row("validation", "validation", "", Applies::NextRun, float(0.01, 0.9, Nudge::Add(0.05, 0.1)), field!(float validation),
+        "Share of the training images held out for validation."),
+    row("standardize", "standardize", "", Applies::NextRun, Kind::Bool, field!(bool standardize),
+        "Give each colour channel mean 0 and deviation 1 instead of the range 0 to 1."),
+    row("precision", "precision", "", Applies::NextRun, Kind::Choice(&["f32", "tf32", "bf16"]), field!(choice precision {
+            "f32" => Precision::F32, "tf32" => Precision::Tf32, "bf16" => Precision::Bf16 }),
+        "Number format of the matrix products on a GPU; the CPU computes in f32."),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_field_has_exactly_one_row() {
+        let json = serde_json::to_value(Hyperparameters::default()).unwrap();
+        let mut fields: Vec<_> = json.as_object().unwrap().keys().cloned().collect();
+        let mut rows: Vec<_> = PARAMS.iter().map(|p| p.key.to_owned()).collect();
+        fields.sort();
+        rows.sort();
+        assert_eq!(fields, rows);
+    }
+
+    #[test]
+    fn defaults_are_valid_and_come_back_from_their_text() {
+        let params = Hyperparameters::default();
+        for row in PARAMS {
+            let value = row.get(&params);
+            assert_eq!(
+                row.parse(&value.to_string()),
+                Ok(value.clone()),
+                "{}",
+                row.key
+            );
+            let mut other = params.clone();
+            row.set(&mut other, value).unwrap();
+            assert_eq!(other, params, "{}", row.key);
+        }
+    }
+
+    #[test]
+    fn values_outside_the_range_are_refused_with_the_range() {
+        let mut params = Hyperparameters::default();
+        for row in PARAMS {
+            let bad = match row.kind {
+                Kind::Int { max, .. } => Value::Int(max + 1),
+                Kind::Float { max, .. } => Value::Float(max * 1.0001 + 1e-9),
+                Kind::Bool => Value::Int(1),
+                Kind::Choice(_) | Kind::Text(_) => Value::Text("no such thing".into()),
+            };
+            let error = row.set(&mut params, bad).unwrap_err();
+            assert!(!error.why.is_empty() && error.key == row.key);
+            if let Kind::Float { .. } = row.kind {
+                assert!(
+                    row.parse("NaN").is_err()
+                        && row.parse("-1").is_err()
+                        && row.parse("inf").is_err()
+                );
+                assert!(error.why.contains(&row.range()), "{error}");
+            }
+        }
+        assert_eq!(params, Hyperparameters::default());
+    }
+
+    #[test]
+    fn nudges_stay_in_range_and_move() {
+        for row in PARAMS {
+            for (up, coarse) in [(true, false), (true, true), (false, false), (false, true)] {
+                let mut value = row.get(&Hyperparameters::default());
+                for _ in 0..200 {
+                    let Some(next) = row.nudged(&value, up, coarse) else {
+                        break;
+                    };
+                    value = row.check(next).unwrap();
+                }
+            }
+        }
+        let rate = param("learning-rate").unwrap();
+        assert_eq!(
+            rate.nudged(&Value::Float(1e-3), false, false),
+            Some(Value::Float(5e-4))
+        );
+        assert_eq!(
+            rate.nudged(&Value::Float(1e-3), true, true),
+            Some(Value::Float(1e-2))
+        );
+        assert_eq!(
+            param("dropout")
+                .unwrap()
+                .nudged(&Value::Float(0.1), true, false),
+            Some(Value::Float(0.15))
+        );
+        assert_eq!(
+            param("batch_size")
+                .unwrap()
+                .nudged(&Value::Int(32), false, false),
+            Some(Value::Int(16))
+        );
+    }
+
+    #[test]
+    fn a_wrong_key_gets_a_suggestion() {
+        assert!(
+            find("learning_rat")
+                .unwrap_err()
+                .why
+                .contains("'learning_rate'")
+        );
+        assert!(find("zzz").unwrap_err().why.contains("batch_size"));
+    }
+}

@@ -1,0 +1,355 @@
+//! What the trainer tells: plain data, true at the step it names.
+
+use super::arch::Summary;
+use super::confusion::Confusion;
+use super::number;
+use super::params::{Hyperparameters, Optimizer};
+use serde::{Deserialize, Serialize};
+
+/// Which images.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Split {
+    Train,
+    Validation,
+    Test,
+}
+
+/// What the session is doing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "is")]
+pub enum State {
+    /// `what` is being read or made; done of total (in images), 0 total when unknown.
+    Loading {
+        what: String,
+        done: u64,
+        total: u64,
+    },
+    Running,
+    Paused,
+    /// Scoring images; done of total.
+    Evaluating {
+        split: Split,
+        done: u32,
+        total: u32,
+    },
+    /// All epochs are through.
+    Done,
+    /// Stopped by the user before the end.
+    Stopped,
+    /// The loss or a weight is not finite; paused at that step.
+    Diverged {
+        step: u64,
+    },
+    Failed {
+        why: String,
+    },
+}
+
+/// What is fixed for a run, told when it starts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunInfo {
+    /// The run's name: its folder under the runs folder. Empty if nothing is saved.
+    pub name: String,
+    pub folder: String,
+    pub data: DataInfo,
+    /// For the header: `CPU 2 threads AVX-512`, `CUDA:0 NVIDIA H200`.
+    pub device: String,
+    pub params: Hyperparameters,
+    /// The architecture written out (a preset's text).
+    pub architecture: String,
+    pub layers: Vec<Summary>,
+    pub parameters: u64,
+    /// Multiply-adds of one image's forward pass.
+    pub multiply_adds: u64,
+    /// Sizes of the three splits.
+    pub train: u32,
+    pub validation: u32,
+    pub test: u32,
+    pub steps_per_epoch: u64,
+    /// Where the run was resumed: its next step.
+    pub resumed_at: Option<u64>,
+    /// Seconds since the Unix epoch.
+    pub started: f64,
+}
+
+/// What was loaded.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DataInfo {
+    /// For the header: `CIFAR-10`, `sample set`.
+    pub name: String,
+    /// The file or folder, or how it was made.
+    pub source: String,
+    /// The row in FORMATS.
+    pub format: String,
+    pub is_sample: bool,
+    pub classes: Vec<String>,
+    pub side: u32,
+    pub train: u32,
+    pub test: u32,
+    /// Images of each class.
+    pub train_counts: Vec<u32>,
+    pub test_counts: Vec<u32>,
+    /// Mean and deviation of each channel over the training images, in [0, 1].
+    pub mean: Vec<f32>,
+    pub deviation: Vec<f32>,
+    pub bytes: u64,
+    pub load_seconds: f64,
+}
+
+/// A range of training steps, aggregated. Step numbers count from 1 over the whole run: `last` steps are done.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepReport {
+    pub first: u64,
+    pub last: u64,
+    /// Epoch of `last`, from 1.
+    pub epoch: u32,
+    /// Steps done in that epoch.
+    pub step_in_epoch: u64,
+    pub steps_per_epoch: u64,
+    pub images: u64,
+    /// Mean loss over the images of the range, with dropout and smoothing as trained.
+    #[serde(with = "number")]
+    pub loss: f64,
+    /// Smallest and largest batch loss of the range.
+    #[serde(with = "number")]
+    pub loss_min: f64,
+    #[serde(with = "number")]
+    pub loss_max: f64,
+    /// Correct predictions among `images`.
+    pub correct: u64,
+    /// Norm of the whole gradient at `last`, before clipping.
+    #[serde(with = "number")]
+    pub grad_norm: f64,
+    /// Effective learning rate at `last`.
+    pub learning_rate: f64,
+    /// Training throughput over the range (pauses and evaluations left out).
+    pub images_per_s: f64,
+    /// Seconds of training since the start of the run (pauses left out, evaluations in).
+    pub elapsed: f64,
+    /// Seconds that remain, estimated; None until known.
+    pub eta: Option<f64>,
+}
+
+impl StepReport {
+    /// Appends the range that follows this one.
+    pub fn extend(&mut self, next: &StepReport) {
+        let (a, b) = (self.images as f64, next.images as f64);
+        let rate = |r: &StepReport| {
+            if r.images_per_s > 0.0 {
+                r.images as f64 / r.images_per_s
+            } else {
+                0.0
+            }
+        };
+        let seconds = rate(self) + rate(next);
+        // f64::min would drop a NaN, and a NaN is news.
+        let worse = |x: f64, y: f64, f: fn(f64, f64) -> f64| {
+            if x.is_nan() || y.is_nan() {
+                f64::NAN
+            } else {
+                f(x, y)
+            }
+        };
+        *self = StepReport {
+            first: self.first,
+            images: self.images + next.images,
+            loss: (self.loss * a + next.loss * b) / (a + b).max(1.0),
+            loss_min: worse(self.loss_min, next.loss_min, f64::min),
+            loss_max: worse(self.loss_max, next.loss_max, f64::max),
+            correct: self.correct + next.correct,
+            images_per_s: if seconds > 0.0 {
+                (a + b) / seconds
+            } else {
+                0.0
+            },
+            ..next.clone()
+        };
+    }
+}
+
+/// The end of an epoch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EpochReport {
+    /// From 1.
+    pub epoch: u32,
+    pub step: u64,
+    /// Means over the epoch's training images as they were trained (dropout on), as Keras reports them.
+    #[serde(with = "number")]
+    pub train_loss: f64,
+    #[serde(with = "number")]
+    pub train_accuracy: f64,
+    #[serde(with = "number")]
+    pub val_loss: f64,
+    #[serde(with = "number")]
+    pub val_accuracy: f64,
+    /// With `test_each_epoch`.
+    pub test_accuracy: Option<f64>,
+    /// Whether this is the best validation accuracy so far.
+    pub best: bool,
+    pub images_per_s: f64,
+    pub elapsed: f64,
+}
+
+/// A scoring of one whole split.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Evaluation {
+    pub split: Split,
+    /// The step whose weights were scored.
+    pub step: u64,
+    pub epoch: u32,
+    /// Cross-entropy, without smoothing.
+    #[serde(with = "number")]
+    pub loss: f64,
+    #[serde(with = "number")]
+    pub accuracy: f64,
+    pub confusion: Confusion,
+    pub images_per_s: f64,
+}
+
+/// The pixels of one image: 8-bit RGB, row by row, `3 * side * side` bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Picture {
+    pub side: u32,
+    pub rgb: Vec<u8>,
+}
+
+/// One image and what the network says of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Prediction {
+    pub split: Split,
+    /// The image's number in its split.
+    pub index: u32,
+    pub truth: u8,
+    pub predicted: u8,
+    /// Probability of each class, as of the evaluation at `step`.
+    pub probabilities: Vec<f32>,
+    pub step: u64,
+    pub picture: Picture,
+    /// What it was called at each evaluation so far, oldest first.
+    pub past: Vec<Opinion>,
+}
+
+/// What the network called an image at one evaluation.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Opinion {
+    pub step: u64,
+    pub predicted: u8,
+    pub confidence: f32,
+}
+
+/// Health of one parameter tensor.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ParameterHealth {
+    /// As in the checkpoint: `conv1.weight`.
+    pub name: String,
+    pub shape: Vec<usize>,
+    /// L2 norms of the weights and of their last gradient.
+    #[serde(with = "number")]
+    pub weight_norm: f64,
+    #[serde(with = "number")]
+    pub grad_norm: f64,
+}
+
+/// Health of one layer's outputs over a sample of validation images.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UnitHealth {
+    pub name: String,
+    /// Share of its ReLU units that were zero for every image.
+    pub dead: f64,
+    /// Share of its outputs that were zero.
+    pub zero: f64,
+}
+
+/// Feature maps of one image at one layer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Activations {
+    pub name: String,
+    pub height: u32,
+    pub width: u32,
+    /// One map a channel, each `height * width` bytes, scaled so that the layer's largest value is 255.
+    pub maps: Vec<Vec<u8>>,
+    /// What 255 stands for.
+    pub largest: f32,
+}
+
+/// A look inside the network.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelReport {
+    pub step: u64,
+    pub parameters: Vec<ParameterHealth>,
+    pub units: Vec<UnitHealth>,
+    /// First-layer filters as RGB pictures, each scaled to its own range; empty unless the first layer is a convolution.
+    pub filters: Vec<Picture>,
+    /// Activations of the image that was asked for.
+    pub activations: Vec<Activations>,
+}
+
+/// A checkpoint that is on disk.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CheckpointReport {
+    pub step: u64,
+    pub epoch: u32,
+    pub path: String,
+    pub bytes: u64,
+    /// Whether it is the best so far, not just the last.
+    pub best: bool,
+}
+
+/// One run in the runs folder, from its files.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunSummary {
+    pub name: String,
+    pub folder: String,
+    pub note: String,
+    /// Seconds since the Unix epoch.
+    pub started: f64,
+    /// `done`, `stopped`, `diverged`, `failed`, `running`, or `interrupted` when it has no end and no lock.
+    pub outcome: String,
+    pub data: String,
+    pub params: Hyperparameters,
+    pub epochs_done: u32,
+    pub step: u64,
+    pub best_val_accuracy: Option<f64>,
+    pub best_epoch: Option<u32>,
+    pub final_val_accuracy: Option<f64>,
+    pub test_accuracy: Option<f64>,
+    pub elapsed: f64,
+    pub bytes: u64,
+    /// Hyperparameters that differ from the seed recipe, as (key, value).
+    pub differs: Vec<(String, String)>,
+    /// The run's epochs.
+    pub epochs: Vec<EpochReport>,
+}
+
+/// Load of the machine. What is not known is None.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Load {
+    /// 0 to 1, over all cores.
+    pub cpu: Option<f64>,
+    /// This process, in bytes.
+    pub memory: Option<u64>,
+    pub gpu: Option<f64>,
+    pub gpu_memory: Option<(u64, u64)>,
+    pub gpu_temperature: Option<f64>,
+    pub gpu_watts: Option<f64>,
+}
+
+/// The settings of one optimizer step, made by the trainer from the hyperparameters and the schedule.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepSettings {
+    pub optimizer: Optimizer,
+    /// The effective rate.
+    pub learning_rate: f64,
+    pub weight_decay: f64,
+    pub momentum: f64,
+    pub nesterov: bool,
+    pub beta1: f64,
+    pub beta2: f64,
+    pub clip_norm: f64,
+    pub dropout: f64,
+    pub label_smoothing: f64,
+    pub seed: u64,
+    /// Number of this step, from 1: Adam's bias correction and the random streams follow it.
+    pub step: u64,
+}

@@ -1,0 +1,76 @@
+//! The network's fused layers: forward and backward over Candle tensors allocated once, with our own kernels. Beside
+//! each layer stands its reference in plain Candle, which its tests compare with. Layers know no data set, no optimizer
+//! and no screen.
+//!
+//! Activations are f32, NHWC: `[capacity, height, width, channels]`; a dense layer's are `[capacity, 1, 1, features]`.
+//! Parameters and their gradients have PyTorch's names and shapes (convolution OIHW, dense `[out, in]` with the inputs
+//! in CHW order); kernels repack what they need.
+
+use crate::device::threads::Threads;
+use candle_core::{Result, Tensor, Var};
+
+/// One parameter: its value, and the gradient of the last backward pass (of the mean loss over the batch).
+pub struct Param {
+    /// As in the checkpoint: `conv1.weight`.
+    pub name: String,
+    pub var: Var,
+    pub grad: Tensor,
+    /// Whether weight decay acts on it (weights, but not biases and norms).
+    pub decay: bool,
+}
+
+/// How a pass through the network runs.
+pub struct Pass<'a> {
+    /// Images in the batch, at most the layers' capacity; only those rows of the tensors mean anything.
+    pub images: usize,
+    pub threads: &'a Threads,
+    /// Some while training; None while scoring (no dropout, running statistics in the norms).
+    pub train: Option<Train>,
+}
+
+/// What the training pass needs beyond its input.
+#[derive(Clone, Copy, Debug)]
+pub struct Train {
+    pub seed: u64,
+    /// The number of this step, from 1.
+    pub step: u64,
+    /// The live dropout share, for layers that do not pin their own.
+    pub dropout: f32,
+}
+
+/// A fused layer.
+pub trait Layer {
+    /// Unique in the network; the prefix of its parameters' names.
+    fn name(&self) -> &str;
+
+    /// Computes [`Layer::output`] from the input and keeps what the backward pass needs.
+    ///
+    /// # Errors
+    /// Those of the device.
+    fn forward(&mut self, input: &Tensor, pass: &Pass) -> Result<()>;
+
+    /// The output of the last forward pass.
+    fn output(&self) -> &Tensor;
+
+    /// From the gradient of the output: writes the parameters' gradients and, where asked, the gradient of the input.
+    /// Whatever stood in the tensors before is overwritten. Follows a training forward pass on the same input.
+    ///
+    /// # Errors
+    /// Those of the device.
+    fn backward(
+        &mut self,
+        input: &Tensor,
+        grad_output: &Tensor,
+        grad_input: Option<&Tensor>,
+        pass: &Pass,
+    ) -> Result<()>;
+
+    fn params(&self) -> Vec<&Param> {
+        Vec::new()
+    }
+
+    /// State that is saved but not trained (running statistics), by its name in the checkpoint.
+    fn buffers(&self) -> Vec<(String, &Tensor)> {
+        Vec::new()
+    }
+}

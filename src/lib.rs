@@ -1,0 +1,7 @@
+//! Watch and steer a convolutional network while it learns CIFAR-10, in a terminal.
+
+pub mod data;
+pub mod device;
+pub mod domain;
+pub mod layers;
+pub mod session;

@@ -1,0 +1,3 @@
+//! A training session: the worker thread, what it is asked and what it tells.
+
+pub mod protocol;

@@ -1,0 +1,209 @@
+//! What a front end and the worker say to each other: plain serde data, the same over a channel and over a socket.
+//! Knows only the domain.
+
+use crate::domain::params::{Applies, Hyperparameters, ParamError, Value};
+use crate::domain::report::{
+    CheckpointReport, DataInfo, EpochReport, Evaluation, Load, ModelReport, Picture, Prediction,
+    RunInfo, RunSummary, Split, State, StepReport,
+};
+use serde::{Deserialize, Serialize};
+
+/// What a front end asks of the worker. Taken up between two batches, also while it evaluates.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "command")]
+pub enum Command {
+    Pause,
+    Resume,
+    /// One training step, then pause.
+    Step,
+    /// Score the validation images now.
+    Evaluate,
+    /// Write a checkpoint now.
+    Checkpoint,
+    /// Start anew in a new run folder, with the pending changes of `next run`.
+    Restart,
+    /// End the run: last checkpoint, pictures, state `stopped`. The session stays for questions and a restart.
+    Stop,
+    /// Change a hyperparameter. Answered by `Pending` or `Applied`, or by `Refused`.
+    Set {
+        key: String,
+        value: Value,
+    },
+    /// Take the last change back.
+    Undo,
+    /// Which images Confusion and Samples show from now on: validation or test.
+    Show {
+        split: Split,
+    },
+    /// Answered by `Event::Answer` with the same id.
+    Ask {
+        id: u64,
+        question: Question,
+    },
+    /// Fetch CIFAR-10 into the data folder; progress comes as `Event::Download`.
+    Download,
+    /// Finish: save what is unsaved, end the thread.
+    Quit,
+}
+
+/// A question about the newest evaluation, the data, the network or the runs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "question")]
+pub enum Question {
+    /// Images of the shown split, `count` from `offset` of those that pass the filter.
+    Samples {
+        filter: Filter,
+        offset: u32,
+        count: u32,
+    },
+    /// Images of one confusion cell, most confident first.
+    Cell {
+        truth: u8,
+        predicted: u8,
+        offset: u32,
+        count: u32,
+    },
+    /// Images of the data as they are, optionally of one class only.
+    Browse {
+        split: Split,
+        class: Option<u8>,
+        offset: u32,
+        count: u32,
+    },
+    /// One training image as augmentation would show it, `count` times.
+    Augmented {
+        index: u32,
+        count: u32,
+    },
+    /// Filters, norms, dead units, and the activations of one image of the shown split.
+    Model {
+        activations_of: Option<u32>,
+    },
+    /// All runs in the runs folder.
+    Runs,
+    RenameRun {
+        name: String,
+        to: String,
+    },
+    NoteRun {
+        name: String,
+        note: String,
+    },
+    DeleteRun {
+        name: String,
+    },
+}
+
+/// Which images Samples shows. The order is the split's own unless said otherwise.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "filter")]
+pub enum Filter {
+    All,
+    Wrong,
+    /// Wrong, most confident first.
+    MostConfidentWrong,
+    /// Smallest gap between the two highest probabilities first.
+    LeastSure,
+    /// Images whose true class it is.
+    Class {
+        class: u8,
+    },
+    /// These images, in this order.
+    Pinned {
+        indices: Vec<u32>,
+    },
+}
+
+/// The answer to a question.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "answer")]
+pub enum Answer {
+    /// To `Samples` and `Cell`; `total` images pass the filter.
+    Predictions {
+        split: Split,
+        total: u32,
+        offset: u32,
+        items: Vec<Prediction>,
+    },
+    /// To `Browse` and `Augmented`: (index, class, picture).
+    Pictures {
+        total: u32,
+        offset: u32,
+        items: Vec<(u32, u8, Picture)>,
+    },
+    Model(Box<ModelReport>),
+    /// To `Runs` and whatever changed a run.
+    Runs {
+        folder: String,
+        items: Vec<RunSummary>,
+    },
+    /// It could not be answered.
+    Failed {
+        why: String,
+    },
+}
+
+/// A change of a hyperparameter.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Change {
+    pub key: String,
+    pub old: Value,
+    pub new: Value,
+}
+
+/// What the worker tells. Step reports are lossy (ranges merge when nobody reads); all others arrive, in order.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "event")]
+pub enum Event {
+    State(State),
+    /// The data set is loaded.
+    Data(DataInfo),
+    /// A run begins: forget the last one.
+    Started(Box<RunInfo>),
+    Steps(StepReport),
+    /// A change was accepted and waits for the next epoch or the next run.
+    Pending {
+        change: Change,
+        applies: Applies,
+    },
+    /// A waiting change was taken back.
+    Withdrawn {
+        key: String,
+    },
+    /// A change took effect: step `step` is the first that used it.
+    Applied {
+        change: Change,
+        step: u64,
+        epoch: u32,
+    },
+    Refused {
+        error: ParamError,
+    },
+    Epoch(EpochReport),
+    Evaluation(Evaluation),
+    Checkpoint(CheckpointReport),
+    /// Something to read that is not an error.
+    Notice {
+        text: String,
+    },
+    /// Something went wrong and training goes on (a save that failed, say).
+    Warning {
+        text: String,
+    },
+    Load(Load),
+    Download {
+        done: u64,
+        total: u64,
+        finished: bool,
+        error: Option<String>,
+    },
+    Answer {
+        id: u64,
+        answer: Answer,
+    },
+    /// The session is over; nothing follows. None when it went well, else what was wrong.
+    Ended {
+        params: Box<Hyperparameters>,
+        state: State,
+    },
+}
