@@ -1,3 +1,5 @@
-//! Choosing where the network runs, and the threads it runs on.
+//! Choosing where the network runs, the threads it runs on, and the vector instructions it uses. It knows no layer.
 
+pub mod peak;
+pub mod simd;
 pub mod threads;

@@ -6,6 +6,9 @@
 //! Parameters and their gradients have PyTorch's names and shapes (convolution OIHW, dense `[out, in]` with the inputs
 //! in CHW order); kernels repack what they need.
 
+pub mod dropout;
+pub mod slices;
+
 use crate::device::threads::Threads;
 use candle_core::{Result, Tensor, Var};
 

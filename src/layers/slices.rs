@@ -1,0 +1,238 @@
+//! The numbers of Candle's CPU tensors as slices, to read and to write in place, without allocation.
+
+use candle_core::backend::BackendStorage;
+use candle_core::{
+    CpuStorage, DType, Device, InplaceOp1, Layout, Result, Shape, Storage, StorageRef, Tensor, bail,
+};
+use std::cell::RefCell;
+use std::ops::{Deref, Range};
+
+/// Vectors that begin at a multiple of this many f32 (64 bytes) never straddle two cache lines.
+const ALIGN: usize = 16;
+
+/// A tensor of zeros whose first number stands at the beginning of a cache line (on the CPU).
+///
+/// # Errors
+/// Those of the device.
+pub fn zeros(shape: impl Into<Shape>, device: &Device) -> Result<Tensor> {
+    let shape = shape.into();
+    if !device.is_cpu() {
+        return Tensor::zeros(shape, DType::F32, device);
+    }
+    let count = shape.elem_count();
+    let room = Tensor::zeros(count + ALIGN - 1, DType::F32, device)?;
+    let start = read(&room)?.as_ptr().align_offset(4 * ALIGN) % ALIGN;
+    room.narrow(0, start, count)?.reshape(shape)
+}
+
+/// A tensor's numbers, borrowed.
+pub struct Slice<'a> {
+    storage: StorageRef<'a>,
+    range: Range<usize>,
+}
+
+/// The numbers of a contiguous f32 tensor on the CPU. While they are lent, nobody can write them.
+///
+/// # Errors
+/// When the tensor is something else.
+pub fn read(tensor: &Tensor) -> Result<Slice<'_>> {
+    let (storage, layout) = tensor.storage_and_layout();
+    let range = range(layout)?;
+    if !matches!(&*storage, Storage::Cpu(CpuStorage::F32(_))) {
+        bail!(
+            "expected f32 numbers on the CPU, found {:?} on {:?}",
+            tensor.dtype(),
+            tensor.device()
+        );
+    }
+    Ok(Slice { storage, range })
+}
+
+impl Deref for Slice<'_> {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        match &*self.storage {
+            Storage::Cpu(CpuStorage::F32(all)) => &all[self.range.clone()],
+            _ => &[], // `read` makes no such slice.
+        }
+    }
+}
+
+/// Lends the numbers of contiguous f32 tensors on the CPU to be written. The tensors must not share storage with each
+/// other or with a [`Slice`] in use.
+///
+/// # Errors
+/// When a tensor is something else, or is given twice; those of `f`.
+pub fn write<const N: usize, R>(
+    tensors: [&Tensor; N],
+    f: impl FnOnce([&mut [f32]; N]) -> R,
+) -> Result<R> {
+    for (i, tensor) in tensors.iter().enumerate() {
+        if tensors[..i].iter().any(|t| t.id() == tensor.id()) {
+            bail!(
+                "a tensor of shape {:?} is lent twice for writing",
+                tensor.shape()
+            );
+        }
+    }
+    let mut result = None;
+    let mut f = Some(f);
+    let mut found = [(std::ptr::null_mut::<f32>(), 0); N];
+    nest(&tensors, &mut found, 0, &mut |found: &[(
+        *mut f32,
+        usize,
+    )]| {
+        let lent = std::array::from_fn(|i| {
+            let (start, len) = found[i];
+            // SAFETY: the storage of every tensor is locked for writing by the calls that enclose this one, and they
+            // are different storages, or the second lock would not have been given.
+            unsafe { std::slice::from_raw_parts_mut(start, len) }
+        });
+        result = f.take().map(|f| f(lent));
+    })?;
+    result.ok_or_else(|| candle_core::Error::Msg("nothing was lent".into()))
+}
+
+/// Where a tensor's numbers stand, and how many they are.
+type Found = (*mut f32, usize);
+
+type LendTo<'a> = dyn FnMut(&mut [f32]) -> Result<()> + 'a;
+
+/// Takes the write locks of the tensors from number `at` on, one inside the other, then calls `f`.
+fn nest(
+    tensors: &[&Tensor],
+    found: &mut [Found],
+    at: usize,
+    f: &mut dyn FnMut(&[Found]),
+) -> Result<()> {
+    if at == tensors.len() {
+        f(found);
+        return Ok(());
+    }
+    tensors[at].inplace_op1(&Lend(RefCell::new(&mut |all: &mut [f32]| {
+        found[at] = (all.as_mut_ptr(), all.len());
+        nest(tensors, found, at + 1, f)
+    })))
+}
+
+/// An operation in place that hands the numbers to a closure: Candle's way to a tensor's storage.
+struct Lend<'a>(RefCell<&'a mut LendTo<'a>>);
+
+impl InplaceOp1 for Lend<'_> {
+    fn name(&self) -> &'static str {
+        "lend"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
+        let range = range(layout)?;
+        match storage {
+            CpuStorage::F32(all) => (self.0.borrow_mut())(&mut all[range]),
+            other => bail!("expected f32 numbers, found {:?}", other.dtype()),
+        }
+    }
+}
+
+fn range(layout: &Layout) -> Result<Range<usize>> {
+    match layout.contiguous_offsets() {
+        Some((start, end)) => Ok(start..end),
+        None => bail!("expected a contiguous tensor, found {layout:?}"),
+    }
+}
+
+/// Numbers that begin at a cache line, for what kernels keep between calls.
+#[derive(Default)]
+pub struct Aligned {
+    room: Vec<f32>,
+    start: usize,
+    len: usize,
+}
+
+impl Aligned {
+    pub fn zeros(len: usize) -> Self {
+        let room = vec![0.0f32; len + ALIGN - 1];
+        let start = room.as_ptr().align_offset(4 * ALIGN) % ALIGN;
+        Aligned { room, start, len }
+    }
+
+    /// Makes it at least `len` long; what it held is lost when it grows.
+    pub fn reserve(&mut self, len: usize) -> &mut [f32] {
+        if self.len < len {
+            *self = Aligned::zeros(len);
+        }
+        &mut self[..len]
+    }
+}
+
+impl Deref for Aligned {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        &self.room[self.start..self.start + self.len]
+    }
+}
+
+impl std::ops::DerefMut for Aligned {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        &mut self.room[self.start..self.start + self.len]
+    }
+}
+
+/// Lends this thread's scratch numbers, `len` of them, beginning at a cache line and holding anything. It grows to the
+/// largest ever asked and is kept, so that no step allocates.
+pub fn scratch<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
+    thread_local! {
+        static FREE: RefCell<Vec<Aligned>> = const { RefCell::new(Vec::new()) };
+    }
+    let mut mine = FREE
+        .with(|free| free.borrow_mut().pop())
+        .unwrap_or_default();
+    let result = f(mine.reserve(len));
+    FREE.with(|free| free.borrow_mut().push(mine));
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tensors_are_written_in_place_and_read_back() {
+        let device = Device::Cpu;
+        let a = zeros((2, 3, 5, 7), &device).unwrap();
+        let b = zeros(4, &device).unwrap();
+        assert_eq!(read(&a).unwrap().as_ptr() as usize % 64, 0);
+        write([&a, &b], |[a, b]| {
+            assert_eq!((a.len(), b.len()), (210, 4));
+            a[209] = 1.0;
+            b.fill(2.0);
+        })
+        .unwrap();
+        assert_eq!(a.sum_all().unwrap().to_scalar::<f32>().unwrap(), 1.0);
+        assert_eq!(b.to_vec1::<f32>().unwrap(), [2.0; 4]);
+    }
+
+    #[test]
+    fn what_cannot_be_lent_is_an_error() {
+        let device = Device::Cpu;
+        let a = zeros((2, 3), &device).unwrap();
+        assert!(write([&a, &a], |_| ()).is_err());
+        assert!(write([&a.t().unwrap()], |_| ()).is_err());
+        assert!(read(&a.t().unwrap()).is_err());
+        assert!(read(&a.to_dtype(DType::F64).unwrap()).is_err());
+        assert!(write([&a.to_dtype(DType::U8).unwrap()], |_| ()).is_err());
+    }
+
+    #[test]
+    fn scratch_is_kept_and_nests() {
+        let first = scratch(100, |a| {
+            scratch(50, |b| {
+                a.fill(1.0);
+                b.fill(2.0);
+                assert!(a.iter().all(|&v| v == 1.0));
+            });
+            a.as_ptr() as usize
+        });
+        assert_eq!(first % 64, 0);
+    }
+}
