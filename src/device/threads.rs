@@ -292,10 +292,6 @@ impl<'a, T> Parts<'a, T> {
     ///
     /// # Panics
     /// When the range lies outside the slice.
-    #[expect(
-        clippy::mut_from_ref,
-        reason = "that is the point: disjoint parts of one slice"
-    )]
     pub unsafe fn range(&self, range: Range<usize>) -> &'a mut [T] {
         assert!(
             range.start <= range.end && range.end <= self.len,
