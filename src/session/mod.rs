@@ -1,4 +1,67 @@
-//! A training session: the worker thread, what it is asked and what it tells.
+//! A training session: the worker thread, what it is asked and what it tells. A front end calls [`start`] and from
+//! then on knows only the [`link::Link`]: it sends commands and reads events. This room knows no screen.
 
 pub mod link;
 pub mod protocol;
+mod worker;
+
+use crate::device::choice::Choice;
+use crate::domain::params::Hyperparameters;
+use link::Link;
+use std::path::PathBuf;
+use std::thread::JoinHandle;
+
+/// What a session starts from. [`Settings::default`] trains the seed recipe on whatever data is found and saves nothing.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Checked values (see `domain::params`). A resumed run takes its own, then `overrides`.
+    pub params: Hyperparameters,
+    /// Keys of `params` that were asked for explicitly: they win over a resumed run's values.
+    pub overrides: Vec<String>,
+    /// The data as named by the user: a file, a folder, or `sample`. None: wherever it is found.
+    pub data: Option<PathBuf>,
+    /// Where a download goes. None: the usual place.
+    pub download_to: Option<PathBuf>,
+    /// The runs folder; None saves nothing.
+    pub runs: Option<PathBuf>,
+    /// The new run's name; None makes one up.
+    pub name: Option<String>,
+    /// A run's folder, a run's name or a checkpoint file to go on from.
+    pub resume: Option<PathBuf>,
+    pub device: Choice,
+    /// Threads of the training step; 0 for one a core.
+    pub threads: usize,
+    /// Wait, paused, before the first step.
+    pub paused: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            params: Hyperparameters::default(),
+            overrides: Vec::new(),
+            data: None,
+            download_to: None,
+            runs: None,
+            name: None,
+            resume: None,
+            device: Choice::Auto,
+            threads: 0,
+            paused: false,
+        }
+    }
+}
+
+/// Starts a session and returns at once: loading and everything after it happen on the worker's thread, on which the
+/// device and all tensors live and die. The session ends after `Command::Quit`, or when the link is dropped; its last
+/// event is `Event::Ended`.
+///
+/// # Errors
+/// When the system gives no thread.
+pub fn start(settings: Settings) -> std::io::Result<(Link, JoinHandle<()>)> {
+    let (link, tell) = link::link();
+    let thread = std::thread::Builder::new()
+        .name("worker".into())
+        .spawn(move || worker::run(settings, tell))?;
+    Ok((link, thread))
+}
