@@ -6,6 +6,7 @@
 //! Parameters and their gradients have PyTorch's names and shapes (convolution OIHW, dense `[out, in]` with the inputs
 //! in CHW order); kernels repack what they need.
 
+pub mod conv;
 pub mod dropout;
 pub mod slices;
 

@@ -1,0 +1,193 @@
+//! The backward pass of one image where the gradient is dense: the input gradient is a convolution with the turned
+//! kernel, the weight gradient tiles of sums over the pixels.
+
+use super::forward::pad_rows;
+use super::geometry::Geometry;
+use super::tile::{Pixels, Row, Sums, convolve_row, weight_gradient};
+use crate::device::simd::{Kernel, Simd};
+use crate::layers::slices::scratch;
+
+/// f32 that a load of a whole vector may read beyond the last channel.
+const SLACK: usize = 32;
+
+/// The gradient that arrives at one image of the layer's output, and what it passed on the way back to the convolution.
+#[derive(Clone, Copy)]
+pub struct Arriving<'a> {
+    pub grad: &'a [f32],
+    /// The layer's output, which is zero exactly where ReLU or dropout let nothing through; None without ReLU.
+    pub output: Option<&'a [f32]>,
+    /// Which of the four max-pooling took; None without pooling.
+    pub taken: Option<&'a [u8]>,
+    /// What dropout multiplied the kept by.
+    pub scale: f32,
+}
+
+/// The backward pass of one image.
+pub struct Backward<'a> {
+    pub geometry: &'a Geometry,
+    pub x: &'a [f32],
+    pub arriving: Arriving<'a>,
+    /// Turned weights, packed.
+    pub weights: &'a [f32],
+    /// Zeros, one for each input channel, padded to whole blocks.
+    pub zeros: &'a [f32],
+    /// Lines of weight gradient, one for each number of the patch, and one of bias gradient, to add to.
+    pub sums: &'a mut [f32],
+    /// Overwrite `sums`.
+    pub fresh: bool,
+    pub grad_input: Option<&'a mut [f32]>,
+}
+
+/// Where the gradient of the convolution's results stands in a wider field: at `border` from the edges and `spread`
+/// apart, zeros elsewhere.
+#[derive(Clone, Copy)]
+struct Field {
+    height: usize,
+    width: usize,
+    border: usize,
+    spread: usize,
+}
+
+impl Kernel for Backward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let g = self.geometry;
+        let field = if self.grad_input.is_some() {
+            Field {
+                height: g.height + g.kernel - 1,
+                width: g.width + g.kernel - 1,
+                border: g.kernel - 1 - g.padding,
+                spread: g.stride,
+            }
+        } else {
+            Field {
+                height: g.out_height,
+                width: g.out_width,
+                border: 0,
+                spread: 1,
+            }
+        };
+        let line = g.outputs.next_multiple_of(S::LANES);
+        let (weight_sums, bias_sums) = self.sums.split_at_mut(g.patch() * line);
+        if self.fresh {
+            bias_sums.fill(0.0);
+        }
+        scratch(field.height * field.width * g.outputs + SLACK, |grad| {
+            spread(g, field, &self.arriving, grad, &mut bias_sums[..g.outputs]);
+            let grad = Pixels {
+                at: grad.as_ptr(),
+                row: field.width * g.outputs,
+                step: g.outputs,
+            };
+            // SAFETY: the caller's; the views below stay within the field, the image and the padded image.
+            unsafe {
+                if let Some(out) = self.grad_input {
+                    let row = Row {
+                        weights: self.weights,
+                        bias: self.zeros,
+                        kernel: g.kernel,
+                        run: g.kernel * g.outputs,
+                        channels: g.inputs,
+                        relu: false,
+                    };
+                    for (y, out) in out.chunks_exact_mut(g.width * g.inputs).enumerate() {
+                        let grad = grad.offset(y, 0, 0);
+                        convolve_row::<S>(&row, grad, g.width, out.as_mut_ptr(), g.inputs);
+                    }
+                }
+                let mut sums = Sums {
+                    x: Pixels {
+                        at: self.x.as_ptr(),
+                        row: g.stride * g.width * g.inputs,
+                        step: g.stride * g.inputs,
+                    },
+                    grad: Pixels {
+                        at: grad.offset(field.border, field.border, 0).at,
+                        row: field.spread * grad.row,
+                        step: field.spread * grad.step,
+                    },
+                    rows: g.out_height,
+                    columns: g.out_width,
+                    kernel: g.kernel,
+                    run: g.run(),
+                    x_line: g.width * g.inputs,
+                    channels: g.outputs,
+                };
+                if g.padding == 0 {
+                    weight_gradient::<S>(&sums, weight_sums.as_mut_ptr(), self.fresh);
+                } else {
+                    let (height, width) = g.padded();
+                    scratch(height * width * g.inputs, |padded| {
+                        pad_rows(g, self.x, 0..height, padded);
+                        sums.x.at = padded.as_ptr();
+                        sums.x.row = g.stride * width * g.inputs;
+                        sums.x_line = width * g.inputs;
+                        weight_gradient::<S>(&sums, weight_sums.as_mut_ptr(), self.fresh);
+                    });
+                }
+            }
+        });
+    }
+}
+
+/// Writes the gradient of the convolution's results into its field, and adds it to the bias gradient.
+#[inline(always)]
+fn spread(g: &Geometry, field: Field, arriving: &Arriving, out: &mut [f32], bias: &mut [f32]) {
+    let channels = g.outputs;
+    let (row, step) = (
+        field.spread * field.width * channels,
+        field.spread * channels,
+    );
+    let begin = (field.border * field.width + field.border) * channels;
+    let whole = field.border == 0 && field.spread == 1 && arriving.taken.is_none();
+    if !whole {
+        out.fill(0.0);
+    }
+    if let Some(taken) = arriving.taken {
+        let columns = g.out_width / 2;
+        let pixels = arriving
+            .grad
+            .chunks_exact(channels)
+            .zip(taken.chunks_exact(channels));
+        for (p, (grad, taken)) in pixels.enumerate() {
+            let (y, x) = (2 * (p / columns), 2 * (p % columns));
+            let corner = begin + y * row + x * step;
+            for c in 0..channels {
+                let passed = match arriving.output {
+                    Some(output) if output[p * channels + c] == 0.0 => 0.0,
+                    _ => grad[c] * arriving.scale,
+                };
+                let place = usize::from(taken[c]);
+                out[corner + place / 2 * row + place % 2 * step + c] = passed;
+                bias[c] += passed;
+            }
+        }
+        return;
+    }
+    for (p, grad) in arriving.grad.chunks_exact(channels).enumerate() {
+        let at = begin + p / g.out_width * row + p % g.out_width * step;
+        let out = &mut out[at..at + channels];
+        match arriving.output {
+            Some(output) => {
+                let output = &output[p * channels..(p + 1) * channels];
+                for c in 0..channels {
+                    let passed = if output[c] == 0.0 {
+                        0.0
+                    } else {
+                        grad[c] * arriving.scale
+                    };
+                    out[c] = passed;
+                    bias[c] += passed;
+                }
+            }
+            None => {
+                out.copy_from_slice(grad);
+                for (bias, grad) in bias.iter_mut().zip(grad) {
+                    *bias += grad;
+                }
+            }
+        }
+    }
+}

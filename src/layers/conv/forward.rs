@@ -1,0 +1,187 @@
+//! The forward pass of some rows of one image: convolution, bias, ReLU, max-pooling, dropout.
+
+use super::geometry::Geometry;
+use super::tile::{Pixels, Row, convolve_row};
+use crate::device::simd::{Kernel, Simd};
+use crate::layers::dropout::Mask;
+use crate::layers::slices::scratch;
+use std::ops::Range;
+
+/// Some rows of one image's output.
+pub struct Forward<'a> {
+    pub geometry: &'a Geometry,
+    /// The image.
+    pub x: &'a [f32],
+    pub weights: &'a [f32],
+    pub bias: &'a [f32],
+    pub relu: bool,
+    pub pool: bool,
+    /// The mask, and the number of the first element of `out` in it.
+    pub mask: Option<(Mask, usize)>,
+    /// Rows of the output (pooled ones when it pools).
+    pub rows: Range<usize>,
+    /// Those rows.
+    pub out: &'a mut [f32],
+    /// When it pools: which of the four (in row-major order) was taken, for those rows.
+    pub taken: &'a mut [u8],
+}
+
+impl Kernel for Forward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(mut self) {
+        let g = self.geometry;
+        let conv_rows = if self.pool {
+            2 * self.rows.start..2 * self.rows.end
+        } else {
+            self.rows.clone()
+        };
+        if conv_rows.is_empty() {
+            return;
+        }
+        if g.padding == 0 {
+            let x = Pixels {
+                at: self.x[conv_rows.start * g.stride * g.width * g.inputs..].as_ptr(),
+                row: g.width * g.inputs,
+                step: g.stride * g.inputs,
+            };
+            // SAFETY: the caller's; the geometry keeps the kernel within the image.
+            unsafe { self.rows_of::<S>(x) }
+        } else {
+            let top = conv_rows.start * g.stride;
+            let bottom = (conv_rows.end - 1) * g.stride + g.kernel;
+            let (_, width) = g.padded();
+            scratch((bottom - top) * width * g.inputs, |padded| {
+                pad_rows(g, self.x, top..bottom, padded);
+                let x = Pixels {
+                    at: padded.as_ptr(),
+                    row: width * g.inputs,
+                    step: g.stride * g.inputs,
+                };
+                // SAFETY: the caller's; the geometry keeps the kernel within the padded rows.
+                unsafe { self.rows_of::<S>(x) }
+            });
+        }
+    }
+}
+
+impl Forward<'_> {
+    /// `x` shows the first row's input.
+    #[inline(always)]
+    unsafe fn rows_of<S: Simd>(&mut self, x: Pixels) {
+        let g = self.geometry;
+        let row = Row {
+            weights: self.weights,
+            bias: self.bias,
+            kernel: g.kernel,
+            run: g.run(),
+            channels: g.outputs,
+            relu: self.relu && !self.pool,
+        };
+        let columns = if self.pool {
+            g.out_width / 2
+        } else {
+            g.out_width
+        };
+        let line = columns * g.outputs;
+        if line == 0 {
+            return;
+        }
+        // SAFETY: the caller's; every row of `out` is `line` long, the two scratch rows are as long as they are said.
+        unsafe {
+            if self.pool {
+                let step = g.outputs.next_multiple_of(S::LANES);
+                scratch(4 * columns * step, |two| {
+                    let (upper, lower) = two.split_at_mut(2 * columns * step);
+                    for (i, out) in self.out.chunks_exact_mut(line).enumerate() {
+                        let x = x.offset(2 * i * g.stride, 0, 0);
+                        convolve_row::<S>(&row, x, 2 * columns, upper.as_mut_ptr(), step);
+                        let x = x.offset(g.stride, 0, 0);
+                        convolve_row::<S>(&row, x, 2 * columns, lower.as_mut_ptr(), step);
+                        let taken = &mut self.taken[i * line..(i + 1) * line];
+                        pool_row::<S>(upper, lower, step, g.outputs, self.relu, out, taken);
+                    }
+                });
+            } else {
+                for (i, out) in self.out.chunks_exact_mut(line).enumerate() {
+                    let x = x.offset(i * g.stride, 0, 0);
+                    convolve_row::<S>(&row, x, columns, out.as_mut_ptr(), g.outputs);
+                }
+            }
+            if let Some((mask, first)) = &self.mask {
+                scratch(line, |factors| {
+                    for (i, out) in self.out.chunks_exact_mut(line).enumerate() {
+                        mask.factors_in::<S>(first + i * line, factors);
+                        // Multiplied, not selected: what is no number stays none.
+                        for (out, factor) in out.iter_mut().zip(&*factors) {
+                            *out *= factor;
+                        }
+                    }
+                });
+            }
+        }
+    }
+}
+
+/// One row of pooled pixels from two rows of results. The first of equals is taken, and any NaN before all numbers.
+#[inline(always)]
+unsafe fn pool_row<S: Simd>(
+    upper: &[f32],
+    lower: &[f32],
+    step: usize,
+    channels: usize,
+    relu: bool,
+    out: &mut [f32],
+    taken: &mut [u8],
+) {
+    let pixels = out
+        .chunks_exact_mut(channels)
+        .zip(taken.chunks_exact_mut(channels));
+    for (p, (out, taken)) in pixels.enumerate() {
+        let mut first = 0;
+        while first < channels {
+            let count = (channels - first).min(S::LANES);
+            // SAFETY: the caller's; both rows hold two pixels of `step` for each pooled one.
+            unsafe {
+                let (a, b) = (2 * p * step + first, (2 * p + 1) * step + first);
+                let mut best = S::load(upper.as_ptr().add(a));
+                let mut number = S::zero();
+                let others = [
+                    upper.as_ptr().add(b),
+                    lower.as_ptr().add(a),
+                    lower.as_ptr().add(b),
+                ];
+                let mut n = 1.0;
+                for other in others {
+                    let other = S::load(other);
+                    let beats = other.beats(best);
+                    best = other.select(beats, best);
+                    number = S::splat(n).select(beats, number);
+                    n += 1.0;
+                }
+                let best = if relu { best.relu() } else { best };
+                best.store_part(out.as_mut_ptr().add(first), count);
+                number.store_bytes(taken.as_mut_ptr().add(first), count);
+            }
+            first += count;
+        }
+    }
+}
+
+/// Rows `rows` of the padded image.
+#[inline(always)]
+pub fn pad_rows(g: &Geometry, x: &[f32], rows: Range<usize>, padded: &mut [f32]) {
+    let (_, width) = g.padded();
+    let (line, edge) = (g.width * g.inputs, g.padding * g.inputs);
+    for (row, out) in rows.zip(padded.chunks_exact_mut(width * g.inputs)) {
+        match row.checked_sub(g.padding) {
+            Some(y) if y < g.height => {
+                out[..edge].fill(0.0);
+                out[edge..edge + line].copy_from_slice(&x[y * line..(y + 1) * line]);
+                out[edge + line..].fill(0.0);
+            }
+            _ => out.fill(0.0),
+        }
+    }
+}

@@ -1,0 +1,632 @@
+//! The kernels against an f64 reference, plain Candle, finite differences, each other.
+
+use super::*;
+use crate::domain::rng::{Rng, Stream};
+use crate::layers::Train;
+use candle_core::{DType, Device};
+use proptest::prelude::*;
+
+/// One layer and one batch, drawn from a seed.
+#[derive(Clone, Debug)]
+struct Case {
+    images: usize,
+    geometry: Geometry,
+    after: After,
+    bias: bool,
+    /// Share of the arriving gradient that is not zero.
+    density: f32,
+    seed: u64,
+}
+
+struct Numbers {
+    x: Vec<f32>,
+    weight: Vec<f32>,
+    bias: Vec<f32>,
+    grad: Vec<f32>,
+}
+
+struct Results {
+    output: Vec<f32>,
+    taken: Vec<u8>,
+    grad_weight: Vec<f32>,
+    grad_bias: Vec<f32>,
+    grad_input: Vec<f32>,
+}
+
+const STEP: u64 = 7;
+
+fn draw(seed: u64, stream: u16, count: usize) -> Vec<f32> {
+    let rng = Rng::new(seed, Stream::Init(stream), 0);
+    (0..count)
+        .map(|i| rng.uniform(i as u32) * 2.0 - 1.0)
+        .collect()
+}
+
+impl Case {
+    fn numbers(&self) -> Numbers {
+        let g = &self.geometry;
+        let out = self.out_len();
+        let keep = draw(self.seed, 5, self.images * out);
+        Numbers {
+            x: draw(self.seed, 1, self.images * g.input_len()),
+            weight: draw(self.seed, 2, g.outputs * g.patch()),
+            bias: if self.bias {
+                draw(self.seed, 3, g.outputs)
+            } else {
+                vec![0.0; g.outputs]
+            },
+            grad: draw(self.seed, 4, self.images * out)
+                .into_iter()
+                .zip(keep)
+                .map(|(v, keep)| {
+                    if keep * 0.5 + 0.5 < self.density {
+                        v
+                    } else {
+                        0.0
+                    }
+                })
+                .collect(),
+        }
+    }
+
+    fn out_dims(&self) -> (usize, usize) {
+        let g = &self.geometry;
+        if self.after.pool {
+            (g.out_height / 2, g.out_width / 2)
+        } else {
+            (g.out_height, g.out_width)
+        }
+    }
+
+    fn out_len(&self) -> usize {
+        let (height, width) = self.out_dims();
+        height * width * self.geometry.outputs
+    }
+
+    fn train(&self) -> Train {
+        Train {
+            seed: self.seed,
+            step: STEP,
+            dropout: 0.25,
+        }
+    }
+
+    fn layer(&self, numbers: &Numbers, level: Level) -> Conv {
+        let g = self.geometry;
+        let dims = (g.outputs, g.inputs, g.kernel, g.kernel);
+        let var = |t: Tensor| Var::from_tensor(&t).unwrap();
+        let weight = var(Tensor::from_slice(&numbers.weight, dims, &Device::Cpu).unwrap());
+        let bias = self
+            .bias
+            .then(|| var(Tensor::from_slice(&numbers.bias, g.outputs, &Device::Cpu).unwrap()));
+        Conv::new("conv", g, self.after, weight, bias, self.images)
+            .unwrap()
+            .at_level(level)
+    }
+
+    fn run(&self, numbers: &Numbers, level: Level, threads: &Threads) -> Results {
+        self.run_and(numbers, level, threads, true)
+    }
+
+    fn run_unchecked(&self, numbers: &Numbers, level: Level, threads: &Threads) -> Results {
+        self.run_and(numbers, level, threads, false)
+    }
+
+    fn run_and(
+        &self,
+        numbers: &Numbers,
+        level: Level,
+        threads: &Threads,
+        first_layer: bool,
+    ) -> Results {
+        let g = self.geometry;
+        let mut layer = self.layer(numbers, level);
+        let tensor = |values: &[f32], dims| {
+            let t = slices::zeros(dims, &Device::Cpu).unwrap();
+            write([&t], |[t]| t.copy_from_slice(values)).unwrap();
+            t
+        };
+        let x = tensor(&numbers.x, (self.images, g.height, g.width, g.inputs));
+        let (height, width) = self.out_dims();
+        let grad = tensor(&numbers.grad, (self.images, height, width, g.outputs));
+        let pass = Pass {
+            images: self.images,
+            threads,
+            train: Some(self.train()),
+        };
+        layer.forward(&x, &pass).unwrap();
+        // What stood in the gradients is overwritten.
+        let grad_input = (x.ones_like().unwrap() * 7.0).unwrap();
+        for param in layer.params() {
+            write([&param.grad], |[all]| all.fill(9.0)).unwrap();
+        }
+        layer.backward(&x, &grad, Some(&grad_input), &pass).unwrap();
+        let with_input = read(&layer.weight.grad).unwrap().to_vec();
+        let results = Results {
+            output: read(layer.output()).unwrap().to_vec(),
+            taken: layer.taken.clone(),
+            grad_bias: layer
+                .bias
+                .as_ref()
+                .map_or(vec![], |b| read(&b.grad).unwrap().to_vec()),
+            grad_weight: with_input,
+            grad_input: read(&grad_input).unwrap().to_vec(),
+        };
+        if first_layer && results.grad_weight.iter().all(|v| v.is_finite()) {
+            // Without an input gradient the weight gradient is the same, up to rounding.
+            layer.backward(&x, &grad, None, &pass).unwrap();
+            let alone = read(&layer.weight.grad).unwrap().to_vec();
+            close("weight gradient alone", &alone, &results.grad_weight, 1e-4);
+        }
+        results
+    }
+
+    /// The same in f64, one number after the other; `choices` are the kernels' own, so that ties and values around zero
+    /// that fall differently in f32 do not count.
+    fn reference(
+        &self,
+        n: &Numbers,
+        choices: &Results,
+    ) -> (Vec<f64>, Vec<f64>, Vec<f64>, Vec<f64>) {
+        let g = &self.geometry;
+        let (height, width) = self.out_dims();
+        let share = self
+            .after
+            .dropout
+            .map(|d| d.share.unwrap_or(0.25))
+            .unwrap_or(0.0);
+        let rng = Rng::new(self.seed, Stream::Dropout(3), STEP);
+        let mut output = vec![];
+        let mut grad_weight = vec![0.0f64; n.weight.len()];
+        let mut grad_bias = vec![0.0f64; g.outputs];
+        let mut grad_input = vec![0.0f64; n.x.len()];
+        let inside = |y: usize, x: usize, ky: usize, kx: usize| {
+            let iy = (y * g.stride + ky)
+                .checked_sub(g.padding)
+                .filter(|&v| v < g.height)?;
+            let ix = (x * g.stride + kx)
+                .checked_sub(g.padding)
+                .filter(|&v| v < g.width)?;
+            Some((iy, ix))
+        };
+        for image in 0..self.images {
+            let result = |y: usize, x: usize, o: usize| {
+                let mut sum = f64::from(n.bias[o]);
+                for ky in 0..g.kernel {
+                    for kx in 0..g.kernel {
+                        let Some((iy, ix)) = inside(y, x, ky, kx) else {
+                            continue;
+                        };
+                        for i in 0..g.inputs {
+                            let at = ((image * g.height + iy) * g.width + ix) * g.inputs + i;
+                            let w = ((o * g.inputs + i) * g.kernel + ky) * g.kernel + kx;
+                            sum += f64::from(n.x[at]) * f64::from(n.weight[w]);
+                        }
+                    }
+                }
+                sum
+            };
+            for y in 0..height {
+                for x in 0..width {
+                    for (o, grad_bias) in grad_bias.iter_mut().enumerate() {
+                        let at = output.len();
+                        let mut value;
+                        let mut place = (y, x);
+                        if self.after.pool {
+                            value = f64::NEG_INFINITY;
+                            for (k, (dy, dx)) in
+                                [(0, 0), (0, 1), (1, 0), (1, 1)].into_iter().enumerate()
+                            {
+                                let candidate = result(2 * y + dy, 2 * x + dx, o);
+                                value = value.max(candidate);
+                                if choices.taken[at] as usize == k {
+                                    place = (2 * y + dy, 2 * x + dx);
+                                }
+                            }
+                        } else {
+                            value = result(y, x, o);
+                        }
+                        if self.after.relu {
+                            value = value.max(0.0);
+                        }
+                        let kept = if share == 0.0 {
+                            1.0
+                        } else if rng.uniform(at as u32) < share {
+                            0.0
+                        } else {
+                            f64::from(1.0 / (1.0 - share))
+                        };
+                        let passes = !self.after.relu || choices.output[at] != 0.0;
+                        output.push(value * kept);
+                        if !passes {
+                            continue;
+                        }
+                        let grad = f64::from(n.grad[at]) * kept;
+                        *grad_bias += grad;
+                        for ky in 0..g.kernel {
+                            for kx in 0..g.kernel {
+                                let Some((iy, ix)) = inside(place.0, place.1, ky, kx) else {
+                                    continue;
+                                };
+                                for i in 0..g.inputs {
+                                    let at =
+                                        ((image * g.height + iy) * g.width + ix) * g.inputs + i;
+                                    let w = ((o * g.inputs + i) * g.kernel + ky) * g.kernel + kx;
+                                    grad_weight[w] += grad * f64::from(n.x[at]);
+                                    grad_input[at] += grad * f64::from(n.weight[w]);
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        (output, grad_weight, grad_bias, grad_input)
+    }
+
+    fn check(&self) {
+        let numbers = self.numbers();
+        for level in Level::available() {
+            let one = self.run(&numbers, level, &Threads::new(1));
+            let (output, weight, bias, input) = self.reference(&numbers, &one);
+            let label = |what: &str| format!("{what} at {} of {self:?}", level.name());
+            close(&label("output"), &one.output, &output, 1e-5);
+            close(&label("weight gradient"), &one.grad_weight, &weight, 1e-4);
+            close(&label("input gradient"), &one.grad_input, &input, 1e-4);
+            if self.bias {
+                close(&label("bias gradient"), &one.grad_bias, &bias, 1e-4);
+            }
+            for count in [2, 3] {
+                let more = self.run(&numbers, level, &Threads::new(count));
+                assert!(more.output == one.output, "{}", label("threads: output"));
+                assert!(more.taken == one.taken, "{}", label("threads: choices"));
+                assert!(
+                    more.grad_weight == one.grad_weight,
+                    "{}",
+                    label("threads: weight")
+                );
+                assert!(
+                    more.grad_bias == one.grad_bias,
+                    "{}",
+                    label("threads: bias")
+                );
+                assert!(
+                    more.grad_input == one.grad_input,
+                    "{}",
+                    label("threads: input")
+                );
+            }
+        }
+    }
+}
+
+/// Largest difference over largest absolute value.
+fn close<T: Into<f64> + Copy>(what: &str, found: &[f32], expected: &[T], tolerance: f64) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    let expected = expected.iter().map(|&v| v.into());
+    let scale = expected.clone().fold(0.0f64, |m, v| m.max(v.abs()));
+    for (i, (&f, e)) in found.iter().zip(expected).enumerate() {
+        let difference = (f64::from(f) - e).abs();
+        assert!(
+            difference <= tolerance * scale.max(1e-30),
+            "{what}: number {i} is {f}, expected {e}, largest {scale}"
+        );
+    }
+}
+
+fn seed_like(
+    inputs: usize,
+    outputs: usize,
+    side: usize,
+    kernel: usize,
+    stride: usize,
+    padding: usize,
+) -> Case {
+    Case {
+        images: 2,
+        geometry: Geometry::new((side, side, inputs), outputs, kernel, stride, padding).unwrap(),
+        after: After {
+            relu: true,
+            pool: true,
+            dropout: Some(Dropout {
+                layer: 3,
+                share: Some(0.5),
+            }),
+        },
+        bias: true,
+        density: 1.0,
+        seed: 11,
+    }
+}
+
+#[test]
+fn the_usual_shapes() {
+    for mut case in [
+        seed_like(3, 32, 12, 3, 1, 0),
+        seed_like(32, 32, 12, 3, 1, 0),
+        seed_like(32, 64, 9, 3, 1, 1),
+        seed_like(64, 32, 8, 3, 2, 1),
+        seed_like(16, 48, 7, 5, 1, 2),
+        seed_like(64, 64, 6, 1, 1, 0),
+        seed_like(32, 32, 9, 1, 2, 0),
+    ] {
+        case.check();
+        case.after.dropout = None;
+        case.check();
+        case.after.pool = false;
+        case.check();
+        case.density = 0.1;
+        case.check();
+        case.after.relu = false;
+        case.bias = false;
+        case.check();
+    }
+}
+
+prop_compose! {
+    fn cases()(
+        images in 1usize..=9,
+        height in 1usize..=40,
+        width in 1usize..=40,
+        inputs in 1usize..=70,
+        outputs in 1usize..=70,
+        kernel in prop::sample::select(vec![1usize, 3, 5]),
+        stride in 1usize..=2,
+        padding in 0usize..=4,
+        after in prop::sample::select(vec![(false, false), (true, false), (true, true)]),
+        dropout in prop::sample::select(vec![None, Some(None), Some(Some(0.5f32))]),
+        bias: bool,
+        density in prop::sample::select(vec![0.0f32, 0.1, 0.5, 1.0]),
+        seed in 0u64..1000,
+    ) -> Option<Case> {
+        // Keep the f64 reference affordable: large in some dimensions, not in all.
+        let work = |s: usize| images * s * inputs * outputs * kernel * kernel;
+        let most = 1_500_000 / work(1).max(1);
+        let (height, width) = if height * width > most.max(1) {
+            let side = (most as f64).sqrt() as usize;
+            (height.min(side.max(1)), width.min(side.max(1)))
+        } else {
+            (height, width)
+        };
+        let geometry = Geometry::new((height, width, inputs), outputs, kernel, stride, padding).ok()?;
+        let (relu, pool) = after;
+        if pool && (geometry.out_height < 2 || geometry.out_width < 2) {
+            return None;
+        }
+        let dropout = dropout.filter(|_| relu).map(|share| Dropout { layer: 3, share });
+        Some(Case { images, geometry, after: After { relu, pool, dropout }, bias, density, seed })
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 120, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_shape_agrees_with_the_reference(case in cases()) {
+        if let Some(case) = case {
+            case.check();
+        }
+    }
+}
+
+/// Candle's own convolution and its autograd (which are right where no pooling is involved).
+#[test]
+fn plain_candle_agrees() {
+    for (stride, padding) in [(1, 0), (1, 1), (2, 1)] {
+        let mut case = seed_like(5, 37, 11, 3, stride, padding);
+        case.after = After {
+            relu: true,
+            ..After::default()
+        };
+        let n = case.numbers();
+        let ours = case.run(&n, Level::best(), &Threads::new(2));
+        let g = &case.geometry;
+        let device = &Device::Cpu;
+        let var = |t: Tensor| Var::from_tensor(&t).unwrap();
+        let x = Tensor::from_slice(&n.x, (2, g.height, g.width, g.inputs), device).unwrap();
+        let x = var(x.permute((0, 3, 1, 2)).unwrap().contiguous().unwrap());
+        let weight = var(Tensor::from_slice(&n.weight, (37, 5, 3, 3), device).unwrap());
+        let bias = var(Tensor::from_slice(&n.bias, (1, 37, 1, 1), device).unwrap());
+        let out = x
+            .conv2d(&weight, padding, stride, 1, 1)
+            .unwrap()
+            .broadcast_add(&bias)
+            .unwrap()
+            .relu()
+            .unwrap()
+            .permute((0, 2, 3, 1))
+            .unwrap();
+        let grad = Tensor::from_slice(&n.grad, out.dims(), device).unwrap();
+        let grads = (&out * grad)
+            .unwrap()
+            .sum_all()
+            .unwrap()
+            .backward()
+            .unwrap();
+        let flat = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        close("output", &ours.output, &flat(&out), 1e-5);
+        close(
+            "weight",
+            &ours.grad_weight,
+            &flat(grads.get(&weight).unwrap()),
+            1e-4,
+        );
+        close(
+            "bias",
+            &ours.grad_bias,
+            &flat(grads.get(&bias).unwrap()),
+            1e-4,
+        );
+        let input = grads.get(&x).unwrap().permute((0, 2, 3, 1)).unwrap();
+        close("input", &ours.grad_input, &flat(&input), 1e-4);
+    }
+}
+
+/// The slope of sum(output * grad) along one random direction, by central differences of the kernels' own forward pass.
+#[test]
+fn finite_differences_agree() {
+    let mut case = seed_like(4, 6, 7, 3, 1, 1);
+    case.after = After {
+        dropout: None,
+        ..case.after
+    };
+    let n = case.numbers();
+    let level = Level::best();
+    let threads = Threads::new(1);
+    let results = case.run(&n, level, &threads);
+    let same_choices = |other: &Results| {
+        let open = |r: &Results| r.output.iter().map(|&v| v != 0.0).collect::<Vec<_>>();
+        other.taken == results.taken && open(other) == open(&results)
+    };
+    // The slope where `change` moves one number by so much; None where a ReLU or a maximum switches on the way.
+    let slope = |change: &dyn Fn(&mut Numbers, f32)| -> Option<f64> {
+        let h = 2e-3f32;
+        let loss = |by: f32| {
+            let mut moved = case.numbers();
+            change(&mut moved, by);
+            let r = case.run(&moved, level, &threads);
+            let terms = r.output.iter().zip(&n.grad);
+            same_choices(&r).then(|| {
+                terms
+                    .map(|(&o, &g)| f64::from(o) * f64::from(g))
+                    .sum::<f64>()
+            })
+        };
+        Some((loss(h)? - loss(-h)?) / f64::from(2.0 * h))
+    };
+    let mut compared = 0;
+    for at in (0..216).step_by(5) {
+        let weight = slope(&|n: &mut Numbers, by| n.weight[at] += by);
+        let input = slope(&|n: &mut Numbers, by| n.x[at] += by);
+        for (slope, found) in [
+            (weight, results.grad_weight[at]),
+            (input, results.grad_input[at]),
+        ] {
+            let Some(slope) = slope else { continue };
+            let difference = (slope - f64::from(found)).abs();
+            assert!(
+                difference < 0.002 * slope.abs().max(1.0),
+                "{at}: {slope} {found}"
+            );
+            compared += 1;
+        }
+    }
+    assert!(compared > 20, "only {compared} slopes without a switch");
+}
+
+#[test]
+fn what_is_no_number_is_never_hidden() {
+    for level in Level::available() {
+        for after in [
+            After::default(),
+            After {
+                relu: true,
+                ..After::default()
+            },
+            seed_like(1, 1, 4, 3, 1, 0).after,
+        ] {
+            for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                let mut case = seed_like(3, 20, 8, 3, 1, 1);
+                case.after = after;
+                let threads = Threads::new(2);
+                // In a weight: every output of its channel that it touches; the bias gradient is finite.
+                let mut n = case.numbers();
+                n.weight[5] = bad;
+                let r = case.run(&n, level, &threads);
+                let out: Vec<f32> = r.output.iter().copied().step_by(20).collect();
+                let shown = if bad == f32::NEG_INFINITY && after.relu {
+                    // -inf * negative is inf somewhere.
+                    out.iter().any(|v| v.is_infinite())
+                } else {
+                    out.iter().any(|v| !v.is_finite())
+                };
+                assert!(shown, "{level:?} {after:?} {bad} in a weight");
+                if bad.is_nan() && !after.pool {
+                    let inner = (8 + 1) * 20; // Away from the padding every output sees the weight.
+                    assert!(r.output[inner].is_nan());
+                    assert!(r.grad_input.iter().any(|v| v.is_nan()));
+                }
+                if bad.is_nan() && after.pool {
+                    // NaN also where dropout drops: NaN times zero.
+                    assert!(out.iter().all(|v| v.is_nan()), "{level:?} {out:?}");
+                }
+                // In the arriving gradient.
+                let mut n = case.numbers();
+                let open = case
+                    .run(&n, level, &threads)
+                    .output
+                    .iter()
+                    .position(|&v| v != 0.0)
+                    .unwrap();
+                n.grad[open] = bad;
+                let r = case.run_unchecked(&n, level, &threads);
+                assert!(
+                    r.grad_weight.iter().any(|v| !v.is_finite()),
+                    "{level:?} {after:?}"
+                );
+                assert!(r.grad_bias.iter().any(|v| !v.is_finite()));
+                assert!(r.grad_input.iter().any(|v| !v.is_finite()));
+            }
+        }
+    }
+}
+
+#[test]
+fn the_first_of_equals_is_taken() {
+    for level in Level::available() {
+        let case = seed_like(1, 5, 4, 1, 1, 0);
+        let mut n = case.numbers();
+        n.x.fill(1.0);
+        n.weight.fill(1.0);
+        n.x[1] = 2.0; // The second and third of the first four are equal and largest.
+        n.x[4] = 2.0;
+        let r = case.run(&n, level, &Threads::new(1));
+        assert!(r.taken[..5].iter().all(|&k| k == 1));
+        assert!(r.taken[5..10].iter().all(|&k| k == 0));
+    }
+}
+
+#[test]
+fn scoring_drops_nothing() {
+    let case = seed_like(3, 8, 6, 3, 1, 0);
+    let n = case.numbers();
+    let mut layer = case.layer(&n, Level::best());
+    let x = Tensor::from_slice(&n.x, (2, 6, 6, 3), &Device::Cpu).unwrap();
+    let threads = Threads::new(2);
+    let pass = Pass {
+        images: 2,
+        threads: &threads,
+        train: None,
+    };
+    layer.forward(&x, &pass).unwrap();
+    let mut plain = case.clone();
+    plain.after.dropout = None;
+    let expected = plain.run(&n, Level::best(), &threads);
+    assert_eq!(*read(layer.output()).unwrap(), expected.output);
+}
+
+#[test]
+fn wrong_shapes_are_refused() {
+    assert!(Geometry::new((4, 4, 3), 8, 5, 1, 0).is_err());
+    assert!(Geometry::new((4, 4, 3), 8, 3, 1, 3).is_err());
+    assert!(Geometry::new((4, 4, 0), 8, 3, 1, 0).is_err());
+    let g = Geometry::new((4, 4, 3), 8, 3, 1, 0).unwrap();
+    let var = |dims: &[usize]| Var::zeros(dims, DType::F32, &Device::Cpu).unwrap();
+    assert!(Conv::new("c", g, After::default(), var(&[8, 3, 3, 2]), None, 1).is_err());
+    assert!(
+        Conv::new(
+            "c",
+            g,
+            After::default(),
+            var(&[8, 3, 3, 3]),
+            Some(var(&[3])),
+            1
+        )
+        .is_err()
+    );
+    let pool_alone = After {
+        pool: true,
+        ..After::default()
+    };
+    assert!(Conv::new("c", g, pool_alone, var(&[8, 3, 3, 3]), None, 1).is_err());
+}

@@ -1,0 +1,307 @@
+//! The dense inner loops: tiles of results held in registers.
+
+#![allow(
+    clippy::needless_range_loop,
+    reason = "constant index loops become registers; iterators over arrays of vectors less surely so"
+)]
+
+use super::pack::block_width;
+use crate::device::simd::Simd;
+
+/// Widest tile, in pixels (forward) or patch numbers (weight gradient).
+const WIDEST: usize = 14;
+
+/// Runs `$body` with the constant `$P` equal to `$p`, which is at most [`WIDEST`].
+macro_rules! with_width {
+    ($p:expr, $P:ident => $body:expr) => {
+        with_width!(@ $p, $P => $body; 1 2 3 4 5 6 7 8 9 10 11 12 13 14)
+    };
+    (@ $p:expr, $P:ident => $body:expr; $($n:literal)+) => {
+        match $p {
+            $($n => {
+                const $P: usize = $n;
+                $body
+            })+
+            _ => unreachable!("tiles are 1 to 14 wide"),
+        }
+    };
+}
+
+/// How many pixels a tile of `vectors` vectors may span.
+const fn widest<S: Simd>(vectors: usize) -> usize {
+    let fits = S::ACCUMULATORS / vectors;
+    if fits < WIDEST { fits } else { WIDEST }
+}
+
+/// A view of pixels: f32 from one row to the next and from one pixel to the next.
+#[derive(Clone, Copy)]
+pub struct Pixels {
+    pub at: *const f32,
+    pub row: usize,
+    pub step: usize,
+}
+
+impl Pixels {
+    /// The view that begins `rows` rows and `columns` pixels further, and `numbers` f32 after that.
+    ///
+    /// # Safety
+    /// Within the allocation.
+    #[inline(always)]
+    pub unsafe fn offset(self, rows: usize, columns: usize, numbers: usize) -> Self {
+        Pixels {
+            // SAFETY: the caller's.
+            at: unsafe { self.at.add(rows * self.row + columns * self.step + numbers) },
+            ..self
+        }
+    }
+}
+
+/// What one row of a convolution is made of.
+#[derive(Clone, Copy)]
+pub struct Row<'a> {
+    /// Packed weights ([`super::pack`]).
+    pub weights: &'a [f32],
+    /// Where sums begin, one number a channel, padded to whole blocks.
+    pub bias: &'a [f32],
+    /// Rows of the kernel, and f32 under each.
+    pub kernel: usize,
+    pub run: usize,
+    pub channels: usize,
+    pub relu: bool,
+}
+
+/// One row of `columns` results at `out`, `out_step` f32 from one pixel to the next. `x` shows the kernel's first row at
+/// the first result; its step is from one result to the next.
+///
+/// # Safety
+/// That of `S`; `x` and `out` reach as far as the row does.
+#[inline(always)]
+pub unsafe fn convolve_row<S: Simd>(
+    row: &Row,
+    x: Pixels,
+    columns: usize,
+    out: *mut f32,
+    out_step: usize,
+) {
+    let mut first = 0;
+    let mut weights = row.weights.as_ptr();
+    while first < row.channels {
+        let width = block_width(first, row.channels, S::LANES);
+        // SAFETY: the caller's; the block lies within the weights, the bias and the pixels.
+        unsafe {
+            let out = out.add(first);
+            if width == S::LANES {
+                block::<S, 1>(row, x, columns, weights, first, out, out_step);
+            } else {
+                block::<S, 2>(row, x, columns, weights, first, out, out_step);
+            }
+            weights = weights.add(width * row.kernel * row.run);
+        }
+        first += width;
+    }
+}
+
+/// One row of one block of channels: as few tiles as possible, all of one width; the last begins earlier where they
+/// would overhang, and computes the same results again.
+#[inline(always)]
+unsafe fn block<S: Simd, const V: usize>(
+    row: &Row,
+    x: Pixels,
+    columns: usize,
+    weights: *const f32,
+    first: usize,
+    out: *mut f32,
+    out_step: usize,
+) {
+    let tiles = columns.div_ceil(widest::<S>(V));
+    let width = columns.div_ceil(tiles);
+    // SAFETY: the caller's.
+    unsafe {
+        with_width!(width, P => {
+            if P * V <= S::ACCUMULATORS {
+                for tile in 0..tiles {
+                    let column = (tile * P).min(columns - P);
+                    let out = out.add(column * out_step);
+                    forward_tile::<S, P, V>(row, x.offset(0, column, 0), weights, first, out, out_step);
+                }
+            }
+        });
+    }
+}
+
+#[inline(always)]
+unsafe fn forward_tile<S: Simd, const P: usize, const V: usize>(
+    row: &Row,
+    x: Pixels,
+    weights: *const f32,
+    first: usize,
+    out: *mut f32,
+    out_step: usize,
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        let mut sums = [[S::zero(); V]; P];
+        for v in 0..V {
+            let bias = S::load(row.bias.as_ptr().add(first + v * S::LANES));
+            for p in 0..P {
+                sums[p][v] = bias;
+            }
+        }
+        let mut weights = weights;
+        let mut line = x.at;
+        for _ in 0..row.kernel {
+            for n in 0..row.run {
+                let mut w = [S::zero(); V];
+                for v in 0..V {
+                    w[v] = S::load(weights.add(v * S::LANES));
+                }
+                weights = weights.add(V * S::LANES);
+                for p in 0..P {
+                    let value = S::splat(*line.add(p * x.step + n));
+                    for v in 0..V {
+                        sums[p][v] = value.mul_add(w[v], sums[p][v]);
+                    }
+                }
+            }
+            line = line.add(x.row);
+        }
+        let last = (row.channels - first).min(V * S::LANES) - (V - 1) * S::LANES;
+        for p in 0..P {
+            let out = out.add(p * out_step);
+            for v in 0..V {
+                let sum = if row.relu {
+                    sums[p][v].relu()
+                } else {
+                    sums[p][v]
+                };
+                if v + 1 < V || last == S::LANES {
+                    sum.store(out.add(v * S::LANES));
+                } else {
+                    sum.store_part(out.add(v * S::LANES), last);
+                }
+            }
+        }
+    }
+}
+
+/// What a weight gradient is summed over.
+#[derive(Clone, Copy)]
+pub struct Sums {
+    /// The input under the kernel's first place, from one result to the next.
+    pub x: Pixels,
+    /// The gradient of the results; readable for whole vectors.
+    pub grad: Pixels,
+    pub rows: usize,
+    pub columns: usize,
+    pub kernel: usize,
+    pub run: usize,
+    /// From one row of the kernel to the next, in `x`.
+    pub x_line: usize,
+    pub channels: usize,
+}
+
+/// Adds the weight gradient of these pixels to `out`, lines of `channels` (rounded up to whole vectors) for every number
+/// of the patch; `fresh` overwrites what stood there.
+///
+/// # Safety
+/// That of `S`; the views reach as far as the sums do, and `out` is kernel * run lines long.
+#[inline(always)]
+pub unsafe fn weight_gradient<S: Simd>(sums: &Sums, out: *mut f32, fresh: bool) {
+    let line = sums.channels.next_multiple_of(S::LANES);
+    let mut first = 0;
+    while first < sums.channels {
+        let width = block_width(first, sums.channels, S::LANES);
+        for ky in 0..sums.kernel {
+            // SAFETY: the caller's; the block lies within the lines.
+            unsafe {
+                let sums = Sums {
+                    x: Pixels {
+                        at: sums.x.at.add(ky * sums.x_line),
+                        ..sums.x
+                    },
+                    grad: sums.grad.offset(0, 0, first),
+                    ..*sums
+                };
+                let out = out.add(ky * sums.run * line + first);
+                if width == S::LANES {
+                    gradient_run::<S, 1>(&sums, out, line, fresh);
+                } else {
+                    gradient_run::<S, 2>(&sums, out, line, fresh);
+                }
+            }
+        }
+        first += width;
+    }
+}
+
+/// The weight gradient of one row of the kernel, for one block of channels.
+#[inline(always)]
+unsafe fn gradient_run<S: Simd, const V: usize>(
+    sums: &Sums,
+    out: *mut f32,
+    line: usize,
+    fresh: bool,
+) {
+    let tiles = sums.run.div_ceil(widest::<S>(V));
+    let mut tile = 0;
+    let mut begin = 0;
+    while tile < tiles {
+        tile += 1;
+        let end = super::geometry::cut(sums.run, tiles, tile);
+        // SAFETY: the caller's.
+        unsafe {
+            let x = sums.x.offset(0, 0, begin);
+            let out = out.add(begin * line);
+            with_width!(end - begin, R => {
+                if R * V <= S::ACCUMULATORS {
+                    gradient_tile::<S, R, V>(sums, x, out, line, fresh);
+                }
+            });
+        }
+        begin = end;
+    }
+}
+
+#[inline(always)]
+unsafe fn gradient_tile<S: Simd, const R: usize, const V: usize>(
+    sums: &Sums,
+    x: Pixels,
+    out: *mut f32,
+    line: usize,
+    fresh: bool,
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        let mut totals = [[S::zero(); V]; R];
+        if !fresh {
+            for r in 0..R {
+                for v in 0..V {
+                    totals[r][v] = S::load(out.add(r * line + v * S::LANES));
+                }
+            }
+        }
+        for row in 0..sums.rows {
+            let mut x_at = x.at.add(row * x.row);
+            let mut grad_at = sums.grad.at.add(row * sums.grad.row);
+            for _ in 0..sums.columns {
+                let mut grad = [S::zero(); V];
+                for v in 0..V {
+                    grad[v] = S::load(grad_at.add(v * S::LANES));
+                }
+                for r in 0..R {
+                    let value = S::splat(*x_at.add(r));
+                    for v in 0..V {
+                        totals[r][v] = value.mul_add(grad[v], totals[r][v]);
+                    }
+                }
+                x_at = x_at.add(x.step);
+                grad_at = grad_at.add(sums.grad.step);
+            }
+        }
+        for r in 0..R {
+            for v in 0..V {
+                totals[r][v].store(out.add(r * line + v * S::LANES));
+            }
+        }
+    }
+}
