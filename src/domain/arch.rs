@@ -636,9 +636,9 @@ mod tests {
                 "parameters",
             ),
             (
-                "64 x (conv 1024 same), dense 10",
-                47,
-                "conv 1024 same",
+                "64 x (conv 1024 k1), dense 10",
+                48,
+                "conv 1024 k1",
                 "activations",
             ),
         ] {
