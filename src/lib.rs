@@ -6,4 +6,5 @@ pub mod data;
 pub mod device;
 pub mod domain;
 pub mod layers;
+pub mod plot;
 pub mod session;
