@@ -1,4 +1,41 @@
-//! Bytes on disk to images in memory.
+//! Bytes on disk to images in memory: what counts as a data set, where it is looked for, and its readers.
+//!
+//! Images stay u8 and NCHW in one block a split, allocated once. What a file says is never trusted: sizes are bounded
+//! before memory is taken, and nothing in a file is ever executed. This room knows no network, no device and no screen.
+
+#![allow(dead_code)] // Until the readers use it.
+
+mod pool;
+mod sample;
+
+use crate::domain::report::{DataInfo, Picture, Split};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+use thiserror::Error;
+
+/// Pixels a side.
+pub const SIDE: usize = 32;
+/// Bytes of one image: three channels.
+pub const IMAGE_BYTES: usize = 3 * SIDE * SIDE;
+/// CIFAR-10's classes, in the order of its labels.
+pub const CLASSES: [&str; 10] = [
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+];
+/// Most images that a split may hold (CIFAR-10 has 50,000): bounds the memory that a hostile file can ask for.
+const MOST_IMAGES: usize = 60_000;
+/// What names the built-in set where a path is expected.
+pub const SAMPLE: &str = "sample";
+/// The environment variable that names a file or folder with the data.
+pub const ENV: &str = "CIFAR_TUI_DATA";
 
 /// Images of one split: u8, NCHW in one block (`3 * side * side` bytes an image), and a label each.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -8,10 +45,368 @@ pub struct Images {
     pub labels: Vec<u8>,
 }
 
+impl Images {
+    /// Number of images.
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    /// Bytes of one image.
+    pub fn image_bytes(&self) -> usize {
+        3 * self.side * self.side
+    }
+
+    /// The pixels of image `i`, CHW.
+    ///
+    /// # Panics
+    /// When there is no such image.
+    pub fn image(&self, i: usize) -> &[u8] {
+        let n = self.image_bytes();
+        &self.pixels[i * n..(i + 1) * n]
+    }
+
+    /// Image `i` as it is drawn: RGB, row by row.
+    ///
+    /// # Panics
+    /// When there is no such image.
+    pub fn picture(&self, i: usize) -> Picture {
+        let (red, rest) = self.image(i).split_at(self.side * self.side);
+        let (green, blue) = rest.split_at(self.side * self.side);
+        Picture {
+            side: self.side as u32,
+            rgb: red
+                .iter()
+                .zip(green)
+                .zip(blue)
+                .flat_map(|((r, g), b)| [*r, *g, *b])
+                .collect(),
+        }
+    }
+
+    /// The numbers of the images of `class`, ascending; of all images for None.
+    pub fn of_class(&self, class: Option<u8>) -> impl Iterator<Item = u32> + '_ {
+        let labels = self.labels.iter().enumerate();
+        labels
+            .filter(move |(_, label)| class.is_none_or(|c| c == **label))
+            .map(|(i, _)| i as u32)
+    }
+
+    /// Images of each of `classes` classes.
+    pub fn counts(&self, classes: usize) -> Vec<u32> {
+        let mut counts = vec![0; classes];
+        self.labels
+            .iter()
+            .for_each(|label| counts[usize::from(*label)] += 1);
+        counts
+    }
+}
+
 /// A data set: as published, in the published order.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Dataset {
-    pub info: crate::domain::report::DataInfo,
+    pub info: DataInfo,
     pub train: Images,
     pub test: Images,
+}
+
+impl Dataset {
+    /// The images that `split` is drawn from: validation images are training images that are held
+    /// out.
+    pub fn images(&self, split: Split) -> &Images {
+        match split {
+            Split::Train | Split::Validation => &self.train,
+            Split::Test => &self.test,
+        }
+    }
+}
+
+/// What can go wrong with data. Every message says what, where, and what to do.
+#[derive(Debug, Error)]
+pub enum DataError {
+    #[error(
+        "{} holds no CIFAR-10 data: looked for {}, there and in the folders these are published in. Name a file or \
+         folder that holds it with --data, fetch it with `cifar-tui data download`, or use `--data sample`.",
+        path.display(), expected()
+    )]
+    Nothing { path: PathBuf },
+    #[error("{} does not exist. Name a file or folder with CIFAR-10 in it with --data, fetch it with `cifar-tui data download`, or use `--data sample`.", path.display())]
+    Absent { path: PathBuf },
+    #[error(
+        "{} is incomplete: {file} is missing. Fetch or unpack the data set anew (`cifar-tui data download`), or name another one with --data.",
+        path.display()
+    )]
+    Missing { path: PathBuf, file: String },
+    #[error("{} cannot be read: {source}. Check that the file is there and that you may read it.", path.display())]
+    Io {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error(
+        "{}, {place}: {why}. The file is damaged or is not what its name says: fetch or unpack the data set anew (`cifar-tui data download`), or name another one with --data.",
+        path.display()
+    )]
+    Damaged {
+        path: PathBuf,
+        /// An offset, a key or a row.
+        place: String,
+        why: String,
+    },
+}
+
+impl DataError {
+    fn io(path: &Path) -> impl FnOnce(std::io::Error) -> DataError + '_ {
+        move |source| DataError::Io {
+            path: path.into(),
+            source,
+        }
+    }
+
+    fn damaged(path: &Path, place: impl Into<String>, why: impl Into<String>) -> DataError {
+        DataError::Damaged {
+            path: path.into(),
+            place: place.into(),
+            why: why.into(),
+        }
+    }
+}
+
+/// What a reader brings: the two splits and the class names in the order of the labels.
+struct Read {
+    classes: Vec<String>,
+    train: Images,
+    test: Images,
+}
+
+type Progress<'a> = &'a mut dyn FnMut(u64, u64);
+
+/// A format that data comes in: one row of [`FORMATS`].
+pub struct Format {
+    /// As told in [`DataInfo`].
+    pub name: &'static str,
+    /// How it is recognised, in words, for people.
+    pub sign: &'static str,
+    /// The folder it is published in, also looked into.
+    pub folder: &'static str,
+    /// What to read if `path` (a file or a folder) is of this format.
+    recognise: fn(path: &Path) -> Option<PathBuf>,
+    read: fn(path: &Path, threads: usize, progress: Progress) -> Result<Read, DataError>,
+}
+
+/// The formats, preferred first: unpacked before packed, since it loads faster.
+pub static FORMATS: &[Format] = &[Format {
+    name: "built-in sample set",
+    sign: "the word `sample`",
+    folder: "",
+    recognise: |path| (path == Path::new(SAMPLE)).then(|| path.into()),
+    read: sample::read,
+}];
+
+fn expected() -> String {
+    let signs: Vec<_> = FORMATS
+        .iter()
+        .filter(|f| !f.folder.is_empty())
+        .map(|f| f.sign)
+        .collect();
+    signs.join("; ")
+}
+
+/// Data that was found and can be loaded.
+#[derive(Clone)]
+pub struct Found {
+    /// The row in [`FORMATS`].
+    pub format: &'static Format,
+    /// The file or folder to read; [`SAMPLE`] for the built-in set.
+    pub path: PathBuf,
+}
+
+impl Found {
+    pub fn is_sample(&self) -> bool {
+        self.path == Path::new(SAMPLE)
+    }
+}
+
+impl std::fmt::Debug for Found {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} at {}", self.format.name, self.path.display())
+    }
+}
+
+/// A place where data is looked for when none was named.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Why it is looked at, for people.
+    pub what: &'static str,
+    pub path: PathBuf,
+    /// The user named it: that nothing is there is an error.
+    pub named: bool,
+}
+
+/// The places where data is looked for when none was named, in order: `CIFAR_TUI_DATA`, `./data`, the XDG data folder.
+pub fn places() -> Vec<Place> {
+    let named = std::env::var_os(ENV).filter(|value| !value.is_empty());
+    let named = named.map(|value| Place {
+        what: ENV,
+        path: value.into(),
+        named: true,
+    });
+    let here = Place {
+        what: "./data",
+        path: "data".into(),
+        named: false,
+    };
+    let own = data_folder().map(|path| Place {
+        what: "the data folder",
+        path,
+        named: false,
+    });
+    named.into_iter().chain([here]).chain(own).collect()
+}
+
+/// The folder that downloads go to and that is looked into last: `cifar-tui` in the XDG data folder. None without a
+/// home folder.
+pub fn data_folder() -> Option<PathBuf> {
+    use etcetera::BaseStrategy;
+    let strategy = etcetera::choose_base_strategy().ok()?;
+    Some(strategy.data_dir().join("cifar-tui"))
+}
+
+/// The data at `named` (a file, a folder, or [`SAMPLE`]), else in [`places`], else the built-in sample set.
+///
+/// # Errors
+/// When a named place (`named` or `CIFAR_TUI_DATA`) holds nothing that can be loaded: a wrong path never falls back to
+/// the sample set.
+pub fn find(named: Option<&Path>) -> Result<Found, DataError> {
+    find_among(named, &places())
+}
+
+/// [`find`] with the places given.
+///
+/// # Errors
+/// As [`find`]'s.
+pub fn find_among(named: Option<&Path>, places: &[Place]) -> Result<Found, DataError> {
+    if let Some(path) = named {
+        return at(path)?.ok_or_else(|| DataError::Nothing { path: path.into() });
+    }
+    for place in places {
+        match at(&place.path) {
+            Ok(Some(found)) => return Ok(found),
+            Ok(None) if place.named => {
+                return Err(DataError::Nothing {
+                    path: place.path.clone(),
+                });
+            }
+            Err(error) if place.named => return Err(error),
+            // Most folders called `data` are somebody else's.
+            Ok(None) | Err(_) => {}
+        }
+    }
+    at(Path::new(SAMPLE))?.ok_or_else(|| DataError::Nothing {
+        path: SAMPLE.into(),
+    })
+}
+
+/// What `path` holds, if anything.
+fn at(path: &Path) -> Result<Option<Found>, DataError> {
+    if path != Path::new(SAMPLE) {
+        match path.try_exists() {
+            Ok(true) => {}
+            Ok(false) => return Err(DataError::Absent { path: path.into() }),
+            Err(source) => {
+                return Err(DataError::Io {
+                    path: path.into(),
+                    source,
+                });
+            }
+        }
+    }
+    let found = |format: &'static Format, path: &Path| {
+        (format.recognise)(path).map(|path| Found { format, path })
+    };
+    Ok(FORMATS.iter().find_map(|format| {
+        found(format, path).or_else(|| found(format, &path.join(format.folder)))
+    }))
+}
+
+/// Reads the images on `threads` threads (0: one a core). `progress(done, total)` counts images.
+///
+/// # Errors
+/// Names the file and place that is wrong and what to do.
+pub fn load(
+    found: &Found,
+    progress: &mut dyn FnMut(u64, u64),
+    threads: usize,
+) -> Result<Dataset, DataError> {
+    let start = Instant::now();
+    let Read {
+        classes,
+        train,
+        test,
+    } = (found.format.read)(&found.path, threads, progress)?;
+    let (mean, deviation) = channel_statistics(&train, threads);
+    let sample = found.is_sample();
+    let info = DataInfo {
+        name: if sample { "sample set" } else { "CIFAR-10" }.into(),
+        source: if sample {
+            "drawn by the program".into()
+        } else {
+            found.path.display().to_string()
+        },
+        format: found.format.name.into(),
+        is_sample: sample,
+        side: SIDE as u32,
+        train: train.len() as u32,
+        test: test.len() as u32,
+        train_counts: train.counts(classes.len()),
+        test_counts: test.counts(classes.len()),
+        classes,
+        mean,
+        deviation,
+        bytes: (train.pixels.len() + test.pixels.len()) as u64,
+        load_seconds: start.elapsed().as_secs_f64(),
+    };
+    Ok(Dataset { info, train, test })
+}
+
+/// Mean and standard deviation of each channel over all pixels, in [0, 1].
+fn channel_statistics(images: &Images, threads: usize) -> (Vec<f32>, Vec<f32>) {
+    let plane = images.side * images.side;
+    let sums = |pixels: &[u8]| {
+        let mut sums = [[0u64; 2]; 3];
+        for (i, channel) in pixels.chunks_exact(plane).enumerate() {
+            // A plane's sums fit u32: 1,024 * 255^2 < 2^27.
+            let (sum, squares) = channel.iter().fold((0u32, 0u32), |(sum, squares), v| {
+                let v = u32::from(*v);
+                (sum + v, squares + v * v)
+            });
+            sums[i % 3][0] += u64::from(sum);
+            sums[i % 3][1] += u64::from(squares);
+        }
+        sums
+    };
+    let part = images.len().div_ceil(pool::count(threads)).max(1) * images.image_bytes();
+    let parts: Vec<[[u64; 2]; 3]> = std::thread::scope(|scope| {
+        let threads: Vec<_> = images
+            .pixels
+            .chunks(part)
+            .map(|p| scope.spawn(move || sums(p)))
+            .collect();
+        let join = |t: std::thread::ScopedJoinHandle<'_, _>| t.join();
+        threads
+            .into_iter()
+            .map(|t| join(t).unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
+    });
+    let n = (images.len() * plane).max(1) as f64;
+    let total = |c: usize, k: usize| parts.iter().map(|p| p[c][k]).sum::<u64>() as f64 / n;
+    (0..3)
+        .map(|c| {
+            let mean = total(c, 0);
+            let variance = (total(c, 1) - mean * mean).max(0.0);
+            ((mean / 255.0) as f32, (variance.sqrt() / 255.0) as f32)
+        })
+        .unzip()
 }
