@@ -1,0 +1,98 @@
+//! The learning rate over the run: a pure function of the hyperparameters and of how many epochs are through, so that a
+//! batch size or a number of epochs that changes half-way moves nothing that lies behind.
+
+use crate::domain::params::{Hyperparameters, Schedule};
+use std::f64::consts::PI;
+
+/// One-cycle's first rate is the base divided by this, its last one the first divided by [`ONE_CYCLE_END`]; the shares
+/// are PyTorch's defaults (Smith and Topin, "Super-convergence", 2018).
+const ONE_CYCLE_START: f64 = 25.0;
+const ONE_CYCLE_END: f64 = 1e4;
+/// The share of the run in which one-cycle rises.
+const ONE_CYCLE_RISE: f64 = 0.3;
+
+/// The effective learning rate of a step that begins `before` and ends `after` that many epochs of the run (fractions
+/// count).
+pub fn rate(params: &Hyperparameters, before: f64, after: f64) -> f64 {
+    let base = params.learning_rate;
+    if before < params.warmup {
+        // Measured at the step's end, so that the first step already moves.
+        return base * (after / params.warmup).min(1.0);
+    }
+    let length = f64::from(params.epochs) - params.warmup;
+    let share = if length > 0.0 {
+        ((before - params.warmup) / length).clamp(0.0, 1.0)
+    } else {
+        0.0
+    };
+    match params.schedule {
+        Schedule::Constant => base,
+        Schedule::Step if share < 0.5 => base,
+        Schedule::Step if share < 0.75 => base / 10.0,
+        Schedule::Step => base / 100.0,
+        Schedule::Cosine => base * (1.0 + (PI * share).cos()) / 2.0,
+        Schedule::OneCycle => {
+            let first = base / ONE_CYCLE_START;
+            if share < ONE_CYCLE_RISE {
+                first + (base - first) * share / ONE_CYCLE_RISE
+            } else {
+                let last = first / ONE_CYCLE_END;
+                let fall = (share - ONE_CYCLE_RISE) / (1.0 - ONE_CYCLE_RISE);
+                last + (base - last) * (1.0 + (PI * fall).cos()) / 2.0
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(schedule: Schedule, warmup: f64, epochs_done: f64) -> f64 {
+        let params = Hyperparameters {
+            learning_rate: 0.1,
+            epochs: 10,
+            schedule,
+            warmup,
+            ..Hyperparameters::default()
+        };
+        rate(&params, epochs_done, epochs_done + 0.01)
+    }
+
+    fn close(a: f64, b: f64) -> bool {
+        (a - b).abs() < 1e-12
+    }
+
+    #[test]
+    fn the_rates_at_the_turning_points() {
+        for (schedule, epochs_done, expected) in [
+            (Schedule::Constant, 9.99, 0.1),
+            (Schedule::Step, 4.99, 0.1),
+            (Schedule::Step, 5.0, 0.01),
+            (Schedule::Step, 7.5, 0.001),
+            (Schedule::Cosine, 0.0, 0.1),
+            (Schedule::Cosine, 5.0, 0.05),
+            (Schedule::Cosine, 10.0, 0.0),
+            (Schedule::OneCycle, 0.0, 0.1 / 25.0),
+            (Schedule::OneCycle, 1.5, (0.1 / 25.0 + 0.1) / 2.0),
+            (Schedule::OneCycle, 3.0, 0.1),
+            (Schedule::OneCycle, 10.0, 0.1 / 250_000.0),
+        ] {
+            let rate = at(schedule, 0.0, epochs_done);
+            assert!(
+                close(rate, expected),
+                "{schedule:?} at {epochs_done}: {rate}"
+            );
+        }
+    }
+
+    #[test]
+    fn warm_up_rises_linearly_and_the_schedule_follows() {
+        assert!(close(at(Schedule::Cosine, 2.0, 0.0), 0.1 * 0.005));
+        assert!(close(at(Schedule::Cosine, 2.0, 0.99), 0.1 * 0.5));
+        assert!(close(at(Schedule::Cosine, 2.0, 2.0), 0.1));
+        assert!(close(at(Schedule::Cosine, 2.0, 6.0), 0.05));
+        // A warm-up longer than the run rises and never falls.
+        assert!(close(at(Schedule::Cosine, 20.0, 9.99), 0.05));
+    }
+}
