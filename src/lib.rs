@@ -8,3 +8,4 @@ pub mod domain;
 pub mod layers;
 pub mod plot;
 pub mod session;
+pub mod train;
