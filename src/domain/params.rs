@@ -146,6 +146,14 @@ impl fmt::Display for Value {
     }
 }
 
+/// A change of a hyperparameter.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Change {
+    pub key: String,
+    pub old: Value,
+    pub new: Value,
+}
+
 /// How a key press changes a number.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Nudge {

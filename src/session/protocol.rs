@@ -1,6 +1,7 @@
 //! What a front end and the worker say to each other: plain serde data, the same over a channel and over a socket.
 //! Knows only the domain.
 
+pub use crate::domain::params::Change;
 use crate::domain::params::{Applies, Hyperparameters, ParamError, Value};
 use crate::domain::report::{
     CheckpointReport, DataInfo, EpochReport, Evaluation, Load, ModelReport, Picture, Prediction,
@@ -141,14 +142,6 @@ pub enum Answer {
     Failed {
         why: String,
     },
-}
-
-/// A change of a hyperparameter.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Change {
-    pub key: String,
-    pub old: Value,
-    pub new: Value,
 }
 
 /// What the worker tells. Step reports are lossy (ranges merge when nobody reads); all others arrive, in order.

@@ -1,0 +1,385 @@
+//! A checkpoint: one safetensors file with the weights, the optimizer's moments and, in its metadata, everything else
+//! that resuming needs.
+//!
+//! The metadata holds `format` = `pt` (the tensors have PyTorch's names and shapes), `cifar-tui` (a [`Progress`] as
+//! JSON) and `sha256`: the hash of the whole file with the 64 digits of that hash written as zeros. So no byte of the
+//! file, header or padding included, can change unnoticed.
+
+use crate::domain::params::{Change, Hyperparameters, Value};
+use crate::domain::report::{DataInfo, StepReport};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+/// The version of [`Progress`] that this program writes. Older ones are read, newer ones refused.
+pub const FORMAT: u32 = 1;
+/// Largest file that is read: 100 million parameters, their two moments, and room to spare.
+const LARGEST_FILE: u64 = 2 << 30;
+const STATE: &str = "cifar-tui";
+const HASH: &str = "sha256";
+const HASH_DIGITS: usize = 64;
+
+/// Why a checkpoint cannot be read or used. Each message names the file and says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    #[error("the checkpoint {} cannot be read: {source}. Check the path and that you may read it.", path.display())]
+    Io {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error(
+        "the checkpoint {} is damaged or is no checkpoint of this program: {why}. Use another one, such as previous.safetensors or best.safetensors of the same run.",
+        path.display()
+    )]
+    Damaged { path: PathBuf, why: String },
+    #[error("the checkpoint {} was written by a newer version of cifar-tui (its format is {found}, this program knows up to {FORMAT}). Update cifar-tui.", path.display())]
+    Newer { path: PathBuf, found: u32 },
+    #[error("the checkpoint {} does not fit: {why}.", path.display())]
+    Mismatch { path: PathBuf, why: String },
+}
+
+/// Which data a run learns from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataIdentity {
+    pub name: String,
+    pub train: u32,
+    pub test: u32,
+    /// Hash of all labels and of a share of the images.
+    pub digest: String,
+}
+
+/// The best evaluation so far.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Best {
+    /// On the validation images, 0 to 1.
+    pub accuracy: f64,
+    pub epoch: u32,
+    pub step: u64,
+}
+
+/// Sums over the training images of the epoch so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct EpochTotals {
+    pub loss: f64,
+    pub correct: u64,
+    pub images: u64,
+    /// Spent in training steps.
+    pub seconds: f64,
+}
+
+/// A change of a hyperparameter, with the first step that used it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Applied {
+    pub change: Change,
+    pub step: u64,
+    pub epoch: u32,
+}
+
+/// Everything but tensors that resuming needs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    pub format: u32,
+    /// The version of the program that wrote it.
+    pub version: String,
+    /// The run's name; empty when it saved nothing else.
+    pub run: String,
+    /// Seconds since the Unix epoch.
+    pub started: f64,
+    /// The values in force.
+    pub params: Hyperparameters,
+    /// Changes that wait for the next epoch, and for the next run.
+    pub waiting: Vec<(String, Value)>,
+    /// All changes so far.
+    pub changes: Vec<Applied>,
+    /// The architecture written out.
+    pub architecture: String,
+    pub data: DataIdentity,
+    /// What the network's input and output mean, for those who use it on other images.
+    pub classes: Vec<String>,
+    pub side: u32,
+    /// Each channel's mean and deviation over the training images, in [0, 1]; used when `standardize` is set.
+    pub mean: Vec<f32>,
+    pub deviation: Vec<f32>,
+    /// Training steps done.
+    pub step: u64,
+    /// Whole epochs done, and of the one after them: steps and images done.
+    pub epochs: u32,
+    pub step_in_epoch: u64,
+    pub images_in_epoch: u64,
+    pub totals: EpochTotals,
+    pub best: Option<Best>,
+    /// Seconds of training.
+    pub elapsed: f64,
+    /// The optimizer's products of betas.
+    pub beta_products: [f64; 2],
+    /// Bytes of metrics.jsonl that belong to the steps done, and the steps that wait to be written there.
+    pub metrics_bytes: u64,
+    pub unwritten: Option<StepReport>,
+}
+
+/// One tensor: its shape and its numbers in row-major order.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Saved {
+    pub shape: Vec<usize>,
+    pub values: Vec<f32>,
+}
+
+/// A checkpoint in memory: nothing in it belongs to a device.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Checkpoint {
+    pub progress: Progress,
+    pub tensors: BTreeMap<String, Saved>,
+}
+
+impl DataIdentity {
+    /// That of a data set whose images and labels are given for both splits.
+    pub fn of(info: &DataInfo, splits: [(&[u8], &[u8]); 2], image_bytes: usize) -> Self {
+        /// Every so many images are hashed; a shuffled, other or damaged set still differs.
+        const STRIDE: usize = 64;
+        let mut hash = Sha256::new();
+        for (pixels, labels) in splits {
+            hash.update(labels);
+            for image in pixels.chunks(image_bytes.max(1)).step_by(STRIDE) {
+                hash.update(image);
+            }
+        }
+        DataIdentity {
+            name: info.name.clone(),
+            train: info.train,
+            test: info.test,
+            digest: hex(&hash.finalize()[..16]),
+        }
+    }
+}
+
+impl Checkpoint {
+    /// The bytes of its file.
+    ///
+    /// # Errors
+    /// When it cannot be written as a safetensors file (a shape that does not fit its numbers).
+    pub fn encode(&self) -> Result<Vec<u8>, String> {
+        let text = |e: &dyn std::fmt::Display| e.to_string();
+        let state = serde_json::to_string(&self.progress).map_err(|e| text(&e))?;
+        let bytes: Vec<(&str, &[usize], Vec<u8>)> = self
+            .tensors
+            .iter()
+            .map(|(name, tensor)| {
+                let bytes = tensor.values.iter().flat_map(|v| v.to_le_bytes()).collect();
+                (name.as_str(), tensor.shape.as_slice(), bytes)
+            })
+            .collect();
+        let views = bytes
+            .iter()
+            .map(|(name, shape, bytes)| {
+                let view = TensorView::new(Dtype::F32, shape.to_vec(), bytes);
+                view.map(|view| (*name, view)).map_err(|e| text(&e))
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let metadata = HashMap::from([
+            ("format".to_owned(), "pt".to_owned()),
+            (STATE.to_owned(), state),
+            (HASH.to_owned(), "0".repeat(HASH_DIGITS)),
+        ]);
+        let mut file = safetensors::serialize(views, Some(metadata)).map_err(|e| text(&e))?;
+        let slot = hash_slot(&file).ok_or("the header has no place for its hash")?;
+        let digest = hex(&Sha256::digest(&file));
+        file[slot..slot + HASH_DIGITS].copy_from_slice(digest.as_bytes());
+        Ok(file)
+    }
+
+    /// Reads a file's bytes; `path` is for the messages.
+    ///
+    /// # Errors
+    /// When the bytes are not exactly what [`Checkpoint::encode`] wrote.
+    pub fn decode(mut file: Vec<u8>, path: &Path) -> Result<Self, CheckpointError> {
+        let damaged = |why: String| CheckpointError::Damaged {
+            path: path.into(),
+            why,
+        };
+        let slot = hash_slot(&file)
+            .ok_or_else(|| damaged("its header is cut off or holds no checksum".into()))?;
+        let digits = &mut file[slot..slot + HASH_DIGITS];
+        let mut claimed = [b'0'; HASH_DIGITS];
+        digits.swap_with_slice(&mut claimed);
+        if hex(&Sha256::digest(&file)).as_bytes() != claimed {
+            return Err(damaged(
+                "its bytes do not match its checksum (cut off or changed)".into(),
+            ));
+        }
+        let (_, metadata) =
+            SafeTensors::read_metadata(&file).map_err(|e| damaged(e.to_string()))?;
+        let state = metadata
+            .metadata()
+            .as_ref()
+            .and_then(|m| m.get(STATE))
+            .ok_or_else(|| damaged("its metadata lacks the state of the training".into()))?;
+        #[derive(Deserialize)]
+        struct Version {
+            format: u32,
+        }
+        let version: Version = serde_json::from_str(state).map_err(|e| damaged(e.to_string()))?;
+        if version.format > FORMAT {
+            return Err(CheckpointError::Newer {
+                path: path.into(),
+                found: version.format,
+            });
+        }
+        let progress = serde_json::from_str(state).map_err(|e| damaged(e.to_string()))?;
+        let all = SafeTensors::deserialize(&file).map_err(|e| damaged(e.to_string()))?;
+        let mut tensors = BTreeMap::new();
+        for (name, view) in all.iter() {
+            if view.dtype() != Dtype::F32 {
+                return Err(damaged(format!("'{name}' is not of 32-bit floats")));
+            }
+            let (numbers, _) = view.data().as_chunks::<4>();
+            let saved = Saved {
+                shape: view.shape().to_vec(),
+                values: numbers.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+            };
+            tensors.insert(name.to_owned(), saved);
+        }
+        Ok(Checkpoint { progress, tensors })
+    }
+
+    /// Reads a checkpoint file.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is damaged.
+    pub fn read(path: &Path) -> Result<Self, CheckpointError> {
+        let io = |source| CheckpointError::Io {
+            path: path.into(),
+            source,
+        };
+        let length = std::fs::metadata(path).map_err(io)?.len();
+        if length > LARGEST_FILE {
+            return Err(CheckpointError::Damaged {
+                path: path.into(),
+                why: format!("it has {length} bytes, more than any checkpoint of this program"),
+            });
+        }
+        Self::decode(std::fs::read(path).map_err(io)?, path)
+    }
+}
+
+/// Where the 64 digits of the hash stand. Quotes inside a JSON string are escaped, so the key cannot be found in one.
+fn hash_slot(file: &[u8]) -> Option<usize> {
+    let length = u64::from_le_bytes(*file.first_chunk()?);
+    let end = 8usize.checked_add(usize::try_from(length).ok()?)?;
+    let header = file.get(8..end)?;
+    let key = format!("\"{HASH}\":\"");
+    let at = header
+        .windows(key.len())
+        .position(|w| w == key.as_bytes())?;
+    let slot = 8 + at + key.len();
+    (slot + HASH_DIGITS < end && file[slot + HASH_DIGITS] == b'"').then_some(slot)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn example() -> Checkpoint {
+        let progress = Progress {
+            format: FORMAT,
+            version: "0.1.0".into(),
+            run: "seed-1123-0412".into(),
+            started: 1.5,
+            params: Hyperparameters {
+                architecture: "a \"sha256\":\"quoted\" text".into(),
+                ..Hyperparameters::default()
+            },
+            waiting: vec![("batch_size".into(), Value::Int(64))],
+            changes: vec![Applied {
+                change: Change {
+                    key: "learning_rate".into(),
+                    old: Value::Float(1e-3),
+                    new: Value::Float(5e-4),
+                },
+                step: 7,
+                epoch: 1,
+            }],
+            architecture: "dense 10".into(),
+            data: DataIdentity {
+                name: "sample set".into(),
+                train: 10,
+                test: 2,
+                digest: "00".into(),
+            },
+            classes: vec!["cat".into()],
+            side: 32,
+            mean: vec![0.1, 0.2, 0.3],
+            deviation: vec![0.4; 3],
+            step: 9,
+            epochs: 1,
+            step_in_epoch: 3,
+            images_in_epoch: 96,
+            totals: EpochTotals {
+                loss: 0.1 + 0.2,
+                correct: 3,
+                images: 96,
+                seconds: 0.3,
+            },
+            best: None,
+            elapsed: 1.0 / 3.0,
+            beta_products: [0.9f64.powi(9), 0.999f64.powi(9)],
+            metrics_bytes: 123,
+            unwritten: None,
+        };
+        let tensor = |n: usize| Saved {
+            shape: vec![n, 3],
+            values: (0..3 * n).map(|i| (i as f32).sin()).collect(),
+        };
+        Checkpoint {
+            progress,
+            tensors: BTreeMap::from([
+                ("dense1.weight".into(), tensor(10)),
+                ("optimizer.first.dense1.weight".into(), tensor(10)),
+                ("dense1.bias".into(), tensor(1)),
+            ]),
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_comes_back_bit_for_bit_and_others_can_read_it() {
+        let checkpoint = example();
+        let file = checkpoint.encode().unwrap();
+        let plain = SafeTensors::deserialize(&file).unwrap();
+        assert_eq!(plain.tensor("dense1.weight").unwrap().shape(), [10, 3]);
+        assert_eq!(
+            Checkpoint::decode(file, Path::new("x")).unwrap(),
+            checkpoint
+        );
+    }
+
+    #[test]
+    fn every_flipped_byte_and_every_cut_is_detected() {
+        let file = example().encode().unwrap();
+        let path = Path::new("runs/a/last.safetensors");
+        for at in 0..file.len() {
+            // The lowest bit, and the one that changes a letter's case.
+            for bit in [1, 0x20] {
+                let mut bad = file.clone();
+                bad[at] ^= bit;
+                let error = Checkpoint::decode(bad, path).unwrap_err().to_string();
+                assert!(error.contains("runs/a/last.safetensors"), "{at}: {error}");
+                let cut = Checkpoint::decode(file[..at].to_vec(), path);
+                assert!(cut.is_err(), "cut at {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_newer_format_is_refused_with_advice() {
+        let mut checkpoint = example();
+        checkpoint.progress.format = FORMAT + 1;
+        let file = checkpoint.encode().unwrap();
+        let error = Checkpoint::decode(file, Path::new("x")).unwrap_err();
+        assert!(error.to_string().contains("Update"), "{error}");
+    }
+}
