@@ -9,3 +9,4 @@ pub mod layers;
 pub mod plot;
 pub mod session;
 pub mod train;
+pub mod tui;

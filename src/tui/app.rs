@@ -1,0 +1,465 @@
+//! All state of the screen in one `App`, changed by `update` alone: a message in, effects out. Knows no terminal and no
+//! channel, so that tests drive it with scripted messages.
+
+use super::actions::{self, ACTIONS, Action, Do, Key};
+use super::frame;
+use super::overlays::{Choice, Overlay};
+use super::theme::Theme;
+use super::told::{Told, Weight, describe, grouped};
+use super::views::{Context, Screen, VIEWS, View};
+use crate::domain::params::Value;
+use crate::domain::report::{State, StepReport};
+use crate::session::protocol::{Command, Event};
+use crossterm::event::{
+    KeyCode, KeyEvent, KeyEventKind, KeyModifiers, MouseButton, MouseEvent, MouseEventKind,
+};
+use ratatui::buffer::Buffer;
+use ratatui::layout::{Position, Rect};
+
+/// How long words stand in the status line, in seconds.
+const TOAST_SECONDS: f64 = 5.0;
+
+/// What comes in.
+#[derive(Clone, Debug)]
+pub enum Msg {
+    Event(Box<Event>),
+    Steps(StepReport),
+    Key(KeyEvent),
+    Mouse(MouseEvent),
+    Paste(String),
+    Resize(u16, u16),
+    /// The clock: seconds since the Unix epoch. Due at the times that [`App::wake_at`] asks for.
+    Tick(f64),
+    /// Asked from outside to end.
+    Terminate,
+    /// The worker has gone without a word.
+    WorkerGone,
+}
+
+/// What goes out. The first group the app carries out itself.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    Set {
+        key: String,
+        value: Value,
+    },
+    Say(Weight, String),
+    Go(Screen),
+    Confirm(String, Box<Effect>),
+    Quit,
+
+    Send(Command),
+    Copy(String),
+    /// Write a picture; the words come back as a [`Msg`] of the loop.
+    Save(Box<super::pictures::Request>),
+    Mouse(bool),
+    Redraw,
+    Suspend,
+    /// The end: give the terminal back.
+    Leave,
+}
+
+/// How soon the screen should show what changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Urgency {
+    /// Nothing changed.
+    None,
+    /// Training went on.
+    Steps,
+    /// Something happened.
+    Event,
+    /// The user did something.
+    User,
+}
+
+/// Words in the status line.
+#[derive(Clone, Debug)]
+pub struct Toast {
+    pub weight: Weight,
+    pub text: String,
+    until: f64,
+}
+
+/// Everything the screen shows.
+pub struct App {
+    pub told: Told,
+    pub theme: Theme,
+    pub screen: Screen,
+    pub overlay: Option<Overlay>,
+    pub toast: Option<Toast>,
+    pub mouse: bool,
+    /// Seconds since the Unix epoch, as of the last message.
+    pub now: f64,
+    /// Hour and minute of a time here.
+    pub local_time: fn(f64) -> (u32, u32),
+    /// Asked the worker to finish.
+    pub quitting: bool,
+    /// Since the last drawing.
+    pub changed: Urgency,
+    size: Rect,
+    views: Vec<Box<dyn View>>,
+    next_id: u64,
+}
+
+impl App {
+    /// An app that knows nothing yet; `now` as [`Msg::Tick`].
+    pub fn new(theme: Theme, width: u16, height: u16, now: f64) -> Self {
+        App {
+            told: Told::default(),
+            theme,
+            screen: Screen::Train,
+            overlay: None,
+            toast: None,
+            mouse: true,
+            now,
+            local_time: |t| ((t / 3600.0) as u32 % 24, (t / 60.0) as u32 % 60),
+            quitting: false,
+            changed: Urgency::User,
+            size: Rect::new(0, 0, width, height),
+            views: VIEWS.iter().map(|v| (v.make)()).collect(),
+            next_id: 0,
+        }
+    }
+
+    /// The whole screen.
+    pub fn size(&self) -> Rect {
+        self.size
+    }
+
+    /// The open view.
+    pub fn view(&self) -> &dyn View {
+        &*self.views[self.screen as usize]
+    }
+
+    /// When the next [`Msg::Tick`] is due, if at all.
+    pub fn wake_at(&self) -> Option<f64> {
+        self.toast.as_ref().map(|t| t.until)
+    }
+
+    /// Draws everything.
+    pub fn draw(&self, buf: &mut Buffer) {
+        frame::draw(self, buf);
+    }
+
+    /// Takes a message in. What the app cannot do itself comes back.
+    pub fn update(&mut self, msg: Msg) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        match msg {
+            Msg::Event(event) => self.event(&event, &mut effects),
+            Msg::Steps(report) => self.event(&Event::Steps(report), &mut effects),
+            Msg::Key(key) if key.kind != KeyEventKind::Release => self.key(key, &mut effects),
+            Msg::Key(_) => {}
+            Msg::Mouse(mouse) => self.mouse(mouse, &mut effects),
+            Msg::Paste(text) => self.paste(&text, &mut effects),
+            Msg::Resize(width, height) => {
+                self.size = Rect::new(0, 0, width, height);
+                self.changes(Urgency::User);
+            }
+            Msg::Tick(now) => {
+                self.now = now;
+                if self.toast.as_ref().is_some_and(|t| t.until <= now) {
+                    self.toast = None;
+                    self.changes(Urgency::Event);
+                }
+            }
+            Msg::Terminate => effects.push(if self.told.ended {
+                Effect::Leave
+            } else {
+                Effect::Quit
+            }),
+            Msg::WorkerGone => effects.push(Effect::Leave),
+        }
+        self.resolve(effects)
+    }
+
+    fn changes(&mut self, urgency: Urgency) {
+        self.changed = self.changed.max(urgency);
+    }
+
+    /// Carries out what the app does itself, which may ask for more.
+    fn resolve(&mut self, effects: Vec<Effect>) -> Vec<Effect> {
+        let mut out = Vec::new();
+        let mut waiting: std::collections::VecDeque<Effect> = effects.into();
+        while let Some(effect) = waiting.pop_front() {
+            match effect {
+                Effect::Set { key, value } => {
+                    self.told.sent.insert(key.clone(), value.clone());
+                    out.push(Effect::Send(Command::Set { key, value }));
+                }
+                Effect::Say(weight, text) => self.say(weight, text),
+                Effect::Go(screen) => {
+                    self.screen = screen;
+                    let mut more = Vec::new();
+                    self.with_view(screen, &mut more, |view, ctx| view.shown(ctx));
+                    waiting.extend(more);
+                }
+                Effect::Confirm(question, yes) => {
+                    self.overlay = Some(Overlay::Confirm { question, yes });
+                }
+                Effect::Quit => {
+                    if !self.quitting {
+                        self.quitting = true;
+                        out.push(Effect::Send(Command::Quit));
+                    }
+                }
+                other => out.push(other),
+            }
+        }
+        out
+    }
+
+    fn say(&mut self, weight: Weight, text: String) {
+        self.toast = Some(Toast {
+            weight,
+            text,
+            until: self.now + TOAST_SECONDS,
+        });
+        self.changes(Urgency::Event);
+    }
+
+    /// Runs a view's method with its context.
+    fn with_view(
+        &mut self,
+        screen: Screen,
+        effects: &mut Vec<Effect>,
+        f: impl FnOnce(&mut dyn View, &mut Context),
+    ) {
+        let mut ctx = Context {
+            told: &self.told,
+            area: frame::Layout::new(self.size, screen).body,
+            visible: screen == self.screen,
+            effects,
+            next_id: &mut self.next_id,
+        };
+        f(&mut *self.views[screen as usize], &mut ctx);
+    }
+
+    fn event(&mut self, event: &Event, effects: &mut Vec<Effect>) {
+        self.told.event(event);
+        for row in VIEWS {
+            self.with_view(row.screen, effects, |view, ctx| view.event(event, ctx));
+        }
+        match event {
+            Event::Refused { error } => self.say(Weight::Warning, error.to_string()),
+            Event::Warning { text } => self.say(Weight::Warning, text.clone()),
+            Event::Notice { text } => self.say(Weight::Plain, text.clone()),
+            Event::Pending { change, applies } => self.say(
+                Weight::Plain,
+                format!("{} at the {applies}", describe(change)),
+            ),
+            Event::Applied { change, step, .. } => self.say(
+                Weight::Plain,
+                format!("{} from step {}", describe(change), grouped(*step)),
+            ),
+            Event::Ended { state, .. } => {
+                if self.quitting {
+                    effects.push(Effect::Leave);
+                } else if let State::Failed { why } = state {
+                    self.say(Weight::Bad, why.clone());
+                }
+            }
+            _ => {}
+        }
+        self.changes(match event {
+            Event::Steps(_) => Urgency::Steps,
+            // A load that idles up and down is no news while nothing is computed.
+            Event::Load(_) if !self.told.busy() => Urgency::None,
+            Event::Load(_) => Urgency::Steps,
+            _ => Urgency::Event,
+        });
+    }
+
+    fn key(&mut self, event: KeyEvent, effects: &mut Vec<Effect>) {
+        self.changes(Urgency::User);
+        let key = Key::of(&event);
+        // These three count everywhere, also in dialogs and text fields.
+        if key.ctrl && matches!(key.code, KeyCode::Char('c' | 'z' | 'l')) {
+            if let Some(action) = actions::find(key, self.screen) {
+                self.perform(action, effects);
+            }
+            return;
+        }
+        if let Some(overlay) = &mut self.overlay {
+            match overlay.key(&event, self.size, self.screen) {
+                Choice::Stay => {}
+                Choice::Close => self.overlay = None,
+                Choice::Do(effect) => {
+                    self.overlay = None;
+                    effects.push(effect);
+                }
+                Choice::Perform(action) => {
+                    self.overlay = None;
+                    self.perform(action, effects);
+                }
+            }
+            return;
+        }
+        if self.view().editing() {
+            self.with_view(self.screen, effects, |view, ctx| view.typed(event, ctx));
+            return;
+        }
+        match actions::find(key, self.screen) {
+            Some(action) => self.perform(action, effects),
+            None if key.code == KeyCode::Esc => self.toast = None,
+            None => {}
+        }
+    }
+
+    /// Why an action cannot be used now, if so.
+    pub fn enabled(&self, action: &Action) -> Result<(), String> {
+        (action.enabled)(&self.told)?;
+        if action.does.is_global() {
+            Ok(())
+        } else {
+            self.view().enabled(action.does, &self.told)
+        }
+    }
+
+    fn perform(&mut self, action: &'static Action, effects: &mut Vec<Effect>) {
+        if let Err(why) = self.enabled(action) {
+            self.say(Weight::Warning, format!("{}: {why}", action.name));
+            return;
+        }
+        let send = |effects: &mut Vec<Effect>, command| effects.push(Effect::Send(command));
+        match action.does {
+            Do::Pause if self.told.state == State::Paused => send(effects, Command::Resume),
+            Do::Pause => send(effects, Command::Pause),
+            Do::Step => send(effects, Command::Step),
+            Do::Evaluate => send(effects, Command::Evaluate),
+            Do::Checkpoint => send(effects, Command::Checkpoint),
+            Do::Undo => send(effects, Command::Undo),
+            Do::Download => send(effects, Command::Download),
+            Do::Stop => effects.push(Effect::Confirm(
+                "Stop this run? It is saved; R starts a new one.".into(),
+                Box::new(Effect::Send(Command::Stop)),
+            )),
+            Do::Restart => self.restart(effects),
+            Do::Show(screen) => effects.push(Effect::Go(screen)),
+            Do::NextScreen => effects.push(Effect::Go(self.neighbour(1))),
+            Do::PreviousScreen => effects.push(Effect::Go(self.neighbour(VIEWS.len() - 1))),
+            Do::Help => self.overlay = Some(Overlay::help()),
+            Do::Palette => self.overlay = Some(Overlay::palette()),
+            Do::Mouse => {
+                self.mouse = !self.mouse;
+                effects.push(Effect::Mouse(self.mouse));
+                let word = if self.mouse { "on" } else { "off" };
+                self.say(Weight::Plain, format!("mouse {word}"));
+            }
+            Do::Redraw => effects.push(Effect::Redraw),
+            Do::Suspend => effects.push(Effect::Suspend),
+            Do::Quit => self.quit(effects),
+            does => self.with_view(self.screen, effects, |view, ctx| view.act(does, ctx)),
+        }
+    }
+
+    fn neighbour(&self, by: usize) -> Screen {
+        VIEWS[(self.screen as usize + by) % VIEWS.len()].screen
+    }
+
+    fn restart(&mut self, effects: &mut Vec<Effect>) {
+        let yes = Effect::Send(Command::Restart);
+        if self.told.training().is_err() {
+            effects.push(yes);
+            return;
+        }
+        let waiting: Vec<String> = self
+            .told
+            .pending
+            .values()
+            .map(|(change, _)| describe(change))
+            .collect();
+        let with = match waiting.len() {
+            0 => "with the same settings".to_owned(),
+            _ => format!("with {}", waiting.join(", ")),
+        };
+        effects.push(Effect::Confirm(
+            format!("End this run here and start a new one {with}?"),
+            Box::new(yes),
+        ));
+    }
+
+    fn quit(&mut self, effects: &mut Vec<Effect>) {
+        let unsaved = self.told.run.as_ref().is_some_and(|r| r.name.is_empty())
+            && self.told.step() > 0
+            && !self.told.ended;
+        let asked =
+            matches!(&self.overlay, Some(Overlay::Confirm { yes, .. }) if **yes == Effect::Quit);
+        if self.told.ended {
+            effects.push(Effect::Leave);
+        } else if self.quitting {
+            self.say(Weight::Plain, "saving; it ends by itself".into());
+        } else if unsaved && !asked {
+            effects.push(Effect::Confirm(
+                "This run is not saved anywhere. Quit and lose it?".into(),
+                Box::new(Effect::Quit),
+            ));
+        } else {
+            self.overlay = None;
+            effects.push(Effect::Quit);
+        }
+    }
+
+    fn mouse(&mut self, mouse: MouseEvent, effects: &mut Vec<Effect>) {
+        if !self.mouse || mouse.kind == MouseEventKind::Moved {
+            return;
+        }
+        self.changes(Urgency::User);
+        let at = Position::new(mouse.column, mouse.row);
+        let pressed = mouse.kind == MouseEventKind::Down(MouseButton::Left);
+        if let Some(overlay) = &mut self.overlay {
+            match mouse.kind {
+                MouseEventKind::ScrollUp => overlay.scroll(-3),
+                MouseEventKind::ScrollDown => overlay.scroll(3),
+                _ if pressed && !overlay.area(self.size).contains(at) => self.overlay = None,
+                _ => {}
+            }
+            return;
+        }
+        let layout = frame::Layout::new(self.size, self.screen);
+        if pressed && layout.tabs.contains(at) {
+            match frame::tab_at(layout.tabs, at.x) {
+                Some(frame::Tab::Screen(screen)) => effects.push(Effect::Go(screen)),
+                Some(frame::Tab::Help) => self.overlay = Some(Overlay::help()),
+                None => {}
+            }
+            return;
+        }
+        if layout.body.contains(at) {
+            self.with_view(self.screen, effects, |view, ctx| view.mouse(mouse, ctx));
+        }
+    }
+
+    fn paste(&mut self, text: &str, effects: &mut Vec<Effect>) {
+        self.changes(Urgency::User);
+        // A pasted line break must not act as a key.
+        let text: String = text
+            .chars()
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .collect();
+        if let Some(overlay) = &mut self.overlay {
+            overlay.paste(&text);
+        } else if self.view().editing() {
+            self.with_view(self.screen, effects, |view, ctx| view.paste(&text, ctx));
+        }
+    }
+}
+
+/// A key press without or with control, for tests and the palette.
+pub fn press(code: KeyCode, ctrl: bool) -> KeyEvent {
+    KeyEvent::new(
+        code,
+        if ctrl {
+            KeyModifiers::CONTROL
+        } else {
+            KeyModifiers::NONE
+        },
+    )
+}
+
+/// The actions that the palette offers on a screen.
+pub fn offered(screen: Screen) -> Vec<&'static Action> {
+    ACTIONS
+        .iter()
+        .filter(|a| a.scope.counts_on(screen))
+        .collect()
+}

@@ -1,0 +1,431 @@
+//! What stands around every screen: header, tabs, the line of curves, status and footer. Where things lie is a function
+//! of the size alone.
+
+use super::actions::{Action, Do, on_screen};
+use super::app::App;
+use super::overlays::Overlay;
+use super::theme::Theme;
+use super::told::{Told, Weight, duration, grouped};
+use super::views::{Screen, VIEWS};
+use super::widgets::spark::sparkline;
+use super::widgets::{line, text, text_right};
+use crate::domain::report::State;
+use crossterm::event::KeyCode;
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::style::Style;
+use ratatui::text::{Line, Span};
+
+/// The smallest screen that is drawn.
+pub const SMALLEST: (u16, u16) = (60, 18);
+
+/// Where things lie.
+#[derive(Clone, Copy, Debug)]
+pub struct Layout {
+    pub header: Rect,
+    pub tabs: Rect,
+    /// The line of curves; empty on Train.
+    pub curves: Rect,
+    pub body: Rect,
+    pub footer: Rect,
+}
+
+impl Layout {
+    pub fn new(size: Rect, screen: Screen) -> Self {
+        let row = |y: u16, height: u16| {
+            Rect::new(size.x, size.y + y, size.width, height).intersection(size)
+        };
+        let top = if screen == Screen::Train { 2 } else { 3 };
+        Layout {
+            header: row(0, 1),
+            tabs: row(1, 1),
+            curves: row(2, top - 2),
+            body: row(top, size.height.saturating_sub(top + 1)),
+            footer: row(size.height.saturating_sub(1), 1),
+        }
+    }
+}
+
+/// What a click on the tab line hits.
+pub enum Tab {
+    Screen(Screen),
+    Help,
+}
+
+/// Columns of each tab: (from, to, screen).
+fn tabs(area: Rect) -> Vec<(u16, u16, Screen)> {
+    let mut x = area.x;
+    VIEWS
+        .iter()
+        .map(|view| {
+            let width = view.title.len() as u16 + 4;
+            let from = x;
+            x += width;
+            (from, x, view.screen)
+        })
+        .collect()
+}
+
+const HELP: &str = "? help ";
+
+/// The tab at column `x`.
+pub fn tab_at(area: Rect, x: u16) -> Option<Tab> {
+    if x >= area.right().saturating_sub(HELP.len() as u16) {
+        return Some(Tab::Help);
+    }
+    tabs(area)
+        .into_iter()
+        .find(|&(from, to, _)| (from..to).contains(&x))
+        .map(|(_, _, screen)| Tab::Screen(screen))
+}
+
+/// Draws the whole screen.
+pub fn draw(app: &App, buf: &mut Buffer) {
+    let size = app.size().intersection(buf.area);
+    if size.width < SMALLEST.0 || size.height < SMALLEST.1 {
+        return too_small(app.theme, size, buf);
+    }
+    let layout = Layout::new(size, app.screen);
+    header(app, layout.header, buf);
+    draw_tabs(app, layout.tabs, buf);
+    if !layout.curves.is_empty() {
+        curves(&app.told, app.theme, layout.curves, buf);
+    }
+    app.view().draw(&app.told, app.theme, layout.body, buf);
+    footer(app, layout.footer, buf);
+    if let Some(overlay) = &app.overlay {
+        overlay.draw(app, buf);
+    }
+}
+
+fn too_small(theme: Theme, size: Rect, buf: &mut Buffer) {
+    let rows = [
+        format!("have {}x{}", size.width, size.height),
+        format!("need {}x{}", SMALLEST.0, SMALLEST.1),
+        "q quits".to_owned(),
+    ];
+    let top = size.y + size.height.saturating_sub(3) / 2;
+    for (y, row) in (top..).zip(&rows) {
+        let x = size.x + size.width.saturating_sub(row.len() as u16) / 2;
+        text(buf, size, x, y, row, theme.text());
+    }
+}
+
+/// The state's mark, word and style.
+pub fn state(told: &Told, theme: Theme) -> (&'static str, String, Style) {
+    let percent = |done: u64, total: u64| match total {
+        0 => String::new(),
+        _ => format!(" {:>2}%", (100 * done.min(total)) / total),
+    };
+    match &told.state {
+        State::Loading { what, done, total } => (
+            "◌",
+            format!("loading {what}{}", percent(*done, *total)),
+            theme.dim(),
+        ),
+        State::Running => ("●", "training".into(), theme.best()),
+        State::Paused => ("‖", "paused".into(), theme.accent()),
+        State::Evaluating { done, total, .. } => (
+            "◆",
+            format!("evaluating{}", percent(u64::from(*done), u64::from(*total))),
+            theme.validation(),
+        ),
+        State::Done => ("✓", "done".into(), theme.best()),
+        State::Stopped => ("■", "stopped".into(), theme.accent()),
+        State::Diverged { step } => (
+            "✗",
+            format!("diverged at step {}", grouped(*step)),
+            theme.wrong(),
+        ),
+        State::Failed { .. } => ("✗", "failed".into(), theme.wrong()),
+    }
+}
+
+/// A piece of the header: the larger the rank, the sooner it is dropped.
+struct Piece {
+    rank: u8,
+    spans: Vec<Span<'static>>,
+}
+
+impl Piece {
+    fn width(&self) -> u16 {
+        self.spans.iter().map(Span::width).sum::<usize>() as u16
+    }
+}
+
+fn header(app: &App, area: Rect, buf: &mut Buffer) {
+    let (told, theme) = (&app.told, app.theme);
+    let (mark, word, style) = state(told, theme);
+    let name = told.run.as_ref().map_or(String::new(), |r| {
+        if r.name.is_empty() {
+            "not saved".into()
+        } else {
+            r.name.clone()
+        }
+    });
+    let mut left = vec![Piece {
+        rank: 6,
+        spans: vec![Span::styled("cifar-tui", theme.accent())],
+    }];
+    if !name.is_empty() {
+        left.push(Piece {
+            rank: 3,
+            spans: vec![Span::styled(name, theme.strong())],
+        });
+    }
+    let word = if app.quitting {
+        "saving".to_owned()
+    } else {
+        word
+    };
+    left.push(Piece {
+        rank: 0,
+        spans: vec![Span::styled(format!("{mark} {word}"), style)],
+    });
+    let mut middle = Vec::new();
+    if let Some(data) = &told.data {
+        let (train, held) = told
+            .run
+            .as_ref()
+            .map_or((data.train, data.test), |r| (r.train, r.validation));
+        let mut spans = vec![Span::styled(
+            data.name.clone(),
+            if data.is_sample {
+                theme.validation()
+            } else {
+                theme.text()
+            },
+        )];
+        spans.push(Span::styled(
+            format!(
+                " {}/{}",
+                grouped(u64::from(train)),
+                grouped(u64::from(held))
+            ),
+            theme.dim(),
+        ));
+        middle.push(Piece { rank: 4, spans });
+    }
+    if let Some(run) = &told.run {
+        middle.push(Piece {
+            rank: 5,
+            spans: vec![Span::styled(run.device.clone(), theme.dim())],
+        });
+    }
+    let mut right = Vec::new();
+    if let Some(steps) = &told.steps {
+        let epochs = told.params.epochs;
+        let wide = epochs.to_string().len();
+        let total = steps.steps_per_epoch * u64::from(epochs);
+        let step_width = grouped(total.max(steps.last)).len();
+        let pair = |label: &'static str, value: String| {
+            vec![
+                Span::styled(label, theme.dim()),
+                Span::styled(value, theme.text()),
+            ]
+        };
+        right.push(Piece {
+            rank: 1,
+            spans: pair("epoch ", format!("{:>wide$}/{epochs}", steps.epoch)),
+        });
+        right.push(Piece {
+            rank: 7,
+            spans: pair("step ", format!("{:>step_width$}", grouped(steps.last))),
+        });
+        right.push(Piece {
+            rank: 2,
+            spans: vec![
+                Span::raw(format!("{:>6}", grouped(rounded(steps.images_per_s)))),
+                Span::styled(" img/s", theme.dim()),
+            ],
+        });
+        right.push(Piece {
+            rank: 8,
+            spans: vec![Span::raw(format!("{:>5}", duration(steps.elapsed)))],
+        });
+        if let Some(eta) = steps.eta.filter(|_| told.training().is_ok()) {
+            right.push(Piece {
+                rank: 3,
+                spans: pair("ETA ", format!("{:>5}", duration(eta))),
+            });
+        }
+    }
+    // Each piece takes two columns of space beside its own.
+    let room = area.width.saturating_sub(1);
+    loop {
+        let all = || left.iter().chain(&middle).chain(&right);
+        let used: u16 = all().map(|p| p.width() + 2).sum();
+        let worst = all().map(|p| p.rank).max().unwrap_or(0);
+        if used <= room || worst == 0 {
+            break;
+        }
+        for group in [&mut left, &mut middle, &mut right] {
+            group.retain(|p| p.rank != worst);
+        }
+    }
+    let width = |pieces: &[Piece]| pieces.iter().map(|p| p.width() + 2).sum::<u16>();
+    let (l, m, r) = (width(&left), width(&middle), width(&right));
+    let gap = room.saturating_sub(l + m + r);
+    let starts = [
+        (area.x + 1, &left),
+        (area.x + 1 + l + gap / 2, &middle),
+        (area.x + 1 + l + gap + m + 1, &right),
+    ];
+    for (mut x, pieces) in starts {
+        for piece in pieces {
+            x = line(buf, area, x, area.y, &Line::from(piece.spans.clone())) + 2;
+        }
+    }
+}
+
+/// Images a second to three figures: the last ones are noise.
+pub fn rounded(rate: f64) -> u64 {
+    if !rate.is_finite() || rate <= 0.0 {
+        return 0;
+    }
+    let unit = 10f64.powf(rate.log10().floor() - 2.0).max(1.0);
+    ((rate / unit).round() * unit) as u64
+}
+
+fn draw_tabs(app: &App, area: Rect, buf: &mut Buffer) {
+    let theme = app.theme;
+    for (i, (x, _, screen)) in tabs(area).into_iter().enumerate() {
+        let open = screen == app.screen;
+        let style = if open { theme.selected() } else { theme.dim() };
+        let number = if open { style } else { theme.accent() };
+        let end = text(buf, area, x, area.y, format!(" {}", i + 1), number);
+        text(
+            buf,
+            area,
+            end,
+            area.y,
+            format!(" {} ", screen.title()),
+            style,
+        );
+    }
+    let x = area.right().saturating_sub(HELP.len() as u16);
+    let end = text(buf, area, x, area.y, &HELP[..1], theme.accent());
+    text(buf, area, end, area.y, &HELP[1..], theme.dim());
+    let sample = app.told.data.as_ref().is_some_and(|d| d.is_sample);
+    let hint = match app.told.download {
+        Some((done, total)) if total > 0 => format!("downloading {:>3}%", 100 * done / total),
+        Some(_) => "downloading".into(),
+        None if sample => "real images: cifar-tui data download, or : download".into(),
+        None => return,
+    };
+    let after = tabs(area).last().map_or(area.x, |t| t.1);
+    if x > after + hint.len() as u16 + 3 {
+        text_right(buf, area, x - 2, area.y, &hint, theme.dim());
+    }
+}
+
+/// Loss and accuracy in one line, for the screens other than Train.
+fn curves(told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
+    let half = area.width / 2;
+    let parts = [
+        ("loss", &told.train_loss, false),
+        ("accuracy", &told.train_accuracy, true),
+    ];
+    for (i, (label, series, percent)) in parts.into_iter().enumerate() {
+        let part = Rect::new(area.x + half * i as u16, area.y, half, 1).intersection(area);
+        let show = |v: f64| match percent {
+            _ if !v.is_finite() => "NaN".to_owned(),
+            true => format!("{:.1}%", 100.0 * v),
+            false => format!("{v:.3}"),
+        };
+        let x = text(
+            buf,
+            part,
+            part.x + 1,
+            part.y,
+            format!("{label} "),
+            theme.dim(),
+        );
+        let smooth = series.smoothed(0.9);
+        let train = smooth.last().map(|p| p.1);
+        let val = told
+            .validation
+            .last()
+            .map(|p| if percent { p.accuracy } else { p.loss });
+        let value = |v: Option<f64>| v.map_or("–".to_owned(), show);
+        let figures = Line::from(vec![
+            Span::styled(" train ", theme.dim()),
+            Span::styled(format!("{:>5}", value(train)), theme.train()),
+            Span::styled("  val ", theme.dim()),
+            Span::styled(format!("{:>5}", value(val)), theme.validation()),
+        ]);
+        let width = part
+            .right()
+            .saturating_sub(x + figures.width() as u16 + 2)
+            .min(48);
+        let glyphs = sparkline(&smooth, usize::from(width), None);
+        text(buf, part, x, part.y, glyphs, theme.train());
+        line(buf, part, x + width, part.y, &figures);
+    }
+}
+
+/// The key that the footer shows for an action.
+fn footer_key(action: &Action) -> String {
+    let arrow = action.keys.iter().find(|k| {
+        matches!(
+            k.code,
+            KeyCode::Left | KeyCode::Right | KeyCode::Up | KeyCode::Down
+        )
+    });
+    arrow
+        .or(action.keys.first())
+        .map_or(String::new(), ToString::to_string)
+}
+
+fn footer(app: &App, area: Rect, buf: &mut Buffer) {
+    let theme = app.theme;
+    if let Some(toast) = &app.toast {
+        let (mark, style) = match toast.weight {
+            Weight::Plain => ("·", theme.text()),
+            Weight::Good => ("✓", theme.best()),
+            Weight::Warning => ("!", theme.validation()),
+            Weight::Bad => ("✗", theme.wrong()),
+        };
+        let x = text(buf, area, area.x + 1, area.y, format!("{mark} "), style);
+        text(buf, area, x, area.y, &toast.text, style);
+        return;
+    }
+    let mut items: Vec<(u8, bool, String, &str)> = Vec::new();
+    for action in on_screen(app.screen).filter(|a| a.rank > 0 && !a.keys.is_empty()) {
+        let name = match action.does {
+            Do::Pause if app.told.state == State::Paused => "resume",
+            _ => action.name,
+        };
+        let ready = app.enabled(action).is_ok();
+        match items.last_mut() {
+            // Left and right share a word.
+            Some(last) if last.3 == name => last.2 += &footer_key(action),
+            _ => items.push((action.rank, ready, footer_key(action), name)),
+        }
+    }
+    if matches!(app.overlay, Some(Overlay::Confirm { .. })) {
+        items.clear();
+    }
+    let width = |items: &[(u8, bool, String, &str)]| -> usize {
+        items
+            .iter()
+            .map(|i| i.2.chars().count() + i.3.chars().count() + 3)
+            .sum()
+    };
+    while width(&items) > usize::from(area.width.saturating_sub(1)) {
+        let Some(worst) = items.iter().map(|i| i.0).max() else {
+            break;
+        };
+        items.retain(|i| i.0 != worst);
+    }
+    let mut x = area.x + 1;
+    for (_, ready, keys, name) in &items {
+        let (key_style, name_style) = if *ready {
+            (theme.accent(), theme.text())
+        } else {
+            (theme.dim(), theme.dim())
+        };
+        x = text(buf, area, x, area.y, keys, key_style);
+        x = text(buf, area, x, area.y, format!(" {name}  "), name_style);
+    }
+}

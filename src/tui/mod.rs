@@ -1,0 +1,391 @@
+//! The screen: one loop that selects over keys, the worker's events, signals and the clock; one [`app::App`] that is
+//! changed by messages and drawn when it changed. Knows the protocol and the domain; no tensor, no trainer, no file
+//! format. It never waits for the worker, and the worker never waits for it.
+//!
+//! Where to find what: `actions` every key · `views` a file a screen (how a view gets keys, state and answers stands
+//! there) · `told` what the worker has said so far · `frame` header, tabs, footer · `overlays` help, palette, questions ·
+//! `widgets` charts and other things to draw with · `theme` colours by meaning · `terminal` modes and writing.
+
+pub mod actions;
+pub mod app;
+pub mod frame;
+pub mod overlays;
+pub mod pictures;
+pub mod terminal;
+pub mod theme;
+pub mod told;
+pub mod views;
+pub mod widgets;
+
+pub use terminal::usable;
+
+use crate::domain::report::State;
+use crate::session::link::Link;
+use crate::session::protocol::Command;
+use anyhow::Context as _;
+use app::{App, Effect, Msg, Urgency};
+use crossbeam_channel::{Receiver, Sender, after, never, select, unbounded};
+use crossterm::event::Event as Input;
+use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGTSTP, SIGWINCH};
+use std::time::{Duration, Instant, SystemTime};
+use theme::{Colors, Theme};
+
+/// How the screen is to be.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// None: what the environment says.
+    pub colors: Option<Colors>,
+    /// Whether the mouse counts.
+    pub mouse: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            colors: None,
+            mouse: true,
+        }
+    }
+}
+
+/// How it ended.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The session's last state.
+    pub state: State,
+    /// The signal that ended it, if one did.
+    pub signal: Option<i32>,
+    /// Whether the worker said goodbye; if not, its thread has died.
+    pub finished: bool,
+}
+
+/// Least time between drawings, by what changed. Training alone is shown five times a second: often enough to be
+/// alive, seldom enough to be read (and to write little over ssh).
+fn interval(urgency: Urgency) -> Duration {
+    Duration::from_millis(match urgency {
+        Urgency::User => 16,
+        Urgency::Event => 66,
+        Urgency::Steps | Urgency::None => 200,
+    })
+}
+
+enum FromTerminal {
+    Input(Input),
+    /// The terminal has gone.
+    Gone,
+}
+
+/// Runs the screen until the user quits, the worker ends or a signal says so. The terminal is given back in every case,
+/// a panic included.
+///
+/// # Errors
+/// When the terminal cannot be used.
+pub fn run(link: Link, options: &Options) -> anyhow::Result<Outcome> {
+    let colors = options
+        .colors
+        .unwrap_or_else(|| Colors::detect(|name| std::env::var(name).ok()));
+    let signals = signals()?;
+    let screen = terminal::Screen::enter(options.mouse).context("cannot set up the terminal")?;
+    let (width, height) = crossterm::terminal::size().context("cannot read the terminal's size")?;
+    let mut app = App::new(Theme { colors }, width, height, unix_time());
+    app.mouse = options.mouse;
+    app.local_time = terminal::local_time;
+    let mut ui = Loop {
+        link,
+        app,
+        screen,
+        input: read_input()?,
+        signals,
+        drawn: None,
+        signal: None,
+        gone: false,
+    };
+    ui.draw()?;
+    let finished = ui.run()?;
+    let Loop {
+        app,
+        mut screen,
+        signal,
+        gone,
+        ..
+    } = ui;
+    if gone {
+        screen.abandon();
+    }
+    screen.leave().context("cannot give the terminal back")?;
+    Ok(Outcome {
+        state: app.told.state,
+        signal,
+        finished,
+    })
+}
+
+fn unix_time() -> f64 {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0.0, |d| d.as_secs_f64())
+}
+
+/// Signals as messages, from a thread of their own.
+fn signals() -> anyhow::Result<Receiver<i32>> {
+    let mut signals =
+        signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP, SIGTSTP, SIGCONT, SIGWINCH])
+            .context("cannot listen to signals")?;
+    let (sender, receiver) = unbounded();
+    std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            for signal in signals.forever() {
+                if sender.send(signal).is_err() {
+                    break;
+                }
+            }
+        })
+        .context("cannot start a thread")?;
+    Ok(receiver)
+}
+
+/// Keys as messages, from a thread of their own that ends when the terminal has gone.
+fn read_input() -> anyhow::Result<Receiver<FromTerminal>> {
+    let keyboard = terminal::Keyboard::open().context("there is no keyboard to read")?;
+    let (sender, receiver) = unbounded();
+    std::thread::Builder::new()
+        .name("keys".into())
+        .spawn(move || {
+            while keyboard.wait() && read_waiting(&sender) {}
+            // The loop may have ended before.
+            let _ = sender.send(FromTerminal::Gone);
+        })
+        .context("cannot start a thread")?;
+    Ok(receiver)
+}
+
+/// Passes on what waits. False when the terminal or the loop has gone.
+fn read_waiting(sender: &Sender<FromTerminal>) -> bool {
+    loop {
+        match crossterm::event::poll(Duration::ZERO) {
+            Ok(false) => return true,
+            Ok(true) => {}
+            Err(_) => return false,
+        }
+        let Ok(input) = crossterm::event::read() else {
+            return false;
+        };
+        if sender.send(FromTerminal::Input(input)).is_err() {
+            return false;
+        }
+    }
+}
+
+struct Loop {
+    link: Link,
+    app: App,
+    screen: terminal::Screen,
+    input: Receiver<FromTerminal>,
+    signals: Receiver<i32>,
+    /// When it was drawn last.
+    drawn: Option<Instant>,
+    signal: Option<i32>,
+    /// Nobody sees the screen any more.
+    gone: bool,
+}
+
+impl Loop {
+    /// True when the worker said goodbye.
+    fn run(&mut self) -> anyhow::Result<bool> {
+        let nothing = never();
+        loop {
+            let due = self.due();
+            let timer = match due {
+                Some(at) => after(at),
+                None => never(),
+            };
+            // Steps come by the thousand; they are looked at when a frame is due, not before.
+            let fresh =
+                self.app.changed < Urgency::Steps && self.frame_in(Urgency::Steps).is_zero();
+            let steps_ready = if fresh && !self.gone {
+                &self.link.steps_ready
+            } else {
+                &nothing
+            };
+            let mut leave = false;
+            select! {
+                recv(self.input) -> input => match input {
+                    Ok(FromTerminal::Input(input)) => leave |= self.input(input)?,
+                    Ok(FromTerminal::Gone) | Err(_) => {
+                        self.input = never();
+                        leave |= self.hangup()?;
+                    }
+                },
+                recv(self.link.events) -> event => match event {
+                    Ok(event) => leave |= self.update(Msg::Event(Box::new(event)))?,
+                    Err(_) => {
+                        self.update(Msg::WorkerGone)?;
+                        return Ok(self.app.told.ended);
+                    }
+                },
+                recv(steps_ready) -> token => if token.is_ok()
+                    && let Some(report) = self.link.take_steps() {
+                    leave |= self.update(Msg::Steps(report))?;
+                },
+                recv(self.signals) -> signal => if let Ok(signal) = signal {
+                    leave |= self.signalled(signal)?;
+                },
+                recv(timer) -> _ => {}
+            }
+            // Whatever else waits goes into the same frame.
+            while let Ok(FromTerminal::Input(input)) = self.input.try_recv() {
+                leave |= self.input(input)?;
+            }
+            while let Ok(event) = self.link.events.try_recv() {
+                leave |= self.update(Msg::Event(Box::new(event)))?;
+            }
+            leave |= self.update(Msg::Tick(unix_time()))?;
+            if leave {
+                return Ok(self.app.told.ended);
+            }
+            if self.app.changed > Urgency::None && self.frame_in(self.app.changed).is_zero() {
+                self.draw()?;
+            }
+        }
+    }
+
+    /// Time until a frame of this urgency may be drawn.
+    fn frame_in(&self, urgency: Urgency) -> Duration {
+        self.drawn.map_or(Duration::ZERO, |at| {
+            interval(urgency).saturating_sub(at.elapsed())
+        })
+    }
+
+    /// Time until something is due.
+    fn due(&self) -> Option<Duration> {
+        if self.gone {
+            return None;
+        }
+        let frame = match self.app.changed {
+            // Steps are looked at when their frame is due.
+            Urgency::None => Some(self.frame_in(Urgency::Steps)).filter(|d| !d.is_zero()),
+            changed => Some(self.frame_in(changed)),
+        };
+        let clock = self
+            .app
+            .wake_at()
+            .map(|at| Duration::from_secs_f64((at - unix_time()).clamp(0.0, 3600.0)));
+        frame.into_iter().chain(clock).min()
+    }
+
+    fn draw(&mut self) -> anyhow::Result<()> {
+        self.app.changed = Urgency::None;
+        self.drawn = Some(Instant::now());
+        if self.gone {
+            return Ok(());
+        }
+        let size = self.app.size();
+        let app = &self.app;
+        if let Err(error) = self
+            .screen
+            .draw((size.width, size.height), |buf| app.draw(buf))
+        {
+            // A terminal that takes no more is a terminal that has gone; the keys' thread says so as well.
+            tracing::warn!("cannot draw: {error}");
+            self.hangup()?;
+        }
+        Ok(())
+    }
+
+    fn input(&mut self, input: Input) -> anyhow::Result<bool> {
+        match input {
+            Input::Key(key) => self.update(Msg::Key(key)),
+            Input::Mouse(mouse) => self.update(Msg::Mouse(mouse)),
+            Input::Paste(text) => self.update(Msg::Paste(text)),
+            Input::Resize(..) => self.resized(),
+            Input::FocusGained | Input::FocusLost => Ok(false),
+        }
+    }
+
+    fn resized(&mut self) -> anyhow::Result<bool> {
+        match crossterm::terminal::size() {
+            Ok((width, height)) => self.update(Msg::Resize(width, height)),
+            Err(error) => {
+                tracing::warn!("cannot read the terminal's size: {error}");
+                Ok(false)
+            }
+        }
+    }
+
+    /// The terminal has gone: save and end, without a screen.
+    fn hangup(&mut self) -> anyhow::Result<bool> {
+        self.gone = true;
+        self.screen.abandon();
+        self.signal.get_or_insert(SIGHUP);
+        self.update(Msg::Terminate)
+    }
+
+    fn signalled(&mut self, signal: i32) -> anyhow::Result<bool> {
+        match signal {
+            SIGWINCH => self.resized(),
+            SIGHUP => self.hangup(),
+            SIGTERM | SIGINT => {
+                self.signal.get_or_insert(signal);
+                self.update(Msg::Terminate)
+            }
+            SIGTSTP => {
+                self.suspend()?;
+                Ok(false)
+            }
+            SIGCONT if !self.gone => {
+                // The shell may have set its own modes meanwhile.
+                self.screen.resume().context("cannot set up the terminal")?;
+                self.app.changed = Urgency::User;
+                self.resized()
+            }
+            _ => Ok(false),
+        }
+    }
+
+    fn suspend(&mut self) -> anyhow::Result<()> {
+        if self.gone {
+            return Ok(());
+        }
+        self.screen
+            .leave()
+            .context("cannot give the terminal back")?;
+        terminal::stop_process();
+        // Back again. Our own SIGTSTP waits among the signals and must not stop the process a second time.
+        self.screen.resume().context("cannot set up the terminal")?;
+        while self.signals.recv_timeout(Duration::from_millis(50)).is_ok() {}
+        self.app.changed = Urgency::User;
+        self.resized()?;
+        Ok(())
+    }
+
+    /// True when it is time to leave.
+    fn update(&mut self, msg: Msg) -> anyhow::Result<bool> {
+        let mut leave = false;
+        for effect in self.app.update(msg) {
+            match effect {
+                Effect::Send(command) => self.send(command),
+                Effect::Copy(text) => self
+                    .screen
+                    .copy(&text)
+                    .context("cannot write to the terminal")?,
+                Effect::Mouse(on) => self
+                    .screen
+                    .set_mouse(on)
+                    .context("cannot write to the terminal")?,
+                Effect::Redraw => self.screen.forget(),
+                Effect::Suspend => self.suspend()?,
+                Effect::Leave => leave = true,
+                other => tracing::warn!("effect {other:?} reached the loop"),
+            }
+        }
+        Ok(leave)
+    }
+
+    fn send(&self, command: Command) {
+        if self.link.commands.send(command).is_err() {
+            // Its events end as well, which ends the loop.
+            tracing::warn!("the worker has gone");
+        }
+    }
+}

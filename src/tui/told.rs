@@ -1,0 +1,600 @@
+//! What the worker has told so far, in the form in which the screens need it. Changed by events alone: a value on the
+//! screen is one that the worker has acknowledged. Knows no terminal.
+
+use crate::domain::history::Series;
+use crate::domain::params::{Applies, Hyperparameters, PARAMS, Value, param};
+use crate::domain::report::{
+    CheckpointReport, DataInfo, EpochReport, Evaluation, Load, RunInfo, Split, State, StepReport,
+};
+use crate::session::protocol::{Change, Event};
+use std::collections::{BTreeMap, VecDeque};
+
+/// Lines that the log keeps.
+const LOG_LINES: usize = 1000;
+/// Changes that are marked on the axis.
+const MARKS: usize = 1000;
+/// First bucket width of the series, in epochs; they double it as they grow.
+const WIDTH: f64 = 1.0 / 4096.0;
+
+/// How much a line of the log weighs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weight {
+    Plain,
+    Good,
+    Warning,
+    Bad,
+}
+
+/// One line of 'what just happened'.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Seconds of training when it happened.
+    pub elapsed: f64,
+    pub step: u64,
+    pub text: String,
+    pub weight: Weight,
+}
+
+/// A live change, for the x axis.
+#[derive(Clone, Debug)]
+pub struct Mark {
+    /// In epochs.
+    pub x: f64,
+    pub label: String,
+}
+
+/// A point of a validation or test curve.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Point {
+    /// In epochs.
+    pub x: f64,
+    pub step: u64,
+    pub loss: f64,
+    pub accuracy: f64,
+}
+
+/// The best epoch so far, by validation accuracy.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Best {
+    pub epoch: u32,
+    pub accuracy: f64,
+}
+
+/// Everything that is known of the session.
+#[derive(Debug)]
+pub struct Told {
+    pub state: State,
+    /// The data set, once it is loaded.
+    pub data: Option<DataInfo>,
+    /// The run, once one has begun.
+    pub run: Option<Box<RunInfo>>,
+    /// The acknowledged hyperparameters.
+    pub params: Hyperparameters,
+    /// Changes that were accepted and wait for the next epoch or run, by key.
+    pub pending: BTreeMap<String, (Change, Applies)>,
+    /// Changes that were sent and not answered yet, by key.
+    pub sent: BTreeMap<String, Value>,
+    /// The newest report of training steps.
+    pub steps: Option<StepReport>,
+    /// The figures below have an x in epochs.
+    pub train_loss: Series,
+    pub train_accuracy: Series,
+    pub throughput: Series,
+    pub grad_norm: Series,
+    pub learning_rate: Series,
+    /// CPU load, 0 to 1; its x counts reports.
+    pub cpu: Series,
+    /// GPU load, 0 to 1; its x counts reports.
+    pub gpu: Series,
+    loads: u64,
+    pub validation: Vec<Point>,
+    pub epochs: Vec<EpochReport>,
+    pub best: Option<Best>,
+    /// Epoch with the lowest validation loss, and that loss.
+    pub lowest_loss: Option<(u32, f64)>,
+    pub marks: Vec<Mark>,
+    /// Newest evaluation of the validation and of the test images, and the one before it.
+    pub evaluations: BTreeMap<&'static str, (Evaluation, Option<Evaluation>)>,
+    /// Which images Confusion and Samples show.
+    pub shown: Split,
+    pub checkpoint: Option<CheckpointReport>,
+    pub log: VecDeque<Entry>,
+    pub load: Load,
+    /// Bytes done, bytes in all, while a download runs.
+    pub download: Option<(u64, u64)>,
+    /// The session is over: nothing follows.
+    pub ended: bool,
+    /// First step after (step, x, steps an epoch): turns steps into epochs.
+    anchors: Vec<(u64, f64, u64)>,
+}
+
+impl Default for Told {
+    fn default() -> Self {
+        Told {
+            state: State::Loading {
+                what: "data".into(),
+                done: 0,
+                total: 0,
+            },
+            data: None,
+            run: None,
+            params: Hyperparameters::default(),
+            pending: BTreeMap::new(),
+            sent: BTreeMap::new(),
+            steps: None,
+            train_loss: Series::new(WIDTH),
+            train_accuracy: Series::new(WIDTH),
+            throughput: Series::new(WIDTH),
+            grad_norm: Series::new(WIDTH),
+            learning_rate: Series::new(WIDTH),
+            cpu: Series::new(1.0),
+            gpu: Series::new(1.0),
+            loads: 0,
+            validation: Vec::new(),
+            epochs: Vec::new(),
+            best: None,
+            lowest_loss: None,
+            marks: Vec::new(),
+            evaluations: BTreeMap::new(),
+            shown: Split::Validation,
+            checkpoint: None,
+            log: VecDeque::new(),
+            load: Load::default(),
+            download: None,
+            ended: false,
+            anchors: Vec::new(),
+        }
+    }
+}
+
+/// The word for a split.
+pub fn split_name(split: Split) -> &'static str {
+    match split {
+        Split::Train => "training",
+        Split::Validation => "validation",
+        Split::Test => "test",
+    }
+}
+
+/// A number with commas between its thousands.
+pub fn grouped(n: u64) -> String {
+    let digits = n.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Seconds as `0:51`, `1:02:07` or `3d 04:05`.
+pub fn duration(seconds: f64) -> String {
+    let s = if seconds.is_finite() {
+        seconds.max(0.0) as u64
+    } else {
+        return "?".into();
+    };
+    match s {
+        0..3600 => format!("{}:{:02}", s / 60, s % 60),
+        3600..86_400 => format!("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60),
+        _ => format!("{}d {:02}:{:02}", s / 86_400, s / 3600 % 24, s / 60 % 60),
+    }
+}
+
+/// Bytes as `812 B`, `0.8 MB`, `1.2 GB` (powers of ten, as files are counted).
+pub fn bytes(n: u64) -> String {
+    let n = n as f64;
+    match n {
+        n if n < 1e3 => format!("{n} B"),
+        n if n < 1e5 => format!("{:.1} kB", n / 1e3),
+        n if n < 1e9 => format!("{:.1} MB", n / 1e6),
+        _ => format!("{:.1} GB", n / 1e9),
+    }
+}
+
+impl Told {
+    /// Whether training or scoring goes on right now.
+    pub fn busy(&self) -> bool {
+        !self.ended
+            && matches!(
+                self.state,
+                State::Running | State::Evaluating { .. } | State::Loading { .. }
+            )
+    }
+
+    /// Whether a run has begun that can still learn.
+    pub fn training(&self) -> Result<(), String> {
+        if self.ended {
+            return Err("the session is over".into());
+        }
+        match &self.state {
+            State::Loading { .. } => Err("still loading".into()),
+            State::Done => Err("the run is done; R starts a new one".into()),
+            State::Stopped => Err("the run is stopped; R starts a new one".into()),
+            State::Failed { .. } => Err("the run has failed".into()),
+            _ if self.run.is_none() => Err("no run has begun".into()),
+            State::Running | State::Paused | State::Evaluating { .. } | State::Diverged { .. } => {
+                Ok(())
+            }
+        }
+    }
+
+    /// Names of the classes; empty before the data is loaded.
+    pub fn classes(&self) -> &[String] {
+        self.data.as_ref().map_or(&[], |d| &d.classes)
+    }
+
+    /// A class's name, or its number.
+    pub fn class(&self, class: usize) -> String {
+        self.classes()
+            .get(class)
+            .cloned()
+            .unwrap_or_else(|| class.to_string())
+    }
+
+    /// The newest evaluation of a split.
+    pub fn evaluation(&self, split: Split) -> Option<&Evaluation> {
+        self.evaluations.get(split_name(split)).map(|e| &e.0)
+    }
+
+    /// The evaluation of a split before the newest.
+    pub fn evaluation_before(&self, split: Split) -> Option<&Evaluation> {
+        self.evaluations
+            .get(split_name(split))
+            .and_then(|e| e.1.as_ref())
+    }
+
+    /// The step that is done.
+    pub fn step(&self) -> u64 {
+        self.steps.as_ref().map_or(0, |s| s.last)
+    }
+
+    /// The x of a step: epochs done, as a fraction.
+    pub fn x_of(&self, step: u64) -> f64 {
+        let anchor = self
+            .anchors
+            .iter()
+            .rev()
+            .find(|a| a.0 <= step)
+            .or(self.anchors.first());
+        let Some(&(from, x, per_epoch)) = anchor else {
+            return 0.0;
+        };
+        x + (step as f64 - from as f64) / per_epoch.max(1) as f64
+    }
+
+    /// Epochs done, as a fraction.
+    pub fn x(&self) -> f64 {
+        self.x_of(self.step())
+    }
+
+    /// Writes a line into the log.
+    pub fn note(&mut self, weight: Weight, text: impl Into<String>) {
+        let step = self.step();
+        self.note_at(step, weight, text);
+    }
+
+    fn note_at(&mut self, step: u64, weight: Weight, text: impl Into<String>) {
+        if self.log.len() == LOG_LINES {
+            self.log.pop_front();
+        }
+        self.log.push_back(Entry {
+            elapsed: self.steps.as_ref().map_or(0.0, |s| s.elapsed),
+            step,
+            text: text.into(),
+            weight,
+        });
+    }
+
+    /// Takes an event in. Answers are the views' own affair.
+    pub fn event(&mut self, event: &Event) {
+        match event {
+            Event::State(state) => self.state(state),
+            Event::Data(data) => {
+                self.note(
+                    Weight::Plain,
+                    format!(
+                        "{}: {} training and {} test images in {:.2} s",
+                        data.name,
+                        grouped(u64::from(data.train)),
+                        grouped(u64::from(data.test)),
+                        data.load_seconds
+                    ),
+                );
+                self.data = Some(data.clone());
+            }
+            Event::Started(run) => self.started(run),
+            Event::Steps(report) => self.steps(report),
+            Event::Pending { change, applies } => {
+                self.sent.remove(&change.key);
+                self.note(
+                    Weight::Plain,
+                    format!("{} at the {applies}", describe(change)),
+                );
+                self.pending
+                    .insert(change.key.clone(), (change.clone(), *applies));
+            }
+            Event::Withdrawn { key } => {
+                self.sent.remove(key);
+                self.pending.remove(key);
+                let label = param(key).map_or(key.as_str(), |p| p.label);
+                self.note(Weight::Plain, format!("{label}: change taken back"));
+            }
+            Event::Applied {
+                change,
+                step,
+                epoch: _,
+            } => self.applied(change, *step),
+            Event::Refused { error } => {
+                self.sent.remove(&error.key);
+                self.note(Weight::Warning, error.to_string());
+            }
+            Event::Epoch(report) => self.epoch(report),
+            Event::Evaluation(evaluation) => self.evaluated(evaluation),
+            Event::Checkpoint(report) => {
+                let kind = if report.best {
+                    "best checkpoint"
+                } else {
+                    "checkpoint"
+                };
+                self.note_at(
+                    report.step,
+                    Weight::Plain,
+                    format!("{kind} written ({})", bytes(report.bytes)),
+                );
+                self.checkpoint = Some(report.clone());
+            }
+            Event::Notice { text } => self.note(Weight::Plain, text.clone()),
+            Event::Warning { text } => self.note(Weight::Warning, text.clone()),
+            Event::Load(load) => {
+                self.loads += 1;
+                let x = self.loads as f64;
+                if let Some(cpu) = load.cpu {
+                    self.cpu.add(x, cpu);
+                }
+                if let Some(gpu) = load.gpu {
+                    self.gpu.add(x, gpu);
+                }
+                self.load = load.clone();
+            }
+            Event::Download {
+                done,
+                total,
+                finished,
+                error,
+            } => {
+                self.download = (!finished).then_some((*done, *total));
+                match error {
+                    Some(error) => self.note(Weight::Warning, format!("download: {error}")),
+                    None if *finished => self.note(Weight::Good, "download complete"),
+                    None => {}
+                }
+            }
+            Event::Answer { .. } => {}
+            Event::Ended { params, state } => {
+                self.params = (**params).clone();
+                self.state = state.clone();
+                self.ended = true;
+            }
+        }
+    }
+
+    fn state(&mut self, state: &State) {
+        if self.state == *state {
+            return;
+        }
+        match state {
+            State::Done => self.note(Weight::Good, "all epochs are done"),
+            State::Stopped => self.note(Weight::Plain, "stopped"),
+            State::Diverged { step } => self.note_at(
+                *step,
+                Weight::Bad,
+                "diverged: the loss or a weight is no longer a finite number",
+            ),
+            State::Failed { why } => self.note(Weight::Bad, format!("failed: {why}")),
+            State::Paused if self.run.is_some() => self.note(Weight::Plain, "paused"),
+            State::Running if self.state == State::Paused => self.note(Weight::Plain, "resumed"),
+            _ => {}
+        }
+        self.state = state.clone();
+    }
+
+    fn started(&mut self, run: &RunInfo) {
+        let fresh = Told {
+            state: self.state.clone(),
+            loads: self.loads,
+            shown: self.shown,
+            ..Told::default()
+        };
+        let before = std::mem::replace(self, fresh);
+        self.data = Some(run.data.clone());
+        self.log = before.log;
+        (self.cpu, self.gpu, self.load) = (before.cpu, before.gpu, before.load);
+        self.params = run.params.clone();
+        self.anchors.push((0, 0.0, run.steps_per_epoch));
+        if let Some(next) = run.resumed_at {
+            self.note_at(
+                next,
+                Weight::Plain,
+                format!("resumed at step {}", grouped(next)),
+            );
+        } else if !run.name.is_empty() {
+            self.note(Weight::Plain, format!("run {} begins", run.name));
+        }
+        self.run = Some(Box::new(run.clone()));
+    }
+
+    fn steps(&mut self, report: &StepReport) {
+        let begin = report.last.saturating_sub(report.step_in_epoch);
+        let at = f64::from(report.epoch.max(1) - 1);
+        let anchor = (begin, at, report.steps_per_epoch);
+        if self.anchors.last() != Some(&anchor) {
+            self.anchors.retain(|a| a.0 < begin);
+            self.anchors.push(anchor);
+        }
+        let x = self.x_of(report.last);
+        let images = report.images.max(1) as f64;
+        self.train_loss
+            .push(x, report.loss, report.loss_min, report.loss_max, images);
+        let accuracy = report.correct as f64 / images;
+        self.train_accuracy
+            .push(x, accuracy, accuracy, accuracy, images);
+        self.throughput.add(x, report.images_per_s);
+        self.grad_norm.add(x, report.grad_norm);
+        self.learning_rate.add(x, report.learning_rate);
+        self.steps = Some(report.clone());
+    }
+
+    fn applied(&mut self, change: &Change, step: u64) {
+        self.sent.remove(&change.key);
+        self.pending.remove(&change.key);
+        if let Some(row) = param(&change.key) {
+            // The worker checked it; a value that no longer fits would be a newer worker's.
+            if row.set(&mut self.params, change.new.clone()).is_err() {
+                return;
+            }
+        }
+        if self.marks.len() < MARKS {
+            let x = self.x_of(step.saturating_sub(1));
+            self.marks.push(Mark {
+                x,
+                label: short(change),
+            });
+        }
+        self.note_at(step, Weight::Plain, describe(change));
+    }
+
+    fn epoch(&mut self, report: &EpochReport) {
+        self.epochs.retain(|e| e.epoch != report.epoch);
+        self.epochs.push(report.clone());
+        self.point(Point {
+            x: f64::from(report.epoch),
+            step: report.step,
+            loss: report.val_loss,
+            accuracy: report.val_accuracy,
+        });
+        if report.best {
+            self.best = Some(Best {
+                epoch: report.epoch,
+                accuracy: report.val_accuracy,
+            });
+        }
+        if report.val_loss.is_finite() && self.lowest_loss.is_none_or(|(_, l)| report.val_loss < l)
+        {
+            self.lowest_loss = Some((report.epoch, report.val_loss));
+        }
+        let test = report
+            .test_accuracy
+            .map_or(String::new(), |t| format!(", test {:.2}%", 100.0 * t));
+        let (weight, best) = if report.best {
+            (Weight::Good, ", best so far")
+        } else {
+            (Weight::Plain, "")
+        };
+        self.note_at(
+            report.step,
+            weight,
+            format!(
+                "epoch {} done: val {:.2}%{test}{best}",
+                report.epoch,
+                100.0 * report.val_accuracy
+            ),
+        );
+    }
+
+    fn evaluated(&mut self, evaluation: &Evaluation) {
+        if evaluation.split == Split::Validation {
+            self.point(Point {
+                x: self.x_of(evaluation.step),
+                step: evaluation.step,
+                loss: evaluation.loss,
+                accuracy: evaluation.accuracy,
+            });
+        }
+        if evaluation.split == Split::Test {
+            self.note_at(
+                evaluation.step,
+                Weight::Plain,
+                format!("test images: {:.2}%", 100.0 * evaluation.accuracy),
+            );
+        }
+        let name = split_name(evaluation.split);
+        let before = self.evaluations.remove(name).map(|e| e.0);
+        self.evaluations.insert(name, (evaluation.clone(), before));
+    }
+
+    /// An epoch's end and its evaluation tell the same point.
+    fn point(&mut self, point: Point) {
+        self.validation.retain(|p| p.step != point.step);
+        let at = self.validation.partition_point(|p| p.step < point.step);
+        self.validation.insert(at, point);
+    }
+
+    /// The value of a hyperparameter that is on its way: sent or pending.
+    pub fn coming(&self, key: &str) -> Option<&Value> {
+        self.sent
+            .get(key)
+            .or_else(|| self.pending.get(key).map(|p| &p.0.new))
+    }
+
+    /// Hyperparameters as they will be once all that waits has taken effect.
+    pub fn wanted(&self) -> Hyperparameters {
+        let mut params = self.params.clone();
+        for row in PARAMS {
+            if let Some(value) = self.coming(row.key) {
+                // Values on their way have been checked before they were sent.
+                let _ = row.set(&mut params, value.clone());
+            }
+        }
+        params
+    }
+}
+
+/// `learning rate 0.001 → 0.0005`.
+pub fn describe(change: &Change) -> String {
+    match param(&change.key) {
+        Some(row) => format!(
+            "{} {} → {}",
+            row.label,
+            row.show(&change.old),
+            row.show(&change.new)
+        ),
+        None => format!("{} {} → {}", change.key, change.old, change.new),
+    }
+}
+
+/// A few letters for the axis: `lr×½`, `drop .3`, `batch 64`.
+fn short(change: &Change) -> String {
+    let word = match change.key.as_str() {
+        "learning_rate" => "lr",
+        "weight_decay" => "decay",
+        "label_smoothing" => "smooth",
+        "dropout" => "drop",
+        "batch_size" => "batch",
+        "clip_norm" => "clip",
+        "test_each_epoch" => "test",
+        other => other,
+    };
+    let (old, new) = match (&change.old, &change.new) {
+        (Value::Float(a), Value::Float(b)) => (*a, *b),
+        _ => (0.0, 0.0),
+    };
+    if change.key == "learning_rate" && old > 0.0 && new > 0.0 {
+        let ratio = new / old;
+        let near = |x: f64| (ratio / x - 1.0).abs() < 1e-3;
+        let factor = match () {
+            () if near(0.5) => "½".into(),
+            () if near(0.25) => "¼".into(),
+            () if ratio > 0.9995 => format!("{}", (ratio * 10.0).round() / 10.0),
+            () if near((1.0 / ratio).round().recip()) => format!("1/{}", (1.0 / ratio).round()),
+            () => format!("{ratio:.2}"),
+        };
+        return format!("{word}×{factor}");
+    }
+    match param(&change.key) {
+        Some(row) => format!("{word} {}", row.show(&change.new)),
+        None => format!("{word} {}", change.new),
+    }
+}

@@ -1,0 +1,185 @@
+//! The screens: one file each, a row each in VIEWS.
+//!
+//! A view keeps its own state (cursor, scroll, filter, answers it asked for) and draws from `&self` and what the worker
+//! has told. It changes in four ways, each with a [`Context`] through which it answers:
+//!
+//! - [`View::act`]: a key of a row in ACTIONS whose scope names this screen (add rows there; global keys never arrive);
+//! - [`View::typed`] and [`View::paste`]: raw keys, only while [`View::editing`] says that it holds a text field;
+//! - [`View::mouse`]: with the area in which it is drawn;
+//! - [`View::event`]: every event of the worker, also while another screen is open, after [`Told`] took it in. Answers
+//!   come here: `ctx.ask(question)` gives the id that `Event::Answer` will carry. Ask anew after each
+//!   `Event::Evaluation` if `ctx.visible`, and in [`View::shown`].
+//!
+//! Drawing is a pure function of state: layout comes from the area alone, so that the mouse finds the same rectangles
+//! again. Views must draw at any size, 1x1 included; ratatui's `Buffer` panics outside its area, so use
+//! [`crate::tui::widgets`]' `text` and intersected areas.
+
+pub mod train;
+
+use super::actions::Do;
+use super::app::Effect;
+use super::theme::Theme;
+use super::told::{Told, Weight};
+use crate::domain::params::Value;
+use crate::session::protocol::{Command, Event, Question};
+use crossterm::event::{KeyEvent, MouseEvent};
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+
+/// The screens, in the order of their tabs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Screen {
+    Train,
+    Confusion,
+    Samples,
+    Model,
+    Runs,
+    Data,
+}
+
+impl Screen {
+    /// Its row in VIEWS.
+    pub fn row(self) -> &'static ViewRow {
+        &VIEWS[self as usize]
+    }
+
+    /// The tab's word.
+    pub fn title(self) -> &'static str {
+        self.row().title
+    }
+}
+
+/// A row of the table.
+pub struct ViewRow {
+    pub screen: Screen,
+    pub title: &'static str,
+    /// One sentence for the help screen.
+    pub help: &'static str,
+    pub make: fn() -> Box<dyn View>,
+}
+
+/// Every screen; `VIEWS[s as usize].screen == s`.
+#[rustfmt::skip]
+pub static VIEWS: &[ViewRow] = &[
+    ViewRow { screen: Screen::Train, title: "Train", make: || Box::<train::Train>::default(),
+        help: "Loss and accuracy as the network learns, and the hyperparameters that steer it." },
+    ViewRow { screen: Screen::Confusion, title: "Confusion", make: || Box::new(Blank),
+        help: "What is taken for what." },
+    ViewRow { screen: Screen::Samples, title: "Samples", make: || Box::new(Blank),
+        help: "Held-out images and what the network believes about them." },
+    ViewRow { screen: Screen::Model, title: "Model", make: || Box::new(Blank),
+        help: "The architecture, and a look inside." },
+    ViewRow { screen: Screen::Runs, title: "Runs", make: || Box::new(Blank),
+        help: "Every run in the runs folder." },
+    ViewRow { screen: Screen::Data, title: "Data", make: || Box::new(Blank),
+        help: "What was loaded, and from where." },
+];
+
+/// Holds a screen's place until its own file is there.
+struct Blank;
+
+impl View for Blank {
+    fn draw(&self, _: &Told, _: Theme, _: Rect, _: &mut Buffer) {}
+}
+
+/// How a view answers: commands, questions, words for the status line, another screen.
+pub struct Context<'a> {
+    /// What the worker has told so far.
+    pub told: &'a Told,
+    /// Where the view is drawn.
+    pub area: Rect,
+    /// Whether it is the open one.
+    pub visible: bool,
+    pub(super) effects: &'a mut Vec<Effect>,
+    pub(super) next_id: &'a mut u64,
+}
+
+impl Context<'_> {
+    /// Sends a command to the worker.
+    pub fn send(&mut self, command: Command) {
+        self.effects.push(Effect::Send(command));
+    }
+
+    /// Asks the worker; the answer comes as an event with this id. Keep only the newest id: an older answer is late.
+    pub fn ask(&mut self, question: Question) -> u64 {
+        *self.next_id += 1;
+        let id = *self.next_id;
+        self.send(Command::Ask { id, question });
+        id
+    }
+
+    /// Sets a hyperparameter; the value must have passed `Param::check`. It shows as pending until the worker answers.
+    pub fn set(&mut self, key: &str, value: Value) {
+        self.effects.push(Effect::Set {
+            key: key.to_owned(),
+            value,
+        });
+    }
+
+    /// Words for the status line.
+    pub fn say(&mut self, weight: Weight, text: impl Into<String>) {
+        self.effects.push(Effect::Say(weight, text.into()));
+    }
+
+    /// Opens another screen.
+    pub fn go(&mut self, screen: Screen) {
+        self.effects.push(Effect::Go(screen));
+    }
+
+    /// Puts text on the clipboard (OSC 52).
+    pub fn copy(&mut self, text: impl Into<String>) {
+        self.effects.push(Effect::Copy(text.into()));
+    }
+
+    /// Asks the user; `yes` happens on y or enter.
+    pub fn confirm(&mut self, question: impl Into<String>, yes: Effect) {
+        self.effects
+            .push(Effect::Confirm(question.into(), Box::new(yes)));
+    }
+}
+
+/// A screen. Everything but drawing has a default that does nothing.
+pub trait View {
+    /// Draws into `area`, never outside.
+    fn draw(&self, told: &Told, theme: Theme, area: Rect, buf: &mut Buffer);
+
+    /// It was opened.
+    fn shown(&mut self, _ctx: &mut Context) {}
+
+    /// A key of this screen's rows in ACTIONS.
+    fn act(&mut self, _does: Do, _ctx: &mut Context) {}
+
+    /// Why one of its actions cannot be used now, when that depends on the view's own state.
+    fn enabled(&self, _does: Do, _told: &Told) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// The worker told something, which `ctx.told` already holds.
+    fn event(&mut self, _event: &Event, _ctx: &mut Context) {}
+
+    /// A click, a drag or the wheel within `ctx.area`.
+    fn mouse(&mut self, _mouse: MouseEvent, _ctx: &mut Context) {}
+
+    /// Whether a text field has the keys.
+    fn editing(&self) -> bool {
+        false
+    }
+
+    /// A raw key while editing.
+    fn typed(&mut self, _key: KeyEvent, _ctx: &mut Context) {}
+
+    /// Pasted text while editing.
+    fn paste(&mut self, _text: &str, _ctx: &mut Context) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_stand_in_the_order_of_their_screens() {
+        for (i, row) in VIEWS.iter().enumerate() {
+            assert_eq!(row.screen as usize, i);
+        }
+    }
+}
