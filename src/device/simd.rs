@@ -97,7 +97,7 @@ impl Level {
     pub fn run<K: Kernel>(self, kernel: K) -> K::Output {
         match self {
             // SAFETY: no instructions beyond those of the target.
-            Level::Portable => unsafe { kernel.run::<portable::Vector>() },
+            Level::Portable => unsafe { portable::enter(kernel) },
             #[cfg(target_arch = "aarch64")]
             Level::Neon => {
                 assert!(std::arch::is_aarch64_feature_detected!("neon"));
@@ -150,6 +150,8 @@ pub trait Simd: Copy {
     const ACCUMULATORS: usize;
     type Mask: Copy;
 
+    /// Runs a kernel within a kernel, in a function of its own: for what would otherwise be inlined at several places.
+    unsafe fn call<K: Kernel>(kernel: K) -> K::Output;
     unsafe fn zero() -> Self;
     unsafe fn splat(value: f32) -> Self;
     unsafe fn load(from: *const f32) -> Self;
@@ -177,7 +179,13 @@ pub trait Simd: Copy {
 }
 
 mod portable {
-    use super::Simd;
+    use super::{Kernel, Simd};
+
+    #[inline(never)]
+    pub unsafe fn enter<K: Kernel>(kernel: K) -> K::Output {
+        // SAFETY: the caller's.
+        unsafe { kernel.run::<Vector>() }
+    }
 
     #[derive(Clone, Copy)]
     #[repr(C, align(16))]
@@ -200,6 +208,12 @@ mod portable {
         const LANES: usize = 4;
         const ACCUMULATORS: usize = 12;
         type Mask = [bool; 4];
+
+        #[inline(always)]
+        unsafe fn call<K: Kernel>(kernel: K) -> K::Output {
+            // SAFETY: the caller's.
+            unsafe { enter(kernel) }
+        }
 
         #[inline(always)]
         unsafe fn zero() -> Self {
@@ -281,6 +295,7 @@ mod avx2 {
     use std::arch::x86_64::*;
 
     #[target_feature(enable = "avx2,fma,bmi1,bmi2,lzcnt,popcnt")]
+    #[inline(never)]
     pub unsafe fn enter<K: Kernel>(kernel: K) -> K::Output {
         // SAFETY: the caller's.
         unsafe { kernel.run::<Vector>() }
@@ -289,6 +304,12 @@ mod avx2 {
     #[derive(Clone, Copy)]
     #[repr(transparent)]
     pub struct Vector(__m256);
+
+    /// Loads and stores through this type carry no check in builds with debug assertions, as the intrinsics do: in the
+    /// innermost loops those would double the time of every test that trains.
+    #[derive(Clone, Copy)]
+    #[repr(C, packed)]
+    struct Unaligned(__m256);
 
     /// The first `count` lanes set.
     #[inline(always)]
@@ -309,6 +330,12 @@ mod avx2 {
         type Mask = __m256;
 
         #[inline(always)]
+        unsafe fn call<K: Kernel>(kernel: K) -> K::Output {
+            // SAFETY: the caller's.
+            unsafe { enter(kernel) }
+        }
+
+        #[inline(always)]
         unsafe fn zero() -> Self {
             unsafe { Vector(_mm256_setzero_ps()) }
         }
@@ -318,11 +345,11 @@ mod avx2 {
         }
         #[inline(always)]
         unsafe fn load(from: *const f32) -> Self {
-            unsafe { Vector(_mm256_loadu_ps(from)) }
+            unsafe { Vector((*from.cast::<Unaligned>()).0) }
         }
         #[inline(always)]
         unsafe fn store(self, to: *mut f32) {
-            unsafe { _mm256_storeu_ps(to, self.0) }
+            unsafe { *to.cast::<Unaligned>() = Unaligned(self.0) }
         }
         #[inline(always)]
         unsafe fn load_part(from: *const f32, count: usize) -> Self {
@@ -391,6 +418,7 @@ mod avx512 {
     use std::arch::x86_64::*;
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,bmi1,bmi2,lzcnt,popcnt")]
+    #[inline(never)]
     pub unsafe fn enter<K: Kernel>(kernel: K) -> K::Output {
         // SAFETY: the caller's.
         unsafe { kernel.run::<Vector>() }
@@ -399,6 +427,12 @@ mod avx512 {
     #[derive(Clone, Copy)]
     #[repr(transparent)]
     pub struct Vector(__m512);
+
+    /// Loads and stores through this type carry no check in builds with debug assertions, as the intrinsics do: in the
+    /// innermost loops those would double the time of every test that trains.
+    #[derive(Clone, Copy)]
+    #[repr(C, packed)]
+    struct Unaligned(__m512);
 
     /// The first `count` lanes set.
     #[inline(always)]
@@ -413,6 +447,12 @@ mod avx512 {
         type Mask = __mmask16;
 
         #[inline(always)]
+        unsafe fn call<K: Kernel>(kernel: K) -> K::Output {
+            // SAFETY: the caller's.
+            unsafe { enter(kernel) }
+        }
+
+        #[inline(always)]
         unsafe fn zero() -> Self {
             unsafe { Vector(_mm512_setzero_ps()) }
         }
@@ -422,11 +462,11 @@ mod avx512 {
         }
         #[inline(always)]
         unsafe fn load(from: *const f32) -> Self {
-            unsafe { Vector(_mm512_loadu_ps(from)) }
+            unsafe { Vector((*from.cast::<Unaligned>()).0) }
         }
         #[inline(always)]
         unsafe fn store(self, to: *mut f32) {
-            unsafe { _mm512_storeu_ps(to, self.0) }
+            unsafe { *to.cast::<Unaligned>() = Unaligned(self.0) }
         }
         #[inline(always)]
         unsafe fn load_part(from: *const f32, count: usize) -> Self {
@@ -488,6 +528,7 @@ mod neon {
     use std::arch::aarch64::*;
 
     #[target_feature(enable = "neon")]
+    #[inline(never)]
     pub unsafe fn enter<K: Kernel>(kernel: K) -> K::Output {
         // SAFETY: the caller's.
         unsafe { kernel.run::<Vector>() }
@@ -502,6 +543,12 @@ mod neon {
         const LANES: usize = 4;
         const ACCUMULATORS: usize = 24;
         type Mask = uint32x4_t;
+
+        #[inline(always)]
+        unsafe fn call<K: Kernel>(kernel: K) -> K::Output {
+            // SAFETY: the caller's.
+            unsafe { enter(kernel) }
+        }
 
         #[inline(always)]
         unsafe fn zero() -> Self {

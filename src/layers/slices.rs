@@ -178,18 +178,47 @@ impl std::ops::DerefMut for Aligned {
     }
 }
 
-/// Lends this thread's scratch numbers, `len` of them, beginning at a cache line and holding anything. It grows to the
-/// largest ever asked and is kept, so that no step allocates.
-pub fn scratch<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
-    thread_local! {
-        static FREE: RefCell<Vec<Aligned>> = const { RefCell::new(Vec::new()) };
-    }
+/// Scratch numbers of this thread, beginning at a cache line and holding anything at first.
+pub struct Scratch {
+    mine: Aligned,
+    len: usize,
+}
+
+thread_local! {
+    static FREE: RefCell<Vec<Aligned>> = const { RefCell::new(Vec::new()) };
+}
+
+/// `len` scratch numbers. They come from those that this thread gave back, grown to the largest ever asked, so that no
+/// step allocates. (Not lent to a closure: kernels must be inlined to be compiled for their vector level.)
+pub fn scratch(len: usize) -> Scratch {
     let mut mine = FREE
         .with(|free| free.borrow_mut().pop())
         .unwrap_or_default();
-    let result = f(mine.reserve(len));
-    FREE.with(|free| free.borrow_mut().push(mine));
-    result
+    mine.reserve(len);
+    Scratch { mine, len }
+}
+
+impl Deref for Scratch {
+    type Target = [f32];
+
+    #[inline(always)]
+    fn deref(&self) -> &[f32] {
+        &self.mine[..self.len]
+    }
+}
+
+impl std::ops::DerefMut for Scratch {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut [f32] {
+        &mut self.mine[..self.len]
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let mine = std::mem::take(&mut self.mine);
+        FREE.with(|free| free.borrow_mut().push(mine));
+    }
 }
 
 #[cfg(test)]
@@ -225,14 +254,13 @@ mod tests {
 
     #[test]
     fn scratch_is_kept_and_nests() {
-        let first = scratch(100, |a| {
-            scratch(50, |b| {
-                a.fill(1.0);
-                b.fill(2.0);
-                assert!(a.iter().all(|&v| v == 1.0));
-            });
-            a.as_ptr() as usize
-        });
-        assert_eq!(first % 64, 0);
+        for _ in 0..3 {
+            let mut a = scratch(100);
+            let mut b = scratch(50);
+            a.fill(1.0);
+            b.fill(2.0);
+            assert!(a.len() == 100 && a.iter().all(|&v| v == 1.0));
+            assert_eq!(a.as_ptr() as usize % 64, 0);
+        }
     }
 }

@@ -3,7 +3,7 @@
 
 use super::forward::pad_rows;
 use super::geometry::Geometry;
-use super::tile::{Pixels, Row, Sums, convolve_row, weight_gradient};
+use super::tile::{ConvolveRow, Pixels, Row, Sums};
 use crate::device::simd::{Kernel, Simd};
 use crate::layers::slices::scratch;
 
@@ -74,61 +74,70 @@ impl Kernel for Backward<'_> {
         if self.fresh {
             bias_sums.fill(0.0);
         }
-        scratch(field.height * field.width * g.outputs + SLACK, |grad| {
-            spread(g, field, &self.arriving, grad, &mut bias_sums[..g.outputs]);
-            let grad = Pixels {
-                at: grad.as_ptr(),
-                row: field.width * g.outputs,
-                step: g.outputs,
-            };
-            // SAFETY: the caller's; the views below stay within the field, the image and the padded image.
-            unsafe {
-                if let Some(out) = self.grad_input {
-                    let row = Row {
-                        weights: self.weights,
-                        bias: self.zeros,
-                        kernel: g.kernel,
-                        run: g.kernel * g.outputs,
-                        channels: g.inputs,
-                        relu: false,
-                    };
-                    for (y, out) in out.chunks_exact_mut(g.width * g.inputs).enumerate() {
-                        let grad = grad.offset(y, 0, 0);
-                        convolve_row::<S>(&row, grad, g.width, out.as_mut_ptr(), g.inputs);
-                    }
-                }
-                let mut sums = Sums {
-                    x: Pixels {
-                        at: self.x.as_ptr(),
-                        row: g.stride * g.width * g.inputs,
-                        step: g.stride * g.inputs,
-                    },
-                    grad: Pixels {
-                        at: grad.offset(field.border, field.border, 0).at,
-                        row: field.spread * grad.row,
-                        step: field.spread * grad.step,
-                    },
-                    rows: g.out_height,
-                    columns: g.out_width,
+        let mut grad = scratch(field.height * field.width * g.outputs + SLACK);
+        spread(
+            g,
+            field,
+            &self.arriving,
+            &mut grad,
+            &mut bias_sums[..g.outputs],
+        );
+        let field_grad = Pixels {
+            at: grad.as_ptr(),
+            row: field.width * g.outputs,
+            step: g.outputs,
+        };
+        let (height, width) = g.padded();
+        let padded = (g.padding > 0).then(|| {
+            let mut padded = scratch(height * width * g.inputs);
+            pad_rows(g, self.x, 0..height, &mut padded);
+            padded
+        });
+        let x = padded
+            .as_ref()
+            .map_or(self.x.as_ptr(), |padded| padded.as_ptr());
+        // SAFETY: the caller's; the views below stay within the field, the image and the padded image.
+        unsafe {
+            S::call(Sums {
+                x: Pixels {
+                    at: x,
+                    row: g.stride * width * g.inputs,
+                    step: g.stride * g.inputs,
+                },
+                grad: Pixels {
+                    at: field_grad.offset(field.border, field.border, 0).at,
+                    row: field.spread * field_grad.row,
+                    step: field.spread * field_grad.step,
+                },
+                rows: g.out_height,
+                columns: g.out_width,
+                kernel: g.kernel,
+                run: g.run(),
+                x_line: width * g.inputs,
+                channels: g.outputs,
+                out: weight_sums.as_mut_ptr(),
+                fresh: self.fresh,
+            });
+            if let Some(out) = self.grad_input {
+                let row = Row {
+                    weights: self.weights,
+                    bias: self.zeros,
                     kernel: g.kernel,
-                    run: g.run(),
-                    x_line: g.width * g.inputs,
-                    channels: g.outputs,
+                    run: g.kernel * g.outputs,
+                    channels: g.inputs,
+                    relu: false,
                 };
-                if g.padding == 0 {
-                    weight_gradient::<S>(&sums, weight_sums.as_mut_ptr(), self.fresh);
-                } else {
-                    let (height, width) = g.padded();
-                    scratch(height * width * g.inputs, |padded| {
-                        pad_rows(g, self.x, 0..height, padded);
-                        sums.x.at = padded.as_ptr();
-                        sums.x.row = g.stride * width * g.inputs;
-                        sums.x_line = width * g.inputs;
-                        weight_gradient::<S>(&sums, weight_sums.as_mut_ptr(), self.fresh);
+                for (y, out) in out.chunks_exact_mut(g.width * g.inputs).enumerate() {
+                    S::call(ConvolveRow {
+                        row: &row,
+                        x: field_grad.offset(y, 0, 0),
+                        columns: g.width,
+                        out: out.as_mut_ptr(),
+                        out_step: g.inputs,
                     });
                 }
             }
-        });
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The forward pass of some rows of one image: convolution, bias, ReLU, max-pooling, dropout.
 
 use super::geometry::Geometry;
-use super::tile::{Pixels, Row, convolve_row};
+use super::tile::{ConvolveRow, Pixels, Row};
 use crate::device::simd::{Kernel, Simd};
 use crate::layers::dropout::Mask;
 use crate::layers::slices::scratch;
@@ -40,29 +40,24 @@ impl Kernel for Forward<'_> {
         if conv_rows.is_empty() {
             return;
         }
-        if g.padding == 0 {
-            let x = Pixels {
-                at: self.x[conv_rows.start * g.stride * g.width * g.inputs..].as_ptr(),
-                row: g.width * g.inputs,
-                step: g.stride * g.inputs,
-            };
-            // SAFETY: the caller's; the geometry keeps the kernel within the image.
-            unsafe { self.rows_of::<S>(x) }
-        } else {
-            let top = conv_rows.start * g.stride;
-            let bottom = (conv_rows.end - 1) * g.stride + g.kernel;
-            let (_, width) = g.padded();
-            scratch((bottom - top) * width * g.inputs, |padded| {
-                pad_rows(g, self.x, top..bottom, padded);
-                let x = Pixels {
-                    at: padded.as_ptr(),
-                    row: width * g.inputs,
-                    step: g.stride * g.inputs,
-                };
-                // SAFETY: the caller's; the geometry keeps the kernel within the padded rows.
-                unsafe { self.rows_of::<S>(x) }
-            });
-        }
+        let top = conv_rows.start * g.stride;
+        let bottom = (conv_rows.end - 1) * g.stride + g.kernel;
+        let (_, width) = g.padded();
+        let padded = (g.padding > 0).then(|| {
+            let mut padded = scratch((bottom - top) * width * g.inputs);
+            pad_rows(g, self.x, top..bottom, &mut padded);
+            padded
+        });
+        let x = Pixels {
+            at: match &padded {
+                Some(padded) => padded.as_ptr(),
+                None => self.x[top * width * g.inputs..].as_ptr(),
+            },
+            row: width * g.inputs,
+            step: g.stride * g.inputs,
+        };
+        // SAFETY: the caller's; the geometry keeps the kernel within the (padded) rows.
+        unsafe { self.rows_of::<S>(x) }
     }
 }
 
@@ -92,33 +87,41 @@ impl Forward<'_> {
         unsafe {
             if self.pool {
                 let step = g.outputs.next_multiple_of(S::LANES);
-                scratch(4 * columns * step, |two| {
-                    let (upper, lower) = two.split_at_mut(2 * columns * step);
-                    for (i, out) in self.out.chunks_exact_mut(line).enumerate() {
-                        let x = x.offset(2 * i * g.stride, 0, 0);
-                        convolve_row::<S>(&row, x, 2 * columns, upper.as_mut_ptr(), step);
-                        let x = x.offset(g.stride, 0, 0);
-                        convolve_row::<S>(&row, x, 2 * columns, lower.as_mut_ptr(), step);
-                        let taken = &mut self.taken[i * line..(i + 1) * line];
-                        pool_row::<S>(upper, lower, step, g.outputs, self.relu, out, taken);
+                let mut two = scratch(4 * columns * step);
+                for (i, out) in self.out.chunks_exact_mut(line).enumerate() {
+                    for half in 0..2 {
+                        S::call(ConvolveRow {
+                            row: &row,
+                            x: x.offset((2 * i + half) * g.stride, 0, 0),
+                            columns: 2 * columns,
+                            out: two[half * 2 * columns * step..].as_mut_ptr(),
+                            out_step: step,
+                        });
                     }
-                });
+                    let (upper, lower) = two.split_at(2 * columns * step);
+                    let taken = &mut self.taken[i * line..(i + 1) * line];
+                    pool_row::<S>(upper, lower, step, g.outputs, self.relu, out, taken);
+                }
             } else {
                 for (i, out) in self.out.chunks_exact_mut(line).enumerate() {
-                    let x = x.offset(i * g.stride, 0, 0);
-                    convolve_row::<S>(&row, x, columns, out.as_mut_ptr(), g.outputs);
+                    S::call(ConvolveRow {
+                        row: &row,
+                        x: x.offset(i * g.stride, 0, 0),
+                        columns,
+                        out: out.as_mut_ptr(),
+                        out_step: g.outputs,
+                    });
                 }
             }
             if let Some((mask, first)) = &self.mask {
-                scratch(line, |factors| {
-                    for (i, out) in self.out.chunks_exact_mut(line).enumerate() {
-                        mask.factors_in::<S>(first + i * line, factors);
-                        // Multiplied, not selected: what is no number stays none.
-                        for (out, factor) in out.iter_mut().zip(&*factors) {
-                            *out *= factor;
-                        }
+                let mut factors = scratch(line);
+                for (i, out) in self.out.chunks_exact_mut(line).enumerate() {
+                    mask.factors_in::<S>(first + i * line, &mut factors);
+                    // Multiplied, not selected: what is no number stays none.
+                    for (out, factor) in out.iter_mut().zip(&*factors) {
+                        *out *= factor;
                     }
-                });
+                }
             }
         }
     }
@@ -170,7 +173,6 @@ unsafe fn pool_row<S: Simd>(
 }
 
 /// Rows `rows` of the padded image.
-#[inline(always)]
 pub fn pad_rows(g: &Geometry, x: &[f32], rows: Range<usize>, padded: &mut [f32]) {
     let (_, width) = g.padded();
     let (line, edge) = (g.width * g.inputs, g.padding * g.inputs);

@@ -5,6 +5,8 @@
 //! order of the weights.
 
 mod backward;
+#[cfg(test)]
+mod figures;
 mod forward;
 mod geometry;
 mod pack;
@@ -357,22 +359,20 @@ fn add_up(
     // Each task writes every `places`-th number of some input channels: no two write the same.
     let weight = Parts::new(weight);
     threads.run(g.inputs, |input| {
-        slices::scratch(line, |out| {
-            for place in 0..places {
-                total(place * g.inputs + input, out);
-                for (o, &sum) in out[..g.outputs].iter().enumerate() {
-                    let at = (o * g.inputs + input) * places + place;
-                    // SAFETY: the index names this output, input and place alone.
-                    unsafe { weight.range(at..at + 1)[0] = sum };
-                }
+        let mut out = slices::scratch(line);
+        for place in 0..places {
+            total(place * g.inputs + input, &mut out);
+            for (o, &sum) in out[..g.outputs].iter().enumerate() {
+                let at = (o * g.inputs + input) * places + place;
+                // SAFETY: the index names this output, input and place alone.
+                unsafe { weight.range(at..at + 1)[0] = sum };
             }
-        });
+        }
     });
     if let Some(bias) = bias {
-        slices::scratch(line, |out| {
-            total(g.patch(), out);
-            bias.copy_from_slice(&out[..g.outputs]);
-        });
+        let mut out = slices::scratch(line);
+        total(g.patch(), &mut out);
+        bias.copy_from_slice(&out[..g.outputs]);
     }
 }
 

@@ -6,7 +6,7 @@
 )]
 
 use super::pack::block_width;
-use crate::device::simd::Simd;
+use crate::device::simd::{Kernel, Simd};
 
 /// Widest tile, in pixels (forward) or patch numbers (weight gradient).
 const WIDEST: usize = 14;
@@ -24,6 +24,27 @@ macro_rules! with_width {
             })+
             _ => unreachable!("tiles are 1 to 14 wide"),
         }
+    };
+}
+
+/// Runs `$body` for `$i` in `0..$n`, `$n` a constant up to [`WIDEST`], written out: the indices are constants from the
+/// start, so that arrays of vectors become registers.
+macro_rules! unroll {
+    ($i:ident in $n:ident $body:block) => {
+        unroll!(@ $i $n $body 0 1 2 3 4 5 6 7 8 9 10 11 12 13)
+    };
+    (@ $i:ident $n:ident $body:block $($k:literal)+) => {
+        $(if $k < $n {
+            let $i: usize = $k;
+            $body
+        })+
+    };
+}
+
+/// The same for one or two.
+macro_rules! unroll_two {
+    ($i:ident in $n:ident $body:block) => {
+        unroll!(@ $i $n $body 0 1)
     };
 }
 
@@ -70,34 +91,58 @@ pub struct Row<'a> {
     pub relu: bool,
 }
 
-/// One row of `columns` results at `out`, `out_step` f32 from one pixel to the next. `x` shows the kernel's first row at
-/// the first result; its step is from one result to the next.
-///
-/// # Safety
-/// That of `S`; `x` and `out` reach as far as the row does.
-#[inline(always)]
-pub unsafe fn convolve_row<S: Simd>(
-    row: &Row,
-    x: Pixels,
-    columns: usize,
-    out: *mut f32,
-    out_step: usize,
-) {
-    let mut first = 0;
-    let mut weights = row.weights.as_ptr();
-    while first < row.channels {
-        let width = block_width(first, row.channels, S::LANES);
-        // SAFETY: the caller's; the block lies within the weights, the bias and the pixels.
-        unsafe {
-            let out = out.add(first);
-            if width == S::LANES {
-                block::<S, 1>(row, x, columns, weights, first, out, out_step);
-            } else {
-                block::<S, 2>(row, x, columns, weights, first, out, out_step);
+/// One row of results.
+#[derive(Clone, Copy)]
+pub struct ConvolveRow<'a> {
+    pub row: &'a Row<'a>,
+    /// Shows the kernel's first row at the first result; its step is from one result to the next.
+    pub x: Pixels,
+    pub columns: usize,
+    pub out: *mut f32,
+    /// f32 from one result to the next.
+    pub out_step: usize,
+}
+
+impl Kernel for ConvolveRow<'_> {
+    type Output = ();
+
+    /// # Safety
+    /// That of `S`; `x` and `out` reach as far as the row does.
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let row = self.row;
+        let mut first = 0;
+        let mut weights = row.weights.as_ptr();
+        while first < row.channels {
+            let width = block_width(first, row.channels, S::LANES);
+            // SAFETY: the caller's; the block lies within the weights, the bias and the pixels.
+            unsafe {
+                let out = self.out.add(first);
+                if width == S::LANES {
+                    block::<S, 1>(
+                        row,
+                        self.x,
+                        self.columns,
+                        weights,
+                        first,
+                        out,
+                        self.out_step,
+                    );
+                } else {
+                    block::<S, 2>(
+                        row,
+                        self.x,
+                        self.columns,
+                        weights,
+                        first,
+                        out,
+                        self.out_step,
+                    );
+                }
+                weights = weights.add(width * row.kernel * row.run);
             }
-            weights = weights.add(width * row.kernel * row.run);
+            first += width;
         }
-        first += width;
     }
 }
 
@@ -141,34 +186,34 @@ unsafe fn forward_tile<S: Simd, const P: usize, const V: usize>(
     // SAFETY: the caller's.
     unsafe {
         let mut sums = [[S::zero(); V]; P];
-        for v in 0..V {
+        unroll_two! { v in V {
             let bias = S::load(row.bias.as_ptr().add(first + v * S::LANES));
-            for p in 0..P {
+            unroll! { p in P {
                 sums[p][v] = bias;
-            }
-        }
+            }}
+        }}
         let mut weights = weights;
         let mut line = x.at;
         for _ in 0..row.kernel {
             for n in 0..row.run {
                 let mut w = [S::zero(); V];
-                for v in 0..V {
+                unroll_two! { v in V {
                     w[v] = S::load(weights.add(v * S::LANES));
-                }
+                }}
                 weights = weights.add(V * S::LANES);
-                for p in 0..P {
+                unroll! { p in P {
                     let value = S::splat(*line.add(p * x.step + n));
-                    for v in 0..V {
+                    unroll_two! { v in V {
                         sums[p][v] = value.mul_add(w[v], sums[p][v]);
-                    }
-                }
+                    }}
+                }}
             }
             line = line.add(x.row);
         }
         let last = (row.channels - first).min(V * S::LANES) - (V - 1) * S::LANES;
-        for p in 0..P {
+        unroll! { p in P {
             let out = out.add(p * out_step);
-            for v in 0..V {
+            unroll_two! { v in V {
                 let sum = if row.relu {
                     sums[p][v].relu()
                 } else {
@@ -179,8 +224,8 @@ unsafe fn forward_tile<S: Simd, const P: usize, const V: usize>(
                 } else {
                     sum.store_part(out.add(v * S::LANES), last);
                 }
-            }
-        }
+            }}
+        }}
     }
 }
 
@@ -198,50 +243,50 @@ pub struct Sums {
     /// From one row of the kernel to the next, in `x`.
     pub x_line: usize,
     pub channels: usize,
+    /// Lines of `channels` (rounded up to whole vectors), one for every number of the patch: what to add to.
+    pub out: *mut f32,
+    /// Overwrite what stands there.
+    pub fresh: bool,
 }
 
-/// Adds the weight gradient of these pixels to `out`, lines of `channels` (rounded up to whole vectors) for every number
-/// of the patch; `fresh` overwrites what stood there.
-///
-/// # Safety
-/// That of `S`; the views reach as far as the sums do, and `out` is kernel * run lines long.
-#[inline(always)]
-pub unsafe fn weight_gradient<S: Simd>(sums: &Sums, out: *mut f32, fresh: bool) {
-    let line = sums.channels.next_multiple_of(S::LANES);
-    let mut first = 0;
-    while first < sums.channels {
-        let width = block_width(first, sums.channels, S::LANES);
-        for ky in 0..sums.kernel {
-            // SAFETY: the caller's; the block lies within the lines.
-            unsafe {
-                let sums = Sums {
-                    x: Pixels {
-                        at: sums.x.at.add(ky * sums.x_line),
-                        ..sums.x
-                    },
-                    grad: sums.grad.offset(0, 0, first),
-                    ..*sums
-                };
-                let out = out.add(ky * sums.run * line + first);
-                if width == S::LANES {
-                    gradient_run::<S, 1>(&sums, out, line, fresh);
-                } else {
-                    gradient_run::<S, 2>(&sums, out, line, fresh);
+impl Kernel for Sums {
+    type Output = ();
+
+    /// # Safety
+    /// That of `S`; the views reach as far as the sums do, and `out` is kernel * run lines long.
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let line = self.channels.next_multiple_of(S::LANES);
+        let mut first = 0;
+        while first < self.channels {
+            let width = block_width(first, self.channels, S::LANES);
+            for ky in 0..self.kernel {
+                // SAFETY: the caller's; the block lies within the lines.
+                unsafe {
+                    let sums = Sums {
+                        x: Pixels {
+                            at: self.x.at.add(ky * self.x_line),
+                            ..self.x
+                        },
+                        grad: self.grad.offset(0, 0, first),
+                        out: self.out.add(ky * self.run * line + first),
+                        ..self
+                    };
+                    if width == S::LANES {
+                        gradient_run::<S, 1>(&sums, line);
+                    } else {
+                        gradient_run::<S, 2>(&sums, line);
+                    }
                 }
             }
+            first += width;
         }
-        first += width;
     }
 }
 
 /// The weight gradient of one row of the kernel, for one block of channels.
 #[inline(always)]
-unsafe fn gradient_run<S: Simd, const V: usize>(
-    sums: &Sums,
-    out: *mut f32,
-    line: usize,
-    fresh: bool,
-) {
+unsafe fn gradient_run<S: Simd, const V: usize>(sums: &Sums, line: usize) {
     let tiles = sums.run.div_ceil(widest::<S>(V));
     let mut tile = 0;
     let mut begin = 0;
@@ -251,10 +296,10 @@ unsafe fn gradient_run<S: Simd, const V: usize>(
         // SAFETY: the caller's.
         unsafe {
             let x = sums.x.offset(0, 0, begin);
-            let out = out.add(begin * line);
+            let out = sums.out.add(begin * line);
             with_width!(end - begin, R => {
                 if R * V <= S::ACCUMULATORS {
-                    gradient_tile::<S, R, V>(sums, x, out, line, fresh);
+                    gradient_tile::<S, R, V>(sums, x, out, line);
                 }
             });
         }
@@ -268,40 +313,39 @@ unsafe fn gradient_tile<S: Simd, const R: usize, const V: usize>(
     x: Pixels,
     out: *mut f32,
     line: usize,
-    fresh: bool,
 ) {
     // SAFETY: the caller's.
     unsafe {
         let mut totals = [[S::zero(); V]; R];
-        if !fresh {
-            for r in 0..R {
-                for v in 0..V {
+        if !sums.fresh {
+            unroll! { r in R {
+                unroll_two! { v in V {
                     totals[r][v] = S::load(out.add(r * line + v * S::LANES));
-                }
-            }
+                }}
+            }}
         }
         for row in 0..sums.rows {
             let mut x_at = x.at.add(row * x.row);
             let mut grad_at = sums.grad.at.add(row * sums.grad.row);
             for _ in 0..sums.columns {
                 let mut grad = [S::zero(); V];
-                for v in 0..V {
+                unroll_two! { v in V {
                     grad[v] = S::load(grad_at.add(v * S::LANES));
-                }
-                for r in 0..R {
+                }}
+                unroll! { r in R {
                     let value = S::splat(*x_at.add(r));
-                    for v in 0..V {
+                    unroll_two! { v in V {
                         totals[r][v] = value.mul_add(grad[v], totals[r][v]);
-                    }
-                }
+                    }}
+                }}
                 x_at = x_at.add(x.step);
                 grad_at = grad_at.add(sums.grad.step);
             }
         }
-        for r in 0..R {
-            for v in 0..V {
+        unroll! { r in R {
+            unroll_two! { v in V {
                 totals[r][v].store(out.add(r * line + v * S::LANES));
-            }
-        }
+            }}
+        }}
     }
 }
