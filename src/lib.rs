@@ -6,6 +6,7 @@ pub mod data;
 pub mod device;
 pub mod domain;
 pub mod layers;
+pub mod net;
 pub mod plot;
 pub mod session;
 pub mod train;

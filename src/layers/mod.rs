@@ -6,12 +6,20 @@
 //! Parameters and their gradients have PyTorch's names and shapes (convolution OIHW, dense `[out, in]` with the inputs
 //! in CHW order); kernels repack what they need.
 
+pub mod chain;
 pub mod conv;
+pub mod dense;
 pub mod dropout;
+pub mod input;
+pub mod loss;
+pub mod norm;
+pub mod pointwise;
+pub mod pool;
+pub mod residual;
 pub mod slices;
 
 use crate::device::threads::Threads;
-use candle_core::{Result, Tensor, Var};
+use candle_core::{Result, Tensor, Var, bail};
 
 /// One parameter: its value, and the gradient of the last backward pass (of the mean loss over the batch).
 pub struct Param {
@@ -21,6 +29,21 @@ pub struct Param {
     pub grad: Tensor,
     /// Whether weight decay acts on it (weights, but not biases and norms).
     pub decay: bool,
+}
+
+impl Param {
+    /// A parameter, and a gradient of zeros.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn new(name: String, var: Var, decay: bool) -> Result<Self> {
+        Ok(Param {
+            name,
+            grad: slices::zeros(var.shape(), var.device())?,
+            var,
+            decay,
+        })
+    }
 }
 
 /// How a pass through the network runs.
@@ -76,5 +99,13 @@ pub trait Layer {
     /// State that is saved but not trained (running statistics), by its name in the checkpoint.
     fn buffers(&self) -> Vec<(String, &Tensor)> {
         Vec::new()
+    }
+}
+
+/// The first `count` images of `len` numbers.
+fn images(all: &[f32], count: usize, len: usize) -> Result<&[f32]> {
+    match all.get(..count * len) {
+        Some(images) => Ok(images),
+        None => bail!("{} numbers are not {count} images of {len}", all.len()),
     }
 }

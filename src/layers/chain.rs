@@ -1,0 +1,133 @@
+//! Layers one after the other, and the gradients between them.
+
+use super::{Layer, Param, Pass, slices};
+use candle_core::{Device, Result, Tensor, bail};
+use std::time::Instant;
+
+/// Layers one after the other. Gradients live in two arenas that the layers use in turn, so that what one layer wrote is
+/// still in the cache when the next reads it.
+pub struct Chain {
+    layers: Vec<Box<dyn Layer>>,
+    /// The gradient of each layer's output, but not of the last one's.
+    grads: Vec<Tensor>,
+    times: Option<Vec<Time>>,
+}
+
+/// Seconds spent in one layer since timing began.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Time {
+    pub forward: f64,
+    pub backward: f64,
+}
+
+impl Chain {
+    /// # Errors
+    /// Those of the device.
+    pub fn new(layers: Vec<Box<dyn Layer>>, device: &Device) -> Result<Self> {
+        let inner = layers.len().saturating_sub(1);
+        let mut arenas = Vec::new();
+        for parity in 0..2 {
+            let sizes = layers[..inner].iter().skip(parity).step_by(2);
+            let most = sizes.map(|l| l.output().elem_count()).max().unwrap_or(0);
+            arenas.push(slices::zeros(most, device)?);
+        }
+        let grads = layers[..inner]
+            .iter()
+            .enumerate()
+            .map(|(i, layer)| {
+                let shape = layer.output().shape();
+                arenas[i % 2]
+                    .narrow(0, 0, shape.elem_count())?
+                    .reshape(shape)
+            })
+            .collect::<Result<_>>()?;
+        Ok(Chain {
+            layers,
+            grads,
+            times: None,
+        })
+    }
+
+    pub fn layers(&self) -> &[Box<dyn Layer>] {
+        &self.layers
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.layers.is_empty()
+    }
+
+    /// Begins to measure each layer's time, from zero; or ends it.
+    pub fn time(&mut self, on: bool) {
+        self.times = on.then(|| vec![Time::default(); self.layers.len()]);
+    }
+
+    /// The measured time of each layer; empty when it is not measured.
+    pub fn times(&self) -> &[Time] {
+        self.times.as_deref().unwrap_or_default()
+    }
+
+    /// # Errors
+    /// Those of the layers.
+    pub fn forward(&mut self, input: &Tensor, pass: &Pass) -> Result<()> {
+        for i in 0..self.layers.len() {
+            let begin = self.times.is_some().then(Instant::now);
+            let (before, rest) = self.layers.split_at_mut(i);
+            let input = before.last().map_or(input, |layer| layer.output());
+            rest[0].forward(input, pass)?;
+            if let (Some(times), Some(begin)) = (&mut self.times, begin) {
+                times[i].forward += begin.elapsed().as_secs_f64();
+            }
+        }
+        Ok(())
+    }
+
+    /// The last layer's output; `input` when there is no layer.
+    pub fn output<'a>(&'a self, input: &'a Tensor) -> &'a Tensor {
+        self.layers.last().map_or(input, |layer| layer.output())
+    }
+
+    /// As [`Layer::backward`].
+    ///
+    /// # Errors
+    /// Those of the layers; when there is no layer.
+    pub fn backward(
+        &mut self,
+        input: &Tensor,
+        grad_output: &Tensor,
+        grad_input: Option<&Tensor>,
+        pass: &Pass,
+    ) -> Result<()> {
+        if self.layers.is_empty() {
+            bail!("a chain without layers has no gradients");
+        }
+        for i in (0..self.layers.len()).rev() {
+            let begin = self.times.is_some().then(Instant::now);
+            let (before, rest) = self.layers.split_at_mut(i);
+            let layer_input = before.last().map_or(input, |layer| layer.output());
+            let grad_output = self.grads.get(i).unwrap_or(grad_output);
+            let grad_input = match i.checked_sub(1) {
+                Some(before) => Some(&self.grads[before]),
+                None => grad_input,
+            };
+            rest[0].backward(layer_input, grad_output, grad_input, pass)?;
+            if let (Some(times), Some(begin)) = (&mut self.times, begin) {
+                times[i].backward += begin.elapsed().as_secs_f64();
+            }
+        }
+        Ok(())
+    }
+
+    pub fn params(&self) -> Vec<&Param> {
+        self.layers
+            .iter()
+            .flat_map(|layer| layer.params())
+            .collect()
+    }
+
+    pub fn buffers(&self) -> Vec<(String, &Tensor)> {
+        self.layers
+            .iter()
+            .flat_map(|layer| layer.buffers())
+            .collect()
+    }
+}

@@ -1,0 +1,237 @@
+//! From the data set's bytes to the network's input: gathering, augmentation, scaling, u8 NCHW to f32 NHWC.
+
+use super::slices::write;
+use crate::device::threads::Threads;
+use crate::domain::augment::Placement;
+use candle_core::{CpuStorage, Result, Storage, Tensor, bail};
+
+/// How a byte of each channel becomes a number: byte * scale + shift.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scaling {
+    pub scale: [f32; 3],
+    pub shift: [f32; 3],
+}
+
+impl Scaling {
+    /// To [0, 1].
+    pub const UNIT: Scaling = Scaling {
+        scale: [1.0 / 255.0; 3],
+        shift: [0.0; 3],
+    };
+
+    /// To mean 0 and deviation 1, for channels of these means and deviations in [0, 1]. A channel without deviation is
+    /// only shifted.
+    pub fn standard(mean: [f32; 3], deviation: [f32; 3]) -> Self {
+        let divisor = deviation.map(|d| if d > 0.0 { d } else { 1.0 });
+        Scaling {
+            scale: std::array::from_fn(|c| 1.0 / (255.0 * divisor[c])),
+            shift: std::array::from_fn(|c| -mean[c] / divisor[c]),
+        }
+    }
+
+    /// The number that each byte becomes, channel by channel.
+    fn table(&self) -> [[f32; 256]; 3] {
+        std::array::from_fn(|c| {
+            std::array::from_fn(|byte| (byte as f32).mul_add(self.scale[c], self.shift[c]))
+        })
+    }
+}
+
+/// Writes the placed images of `pixels` (u8, `[images, 3, side, side]`) into the first rows of `input` (f32,
+/// `[capacity, side, side, 3]`).
+///
+/// # Errors
+/// When the shapes do not fit or an image's number is out of range; those of the device.
+pub fn prepare(
+    pixels: &Tensor,
+    placements: &[Placement],
+    scaling: &Scaling,
+    input: &Tensor,
+    threads: &Threads,
+) -> Result<()> {
+    let (images, channels, side, across) = pixels.dims4()?;
+    let (capacity, ..) = input.dims4()?;
+    if channels != 3 || input.dims()[1..] != [side, across, 3] || side != across {
+        bail!(
+            "images of shape {:?} do not fit the network's input {:?}",
+            &pixels.dims()[1..],
+            &input.dims()[1..]
+        );
+    }
+    if placements.len() > capacity {
+        bail!(
+            "{} images exceed the capacity of {capacity}",
+            placements.len()
+        );
+    }
+    if let Some(wrong) = placements.iter().find(|p| p.image as usize >= images) {
+        bail!("image {} of {images} was asked for", wrong.image);
+    }
+    let (storage, layout) = pixels.storage_and_layout();
+    let (Storage::Cpu(CpuStorage::U8(bytes)), Some((start, end))) =
+        (&*storage, layout.contiguous_offsets())
+    else {
+        bail!(
+            "expected contiguous bytes on the CPU, found {:?} on {:?}",
+            pixels.dtype(),
+            pixels.device()
+        );
+    };
+    let bytes = &bytes[start..end];
+    let table = &scaling.table();
+    let len = 3 * side * side;
+    write([input], |[out]| {
+        threads.chunks(&mut out[..placements.len() * len], len, |i, out| {
+            let placement = &placements[i];
+            let first = placement.image as usize * len;
+            place(&bytes[first..first + len], side, placement, table, out);
+        });
+    })
+}
+
+/// One image.
+fn place(
+    image: &[u8],
+    side: usize,
+    placement: &Placement,
+    table: &[[f32; 256]; 3],
+    out: &mut [f32],
+) {
+    let plane = side * side;
+    let (red, rest) = image.split_at(plane);
+    let (green, blue) = rest.split_at(plane);
+    let (dx, dy) = (isize::from(placement.dx), isize::from(placement.dy));
+    let size = side as isize;
+    // Columns of the input that show the image.
+    let left = (-dx).clamp(0, size) as usize;
+    let right = (size - dx).clamp(left as isize, size) as usize;
+    for (y, row) in out.chunks_exact_mut(3 * side).enumerate() {
+        let from = y as isize + dy;
+        if !(0..size).contains(&from) {
+            row.fill(0.0);
+            continue;
+        }
+        let line = from as usize * side..(from as usize + 1) * side;
+        let (red, green, blue) = (&red[line.clone()], &green[line.clone()], &blue[line]);
+        row[..3 * left].fill(0.0);
+        row[3 * right..].fill(0.0);
+        let shown = row[3 * left..3 * right].as_chunks_mut::<3>().0;
+        let begin = (left as isize + dx) as usize;
+        if placement.flip {
+            // Column x of the mirrored image is column side - 1 - x.
+            for (i, pixel) in shown.iter_mut().enumerate() {
+                let x = side - 1 - (begin + i);
+                *pixel = [
+                    table[0][red[x] as usize],
+                    table[1][green[x] as usize],
+                    table[2][blue[x] as usize],
+                ];
+            }
+        } else {
+            let end = begin + shown.len();
+            let columns = red[begin..end]
+                .iter()
+                .zip(&green[begin..end])
+                .zip(&blue[begin..end]);
+            for (pixel, ((&red, &green), &blue)) in shown.iter_mut().zip(columns) {
+                *pixel = [
+                    table[0][red as usize],
+                    table[1][green as usize],
+                    table[2][blue as usize],
+                ];
+            }
+        }
+    }
+    if placement.cut > 0 {
+        let cut = usize::from(placement.cut);
+        let span = |centre: u8| {
+            let begin = usize::from(centre).saturating_sub(cut / 2).min(side);
+            let end = (usize::from(centre) + cut - cut / 2).clamp(begin, side);
+            begin..end
+        };
+        let columns = span(placement.cut_x);
+        for y in span(placement.cut_y) {
+            out[3 * (y * side + columns.start)..3 * (y * side + columns.end)].fill(0.0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::{DType, Device};
+    use proptest::prelude::*;
+
+    /// Placement's words, pixel by pixel.
+    fn expected(image: &[u8], side: usize, p: &Placement, scaling: &Scaling) -> Vec<f32> {
+        let mut out = Vec::new();
+        for y in 0..side as i64 {
+            for x in 0..side as i64 {
+                for c in 0..3 {
+                    let (from_y, from_x) = (y + i64::from(p.dy), x + i64::from(p.dx));
+                    let size = side as i64;
+                    let inside = (0..size).contains(&from_y) && (0..size).contains(&from_x);
+                    let first = |centre: u8| i64::from(centre) - i64::from(p.cut) / 2;
+                    let within = |v: i64, centre: u8| {
+                        (first(centre)..first(centre) + i64::from(p.cut)).contains(&v)
+                    };
+                    out.push(if inside && !(within(y, p.cut_y) && within(x, p.cut_x)) {
+                        let column = if p.flip { size - 1 - from_x } else { from_x };
+                        let byte =
+                            image[c * side * side + from_y as usize * side + column as usize];
+                        f32::from(byte).mul_add(scaling.scale[c], scaling.shift[c])
+                    } else {
+                        0.0
+                    });
+                }
+            }
+        }
+        out
+    }
+
+    proptest! {
+        #[test]
+        fn every_placement_shows_what_it_says(
+            side in 1..12usize,
+            placements in proptest::collection::vec(
+                (0..3u32, any::<bool>(), -16..=16i8, -16..=16i8, (0..14u8, 0..12u8, 0..12u8)),
+                1..5,
+            )
+        ) {
+            let device = Device::Cpu;
+            let bytes: Vec<u8> = (0..3 * 3 * side * side).map(|i| (i * 37 % 251) as u8).collect();
+            let pixels = Tensor::from_slice(&bytes, (3, 3, side, side), &device).unwrap();
+            let input = (Tensor::ones((6, side, side, 3), DType::F32, &device).unwrap() * 7.0).unwrap();
+            let scaling = Scaling::standard([0.5, 0.4, 0.3], [0.2, 0.25, 0.0]);
+            let placements: Vec<_> = placements
+                .into_iter()
+                .map(|(image, flip, dx, dy, (cut, cut_x, cut_y))| Placement { image, flip, dx, dy, cut, cut_x, cut_y })
+                .collect();
+            prepare(&pixels, &placements, &scaling, &input, &Threads::new(2)).unwrap();
+            let got: Vec<f32> = input.flatten_all().unwrap().to_vec1().unwrap();
+            let len = 3 * side * side;
+            for (i, p) in placements.iter().enumerate() {
+                let image = &bytes[p.image as usize * len..(p.image as usize + 1) * len];
+                prop_assert_eq!(&got[i * len..(i + 1) * len], expected(image, side, p, &scaling), "{:?}", p);
+            }
+            prop_assert!(got[placements.len() * len..].iter().all(|&v| v == 7.0));
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_an_error() {
+        let device = Device::Cpu;
+        let threads = Threads::new(1);
+        let pixels = Tensor::zeros((2, 3, 4, 4), DType::U8, &device).unwrap();
+        let input = Tensor::zeros((1, 4, 4, 3), DType::F32, &device).unwrap();
+        let plain = Placement::plain;
+        let prepare = |pixels: &Tensor, placements: &[Placement]| {
+            super::prepare(pixels, placements, &Scaling::UNIT, &input, &threads)
+        };
+        assert!(prepare(&pixels, &[plain(1)]).is_ok());
+        assert!(prepare(&pixels, &[plain(2)]).is_err());
+        assert!(prepare(&pixels, &[plain(0), plain(1)]).is_err());
+        let other = Tensor::zeros((2, 3, 5, 5), DType::U8, &device).unwrap();
+        assert!(prepare(&other, &[plain(0)]).is_err());
+    }
+}

@@ -1,0 +1,612 @@
+//! Batch normalisation (Ioffe, Szegedy: "Batch Normalization", ICML 2015) over each channel, and what usually follows
+//! it: the sum with a residual block's shortcut, ReLU. All of it is bound by memory, so the forward pass reads its input
+//! twice, the backward pass reads input, output and gradient twice, and nothing else.
+
+use super::slices::{self, read, write};
+use super::{Layer, Param, Pass};
+use crate::device::simd::{Kernel, Level, Simd};
+use crate::device::threads::{Parts, Threads};
+use candle_core::{Result, Tensor, Var, bail};
+
+/// Added to the variance (PyTorch's default).
+const EPSILON: f64 = 1e-5;
+/// Share of a batch's statistics in the running ones (PyTorch's default).
+const MOMENTUM: f64 = 0.1;
+/// At most this many partial sums: a number that does not depend on the threads, so that neither do the results.
+const MOST_SHARDS: usize = 32;
+/// Pixels that are summed in f32 before they are added in f64.
+const ROWS: usize = 256;
+
+/// What a norm layer is made of.
+pub struct Parameters {
+    pub weight: Var,
+    pub bias: Var,
+    /// Written during training.
+    pub running_mean: Tensor,
+    pub running_var: Tensor,
+}
+
+/// Batch normalisation (+ shortcut) (+ ReLU).
+pub struct Norm {
+    name: String,
+    channels: usize,
+    pixels: usize,
+    relu: bool,
+    level: Level,
+    weight: Param,
+    bias: Param,
+    running_mean: Tensor,
+    running_var: Tensor,
+    output: Tensor,
+    /// Of the last training pass.
+    mean: Vec<f32>,
+    /// 1 / sqrt(variance + epsilon), of the last training pass.
+    inverse: Vec<f32>,
+}
+
+impl Norm {
+    /// `input` is (height, width, channels); the output holds `capacity` images.
+    ///
+    /// # Errors
+    /// When a parameter's shape is not `[channels]`; those of the device.
+    pub fn new(
+        name: &str,
+        input: (usize, usize, usize),
+        relu: bool,
+        parameters: Parameters,
+        capacity: usize,
+    ) -> Result<Self> {
+        let (height, width, channels) = input;
+        let Parameters {
+            weight,
+            bias,
+            running_mean,
+            running_var,
+        } = parameters;
+        for (suffix, dims) in [
+            ("weight", weight.dims()),
+            ("bias", bias.dims()),
+            ("running_mean", running_mean.dims()),
+            ("running_var", running_var.dims()),
+        ] {
+            if dims != [channels] {
+                bail!("{name}.{suffix} has the shape {dims:?}, expected [{channels}]");
+            }
+        }
+        Ok(Norm {
+            name: name.to_owned(),
+            channels,
+            pixels: height * width,
+            relu,
+            level: Level::best(),
+            output: slices::zeros((capacity, height, width, channels), weight.device())?,
+            weight: Param::new(format!("{name}.weight"), weight, false)?,
+            bias: Param::new(format!("{name}.bias"), bias, false)?,
+            running_mean,
+            running_var,
+            mean: vec![0.0; channels],
+            inverse: vec![1.0; channels],
+        })
+    }
+
+    /// With the instructions of another level than the machine's best.
+    #[must_use]
+    pub fn at_level(mut self, level: Level) -> Self {
+        self.level = level;
+        self
+    }
+
+    /// As [`Layer::forward`], with `skip` (of the output's shape) added before ReLU.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn forward_with(
+        &mut self,
+        input: &Tensor,
+        skip: Option<&Tensor>,
+        pass: &Pass,
+    ) -> Result<()> {
+        let channels = self.channels;
+        let rows = pass.images * self.pixels;
+        let len = rows * channels;
+        let x = read(input)?;
+        let x = super::images(&x, rows, channels)?;
+        let (weight, bias) = (read(&self.weight.var)?, read(&self.bias.var)?);
+        let (mut scale, mut shift) = (vec![0.0; channels], vec![0.0; channels]);
+        if pass.train.is_some() {
+            let (mean, var) = self.statistics(x, rows, pass.threads);
+            for c in 0..channels {
+                self.mean[c] = mean[c] as f32;
+                self.inverse[c] = (1.0 / (var[c] + EPSILON).sqrt()) as f32;
+            }
+            // The running variance is that of the population (divided by rows - 1), as PyTorch has it.
+            let unbiased = rows as f64 / (rows as f64 - 1.0).max(1.0);
+            write([&self.running_mean, &self.running_var], |[means, vars]| {
+                for c in 0..channels {
+                    let follow = |old: f32, new: f64| {
+                        ((1.0 - MOMENTUM) * f64::from(old) + MOMENTUM * new) as f32
+                    };
+                    means[c] = follow(means[c], mean[c]);
+                    vars[c] = follow(vars[c], var[c] * unbiased);
+                }
+            })?;
+            for c in 0..channels {
+                scale[c] = weight[c] * self.inverse[c];
+                shift[c] = bias[c] - self.mean[c] * scale[c];
+            }
+        } else {
+            let (means, vars) = (read(&self.running_mean)?, read(&self.running_var)?);
+            for c in 0..channels {
+                scale[c] = weight[c] / (vars[c] + EPSILON as f32).sqrt();
+                shift[c] = bias[c] - means[c] * scale[c];
+            }
+        }
+        let skip = skip.map(read).transpose()?;
+        let (level, relu) = (self.level, self.relu);
+        write([&self.output], |[out]| {
+            let out = Parts::new(&mut out[..len]);
+            let shards = shards(rows);
+            pass.threads.run(shards, |shard| {
+                let range =
+                    cut(rows, shards, shard) * channels..cut(rows, shards, shard + 1) * channels;
+                level.run(Apply {
+                    x: &x[range.clone()],
+                    skip: skip.as_ref().map(|skip| &skip[range.clone()]),
+                    scale: &scale,
+                    shift: &shift,
+                    relu,
+                    // SAFETY: every shard has rows of its own.
+                    out: unsafe { out.range(range) },
+                });
+            });
+        })
+    }
+
+    /// As [`Layer::backward`]; `grad_skip` receives the gradient of what was added.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn backward_with(
+        &mut self,
+        input: &Tensor,
+        grad_output: &Tensor,
+        grad_input: Option<&Tensor>,
+        grad_skip: Option<&Tensor>,
+        pass: &Pass,
+    ) -> Result<()> {
+        let channels = self.channels;
+        let rows = pass.images * self.pixels;
+        let len = rows * channels;
+        let (x, grad, output) = (read(input)?, read(grad_output)?, read(&self.output)?);
+        let x = super::images(&x, rows, channels)?;
+        let grad = super::images(&grad, rows, channels)?;
+        let output = self.relu.then(|| &output[..len]);
+        let count = shards(rows);
+        let mut sums = vec![0.0f64; count * 2 * channels];
+        let all_sums = Parts::new(&mut sums);
+        let (level, mean) = (self.level, &self.mean);
+        let work = |masked: Option<&mut [f32]>| {
+            let masked = masked.map(|all| Parts::new(&mut all[..len]));
+            pass.threads.run(count, |shard| {
+                // SAFETY: every shard has sums and rows of its own.
+                let sums =
+                    unsafe { all_sums.range(shard * 2 * channels..(shard + 1) * 2 * channels) };
+                let mut part = vec![0.0f32; 2 * channels];
+                let end = cut(rows, count, shard + 1);
+                let mut row = cut(rows, count, shard);
+                while row < end {
+                    let next = (row + ROWS).min(end);
+                    let range = row * channels..next * channels;
+                    level.run(Slopes {
+                        x: &x[range.clone()],
+                        grad: &grad[range.clone()],
+                        output: output.map(|output| &output[range.clone()]),
+                        mean,
+                        sums: &mut part,
+                        // SAFETY: as above.
+                        masked: masked.as_ref().map(|all| unsafe { all.range(range) }),
+                    });
+                    for (sum, part) in sums.iter_mut().zip(&*part) {
+                        *sum += f64::from(*part);
+                    }
+                    row = next;
+                }
+            });
+        };
+        match grad_skip {
+            Some(tensor) => write([tensor], |[all]| work(Some(all)))?,
+            None => work(None),
+        }
+        let mut totals = vec![0.0f64; 2 * channels];
+        for shard in sums.chunks_exact(2 * channels) {
+            for (total, sum) in totals.iter_mut().zip(shard) {
+                *total += sum;
+            }
+        }
+        let (grads, products) = totals.split_at(channels);
+        let weight = read(&self.weight.var)?;
+        write([&self.weight.grad, &self.bias.grad], |[weight, bias]| {
+            for c in 0..channels {
+                weight[c] = (products[c] * f64::from(self.inverse[c])) as f32;
+                bias[c] = grads[c] as f32;
+            }
+        })?;
+        let Some(grad_input) = grad_input else {
+            return Ok(());
+        };
+        // With u = (x - mean) * inverse and m rows:
+        // dx = weight * inverse * (g - sum(g) / m - u * sum(g * u) / m) = a * g + b * x + c, channel by channel.
+        let (mut a, mut b, mut c) = (
+            vec![0.0; channels],
+            vec![0.0; channels],
+            vec![0.0; channels],
+        );
+        for i in 0..channels {
+            let (inverse, m) = (f64::from(self.inverse[i]), rows as f64);
+            let scale = f64::from(weight[i]) * inverse;
+            let slope = -scale * inverse * inverse * products[i] / m;
+            a[i] = scale as f32;
+            b[i] = slope as f32;
+            c[i] = (-scale * grads[i] / m - slope * f64::from(mean[i])) as f32;
+        }
+        // What the first pass masked need not be masked again.
+        let masked = grad_skip.map(read).transpose()?;
+        let (grad, output) = match &masked {
+            Some(masked) => (&masked[..len], None),
+            None => (grad, output),
+        };
+        write([grad_input], |[out]| {
+            let out = Parts::new(&mut out[..len]);
+            pass.threads.run(count, |shard| {
+                let range =
+                    cut(rows, count, shard) * channels..cut(rows, count, shard + 1) * channels;
+                level.run(Slope {
+                    x: &x[range.clone()],
+                    grad: &grad[range.clone()],
+                    output: output.map(|output| &output[range.clone()]),
+                    a: &a,
+                    b: &b,
+                    c: &c,
+                    // SAFETY: every shard has rows of its own.
+                    out: unsafe { out.range(range) },
+                });
+            });
+        })
+    }
+
+    /// Mean and (biased) variance of each channel.
+    fn statistics(&self, x: &[f32], rows: usize, threads: &Threads) -> (Vec<f64>, Vec<f64>) {
+        let channels = self.channels;
+        let count = shards(rows);
+        let mut sums = vec![0.0f64; count * 2 * channels];
+        let all_sums = Parts::new(&mut sums);
+        let level = self.level;
+        // Sums of differences from the first pixel, which is about as far from the mean as any: no digits cancel.
+        let origin = &x[..channels];
+        threads.run(count, |shard| {
+            // SAFETY: every shard has sums of its own.
+            let sums = unsafe { all_sums.range(shard * 2 * channels..(shard + 1) * 2 * channels) };
+            let mut part = vec![0.0f32; 2 * channels];
+            let end = cut(rows, count, shard + 1);
+            let mut row = cut(rows, count, shard);
+            while row < end {
+                let next = (row + ROWS).min(end);
+                level.run(Moments {
+                    x: &x[row * channels..next * channels],
+                    origin,
+                    sums: &mut part,
+                });
+                for (sum, part) in sums.iter_mut().zip(&*part) {
+                    *sum += f64::from(*part);
+                }
+                row = next;
+            }
+        });
+        let mut totals = vec![0.0f64; 2 * channels];
+        for shard in sums.chunks_exact(2 * channels) {
+            for (total, sum) in totals.iter_mut().zip(shard) {
+                *total += sum;
+            }
+        }
+        let (sums, squares) = totals.split_at(channels);
+        let m = rows as f64;
+        (0..channels)
+            .map(|c| {
+                let shifted = sums[c] / m;
+                // A NaN must stay one, so no f64::max.
+                let var = squares[c] / m - shifted * shifted;
+                (
+                    f64::from(origin[c]) + shifted,
+                    if var < 0.0 { 0.0 } else { var },
+                )
+            })
+            .unzip()
+    }
+}
+
+impl Layer for Norm {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn forward(&mut self, input: &Tensor, pass: &Pass) -> Result<()> {
+        self.forward_with(input, None, pass)
+    }
+
+    fn output(&self) -> &Tensor {
+        &self.output
+    }
+
+    fn backward(
+        &mut self,
+        input: &Tensor,
+        grad_output: &Tensor,
+        grad_input: Option<&Tensor>,
+        pass: &Pass,
+    ) -> Result<()> {
+        self.backward_with(input, grad_output, grad_input, None, pass)
+    }
+
+    fn params(&self) -> Vec<&Param> {
+        vec![&self.weight, &self.bias]
+    }
+
+    fn buffers(&self) -> Vec<(String, &Tensor)> {
+        vec![
+            (format!("{}.running_mean", self.name), &self.running_mean),
+            (format!("{}.running_var", self.name), &self.running_var),
+        ]
+    }
+}
+
+/// How many shards so many rows make.
+fn shards(rows: usize) -> usize {
+    rows.div_ceil(64).clamp(1, MOST_SHARDS)
+}
+
+/// Where run `i` of `parts` of `total` begins.
+fn cut(total: usize, parts: usize, i: usize) -> usize {
+    total * i / parts
+}
+
+/// Runs `$body` over the channels in blocks of four vectors, then of one (`$count` of whose lanes are channels).
+macro_rules! blocks {
+    ($S:ident, $channels:expr, |$V:ident, $first:ident, $count:ident| $body:expr) => {{
+        let mut $first = 0;
+        while $first < $channels {
+            let left = $channels - $first;
+            if left >= 4 * $S::LANES {
+                const $V: usize = 4;
+                let $count = $S::LANES;
+                $body;
+                $first += 4 * $S::LANES;
+            } else {
+                const $V: usize = 1;
+                let $count = left.min($S::LANES);
+                $body;
+                $first += $count;
+            }
+        }
+    }};
+}
+
+/// `V` vectors of which the last holds `count` numbers.
+#[inline(always)]
+unsafe fn load<S: Simd, const V: usize>(from: *const f32, count: usize) -> [S; V] {
+    // SAFETY: the caller's.
+    unsafe {
+        let mut vectors = [S::zero(); V];
+        for (v, vector) in vectors.iter_mut().enumerate() {
+            *vector = if V == 1 && count < S::LANES {
+                S::load_part(from, count)
+            } else {
+                S::load(from.add(v * S::LANES))
+            };
+        }
+        vectors
+    }
+}
+
+#[inline(always)]
+unsafe fn store<S: Simd, const V: usize>(vectors: [S; V], to: *mut f32, count: usize) {
+    // SAFETY: the caller's.
+    unsafe {
+        for (v, vector) in vectors.into_iter().enumerate() {
+            if V == 1 && count < S::LANES {
+                vector.store_part(to, count);
+            } else {
+                vector.store(to.add(v * S::LANES));
+            }
+        }
+    }
+}
+
+/// Sums of differences from the origin, then of their squares.
+struct Moments<'a> {
+    x: &'a [f32],
+    origin: &'a [f32],
+    sums: &'a mut [f32],
+}
+
+impl Kernel for Moments<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let channels = self.origin.len();
+        let rows = self.x.len() / channels;
+        // SAFETY: the caller's; blocks lie within the channels.
+        unsafe {
+            blocks!(S, channels, |V, first, count| {
+                let mut origin = load::<S, V>(self.origin.as_ptr().add(first), count);
+                for v in &mut origin {
+                    *v = v.mul(S::splat(-1.0));
+                }
+                let (mut sums, mut squares) = ([S::zero(); V], [S::zero(); V]);
+                for row in 0..rows {
+                    let x = load::<S, V>(self.x.as_ptr().add(row * channels + first), count);
+                    for v in 0..V {
+                        let d = x[v].add(origin[v]);
+                        sums[v] = sums[v].add(d);
+                        squares[v] = d.mul_add(d, squares[v]);
+                    }
+                }
+                let to = self.sums.as_mut_ptr().add(first);
+                store(sums, to, count);
+                store(squares, to.add(channels), count);
+            });
+        }
+    }
+}
+
+/// x * scale + shift (+ skip) (ReLU).
+struct Apply<'a> {
+    x: &'a [f32],
+    skip: Option<&'a [f32]>,
+    scale: &'a [f32],
+    shift: &'a [f32],
+    relu: bool,
+    out: &'a mut [f32],
+}
+
+impl Kernel for Apply<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let channels = self.scale.len();
+        let rows = self.x.len() / channels;
+        // SAFETY: the caller's; blocks lie within the channels.
+        unsafe {
+            blocks!(S, channels, |V, first, count| {
+                let scale = load::<S, V>(self.scale.as_ptr().add(first), count);
+                let shift = load::<S, V>(self.shift.as_ptr().add(first), count);
+                for row in 0..rows {
+                    let at = row * channels + first;
+                    let mut y = load::<S, V>(self.x.as_ptr().add(at), count);
+                    for v in 0..V {
+                        y[v] = y[v].mul_add(scale[v], shift[v]);
+                    }
+                    if let Some(skip) = self.skip {
+                        let skip = load::<S, V>(skip.as_ptr().add(at), count);
+                        for v in 0..V {
+                            y[v] = y[v].add(skip[v]);
+                        }
+                    }
+                    if self.relu {
+                        for y in &mut y {
+                            *y = y.relu();
+                        }
+                    }
+                    store(y, self.out.as_mut_ptr().add(at), count);
+                }
+            });
+        }
+    }
+}
+
+/// Sums of the gradient, then of its products with (x - mean).
+struct Slopes<'a> {
+    x: &'a [f32],
+    grad: &'a [f32],
+    /// After ReLU: where it is zero, so is the gradient.
+    output: Option<&'a [f32]>,
+    mean: &'a [f32],
+    sums: &'a mut [f32],
+    /// Where the gradient before ReLU is to be written.
+    masked: Option<&'a mut [f32]>,
+}
+
+impl Kernel for Slopes<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(mut self) {
+        let channels = self.mean.len();
+        let rows = self.x.len() / channels;
+        // SAFETY: the caller's; blocks lie within the channels.
+        unsafe {
+            blocks!(S, channels, |V, first, count| {
+                let mut mean = load::<S, V>(self.mean.as_ptr().add(first), count);
+                for v in &mut mean {
+                    *v = v.mul(S::splat(-1.0));
+                }
+                let (mut sums, mut products) = ([S::zero(); V], [S::zero(); V]);
+                for row in 0..rows {
+                    let at = row * channels + first;
+                    let x = load::<S, V>(self.x.as_ptr().add(at), count);
+                    let grad = masked::<S, V>(self.grad, self.output, at, count);
+                    for v in 0..V {
+                        sums[v] = sums[v].add(grad[v]);
+                        products[v] = x[v].add(mean[v]).mul_add(grad[v], products[v]);
+                    }
+                    if let Some(to) = &mut self.masked {
+                        store(grad, to.as_mut_ptr().add(at), count);
+                    }
+                }
+                let to = self.sums.as_mut_ptr().add(first);
+                store(sums, to, count);
+                store(products, to.add(channels), count);
+            });
+        }
+    }
+}
+
+/// The gradient at `at`, zero where the output is.
+#[inline(always)]
+unsafe fn masked<S: Simd, const V: usize>(
+    grad: &[f32],
+    output: Option<&[f32]>,
+    at: usize,
+    count: usize,
+) -> [S; V] {
+    // SAFETY: the caller's.
+    unsafe {
+        let mut grad = load::<S, V>(grad.as_ptr().add(at), count);
+        if let Some(output) = output {
+            let output = load::<S, V>(output.as_ptr().add(at), count);
+            for v in 0..V {
+                grad[v] = grad[v].select(output[v].nonzero(), S::zero());
+            }
+        }
+        grad
+    }
+}
+
+/// a * gradient + b * x + c.
+struct Slope<'a> {
+    x: &'a [f32],
+    grad: &'a [f32],
+    output: Option<&'a [f32]>,
+    a: &'a [f32],
+    b: &'a [f32],
+    c: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl Kernel for Slope<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let channels = self.a.len();
+        let rows = self.x.len() / channels;
+        // SAFETY: the caller's; blocks lie within the channels.
+        unsafe {
+            blocks!(S, channels, |V, first, count| {
+                let a = load::<S, V>(self.a.as_ptr().add(first), count);
+                let b = load::<S, V>(self.b.as_ptr().add(first), count);
+                let c = load::<S, V>(self.c.as_ptr().add(first), count);
+                for row in 0..rows {
+                    let at = row * channels + first;
+                    let x = load::<S, V>(self.x.as_ptr().add(at), count);
+                    let mut grad = masked::<S, V>(self.grad, self.output, at, count);
+                    for v in 0..V {
+                        grad[v] = grad[v].mul_add(a[v], x[v].mul_add(b[v], c[v]));
+                    }
+                    store(grad, self.out.as_mut_ptr().add(at), count);
+                }
+            });
+        }
+    }
+}

@@ -1,0 +1,336 @@
+//! Pooling on its own: max-pooling with any window and stride, and the mean over all pixels.
+
+use super::slices::{self, read, write};
+use super::{Layer, Pass};
+use crate::device::simd::{Kernel, Level, Simd};
+use crate::device::threads::Parts;
+use candle_core::{Device, Result, Tensor, bail};
+
+/// Max-pooling without padding. Among equals the first is taken; a NaN is larger than all numbers.
+pub struct MaxPool {
+    name: String,
+    size: Size,
+    level: Level,
+    output: Tensor,
+    /// Which pixel of its window each output took, row by row.
+    taken: Vec<u16>,
+}
+
+/// The sizes of a max-pooling.
+#[derive(Clone, Copy)]
+struct Size {
+    height: usize,
+    width: usize,
+    channels: usize,
+    kernel: usize,
+    stride: usize,
+    out_height: usize,
+    out_width: usize,
+}
+
+impl Size {
+    fn input_len(&self) -> usize {
+        self.height * self.width * self.channels
+    }
+
+    fn output_len(&self) -> usize {
+        self.out_height * self.out_width * self.channels
+    }
+
+    /// Where in an image the window of an output begins.
+    #[inline(always)]
+    fn window(&self, row: usize, column: usize) -> usize {
+        (row * self.stride * self.width + column * self.stride) * self.channels
+    }
+
+    /// Where pixel `place` of a window stands, from its beginning.
+    #[inline(always)]
+    fn place(&self, place: usize) -> usize {
+        (place / self.kernel * self.width + place % self.kernel) * self.channels
+    }
+}
+
+impl MaxPool {
+    /// `input` is (height, width, channels); the output holds `capacity` images.
+    ///
+    /// # Errors
+    /// When the window does not fit; those of the device.
+    pub fn new(
+        name: &str,
+        input: (usize, usize, usize),
+        kernel: usize,
+        stride: usize,
+        capacity: usize,
+        device: &Device,
+    ) -> Result<Self> {
+        let (height, width, channels) = input;
+        if kernel == 0 || stride == 0 || kernel > height.min(width) || kernel > 255 {
+            bail!(
+                "{name}: a window of {kernel} (stride {stride}) does not fit {height}x{width} pixels"
+            );
+        }
+        let size = Size {
+            height,
+            width,
+            channels,
+            kernel,
+            stride,
+            out_height: (height - kernel) / stride + 1,
+            out_width: (width - kernel) / stride + 1,
+        };
+        Ok(MaxPool {
+            name: name.to_owned(),
+            size,
+            level: Level::best(),
+            output: slices::zeros(
+                (capacity, size.out_height, size.out_width, channels),
+                device,
+            )?,
+            taken: vec![0; capacity * size.output_len()],
+        })
+    }
+
+    /// With the instructions of another level than the machine's best.
+    #[must_use]
+    pub fn at_level(mut self, level: Level) -> Self {
+        self.level = level;
+        self
+    }
+}
+
+impl Layer for MaxPool {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn forward(&mut self, input: &Tensor, pass: &Pass) -> Result<()> {
+        let (size, level) = (self.size, self.level);
+        let (ins, outs) = (size.input_len(), size.output_len());
+        let x = read(input)?;
+        let x = super::images(&x, pass.images, ins)?;
+        let taken = Parts::new(&mut self.taken);
+        write([&self.output], |[out]| {
+            pass.threads
+                .chunks(&mut out[..pass.images * outs], outs, |image, out| {
+                    level.run(Largest {
+                        size,
+                        x: &x[image * ins..(image + 1) * ins],
+                        out,
+                        // SAFETY: every task has an image of its own.
+                        taken: unsafe { taken.range(image * outs..(image + 1) * outs) },
+                    });
+                });
+        })
+    }
+
+    fn output(&self) -> &Tensor {
+        &self.output
+    }
+
+    fn backward(
+        &mut self,
+        _input: &Tensor,
+        grad_output: &Tensor,
+        grad_input: Option<&Tensor>,
+        pass: &Pass,
+    ) -> Result<()> {
+        let Some(grad_input) = grad_input else {
+            return Ok(());
+        };
+        let (size, level) = (self.size, self.level);
+        let (ins, outs) = (size.input_len(), size.output_len());
+        let grad = read(grad_output)?;
+        let grad = super::images(&grad, pass.images, outs)?;
+        let taken = &self.taken;
+        write([grad_input], |[out]| {
+            pass.threads
+                .chunks(&mut out[..pass.images * ins], ins, |image, out| {
+                    level.run(Spread {
+                        size,
+                        grad: &grad[image * outs..(image + 1) * outs],
+                        taken: &taken[image * outs..(image + 1) * outs],
+                        out,
+                    });
+                });
+        })
+    }
+}
+
+/// Forward, one image.
+struct Largest<'a> {
+    size: Size,
+    x: &'a [f32],
+    out: &'a mut [f32],
+    taken: &'a mut [u16],
+}
+
+impl Kernel for Largest<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let size = self.size;
+        let channels = size.channels;
+        for row in 0..size.out_height {
+            for column in 0..size.out_width {
+                let pixel = (row * size.out_width + column) * channels;
+                let out = &mut self.out[pixel..pixel + channels];
+                let taken = &mut self.taken[pixel..pixel + channels];
+                let window = &self.x[size.window(row, column)..];
+                out.copy_from_slice(&window[..channels]);
+                taken.fill(0);
+                for place in 1..size.kernel * size.kernel {
+                    let x = &window[size.place(place)..][..channels];
+                    for c in 0..channels {
+                        let beats = x[c] > out[c] || (x[c].is_nan() && !out[c].is_nan());
+                        out[c] = if beats { x[c] } else { out[c] };
+                        taken[c] = if beats { place as u16 } else { taken[c] };
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Backward, one image.
+struct Spread<'a> {
+    size: Size,
+    grad: &'a [f32],
+    taken: &'a [u16],
+    out: &'a mut [f32],
+}
+
+impl Kernel for Spread<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let size = self.size;
+        let channels = size.channels;
+        // Windows that tile the image write every pixel once; others leave gaps or meet.
+        let tiling = size.kernel == size.stride
+            && size.out_height * size.kernel == size.height
+            && size.out_width * size.kernel == size.width;
+        if !tiling {
+            self.out.fill(0.0);
+        }
+        for row in 0..size.out_height {
+            for column in 0..size.out_width {
+                let pixel = (row * size.out_width + column) * channels;
+                let grad = &self.grad[pixel..pixel + channels];
+                let taken = &self.taken[pixel..pixel + channels];
+                let window = &mut self.out[size.window(row, column)..];
+                for place in 0..size.kernel * size.kernel {
+                    let out = &mut window[size.place(place)..][..channels];
+                    if tiling {
+                        for c in 0..channels {
+                            out[c] = if taken[c] == place as u16 {
+                                grad[c]
+                            } else {
+                                0.0
+                            };
+                        }
+                    } else {
+                        for c in 0..channels {
+                            out[c] += if taken[c] == place as u16 {
+                                grad[c]
+                            } else {
+                                0.0
+                            };
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The mean of each channel over all pixels.
+pub struct GlobalPool {
+    name: String,
+    pixels: usize,
+    channels: usize,
+    output: Tensor,
+}
+
+impl GlobalPool {
+    /// `input` is (height, width, channels); the output holds `capacity` images.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn new(
+        name: &str,
+        input: (usize, usize, usize),
+        capacity: usize,
+        device: &Device,
+    ) -> Result<Self> {
+        let (height, width, channels) = input;
+        Ok(GlobalPool {
+            name: name.to_owned(),
+            pixels: height * width,
+            channels,
+            output: slices::zeros((capacity, 1, 1, channels), device)?,
+        })
+    }
+}
+
+impl Layer for GlobalPool {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn forward(&mut self, input: &Tensor, pass: &Pass) -> Result<()> {
+        let (pixels, channels) = (self.pixels, self.channels);
+        let len = pixels * channels;
+        let x = read(input)?;
+        let x = super::images(&x, pass.images, len)?;
+        write([&self.output], |[out]| {
+            pass.threads.chunks(
+                &mut out[..pass.images * channels],
+                channels,
+                |image, out| {
+                    out.fill(0.0);
+                    for pixel in x[image * len..(image + 1) * len].chunks_exact(channels) {
+                        for (out, x) in out.iter_mut().zip(pixel) {
+                            *out += x;
+                        }
+                    }
+                    for out in out {
+                        *out /= pixels as f32;
+                    }
+                },
+            );
+        })
+    }
+
+    fn output(&self) -> &Tensor {
+        &self.output
+    }
+
+    fn backward(
+        &mut self,
+        _input: &Tensor,
+        grad_output: &Tensor,
+        grad_input: Option<&Tensor>,
+        pass: &Pass,
+    ) -> Result<()> {
+        let Some(grad_input) = grad_input else {
+            return Ok(());
+        };
+        let (pixels, channels) = (self.pixels, self.channels);
+        let grad = read(grad_output)?;
+        let grad = super::images(&grad, pass.images, channels)?;
+        let len = pixels * channels;
+        write([grad_input], |[out]| {
+            pass.threads
+                .chunks(&mut out[..pass.images * len], len, |image, out| {
+                    let grad = &grad[image * channels..(image + 1) * channels];
+                    for pixel in out.chunks_exact_mut(channels) {
+                        for (out, grad) in pixel.iter_mut().zip(grad) {
+                            *out = grad / pixels as f32;
+                        }
+                    }
+                });
+        })
+    }
+}

@@ -1,0 +1,323 @@
+//! Whole networks: every preset learns, keeps its weights, and does the same on any number of threads.
+
+use super::*;
+use crate::domain::arch::{ARCHS, resolve};
+use crate::domain::params::Hyperparameters;
+use crate::domain::rng::{Rng, Stream};
+use std::collections::HashMap;
+
+const IMAGES: usize = 32;
+
+/// Random images and labels.
+fn batch() -> (Tensor, Vec<u8>) {
+    let rng = Rng::new(9, Stream::Sample, 0);
+    let bytes: Vec<u8> = (0..IMAGES as u32 * 3072)
+        .map(|i| rng.word(i) as u8)
+        .collect();
+    let pixels = Tensor::from_vec(bytes, (IMAGES, 3, 32, 32), &Device::Cpu).unwrap();
+    (pixels, (0..IMAGES).map(|i| (i * 7 % 10) as u8).collect())
+}
+
+fn settings(step: u64, dropout: f64) -> StepSettings {
+    let params = Hyperparameters::default();
+    StepSettings {
+        optimizer: params.optimizer,
+        learning_rate: 1e-3,
+        weight_decay: 0.0,
+        momentum: 0.9,
+        nesterov: false,
+        beta1: 0.9,
+        beta2: 0.999,
+        clip_norm: 0.0,
+        dropout,
+        label_smoothing: 0.0,
+        seed: 3,
+        step,
+    }
+}
+
+fn build(name: &str, capacity: usize) -> Net {
+    let arch = resolve(name).unwrap();
+    Net::build(&arch, Shape::CIFAR, 10, capacity, 1, &Device::Cpu).unwrap()
+}
+
+fn plain(count: usize) -> Vec<Placement> {
+    (0..count as u32).map(Placement::plain).collect()
+}
+
+/// Adam, written out.
+struct Adam(Vec<(Vec<f32>, Vec<f32>)>, i32);
+
+impl Adam {
+    fn step(&mut self, net: &Net, rate: f32) {
+        self.1 += 1;
+        let (a, b) = (1.0 - 0.9f32.powi(self.1), 1.0 - 0.999f32.powi(self.1));
+        for (i, param) in net.params().into_iter().enumerate() {
+            let count = param.var.elem_count();
+            if self.0.len() == i {
+                self.0.push((vec![0.0; count], vec![0.0; count]));
+            }
+            let (m, v) = &mut self.0[i];
+            let grad = slices::read(&param.grad).unwrap();
+            slices::write([&param.var], |[w]| {
+                for j in 0..count {
+                    m[j] = 0.9 * m[j] + 0.1 * grad[j];
+                    v[j] = 0.999 * v[j] + 0.001 * grad[j] * grad[j];
+                    w[j] -= rate * (m[j] / a) / ((v[j] / b).sqrt() + 1e-7);
+                }
+            })
+            .unwrap();
+        }
+    }
+}
+
+fn saved(net: &Net) -> HashMap<String, Tensor> {
+    let params = net
+        .params()
+        .into_iter()
+        .map(|p| (p.name.clone(), p.var.copy().unwrap()));
+    let buffers = net
+        .buffers()
+        .into_iter()
+        .map(|(n, t)| (n, t.copy().unwrap()));
+    params.chain(buffers).collect()
+}
+
+#[test]
+fn every_preset_overfits_a_batch_and_comes_back_from_its_weights() {
+    let (pixels, labels) = batch();
+    let threads = Threads::new(0);
+    for preset in ARCHS {
+        let mut net = build(preset.name, IMAGES);
+        let mut adam = Adam(Vec::new(), 0);
+        let mut last = f64::INFINITY;
+        let mut steps = 0;
+        while last > 0.05 && steps < 400 {
+            steps += 1;
+            last = net
+                .train_pass(
+                    &pixels,
+                    &labels,
+                    &plain(IMAGES),
+                    &Scaling::UNIT,
+                    &settings(steps, 0.0),
+                    &threads,
+                )
+                .unwrap()
+                .loss;
+            adam.step(&net, 2e-3);
+        }
+        assert!(
+            last < 0.05,
+            "{}: loss {last} after {steps} steps",
+            preset.name
+        );
+        let score = |net: &mut Net| {
+            let (mut p, mut l) = (vec![0.0; IMAGES * 10], vec![0.0; IMAGES]);
+            net.score(
+                &pixels,
+                &labels,
+                &plain(IMAGES),
+                &Scaling::UNIT,
+                &threads,
+                &mut p,
+                &mut l,
+            )
+            .unwrap();
+            (p, l)
+        };
+        let before = score(&mut net);
+        let mut other = build(preset.name, IMAGES);
+        other.load(&saved(&net)).unwrap();
+        assert_eq!(score(&mut other), before, "{}", preset.name);
+        // A change of the capacity changes nothing else.
+        other.set_capacity(IMAGES + 5).unwrap();
+        assert_eq!(score(&mut other), before, "{}", preset.name);
+    }
+}
+
+#[test]
+fn any_number_of_threads_gives_the_same_bits() {
+    let (pixels, labels) = batch();
+    for preset in ARCHS {
+        let results: Vec<_> = [1, 2, 3]
+            .map(|count| {
+                let threads = Threads::new(count);
+                let mut net = build(preset.name, 7);
+                let outcome = net
+                    .train_pass(
+                        &pixels,
+                        &labels,
+                        &plain(7),
+                        &Scaling::UNIT,
+                        &settings(5, 0.5),
+                        &threads,
+                    )
+                    .unwrap();
+                let grads: Vec<Vec<f32>> = net
+                    .params()
+                    .iter()
+                    .map(|p| p.grad.flatten_all().unwrap().to_vec1().unwrap())
+                    .collect();
+                (outcome, grads)
+            })
+            .into();
+        assert_eq!(results[0], results[1], "{}", preset.name);
+        assert_eq!(results[0], results[2], "{}", preset.name);
+    }
+}
+
+#[test]
+fn weights_of_another_architecture_are_refused() {
+    let net = build("seed", 1);
+    let other = build("resnet", 1);
+    let error = other.load(&saved(&net)).unwrap_err().to_string();
+    assert!(
+        error.contains("norm1.weight is missing") && error.contains("more"),
+        "{error}"
+    );
+    let mut weights = saved(&net);
+    let wrong = Tensor::zeros((10, 64), candle_core::DType::F32, &Device::Cpu).unwrap();
+    weights.insert("dense2.weight".into(), wrong);
+    let error = net.load(&weights).unwrap_err().to_string();
+    assert!(
+        error.contains("dense2.weight has the shape [10, 64] instead of [10, 128]"),
+        "{error}"
+    );
+}
+
+#[test]
+fn what_is_not_finite_reaches_the_loss() {
+    let (pixels, labels) = batch();
+    let threads = Threads::new(1);
+    for preset in ARCHS {
+        for bad in [f32::NAN, f32::INFINITY] {
+            let mut net = build(preset.name, 4);
+            slices::write([&net.params()[0].var], |[w]| w[5] = bad).unwrap();
+            let outcome = net
+                .train_pass(
+                    &pixels,
+                    &labels,
+                    &plain(4),
+                    &Scaling::UNIT,
+                    &settings(1, 0.0),
+                    &threads,
+                )
+                .unwrap();
+            assert!(!outcome.loss.is_finite(), "{} {bad}", preset.name);
+        }
+    }
+}
+
+#[test]
+fn bad_batches_are_errors() {
+    let (pixels, labels) = batch();
+    let threads = Threads::new(1);
+    let mut net = build("tiny", 2);
+    let mut pass = |labels: &[u8], placements: &[Placement]| {
+        net.train_pass(
+            &pixels,
+            labels,
+            placements,
+            &Scaling::UNIT,
+            &settings(1, 0.0),
+            &threads,
+        )
+        .map_err(|e| e.to_string())
+    };
+    assert!(pass(&labels, &plain(2)).is_ok());
+    assert!(pass(&labels, &[]).unwrap_err().contains("1 to 2"));
+    assert!(pass(&labels, &plain(3)).unwrap_err().contains("not 3"));
+    assert!(
+        pass(&labels, &[Placement::plain(99)])
+            .unwrap_err()
+            .contains("99")
+    );
+    assert!(pass(&[10; 32], &plain(1)).unwrap_err().contains("label 10"));
+    assert!(pass(&[], &plain(1)).unwrap_err().contains("no label"));
+}
+
+#[test]
+fn the_initial_weights_are_keras_s() {
+    let net = build("seed", 1);
+    for (name, limit) in [
+        ("conv1", (6.0f32 / (35.0 * 9.0)).sqrt()),
+        ("dense1", (6.0f32 / 1280.0).sqrt()),
+    ] {
+        let params = net.params();
+        let find = |suffix: &str| {
+            let name = format!("{name}.{suffix}");
+            let param = params.iter().find(|p| p.name == name).unwrap();
+            param.var.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+        };
+        let weights = find("weight");
+        let largest = weights.iter().fold(0.0f32, |a, b| a.max(b.abs()));
+        assert!(
+            largest <= limit && largest > 0.97 * limit,
+            "{name}: {largest} {limit}"
+        );
+        let mean = weights.iter().sum::<f32>() / weights.len() as f32;
+        assert!(mean.abs() < 0.1 * limit, "{name}: {mean}");
+        assert!(find("bias").iter().all(|&b| b == 0.0));
+    }
+    let names: Vec<_> = net
+        .params()
+        .iter()
+        .map(|p| (p.name.clone(), p.decay))
+        .collect();
+    assert_eq!(names[0], ("conv1.weight".into(), true));
+    assert_eq!(names[9], ("dense2.bias".into(), false));
+}
+
+#[test]
+fn a_look_inside() {
+    let (pixels, labels) = batch();
+    let threads = Threads::new(2);
+    let mut net = build("seed", 8);
+    net.measure(true);
+    net.train_pass(
+        &pixels,
+        &labels,
+        &plain(8),
+        &Scaling::UNIT,
+        &settings(1, 0.5),
+        &threads,
+    )
+    .unwrap();
+    let names: Vec<_> = net.timings().into_iter().map(|t| t.name).collect();
+    assert_eq!(
+        names,
+        [
+            "input", "conv1", "conv2", "conv3", "dense1", "dense2", "loss"
+        ]
+    );
+    assert!(
+        net.timings()[1..6]
+            .iter()
+            .all(|t| t.forward > 0.0 && t.backward > 0.0)
+    );
+    assert_eq!(net.filters().unwrap().len(), 32);
+    assert!(build("dense 10", 1).filters().unwrap().is_empty());
+    let health = net.parameter_health().unwrap();
+    assert!(health.iter().all(|h| h.grad_norm > 0.0), "{health:?}");
+    let maps = net
+        .activations(&pixels, 3, &Scaling::UNIT, &threads)
+        .unwrap();
+    assert_eq!(
+        (maps[1].name.as_str(), maps[1].height, maps[1].maps.len()),
+        ("conv2", 14, 32)
+    );
+    assert!(maps[0].maps.iter().flatten().any(|&v| v == 255));
+    // A channel whose bias is far below zero is dead, one far above is not.
+    slices::write([&net.params()[1].var], |[bias]| {
+        bias.fill(100.0);
+        bias[..8].fill(-100.0);
+    })
+    .unwrap();
+    let units = net
+        .unit_health(&pixels, &plain(20), &Scaling::UNIT, &threads)
+        .unwrap();
+    let names: Vec<_> = units.iter().map(|u| u.name.as_str()).collect();
+    assert_eq!(names, ["conv1", "conv2", "conv3", "dense1"]);
+    assert_eq!((units[0].dead, units[0].zero), (0.25, 0.25));
+}
