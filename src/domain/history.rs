@@ -139,14 +139,9 @@ impl Series {
     }
 
     /// Means of the buckets, smoothed: (x, value). `smoothing` from 0 (none) to below 1 is the share that the past
-    /// keeps over 1/200 of the series's extent, so that a curve looks the same however many buckets it has. The first
-    /// values are corrected for the empty past, as in Adam. A broken bucket starts anew.
-    pub fn smoothed(&self, smoothing: f64) -> Vec<(f64, f64)> {
-        let extent = match (self.buckets.first(), self.buckets.last()) {
-            (Some(a), Some(b)) if b.x > a.x => b.x - a.x,
-            _ => 1.0,
-        };
-        let unit = extent / 200.0;
+    /// keeps over `unit` (above 0) of x, so that a curve looks the same however many buckets it has. The first values
+    /// are corrected for the empty past, as in Adam. A broken bucket starts anew.
+    pub fn smoothed(&self, smoothing: f64, unit: f64) -> Vec<(f64, f64)> {
         let (mut mean, mut mass, mut before) = (0.0, 0.0, None);
         let mut points = Vec::with_capacity(self.buckets.len());
         for bucket in &self.buckets {
@@ -212,7 +207,7 @@ mod tests {
         assert_eq!((b[1].mean(), b[1].broken), (None, true));
         assert_eq!((b[2].mean(), b[2].broken, b[2].max), (Some(3.0), true, 3.0));
         assert_eq!(series.max(), Some(3.0));
-        assert!(series.smoothed(0.9).iter().all(|p| p.1.is_finite()));
+        assert!(series.smoothed(0.9, 1.0).iter().all(|p| p.1.is_finite()));
     }
 
     #[test]
@@ -223,9 +218,17 @@ mod tests {
             flat.add(f64::from(i), 5.0);
             noise.add(f64::from(i), if i % 2 == 0 { 1.0 } else { -1.0 });
         }
-        assert!(flat.smoothed(0.9).iter().all(|p| (p.1 - 5.0).abs() < 1e-9));
-        assert!(noise.smoothed(0.9)[200..].iter().all(|p| p.1.abs() < 0.1));
-        assert_eq!(noise.smoothed(0.0)[7].1, -1.0);
+        assert!(
+            flat.smoothed(0.9, 1.0)
+                .iter()
+                .all(|p| (p.1 - 5.0).abs() < 1e-9)
+        );
+        assert!(
+            noise.smoothed(0.9, 1.0)[200..]
+                .iter()
+                .all(|p| p.1.abs() < 0.1)
+        );
+        assert_eq!(noise.smoothed(0.0, 1.0)[7].1, -1.0);
     }
 
     #[test]

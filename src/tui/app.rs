@@ -32,6 +32,8 @@ pub enum Msg {
     Tick(f64),
     /// Asked from outside to end.
     Terminate,
+    /// A picture was saved, or not.
+    Said(Weight, String),
     /// The worker has gone without a word.
     WorkerGone,
 }
@@ -50,7 +52,7 @@ pub enum Effect {
 
     Send(Command),
     Copy(String),
-    /// Write a picture; the words come back as a [`Msg`] of the loop.
+    /// Write a picture; [`Msg::Said`] tells how it went.
     Save(Box<super::pictures::Request>),
     Mouse(bool),
     Redraw,
@@ -88,10 +90,6 @@ pub struct App {
     pub overlay: Option<Overlay>,
     pub toast: Option<Toast>,
     pub mouse: bool,
-    /// Seconds since the Unix epoch, as of the last message.
-    pub now: f64,
-    /// Hour and minute of a time here.
-    pub local_time: fn(f64) -> (u32, u32),
     /// Asked the worker to finish.
     pub quitting: bool,
     /// Since the last drawing.
@@ -104,15 +102,15 @@ pub struct App {
 impl App {
     /// An app that knows nothing yet; `now` as [`Msg::Tick`].
     pub fn new(theme: Theme, width: u16, height: u16, now: f64) -> Self {
+        let mut told = Told::default();
+        told.now = now;
         App {
-            told: Told::default(),
+            told,
             theme,
             screen: Screen::Train,
             overlay: None,
             toast: None,
             mouse: true,
-            now,
-            local_time: |t| ((t / 3600.0) as u32 % 24, (t / 60.0) as u32 % 60),
             quitting: false,
             changed: Urgency::User,
             size: Rect::new(0, 0, width, height),
@@ -156,7 +154,7 @@ impl App {
                 self.changes(Urgency::User);
             }
             Msg::Tick(now) => {
-                self.now = now;
+                self.told.now = now;
                 if self.toast.as_ref().is_some_and(|t| t.until <= now) {
                     self.toast = None;
                     self.changes(Urgency::Event);
@@ -167,6 +165,10 @@ impl App {
             } else {
                 Effect::Quit
             }),
+            Msg::Said(weight, text) => {
+                self.told.note(weight, text.clone());
+                self.say(weight, text);
+            }
             Msg::WorkerGone => effects.push(Effect::Leave),
         }
         self.resolve(effects)
@@ -212,7 +214,7 @@ impl App {
         self.toast = Some(Toast {
             weight,
             text,
-            until: self.now + TOAST_SECONDS,
+            until: self.told.now + TOAST_SECONDS,
         });
         self.changes(Urgency::Event);
     }

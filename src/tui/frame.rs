@@ -7,7 +7,7 @@ use super::overlays::Overlay;
 use super::theme::Theme;
 use super::told::{Told, Weight, duration, grouped};
 use super::views::{Screen, VIEWS};
-use super::widgets::spark::sparkline;
+use super::widgets::spark::{growing, sparkline};
 use super::widgets::{line, text, text_right};
 use crate::domain::report::State;
 use crossterm::event::KeyCode;
@@ -341,7 +341,7 @@ fn curves(told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
             format!("{label} "),
             theme.dim(),
         );
-        let smooth = series.smoothed(0.9);
+        let smooth = series.smoothed(0.8, f64::from(told.params.epochs) / 300.0);
         let train = smooth.last().map(|p| p.1);
         let val = told
             .validation
@@ -358,7 +358,12 @@ fn curves(told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
             .right()
             .saturating_sub(x + figures.width() as u16 + 2)
             .min(48);
-        let glyphs = sparkline(&smooth, usize::from(width), None);
+        let glyphs = sparkline(
+            &smooth,
+            (0.0, growing(told.x(), f64::from(told.params.epochs))),
+            usize::from(width),
+            None,
+        );
         text(buf, part, x, part.y, glyphs, theme.train());
         line(buf, part, x + width, part.y, &figures);
     }

@@ -89,12 +89,13 @@ pub fn run(link: Link, options: &Options) -> anyhow::Result<Outcome> {
     let (width, height) = crossterm::terminal::size().context("cannot read the terminal's size")?;
     let mut app = App::new(Theme { colors }, width, height, unix_time());
     app.mouse = options.mouse;
-    app.local_time = terminal::local_time;
+    app.told.local_time = terminal::local_time;
     let mut ui = Loop {
         link,
         app,
         screen,
         input: read_input()?,
+        said: unbounded(),
         signals,
         drawn: None,
         signal: None,
@@ -182,6 +183,8 @@ struct Loop {
     app: App,
     screen: terminal::Screen,
     input: Receiver<FromTerminal>,
+    /// What became of pictures that were saved.
+    said: (Sender<Msg>, Receiver<Msg>),
     signals: Receiver<i32>,
     /// When it was drawn last.
     drawn: Option<Instant>,
@@ -230,6 +233,9 @@ impl Loop {
                 },
                 recv(self.signals) -> signal => if let Ok(signal) = signal {
                     leave |= self.signalled(signal)?;
+                },
+                recv(self.said.1) -> said => if let Ok(said) = said {
+                    leave |= self.update(said)?;
                 },
                 recv(timer) -> _ => {}
             }
@@ -373,6 +379,7 @@ impl Loop {
                     .screen
                     .set_mouse(on)
                     .context("cannot write to the terminal")?,
+                Effect::Save(request) => self.save(*request),
                 Effect::Redraw => self.screen.forget(),
                 Effect::Suspend => self.suspend()?,
                 Effect::Leave => leave = true,
@@ -380,6 +387,24 @@ impl Loop {
             }
         }
         Ok(leave)
+    }
+
+    /// On a thread of its own: drawing takes a tenth of a second, and the disk as long as it likes.
+    fn save(&self, request: pictures::Request) {
+        let back = self.said.0.clone();
+        let work = move || {
+            let said = match request.write() {
+                Ok(path) => Msg::Said(told::Weight::Plain, format!("saved {path}")),
+                Err(why) => Msg::Said(told::Weight::Warning, format!("not saved: {why:#}")),
+            };
+            // The loop may have ended meanwhile.
+            let _ = back.send(said);
+        };
+        let thread = std::thread::Builder::new().name("picture".into());
+        if let Err(error) = thread.spawn(work) {
+            let said = Msg::Said(told::Weight::Warning, format!("not saved: {error}"));
+            let _ = self.said.0.send(said);
+        }
     }
 
     fn send(&self, command: Command) {

@@ -55,7 +55,7 @@ fn matching(query: &str, screen: Screen) -> Vec<&'static Action> {
 }
 
 /// Breaks text into lines of at most `width` columns, between words.
-fn wrapped(content: &str, width: usize) -> Vec<String> {
+pub fn wrapped(content: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in content.split_whitespace() {
         let last = lines.len() - 1;

@@ -104,6 +104,12 @@ pub struct Told {
     pub download: Option<(u64, u64)>,
     /// The session is over: nothing follows.
     pub ended: bool,
+    /// When the run ends, in seconds since the Unix epoch, as far as is known.
+    pub ends_at: Option<f64>,
+    /// Seconds since the Unix epoch, as of the last message.
+    pub now: f64,
+    /// Hour and minute of a time here.
+    pub local_time: fn(f64) -> (u32, u32),
     /// First step after (step, x, steps an epoch): turns steps into epochs.
     anchors: Vec<(u64, f64, u64)>,
 }
@@ -142,6 +148,9 @@ impl Default for Told {
             load: Load::default(),
             download: None,
             ended: false,
+            ends_at: None,
+            now: 0.0,
+            local_time: |t| ((t / 3600.0) as u32 % 24, (t / 60.0) as u32 % 60),
             anchors: Vec::new(),
         }
     }
@@ -406,6 +415,8 @@ impl Told {
             state: self.state.clone(),
             loads: self.loads,
             shown: self.shown,
+            now: self.now,
+            local_time: self.local_time,
             ..Told::default()
         };
         let before = std::mem::replace(self, fresh);
@@ -444,6 +455,12 @@ impl Told {
         self.throughput.add(x, report.images_per_s);
         self.grad_norm.add(x, report.grad_norm);
         self.learning_rate.add(x, report.learning_rate);
+        // An estimate that wavers by less than a minute stays put.
+        let ends = report.eta.map(|eta| self.now + eta);
+        self.ends_at = match (self.ends_at, ends) {
+            (Some(old), Some(new)) if (old - new).abs() < 45.0 => Some(old),
+            (_, new) => new,
+        };
         self.steps = Some(report.clone());
     }
 

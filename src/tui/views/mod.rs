@@ -18,6 +18,7 @@ pub mod train;
 
 use super::actions::Do;
 use super::app::Effect;
+use super::pictures::Request;
 use super::theme::Theme;
 use super::told::{Told, Weight};
 use crate::domain::params::Value;
@@ -129,6 +130,11 @@ impl Context<'_> {
     /// Puts text on the clipboard (OSC 52).
     pub fn copy(&mut self, text: impl Into<String>) {
         self.effects.push(Effect::Copy(text.into()));
+    }
+
+    /// Saves a picture; the status line tells where.
+    pub fn save(&mut self, request: Request) {
+        self.effects.push(Effect::Save(Box::new(request)));
     }
 
     /// Asks the user; `yes` happens on y or enter.

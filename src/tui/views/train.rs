@@ -1,18 +1,337 @@
-//! The Train screen.
+//! The Train screen: the curves, the panel that steers, the pulse, what just happened and how far it has come.
+
+mod charts;
+mod panel;
+mod pulse;
 
 use super::{Context, View};
+use crate::session::protocol::Event;
 use crate::tui::actions::Do;
 use crate::tui::theme::Theme;
-use crate::tui::told::Told;
+use crate::tui::told::{Told, Weight, duration, grouped};
+use crate::tui::widgets;
+use charts::{Charts, What};
+use crossterm::event::{KeyEvent, MouseButton, MouseEvent, MouseEventKind};
+use panel::Panel;
 use ratatui::buffer::Buffer;
-use ratatui::layout::Rect;
+use ratatui::layout::{Position, Rect};
+use ratatui::text::Line;
+
+/// What fills the whole screen, if anything does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Zoom {
+    Loss,
+    Accuracy,
+    Panel,
+    Log,
+}
 
 /// State of the Train screen.
 #[derive(Default)]
-pub struct Train {}
+pub struct Train {
+    charts: Charts,
+    panel: Panel,
+    zoom: Option<Zoom>,
+    /// Lines that the log is scrolled up by.
+    scroll: usize,
+}
+
+/// Where things lie; empty where there is no room.
+#[derive(Clone, Copy, Debug, Default)]
+struct Places {
+    loss: Rect,
+    accuracy: Rect,
+    /// One chart for both, which a key flips.
+    either: Rect,
+    panel: Rect,
+    /// The panel as one line.
+    panel_line: Rect,
+    pulse: Rect,
+    pulse_line: Rect,
+    log: Rect,
+    progress: Rect,
+}
+
+impl Places {
+    fn new(area: Rect, zoom: Option<Zoom>) -> Self {
+        let mut places = Places::default();
+        let (mut rest, progress) = split_bottom(area, 1);
+        places.progress = progress;
+        if let Some(zoom) = zoom {
+            *match zoom {
+                Zoom::Loss => &mut places.loss,
+                Zoom::Accuracy => &mut places.accuracy,
+                Zoom::Panel => &mut places.panel,
+                Zoom::Log => &mut places.log,
+            } = rest;
+            return places;
+        }
+        if area.width >= 104 && area.height >= 20 {
+            // The panel needs 50 columns; beyond 60 they are the curves'.
+            let width = (area.width * 45 / 100).clamp(50, 60);
+            let right = Rect::new(rest.right() - width, rest.y, width, rest.height);
+            rest.width -= width;
+            let pulse = if right.height >= 20 { 7 } else { 0 };
+            (places.panel, places.pulse) = split_bottom(right, pulse);
+        } else {
+            (rest, places.pulse_line) = split_bottom(rest, u16::from(rest.height >= 12));
+            (rest, places.panel_line) = split_bottom(rest, u16::from(rest.height >= 6));
+        }
+        if rest.height >= 24 {
+            (rest, places.log) = split_bottom(rest, (rest.height / 5).clamp(5, 12));
+            (places.loss, places.accuracy) = split_bottom(rest, rest.height / 2);
+        } else {
+            places.either = rest;
+        }
+        places
+    }
+}
+
+/// (what is above, the lowest `height` rows).
+fn split_bottom(area: Rect, height: u16) -> (Rect, Rect) {
+    let height = height.min(area.height);
+    let above = Rect::new(area.x, area.y, area.width, area.height - height);
+    (above, Rect::new(area.x, above.bottom(), area.width, height))
+}
+
+impl Train {
+    fn charted(&self, ctx: &Context) -> What {
+        match self.zoom {
+            Some(Zoom::Loss) => What::Loss,
+            Some(Zoom::Accuracy) => What::Accuracy,
+            _ if Places::new(ctx.area, None).either.is_empty() => What::Loss,
+            _ => self.charts.front,
+        }
+    }
+}
 
 impl View for Train {
-    fn draw(&self, _told: &Told, _theme: Theme, _area: Rect, _buf: &mut Buffer) {}
+    fn draw(&self, told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
+        let places = Places::new(area, self.zoom);
+        self.charts.draw(What::Loss, told, theme, places.loss, buf);
+        self.charts
+            .draw(What::Accuracy, told, theme, places.accuracy, buf);
+        self.charts
+            .draw(self.charts.front, told, theme, places.either, buf);
+        self.panel.draw(told, theme, places.panel, buf);
+        self.panel.draw_line(told, theme, places.panel_line, buf);
+        pulse::draw(told, theme, places.pulse, buf);
+        pulse::draw_line(told, theme, places.pulse_line, buf);
+        draw_log(told, theme, self.scroll, places.log, buf);
+        draw_progress(told, theme, places.progress, buf);
+    }
 
-    fn act(&mut self, _does: Do, _ctx: &mut Context) {}
+    fn enabled(&self, does: Do, told: &Told) -> Result<(), String> {
+        match does {
+            Do::Left | Do::Right | Do::CoarseLeft | Do::CoarseRight | Do::Enter => {
+                if told.ended {
+                    Err("the session is over".into())
+                } else if told.run.is_none() {
+                    Err("no run has begun".into())
+                } else {
+                    Ok(())
+                }
+            }
+            Do::Picture if told.epochs.is_empty() => Err("no epoch is done yet".into()),
+            Do::CursorLeft | Do::CursorRight | Do::CursorFarLeft | Do::CursorFarRight
+                if told.train_loss.is_empty() =>
+            {
+                Err("there is no curve to read yet".into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn act(&mut self, does: Do, ctx: &mut Context) {
+        match does {
+            Do::Zoom => {
+                self.zoom = match self.zoom {
+                    None if self.charts.front == What::Accuracy => Some(Zoom::Accuracy),
+                    None => Some(Zoom::Loss),
+                    Some(Zoom::Loss) => Some(Zoom::Accuracy),
+                    Some(Zoom::Accuracy) => Some(Zoom::Panel),
+                    Some(Zoom::Panel) => Some(Zoom::Log),
+                    Some(Zoom::Log) => None,
+                };
+            }
+            Do::FlipChart => {
+                self.charts.front = self.charts.front.other();
+                self.zoom = match self.zoom {
+                    Some(Zoom::Loss) => Some(Zoom::Accuracy),
+                    Some(Zoom::Accuracy) => Some(Zoom::Loss),
+                    other => other,
+                };
+            }
+            Do::Back => {
+                let left = self.panel.leave() || self.charts.leave() || self.zoom.take().is_some();
+                if !left {
+                    self.scroll = 0;
+                }
+            }
+            Do::Picture => {
+                let what = self.charted(ctx);
+                if let Some(request) = self.charts.picture(what, ctx.told) {
+                    ctx.save(request);
+                }
+            }
+            Do::LogScale
+            | Do::Smoother
+            | Do::Rougher
+            | Do::CursorLeft
+            | Do::CursorRight
+            | Do::CursorFarLeft
+            | Do::CursorFarRight
+            | Do::Closer
+            | Do::Wider
+            | Do::PanLeft
+            | Do::PanRight => self.charts.act(does, ctx),
+            _ => self.panel.act(does, ctx),
+        }
+    }
+
+    fn event(&mut self, event: &Event, _ctx: &mut Context) {
+        if let Event::Started(_) = event {
+            self.charts.restart();
+            self.scroll = 0;
+        }
+    }
+
+    fn mouse(&mut self, mouse: MouseEvent, ctx: &mut Context) {
+        let places = Places::new(ctx.area, self.zoom);
+        let at = Position::new(mouse.column, mouse.row);
+        let wheel = match mouse.kind {
+            MouseEventKind::ScrollUp => -1,
+            MouseEventKind::ScrollDown => 1,
+            _ => 0,
+        };
+        let pressed = matches!(
+            mouse.kind,
+            MouseEventKind::Down(MouseButton::Left) | MouseEventKind::Drag(MouseButton::Left)
+        );
+        for chart in [places.loss, places.accuracy, places.either] {
+            if chart.contains(at) && pressed {
+                self.charts.point(mouse.column, chart, ctx.told);
+            } else if chart.contains(at) && wheel != 0 {
+                self.charts
+                    .act(if wheel < 0 { Do::Closer } else { Do::Wider }, ctx);
+            }
+        }
+        if places.panel.contains(at) || places.panel_line.contains(at) {
+            if wheel != 0 {
+                self.panel
+                    .act(if wheel < 0 { Do::Up } else { Do::Down }, ctx);
+            } else if mouse.kind == MouseEventKind::Down(MouseButton::Left)
+                && places.panel.contains(at)
+            {
+                self.panel.click(mouse.row, places.panel);
+            }
+        }
+        if places.log.contains(at) {
+            let most = ctx.told.log.len().saturating_sub(1);
+            self.scroll = match wheel {
+                -1 => (self.scroll + 3).min(most),
+                1 => self.scroll.saturating_sub(3),
+                _ => self.scroll,
+            };
+        }
+    }
+
+    fn editing(&self) -> bool {
+        self.panel.editing()
+    }
+
+    fn typed(&mut self, key: KeyEvent, ctx: &mut Context) {
+        self.panel.typed(key, ctx);
+    }
+
+    fn paste(&mut self, text: &str, _ctx: &mut Context) {
+        self.panel.paste(text);
+    }
+}
+
+fn draw_log(told: &Told, theme: Theme, scroll: usize, area: Rect, buf: &mut Buffer) {
+    if area.is_empty() {
+        return;
+    }
+    let title = Line::styled("what just happened", theme.strong());
+    let above = match scroll {
+        0 => Line::default(),
+        n => Line::styled(format!("{n} newer ↓"), theme.dim()),
+    };
+    let inner = widgets::panel(buf, area, theme.frame(), &title, &above);
+    let rows = usize::from(inner.height);
+    let end = told
+        .log
+        .len()
+        .saturating_sub(scroll)
+        .max(rows.min(told.log.len()));
+    let from = end.saturating_sub(rows);
+    let width = grouped(told.step().max(100_000)).len();
+    for (y, entry) in (inner.top()..inner.bottom()).zip(told.log.iter().skip(from).take(end - from))
+    {
+        let when = format!("{:>7}", duration(entry.elapsed));
+        let x = widgets::text(buf, inner, inner.x, y, when, theme.dim());
+        let step = format!("  step {:>width$}  ", grouped(entry.step));
+        let x = widgets::text(buf, inner, x, y, step, theme.dim());
+        let (mark, style) = match entry.weight {
+            Weight::Plain => ("", theme.text()),
+            Weight::Good => ("", theme.best()),
+            Weight::Warning => ("! ", theme.validation()),
+            Weight::Bad => ("✗ ", theme.wrong()),
+        };
+        let x = widgets::text(buf, inner, x, y, mark, style);
+        widgets::text(buf, inner, x, y, &entry.text, style);
+    }
+}
+
+/// A bar of eighth blocks on a faint track.
+fn bar(buf: &mut Buffer, area: Rect, share: f64, theme: Theme) {
+    const EIGHTHS: [&str; 8] = [" ", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
+    let share = if share.is_finite() {
+        share.clamp(0.0, 1.0)
+    } else {
+        0.0
+    };
+    let filled = (share * f64::from(area.width) * 8.0).round() as u16;
+    for i in 0..area.width {
+        let (glyph, style) = match filled.saturating_sub(8 * i) {
+            0 => ("·", theme.frame()),
+            n @ 1..8 => (EIGHTHS[usize::from(n)], theme.accent()),
+            _ => ("█", theme.accent()),
+        };
+        widgets::text(buf, area, area.x + i, area.y, glyph, style);
+    }
+}
+
+fn draw_progress(told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
+    let (epoch, run) = match &told.steps {
+        Some(steps) => (
+            steps.step_in_epoch as f64 / steps.steps_per_epoch.max(1) as f64,
+            told.x() / f64::from(told.params.epochs.max(1)),
+        ),
+        None => (0.0, 0.0),
+    };
+    let ends = match told.ends_at.filter(|_| told.training().is_ok()) {
+        Some(at) => {
+            let (hour, minute) = (told.local_time)(at);
+            format!("ends about {hour:02}:{minute:02}")
+        }
+        None => String::new(),
+    };
+    let fixed = 1 + 6 + 6 + 2 + 4 + 6 + if ends.is_empty() { 0 } else { 18 };
+    let width = area.width.saturating_sub(fixed) / 2;
+    let mut x = area.x + 1;
+    for (label, share, gap) in [("epoch ", epoch, 2), ("run ", run, 2)] {
+        x = widgets::text(buf, area, x, area.y, label, theme.dim());
+        bar(
+            buf,
+            Rect::new(x, area.y, width, 1).intersection(area),
+            share,
+            theme,
+        );
+        x += width;
+        let percent = format!("{:>5.0}%", (100.0 * share).clamp(0.0, 100.0).floor());
+        x = widgets::text(buf, area, x, area.y, percent, theme.text()) + gap;
+    }
+    widgets::text(buf, area, x, area.y, ends, theme.dim());
 }

@@ -1,5 +1,7 @@
 //! What the screens are drawn with. Widgets know figures, styles and an area; no worker and no screen.
 
+pub mod chart;
+pub mod field;
 pub mod spark;
 
 use ratatui::buffer::Buffer;

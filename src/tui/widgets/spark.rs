@@ -1,24 +1,24 @@
 //! A curve in one line of eighth blocks.
 
-/// `points` (x, y) as `width` columns over the extent of their x, each the mean of what falls on it, scaled from the
-/// smallest (or `floor`) to the largest value shown. Columns without a value repeat the one before.
-pub fn sparkline(points: &[(f64, f64)], width: usize, floor: Option<f64>) -> String {
+/// `points` (x, y) as `width` columns over x from `from` to `to`, each the mean of what falls on it, scaled from the
+/// smallest value (or `floor`) to the largest. A column without a value repeats the one before; what lies beyond the
+/// last point is blank.
+pub fn sparkline(
+    points: &[(f64, f64)],
+    (from, to): (f64, f64),
+    width: usize,
+    floor: Option<f64>,
+) -> String {
     const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
-    let points: Vec<(f64, f64)> = points
-        .iter()
-        .copied()
-        .filter(|p| p.0.is_finite() && p.1.is_finite())
-        .collect();
-    let (Some(first), Some(last)) = (points.first(), points.last()) else {
-        return " ".repeat(width);
-    };
-    let extent = (last.0 - first.0).max(f64::MIN_POSITIVE);
     let mut columns = vec![(0.0, 0u32); width];
-    for &(x, y) in &points {
-        let at = ((x - first.0) / extent * width as f64) as usize;
-        if let Some(column) = columns.get_mut(at.min(width.saturating_sub(1))) {
-            column.0 += y;
-            column.1 += 1;
+    let mut end = 0;
+    for &(x, y) in points {
+        let share = (x - from) / (to - from);
+        if y.is_finite() && (0.0..=1.0).contains(&share) && width > 0 {
+            let at = ((share * width as f64) as usize).min(width - 1);
+            columns[at].0 += y;
+            columns[at].1 += 1;
+            end = end.max(at + 1);
         }
     }
     let means = columns
@@ -31,7 +31,7 @@ pub fn sparkline(points: &[(f64, f64)], width: usize, floor: Option<f64>) -> Str
     }
     let low = floor.unwrap_or(low);
     let mut before = ' ';
-    columns
+    let mut text: String = columns[..end]
         .iter()
         .map(|&(sum, n)| {
             if n > 0 {
@@ -44,7 +44,21 @@ pub fn sparkline(points: &[(f64, f64)], width: usize, floor: Option<f64>) -> Str
             }
             before
         })
-        .collect()
+        .collect();
+    text.extend(std::iter::repeat_n(' ', width - end));
+    text
+}
+
+/// The stretch of x that a growing curve is shown over: from 0 to a power of two, or to `whole` where that is less. It
+/// changes seldom, so that what is drawn stays where it is, and is never less than 45% full.
+pub fn growing(x: f64, whole: f64) -> f64 {
+    let wanted = (x / 0.9).max(1.0 / 64.0);
+    let power = wanted.log2().ceil().exp2();
+    if whole > 0.0 {
+        power.min(whole.max(x))
+    } else {
+        power
+    }
 }
 
 #[cfg(test)]
@@ -54,16 +68,28 @@ mod tests {
     #[test]
     fn a_ramp_rises_and_nothing_panics() {
         let ramp: Vec<(f64, f64)> = (0..80).map(|i| (f64::from(i), f64::from(i))).collect();
-        assert_eq!(sparkline(&ramp, 8, None), "▁▂▃▄▅▆▇█");
-        assert_eq!(sparkline(&[], 3, None), "   ");
-        assert_eq!(sparkline(&ramp, 0, None), "");
-        assert_eq!(sparkline(&[(1.0, 5.0)], 3, None), "▅▅▅");
-        assert_eq!(sparkline(&[(1.0, f64::NAN)], 2, None), "  ");
+        let all = (0.0, 80.0);
+        assert_eq!(sparkline(&ramp, all, 8, None), "▁▂▃▄▅▆▇█");
+        assert_eq!(sparkline(&ramp, (0.0, 160.0), 8, None), "▁▃▅█    ");
+        assert_eq!(sparkline(&[], all, 3, None), "   ");
+        assert_eq!(sparkline(&ramp, all, 0, None), "");
+        assert_eq!(sparkline(&ramp, (0.0, 0.0), 2, None), "  ");
+        assert_eq!(sparkline(&[(79.0, 5.0)], all, 2, None), " ▅");
+        assert_eq!(sparkline(&[(1.0, f64::NAN)], all, 2, None), "  ");
     }
 
     #[test]
     fn a_floor_of_zero_keeps_small_changes_small() {
         let flat = [(0.0, 99.0), (1.0, 100.0)];
-        assert_eq!(sparkline(&flat, 2, Some(0.0)), "▇█");
+        assert_eq!(sparkline(&flat, (0.0, 1.0), 2, Some(0.0)), "▇█");
+    }
+
+    #[test]
+    fn what_grows_is_shown_over_doubling_stretches() {
+        assert_eq!(growing(0.95, 15.0), 2.0);
+        assert_eq!(growing(3.4, 15.0), 4.0);
+        assert_eq!(growing(8.0, 15.0), 15.0);
+        assert_eq!(growing(0.0, 15.0), 1.0 / 64.0);
+        assert_eq!(growing(70.0, 0.0), 128.0);
     }
 }

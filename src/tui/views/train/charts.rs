@@ -1,0 +1,365 @@
+//! The two charts: what is drawn, the stretch of x that is shown, the cursor that reads values.
+
+use crate::domain::history::Series;
+use crate::plot::{self, Curve};
+use crate::tui::actions::Do;
+use crate::tui::pictures::Request;
+use crate::tui::theme::Theme;
+use crate::tui::told::{Told, Weight, grouped};
+use crate::tui::views::Context;
+use crate::tui::widgets::chart::Chart;
+use crate::tui::widgets::spark::growing;
+use crate::tui::widgets::{panel, text};
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::text::{Line, Span};
+
+/// Which chart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum What {
+    #[default]
+    Loss,
+    Accuracy,
+}
+
+impl What {
+    pub fn other(self) -> Self {
+        match self {
+            What::Loss => What::Accuracy,
+            What::Accuracy => What::Loss,
+        }
+    }
+
+    fn series(self, told: &Told) -> &Series {
+        match self {
+            What::Loss => &told.train_loss,
+            What::Accuracy => &told.train_accuracy,
+        }
+    }
+
+    fn show(self, value: f64) -> String {
+        match self {
+            _ if !value.is_finite() => "NaN".into(),
+            What::Loss => format!("{value:.3}"),
+            What::Accuracy => format!("{:.1}%", 100.0 * value),
+        }
+    }
+}
+
+/// Shares that smoothing keeps, from none to strong.
+const SMOOTHINGS: [f64; 5] = [0.0, 0.5, 0.8, 0.9, 0.97];
+
+/// State of the charts.
+#[derive(Debug)]
+pub struct Charts {
+    /// The one that is shown where there is room for one.
+    pub front: What,
+    log_y: bool,
+    smoothing: usize,
+    /// The stretch of x that is shown; None follows the run.
+    window: Option<(f64, f64)>,
+    cursor: Option<f64>,
+}
+
+impl Default for Charts {
+    fn default() -> Self {
+        Charts {
+            front: What::Loss,
+            log_y: false,
+            smoothing: 2,
+            window: None,
+            cursor: None,
+        }
+    }
+}
+
+/// The x of the whole run, as far as it is shown while it grows.
+fn whole(told: &Told) -> (f64, f64) {
+    let epochs = f64::from(told.params.epochs.max(1));
+    let done = told.x();
+    // Under one epoch the axis would run away from the curve.
+    (0.0, growing(done, epochs).max(1.0f64.min(epochs)))
+}
+
+/// Epochs over which smoothing keeps its share.
+fn unit(told: &Told) -> f64 {
+    f64::from(told.params.epochs.max(1)) / 300.0
+}
+
+/// The value of a curve at x: its last point up to there.
+fn at(points: &[(f64, f64)], x: f64) -> Option<f64> {
+    let n = points.partition_point(|p| p.0 <= x + 1e-9);
+    points.get(n.max(1) - 1).map(|p| p.1)
+}
+
+impl Charts {
+    /// A new run: the old one's places mean nothing.
+    pub fn restart(&mut self) {
+        self.window = None;
+        self.cursor = None;
+    }
+
+    /// Gives up the cursor, then the zoom. False when there was neither.
+    pub fn leave(&mut self) -> bool {
+        self.cursor.take().is_some() || self.window.take().is_some()
+    }
+
+    fn shown(&self, told: &Told) -> (f64, f64) {
+        self.window.unwrap_or_else(|| whole(told))
+    }
+
+    pub fn act(&mut self, does: Do, ctx: &mut Context) {
+        let told = ctx.told;
+        let (from, to) = self.shown(told);
+        let range = to - from;
+        match does {
+            Do::LogScale => {
+                self.log_y = !self.log_y;
+                let word = if self.log_y { "logarithmic" } else { "linear" };
+                ctx.say(Weight::Plain, format!("loss axis: {word}"));
+            }
+            Do::Smoother | Do::Rougher => {
+                self.smoothing = match does {
+                    Do::Smoother => (self.smoothing + 1).min(SMOOTHINGS.len() - 1),
+                    _ => self.smoothing.saturating_sub(1),
+                };
+                let text = match SMOOTHINGS[self.smoothing] {
+                    0.0 => "smoothing: off".to_owned(),
+                    s => format!("smoothing: {s}"),
+                };
+                ctx.say(Weight::Plain, text);
+            }
+            Do::CursorLeft => self.move_cursor(-range / 100.0, told),
+            Do::CursorRight => self.move_cursor(range / 100.0, told),
+            Do::CursorFarLeft => {
+                let x = self.cursor.unwrap_or(told.x());
+                self.move_cursor((x - 1e-6).floor() - x, told);
+            }
+            Do::CursorFarRight => {
+                let x = self.cursor.unwrap_or(told.x());
+                self.move_cursor((x + 1e-6).floor() + 1.0 - x, told);
+            }
+            Do::Closer => self.zoom(0.5, told),
+            Do::Wider => self.zoom(2.0, told),
+            Do::PanLeft => self.pan(-range / 4.0, told),
+            Do::PanRight => self.pan(range / 4.0, told),
+            _ => {}
+        }
+    }
+
+    fn move_cursor(&mut self, by: f64, told: &Told) {
+        let start = self.cursor.unwrap_or(told.x());
+        let x = (start + by).clamp(0.0, told.x().max(0.0));
+        self.cursor = Some(x);
+        // The window follows.
+        if let Some((from, to)) = self.window
+            && !(from..=to).contains(&x)
+        {
+            let half = (to - from) / 2.0;
+            self.set_window(x - half, x + half, told);
+        }
+    }
+
+    fn zoom(&mut self, by: f64, told: &Told) {
+        let (from, to) = self.shown(told);
+        let around = self.cursor.unwrap_or(told.x()).clamp(from, to);
+        let range = (to - from) * by;
+        // A hundredth of an epoch is a few steps: nothing is left to see below.
+        if range < 0.01 {
+            return;
+        }
+        if range >= f64::from(told.params.epochs.max(1)) {
+            self.window = None;
+            return;
+        }
+        let share = (around - from) / (to - from);
+        self.set_window(around - share * range, around + (1.0 - share) * range, told);
+    }
+
+    fn pan(&mut self, by: f64, told: &Told) {
+        if let Some((from, to)) = self.window {
+            self.set_window(from + by, to + by, told);
+        }
+    }
+
+    fn set_window(&mut self, from: f64, to: f64, told: &Told) {
+        let range = to - from;
+        let end = f64::from(told.params.epochs.max(1)).max(range);
+        let from = from.clamp(0.0, end - range);
+        self.window = Some((from, from + range));
+    }
+
+    /// Puts the cursor where the mouse points.
+    pub fn point(&mut self, column: u16, area: Rect, told: &Told) {
+        let (from, to) = self.shown(told);
+        // The frame and the axis labels.
+        let (left, width) = (area.x + 7, area.width.saturating_sub(9).max(1));
+        let share = f64::from(column.saturating_sub(left)) / f64::from(width);
+        self.cursor = Some((from + share * (to - from)).clamp(0.0, told.x().max(0.0)));
+    }
+
+    /// What the key that saves a picture saves.
+    pub fn picture(&self, what: What, told: &Told) -> Option<Request> {
+        let run = told.run.as_ref()?;
+        Some(Request::Curves {
+            folder: run.folder.clone(),
+            curve: match what {
+                What::Loss => Curve::Loss,
+                What::Accuracy => Curve::Accuracy,
+            },
+            title: format!("{} on {}", run.name, run.data.name),
+            epochs: told.epochs.clone(),
+            marks: told
+                .marks
+                .iter()
+                .map(|m| plot::Mark {
+                    epoch: m.x,
+                    label: m.label.clone(),
+                })
+                .collect(),
+        })
+    }
+
+    pub fn draw(&self, what: What, told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
+        if area.is_empty() {
+            return;
+        }
+        let series = what.series(told);
+        let smooth = series.smoothed(SMOOTHINGS[self.smoothing], unit(told));
+        let raw: Vec<(f64, f64)> = match self.smoothing {
+            0 => Vec::new(),
+            _ => series
+                .buckets()
+                .iter()
+                .filter_map(|b| Some((b.x, b.mean()?)))
+                .collect(),
+        };
+        let validation: Vec<(f64, f64)> = told
+            .validation
+            .iter()
+            .map(|p| {
+                let y = match what {
+                    What::Loss => p.loss,
+                    What::Accuracy => p.accuracy,
+                };
+                (p.x, y)
+            })
+            .collect();
+        let best = match what {
+            What::Loss => told.lowest_loss,
+            What::Accuracy => told.best.map(|b| (b.epoch, b.accuracy)),
+        };
+        let mut title = vec![Span::styled(
+            match what {
+                What::Loss => "loss",
+                What::Accuracy => "accuracy",
+            },
+            theme.strong(),
+        )];
+        if self.log_y && what == What::Loss {
+            title.push(Span::styled(" log", theme.dim()));
+        }
+        if self.window.is_some() {
+            title.push(Span::styled(" zoomed", theme.dim()));
+        }
+        let figures = self.figures(what, told, theme, &smooth, &validation, best);
+        let inner = panel(
+            buf,
+            area,
+            theme.frame(),
+            &Line::from(title),
+            &Line::from(figures),
+        );
+        let marks: Vec<(f64, String)> = told.marks.iter().map(|m| (m.x, m.label.clone())).collect();
+        let broken: Vec<f64> = series
+            .buckets()
+            .iter()
+            .filter(|b| b.broken)
+            .map(|b| b.x)
+            .collect();
+        Chart {
+            x: self.shown(told),
+            log_y: self.log_y && what == What::Loss,
+            percent: what == What::Accuracy,
+            raw: &raw,
+            train: &smooth,
+            validation: &validation,
+            best: best.map(|(epoch, value)| (f64::from(epoch), value)),
+            marks: &marks,
+            broken: &broken,
+            cursor: self.cursor,
+        }
+        .draw(theme, inner, buf);
+        if series.is_empty() && validation.is_empty() && inner.height > 4 && inner.width > 40 {
+            let words = match told.run {
+                Some(_) => "the curve begins with the first steps",
+                None => "waiting for the data",
+            };
+            let x = inner.x + (inner.width.saturating_sub(words.len() as u16)) / 2;
+            text(
+                buf,
+                inner,
+                x,
+                inner.y + inner.height / 2 - 1,
+                words,
+                theme.dim(),
+            );
+        }
+    }
+
+    /// The line on the upper right: the newest values, or those under the cursor.
+    fn figures(
+        &self,
+        what: What,
+        told: &Told,
+        theme: Theme,
+        smooth: &[(f64, f64)],
+        validation: &[(f64, f64)],
+        best: Option<(u32, f64)>,
+    ) -> Vec<Span<'static>> {
+        let mut spans = Vec::new();
+        let (train, val) = match self.cursor {
+            Some(x) => {
+                let per_epoch = told.steps.as_ref().map_or(0, |s| s.steps_per_epoch);
+                let step = grouped((x * per_epoch as f64).round() as u64);
+                spans.push(Span::styled(
+                    format!("epoch {x:.2} step {step}  "),
+                    theme.accent(),
+                ));
+                (
+                    at(smooth, x),
+                    at(validation, x).filter(|_| validation[0].0 <= x + 1e-9),
+                )
+            }
+            None => {
+                let broken = what.series(told).last().filter(|v| !v.is_finite());
+                (
+                    broken.or(smooth.last().map(|p| p.1)),
+                    validation.last().map(|p| p.1),
+                )
+            }
+        };
+        if let Some(train) = train {
+            let style = if train.is_finite() {
+                theme.train()
+            } else {
+                theme.wrong()
+            };
+            spans.push(Span::styled("train ", theme.dim()));
+            spans.push(Span::styled(format!("{:>5}", what.show(train)), style));
+        }
+        if let Some(val) = val {
+            spans.push(Span::styled("  val ", theme.dim()));
+            spans.push(Span::styled(
+                format!("{:>5}", what.show(val)),
+                theme.validation(),
+            ));
+        }
+        if let (Some((epoch, value)), None) = (best, self.cursor) {
+            spans.push(Span::styled("  ◆ best ", theme.dim()));
+            spans.push(Span::styled(what.show(value), theme.best()));
+            spans.push(Span::styled(format!(" @{epoch}"), theme.dim()));
+        }
+        spans
+    }
+}

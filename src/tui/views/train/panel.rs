@@ -1,0 +1,560 @@
+//! The hyperparameter panel: a row for each row of PARAMS, with its value, what waits and when a change applies.
+
+use crate::domain::params::{Applies, Hyperparameters, Optimizer, PARAMS, Param, Value};
+use crate::tui::actions::Do;
+use crate::tui::theme::Theme;
+use crate::tui::told::{Told, Weight};
+use crate::tui::views::Context;
+use crate::tui::widgets::field::Field;
+use crate::tui::widgets::{line, panel, text, text_right};
+use crossterm::event::{KeyCode, KeyEvent};
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::style::{Modifier, Style};
+use ratatui::text::{Line, Span};
+
+/// What is being typed.
+#[derive(Debug)]
+enum Editor {
+    Value {
+        field: Field,
+        /// Nothing was typed yet: the first letter replaces what stands there.
+        fresh: bool,
+        error: Option<String>,
+    },
+    Filter(Field),
+}
+
+/// State of the panel.
+#[derive(Debug, Default)]
+pub struct Panel {
+    /// Among the rows that pass the filter.
+    chosen: usize,
+    filter: String,
+    editor: Option<Editor>,
+}
+
+/// Whether a hyperparameter plays a part with this optimizer.
+fn counts(key: &str, params: &Hyperparameters) -> bool {
+    match key {
+        "momentum" | "nesterov" => params.optimizer == Optimizer::Sgd,
+        "beta1" | "beta2" => params.optimizer != Optimizer::Sgd,
+        _ => true,
+    }
+}
+
+/// Rows that one half page moves over.
+const HALF_PAGE: usize = 8;
+
+impl Panel {
+    fn rows(&self) -> Vec<&'static Param> {
+        let wanted = self.filter.to_lowercase();
+        PARAMS
+            .iter()
+            .filter(|p| p.label.contains(&wanted) || p.key.contains(&wanted))
+            .collect()
+    }
+
+    fn row(&self) -> Option<&'static Param> {
+        let rows = self.rows();
+        rows.get(self.chosen.min(rows.len().saturating_sub(1)))
+            .copied()
+    }
+
+    /// The value that the next change starts from.
+    fn value(row: &Param, told: &Told) -> Value {
+        told.coming(row.key)
+            .cloned()
+            .unwrap_or_else(|| row.get(&told.params))
+    }
+
+    pub fn editing(&self) -> bool {
+        self.editor.is_some()
+    }
+
+    /// Gives up the filter. False when there was none.
+    pub fn leave(&mut self) -> bool {
+        !std::mem::take(&mut self.filter).is_empty()
+    }
+
+    fn choose(&mut self, to: usize) {
+        self.chosen = to.min(self.rows().len().saturating_sub(1));
+    }
+
+    pub fn act(&mut self, does: Do, ctx: &mut Context) {
+        match does {
+            Do::Up => self.choose(self.chosen.saturating_sub(1)),
+            Do::Down => self.choose(self.chosen + 1),
+            Do::Top => self.choose(0),
+            Do::Bottom => self.choose(usize::MAX),
+            Do::HalfUp => self.choose(self.chosen.saturating_sub(HALF_PAGE)),
+            Do::HalfDown => self.choose(self.chosen + HALF_PAGE),
+            Do::Left => self.nudge(false, false, ctx),
+            Do::Right => self.nudge(true, false, ctx),
+            Do::CoarseLeft => self.nudge(false, true, ctx),
+            Do::CoarseRight => self.nudge(true, true, ctx),
+            Do::Enter => {
+                if let Some(row) = self.row() {
+                    self.editor = Some(Editor::Value {
+                        field: Field::new(&row.show(&Self::value(row, ctx.told))),
+                        fresh: true,
+                        error: None,
+                    });
+                }
+            }
+            Do::Filter => self.editor = Some(Editor::Filter(Field::new(&self.filter))),
+            Do::Copy => {
+                if let Some(row) = self.row() {
+                    let value = match Self::value(row, ctx.told) {
+                        Value::Text(text) => format!("{text:?}"),
+                        Value::Bool(on) => on.to_string(),
+                        other => other.to_string(),
+                    };
+                    let text = format!("{} = {value}", row.key);
+                    ctx.say(Weight::Plain, format!("copied: {text}"));
+                    ctx.copy(text);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn nudge(&mut self, up: bool, coarse: bool, ctx: &mut Context) {
+        let Some(row) = self.row() else {
+            return;
+        };
+        let value = Self::value(row, ctx.told);
+        match row.nudged(&value, up, coarse) {
+            None => ctx.say(
+                Weight::Warning,
+                format!("{}: press enter to type it", row.label),
+            ),
+            Some(next) if next == value => ctx.say(
+                Weight::Warning,
+                format!("{} is at its limit: {}", row.label, row.range()),
+            ),
+            Some(next) => ctx.set(row.key, next),
+        }
+    }
+
+    pub fn paste(&mut self, pasted: &str) {
+        match &mut self.editor {
+            Some(Editor::Value {
+                field,
+                fresh,
+                error,
+            }) => {
+                if std::mem::take(fresh) {
+                    *field = Field::default();
+                }
+                *error = None;
+                field.insert(pasted);
+            }
+            Some(Editor::Filter(field)) => {
+                field.insert(pasted);
+                self.filter = field.text().to_owned();
+                self.chosen = 0;
+            }
+            None => {}
+        }
+    }
+
+    pub fn typed(&mut self, key: KeyEvent, ctx: &mut Context) {
+        let row = self.row();
+        match (&mut self.editor, key.code) {
+            (Some(Editor::Filter(_)), KeyCode::Enter) => self.editor = None,
+            (Some(Editor::Filter(_)), KeyCode::Esc) => {
+                self.editor = None;
+                self.filter.clear();
+            }
+            (Some(Editor::Filter(field)), _) => {
+                field.key(&key);
+                self.filter = field.text().to_owned();
+                self.chosen = 0;
+            }
+            (Some(Editor::Value { .. }), KeyCode::Esc) => self.editor = None,
+            (Some(Editor::Value { field, error, .. }), KeyCode::Enter) => {
+                let Some(row) = row else {
+                    self.editor = None;
+                    return;
+                };
+                match row.parse(field.text()) {
+                    Ok(value) => {
+                        if value != Self::value(row, ctx.told) {
+                            ctx.set(row.key, value);
+                        }
+                        self.editor = None;
+                    }
+                    Err(wrong) => *error = Some(wrong.why),
+                }
+            }
+            (
+                Some(Editor::Value {
+                    field,
+                    fresh,
+                    error,
+                }),
+                code,
+            ) => {
+                if std::mem::take(fresh)
+                    && matches!(
+                        code,
+                        KeyCode::Char(_) | KeyCode::Backspace | KeyCode::Delete
+                    )
+                {
+                    *field = Field::default();
+                }
+                field.key(&key);
+                *error = None;
+            }
+            (None, _) => {}
+        }
+    }
+
+    /// First row of the list that is drawn, for a list of `height` rows.
+    fn first(&self, height: usize) -> usize {
+        let n = self.rows().len();
+        (self.chosen + 1 + height / 3)
+            .saturating_sub(height)
+            .min(n.saturating_sub(height))
+    }
+
+    /// The rows of the list and of the words below it.
+    fn parts(area: Rect) -> (Rect, Rect) {
+        let inner = Rect::new(
+            area.x + 1,
+            area.y + 1,
+            area.width.saturating_sub(2),
+            area.height.saturating_sub(2),
+        );
+        let words = if inner.height >= 10 {
+            3
+        } else {
+            u16::from(inner.height >= 4)
+        };
+        super::split_bottom(inner, words)
+    }
+
+    /// Chooses the row that was clicked.
+    pub fn click(&mut self, y: u16, area: Rect) {
+        let (list, _) = Self::parts(area);
+        if (list.top()..list.bottom()).contains(&y) && !self.editing() {
+            self.choose(self.first(usize::from(list.height)) + usize::from(y - list.y));
+        }
+    }
+
+    pub fn draw(&self, told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
+        if area.is_empty() {
+            return;
+        }
+        let title = Line::styled("hyperparameters", theme.strong());
+        let right = match &self.editor {
+            Some(Editor::Filter(field)) => {
+                let mut spans = vec![Span::styled("/", theme.accent())];
+                spans.extend(field_spans(field, theme.strong(), false));
+                Line::from(spans)
+            }
+            _ if !self.filter.is_empty() => {
+                Line::styled(format!("/{}  esc clears", self.filter), theme.accent())
+            }
+            _ => Line::default(),
+        };
+        panel(buf, area, theme.frame(), &title, &right);
+        let (list, words) = Self::parts(area);
+        let rows = self.rows();
+        let from = self.first(usize::from(list.height));
+        for (i, (y, row)) in (list.top()..list.bottom()).zip(&rows[from..]).enumerate() {
+            let place = Rect::new(list.x, y, list.width, 1);
+            self.draw_row(row, from + i == self.chosen, told, theme, place, buf);
+        }
+        let more = rows.len().saturating_sub(from + usize::from(list.height));
+        let hidden = match (from, more) {
+            (0, 0) => String::new(),
+            (0, more) => format!(" {more} more ↓ "),
+            (above, 0) => format!(" {above} more ↑ "),
+            (above, more) => format!(" {above} ↑ {more} ↓ "),
+        };
+        let x = area.right().saturating_sub(2);
+        text_right(buf, area, x, area.bottom() - 1, &hidden, theme.dim());
+        self.draw_words(told, theme, words, buf);
+    }
+
+    fn draw_row(
+        &self,
+        row: &Param,
+        here: bool,
+        told: &Told,
+        theme: Theme,
+        area: Rect,
+        buf: &mut Buffer,
+    ) {
+        let idle = !counts(row.key, &told.params);
+        let mark = if here { "▸ " } else { "  " };
+        let x = text(buf, area, area.x, area.y, mark, theme.accent());
+        let label = match (here, idle) {
+            (true, _) => theme.strong(),
+            (false, true) => theme.frame(),
+            (false, false) => theme.text(),
+        };
+        text(buf, area, x, area.y, row.label, label);
+        let x = area.x + 19;
+        if let Some(Editor::Value { field, fresh, .. }) = self.editor.as_ref().filter(|_| here) {
+            let content = Line::from(field_spans(field, theme.selected(), *fresh));
+            // A long text shows its end, where the cursor mostly is.
+            let room = area.right().saturating_sub(x);
+            draw_end(&content, Rect::new(x, area.y, room, 1), buf);
+            return;
+        }
+        let value = row.get(&told.params);
+        let shown = match row.unit {
+            "" => row.show(&value),
+            unit => match row.show(&value).as_str() {
+                "off" => "off".into(),
+                number => format!("{number} {unit}"),
+            },
+        };
+        let style = match (idle, here) {
+            (true, _) => theme.frame(),
+            (false, true) => theme.strong(),
+            (false, false) => theme.text(),
+        };
+        let x = text(buf, area, x, area.y, shown, style);
+        let x = x.max(area.x + 30);
+        let (applies, mark) = match row.applies {
+            Applies::Now => ("next step", String::new()),
+            Applies::NextEpoch => ("next epoch", "next epoch".to_owned()),
+            Applies::NextRun => ("next run", "next run".to_owned()),
+        };
+        if let Some(coming) = told.coming(row.key) {
+            let when = match told.pending.get(row.key) {
+                Some((_, at)) => at.to_string(),
+                None => applies.into(),
+            };
+            let words = format!("→ {} at {when}", row.show(coming));
+            text(buf, area, x, area.y, words, theme.pending());
+            return;
+        }
+        let effective = told.steps.as_ref().map(|s| s.learning_rate);
+        match effective {
+            Some(rate)
+                if row.key == "learning_rate" && differs(rate, told.params.learning_rate) =>
+            {
+                let words = format!("now {}", figure(rate));
+                text(buf, area, x, area.y, words, theme.dim());
+            }
+            _ if here || row.applies != Applies::Now => {
+                let words = if mark.is_empty() { "now" } else { &mark };
+                text_right(buf, area, area.right() - 1, area.y, words, theme.frame());
+            }
+            _ => {}
+        }
+    }
+
+    /// Help and range of the chosen one, or what is wrong with what was typed.
+    fn draw_words(&self, told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
+        let Some(row) = self.row() else {
+            text(
+                buf,
+                area,
+                area.x + 2,
+                area.y,
+                "no hyperparameter is called so",
+                theme.dim(),
+            );
+            return;
+        };
+        let width = usize::from(area.width.saturating_sub(3)).max(1);
+        let mut rows: Vec<(String, Style)> = Vec::new();
+        if let Some(Editor::Value { error, .. }) = &self.editor {
+            match error {
+                Some(why) => rows.extend(wrap(why, width).into_iter().map(|l| (l, theme.wrong()))),
+                None => {
+                    let words = match row.key {
+                        "architecture" => "a preset's name, or layers".to_owned(),
+                        _ => row.range(),
+                    };
+                    rows.extend(
+                        wrap(&words, width)
+                            .into_iter()
+                            .map(|l| (l, theme.validation())),
+                    );
+                    rows.push(("⏎ sets it, esc leaves it".into(), theme.dim()));
+                }
+            }
+        } else {
+            let idle = if counts(row.key, &told.params) {
+                ""
+            } else {
+                " Idle with this optimizer."
+            };
+            let words = format!("{}{idle}", row.help);
+            rows.extend(wrap(&words, width).into_iter().map(|l| (l, theme.dim())));
+            rows.push((format!("allowed: {}", row.range()), theme.dim()));
+        }
+        for (y, (words, style)) in (area.top()..area.bottom()).zip(&rows) {
+            text(buf, area, area.x + 2, y, words, *style);
+        }
+    }
+
+    /// The panel as one line that scrolls: the chosen one with its neighbours.
+    pub fn draw_line(&self, told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
+        if area.is_empty() {
+            return;
+        }
+        if let Some(Editor::Filter(field)) = &self.editor {
+            let mut spans = vec![Span::styled(" filter /", theme.accent())];
+            spans.extend(field_spans(field, theme.strong(), false));
+            line(buf, area, area.x, area.y, &Line::from(spans));
+            return;
+        }
+        let rows = self.rows();
+        let Some(row) = self.row() else {
+            text(
+                buf,
+                area,
+                area.x + 1,
+                area.y,
+                "no hyperparameter is called so",
+                theme.dim(),
+            );
+            return;
+        };
+        if let Some(Editor::Value {
+            field,
+            fresh,
+            error,
+        }) = &self.editor
+        {
+            let x = text(buf, area, area.x + 1, area.y, "▸ ", theme.accent());
+            let x = text(
+                buf,
+                area,
+                x,
+                area.y,
+                format!("{} ", row.label),
+                theme.strong(),
+            );
+            let (words, style) = match error {
+                Some(why) => (why.clone(), theme.wrong()),
+                None => (row.range(), theme.validation()),
+            };
+            let content = Line::from(field_spans(field, theme.selected(), *fresh));
+            let width = (content.width() as u16).min(area.right().saturating_sub(x) / 2);
+            draw_end(&content, Rect::new(x, area.y, width, 1), buf);
+            text(buf, area, x + width + 2, area.y, words, style);
+            return;
+        }
+        let mut x = area.x + 1;
+        let chosen = self.chosen.min(rows.len() - 1);
+        // The chosen one keeps its place at the left, so that nothing else moves but the list.
+        for (i, row) in rows[chosen..].iter().enumerate() {
+            if x + 4 >= area.right() {
+                break;
+            }
+            let here = i == 0;
+            let (mark, label) = match here {
+                true => ("▸ ", theme.strong()),
+                false => ("  ", theme.dim()),
+            };
+            x = text(buf, area, x, area.y, mark, theme.accent());
+            x = text(buf, area, x, area.y, format!("{} ", row.label), label);
+            let value = row.get(&told.params);
+            let style = if here { theme.strong() } else { theme.text() };
+            x = text(buf, area, x, area.y, row.show(&value), style);
+            if let Some(coming) = told.coming(row.key) {
+                let when = match told.pending.get(row.key) {
+                    Some((_, at)) => format!(" at {at}"),
+                    None => String::new(),
+                };
+                let words = format!(" → {}{when}", row.show(coming));
+                x = text(buf, area, x, area.y, words, theme.pending());
+            } else if here && row.applies != Applies::Now {
+                x = text(
+                    buf,
+                    area,
+                    x,
+                    area.y,
+                    format!(" ({})", row.applies),
+                    theme.dim(),
+                );
+            }
+            x = text(buf, area, x, area.y, " ", theme.text());
+        }
+        if chosen + 1 < rows.len() {
+            text_right(
+                buf,
+                area,
+                area.right(),
+                area.y,
+                &format!(" {}/{}", chosen + 1, rows.len()),
+                theme.dim(),
+            );
+        }
+    }
+}
+
+/// The text of a field with its cursor; all of it marked while the first letter would replace it.
+fn field_spans(field: &Field, style: Style, marked: bool) -> Vec<Span<'static>> {
+    let (before, after) = field.text().split_at(field.cursor());
+    let mut rest = after.chars();
+    let under = rest.next().unwrap_or(' ');
+    let text_style = if marked {
+        style.add_modifier(Modifier::UNDERLINED)
+    } else {
+        style
+    };
+    vec![
+        Span::styled(before.to_owned(), text_style),
+        Span::styled(under.to_string(), style.add_modifier(Modifier::REVERSED)),
+        Span::styled(rest.as_str().to_owned(), text_style),
+    ]
+}
+
+/// Draws a line over `area`, cut at its left when it is too long.
+fn draw_end(content: &Line<'_>, area: Rect, buf: &mut Buffer) {
+    let cut = content.width().saturating_sub(usize::from(area.width));
+    if cut == 0 {
+        line(buf, area, area.x, area.y, content);
+        return;
+    }
+    let mut left = cut;
+    let mut x = area.x;
+    for span in &content.spans {
+        let letters: String = span.content.chars().skip(left).collect();
+        left = left.saturating_sub(span.content.chars().count());
+        x = text(buf, area, x, area.y, letters, span.style);
+    }
+}
+
+fn differs(a: f64, b: f64) -> bool {
+    (a - b).abs() > 1e-3 * b.abs()
+}
+
+/// A learning rate to three figures.
+pub fn figure(v: f64) -> String {
+    match v {
+        0.0 => "0".into(),
+        v if v.abs() < 1e-4 => format!("{v:.2e}"),
+        v => {
+            let decimals = (2 - v.abs().log10().floor() as i32).clamp(0, 8) as usize;
+            format!("{v:.decimals$}")
+        }
+    }
+}
+
+fn wrap(words: &str, width: usize) -> Vec<String> {
+    crate::tui::overlays::wrapped(words, width)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_have_three_figures() {
+        assert_eq!(figure(0.000_5), "0.000500");
+        assert_eq!(figure(0.1), "0.100");
+        assert_eq!(figure(3.2e-6), "3.20e-6");
+        assert_eq!(figure(0.0), "0");
+    }
+}

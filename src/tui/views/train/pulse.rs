@@ -1,0 +1,181 @@
+//! The pulse: throughput, gradient norm, learning rate, load, and the pair that is confused most.
+
+use super::panel::figure;
+use crate::domain::history::Series;
+use crate::domain::report::Split;
+use crate::tui::frame::rounded;
+use crate::tui::theme::Theme;
+use crate::tui::told::{Told, grouped};
+use crate::tui::widgets::spark::{growing, sparkline};
+use crate::tui::widgets::{panel, text};
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::text::Line;
+
+fn points(series: &Series) -> Vec<(f64, f64)> {
+    series
+        .buckets()
+        .iter()
+        .filter_map(|b| Some((b.x, b.mean()?)))
+        .collect()
+}
+
+fn mebibytes(bytes: u64) -> String {
+    match bytes >> 20 {
+        n if n < 10_000 => format!("{n} MiB"),
+        n => format!("{} GiB", n >> 10),
+    }
+}
+
+/// A label, a curve, a value: one row.
+struct Row {
+    label: &'static str,
+    curve: String,
+    value: String,
+    broken: bool,
+}
+
+fn rows(told: &Told, width: usize) -> Vec<Row> {
+    let span = (0.0, growing(told.x(), f64::from(told.params.epochs)));
+    let mut rows = Vec::new();
+    let Some(steps) = &told.steps else {
+        return rows;
+    };
+    let peak = told.throughput.max().unwrap_or(0.0);
+    rows.push(Row {
+        label: "img/s",
+        curve: sparkline(&points(&told.throughput), span, width, Some(0.0)),
+        value: format!(
+            "{:>7}  peak {}",
+            grouped(rounded(steps.images_per_s)),
+            grouped(rounded(peak))
+        ),
+        broken: false,
+    });
+    let norm = steps.grad_norm;
+    rows.push(Row {
+        label: "grad norm",
+        curve: sparkline(&points(&told.grad_norm), span, width, None),
+        value: format!("{norm:>7.2}"),
+        broken: !norm.is_finite(),
+    });
+    rows.push(Row {
+        label: "learn rate",
+        curve: sparkline(&points(&told.learning_rate), span, width, Some(0.0)),
+        value: format!(" {}", figure(steps.learning_rate)),
+        broken: false,
+    });
+    rows
+}
+
+/// The row of the machine's load.
+fn load(told: &Told, width: usize) -> Option<Row> {
+    let load = &told.load;
+    let percent = |share: f64| format!("{:>6.0}%", 100.0 * share);
+    let (label, series, share, memory) = match (load.gpu, load.cpu) {
+        (Some(gpu), _) => {
+            let memory = load
+                .gpu_memory
+                .map(|(used, all)| format!("{} of {}", mebibytes(used), mebibytes(all)));
+            ("gpu", &told.gpu, gpu, memory)
+        }
+        (None, Some(cpu)) => ("cpu", &told.cpu, cpu, load.memory.map(mebibytes)),
+        (None, None) => return None,
+    };
+    let all = points(series);
+    // One report a column: the last ones.
+    let last = all.last().map_or(0.0, |p| p.0);
+    let span = (last - width as f64 + 0.5, last + 0.5);
+    let curve = sparkline(&all, span, width, Some(0.0));
+    Some(Row {
+        label,
+        curve,
+        value: match memory {
+            Some(memory) => format!("{}  {memory}", percent(share)),
+            None => percent(share),
+        },
+        broken: false,
+    })
+}
+
+/// `cat → dog  31% of cats are called dogs`.
+fn confused(told: &Told) -> Option<(String, String)> {
+    let evaluation = told
+        .evaluation(told.shown)
+        .or_else(|| told.evaluation(Split::Validation))?;
+    let matrix = &evaluation.confusion;
+    let &(truth, predicted, count) = matrix.most_confused(1).first()?;
+    let share = 100.0 * f64::from(count) / f64::from(matrix.row_total(truth).max(1));
+    let (a, b) = (told.class(truth), told.class(predicted));
+    Some((
+        format!("{a} → {b}"),
+        format!("{share:.0}% of {a} are called {b}"),
+    ))
+}
+
+pub fn draw(told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
+    if area.is_empty() {
+        return;
+    }
+    let title = Line::styled("pulse", theme.strong());
+    let inner = panel(buf, area, theme.frame(), &title, &Line::default());
+    let left = inner.x + 1;
+    let width = usize::from(inner.width.saturating_sub(36)).clamp(8, 40);
+    let mut list = rows(told, width);
+    list.extend(load(told, width));
+    let mut y = inner.y;
+    for row in &list {
+        text(buf, inner, left, y, row.label, theme.dim());
+        text(buf, inner, left + 11, y, &row.curve, theme.train());
+        let style = if row.broken {
+            theme.wrong()
+        } else {
+            theme.text()
+        };
+        let x = left + 11 + width as u16;
+        text(buf, inner, x, y, &row.value, style);
+        y += 1;
+    }
+    if list.is_empty() {
+        text(
+            buf,
+            inner,
+            left,
+            y,
+            "beats once training begins",
+            theme.dim(),
+        );
+    }
+    if let Some((pair, words)) = confused(told) {
+        let x = text(buf, inner, left, y, pair, theme.wrong());
+        text(buf, inner, x + 2, y, words, theme.dim());
+    }
+}
+
+/// The same in one line, as far as there is room.
+pub fn draw_line(told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
+    let mut x = area.x + 1;
+    let width = 10;
+    let mut list = rows(told, width);
+    list.extend(load(told, width));
+    for row in list {
+        let value = row
+            .value
+            .split("  ")
+            .next()
+            .unwrap_or_default()
+            .trim_start();
+        let needed = (row.label.len() + 2 + width + 9) as u16;
+        if x + needed > area.right() {
+            break;
+        }
+        x = text(buf, area, x, area.y, format!("{} ", row.label), theme.dim());
+        x = text(buf, area, x, area.y, &row.curve, theme.train());
+        let style = if row.broken {
+            theme.wrong()
+        } else {
+            theme.text()
+        };
+        x = text(buf, area, x, area.y, format!(" {value:<8} "), style);
+    }
+}

@@ -1,0 +1,514 @@
+//! A line chart in braille dots: a dim raw curve, a smoothed one, points, marks on the x axis, a cursor. Each cell has
+//! eight dots and one colour, so the curve that matters most takes a cell for itself. Knows figures only.
+
+use super::{text, text_right};
+use crate::tui::theme::Theme;
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::style::Style;
+
+/// What a chart shows. All x in the same unit; y values that are not finite are left out.
+#[derive(Clone, Debug, Default)]
+pub struct Chart<'a> {
+    /// The stretch of x that is shown; from below to.
+    pub x: (f64, f64),
+    pub log_y: bool,
+    /// y is a share, shown in percent and never beyond 0 to 100%.
+    pub percent: bool,
+    pub raw: &'a [(f64, f64)],
+    pub train: &'a [(f64, f64)],
+    pub validation: &'a [(f64, f64)],
+    /// The best of the validation points.
+    pub best: Option<(f64, f64)>,
+    /// Changes: where, and a short label.
+    pub marks: &'a [(f64, String)],
+    /// Where the value was not finite.
+    pub broken: &'a [f64],
+    pub cursor: Option<f64>,
+}
+
+/// Columns of the y labels, the axis included.
+const GUTTER: u16 = 6;
+
+/// Layers of the dots, lowest first.
+const RAW: u8 = 1;
+const TRAIN: u8 = 2;
+const VALIDATION: u8 = 3;
+
+struct Canvas {
+    width: usize,
+    height: usize,
+    /// (layer, dots) of each cell.
+    cells: Vec<(u8, u8)>,
+}
+
+impl Canvas {
+    fn new(width: u16, height: u16) -> Self {
+        Canvas {
+            width: usize::from(width),
+            height: usize::from(height),
+            cells: vec![(0, 0); usize::from(width) * usize::from(height)],
+        }
+    }
+
+    /// Sets a dot; (0, 0) is the upper left one.
+    fn dot(&mut self, x: i64, y: i64, layer: u8) {
+        if x < 0 || y < 0 || x >= 2 * self.width as i64 || y >= 4 * self.height as i64 {
+            return;
+        }
+        let (x, y) = (x as usize, y as usize);
+        let cell = &mut self.cells[y / 4 * self.width + x / 2];
+        if layer < cell.0 {
+            return;
+        }
+        if layer > cell.0 {
+            *cell = (layer, 0);
+        }
+        // Unicode numbers the dots down the left column, then down the right, then the lowest two.
+        const BITS: [[u8; 2]; 4] = [[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]];
+        cell.1 |= BITS[y % 4][x % 2];
+    }
+
+    /// A straight line (Bresenham's).
+    fn line(&mut self, from: (i64, i64), to: (i64, i64), layer: u8) {
+        let (dx, dy) = ((to.0 - from.0).abs(), -(to.1 - from.1).abs());
+        let (sx, sy) = ((to.0 - from.0).signum(), (to.1 - from.1).signum());
+        let (mut x, mut y) = from;
+        let mut error = dx + dy;
+        loop {
+            self.dot(x, y, layer);
+            if (x, y) == to {
+                return;
+            }
+            let twice = 2 * error;
+            if twice >= dy {
+                error += dy;
+                x += sx;
+            }
+            if twice <= dx {
+                error += dx;
+                y += sy;
+            }
+        }
+    }
+}
+
+/// A step of 1, 2 or 5 times a power of ten, so that about `n` of them cover `range`.
+pub fn nice_step(range: f64, n: f64) -> f64 {
+    let rough = (range / n.max(1.0)).max(f64::MIN_POSITIVE);
+    let power = 10f64.powf(rough.log10().floor());
+    let factor = rough / power;
+    power
+        * match factor {
+            f if f <= 1.0 => 1.0,
+            f if f <= 2.0 => 2.0,
+            f if f <= 5.0 => 5.0,
+            _ => 10.0,
+        }
+}
+
+/// A tick's value with as many decimals as its step needs.
+fn label(value: f64, step: f64) -> String {
+    let decimals = (-step.log10().floor()).clamp(0.0, 4.0) as usize;
+    // No -0.
+    format!("{:.decimals$}", value + 0.0)
+}
+
+struct YAxis {
+    low: f64,
+    high: f64,
+    ticks: Vec<(f64, String)>,
+    log: bool,
+}
+
+impl YAxis {
+    /// From 0 (the bottom) to 1.
+    fn place(&self, y: f64) -> f64 {
+        if self.log {
+            (y.max(f64::MIN_POSITIVE).ln() - self.low.ln()) / (self.high.ln() - self.low.ln())
+        } else {
+            (y - self.low) / (self.high - self.low)
+        }
+    }
+}
+
+impl Chart<'_> {
+    fn inside(&self, x: f64) -> bool {
+        (self.x.0..=self.x.1).contains(&x)
+    }
+
+    /// Ends at round values, so that the axis stays as it is while the curve moves.
+    fn y_axis(&self, height: u16) -> YAxis {
+        let seen = |points: &[(f64, f64)]| -> Vec<f64> {
+            points
+                .iter()
+                .filter(|p| self.inside(p.0) && p.1.is_finite())
+                .map(|p| p.1)
+                .collect()
+        };
+        let mut raw = seen(self.raw);
+        raw.sort_by(f64::total_cmp);
+        // A single wild batch must not flatten the curve.
+        let cut = raw.len() / 50;
+        let mut values: Vec<f64> = raw[cut..raw.len() - cut].to_vec();
+        values.extend(seen(self.train));
+        values.extend(seen(self.validation));
+        if self.log_y {
+            values.retain(|v| *v > 0.0);
+        }
+        let low = values.iter().copied().reduce(f64::min);
+        let high = values.iter().copied().reduce(f64::max);
+        let (low, high) = match (low, high) {
+            (Some(low), Some(high)) => (low, high),
+            _ if self.percent => (0.0, 1.0),
+            _ => (0.0, 2.5),
+        };
+        let scale = if self.percent { 100.0 } else { 1.0 };
+        if self.log_y && low > 0.0 {
+            return log_axis(low, high);
+        }
+        let range = (high - low).max(0.02 * high.abs()).max(1e-6) * scale;
+        let step = nice_step(range, (f64::from(height) / 4.0).clamp(2.0, 8.0));
+        let mut low = (low * scale / step).floor() * step;
+        let mut high = (high * scale / step).ceil() * step;
+        if self.percent {
+            (low, high) = (low.max(0.0), high.min(100.0));
+        }
+        if high <= low {
+            high = low + step;
+        }
+        let count = ((high - low) / step).round() as i64;
+        let ticks = (0..=count)
+            .map(|i| low + step * i as f64)
+            .map(|v| (v / scale, label(v, step)))
+            .collect();
+        YAxis {
+            low: low / scale,
+            high: high / scale,
+            ticks,
+            log: false,
+        }
+    }
+
+    /// Draws it over `area`.
+    pub fn draw(&self, theme: Theme, area: Rect, buf: &mut Buffer) {
+        let area = area.intersection(buf.area);
+        if area.width < GUTTER + 4 || area.height < 4 || self.x.1 <= self.x.0 {
+            return;
+        }
+        let plot = Rect::new(
+            area.x + GUTTER,
+            area.y,
+            area.width - GUTTER,
+            area.height - 2,
+        );
+        let axis = self.y_axis(plot.height);
+        self.draw_axes(&axis, theme, area, plot, buf);
+        let mut canvas = Canvas::new(plot.width, plot.height);
+        self.curve(&axis, self.raw, RAW, &mut canvas);
+        self.curve(&axis, self.train, TRAIN, &mut canvas);
+        self.curve(&axis, self.validation, VALIDATION, &mut canvas);
+        for (i, &(layer, dots)) in canvas.cells.iter().enumerate() {
+            let style = match layer {
+                RAW => theme.train_raw(),
+                TRAIN => theme.train(),
+                VALIDATION => theme.validation(),
+                _ => continue,
+            };
+            let x = plot.x + (i % canvas.width) as u16;
+            let y = plot.y + (i / canvas.width) as u16;
+            let glyph = char::from_u32(0x2800 + u32::from(dots)).unwrap_or(' ');
+            buf[(x, y)].set_char(glyph).set_style(style);
+        }
+        let at = |p: (f64, f64)| self.cell(&axis, plot, p);
+        for (x, y) in self.validation.iter().filter_map(|&p| at(p)) {
+            buf[(x, y)].set_char('•').set_style(theme.validation());
+        }
+        if let Some((x, y)) = self.best.and_then(at) {
+            buf[(x, y)].set_char('◆').set_style(theme.best());
+        }
+        self.draw_marks(theme, area, plot, buf);
+    }
+
+    /// The cell of a point within the plot.
+    fn cell(&self, axis: &YAxis, plot: Rect, (x, y): (f64, f64)) -> Option<(u16, u16)> {
+        let (column, row) = self.dot_of(axis, plot.width, plot.height, (x, y))?;
+        let (x, y) = (column.div_euclid(2), row.div_euclid(4));
+        let inside =
+            (0..i64::from(plot.width)).contains(&x) && (0..i64::from(plot.height)).contains(&y);
+        inside.then(|| (plot.x + x as u16, plot.y + y as u16))
+    }
+
+    fn dot_of(
+        &self,
+        axis: &YAxis,
+        width: u16,
+        height: u16,
+        (x, y): (f64, f64),
+    ) -> Option<(i64, i64)> {
+        if !y.is_finite() || !x.is_finite() {
+            return None;
+        }
+        let (wide, high) = (f64::from(2 * width - 1), f64::from(4 * height - 1));
+        let column = (x - self.x.0) / (self.x.1 - self.x.0) * wide;
+        // Far beyond the edge is as good as just beyond it, and keeps lines short.
+        let row = ((1.0 - axis.place(y)) * high).clamp(-4.0 * high, 5.0 * high);
+        Some((column.round() as i64, row.round() as i64))
+    }
+
+    fn curve(&self, axis: &YAxis, points: &[(f64, f64)], layer: u8, canvas: &mut Canvas) {
+        let (width, height) = (canvas.width as u16, canvas.height as u16);
+        let mut before: Option<(i64, i64)> = None;
+        for (i, &point) in points.iter().enumerate() {
+            // One point beyond each edge, so that lines lead out of the plot.
+            let near = self.inside(point.0)
+                || points.get(i + 1).is_some_and(|p| self.inside(p.0))
+                || (i > 0 && self.inside(points[i - 1].0));
+            let place = self.dot_of(axis, width, height, point).filter(|_| near);
+            match (before, place) {
+                (Some(from), Some(to)) if from.0 >= -4 * i64::from(width) => {
+                    canvas.line(from, to, layer);
+                }
+                (_, Some((x, y))) => canvas.dot(x, y, layer),
+                _ => {}
+            }
+            before = place;
+        }
+    }
+
+    fn draw_axes(&self, axis: &YAxis, theme: Theme, area: Rect, plot: Rect, buf: &mut Buffer) {
+        let dim = theme.dim();
+        let line = theme.frame();
+        let left = plot.x - 1;
+        for y in plot.top()..plot.bottom() {
+            text(buf, area, left, y, "│", line);
+        }
+        let high = f64::from(4 * plot.height - 1);
+        for (value, label) in &axis.ticks {
+            let row = ((1.0 - axis.place(*value)) * high).round() as i64;
+            let y = row.div_euclid(4);
+            if (0..i64::from(plot.height)).contains(&y) {
+                let y = plot.y + y as u16;
+                text(buf, area, left, y, "┤", line);
+                text_right(buf, area, left, y, label, dim);
+            }
+        }
+        let bottom = plot.bottom();
+        text(buf, area, left, bottom, "└", line);
+        for x in plot.left()..plot.right() {
+            text(buf, area, x, bottom, "─", line);
+        }
+        let range = self.x.1 - self.x.0;
+        let step = nice_step(range, f64::from(plot.width) / 10.0);
+        let mut free = plot.x.saturating_sub(2);
+        let first = (self.x.0 / step).ceil() as i64;
+        let last = (self.x.1 / step).floor() as i64;
+        for i in first..=last {
+            let value = step * i as f64;
+            let x = self.column(plot, value);
+            text(buf, area, x, bottom, "┬", line);
+            let words = label(value, step);
+            let width = words.len() as u16;
+            let from = x.saturating_sub(width / 2).max(area.x);
+            if from >= free && from + width <= area.right() {
+                text(buf, area, from, bottom + 1, &words, dim);
+                free = from + width + 1;
+            }
+        }
+    }
+
+    fn column(&self, plot: Rect, x: f64) -> u16 {
+        let share = ((x - self.x.0) / (self.x.1 - self.x.0)).clamp(0.0, 1.0);
+        plot.x + (share * f64::from(2 * plot.width - 1)).round() as u16 / 2
+    }
+
+    fn draw_marks(&self, theme: Theme, area: Rect, plot: Rect, buf: &mut Buffer) {
+        // Where the labels of each row end.
+        let mut rows = [plot.x; 3];
+        let mut place = |x: u16, words: &str, style: Style, buf: &mut Buffer| {
+            let width = unicode_width::UnicodeWidthStr::width(words) as u16;
+            let from = if x + 1 + width <= plot.right() {
+                x + 1
+            } else {
+                x.saturating_sub(width)
+            };
+            for (i, end) in rows.iter_mut().enumerate() {
+                if from >= *end && (i as u16) < plot.height {
+                    text(buf, plot, from, plot.y + i as u16, words, style);
+                    *end = from + width + 1;
+                    return;
+                }
+            }
+        };
+        let vertical = |x: u16, glyph: &str, style: Style, buf: &mut Buffer| {
+            for y in plot.top()..plot.bottom() {
+                if buf[(x, y)].symbol() == " " {
+                    text(buf, plot, x, y, glyph, style);
+                }
+            }
+        };
+        for (x, words) in self.marks.iter().filter(|m| self.inside(m.0)) {
+            let x = self.column(plot, *x);
+            vertical(x, "┊", theme.frame(), buf);
+            text(buf, area, x, plot.bottom(), "▲", theme.accent());
+            place(x, words, theme.accent(), buf);
+        }
+        let mut named = false;
+        for &x in self.broken.iter().filter(|x| self.inside(**x)) {
+            let x = self.column(plot, x);
+            for y in plot.top()..plot.bottom() {
+                text(buf, plot, x, y, "╳", theme.wrong());
+            }
+            if !std::mem::replace(&mut named, true) {
+                place(x, "NaN: diverged", theme.wrong(), buf);
+            }
+        }
+        if let Some(x) = self.cursor.filter(|x| self.inside(*x)) {
+            let x = self.column(plot, x);
+            vertical(x, "│", theme.accent(), buf);
+            text(buf, area, x, plot.bottom(), "┷", theme.accent());
+        }
+    }
+}
+
+fn log_axis(low: f64, high: f64) -> YAxis {
+    let high = if high > low { high } else { low * 1.1 };
+    // 1, 2 and 5 of each decade; the ends are such values as well, so that the axis moves seldom.
+    let rungs: Vec<f64> = (-8..=8)
+        .flat_map(|e| [1.0, 2.0, 5.0].map(|m| m * 10f64.powi(e)))
+        .collect();
+    let from = rungs.iter().rposition(|r| *r <= low).unwrap_or(0);
+    let to = rungs
+        .iter()
+        .position(|r| *r >= high)
+        .unwrap_or(rungs.len() - 1)
+        .max(from + 1)
+        .min(rungs.len() - 1);
+    let ticks = rungs[from..=to]
+        .iter()
+        .map(|&v| {
+            let decimals = (-v.log10().floor()).clamp(0.0, 4.0) as usize;
+            (v, format!("{v:.decimals$}"))
+        })
+        .collect();
+    YAxis {
+        low: rungs[from],
+        high: rungs[to].max(rungs[from] * 1.5),
+        ticks,
+        log: true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tui::theme::Colors;
+
+    fn drawn(chart: &Chart, width: u16, height: u16) -> Vec<String> {
+        let area = Rect::new(0, 0, width, height);
+        let mut buf = Buffer::empty(area);
+        chart.draw(
+            Theme {
+                colors: Colors::None,
+            },
+            area,
+            &mut buf,
+        );
+        (0..height)
+            .map(|y| (0..width).map(|x| buf[(x, y)].symbol()).collect::<String>())
+            .collect()
+    }
+
+    #[test]
+    fn steps_are_round() {
+        assert_eq!(nice_step(2.3, 4.0), 1.0);
+        assert_eq!(nice_step(1.0, 5.0), 0.2);
+        assert_eq!(nice_step(15.0, 8.0), 2.0);
+        assert!((nice_step(0.07, 5.0) - 0.02).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_falling_line_runs_from_corner_to_corner() {
+        let line = [(0.0, 2.0), (4.0, 1.0)];
+        let rows = drawn(
+            &Chart {
+                x: (0.0, 4.0),
+                train: &line,
+                ..Chart::default()
+            },
+            46,
+            10,
+        );
+        let column = |row: &str| {
+            row.chars()
+                .skip(usize::from(GUTTER))
+                .position(|c| ('\u{2801}'..='\u{28ff}').contains(&c))
+        };
+        assert_eq!(column(&rows[0]), Some(0));
+        assert!(column(&rows[7]).unwrap() >= 34, "{rows:#?}");
+        assert!(
+            rows[0].contains("2.0") && rows[7].contains("1.0"),
+            "{rows:#?}"
+        );
+        assert!(rows[9].trim_start().starts_with('0') && rows[9].contains('4'));
+    }
+
+    #[test]
+    fn marks_best_and_divergence_are_seen_without_colour() {
+        let curve: Vec<(f64, f64)> = (0..50).map(|i| (f64::from(i) / 10.0, 0.5)).collect();
+        let rows = drawn(
+            &Chart {
+                x: (0.0, 10.0),
+                percent: true,
+                train: &curve,
+                validation: &[(1.0, 0.4), (2.0, 0.6)],
+                best: Some((2.0, 0.6)),
+                marks: &[(3.0, "lr×½".into()), (3.1, "drop 0.3".into())],
+                broken: &[5.1],
+                ..Chart::default()
+            },
+            70,
+            12,
+        )
+        .join("\n");
+        for glyph in ["◆", "•", "lr×½", "drop 0.3", "▲", "╳", "NaN"] {
+            assert!(rows.contains(glyph), "{glyph}\n{rows}");
+        }
+    }
+
+    #[test]
+    fn nothing_panics() {
+        let wild = [
+            (0.0, f64::NAN),
+            (0.1, 1e300),
+            (0.2, -1e300),
+            (0.3, 0.0),
+            (f64::NAN, 1.0),
+            (1e12, 2.0),
+        ];
+        for (width, height) in [(0, 0), (1, 1), (10, 4), (11, 5), (80, 24), (300, 100)] {
+            for log_y in [false, true] {
+                for percent in [false, true] {
+                    for x in [(0.0, 1.0), (0.0, 0.0), (0.0, 1e9)] {
+                        drawn(
+                            &Chart {
+                                x,
+                                log_y,
+                                percent,
+                                raw: &wild,
+                                train: &wild,
+                                validation: &wild,
+                                best: Some((0.3, f64::INFINITY)),
+                                marks: &[(0.5, "a label that is longer than the chart".into())],
+                                broken: &[0.4, f64::NAN],
+                                cursor: Some(0.2),
+                            },
+                            width,
+                            height,
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
