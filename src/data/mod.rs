@@ -3,10 +3,15 @@
 //! Images stay u8 and NCHW in one block a split, allocated once. What a file says is never trusted: sizes are bounded
 //! before memory is taken, and nothing in a file is ever executed. This room knows no network, no device and no screen.
 
-#![allow(dead_code)] // Until the readers use it.
+pub mod batches;
+mod binary_batches;
 
+mod parquet;
+mod pickle;
 mod pool;
+mod python_batches;
 mod sample;
+mod tarball;
 
 use crate::domain::report::{DataInfo, Picture, Split};
 use std::path::{Path, PathBuf};
@@ -197,21 +202,57 @@ pub struct Format {
 }
 
 /// The formats, preferred first: unpacked before packed, since it loads faster.
-pub static FORMATS: &[Format] = &[Format {
-    name: "built-in sample set",
-    sign: "the word `sample`",
-    folder: "",
-    recognise: |path| (path == Path::new(SAMPLE)).then(|| path.into()),
-    read: sample::read,
-}];
+pub static FORMATS: &[Format] = &[
+    Format {
+        name: "python batches",
+        sign: "a folder with data_batch_1 to 5, test_batch and batches.meta",
+        folder: "cifar-10-batches-py",
+        recognise: python_batches::recognise,
+        read: python_batches::read,
+    },
+    Format {
+        name: "binary batches",
+        sign: "a folder with data_batch_1.bin to 5, test_batch.bin and batches.meta.txt",
+        folder: "cifar-10-batches-bin",
+        recognise: binary_batches::recognise,
+        read: binary_batches::read,
+    },
+    Format {
+        name: "python archive",
+        sign: "cifar-10-python.tar.gz",
+        folder: "",
+        recognise: tarball::recognise_python,
+        read: tarball::read_python,
+    },
+    Format {
+        name: "binary archive",
+        sign: "cifar-10-binary.tar.gz",
+        folder: "",
+        recognise: tarball::recognise_binary,
+        read: tarball::read_binary,
+    },
+    Format {
+        name: "parquet",
+        sign: "a folder with train*.parquet and test*.parquet",
+        folder: "plain_text",
+        recognise: parquet::recognise,
+        read: parquet::read,
+    },
+    Format {
+        name: "built-in sample set",
+        sign: "the word `sample`",
+        folder: "",
+        recognise: |path| (path == Path::new(SAMPLE)).then(|| path.into()),
+        read: sample::read,
+    },
+];
 
 fn expected() -> String {
-    let signs: Vec<_> = FORMATS
+    FORMATS
         .iter()
-        .filter(|f| !f.folder.is_empty())
         .map(|f| f.sign)
-        .collect();
-    signs.join("; ")
+        .collect::<Vec<_>>()
+        .join("; ")
 }
 
 /// Data that was found and can be loaded.

@@ -1,0 +1,131 @@
+//! Which images make a batch, as plain numbers: the division into training and validation images, the order of an
+//! epoch, and where augmentation places each image. Everything follows from the seed.
+
+use crate::domain::augment::Placement;
+use crate::domain::params::Hyperparameters;
+use crate::domain::rng::{Rng, Stream};
+
+/// Training images, divided into those that are trained on and those that are held out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Division {
+    /// Image numbers, ascending.
+    pub train: Vec<u32>,
+    pub validation: Vec<u32>,
+}
+
+impl Division {
+    /// Holds out `share` of `images` images, rounded to the nearest number but leaving one image on each side where
+    /// there are two.
+    pub fn new(images: usize, seed: u64, share: f64) -> Self {
+        let held = (images as f64 * share).round() as usize;
+        let held = held.clamp(usize::from(images > 1), images.saturating_sub(1));
+        let mut validation = Rng::new(seed, Stream::Split, 0).permutation(images);
+        let mut train = validation.split_off(held);
+        train.sort_unstable();
+        validation.sort_unstable();
+        Division { train, validation }
+    }
+
+    /// The training images in the order of epoch `epoch` (any number; the same one gives the same order).
+    pub fn order(&self, seed: u64, epoch: u64) -> Vec<u32> {
+        let mut order = self.train.clone();
+        Rng::new(seed, Stream::Order, epoch).shuffle(&mut order);
+        order
+    }
+}
+
+/// Batches of an epoch of `images` images: the last, smaller one is kept.
+pub fn steps(images: usize, batch_size: u32) -> u64 {
+    images.div_ceil(batch_size.max(1) as usize) as u64
+}
+
+/// The images of batch number `batch` (from 0) of an epoch's `order`; empty beyond the last.
+pub fn batch(order: &[u32], batch: u64, batch_size: u32) -> &[u32] {
+    let size = batch_size.max(1) as usize;
+    usize::try_from(batch)
+        .ok()
+        .and_then(|batch| order.chunks(size).nth(batch))
+        .unwrap_or_default()
+}
+
+/// Writes into `plan` where augmentation places each of `images` in training step `step`; `side` is the images' side.
+pub fn plan(
+    images: &[u32],
+    step: u64,
+    side: u32,
+    params: &Hyperparameters,
+    plan: &mut Vec<Placement>,
+) {
+    plan.clear();
+    let numbered = images.iter().zip(0..);
+    plan.extend(
+        numbered.map(|(image, place)| Placement::random(*image, place, step, side, params)),
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_division_holds_every_image_once() {
+        let division = Division::new(1_000, 4, 0.2);
+        assert_eq!(
+            (division.train.len(), division.validation.len()),
+            (800, 200)
+        );
+        let mut all = [&division.train[..], &division.validation].concat();
+        all.sort_unstable();
+        assert!(all.iter().zip(0..).all(|(a, b)| *a == b));
+        assert_eq!(division, Division::new(1_000, 4, 0.2));
+        assert_ne!(division, Division::new(1_000, 5, 0.2));
+        for (images, share, held) in [
+            (2, 0.01, 1),
+            (3, 0.9, 2),
+            (1, 0.5, 0),
+            (0, 0.5, 0),
+            (7, 0.5, 4),
+        ] {
+            let division = Division::new(images, 4, share);
+            assert_eq!(division.validation.len(), held, "{share} of {images}");
+            assert_eq!(division.train.len(), images - held);
+        }
+    }
+
+    #[test]
+    fn an_epoch_goes_through_every_image_once_in_an_order_of_its_own() {
+        let division = Division::new(103, 4, 0.2);
+        let order = division.order(4, 1);
+        assert_eq!(order, division.order(4, 1));
+        assert_ne!(order, division.order(4, 2));
+        let batches: Vec<_> = (0..steps(order.len(), 32))
+            .map(|i| batch(&order, i, 32))
+            .collect();
+        assert_eq!(
+            batches.iter().map(|b| b.len()).collect::<Vec<_>>(),
+            [32, 32, 18]
+        );
+        let mut all = batches.concat();
+        all.sort_unstable();
+        assert_eq!(all, division.train);
+        assert!(batch(&order, 3, 32).is_empty());
+    }
+
+    #[test]
+    fn the_plan_follows_the_seed_and_the_step() {
+        let mut params = Hyperparameters::default();
+        let (mut a, mut b) = (Vec::new(), Vec::new());
+        plan(&[7, 9], 3, 32, &params, &mut a);
+        assert_eq!(a, [Placement::plain(7), Placement::plain(9)]);
+        params.flip = true;
+        params.crop = 4;
+        let images: Vec<u32> = (0..64).collect();
+        plan(&images, 3, 32, &params, &mut a);
+        plan(&images, 3, 32, &params, &mut b);
+        assert_eq!(a, b);
+        plan(&images, 4, 32, &params, &mut b);
+        assert_ne!(a, b);
+        assert!(a.iter().any(|p| p.flip) && a.iter().any(|p| !p.flip));
+        assert!(a.iter().all(|p| p.dx.abs() <= 4 && p.dy.abs() <= 4));
+    }
+}

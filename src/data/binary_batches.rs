@@ -1,0 +1,154 @@
+//! The binary batches: a folder with `data_batch_1.bin` to `data_batch_5.bin`, `test_batch.bin` and `batches.meta.txt`.
+//! A batch is one record after the other: a label, then the pixels, 3,073 bytes.
+
+use super::python_batches::{Piece, pieces, recognise_folder, room};
+use super::{DataError, IMAGE_BYTES, Progress, Read, pool};
+use std::fs::File;
+use std::io::{self, Read as _, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+/// The training batches, in order.
+pub const TRAIN: [&str; 5] = [
+    "data_batch_1.bin",
+    "data_batch_2.bin",
+    "data_batch_3.bin",
+    "data_batch_4.bin",
+    "data_batch_5.bin",
+];
+pub const TEST: &str = "test_batch.bin";
+pub const META: &str = "batches.meta.txt";
+/// Bytes of a label and an image.
+pub const RECORD: usize = 1 + IMAGE_BYTES;
+/// Records read at once: few enough for the second-level cache.
+const CHUNK: usize = 50;
+
+/// The folder, when `path` is one with at least one of the batches, or is one of them.
+pub fn recognise(path: &Path) -> Option<PathBuf> {
+    recognise_folder(path, |name| TRAIN.contains(&name) || name == TEST)
+}
+
+/// How many images a batch of `size` bytes has.
+pub fn images(path: &Path, size: u64) -> Result<usize, DataError> {
+    let record = RECORD as u64;
+    if size == 0 || !size.is_multiple_of(record) {
+        let why = format!(
+            "{size} bytes are no whole number of records of {record} (a label and 32x32 RGB pixels)"
+        );
+        return Err(DataError::damaged(
+            path,
+            format!("byte {}", size - size % record),
+            why,
+        ));
+    }
+    Ok((size / record) as usize)
+}
+
+/// Reads records from the start of `source` on; `offset` is where that is in the file `path`.
+pub fn records(
+    source: &mut dyn io::Read,
+    path: &Path,
+    offset: u64,
+    pixels: &mut [u8],
+    labels: &mut [u8],
+) -> Result<(), DataError> {
+    let mut buffer = vec![0; CHUNK * RECORD];
+    let chunks = pixels
+        .chunks_mut(CHUNK * IMAGE_BYTES)
+        .zip(labels.chunks_mut(CHUNK));
+    for (i, (pixels, labels)) in chunks.enumerate() {
+        let buffer = &mut buffer[..labels.len() * RECORD];
+        source.read_exact(buffer).map_err(DataError::io(path))?;
+        let images = pixels.chunks_exact_mut(IMAGE_BYTES).zip(labels);
+        for (j, (record, (image, label))) in buffer.chunks_exact(RECORD).zip(images).enumerate() {
+            if record[0] > 9 {
+                let place = format!("byte {}", offset + ((i * CHUNK + j) * RECORD) as u64);
+                return Err(DataError::damaged(
+                    path,
+                    place,
+                    format!("the label is {}, where labels are 0 to 9", record[0]),
+                ));
+            }
+            *label = record[0];
+            image.copy_from_slice(&record[1..]);
+        }
+    }
+    Ok(())
+}
+
+/// The ten class names, one a line.
+pub fn class_names(text: &[u8], path: &Path) -> Result<Vec<String>, DataError> {
+    let text = String::from_utf8_lossy(text);
+    let names: Vec<_> = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .map(String::from)
+        .collect();
+    if names.len() != 10 {
+        return Err(DataError::damaged(
+            path,
+            "its lines",
+            format!("{} names, where there are ten classes", names.len()),
+        ));
+    }
+    Ok(names)
+}
+
+fn missing(folder: &Path, name: &str) -> impl FnOnce(io::Error) -> DataError {
+    move |source| match source.kind() {
+        io::ErrorKind::NotFound => DataError::Missing {
+            path: folder.into(),
+            file: name.into(),
+        },
+        _ => DataError::Io {
+            path: folder.join(name),
+            source,
+        },
+    }
+}
+
+/// Reads the folder.
+pub fn read(folder: &Path, threads: usize, progress: Progress) -> Result<Read, DataError> {
+    let meta = folder.join(META);
+    let mut text = Vec::new();
+    let file = File::open(&meta).map_err(missing(folder, META))?;
+    file.take(1 << 16)
+        .read_to_end(&mut text)
+        .map_err(DataError::io(&meta))?;
+    let classes = class_names(&text, &meta)?;
+    let batch = |name: &&str| {
+        let path = folder.join(name);
+        let size = path.metadata().map_err(missing(folder, name))?.len();
+        let count = images(&path, size)?;
+        Ok((path, 0, count))
+    };
+    let train_batches = TRAIN
+        .iter()
+        .map(batch)
+        .collect::<Result<Vec<_>, DataError>>()?;
+    let test_batches = [batch(&TEST)?];
+    let (mut train, mut test) = (room(&train_batches)?, room(&test_batches)?);
+    let total = (train.len() + test.len()) as u64;
+    let jobs = pieces(&train_batches, RECORD, &mut train)
+        .chain(pieces(&test_batches, RECORD, &mut test))
+        .collect();
+    pool::run(jobs, threads, total, progress, |piece: Piece, tell| {
+        let mut file = File::open(piece.path).map_err(DataError::io(piece.path))?;
+        file.seek(SeekFrom::Start(piece.offset))
+            .map_err(DataError::io(piece.path))?;
+        records(
+            &mut file,
+            piece.path,
+            piece.offset,
+            piece.pixels,
+            piece.labels,
+        )?;
+        tell(piece.labels.len());
+        Ok(())
+    })?;
+    Ok(Read {
+        classes,
+        train,
+        test,
+    })
+}

@@ -1,0 +1,372 @@
+//! The archives as published: `cifar-10-python.tar.gz` and `cifar-10-binary.tar.gz`. They are read as a stream; nothing
+//! is unpacked to disk, and of the archive's entries only the regular files that a data set has are looked at. An
+//! archive with links, devices, absolute or climbing paths, duplicates or more bytes than a data set has is refused.
+
+use super::pickle::{self, Source};
+use super::{
+    DataError, IMAGE_BYTES, Images, MOST_IMAGES, Progress, Read, SIDE, binary_batches,
+    python_batches,
+};
+use flate2::read::GzDecoder;
+use std::fs::File;
+use std::io::{self, BufReader, Read as _};
+use std::path::{Component, Path, PathBuf};
+use tar::{Archive, EntryType};
+
+/// Unpacked bytes: the published archives have 186 million. What claims more is a bomb.
+const MOST_BYTES: u64 = 256 << 20;
+/// Bytes of one entry.
+const MOST_ENTRY: u64 = (MOST_IMAGES * (binary_batches::RECORD + 64)) as u64;
+/// Bytes of an extended header (names, times): passed by unread.
+const MOST_HEADER: u64 = 1 << 16;
+/// Entries of an archive: the published ones have nine.
+const MOST_ENTRIES: usize = 64;
+
+/// Which of the two archives.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Python,
+    Binary,
+}
+
+impl Kind {
+    fn published(self) -> &'static str {
+        match self {
+            Kind::Python => "cifar-10-python.tar.gz",
+            Kind::Binary => "cifar-10-binary.tar.gz",
+        }
+    }
+
+    /// The batches in order, training first, and the file with the class names.
+    fn files(self) -> ([&'static str; 5], &'static str, &'static str) {
+        match self {
+            Kind::Python => (
+                python_batches::TRAIN,
+                python_batches::TEST,
+                python_batches::META,
+            ),
+            Kind::Binary => (
+                binary_batches::TRAIN,
+                binary_batches::TEST,
+                binary_batches::META,
+            ),
+        }
+    }
+
+    fn of_entry(name: &str) -> Option<Kind> {
+        [Kind::Python, Kind::Binary].into_iter().find(|kind| {
+            let (train, test, meta) = kind.files();
+            train.contains(&name) || name == test || name == meta
+        })
+    }
+}
+
+pub fn recognise_python(path: &Path) -> Option<PathBuf> {
+    recognise(path, Kind::Python)
+}
+
+pub fn recognise_binary(path: &Path) -> Option<PathBuf> {
+    recognise(path, Kind::Binary)
+}
+
+/// The archive of this kind that `path` is, or that lies in it under its published name.
+fn recognise(path: &Path, kind: Kind) -> Option<PathBuf> {
+    if path.is_dir() {
+        return Some(path.join(kind.published())).filter(|file| file.is_file());
+    }
+    let name = path.file_name()?.to_str()?;
+    if !(name.ends_with(".tar.gz") || name.ends_with(".tgz")) || !path.is_file() {
+        return None;
+    }
+    // By the name, so that a damaged archive is told as such; else by what is in it.
+    let by_name = [Kind::Python, Kind::Binary]
+        .into_iter()
+        .find(|kind| name == kind.published());
+    (by_name.or_else(|| first_kind(path)) == Some(kind)).then(|| path.into())
+}
+
+/// The kind that the first telling entry's name says.
+fn first_kind(path: &Path) -> Option<Kind> {
+    let mut archive = Archive::new(Limited::open(path).ok()?);
+    archive
+        .entries()
+        .ok()?
+        .raw(true)
+        .take(MOST_ENTRIES)
+        .map_while(Result::ok)
+        .find_map(|entry| {
+            let path = entry.path().ok()?;
+            Kind::of_entry(path.file_name()?.to_str()?)
+        })
+}
+
+/// Unpacked bytes, of which there must not be more than [`MOST_BYTES`].
+struct Limited {
+    bytes: GzDecoder<BufReader<File>>,
+    left: u64,
+}
+
+impl Limited {
+    fn open(path: &Path) -> io::Result<Self> {
+        let bytes = GzDecoder::new(BufReader::with_capacity(1 << 18, File::open(path)?));
+        Ok(Limited {
+            bytes,
+            left: MOST_BYTES,
+        })
+    }
+}
+
+impl io::Read for Limited {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.bytes.read(buffer)?;
+        self.left = self.left.checked_sub(n as u64).ok_or_else(|| {
+            io::Error::other(format!(
+                "it unpacks to more than {} MiB, where CIFAR-10 has 178",
+                MOST_BYTES >> 20
+            ))
+        })?;
+        Ok(n)
+    }
+}
+
+pub fn read_python(path: &Path, _: usize, progress: Progress) -> Result<Read, DataError> {
+    read(path, Kind::Python, progress)
+}
+
+pub fn read_binary(path: &Path, _: usize, progress: Progress) -> Result<Read, DataError> {
+    read(path, Kind::Binary, progress)
+}
+
+/// One split as its batches come in, in any order.
+struct Split {
+    images: Images,
+    /// Images of each batch that is in, by its place in the published order.
+    counts: Vec<Option<usize>>,
+}
+
+impl Split {
+    fn new(batches: usize) -> Self {
+        Split {
+            images: Images {
+                side: SIDE,
+                ..Images::default()
+            },
+            counts: vec![None; batches],
+        }
+    }
+
+    /// Makes room for a batch of `count` images at the end, and for as many in the batches to come.
+    fn reserve(&mut self, count: usize) {
+        let more = self.counts.iter().filter(|c| c.is_none()).count() * count;
+        let more = more.min(MOST_IMAGES.saturating_sub(self.images.len()));
+        self.images.pixels.reserve_exact(more * IMAGE_BYTES);
+    }
+
+    /// Moves the batch that was appended to its place.
+    fn settle(&mut self, place: usize, count: usize) {
+        let before: usize = self.counts[..place].iter().flatten().sum();
+        self.images.pixels[before * IMAGE_BYTES..].rotate_right(count * IMAGE_BYTES);
+        self.images.labels[before..].rotate_right(count);
+        self.counts[place] = Some(count);
+    }
+}
+
+fn read(path: &Path, kind: Kind, progress: Progress) -> Result<Read, DataError> {
+    let (train_files, test_file, meta) = kind.files();
+    let limited = Limited::open(path).map_err(DataError::io(path))?;
+    let mut archive = Archive::new(limited);
+    let (mut train, mut test, mut classes) = (Split::new(train_files.len()), Split::new(1), None);
+    let broken = |error: io::Error| DataError::damaged(path, "the archive", describe(&error));
+    for (i, entry) in archive.entries().map_err(broken)?.raw(true).enumerate() {
+        let mut entry = entry.map_err(broken)?;
+        let (name, size) = (
+            name_of(&entry, path)?,
+            entry.header().entry_size().map_err(broken)?,
+        );
+        let refused =
+            |why: &str| DataError::damaged(path, format!("entry '{}'", name.display()), why);
+        if i >= MOST_ENTRIES {
+            return Err(refused("there are more entries than a data set has"));
+        }
+        match entry.header().entry_type() {
+            EntryType::Directory => continue,
+            EntryType::XHeader | EntryType::XGlobalHeader if size <= MOST_HEADER => continue,
+            EntryType::Regular => {}
+            _ => return Err(refused("it is neither a regular file nor a folder")),
+        }
+        if size > MOST_ENTRY {
+            return Err(refused("it is larger than any batch"));
+        }
+        let base = name
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
+        // What errors name: the archive and the entry in it.
+        let inside = path.join(&name);
+        let place = train_files.iter().position(|file| *file == base);
+        if base == meta {
+            if classes.is_some() {
+                return Err(refused("it is there twice"));
+            }
+            classes = Some(match kind {
+                Kind::Python => {
+                    let mut stream = Stream {
+                        from: &mut entry,
+                        into: &mut Vec::new(),
+                        most: 0,
+                    };
+                    let pickle = pickle::read(&mut stream).map_err(python_batches::at(&inside))?;
+                    python_batches::class_names(&pickle, &inside)?
+                }
+                Kind::Binary => {
+                    let mut text = Vec::new();
+                    entry
+                        .by_ref()
+                        .take(1 << 16)
+                        .read_to_end(&mut text)
+                        .map_err(broken)?;
+                    binary_batches::class_names(&text, &inside)?
+                }
+            });
+            continue;
+        }
+        let (split, place) = match place {
+            Some(place) => (&mut train, place),
+            None if base == test_file => (&mut test, 0),
+            None => continue,
+        };
+        if split.counts[place].is_some() {
+            return Err(refused("it is there twice"));
+        }
+        let count = match kind {
+            Kind::Python => append_python(&mut entry, &inside, size, split)?,
+            Kind::Binary => append_binary(&mut entry, &inside, size, split)?,
+        };
+        split.settle(place, count);
+        let done = (train.images.len() + test.images.len()) as u64;
+        let batches = train.counts.iter().chain(&test.counts);
+        let left = batches.filter(|c| c.is_none()).count() * count;
+        progress(done, done + left as u64);
+    }
+    let missing = |file: &str| DataError::Missing {
+        path: path.into(),
+        file: file.into(),
+    };
+    let files = train_files
+        .iter()
+        .zip(&train.counts)
+        .chain([(&test_file, &test.counts[0])]);
+    if let Some((file, _)) = files.into_iter().find(|(_, count)| count.is_none()) {
+        return Err(missing(file));
+    }
+    let classes = classes.ok_or_else(|| missing(meta))?;
+    Ok(Read {
+        classes,
+        train: train.images,
+        test: test.images,
+    })
+}
+
+fn name_of(entry: &tar::Entry<'_, impl io::Read>, path: &Path) -> Result<PathBuf, DataError> {
+    let name = entry
+        .path()
+        .map_err(|e| DataError::damaged(path, "the archive", describe(&e)))?
+        .into_owned();
+    let plain = |part: Component| matches!(part, Component::Normal(_) | Component::CurDir);
+    if !name.components().all(plain) {
+        let why = "its path leads out of the archive";
+        return Err(DataError::damaged(
+            path,
+            format!("entry '{}'", name.display()),
+            why,
+        ));
+    }
+    Ok(name)
+}
+
+fn describe(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => "it ends in the middle".into(),
+        _ => error.to_string(),
+    }
+}
+
+/// A pickle in a stream: the long string goes to `into`.
+struct Stream<'a, R> {
+    from: &'a mut R,
+    into: &'a mut Vec<u8>,
+    /// Bytes that `into` may have.
+    most: usize,
+}
+
+impl<R: io::Read> Source for Stream<'_, R> {
+    fn fill(&mut self, buffer: &mut [u8]) -> io::Result<()> {
+        self.from.read_exact(buffer)
+    }
+
+    fn pass(&mut self, length: u64) -> io::Result<()> {
+        if self.into.len() as u64 + length > self.most as u64 {
+            return Err(io::Error::other("more pixels than a data set has"));
+        }
+        if self.from.by_ref().take(length).read_to_end(self.into)? as u64 != length {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(())
+    }
+}
+
+fn append_python(
+    entry: &mut impl io::Read,
+    path: &Path,
+    size: u64,
+    split: &mut Split,
+) -> Result<usize, DataError> {
+    // The most images that fit the file: the pickle says how many there are only after some of it is read.
+    split.reserve((size / IMAGE_BYTES as u64) as usize);
+    let before = split.images.pixels.len();
+    // Many small reads: a buffer pays, and what it reads ahead is still this entry's.
+    let mut from = BufReader::with_capacity(1 << 16, entry);
+    let mut stream = Stream {
+        from: &mut from,
+        into: &mut split.images.pixels,
+        most: MOST_IMAGES * IMAGE_BYTES,
+    };
+    let pickle = pickle::read(&mut stream).map_err(python_batches::at(path))?;
+    let batch = python_batches::batch(&pickle, path)?;
+    let count = batch.labels.len();
+    if split.images.pixels.len() - before != count * IMAGE_BYTES {
+        return Err(DataError::damaged(
+            path,
+            "key 'data'",
+            "there is more than one long string",
+        ));
+    }
+    split.images.labels.extend(batch.labels);
+    Ok(count)
+}
+
+fn append_binary(
+    entry: &mut impl io::Read,
+    path: &Path,
+    size: u64,
+    split: &mut Split,
+) -> Result<usize, DataError> {
+    let count = binary_batches::images(path, size)?;
+    let before = split.images.len();
+    if before + count > MOST_IMAGES {
+        return Err(DataError::damaged(
+            path,
+            "its images",
+            format!("with the other batches more than {MOST_IMAGES}"),
+        ));
+    }
+    split.reserve(count);
+    split
+        .images
+        .pixels
+        .resize((before + count) * IMAGE_BYTES, 0);
+    split.images.labels.resize(before + count, 0);
+    let pixels = &mut split.images.pixels[before * IMAGE_BYTES..];
+    binary_batches::records(entry, path, 0, pixels, &mut split.images.labels[before..])?;
+    Ok(count)
+}
