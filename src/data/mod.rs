@@ -39,6 +39,7 @@ pub const CLASSES: [&str; 10] = [
 const MOST_IMAGES: usize = 60_000;
 /// What names the built-in set where a path is expected.
 pub const SAMPLE: &str = "sample";
+const SAMPLE_FORMAT: &str = "built-in sample set";
 /// The environment variable that names a file or folder with the data.
 pub const ENV: &str = "CIFAR_TUI_DATA";
 
@@ -133,7 +134,7 @@ impl Dataset {
 #[derive(Debug, Error)]
 pub enum DataError {
     #[error(
-        "{} holds no CIFAR-10 data: looked for {}, there and in the folders these are published in. Name a file or \
+        "{} holds no CIFAR-10 data: looked for {}. Name a file or \
          folder that holds it with --data, fetch it with `cifar-tui data download`, or use `--data sample`.",
         path.display(), expected()
     )]
@@ -239,7 +240,7 @@ pub static FORMATS: &[Format] = &[
         read: parquet::read,
     },
     Format {
-        name: "built-in sample set",
+        name: SAMPLE_FORMAT,
         sign: "the word `sample`",
         folder: "",
         recognise: |path| (path == Path::new(SAMPLE)).then(|| path.into()),

@@ -347,12 +347,12 @@ fn decode(
     }
 }
 
+/// Takes the image files and labels of some rows, and says whether to go on.
+type Each<'a> = &'a mut dyn FnMut(Vec<ByteArray>, &[i64]) -> Result<bool, DataError>;
+
 impl Table {
     /// Gives (image files, labels) to `each`, some rows at a time, until it says false.
-    fn rows(
-        &self,
-        each: &mut dyn FnMut(Vec<ByteArray>, &[i64]) -> Result<bool, DataError>,
-    ) -> Result<(), DataError> {
+    fn rows(&self, each: Each) -> Result<(), DataError> {
         let mut row = 0;
         for group in 0..self.reader.num_row_groups() {
             let broken = |e: ParquetError| {
