@@ -1,7 +1,7 @@
 //! Loss or accuracy over the epochs: training and validation, the best epoch, and what was changed on the way.
 
 use super::{
-    Area, FONT, GREY, INK, PlotError, RULE, SIZE, TRAIN, VALIDATION, WRONG, picture, text,
+    Area, FONT, GREY, INK, PAPER, PlotError, RULE, SIZE, TRAIN, VALIDATION, WRONG, picture, text,
 };
 use crate::domain::report::{EpochReport, StepReport};
 use plotters::coord::types::RangedCoordf64;
@@ -117,7 +117,7 @@ fn draw(area: &Area, curve: Curve, what: &Curves) -> Result<(), PlotError> {
     };
 
     let mut chart = ChartBuilder::on(area)
-        .margin_top(104)
+        .margin_top(110)
         .margin_right(36)
         .margin_left(8)
         .margin_bottom(14)
@@ -145,7 +145,6 @@ fn draw(area: &Area, curve: Curve, what: &Curves) -> Result<(), PlotError> {
         .draw()
         .map_err(PlotError::of)?;
 
-    marks(&mut chart, what.marks, right, (bottom, top))?;
     let detail = what.steps.iter().map(|s| (place(s), step_value(curve, s)));
     line(&mut chart, detail, TRAIN.mix(0.28), 1, false)?;
     let at = |e: &EpochReport| f64::from(e.epoch);
@@ -153,7 +152,8 @@ fn draw(area: &Area, curve: Curve, what: &Curves) -> Result<(), PlotError> {
     line(&mut chart, train, TRAIN.to_rgba(), 3, true)?;
     let validation = what.epochs.iter().map(|e| (at(e), values(curve, e).1));
     line(&mut chart, validation, VALIDATION.to_rgba(), 3, true)?;
-    best(&mut chart, curve, what.epochs, right)?;
+    best(&mut chart, curve, what.epochs)?;
+    marks(area, &mut chart, what.marks, right, (bottom, top))?;
     diverged(&mut chart, curve, what, (bottom, top))?;
     legend(area, curve, what.epochs)
 }
@@ -185,6 +185,7 @@ fn line(
 }
 
 fn marks(
+    area: &Area,
     chart: &mut Chart,
     marks: &[Mark],
     right: f64,
@@ -201,60 +202,43 @@ fn marks(
             ))
             .map_err(PlotError::of)?;
         // Four rows, so that changes close to one another stay readable; towards the right edge the words go left.
-        let row = (i % 4) as i32 * 22 + 6;
-        let (anchor, dx) = match x > right * 0.7 {
-            true => (HPos::Right, -7),
-            false => (HPos::Left, 7),
+        let (x, y) = chart.backend_coord(&(x, top));
+        let y = y + (i % 4) as i32 * 24 + 6;
+        let style = text(16, INK);
+        // The built-in font has no arrows.
+        let words = mark.label.replace('→', "to");
+        let (width, height) = area
+            .estimate_text_size(&words, &style)
+            .map_err(PlotError::of)?;
+        let x = match mark.epoch > right * 0.7 {
+            true => x - width as i32 - 8,
+            false => x + 8,
         };
-        let style = text(16, INK).pos(Pos::new(anchor, VPos::Top));
-        chart
-            .draw_series(std::iter::once(
-                EmptyElement::at((x, top)) + Text::new(mark.label.clone(), (dx, row), style),
-            ))
+        area.draw(&Rectangle::new(
+            [
+                (x - 3, y - 3),
+                (x + width as i32 + 3, y + height as i32 + 5),
+            ],
+            PAPER.mix(0.85).filled(),
+        ))
+        .map_err(PlotError::of)?;
+        area.draw_text(&words, &style, (x, y))
             .map_err(PlotError::of)?;
     }
     Ok(())
 }
 
 /// The epoch of the highest validation accuracy, which is what `best.safetensors` holds, on either curve.
-fn best(
-    chart: &mut Chart,
-    curve: Curve,
-    epochs: &[EpochReport],
-    right: f64,
-) -> Result<(), PlotError> {
-    let Some(best) = epochs.iter().rev().find(|e| e.best) else {
-        return Ok(());
-    };
-    let y = values(curve, best).1;
-    if !y.is_finite() {
-        return Ok(());
-    }
-    let x = f64::from(best.epoch);
-    let words = match curve {
-        Curve::Accuracy => format!("best {} in epoch {}", show(curve, y), best.epoch),
-        Curve::Loss => format!(
-            "{} at the best accuracy, epoch {}",
-            show(curve, y),
-            best.epoch
-        ),
-    };
-    let (anchor, dx) = match x > right * 0.6 {
-        true => (HPos::Right, 0),
-        false => (HPos::Left, 0),
-    };
-    let (vertical, dy) = match curve {
-        Curve::Accuracy => (VPos::Top, 20),
-        Curve::Loss => (VPos::Bottom, -20),
-    };
-    let style = text(18, VALIDATION).pos(Pos::new(anchor, vertical));
-    chart
-        .draw_series(std::iter::once(
-            EmptyElement::at((x, y))
-                + Circle::new((0, 0), 9, VALIDATION.stroke_width(2))
-                + Text::new(words, (dx, dy), style),
-        ))
-        .map_err(PlotError::of)?;
+fn best_epoch(epochs: &[EpochReport]) -> Option<&EpochReport> {
+    epochs.iter().rev().find(|e| e.best)
+}
+
+fn best(chart: &mut Chart, curve: Curve, epochs: &[EpochReport]) -> Result<(), PlotError> {
+    let at = best_epoch(epochs).map(|e| (f64::from(e.epoch), values(curve, e).1));
+    let ring = at
+        .filter(|at| at.1.is_finite())
+        .map(|at| Circle::new(at, 9, VALIDATION.stroke_width(2)));
+    chart.draw_series(ring).map_err(PlotError::of)?;
     Ok(())
 }
 
@@ -316,6 +300,16 @@ fn legend(area: &Area, curve: Curve, epochs: &[EpochReport]) -> Result<(), PlotE
             color.stroke_width(4),
         ))
         .map_err(PlotError::of)?;
+    }
+    if let Some(best) = best_epoch(epochs) {
+        let words = format!(
+            "best epoch {}: {}",
+            best.epoch,
+            show(curve, values(curve, best).1)
+        );
+        let end = text(18, VALIDATION).pos(Pos::new(HPos::Right, VPos::Center));
+        area.draw_text(&words, &end, (right, 90))
+            .map_err(PlotError::of)?;
     }
     Ok(())
 }
