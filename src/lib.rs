@@ -5,6 +5,7 @@ pub mod config;
 pub mod data;
 pub mod device;
 pub mod domain;
+pub mod headless;
 pub mod layers;
 pub mod net;
 pub mod plot;

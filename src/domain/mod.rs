@@ -9,3 +9,4 @@ pub mod number;
 pub mod params;
 pub mod report;
 pub mod rng;
+pub mod text;

@@ -1,0 +1,522 @@
+//! The front end without a screen, for pipes, logs and scripts: the same commands and events as the TUI, printed instead
+//! of drawn. Knows the protocol and nothing of what is behind it.
+
+use crate::domain::report::{RunInfo, Split, State, StepReport};
+use crate::domain::text::{duration, grouped, percent};
+use crate::session::link::Link;
+use crate::session::protocol::{Command, Event};
+use crossbeam_channel::{Receiver, after, never, select};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::{self, Write};
+use std::time::{Duration, Instant};
+
+/// How events are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// Progress bars under the lines, on a terminal.
+    Bars,
+    /// Lines only.
+    Lines,
+    /// One event a line, as JSON.
+    Json,
+}
+
+/// How it went.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// The session's last state.
+    pub state: State,
+    /// The signal that ended it, if one did.
+    pub signal: Option<i32>,
+}
+
+/// Step reports come thousands a second; a reader wants a few.
+const STEPS_EVERY: Duration = Duration::from_millis(250);
+
+/// Prints a session until it is over. A number on `signals` ends it in order, with a checkpoint; more of them change
+/// nothing, so that an impatient second ctrl-c never breaks a save. A reader that has gone ends it likewise.
+pub fn run(link: &Link, style: Style, signals: &Receiver<i32>, out: &mut impl Write) -> Outcome {
+    let mut printer = Printer::new(style);
+    let mut outcome = Outcome {
+        state: State::Failed {
+            why: "the training thread ended without a word".into(),
+        },
+        signal: None,
+    };
+    let mut quitting = false;
+    // Some while step reports rest.
+    let mut rest: Option<Receiver<Instant>> = None;
+    let mut steps_closed = false;
+    let silent = never();
+    let idle = never();
+    loop {
+        let steps_ready = match rest.is_some() || steps_closed {
+            true => &silent,
+            false => &link.steps_ready,
+        };
+        let mut written = Ok(());
+        let mut quit = false;
+        select! {
+            recv(link.events) -> event => {
+                let Ok(event) = event else { break };
+                // What was trained before it comes before it.
+                if let Some(report) = link.take_steps() {
+                    written = printer.event(&Event::Steps(report), out);
+                }
+                written = written.and_then(|()| printer.event(&event, out));
+                match event {
+                    Event::Ended { state, .. } => {
+                        outcome.state = state;
+                        break;
+                    }
+                    Event::State(
+                        State::Done | State::Stopped | State::Diverged { .. } | State::Failed { .. },
+                    ) => quit = true,
+                    _ => {}
+                }
+            }
+            recv(steps_ready) -> token => match token {
+                Ok(()) => {
+                    if let Some(report) = link.take_steps() {
+                        written = printer.event(&Event::Steps(report), out);
+                    }
+                    rest = Some(after(STEPS_EVERY));
+                }
+                Err(_) => steps_closed = true,
+            },
+            recv(rest.as_ref().unwrap_or(&idle)) -> _ => rest = None,
+            recv(signals) -> signal => {
+                if let (Ok(signal), None) = (signal, outcome.signal) {
+                    outcome.signal = Some(signal);
+                    quit = true;
+                    written = printer.line(out, "stopping: writing a checkpoint");
+                }
+            }
+        }
+        if written.is_err() {
+            // Nobody reads any more: what a shell would say of a closed pipe.
+            outcome.signal = outcome.signal.or(Some(libc::SIGPIPE));
+            printer = Printer::Silent;
+            quit = true;
+        }
+        if quit && !quitting {
+            quitting = true;
+            // A session that is already over needs no telling.
+            let _ = link.commands.send(Command::Quit);
+        }
+    }
+    printer.finish();
+    outcome
+}
+
+enum Printer {
+    Json,
+    Text(Text),
+    Silent,
+}
+
+#[derive(Default)]
+struct Text {
+    bars: Option<Bars>,
+    epochs: u32,
+}
+
+struct Bars {
+    all: MultiProgress,
+    epoch: ProgressBar,
+    run: ProgressBar,
+}
+
+impl Printer {
+    fn new(style: Style) -> Self {
+        match style {
+            Style::Json => Printer::Json,
+            Style::Lines => Printer::Text(Text::default()),
+            Style::Bars => Printer::Text(Text {
+                bars: Some(Bars::new()),
+                epochs: 0,
+            }),
+        }
+    }
+
+    fn event(&mut self, event: &Event, out: &mut impl Write) -> io::Result<()> {
+        match self {
+            Printer::Silent => Ok(()),
+            Printer::Json => {
+                serde_json::to_writer(&mut *out, event)?;
+                out.write_all(b"\n")?;
+                out.flush()
+            }
+            Printer::Text(text) => {
+                text.progress(event);
+                match text.describe(event) {
+                    Some(line) => self.line(out, &line),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+
+    /// A line for people; JSON has none.
+    fn line(&self, out: &mut impl Write, line: &str) -> io::Result<()> {
+        match self {
+            Printer::Text(Text {
+                bars: Some(bars), ..
+            }) => bars.all.suspend(|| writeln!(out, "{line}")),
+            Printer::Text(_) => {
+                writeln!(out, "{line}")?;
+                out.flush()
+            }
+            Printer::Json | Printer::Silent => Ok(()),
+        }
+    }
+
+    fn finish(&self) {
+        if let Printer::Text(Text {
+            bars: Some(bars), ..
+        }) = self
+        {
+            bars.epoch.finish_and_clear();
+            bars.run.finish_and_clear();
+        }
+    }
+}
+
+impl Text {
+    /// The line that an event is worth; None for the many that are not.
+    fn describe(&mut self, event: &Event) -> Option<String> {
+        let text = match event {
+            Event::Data(data) => format!(
+                "data     {}: {} training and {} test images, {}, read in {:.2} s",
+                data.name,
+                grouped(data.train.into()),
+                grouped(data.test.into()),
+                data.source,
+                data.load_seconds
+            ),
+            Event::Started(run) => {
+                self.epochs = run.params.epochs;
+                started(run)
+            }
+            Event::Epoch(e) => {
+                let test = match e.test_accuracy {
+                    Some(share) => format!("  test {}", percent(share)),
+                    None => String::new(),
+                };
+                format!(
+                    "epoch {:>width$}/{}  train {:.4} {:>6}  val {:.4} {:>6}{test}  {:>8} img/s  {}{}",
+                    e.epoch,
+                    self.epochs,
+                    e.train_loss,
+                    percent(e.train_accuracy),
+                    e.val_loss,
+                    percent(e.val_accuracy),
+                    grouped(e.images_per_s as u64),
+                    duration(e.elapsed),
+                    if e.best { "  best" } else { "" },
+                    width = self.epochs.to_string().len(),
+                )
+            }
+            Event::Evaluation(e) if e.split == Split::Test => format!(
+                "test     loss {:.4}, accuracy {:.2}%, {} images",
+                e.loss,
+                e.accuracy * 100.0,
+                grouped(e.confusion.total().into())
+            ),
+            Event::Applied {
+                change,
+                step,
+                epoch,
+            } => {
+                if change.key == "epochs" {
+                    self.epochs = change.new.to_string().parse().unwrap_or(self.epochs);
+                }
+                format!(
+                    "change   {} {} to {} at step {}, epoch {epoch}",
+                    change.key,
+                    change.old,
+                    change.new,
+                    grouped(*step)
+                )
+            }
+            Event::Refused { error } => format!("refused  {error}"),
+            Event::Notice { text } => format!("note     {text}"),
+            Event::Warning { text } => format!("warning  {text}"),
+            Event::State(State::Diverged { step }) => format!(
+                "diverged the loss is not a finite number at step {}: try a lower learning rate or gradient clipping",
+                grouped(*step)
+            ),
+            Event::State(State::Failed { why }) => format!("failed   {why}"),
+            Event::State(State::Done) => "done".into(),
+            _ => return None,
+        };
+        Some(text)
+    }
+
+    fn progress(&self, event: &Event) {
+        let Some(bars) = &self.bars else { return };
+        match event {
+            Event::State(State::Loading { what, done, total }) => {
+                bars.epoch.set_length(*total);
+                bars.epoch.set_position(*done);
+                bars.run.set_message(format!("reading {what}"));
+            }
+            Event::State(State::Evaluating { split, done, total }) => {
+                bars.epoch.set_length(u64::from(*total));
+                bars.epoch.set_position(u64::from(*done));
+                bars.epoch.set_message(match split {
+                    Split::Train => "scoring the training images",
+                    Split::Validation => "scoring the validation images",
+                    Split::Test => "scoring the test images",
+                });
+            }
+            Event::Steps(report) => bars.steps(report, self.epochs),
+            _ => {}
+        }
+    }
+}
+
+impl Bars {
+    fn new() -> Self {
+        let all = MultiProgress::with_draw_target(ProgressDrawTarget::stdout_with_hz(8));
+        let bar = |name: &'static str| {
+            let bar = all.add(ProgressBar::new(1).with_prefix(name));
+            // The template is fixed and right; were it wrong, the default style would do.
+            if let Ok(style) =
+                ProgressStyle::with_template("{prefix:>5} {bar:32} {percent:>3}%  {msg}")
+            {
+                bar.set_style(style.progress_chars("█▉▊▋▌▍▎▏ "));
+            }
+            bar
+        };
+        let (epoch, run) = (bar("epoch"), bar("run"));
+        Bars { all, epoch, run }
+    }
+
+    fn steps(&self, report: &StepReport, epochs: u32) {
+        self.epoch.set_length(report.steps_per_epoch);
+        self.epoch.set_position(report.step_in_epoch);
+        self.epoch.set_message(format!(
+            "{}/{epochs}  loss {:.4}  accuracy {}",
+            report.epoch,
+            report.loss,
+            percent(report.correct as f64 / report.images.max(1) as f64)
+        ));
+        let before = u64::from(report.epoch.saturating_sub(1)) * report.steps_per_epoch;
+        self.run
+            .set_length(u64::from(epochs) * report.steps_per_epoch);
+        self.run.set_position(before + report.step_in_epoch);
+        let eta = report
+            .eta
+            .map_or(String::new(), |eta| format!("  ETA {}", duration(eta)));
+        self.run.set_message(format!(
+            "{} img/s  {}{eta}",
+            grouped(report.images_per_s as u64),
+            duration(report.elapsed)
+        ));
+    }
+}
+
+fn started(run: &RunInfo) -> String {
+    let p = &run.params;
+    let mut lines = vec![
+        match run.folder.is_empty() {
+            true => "run      not saved".to_owned(),
+            false => format!("run      {} in {}", run.name, run.folder),
+        },
+        format!("device   {}", run.device),
+        format!(
+            "model    {}: {} parameters, {} multiply-adds an image",
+            p.architecture,
+            grouped(run.parameters),
+            grouped(run.multiply_adds)
+        ),
+        format!(
+            "images   {} training, {} validation, {} test; {} steps of {} an epoch",
+            grouped(run.train.into()),
+            grouped(run.validation.into()),
+            grouped(run.test.into()),
+            grouped(run.steps_per_epoch),
+            p.batch_size
+        ),
+    ];
+    if let Some(step) = run.resumed_at {
+        lines.push(format!("resumed  at step {}", grouped(step)));
+    }
+    if run.data.is_sample {
+        lines.push(
+            "         these are the built-in images; `cifar-tui data download` fetches CIFAR-10"
+                .into(),
+        );
+    }
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::params::Hyperparameters;
+    use crate::domain::report::EpochReport;
+    use crate::session::link::link;
+    use crossbeam_channel::unbounded;
+
+    fn epoch() -> Event {
+        Event::Epoch(EpochReport {
+            epoch: 1,
+            step: 8,
+            train_loss: 1.5,
+            train_accuracy: 0.4,
+            val_loss: f64::NAN,
+            val_accuracy: 0.45,
+            test_accuracy: Some(0.44),
+            best: true,
+            images_per_s: 5612.0,
+            elapsed: 7.0,
+        })
+    }
+
+    fn steps(last: u64) -> Event {
+        Event::Steps(StepReport {
+            first: last,
+            last,
+            epoch: 1,
+            step_in_epoch: last,
+            steps_per_epoch: 8,
+            images: 32,
+            loss: 1.0,
+            loss_min: 1.0,
+            loss_max: 1.0,
+            correct: 16,
+            grad_norm: 1.0,
+            learning_rate: 1e-3,
+            images_per_s: 100.0,
+            elapsed: 1.0,
+            eta: None,
+        })
+    }
+
+    fn ended(state: State) -> Event {
+        Event::Ended {
+            params: Box::default(),
+            state,
+        }
+    }
+
+    /// What a session that tells `events` prints, and the commands it was sent.
+    fn printed(style: Style, events: Vec<Event>) -> (String, Outcome, Vec<Command>) {
+        let (link, tell) = link();
+        let (_signal, signals) = unbounded();
+        events.into_iter().for_each(|event| tell.event(event));
+        let mut out = Vec::new();
+        let outcome = run(&link, style, &signals, &mut out);
+        let commands = tell.commands.try_iter().collect();
+        (String::from_utf8(out).unwrap(), outcome, commands)
+    }
+
+    #[test]
+    fn an_epoch_is_one_line_and_the_end_quits() {
+        let events = vec![epoch(), Event::State(State::Done), ended(State::Done)];
+        let (text, outcome, commands) = printed(Style::Lines, events);
+        assert_eq!(
+            text,
+            "epoch 1/0  train 1.5000  40.0%  val NaN  45.0%  test 44.0%     5,612 img/s  0:07  best\ndone\n"
+        );
+        assert_eq!(outcome.state, State::Done);
+        assert_eq!(commands, [Command::Quit]);
+    }
+
+    #[test]
+    fn json_is_one_event_a_line_with_the_steps_before_what_follows_them() {
+        let events = vec![steps(1), steps(2), epoch(), ended(State::Stopped)];
+        let (text, ..) = printed(Style::Json, events);
+        let lines: Vec<Event> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        assert_eq!(lines.len(), 3, "{text}");
+        assert!(matches!(&lines[0], Event::Steps(s) if (s.first, s.last) == (1, 2)));
+        assert!(matches!(&lines[1], Event::Epoch(e) if e.val_loss.is_nan()));
+        assert_eq!(lines[2], ended(State::Stopped));
+    }
+
+    #[test]
+    fn a_worker_that_goes_without_a_word_is_a_failure() {
+        let (link, tell) = link();
+        let (_signal, signals) = unbounded();
+        drop(tell);
+        let outcome = run(&link, Style::Lines, &signals, &mut Vec::new());
+        assert!(matches!(outcome.state, State::Failed { .. }));
+    }
+
+    #[test]
+    fn the_first_signal_quits_once_and_names_itself() {
+        let (link, tell) = link();
+        let (signal, signals) = unbounded();
+        signal.send(libc::SIGTERM).unwrap();
+        signal.send(libc::SIGINT).unwrap();
+        let worker = std::thread::spawn(move || {
+            assert_eq!(tell.commands.recv(), Ok(Command::Quit));
+            tell.event(ended(State::Stopped));
+            tell.commands.try_iter().count()
+        });
+        let outcome = run(&link, Style::Lines, &signals, &mut Vec::new());
+        assert_eq!(outcome.signal, Some(libc::SIGTERM));
+        assert_eq!(worker.join().unwrap(), 0);
+    }
+
+    #[test]
+    fn a_reader_that_has_gone_ends_the_session_in_order() {
+        struct Gone;
+        impl Write for Gone {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let (link, tell) = link();
+        let (_signal, signals) = unbounded();
+        tell.event(epoch());
+        tell.event(epoch());
+        tell.event(ended(State::Stopped));
+        let outcome = run(&link, Style::Json, &signals, &mut Gone);
+        assert_eq!(outcome.signal, Some(libc::SIGPIPE));
+        assert_eq!(outcome.state, State::Stopped);
+        assert_eq!(tell.commands.try_iter().count(), 1);
+    }
+
+    #[test]
+    fn what_starts_is_told_and_the_sample_set_says_how_to_get_the_real_one() {
+        let run = RunInfo {
+            name: "seed-1".into(),
+            folder: "runs/seed-1".into(),
+            data: crate::domain::report::DataInfo {
+                is_sample: true,
+                ..Default::default()
+            },
+            device: "CPU 2 threads".into(),
+            params: Hyperparameters::default(),
+            architecture: "conv 32".into(),
+            layers: Vec::new(),
+            parameters: 122_570,
+            multiply_adds: 9_479_000,
+            train: 40_000,
+            validation: 10_000,
+            test: 10_000,
+            steps_per_epoch: 1250,
+            resumed_at: Some(17),
+            started: 0.0,
+        };
+        let text = started(&run);
+        for part in [
+            "runs/seed-1",
+            "122,570",
+            "1,250 steps of 32",
+            "at step 17",
+            "data download",
+        ] {
+            assert!(text.contains(part), "{part} is missing in {text}");
+        }
+    }
+}
