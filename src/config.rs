@@ -37,7 +37,8 @@ impl Default for Options {
 /// One key of config.toml that is no hyperparameter; its flag has the same name.
 pub struct OptionRow {
     pub key: &'static str,
-    /// The environment variable that sets it where neither flag nor file does.
+    /// The environment variable that sets it where neither flag nor file does. The data's is read where data is
+    /// looked for, beside the other places.
     pub env: Option<&'static str>,
     pub help: &'static str,
     /// What is allowed, in words.
@@ -45,9 +46,15 @@ pub struct OptionRow {
     /// The default, as config.toml writes it.
     pub default: &'static str,
     set: fn(&mut Options, &str) -> Option<()>,
+    get: fn(&Options) -> String,
 }
 
 impl OptionRow {
+    /// The value as a person would type it; empty where none is set.
+    pub fn show(&self, options: &Options) -> String {
+        (self.get)(options)
+    }
+
     /// Reads what a person typed into `options`.
     ///
     /// # Errors
@@ -61,28 +68,36 @@ impl OptionRow {
 /// Every setting that is no hyperparameter.
 #[rustfmt::skip]
 pub static OPTIONS: &[OptionRow] = &[
-    OptionRow { key: "data", env: Some("CIFAR_TUI_DATA"), default: "\"\"", range: "a file or folder",
+    OptionRow { key: "data", env: None, default: "\"\"", range: "a file or folder",
         help: "The data set: python or binary batches or their tar.gz, parquet files, or `sample` for the built-in set. \
                Empty: $CIFAR_TUI_DATA, then ./data, then the XDG data folder, then the built-in set.",
-        set: |o, text| { o.data = path(text); Some(()) } },
+        set: |o, text| { o.data = path(text); Some(()) }, get: |o| shown(&o.data) },
     OptionRow { key: "runs", env: Some("CIFAR_TUI_RUNS"), default: "\"\"", range: "a folder",
         help: "The folder that runs are kept in. Empty: $CIFAR_TUI_RUNS, then ./runs in a project or where it exists, \
                then the XDG state folder.",
-        set: |o, text| { o.runs = path(text); Some(()) } },
+        set: |o, text| { o.runs = path(text); Some(()) }, get: |o| shown(&o.runs) },
     OptionRow { key: "device", env: None, default: "\"auto\"", range: "auto, cpu, cuda or cuda:N",
         help: "Where the network runs. auto: the first GPU if this build and machine have one, else the CPU.",
-        set: |o, text| { let text = text.to_ascii_lowercase(); device_word(&text).then(|| o.device = text) } },
+        set: |o, text| { let text = text.to_ascii_lowercase(); device_word(&text).then(|| o.device = text) },
+        get: |o| o.device.clone() },
     OptionRow { key: "threads", env: None, default: "0", range: "a whole number, 0 to 1024",
         help: "CPU threads of the training step; 0 is one a core. Results do not depend on it.",
-        set: |o, text| { o.threads = text.parse().ok().filter(|n| *n <= 1024)?; Some(()) } },
+        set: |o, text| { o.threads = text.parse().ok().filter(|n| *n <= 1024)?; Some(()) },
+        get: |o| o.threads.to_string() },
     OptionRow { key: "mouse", env: None, default: "true", range: "on or off",
         help: "Whether the screen takes the mouse.",
         set: |o, text| { o.mouse = match text.to_ascii_lowercase().as_str() {
-            "on" | "true" | "yes" => true, "off" | "false" | "no" => false, _ => return None }; Some(()) } },
+            "on" | "true" | "yes" => true, "off" | "false" | "no" => false, _ => return None }; Some(()) },
+        get: |o| if o.mouse { "on" } else { "off" }.into() },
 ];
 
 fn path(text: &str) -> Option<PathBuf> {
     (!text.is_empty()).then(|| PathBuf::from(text))
+}
+
+fn shown(path: &Option<PathBuf>) -> String {
+    path.as_ref()
+        .map_or(String::new(), |p| p.display().to_string())
 }
 
 fn device_word(text: &str) -> bool {
@@ -152,7 +167,7 @@ pub struct Flags {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
     pub key: &'static str,
-    /// `--data`, `config.toml, line 3`, `$CIFAR_TUI_DATA`.
+    /// `--data`, `config.toml, line 3`, `$CIFAR_TUI_RUNS`.
     pub said: String,
 }
 
@@ -569,9 +584,6 @@ mod tests {
             folder_with("dropout = 0.25\nepochs = 3\ndata = 'here'\nclip_norm = 'off'\n");
         around
             .variables
-            .insert("CIFAR_TUI_DATA".into(), "/env/data".into());
-        around
-            .variables
             .insert("CIFAR_TUI_RUNS".into(), "/env/runs".into());
         let mut flags = Flags {
             params: vec![("epochs", Value::Int(7))],
@@ -595,9 +607,9 @@ mod tests {
         let (_folder, mut around) = folder_with(&template());
         around
             .variables
-            .insert("CIFAR_TUI_DATA".into(), "/env/data".into());
+            .insert("CIFAR_TUI_RUNS".into(), "/env/runs".into());
         let config = load(&around, &Flags::default()).unwrap();
-        assert_eq!(config.options.data, Some("/env/data".into()));
+        assert_eq!(config.runs, Path::new("/env/runs"));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Watch and steer a convolutional network while it learns CIFAR-10, in a terminal.
 
 pub mod cli;
+pub mod commands;
 pub mod config;
 pub mod data;
 pub mod device;

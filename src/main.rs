@@ -1,16 +1,23 @@
 //! Arguments to a front end or a command; wires the channels; the exit code.
 
 use cifar_tui::cli::{self, Invocation, Task};
+use cifar_tui::commands;
 use cifar_tui::config::{self, Config, ConfigError, Surroundings};
 use cifar_tui::domain::report::State;
-use cifar_tui::headless::{self, Outcome, Style};
+use cifar_tui::headless::{self, Style};
 use cifar_tui::session::{self, Settings};
+use cifar_tui::tui;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 const DIVERGED: u8 = 3;
+
+/// Something that was asked for in a way that cannot work.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Usage(String);
 
 fn main() -> ExitCode {
     let invocation = match cli::parse(std::env::args_os()) {
@@ -26,8 +33,10 @@ fn main() -> ExitCode {
     };
     match run(&invocation) {
         Ok(code) => ExitCode::from(code),
+        // What a shell would say of `| head`.
+        Err(error) if commands::reader_gone(&error) => ExitCode::from(128 + libc::SIGPIPE as u8),
         Err(error) => {
-            let code = match error.is::<ConfigError>() {
+            let code = match error.is::<ConfigError>() || error.is::<Usage>() {
                 true => USAGE,
                 false => FAILED,
             };
@@ -41,16 +50,25 @@ fn main() -> ExitCode {
 fn run(invocation: &Invocation) -> anyhow::Result<u8> {
     let around = Surroundings::of_process()?;
     let config = config::load(&around, &invocation.flags)?;
+    // Not locked: the bars and the screen write from threads of their own.
+    let out = &mut std::io::stdout();
     match &invocation.task {
+        Task::Screen(session) => return screen(settings(&config, session)?, &config),
         Task::Train { session, json } => {
             let style = match json {
                 true => Style::Json,
                 false if std::io::stdout().is_terminal() => Style::Bars,
                 false => Style::Lines,
             };
-            train(settings(&config, session)?, style)
+            return train(settings(&config, session)?, style, out);
         }
+        Task::Data(cli::Data::Info { json }) => commands::data::info(&config, *json, out)?,
+        Task::Doctor { json } => commands::doctor::run(&config, &around, *json, out)?,
+        Task::Config(task) => commands::config::run(task, &config, &around, out)?,
+        _ => anyhow::bail!("not yet"),
     }
+    out.flush()?;
+    Ok(0)
 }
 
 fn settings(config: &Config, session: &cli::Session) -> anyhow::Result<Settings> {
@@ -68,22 +86,43 @@ fn settings(config: &Config, session: &cli::Session) -> anyhow::Result<Settings>
     })
 }
 
-fn train(settings: Settings, style: Style) -> anyhow::Result<u8> {
+fn screen(settings: Settings, config: &Config) -> anyhow::Result<u8> {
+    if let Err(why) = tui::usable() {
+        return Err(Usage(format!(
+            "cifar-tui needs a terminal: {why}. `cifar-tui train` trains without one."
+        ))
+        .into());
+    }
+    let (link, worker) = session::start(settings)?;
+    let options = tui::Options {
+        mouse: config.options.mouse,
+        ..Default::default()
+    };
+    let outcome = tui::run(link, &options)?;
+    let panicked = worker.join().is_err();
+    if panicked || !outcome.finished {
+        anyhow::bail!("the training thread died; the run's log.txt may say more");
+    }
+    finish(&outcome.state, outcome.signal)
+}
+
+fn train(settings: Settings, style: Style, out: &mut impl Write) -> anyhow::Result<u8> {
     let signals = catch_signals()?;
     let (link, worker) = session::start(settings)?;
-    let outcome = headless::run(&link, style, &signals, &mut std::io::stdout().lock());
+    let outcome = headless::run(&link, style, &signals, out);
     if worker.join().is_err() {
         anyhow::bail!("the training thread panicked; the run's log.txt may say more");
     }
-    Ok(exit_code(&outcome))
+    finish(&outcome.state, outcome.signal)
 }
 
-fn exit_code(outcome: &Outcome) -> u8 {
-    match (outcome.signal, &outcome.state) {
-        (_, State::Failed { .. }) => FAILED,
-        (_, State::Diverged { .. }) => DIVERGED,
-        (Some(signal), _) => (128 + signal) as u8,
-        _ => 0,
+/// The exit code of a session.
+fn finish(state: &State, signal: Option<i32>) -> anyhow::Result<u8> {
+    match (signal, state) {
+        (_, State::Failed { why }) => anyhow::bail!("{why}"),
+        (_, State::Diverged { .. }) => Ok(DIVERGED),
+        (Some(signal), _) => Ok((128 + signal) as u8),
+        _ => Ok(0),
     }
 }
 

@@ -13,29 +13,28 @@ pub fn grouped(n: u64) -> String {
     text
 }
 
-/// Seconds as `0:07`, `12:03`, `1:02:03`.
+/// Seconds as `0:07`, `12:03`, `1:02:03` or `3d 04:05`.
 pub fn duration(seconds: f64) -> String {
-    let s = seconds.max(0.0).round() as u64;
-    match s / 3600 {
-        0 => format!("{}:{:02}", s / 60, s % 60),
-        hours => format!("{hours}:{:02}:{:02}", s / 60 % 60, s % 60),
+    if !seconds.is_finite() {
+        return "?".into();
+    }
+    let s = seconds.max(0.0) as u64;
+    match s {
+        0..3600 => format!("{}:{:02}", s / 60, s % 60),
+        3600..86_400 => format!("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60),
+        _ => format!("{}d {:02}:{:02}", s / 86_400, s / 3600 % 24, s / 60 % 60),
     }
 }
 
-/// Bytes as `512 B`, `1.4 MB`: powers of 1000.
+/// Bytes as `812 B`, `0.8 MB`, `1.2 GB` (powers of ten, as files are counted).
 pub fn bytes(n: u64) -> String {
-    let mut value = n as f64;
-    for unit in ["B", "kB", "MB", "GB"] {
-        if value < 1000.0 {
-            return match unit {
-                "B" => format!("{n} B"),
-                _ if value < 10.0 => format!("{value:.1} {unit}"),
-                _ => format!("{value:.0} {unit}"),
-            };
-        }
-        value /= 1000.0;
+    let n = n as f64;
+    match n {
+        n if n < 1e3 => format!("{n} B"),
+        n if n < 1e5 => format!("{:.1} kB", n / 1e3),
+        n if n < 1e9 => format!("{:.1} MB", n / 1e6),
+        _ => format!("{:.1} GB", n / 1e9),
     }
-    format!("{value:.1} TB")
 }
 
 /// A share as `59.6%`; NaN stays NaN.
@@ -61,7 +60,7 @@ mod tests {
         assert_eq!(duration(-1.0), "0:00");
         assert_eq!(bytes(512), "512 B");
         assert_eq!(bytes(1_440_000), "1.4 MB");
-        assert_eq!(bytes(170_498_071), "170 MB");
+        assert_eq!(bytes(170_498_071), "170.5 MB");
         assert_eq!(percent(0.5961), "59.6%");
         assert_eq!(percent(f64::NAN), "NaN");
     }

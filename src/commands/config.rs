@@ -1,0 +1,117 @@
+//! `config`: what is set and where it was said; writing config.toml.
+
+use crate::cli::ConfigTask;
+use crate::config::{Config, OPTIONS, Surroundings, template, with_value};
+use crate::domain::params::PARAMS;
+use anyhow::{Context, bail};
+use std::io::Write;
+use std::path::Path;
+
+/// # Errors
+/// When the file cannot be read or written, or the key or value is wrong.
+pub fn run(
+    task: &ConfigTask,
+    config: &Config,
+    around: &Surroundings,
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
+    match task {
+        ConfigTask::Show => show(config, out),
+        ConfigTask::Init => {
+            let file = around.here.join("config.toml");
+            if file.exists() {
+                bail!("config.toml is already here; `cifar-tui config set KEY VALUE` changes it");
+            }
+            write_atomically(&file, &template())?;
+            writeln!(out, "wrote {}", file.display())?;
+            Ok(())
+        }
+        ConfigTask::Set { key, value } => {
+            let file = match &config.file {
+                Some(file) => file.clone(),
+                None => around.here.join("config.toml"),
+            };
+            let old = match std::fs::read_to_string(&file) {
+                Ok(text) => text,
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
+                Err(e) => {
+                    return Err(e).with_context(|| format!("{} cannot be read", file.display()));
+                }
+            };
+            write_atomically(&file, &with_value(&old, key, value)?)?;
+            writeln!(
+                out,
+                "{}: {} = {value}",
+                file.display(),
+                key.replace('-', "_")
+            )?;
+            Ok(())
+        }
+    }
+}
+
+fn show(config: &Config, out: &mut impl Write) -> anyhow::Result<()> {
+    let none = "default";
+    match &config.file {
+        Some(file) => writeln!(out, "# read: {}", file.display())?,
+        None => writeln!(out, "# no config.toml was found")?,
+    }
+    for row in OPTIONS {
+        let value = row.show(&config.options);
+        let origin = config.origin(row.key).unwrap_or(none);
+        writeln!(out, "{:<16} {value:<24} {origin}", row.key)?;
+    }
+    for row in PARAMS {
+        let value = row.show(&row.get(&config.params));
+        let origin = config.origin(row.key).unwrap_or(none);
+        writeln!(out, "{:<16} {value:<24} {origin}", row.key)?;
+    }
+    Ok(())
+}
+
+/// Beside it, synced, renamed: the file is the old one or the new one, never half of either.
+fn write_atomically(file: &Path, text: &str) -> anyhow::Result<()> {
+    let beside = file.with_extension("toml.new");
+    let write = || -> std::io::Result<()> {
+        let mut handle = std::fs::File::create(&beside)?;
+        handle.write_all(text.as_bytes())?;
+        handle.sync_all()?;
+        std::fs::rename(&beside, file)
+    };
+    write().with_context(|| format!("{} cannot be written", file.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Flags, load};
+
+    #[test]
+    fn init_set_and_show_agree() {
+        let folder = tempfile::tempdir().unwrap();
+        let around = Surroundings {
+            here: folder.path().into(),
+            ..Default::default()
+        };
+        let mut out = Vec::new();
+        let config = || load(&around, &Flags::default()).unwrap();
+        run(&ConfigTask::Init, &config(), &around, &mut out).unwrap();
+        assert!(run(&ConfigTask::Init, &config(), &around, &mut out).is_err());
+        let set = ConfigTask::Set {
+            key: "learning-rate".into(),
+            value: "5e-4".into(),
+        };
+        run(&set, &config(), &around, &mut out).unwrap();
+        out.clear();
+        run(&ConfigTask::Show, &config(), &around, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        let line = text
+            .lines()
+            .find(|l| l.starts_with("learning_rate"))
+            .unwrap();
+        assert!(
+            line.contains("0.0005") && line.contains("config.toml, line"),
+            "{line}"
+        );
+    }
+}

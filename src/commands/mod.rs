@@ -1,0 +1,26 @@
+//! What the command line does besides training: each command in a file of its own, run on the calling thread. They
+//! write results to standard output and nothing else there.
+
+pub mod config;
+pub mod data;
+pub mod doctor;
+
+use std::io::{self, Write};
+
+/// Writes one line of JSON.
+fn json(value: &impl serde::Serialize, out: &mut impl Write) -> anyhow::Result<()> {
+    serde_json::to_writer(&mut *out, value)?;
+    out.write_all(b"\n")?;
+    Ok(())
+}
+
+/// Whether `error` says that the reader of standard output has gone (`| head`), which is no failure of ours.
+pub fn reader_gone(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let io = cause.downcast_ref::<io::Error>().map(io::Error::kind);
+        let json = cause
+            .downcast_ref::<serde_json::Error>()
+            .and_then(serde_json::Error::io_error_kind);
+        io.or(json) == Some(io::ErrorKind::BrokenPipe)
+    })
+}
