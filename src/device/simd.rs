@@ -170,6 +170,12 @@ pub trait Simd: Copy {
     unsafe fn beats(self, other: Self) -> Self::Mask;
     /// Lanes that are not zero (NaN is not).
     unsafe fn nonzero(self) -> Self::Mask;
+    /// Lanes equal to `other`'s.
+    unsafe fn equals(self, other: Self) -> Self::Mask;
+    /// The lanes whose mask is set, close together; returns how many. May write a whole vector.
+    unsafe fn compress(self, mask: Self::Mask, to: *mut f32) -> usize;
+    /// The first `count` bytes as numbers, the other lanes zero; reads no further.
+    unsafe fn load_bytes(from: *const u8, count: usize) -> Self;
     /// `self` where the mask is set, else `other`.
     unsafe fn select(self, mask: Self::Mask, other: Self) -> Self;
     /// One bit a lane, the first lowest.
@@ -269,6 +275,25 @@ mod portable {
         #[inline(always)]
         unsafe fn nonzero(self) -> [bool; 4] {
             std::array::from_fn(|i| self.0[i] != 0.0)
+        }
+        #[inline(always)]
+        unsafe fn equals(self, other: Self) -> [bool; 4] {
+            std::array::from_fn(|i| self.0[i] == other.0[i])
+        }
+        #[inline(always)]
+        unsafe fn compress(self, mask: [bool; 4], to: *mut f32) -> usize {
+            let mut count = 0;
+            for (lane, keep) in self.0.into_iter().zip(mask) {
+                // SAFETY: the caller's; fewer are kept than were seen.
+                unsafe { *to.add(count) = lane };
+                count += usize::from(keep);
+            }
+            count
+        }
+        #[inline(always)]
+        unsafe fn load_bytes(from: *const u8, count: usize) -> Self {
+            // SAFETY: the caller's, for the first `count`.
+            lanes!(i => if i < count { f32::from(unsafe { *from.add(i) }) } else { 0.0 })
         }
         #[inline(always)]
         unsafe fn select(self, mask: [bool; 4], other: Self) -> Self {
@@ -390,6 +415,34 @@ mod avx2 {
             unsafe { _mm256_cmp_ps::<_CMP_NEQ_UQ>(self.0, _mm256_setzero_ps()) }
         }
         #[inline(always)]
+        unsafe fn equals(self, other: Self) -> __m256 {
+            unsafe { _mm256_cmp_ps::<_CMP_EQ_OQ>(self.0, other.0) }
+        }
+        #[inline(always)]
+        unsafe fn compress(self, mask: __m256, to: *mut f32) -> usize {
+            unsafe {
+                let mut lanes = [0.0f32; 8];
+                self.store(lanes.as_mut_ptr());
+                let mut bits = Self::bits(mask);
+                let mut count = 0;
+                while bits != 0 {
+                    *to.add(count) = lanes[bits.trailing_zeros() as usize & 7];
+                    bits &= bits - 1;
+                    count += 1;
+                }
+                count
+            }
+        }
+        #[inline(always)]
+        unsafe fn load_bytes(from: *const u8, count: usize) -> Self {
+            unsafe {
+                let mut bytes = [0u8; 8];
+                std::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), count.min(8));
+                let bytes = _mm_cvtsi64_si128(i64::from_le_bytes(bytes));
+                Vector(_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes)))
+            }
+        }
+        #[inline(always)]
         unsafe fn select(self, mask: __m256, other: Self) -> Self {
             unsafe { Vector(_mm256_blendv_ps(other.0, self.0, mask)) }
         }
@@ -505,6 +558,23 @@ mod avx512 {
             unsafe { _mm512_cmp_ps_mask::<_CMP_NEQ_UQ>(self.0, _mm512_setzero_ps()) }
         }
         #[inline(always)]
+        unsafe fn equals(self, other: Self) -> __mmask16 {
+            unsafe { _mm512_cmp_ps_mask::<_CMP_EQ_OQ>(self.0, other.0) }
+        }
+        #[inline(always)]
+        unsafe fn compress(self, mask: __mmask16, to: *mut f32) -> usize {
+            // In a register and stored whole: the instruction's own store is slow on some cores.
+            unsafe { Vector(_mm512_maskz_compress_ps(mask, self.0)).store(to) };
+            mask.count_ones() as usize
+        }
+        #[inline(always)]
+        unsafe fn load_bytes(from: *const u8, count: usize) -> Self {
+            unsafe {
+                let bytes = _mm_maskz_loadu_epi8(first(count), from.cast());
+                Vector(_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes)))
+            }
+        }
+        #[inline(always)]
         unsafe fn select(self, mask: __mmask16, other: Self) -> Self {
             unsafe { Vector(_mm512_mask_blend_ps(mask, other.0, self.0)) }
         }
@@ -613,6 +683,34 @@ mod neon {
             unsafe { vmvnq_u32(vceqzq_f32(self.0)) }
         }
         #[inline(always)]
+        unsafe fn equals(self, other: Self) -> uint32x4_t {
+            unsafe { vceqq_f32(self.0, other.0) }
+        }
+        #[inline(always)]
+        unsafe fn compress(self, mask: uint32x4_t, to: *mut f32) -> usize {
+            unsafe {
+                let mut lanes = [0.0f32; 4];
+                self.store(lanes.as_mut_ptr());
+                let bits = Self::bits(mask);
+                let mut count = 0;
+                for (i, lane) in lanes.into_iter().enumerate() {
+                    *to.add(count) = lane;
+                    count += (bits >> i & 1) as usize;
+                }
+                count
+            }
+        }
+        #[inline(always)]
+        unsafe fn load_bytes(from: *const u8, count: usize) -> Self {
+            let mut lanes = [0.0f32; 4];
+            unsafe {
+                for (i, lane) in lanes.iter_mut().enumerate().take(count) {
+                    *lane = f32::from(*from.add(i));
+                }
+                Self::load(lanes.as_ptr())
+            }
+        }
+        #[inline(always)]
         unsafe fn select(self, mask: uint32x4_t, other: Self) -> Self {
             unsafe { Vector(vbslq_f32(mask, self.0, other.0)) }
         }
@@ -686,6 +784,12 @@ mod tests {
                         assert!(
                             (0..n).all(|l| same(out[l], if x[l] != 0.0 { x[l] } else { y[l] }))
                         );
+                        let bits = S::bits(v.equals(w));
+                        assert!((0..n).all(|l| (bits >> l & 1 == 1) == (x[l] == y[l])));
+                        let count = v.compress(v.nonzero(), out.as_mut_ptr());
+                        let nonzero: Vec<f32> = x.iter().copied().filter(|&v| v != 0.0).collect();
+                        assert_eq!(count, nonzero.len());
+                        assert!((0..count).all(|l| same(out[l], nonzero[l])));
                         for count in 0..=n {
                             let mut part = vec![7.0f32; n];
                             S::load_part(x.as_ptr(), count).store(out.as_mut_ptr());
@@ -697,6 +801,10 @@ mod tests {
                                 assert!(same(out[l], if within { x[l] } else { 0.0 }));
                                 assert!(same(part[l], if within { x[l] } else { 7.0 }));
                                 assert_eq!(bytes[l], if within { i as u8 } else { 9 });
+                            }
+                            S::load_bytes(bytes.as_ptr(), count).store(out.as_mut_ptr());
+                            for (l, &number) in out.iter().enumerate() {
+                                assert_eq!(number, if l < count { i as f32 } else { 0.0 });
                             }
                         }
                         S::zero().store(out.as_mut_ptr());

@@ -22,7 +22,7 @@ pub struct Arriving<'a> {
     pub scale: f32,
 }
 
-/// The backward pass of one image.
+/// The backward pass of one image, without pooling.
 pub struct Backward<'a> {
     pub geometry: &'a Geometry,
     pub x: &'a [f32],
@@ -75,13 +75,9 @@ impl Kernel for Backward<'_> {
             bias_sums.fill(0.0);
         }
         let mut grad = scratch(field.height * field.width * g.outputs + SLACK);
-        spread(
-            g,
-            field,
-            &self.arriving,
-            &mut grad,
-            &mut bias_sums[..g.outputs],
-        );
+        let bias_sums = &mut bias_sums[..g.outputs];
+        // SAFETY: the caller's.
+        unsafe { spread::<S>(g, field, &self.arriving, &mut grad, bias_sums) };
         let field_grad = Pixels {
             at: grad.as_ptr(),
             row: field.width * g.outputs,
@@ -142,61 +138,50 @@ impl Kernel for Backward<'_> {
 }
 
 /// Writes the gradient of the convolution's results into its field, and adds it to the bias gradient.
+///
+/// # Safety
+/// That of `S`.
 #[inline(always)]
-fn spread(g: &Geometry, field: Field, arriving: &Arriving, out: &mut [f32], bias: &mut [f32]) {
+unsafe fn spread<S: Simd>(
+    g: &Geometry,
+    field: Field,
+    arriving: &Arriving,
+    out: &mut [f32],
+    bias: &mut [f32],
+) {
     let channels = g.outputs;
+    if field.border != 0 || field.spread != 1 {
+        out.fill(0.0);
+    }
     let (row, step) = (
         field.spread * field.width * channels,
         field.spread * channels,
     );
     let begin = (field.border * field.width + field.border) * channels;
-    let whole = field.border == 0 && field.spread == 1 && arriving.taken.is_none();
-    if !whole {
-        out.fill(0.0);
-    }
-    if let Some(taken) = arriving.taken {
-        let columns = g.out_width / 2;
-        let pixels = arriving
-            .grad
-            .chunks_exact(channels)
-            .zip(taken.chunks_exact(channels));
-        for (p, (grad, taken)) in pixels.enumerate() {
-            let (y, x) = (2 * (p / columns), 2 * (p % columns));
-            let corner = begin + y * row + x * step;
-            for c in 0..channels {
-                let passed = match arriving.output {
-                    Some(output) if output[p * channels + c] == 0.0 => 0.0,
-                    _ => grad[c] * arriving.scale,
-                };
-                let place = usize::from(taken[c]);
-                out[corner + place / 2 * row + place % 2 * step + c] = passed;
-                bias[c] += passed;
-            }
-        }
-        return;
-    }
-    for (p, grad) in arriving.grad.chunks_exact(channels).enumerate() {
-        let at = begin + p / g.out_width * row + p % g.out_width * step;
-        let out = &mut out[at..at + channels];
-        match arriving.output {
-            Some(output) => {
-                let output = &output[p * channels..(p + 1) * channels];
-                for c in 0..channels {
-                    let passed = if output[c] == 0.0 {
-                        0.0
-                    } else {
-                        grad[c] * arriving.scale
-                    };
-                    out[c] = passed;
-                    bias[c] += passed;
+    let mut first = 0;
+    while first < channels {
+        let lanes = (channels - first).min(S::LANES);
+        // SAFETY: the caller's; vectors are loaded and stored only as far as the channels reach.
+        unsafe {
+            let scale = S::splat(arriving.scale);
+            let mut sum = S::load_part(bias.as_ptr().add(first), lanes);
+            let mut from = first;
+            for y in 0..g.out_height {
+                let mut out = out.as_mut_ptr().add(begin + y * row + first);
+                for _ in 0..g.out_width {
+                    let mut value = S::load_part(arriving.grad.as_ptr().add(from), lanes);
+                    if let Some(output) = arriving.output {
+                        let output = S::load_part(output.as_ptr().add(from), lanes);
+                        value = value.mul(scale).select(output.nonzero(), S::zero());
+                    }
+                    value.store_part(out, lanes);
+                    sum = sum.add(value);
+                    out = out.add(step);
+                    from += channels;
                 }
             }
-            None => {
-                out.copy_from_slice(grad);
-                for (bias, grad) in bias.iter_mut().zip(grad) {
-                    *bias += grad;
-                }
-            }
+            sum.store_part(bias.as_mut_ptr().add(first), lanes);
         }
+        first += lanes;
     }
 }

@@ -1,8 +1,8 @@
 //! Convolution, and what usually follows it, in one layer: bias, ReLU, 2x2 max-pooling, dropout.
 //!
 //! The kernels are direct convolutions on NHWC: under one row of the kernel, (column, channel) is one run of memory, so
-//! nothing is unfolded. `tile.rs` has the inner loops; `forward.rs` and `backward.rs` what is around them; `pack.rs` the
-//! order of the weights.
+//! nothing is unfolded. `tile.rs` has the inner loops; `forward.rs` and `backward.rs` what is around them; `sparse.rs` the
+//! backward pass where most of the gradient is zero; `pack.rs` the order of the weights.
 
 mod backward;
 #[cfg(test)]
@@ -10,6 +10,7 @@ mod figures;
 mod forward;
 mod geometry;
 mod pack;
+mod sparse;
 #[cfg(test)]
 mod tests;
 mod tile;
@@ -24,6 +25,7 @@ use crate::device::threads::{Parts, Threads};
 use backward::{Arriving, Backward};
 use candle_core::{Result, Tensor, Var, bail};
 use forward::Forward;
+use sparse::SparseBackward;
 
 /// What follows the convolution within the layer.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -51,6 +53,9 @@ const MOST_SHARDS: usize = 32;
 const SHARDS_LEN: usize = 1 << 20;
 /// A batch of fewer images is cut into about this many tasks.
 const TASKS: usize = 32;
+
+/// What the dense kernels' time is to be multiplied by to outweigh the work of lists (measured on a Zen 5 core).
+const LISTING_PAYS: f64 = 0.6;
 
 /// Convolution (+ bias) (+ ReLU (+ 2x2 max-pooling) (+ dropout)).
 pub struct Conv {
@@ -248,26 +253,38 @@ impl Layer for Conv {
         pass: &Pass,
     ) -> Result<()> {
         let g = self.geometry;
-        let lanes = self.level.lanes();
-        if grad_input.is_some() {
-            let len = pack::packed_len(g.kernel * g.kernel * g.outputs, g.inputs, lanes);
-            let turned = self.turned.reserve(len);
-            pack::turned(&g, &read(&self.weight.var)?, lanes, turned);
-        }
-        self.zeros.reserve(g.inputs.next_multiple_of(2 * lanes));
-        let line = g.outputs.next_multiple_of(lanes);
-        let shard_len = (g.patch() + 1) * line;
-        let shards = pass
-            .images
-            .min((SHARDS_LEN / shard_len).clamp(4, MOST_SHARDS));
-        self.shards.reserve(shards * shard_len);
-
+        let (after, level, scale) = (self.after, self.level, self.scale);
+        let lanes = level.lanes();
         let (height, width, channels) = self.output_dims();
         let out_len = height * width * channels;
         let (x, grad, output) = (read(input)?, read(grad_output)?, read(&self.output)?);
         let x = images(&x, pass.images, g.input_len())?;
         let grad = images(&grad, pass.images, out_len)?;
-        let (after, level, scale) = (self.after, self.level, self.scale);
+
+        let sparse = after.pool || after.relu && worth_listing(&g, lanes, grad, &output);
+        if grad_input.is_some() {
+            let weight = read(&self.weight.var)?;
+            if sparse {
+                let len = g.outputs * sparse::channel_len(&g, lanes);
+                sparse::pack(&g, &weight, lanes, self.turned.reserve(len));
+            } else {
+                let len = pack::packed_len(g.kernel * g.kernel * g.outputs, g.inputs, lanes);
+                pack::turned(&g, &weight, lanes, self.turned.reserve(len));
+            }
+        }
+        self.zeros.reserve(g.inputs.next_multiple_of(2 * lanes));
+        let line = g.outputs.next_multiple_of(lanes);
+        let weights_len = if sparse {
+            g.outputs * sparse::channel_len(&g, lanes)
+        } else {
+            g.patch() * line
+        };
+        let shard_len = weights_len + line;
+        let shards = pass
+            .images
+            .min((SHARDS_LEN / shard_len).clamp(4, MOST_SHARDS));
+        self.shards.reserve(shards * shard_len);
+
         let (turned, zeros, taken) = (&*self.turned, &*self.zeros, &*self.taken);
         let sums = Parts::new(&mut self.shards);
         let work = |grad_input: Option<&mut [f32]>| {
@@ -280,22 +297,37 @@ impl Layer for Conv {
                 for image in begin..end {
                     let outs = image * out_len..(image + 1) * out_len;
                     let ins = image * g.input_len()..(image + 1) * g.input_len();
-                    level.run(Backward {
-                        geometry: &g,
-                        x: &x[ins.clone()],
-                        arriving: Arriving {
-                            grad: &grad[outs.clone()],
-                            output: after.relu.then(|| &output[outs.clone()]),
-                            taken: after.pool.then(|| &taken[outs]),
-                            scale,
-                        },
-                        weights: turned,
-                        zeros,
-                        sums: &mut *sums,
-                        fresh: image == begin,
-                        // SAFETY: every image belongs to one task.
-                        grad_input: grad_input.as_ref().map(|all| unsafe { all.range(ins) }),
-                    });
+                    let x = &x[ins.clone()];
+                    let arriving = Arriving {
+                        grad: &grad[outs.clone()],
+                        output: after.relu.then(|| &output[outs.clone()]),
+                        taken: after.pool.then(|| &taken[outs]),
+                        scale,
+                    };
+                    // SAFETY: every image belongs to one task.
+                    let grad_input = grad_input.as_ref().map(|all| unsafe { all.range(ins) });
+                    if sparse {
+                        level.run(SparseBackward {
+                            geometry: &g,
+                            x,
+                            arriving,
+                            weights: turned,
+                            sums: &mut *sums,
+                            fresh: image == begin,
+                            grad_input,
+                        });
+                    } else {
+                        level.run(Backward {
+                            geometry: &g,
+                            x,
+                            arriving,
+                            weights: turned,
+                            zeros,
+                            sums: &mut *sums,
+                            fresh: image == begin,
+                            grad_input,
+                        });
+                    }
                 }
             });
         };
@@ -303,14 +335,21 @@ impl Layer for Conv {
             Some(tensor) => write([tensor], |[all]| work(Some(all)))?,
             None => work(None),
         }
-        let sums = &mut self.shards[..shards * shard_len];
+        let total = Total {
+            geometry: &g,
+            sums: &self.shards[..shards * shard_len],
+            shards,
+            sparse,
+            lanes,
+        };
         let weight_grad = &self.weight.grad;
         match &self.bias {
             Some(bias) => write([weight_grad, &bias.grad], |[weight, bias]| {
-                add_up(&g, level, pass.threads, sums, shards, weight, Some(bias));
+                total.weights(level, pass.threads, weight);
+                total.bias(weights_len, bias);
             }),
             None => write([weight_grad], |[weight]| {
-                add_up(&g, level, pass.threads, sums, shards, weight, None);
+                total.weights(level, pass.threads, weight);
             }),
         }
     }
@@ -328,73 +367,106 @@ fn images(all: &[f32], count: usize, len: usize) -> Result<&[f32]> {
     }
 }
 
-/// Adds the shards up, always in the same order, and writes the gradients in the parameters' order (OIHW).
-fn add_up(
-    g: &Geometry,
-    level: Level,
-    threads: &Threads,
-    sums: &[f32],
+/// Whether so little of the gradient is left behind ReLU (and dropout) that listing it pays, for convolutions without
+/// pooling (with it, it always does). Judged by the first images.
+fn worth_listing(g: &Geometry, lanes: usize, grad: &[f32], output: &[f32]) -> bool {
+    let len = grad.len().min(8192);
+    let open = grad[..len]
+        .iter()
+        .zip(output)
+        .filter(|&(&g, &o)| g != 0.0 && o != 0.0)
+        .count();
+    // What vectors waste on channels beyond the last differs: one goes along the inputs, the other along the outputs.
+    let listed = open * g.outputs * g.inputs.next_multiple_of(lanes);
+    let dense = len * g.inputs * g.outputs.next_multiple_of(lanes);
+    listed as f64 <= LISTING_PAYS * dense as f64
+}
+
+/// The shards of the gradients, to be added up, always in the same order.
+struct Total<'a> {
+    geometry: &'a Geometry,
+    sums: &'a [f32],
     shards: usize,
-    weight: &mut [f32],
-    bias: Option<&mut [f32]>,
-) {
-    let line = g.outputs.next_multiple_of(level.lanes());
-    let shard_len = (g.patch() + 1) * line;
-    let places = g.kernel * g.kernel;
-    if shards == 0 {
-        weight.fill(0.0);
-        if let Some(bias) = bias {
-            bias.fill(0.0);
+    sparse: bool,
+    lanes: usize,
+}
+
+impl Total<'_> {
+    /// Writes the weight gradient in the parameter's order (OIHW).
+    fn weights(&self, level: Level, threads: &Threads, weight: &mut [f32]) {
+        let g = self.geometry;
+        let places = g.kernel * g.kernel;
+        if self.shards == 0 {
+            weight.fill(0.0);
+            return;
         }
-        return;
+        let shard_len = self.sums.len() / self.shards;
+        let total = |begin: usize, len: usize, out: &mut [f32]| {
+            level.run(AddUp {
+                parts: self.sums[begin..]
+                    .chunks(shard_len)
+                    .map(|part| &part[..len.min(part.len())]),
+                out: &mut out[..len],
+            });
+        };
+        if self.sparse {
+            let line = g.inputs.next_multiple_of(self.lanes);
+            threads.chunks(weight, g.inputs * places, |output, weight| {
+                let mut sums = slices::scratch(places * line);
+                total(output * places * line, places * line, &mut sums);
+                for (input, weight) in weight.chunks_exact_mut(places).enumerate() {
+                    for (place, weight) in weight.iter_mut().enumerate() {
+                        *weight = sums[place * line + input];
+                    }
+                }
+            });
+        } else {
+            // A task for each input channel: it writes that channel's numbers of every output.
+            let line = g.outputs.next_multiple_of(self.lanes);
+            let weight = Parts::new(weight);
+            threads.run(g.inputs, |input| {
+                let mut sums = slices::scratch(places * line);
+                for (place, sums) in sums.chunks_exact_mut(line).enumerate() {
+                    total((place * g.inputs + input) * line, line, sums);
+                }
+                for output in 0..g.outputs {
+                    let begin = (output * g.inputs + input) * places;
+                    // SAFETY: no other task has this input.
+                    let weight = unsafe { weight.range(begin..begin + places) };
+                    for (place, weight) in weight.iter_mut().enumerate() {
+                        *weight = sums[place * line + output];
+                    }
+                }
+            });
+        }
     }
-    let total = |number: usize, out: &mut [f32]| {
-        level.run(Total {
-            sums: &sums[number * line..],
-            shard_len,
-            shards,
-            out,
-        });
-    };
-    // Each task writes every `places`-th number of some input channels: no two write the same.
-    let weight = Parts::new(weight);
-    threads.run(g.inputs, |input| {
-        let mut out = slices::scratch(line);
-        for place in 0..places {
-            total(place * g.inputs + input, &mut out);
-            for (o, &sum) in out[..g.outputs].iter().enumerate() {
-                let at = (o * g.inputs + input) * places + place;
-                // SAFETY: the index names this output, input and place alone.
-                unsafe { weight.range(at..at + 1)[0] = sum };
+
+    /// Writes the bias gradient, which stands behind `begin` f32 in each shard.
+    fn bias(&self, begin: usize, bias: &mut [f32]) {
+        bias.fill(0.0);
+        for part in self.sums.chunks(self.sums.len() / self.shards.max(1)) {
+            for (bias, part) in bias.iter_mut().zip(&part[begin..]) {
+                *bias += part;
             }
         }
-    });
-    if let Some(bias) = bias {
-        let mut out = slices::scratch(line);
-        total(g.patch(), &mut out);
-        bias.copy_from_slice(&out[..g.outputs]);
     }
 }
 
-/// The sum of one line over all shards.
-struct Total<'a> {
-    /// From the line in the first shard on.
-    sums: &'a [f32],
-    shard_len: usize,
-    shards: usize,
+/// The sum of the parts, the first first.
+struct AddUp<'a, P: Iterator<Item = &'a [f32]>> {
+    parts: P,
     out: &'a mut [f32],
 }
 
-impl Kernel for Total<'_> {
+impl<'a, P: Iterator<Item = &'a [f32]>> Kernel for AddUp<'a, P> {
     type Output = ();
 
     #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        let (first, _) = self.sums.split_at(self.out.len());
-        self.out.copy_from_slice(first);
-        for shard in 1..self.shards {
-            let begin = shard * self.shard_len;
-            let part = &self.sums[begin..begin + self.out.len()];
+    unsafe fn run<S: Simd>(mut self) {
+        if let Some(first) = self.parts.next() {
+            self.out.copy_from_slice(first);
+        }
+        for part in self.parts {
             for (out, part) in self.out.iter_mut().zip(part) {
                 *out += part;
             }

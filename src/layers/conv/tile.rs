@@ -27,7 +27,7 @@ macro_rules! with_width {
     };
 }
 
-/// Runs `$body` for `$i` in `0..$n`, `$n` a constant up to [`WIDEST`], written out: the indices are constants from the
+/// Runs `$body` for `$i` in `0..$n`, `$n` a constant up to 14, written out: the indices are constants from the
 /// start, so that arrays of vectors become registers.
 macro_rules! unroll {
     ($i:ident in $n:ident $body:block) => {
@@ -47,6 +47,8 @@ macro_rules! unroll_two {
         unroll!(@ $i $n $body 0 1)
     };
 }
+
+pub(super) use {unroll, unroll_two};
 
 /// How many pixels a tile of `vectors` vectors may span.
 const fn widest<S: Simd>(vectors: usize) -> usize {
