@@ -63,6 +63,11 @@ fn run(invocation: &Invocation) -> anyhow::Result<u8> {
             return train(settings(&config, session)?, style, out);
         }
         Task::Data(cli::Data::Info { json }) => commands::data::info(&config, *json, out)?,
+        Task::Bench {
+            seconds,
+            eval,
+            json,
+        } => commands::bench::run(&config, *seconds, *eval, *json, out)?,
         Task::Doctor { json } => commands::doctor::run(&config, &around, *json, out)?,
         Task::Config(task) => commands::config::run(task, &config, &around, out)?,
         _ => anyhow::bail!("not yet"),

@@ -1,9 +1,11 @@
 //! What the command line does besides training: each command in a file of its own, run on the calling thread. They
 //! write results to standard output and nothing else there.
 
+pub mod bench;
 pub mod config;
 pub mod data;
 pub mod doctor;
+pub mod network;
 
 use std::io::{self, Write};
 

@@ -1,0 +1,335 @@
+//! `bench`: how fast the real training step is and where its time goes. The step is the trainer's: batch preparation,
+//! forward, backward, optimizer, on the built-in images (or `--data`), since how many gradients are exactly zero, and so
+//! how much work there is, depends on what the network sees.
+
+use super::network::{Images, score};
+use crate::config::Config;
+use crate::data::{self, batches};
+use crate::device::choice::{Choice, describe};
+use crate::device::peak;
+use crate::device::simd::Level;
+use crate::device::threads::Threads;
+use crate::domain::arch::{self, Shape};
+use crate::domain::report::StepSettings;
+use crate::domain::text::grouped;
+use crate::net::{Net, Scaling};
+use crate::train::optim::Optimizer;
+use anyhow::Context;
+use serde::Serialize;
+use std::io::Write;
+use std::path::Path;
+use std::time::Instant;
+
+/// Steps before measuring starts: caches, branch predictors, the clock and the first, unusual weights settle.
+const WARM_UP_STEPS: usize = 20;
+/// Seconds that the warm-up takes at most, for very large networks.
+const WARM_UP_SECONDS: f64 = 2.0;
+
+/// Time of one part of the step.
+#[derive(Clone, Debug, Serialize)]
+pub struct Share {
+    pub op: String,
+    pub forward_ms: f64,
+    pub backward_ms: f64,
+    /// Of the whole step, 0 to 1.
+    pub share: f64,
+}
+
+/// What was measured.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    pub architecture: String,
+    pub device: String,
+    pub threads: usize,
+    pub batch: usize,
+    pub data: String,
+    pub parameters: u64,
+    pub steps: usize,
+    pub seconds: f64,
+    pub images_per_s: f64,
+    pub ms_per_step: f64,
+    /// The median step, which a busy machine disturbs less than the mean.
+    pub median_ms_per_step: f64,
+    /// Floating-point operations of a training step an image, counted as if no gradient were zero.
+    pub flop_per_image: u64,
+    /// The same a second, so that exact zeros that are skipped count as done.
+    pub gflop_per_s: f64,
+    /// What the machine's multiply-add units can do, measured in the same run; None on a GPU.
+    pub peak_gflop_per_s: Option<f64>,
+    pub share_of_peak: Option<f64>,
+    pub shares: Vec<Share>,
+    pub eval_images_per_s: Option<f64>,
+}
+
+/// Seconds of one step, and of the parts of it that are not the network's.
+struct Times {
+    order: f64,
+    optimizer: f64,
+    whole: f64,
+}
+
+/// Measures and prints.
+///
+/// # Errors
+/// When the device, the data or the network cannot be had.
+pub fn run(
+    config: &Config,
+    seconds: f64,
+    eval: bool,
+    json: bool,
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
+    let report = measure(config, seconds, eval)?;
+    if json {
+        return super::json(&report, out);
+    }
+    print(&report, out)
+}
+
+/// # Errors
+/// As [`run`].
+pub fn measure(config: &Config, seconds: f64, eval: bool) -> anyhow::Result<Report> {
+    let params = &config.params;
+    let device = config.options.device.parse::<Choice>()?.open()?;
+    let threads = Threads::new(config.options.threads);
+    let named = config.options.data.as_deref();
+    let found = data::find(Some(named.unwrap_or(Path::new(data::SAMPLE))))?;
+    let dataset = data::load(&found, &mut |_, _| {}, config.options.threads)?;
+    let info = dataset.info;
+    let shape = Shape::new(3, info.side, info.side);
+    let classes = info.classes.len();
+    let arch = arch::resolve(&params.architecture)?;
+    let batch = (params.batch_size as usize).min(dataset.train.labels.len());
+    let mut net = Net::build(&arch, shape, classes, batch, params.seed, &device)?;
+    let mut optimizer = Optimizer::new(params.optimizer, &net.params())?;
+    let images = Images::new(dataset.train, &device)?;
+    let scaling = match params.standardize {
+        true => Scaling::standard(three(&info.mean)?, three(&info.deviation)?),
+        false => Scaling::UNIT,
+    };
+    let parameters = net.params().iter().map(|p| p.var.elem_count() as u64).sum();
+    let first = arch
+        .summary(shape, classes)?
+        .iter()
+        .map(|line| line.multiply_adds)
+        .find(|n| *n > 0)
+        .unwrap_or(0);
+    // Forward, and as much again for the gradients of the weights and of the inputs, of which the first layer has none.
+    let flop_per_image = 2 * (3 * net.multiply_adds() - first);
+
+    let mut order = Vec::new();
+    let mut plan = Vec::new();
+    let (mut step, mut at, mut epoch) = (0u64, 0usize, 0u64);
+    let mut one = |net: &mut Net| -> anyhow::Result<Times> {
+        let begin = Instant::now();
+        if at + batch > order.len() {
+            order = batches::Division::new(images.labels.len(), params.seed, params.validation)
+                .order(params.seed, epoch);
+            // A batch is never smaller than asked for, not even when the share that is held out is large.
+            while order.len() < batch {
+                order.extend_from_within(..);
+            }
+            epoch += 1;
+            at = 0;
+        }
+        step += 1;
+        batches::plan(&order[at..at + batch], step, info.side, params, &mut plan);
+        at += batch;
+        let order_seconds = begin.elapsed().as_secs_f64();
+        let settings = StepSettings {
+            optimizer: params.optimizer,
+            learning_rate: params.learning_rate,
+            weight_decay: params.weight_decay,
+            momentum: params.momentum,
+            nesterov: params.nesterov,
+            beta1: params.beta1,
+            beta2: params.beta2,
+            clip_norm: params.clip_norm,
+            dropout: params.dropout,
+            label_smoothing: params.label_smoothing,
+            seed: params.seed,
+            step,
+        };
+        net.train_pass(
+            &images.pixels,
+            &images.labels,
+            &plan,
+            &scaling,
+            &settings,
+            &threads,
+        )?;
+        let update = Instant::now();
+        optimizer.step(&net.params(), &settings, &threads)?;
+        device.synchronize()?;
+        Ok(Times {
+            order: order_seconds,
+            optimizer: update.elapsed().as_secs_f64(),
+            whole: begin.elapsed().as_secs_f64(),
+        })
+    };
+
+    let warm = Instant::now();
+    for i in 0..WARM_UP_STEPS {
+        one(&mut net)?;
+        if i > 0 && warm.elapsed().as_secs_f64() > WARM_UP_SECONDS {
+            break;
+        }
+    }
+    let begin = Instant::now();
+    let mut times = Vec::new();
+    while begin.elapsed().as_secs_f64() < seconds || times.is_empty() {
+        times.push(one(&mut net)?.whole);
+    }
+    let elapsed = begin.elapsed().as_secs_f64();
+    let steps = times.len();
+
+    // The shares come from a run of their own, so that the clocks between layers cost the figures above nothing.
+    net.measure(true);
+    let timed = Instant::now();
+    let mut timed_steps = 0;
+    let (mut order_seconds, mut optimizer_seconds) = (0.0, 0.0);
+    while timed.elapsed().as_secs_f64() < (seconds / 4.0).max(0.2) || timed_steps == 0 {
+        let times = one(&mut net)?;
+        order_seconds += times.order;
+        optimizer_seconds += times.optimizer;
+        timed_steps += 1;
+    }
+    let per_step = |seconds: f64| 1e3 * seconds / timed_steps as f64;
+    let mut shares: Vec<Share> = net
+        .timings()
+        .into_iter()
+        .map(|t| Share {
+            op: t.name,
+            forward_ms: per_step(t.forward),
+            backward_ms: per_step(t.backward),
+            share: 0.0,
+        })
+        .collect();
+    for (op, seconds) in [
+        ("batch order", order_seconds),
+        ("optimizer", optimizer_seconds),
+    ] {
+        shares.push(Share {
+            op: op.into(),
+            forward_ms: per_step(seconds),
+            backward_ms: 0.0,
+            share: 0.0,
+        });
+    }
+    let whole: f64 = shares.iter().map(|s| s.forward_ms + s.backward_ms).sum();
+    for s in &mut shares {
+        s.share = (s.forward_ms + s.backward_ms) / whole.max(1e-12);
+    }
+    net.measure(false);
+
+    times.sort_by(f64::total_cmp);
+    let images_per_s = (steps * batch) as f64 / elapsed;
+    let gflop_per_s = images_per_s * flop_per_image as f64 / 1e9;
+    let peak = device
+        .is_cpu()
+        .then(|| peak::flops(Level::best(), &threads) / 1e9);
+    let eval_images_per_s = match eval {
+        true => {
+            let test = Images::new(dataset.test, &device)?;
+            net.set_capacity(batch.max(32))?;
+            let all: Vec<u32> = (0..test.labels.len() as u32).collect();
+            let score = |net: &mut Net| score(net, &test, &all, &scaling, &threads, &mut |_| {});
+            score(&mut net)?;
+            let begin = Instant::now();
+            let mut rounds = 0;
+            while begin.elapsed().as_secs_f64() < seconds / 2.0 || rounds == 0 {
+                score(&mut net)?;
+                rounds += 1;
+            }
+            Some((rounds * all.len()) as f64 / begin.elapsed().as_secs_f64())
+        }
+        false => None,
+    };
+    Ok(Report {
+        architecture: params.architecture.clone(),
+        device: describe(&device, threads.count()),
+        threads: threads.count(),
+        batch,
+        data: info.name,
+        parameters,
+        steps,
+        seconds: elapsed,
+        images_per_s,
+        ms_per_step: 1e3 * elapsed / steps as f64,
+        median_ms_per_step: 1e3 * times[steps / 2],
+        flop_per_image,
+        gflop_per_s,
+        peak_gflop_per_s: peak,
+        share_of_peak: peak.map(|p| gflop_per_s / p),
+        shares,
+        eval_images_per_s,
+    })
+}
+
+fn three(values: &[f32]) -> anyhow::Result<[f32; 3]> {
+    values
+        .try_into()
+        .context("the data has no statistics of three channels")
+}
+
+fn print(r: &Report, out: &mut impl Write) -> anyhow::Result<()> {
+    writeln!(
+        out,
+        "{}, batch {}, {}, {}: {} parameters",
+        r.architecture,
+        r.batch,
+        r.device,
+        r.data,
+        grouped(r.parameters)
+    )?;
+    writeln!(
+        out,
+        "\n{:>10} images/s   {:.3} ms a step (median {:.3}), {} steps in {:.1} s",
+        grouped(r.images_per_s.round() as u64),
+        r.ms_per_step,
+        r.median_ms_per_step,
+        grouped(r.steps as u64),
+        r.seconds
+    )?;
+    if let Some(eval) = r.eval_images_per_s {
+        writeln!(
+            out,
+            "{:>10} images/s   scored, {:.2} times as many",
+            grouped(eval.round() as u64),
+            eval / r.images_per_s
+        )?;
+    }
+    write!(
+        out,
+        "{:>10.1} GFLOP/s    of {:.1} MFLOP an image, exact zeros counted as done",
+        r.gflop_per_s,
+        r.flop_per_image as f64 / 1e6
+    )?;
+    match (r.peak_gflop_per_s, r.share_of_peak) {
+        (Some(peak), Some(share)) => writeln!(
+            out,
+            "\n{peak:>10.1} GFLOP/s    the multiply-add units' peak, measured now: {:.0}% of it",
+            share * 100.0
+        )?,
+        _ => writeln!(out)?,
+    }
+    writeln!(
+        out,
+        "\n  {:<16} {:>12} {:>12} {:>7}",
+        "", "forward ms", "backward ms", "share"
+    )?;
+    for s in &r.shares {
+        let backward = match s.backward_ms {
+            0.0 => String::new(),
+            ms => format!("{ms:.3}"),
+        };
+        writeln!(
+            out,
+            "  {:<16} {:>12.3} {backward:>12} {:>6.1}%",
+            s.op,
+            s.forward_ms,
+            s.share * 100.0
+        )?;
+    }
+    Ok(())
+}
