@@ -56,6 +56,22 @@ pub enum Do {
     Wider,
     PanLeft,
     PanRight,
+    Values,
+    OtherSplit,
+    NextWorst,
+    PreviousWorst,
+    NextFilter,
+    PreviousFilter,
+    Class,
+    Pin,
+    Presets,
+    NextImage,
+    PreviousImage,
+    Mark,
+    Rename,
+    Note,
+    Delete,
+    Fetch,
 }
 
 impl Do {
@@ -281,6 +297,11 @@ const fn when(mut action: Action, enabled: fn(&Told) -> Result<(), String>) -> A
 }
 
 const TRAIN: &[Screen] = &[Screen::Train];
+const CONFUSION: &[Screen] = &[Screen::Confusion];
+const SAMPLES: &[Screen] = &[Screen::Samples];
+const MODEL: &[Screen] = &[Screen::Model];
+const RUNS: &[Screen] = &[Screen::Runs];
+const DATA: &[Screen] = &[Screen::Data];
 
 const UP: &[Key] = &[ch('k'), key(KeyCode::Up)];
 const DOWN: &[Key] = &[ch('j'), key(KeyCode::Down)];
@@ -325,6 +346,81 @@ pub static ACTIONS: &[Action] = &[
     on(TRAIN, Do::PanRight, &[ch('>')], 0, "pan", "move the zoomed x axis to the right"),
     on(TRAIN, Do::Copy, &[ch('y')], 0, "copy", "copy the chosen hyperparameter as `key = value`"),
     on(TRAIN, Do::Picture, &[ch('s')], 0, "save", "save the chart as a PNG picture in the run's folder"),
+    // Confusion
+    on(CONFUSION, Do::Up, UP, 0, "move", "the row above; the images before, when a cell is open"),
+    on(CONFUSION, Do::Down, DOWN, 0, "move", "the row below; the images after, when a cell is open"),
+    on(CONFUSION, Do::Left, LEFT, 0, "move", "the column to the left"),
+    on(CONFUSION, Do::Right, RIGHT, 0, "move", "the column to the right"),
+    on(CONFUSION, Do::Top, TOP, 0, "first", "the first cell"),
+    on(CONFUSION, Do::Bottom, BOTTOM, 0, "last", "the last cell"),
+    on(CONFUSION, Do::NextWorst, &[ch('m'), ch(']')], 2, "most confused", "the next of the most confused pairs"),
+    on(CONFUSION, Do::PreviousWorst, &[ch('M'), ch('[')], 0, "most confused", "the previous of the most confused pairs"),
+    on(CONFUSION, Do::Enter, ENTER, 2, "images", "the cell's images on the whole screen"),
+    on(CONFUSION, Do::Back, ESC, 0, "back", "back to the matrix"),
+    on(CONFUSION, Do::Values, &[ch('v')], 3, "values", "counts, % of the row, or the change since the last evaluation"),
+    on(CONFUSION, Do::OtherSplit, &[ch('t')], 3, "test", "turn between the validation and the test images"),
+    on(CONFUSION, Do::HalfUp, HALF_UP, 0, "page up", "the page of images before"),
+    on(CONFUSION, Do::HalfDown, HALF_DOWN, 0, "page down", "the page of images after"),
+    on(CONFUSION, Do::Copy, &[ch('y')], 0, "copy", "copy the matrix, tabs between its columns"),
+    on(CONFUSION, Do::Picture, &[ch('s')], 0, "save", "save the matrix as a PNG picture in the run's folder"),
+    // Samples
+    on(SAMPLES, Do::Up, UP, 0, "choose", "the image above"),
+    on(SAMPLES, Do::Down, DOWN, 0, "choose", "the image below"),
+    on(SAMPLES, Do::Left, LEFT, 0, "choose", "the image before"),
+    on(SAMPLES, Do::Right, RIGHT, 0, "choose", "the image after"),
+    on(SAMPLES, Do::Top, TOP, 0, "first", "the first image"),
+    on(SAMPLES, Do::Bottom, BOTTOM, 0, "last", "the last image"),
+    on(SAMPLES, Do::HalfUp, HALF_UP, 0, "page up", "the page before"),
+    on(SAMPLES, Do::HalfDown, HALF_DOWN, 0, "page down", "the page after"),
+    on(SAMPLES, Do::Enter, ENTER, 2, "look", "one image large, its probabilities, and what it was called before"),
+    on(SAMPLES, Do::Back, ESC, 0, "back", "back to the grid"),
+    on(SAMPLES, Do::NextFilter, &[ch('f')], 2, "filter", "all, wrong, most confident wrong, least sure, one class, pinned"),
+    on(SAMPLES, Do::PreviousFilter, &[ch('F')], 0, "filter", "the filter before"),
+    on(SAMPLES, Do::Class, &[ch('c')], 3, "class", "the images of one class; again: of the next"),
+    on(SAMPLES, Do::Pin, &[ch('p')], 3, "pin", "keep an eye on this image, or no longer"),
+    on(SAMPLES, Do::OtherSplit, &[ch('t')], 3, "test", "turn between the validation and the test images"),
+    on(SAMPLES, Do::Closer, &[ch('+'), ch('=')], 0, "larger", "larger images"),
+    on(SAMPLES, Do::Wider, &[ch('-')], 0, "smaller", "smaller images"),
+    // Model
+    on(MODEL, Do::Enter, &[key(KeyCode::Enter), ch('i')], 2, "edit", "edit the architecture; enter applies it to the next run"),
+    on(MODEL, Do::Presets, &[ch('a')], 3, "presets", "the next architecture that comes with the program"),
+    on(MODEL, Do::Back, ESC, 0, "back", "forget what was typed"),
+    on(MODEL, Do::Up, UP, 0, "choose", "the layer above"),
+    on(MODEL, Do::Down, DOWN, 0, "choose", "the layer below"),
+    on(MODEL, Do::Top, TOP, 0, "first", "the first layer"),
+    on(MODEL, Do::Bottom, BOTTOM, 0, "last", "the last layer"),
+    on(MODEL, Do::HalfUp, HALF_UP, 0, "page up", "half a page up"),
+    on(MODEL, Do::HalfDown, HALF_DOWN, 0, "page down", "half a page down"),
+    on(MODEL, Do::Values, &[ch('v')], 3, "filters", "turn between activations and first-layer filters"),
+    on(MODEL, Do::NextImage, &[ch(']'), ch('l'), key(KeyCode::Right)], 3, "image", "activations of the next image"),
+    on(MODEL, Do::PreviousImage, &[ch('['), ch('h'), key(KeyCode::Left)], 0, "image", "activations of the previous image"),
+    // Runs
+    on(RUNS, Do::Up, UP, 0, "choose", "the run above"),
+    on(RUNS, Do::Down, DOWN, 0, "choose", "the run below"),
+    on(RUNS, Do::Top, TOP, 0, "first", "the first run"),
+    on(RUNS, Do::Bottom, BOTTOM, 0, "last", "the last run"),
+    on(RUNS, Do::HalfUp, HALF_UP, 0, "page up", "half a page up"),
+    on(RUNS, Do::HalfDown, HALF_DOWN, 0, "page down", "half a page down"),
+    on(RUNS, Do::Mark, &[ch('m'), key(KeyCode::Enter)], 2, "mark", "lay this run's curve over the others, or no longer"),
+    on(RUNS, Do::Rename, &[ch('r')], 3, "rename", "give the run another name"),
+    on(RUNS, Do::Note, &[ch('o')], 3, "note", "write a note about the run"),
+    on(RUNS, Do::Delete, &[ch('d'), key(KeyCode::Delete)], 3, "delete", "delete the run's folder (asks first)"),
+    on(RUNS, Do::Back, ESC, 0, "back", "unmark all"),
+    on(RUNS, Do::Copy, &[ch('y')], 0, "copy", "copy the command that resumes the run"),
+    // Data
+    on(DATA, Do::Up, UP, 0, "choose", "the image above"),
+    on(DATA, Do::Down, DOWN, 0, "choose", "the image below"),
+    on(DATA, Do::Left, LEFT, 0, "choose", "the image before"),
+    on(DATA, Do::Right, RIGHT, 0, "choose", "the image after"),
+    on(DATA, Do::Top, TOP, 0, "first", "the first image"),
+    on(DATA, Do::Bottom, BOTTOM, 0, "last", "the last image"),
+    on(DATA, Do::HalfUp, HALF_UP, 0, "page up", "the page before"),
+    on(DATA, Do::HalfDown, HALF_DOWN, 0, "page down", "the page after"),
+    on(DATA, Do::Class, &[ch('c')], 2, "class", "the images of one class; again: of the next"),
+    on(DATA, Do::OtherSplit, &[ch('t')], 2, "test", "turn between the training, validation and test images"),
+    on(DATA, Do::Enter, ENTER, 3, "augment", "show the chosen training image as augmentation shows it"),
+    on(DATA, Do::Back, ESC, 0, "back", "back to the grid"),
+    when(on(DATA, Do::Fetch, &[ch('d')], 3, "download", "fetch the real CIFAR-10 into the data folder"), downloadable),
     // All screens
     when(all(Do::Pause, &[ch(' ')], 1, "pause", "pause or resume"), pausable),
     when(all(Do::Step, &[ch('n')], 0, "step", "one training step while paused"), paused),

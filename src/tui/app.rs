@@ -152,6 +152,8 @@ impl App {
             Msg::Resize(width, height) => {
                 self.size = Rect::new(0, 0, width, height);
                 self.changes(Urgency::User);
+                // More room shows more: the view may have to ask for it.
+                self.with_view(self.screen, &mut effects, |view, ctx| view.shown(ctx));
             }
             Msg::Tick(now) => {
                 self.told.now = now;
@@ -189,6 +191,13 @@ impl App {
                     out.push(Effect::Send(Command::Set { key, value }));
                 }
                 Effect::Say(weight, text) => self.say(weight, text),
+                Effect::Send(Command::Show { split }) => {
+                    self.told.shown = split;
+                    out.push(Effect::Send(Command::Show { split }));
+                    let mut more = Vec::new();
+                    self.with_view(self.screen, &mut more, |view, ctx| view.shown(ctx));
+                    waiting.extend(more);
+                }
                 Effect::Go(screen) => {
                     self.screen = screen;
                     let mut more = Vec::new();

@@ -14,6 +14,17 @@
 //! again. Views must draw at any size, 1x1 included; ratatui's `Buffer` panics outside its area, so use
 //! [`crate::tui::widgets`]' `text` and intersected areas.
 
+pub mod confusion;
+pub mod data;
+mod feed;
+pub mod model;
+pub mod runs;
+pub mod samples;
+#[cfg(test)]
+mod stage;
+#[cfg(test)]
+mod tests;
+mod tiles;
 pub mod train;
 
 use super::actions::Do;
@@ -64,24 +75,17 @@ pub struct ViewRow {
 pub static VIEWS: &[ViewRow] = &[
     ViewRow { screen: Screen::Train, title: "Train", make: || Box::<train::Train>::default(),
         help: "Loss and accuracy as the network learns, and the hyperparameters that steer it." },
-    ViewRow { screen: Screen::Confusion, title: "Confusion", make: || Box::new(Blank),
-        help: "What is taken for what." },
-    ViewRow { screen: Screen::Samples, title: "Samples", make: || Box::new(Blank),
-        help: "Held-out images and what the network believes about them." },
-    ViewRow { screen: Screen::Model, title: "Model", make: || Box::new(Blank),
-        help: "The architecture, and a look inside." },
-    ViewRow { screen: Screen::Runs, title: "Runs", make: || Box::new(Blank),
-        help: "Every run in the runs folder." },
-    ViewRow { screen: Screen::Data, title: "Data", make: || Box::new(Blank),
-        help: "What was loaded, and from where." },
+    ViewRow { screen: Screen::Confusion, title: "Confusion", make: || Box::<confusion::Confusion>::default(),
+        help: "What is taken for what: rows are true classes, columns what the network calls them." },
+    ViewRow { screen: Screen::Samples, title: "Samples", make: || Box::<samples::Samples>::default(),
+        help: "Held-out images, what the network takes them for, and how sure it is." },
+    ViewRow { screen: Screen::Model, title: "Model", make: || Box::<model::Model>::default(),
+        help: "The architecture as text to edit, its layers and their cost, and a look inside the running network." },
+    ViewRow { screen: Screen::Runs, title: "Runs", make: || Box::<runs::Runs>::default(),
+        help: "Every run in the runs folder; marked ones lie over each other." },
+    ViewRow { screen: Screen::Data, title: "Data", make: || Box::<data::Data>::default(),
+        help: "What was loaded and from where, the images themselves, and what augmentation makes of them." },
 ];
-
-/// Holds a screen's place until its own file is there.
-struct Blank;
-
-impl View for Blank {
-    fn draw(&self, _: &Told, _: Theme, _: Rect, _: &mut Buffer) {}
-}
 
 /// How a view answers: commands, questions, words for the status line, another screen.
 pub struct Context<'a> {
@@ -107,6 +111,18 @@ impl Context<'_> {
         let id = *self.next_id;
         self.send(Command::Ask { id, question });
         id
+    }
+
+    /// A question that is asked only if something else happens first, such as a confirmation; and its id.
+    pub fn asking(&mut self, question: Question) -> (u64, Effect) {
+        *self.next_id += 1;
+        let id = *self.next_id;
+        (id, Effect::Send(Command::Ask { id, question }))
+    }
+
+    /// Writes a picture into a file.
+    pub fn picture(&mut self, request: super::pictures::Request) {
+        self.effects.push(Effect::Save(Box::new(request)));
     }
 
     /// Sets a hyperparameter; the value must have passed `Param::check`. It shows as pending until the worker answers.
@@ -176,16 +192,4 @@ pub trait View {
 
     /// Pasted text while editing.
     fn paste(&mut self, _text: &str, _ctx: &mut Context) {}
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rows_stand_in_the_order_of_their_screens() {
-        for (i, row) in VIEWS.iter().enumerate() {
-            assert_eq!(row.screen as usize, i);
-        }
-    }
 }

@@ -1,7 +1,10 @@
 //! What the screens are drawn with. Widgets know figures, styles and an area; no worker and no screen.
 
+pub mod bars;
 pub mod chart;
 pub mod field;
+pub mod half_block;
+pub mod heatmap;
 pub mod spark;
 
 use ratatui::buffer::Buffer;

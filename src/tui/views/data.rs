@@ -1,0 +1,554 @@
+//! The Data screen: what was loaded and from where, the classes and their counts, the images themselves, and what
+//! augmentation makes of one.
+
+use super::feed::{Basis, Feed, message};
+use super::tiles::{self, Tiles};
+use super::{Context, View};
+use crate::domain::params::Hyperparameters;
+use crate::domain::report::{DataInfo, Split, State};
+use crate::session::protocol::{Command, Event, Question};
+use crate::tui::actions::Do;
+use crate::tui::theme::Theme;
+use crate::tui::told::{Told, bytes, grouped, split_name};
+use crate::tui::widgets::heatmap::cut;
+use crate::tui::widgets::{bars, line, panel, text, text_right};
+use crossterm::event::{MouseButton, MouseEvent, MouseEventKind};
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::text::{Line, Span};
+
+/// How often one image is augmented for the preview.
+const VARIANTS: u32 = 24;
+/// Columns of the panel on the left.
+const SIDE: u16 = 38;
+
+/// State of the Data screen.
+#[derive(Debug)]
+pub struct Data {
+    split: Split,
+    class: Option<u8>,
+    /// Place of the chosen image among those that are browsed.
+    selected: u32,
+    /// Whether the grid shows the chosen image augmented.
+    augmented: bool,
+    browse: Feed,
+    variants: Feed,
+}
+
+impl Default for Data {
+    fn default() -> Self {
+        Data {
+            split: Split::Train,
+            class: None,
+            selected: 0,
+            augmented: false,
+            browse: Feed::default(),
+            variants: Feed::default(),
+        }
+    }
+}
+
+/// Where the parts lie.
+struct Layout {
+    /// A line on the download; empty when there is nothing to say.
+    notice: Rect,
+    info: Rect,
+    grid: Rect,
+    /// The preview of augmentation; empty when there is no room for both.
+    preview: Rect,
+}
+
+impl Layout {
+    fn of(area: Rect, notice: bool) -> Self {
+        let used = u16::from(notice).min(area.height);
+        let below = Rect::new(area.x, area.y + used, area.width, area.height - used);
+        let side = if below.width >= 70 { SIDE } else { 0 };
+        let info = Rect::new(below.x, below.y, side, below.height);
+        let rest = Rect::new(below.x + side, below.y, below.width - side, below.height);
+        let strip = if rest.height >= 28 {
+            (rest.height / 3).min(19)
+        } else {
+            0
+        };
+        Layout {
+            notice: Rect::new(area.x, area.y, area.width, used),
+            info,
+            grid: Rect::new(rest.x, rest.y, rest.width, rest.height - strip),
+            preview: Rect::new(rest.x, rest.bottom() - strip, rest.width, strip),
+        }
+    }
+}
+
+fn inside(area: Rect) -> Rect {
+    Rect::new(
+        area.x + 1,
+        area.y + 1,
+        area.width.saturating_sub(2),
+        area.height.saturating_sub(2),
+    )
+}
+
+/// `flip, crop 4`; None when augmentation is off.
+fn augmentation(params: &Hyperparameters) -> Option<String> {
+    let parts: Vec<String> = [
+        params.flip.then(|| "flip".to_owned()),
+        (params.crop > 0).then(|| format!("crop {}", params.crop)),
+        (params.cutout > 0).then(|| format!("cutout {}", params.cutout)),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    (!parts.is_empty()).then(|| parts.join(", "))
+}
+
+fn has_notice(told: &Told) -> bool {
+    told.download.is_some() || told.data.as_ref().is_some_and(|d| d.is_sample)
+}
+
+impl Data {
+    fn tiles(area: Rect) -> Tiles {
+        Tiles::automatic(inside(area))
+    }
+
+    fn refresh(&mut self, ctx: &mut Context) {
+        if !ctx.visible || ctx.told.run.is_none() {
+            return;
+        }
+        let layout = Layout::of(ctx.area, has_notice(ctx.told));
+        let tiles = Self::tiles(layout.grid);
+        let page = tiles.len() as u32;
+        let question = Question::Browse {
+            split: self.split,
+            class: self.class,
+            offset: self.selected / page * page,
+            count: page,
+        };
+        self.browse
+            .want(question, Basis::and(ctx.told, "data"), ctx);
+        let Some(how) = augmentation(&ctx.told.params) else {
+            self.variants.clear();
+            return;
+        };
+        let wanted = self.augmented || !layout.preview.is_empty();
+        if let Some(index) = self
+            .chosen()
+            .filter(|_| wanted && self.split == Split::Train)
+        {
+            let question = Question::Augmented {
+                index,
+                count: VARIANTS,
+            };
+            self.variants
+                .want(question, Basis::and(ctx.told, &how), ctx);
+        }
+    }
+
+    /// The chosen image's number in its split.
+    fn chosen(&self) -> Option<u32> {
+        let (_, offset, items) = self.browse.pictures()?;
+        let at = self.selected.checked_sub(offset)? as usize;
+        items.get(at).map(|i| i.0)
+    }
+
+    fn restart(&mut self) {
+        self.selected = 0;
+        self.augmented = false;
+        self.browse.clear();
+        self.variants.clear();
+    }
+
+    fn step(&mut self, by: i64) {
+        let total = self.browse.pictures().map_or(0, |p| p.0);
+        let last = i64::from(total.saturating_sub(1));
+        self.selected = (i64::from(self.selected) + by).clamp(0, last) as u32;
+    }
+
+    fn draw_info(&self, told: &Told, data: &DataInfo, theme: Theme, area: Rect, buf: &mut Buffer) {
+        let title = Line::from(Span::styled(data.name.clone(), theme.accent()));
+        let inner = panel(buf, area, theme.frame(), &title, &Line::default());
+        let sizes = told.run.as_ref().map_or_else(
+            || {
+                format!(
+                    "{} + {}",
+                    grouped(data.train.into()),
+                    grouped(data.test.into())
+                )
+            },
+            |r| {
+                format!(
+                    "{} / {} / {}",
+                    grouped(r.train.into()),
+                    grouped(r.validation.into()),
+                    grouped(r.test.into())
+                )
+            },
+        );
+        let channels = |values: &[f32]| {
+            values
+                .iter()
+                .map(|v| format!("{v:.3}"))
+                .collect::<Vec<_>>()
+                .join("  ")
+        };
+        // The end of a path says more than its beginning.
+        let room = usize::from(inner.width.saturating_sub(8));
+        let source = if data.source.chars().count() > room {
+            let skip = data.source.chars().count() + 1 - room.max(1);
+            format!("…{}", data.source.chars().skip(skip).collect::<String>())
+        } else {
+            data.source.clone()
+        };
+        let rows = [
+            ("from", source),
+            ("format", data.format.clone()),
+            ("images", sizes),
+            (
+                "size",
+                format!("{} in {:.2} s", bytes(data.bytes), data.load_seconds),
+            ),
+            ("mean", channels(&data.mean)),
+            ("dev", channels(&data.deviation)),
+        ];
+        for (i, (label, value)) in rows.iter().enumerate() {
+            let y = inner.y + i as u16;
+            text(buf, inner, inner.x, y, label, theme.dim());
+            text(buf, inner, inner.x + 8, y, value, theme.text());
+        }
+        let head = inner.y + rows.len() as u16 + u16::from(inner.height >= 18);
+        let most = data
+            .train_counts
+            .iter()
+            .chain([&1])
+            .max()
+            .map_or(1.0, |m| f64::from(*m));
+        text(buf, inner, inner.x, head, "class", theme.dim());
+        text_right(
+            buf,
+            inner,
+            inner.right().saturating_sub(7),
+            head,
+            "train",
+            theme.dim(),
+        );
+        text_right(buf, inner, inner.right(), head, "test", theme.dim());
+        for (class, name) in data.classes.iter().enumerate() {
+            let y = head + 1 + class as u16;
+            if y >= inner.bottom() {
+                break;
+            }
+            let of = |counts: &[u32]| counts.get(class).copied().unwrap_or(0);
+            let (train, test) = (of(&data.train_counts), of(&data.test_counts));
+            let style = if self.class == Some(class as u8) {
+                theme.accent()
+            } else {
+                theme.text()
+            };
+            text(buf, inner, inner.x, y, cut(name, 10), style);
+            let width = inner.width.saturating_sub(26);
+            if width > 2 {
+                let share = f64::from(train) / most;
+                bars::draw(
+                    (inner.x + 11, y),
+                    width,
+                    share,
+                    theme.train(),
+                    theme.frame(),
+                    buf,
+                );
+            }
+            let figures = |n: u32| grouped(n.into());
+            text_right(
+                buf,
+                inner,
+                inner.right().saturating_sub(7),
+                y,
+                &figures(train),
+                theme.text(),
+            );
+            text_right(buf, inner, inner.right(), y, &figures(test), theme.text());
+        }
+    }
+
+    fn draw_grid(&self, told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
+        let place = match self.browse.pictures() {
+            Some((total, offset, items)) if total > 0 => format!(
+                "{}-{} of {}",
+                grouped(u64::from(offset) + 1),
+                grouped(u64::from(offset) + items.len() as u64),
+                grouped(total.into())
+            ),
+            _ => String::new(),
+        };
+        let class = self
+            .class
+            .map_or("all classes".into(), |c| told.class(c.into()));
+        let title = Line::from(vec![
+            Span::styled(format!("{} images  ", split_name(self.split)), theme.text()),
+            Span::styled(class, theme.accent()),
+        ]);
+        let right = Line::from(Span::styled(place, theme.dim()));
+        let inner = panel(buf, area, theme.frame(), &title, &right);
+        match self.browse.pictures() {
+            Some((0, ..)) => message(&["There are none.".into()], theme, inner, buf),
+            Some((_, offset, items)) => {
+                let tiles = Self::tiles(area);
+                for (i, (index, class, picture)) in items.iter().take(tiles.len()).enumerate() {
+                    let tile = tiles.tile(i);
+                    tiles::draw(picture, theme.colors, tile, buf);
+                    let chosen = offset + i as u32 == self.selected;
+                    let style = if chosen {
+                        theme.selected()
+                    } else {
+                        theme.dim()
+                    };
+                    let width = usize::from(tile.width);
+                    let number = grouped(u64::from(*index));
+                    let room = width.saturating_sub(number.len() + 1);
+                    let words = format!(
+                        "{:<room$} {number}",
+                        cut(&told.class((*class).into()), room)
+                    );
+                    text(
+                        buf,
+                        tile,
+                        tile.x,
+                        tile.bottom() - 1,
+                        cut(&words, width),
+                        style,
+                    );
+                }
+            }
+            None => {
+                if let Some(why) = self.browse.failure() {
+                    message(
+                        &["The images could not be had:".into(), why.to_owned()],
+                        theme,
+                        inner,
+                        buf,
+                    );
+                } else if told.run.is_none() {
+                    message(
+                        &["The images come when the run begins.".into()],
+                        theme,
+                        inner,
+                        buf,
+                    );
+                }
+            }
+        }
+    }
+
+    fn draw_augmented(&self, told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
+        let how = augmentation(&told.params);
+        let title = Line::from(vec![
+            Span::styled("augmentation  ", theme.text()),
+            Span::styled(how.clone().unwrap_or_else(|| "off".into()), theme.accent()),
+        ]);
+        let number = self.chosen().map_or(String::new(), |i| {
+            format!("training image {}", grouped(i.into()))
+        });
+        let right = Line::from(Span::styled(number, theme.dim()));
+        let inner = panel(buf, area, theme.frame(), &title, &right);
+        if how.is_none() {
+            let lines = [
+                "Augmentation is off: every epoch shows the images as they are.".to_owned(),
+                "flip, crop and cutout are on the Train screen; this shows what they do."
+                    .to_owned(),
+            ];
+            return message(&lines, theme, inner, buf);
+        }
+        if self.split != Split::Train {
+            let lines = ["Only training images are augmented: t turns to them.".to_owned()];
+            return message(&lines, theme, inner, buf);
+        }
+        match self.variants.pictures() {
+            Some((_, _, items)) => {
+                let tiles = preview_tiles(inner);
+                for (i, (_, _, picture)) in items.iter().take(tiles.len()).enumerate() {
+                    tiles::draw(picture, theme.colors, tiles.tile(i), buf);
+                }
+            }
+            None => {
+                if let Some(why) = self.variants.failure() {
+                    message(&["No preview:".into(), why.to_owned()], theme, inner, buf);
+                }
+            }
+        }
+    }
+
+    fn draw_notice(
+        told: &Told,
+        data: Option<&DataInfo>,
+        theme: Theme,
+        area: Rect,
+        buf: &mut Buffer,
+    ) {
+        if let Some((done, total)) = told.download {
+            let share = done as f64 / total.max(1) as f64;
+            let x = text(
+                buf,
+                area,
+                area.x + 1,
+                area.y,
+                "downloading CIFAR-10 ",
+                theme.text(),
+            );
+            let width = 30.min(area.right().saturating_sub(x));
+            bars::draw(
+                (x, area.y),
+                width,
+                share,
+                theme.accent(),
+                theme.frame(),
+                buf,
+            );
+            let words = format!(
+                " {:>3.0}%  {} of {}",
+                100.0 * share,
+                bytes(done),
+                bytes(total)
+            );
+            text(buf, area, x + width, area.y, words, theme.text());
+        } else if data.is_some_and(|d| d.is_sample) {
+            let words = Line::from(vec![
+                Span::styled(" These are drawn, not photographed. ", theme.dim()),
+                Span::styled("d", theme.accent()),
+                Span::styled(
+                    " fetches the real CIFAR-10 (170 MB); or --data FOLDER",
+                    theme.dim(),
+                ),
+            ]);
+            line(buf, area, area.x, area.y, &words);
+        }
+    }
+}
+
+/// As large as half of the panel's height allows, so that several are seen.
+fn preview_tiles(inner: Rect) -> Tiles {
+    tiles::WIDTHS
+        .iter()
+        .filter(|w| **w <= 32)
+        .map(|w| Tiles::of(inner, *w))
+        .find(|t| t.len() >= 4)
+        .unwrap_or_else(|| Tiles::of(inner, 12))
+}
+
+impl View for Data {
+    fn draw(&self, told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
+        let area = area.intersection(buf.area);
+        if area.is_empty() {
+            return;
+        }
+        let layout = Layout::of(area, has_notice(told));
+        Self::draw_notice(told, told.data.as_ref(), theme, layout.notice, buf);
+        let Some(data) = &told.data else {
+            let lines = match &told.state {
+                State::Loading { what, done, total } if *total > 0 => vec![
+                    format!("Loading {what}: {}%.", 100 * done / (*total).max(1)),
+                    "What was loaded, and from where, stands here then.".into(),
+                ],
+                State::Loading { what, .. } => vec![
+                    format!("Loading {what}."),
+                    "What was loaded, and from where, stands here then.".into(),
+                ],
+                State::Failed { why } => vec!["No data was loaded.".into(), why.clone()],
+                _ => vec!["No data was loaded.".into()],
+            };
+            let rest = Rect::new(
+                area.x,
+                area.y + layout.notice.height,
+                area.width,
+                area.height - layout.notice.height,
+            );
+            return message(&lines, theme, rest, buf);
+        };
+        self.draw_info(told, data, theme, layout.info, buf);
+        if self.augmented {
+            self.draw_augmented(told, theme, layout.grid, buf);
+        } else {
+            self.draw_grid(told, theme, layout.grid, buf);
+        }
+        if !self.augmented {
+            self.draw_augmented(told, theme, layout.preview, buf);
+        } else if !layout.preview.is_empty() {
+            self.draw_grid(told, theme, layout.preview, buf);
+        }
+    }
+
+    fn shown(&mut self, ctx: &mut Context) {
+        self.refresh(ctx);
+    }
+
+    fn enabled(&self, does: Do, told: &Told) -> Result<(), String> {
+        match does {
+            Do::Back | Do::Fetch => Ok(()),
+            _ if told.run.is_none() => Err("no images yet".into()),
+            Do::Enter if self.split != Split::Train => {
+                Err("only training images are augmented; t turns to them".into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn act(&mut self, does: Do, ctx: &mut Context) {
+        let tiles = Self::tiles(Layout::of(ctx.area, has_notice(ctx.told)).grid);
+        let (row, page) = (i64::from(tiles.columns), tiles.len() as i64);
+        match does {
+            Do::Left => self.step(-1),
+            Do::Right => self.step(1),
+            Do::Up => self.step(-row),
+            Do::Down => self.step(row),
+            Do::HalfUp => self.step(-page),
+            Do::HalfDown => self.step(page),
+            Do::Top => self.step(i64::MIN / 2),
+            Do::Bottom => self.step(i64::MAX / 2),
+            Do::Class => {
+                let classes = ctx.told.classes().len() as u8;
+                self.class = match self.class {
+                    None => Some(0),
+                    Some(c) => Some(c + 1).filter(|c| *c < classes),
+                };
+                self.restart();
+            }
+            Do::OtherSplit => {
+                self.split = match self.split {
+                    Split::Train => Split::Validation,
+                    Split::Validation => Split::Test,
+                    Split::Test => Split::Train,
+                };
+                self.restart();
+            }
+            Do::Enter => self.augmented = !self.augmented,
+            Do::Back => self.augmented = false,
+            Do::Fetch => ctx.send(Command::Download),
+            _ => {}
+        }
+        self.refresh(ctx);
+    }
+
+    fn event(&mut self, event: &Event, ctx: &mut Context) {
+        if matches!(event, Event::Started(_)) {
+            self.restart();
+        }
+        let _ = self.browse.take(event) || self.variants.take(event);
+        self.refresh(ctx);
+    }
+
+    fn mouse(&mut self, mouse: MouseEvent, ctx: &mut Context) {
+        match mouse.kind {
+            MouseEventKind::ScrollDown => self.act(Do::HalfDown, ctx),
+            MouseEventKind::ScrollUp => self.act(Do::HalfUp, ctx),
+            MouseEventKind::Down(MouseButton::Left) if !self.augmented => {
+                let tiles = Self::tiles(Layout::of(ctx.area, has_notice(ctx.told)).grid);
+                let Some((total, offset, _)) = self.browse.pictures() else {
+                    return;
+                };
+                if let Some(i) = tiles.at(mouse.column, mouse.row) {
+                    self.selected = (offset + i as u32).min(total.saturating_sub(1));
+                }
+                self.refresh(ctx);
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,440 @@
+//! The screens as a person sees them, at every size and in every state.
+
+use super::stage::{self, Stage};
+use super::{Screen, VIEWS};
+use crate::domain::report::{Split, State};
+use crate::session::protocol::{Answer, Command, Event, Filter, Question};
+use crate::tui::actions::{self, Key};
+use crate::tui::app::Msg;
+use crate::tui::theme::Colors;
+use crossterm::event::KeyEvent;
+
+const SCREENS: [Screen; 5] = [
+    Screen::Confusion,
+    Screen::Samples,
+    Screen::Model,
+    Screen::Runs,
+    Screen::Data,
+];
+
+#[test]
+fn rows_stand_in_the_order_of_their_screens() {
+    for (i, row) in VIEWS.iter().enumerate() {
+        assert_eq!(row.screen as usize, i);
+    }
+}
+
+#[test]
+fn goldens() {
+    for screen in SCREENS {
+        for (width, height) in [(80, 24), (120, 36), (200, 60)] {
+            let stage = Stage::running(width, height, screen);
+            let name = format!("{}_{width}x{height}", screen.title().to_lowercase());
+            insta::assert_snapshot!(name, stage.text());
+        }
+    }
+}
+
+#[test]
+fn goldens_of_what_keys_open() {
+    let cases = [
+        (Screen::Confusion, "m enter", "cell"),
+        (Screen::Confusion, "v v", "change"),
+        (Screen::Samples, "f l enter", "large"),
+        (Screen::Samples, "F", "nothing_pinned"),
+        (Screen::Model, "enter x", "typed_wrong"),
+        (Screen::Model, "a", "preset"),
+        (Screen::Runs, "m j m", "marked"),
+        (Screen::Runs, "j r", "rename"),
+        (Screen::Data, "enter", "augmentation_off"),
+        (Screen::Data, "c t", "class"),
+    ];
+    for (screen, keys, name) in cases {
+        let mut stage = Stage::running(80, 24, screen);
+        stage.key(keys);
+        let name = format!("{}_{name}", screen.title().to_lowercase());
+        insta::assert_snapshot!(name, stage.text());
+    }
+}
+
+#[test]
+fn empty_screens_say_what_will_come() {
+    for screen in SCREENS {
+        let mut stage = Stage::new(80, 24);
+        stage.open(screen);
+        let name = format!("{}_empty", screen.title().to_lowercase());
+        insta::assert_snapshot!(name, stage.text());
+    }
+}
+
+type Play = (&'static str, fn(&mut Stage));
+
+/// The states in which every screen must hold.
+fn states() -> Vec<Play> {
+    vec![
+        ("empty", |_| {}),
+        ("no evaluation yet", |s| {
+            s.event(Event::Data(stage::data()));
+            s.event(Event::Started(Box::new(stage::run_info())));
+            s.event(Event::State(State::Running));
+            s.event(Event::Steps(stage::steps(40, 2.3)));
+        }),
+        ("running", Stage::play),
+        ("NaN", |s| {
+            s.play();
+            s.event(Event::Steps(stage::steps(2700, f64::NAN)));
+            let mut evaluation = stage::evaluation(2);
+            (evaluation.loss, evaluation.step) = (f64::NAN, 2700);
+            s.event(Event::Evaluation(evaluation));
+            s.event(Event::State(State::Diverged { step: 2700 }));
+        }),
+        ("failed", |s| {
+            s.event(Event::State(State::Failed {
+                why: "data/test_batch is cut short at byte 17".into(),
+            }));
+        }),
+        ("unanswered", |s| {
+            s.answers = false;
+            s.play();
+        }),
+        ("downloading", |s| {
+            s.play();
+            s.event(Event::Download {
+                done: 5,
+                total: 170,
+                finished: false,
+                error: None,
+            });
+        }),
+    ]
+}
+
+#[test]
+fn every_screen_at_every_size_in_every_state() {
+    for (name, play) in states() {
+        for (width, height) in [
+            (1, 1),
+            (20, 5),
+            (60, 18),
+            (79, 23),
+            (80, 24),
+            (200, 60),
+            (300, 100),
+        ] {
+            for colors in [Colors::True, Colors::None] {
+                let mut stage = Stage::colored(width, height, colors);
+                play(&mut stage);
+                for row in VIEWS {
+                    stage.open(row.screen);
+                    let _ = (stage.buffer(), name);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn every_key_on_every_screen_in_every_state() {
+    for (_, play) in states() {
+        for screen in SCREENS {
+            let mut stage = Stage::new(80, 24);
+            play(&mut stage);
+            stage.open(screen);
+            let keys: Vec<Key> = actions::on_screen(screen)
+                .filter(|a| !a.does.is_global())
+                .flat_map(|a| a.keys.iter().copied())
+                .collect();
+            for key in keys.iter().chain(keys.iter().rev()) {
+                let modifiers = if key.ctrl {
+                    crossterm::event::KeyModifiers::CONTROL
+                } else {
+                    crossterm::event::KeyModifiers::NONE
+                };
+                stage.update(Msg::Key(KeyEvent::new(key.code, modifiers)));
+                stage.buffer();
+                stage.key("esc");
+            }
+        }
+    }
+}
+
+/// A picture that never was a square, a class that is out of range: a newer worker's, or a broken one's.
+#[test]
+fn odd_answers_do_not_panic() {
+    let mut stage = Stage::running(120, 36, Screen::Samples);
+    stage.answers = false;
+    stage.key("f");
+    let (id, _) = stage.open.pop().unwrap();
+    let mut item = stage::prediction(1, 3, 5);
+    (item.truth, item.predicted) = (200, 100);
+    item.picture.rgb.truncate(7);
+    item.probabilities = vec![f32::NAN; 3];
+    let answer = Answer::Predictions {
+        split: Split::Validation,
+        total: 1,
+        offset: 0,
+        items: vec![item],
+    };
+    stage.event(Event::Answer { id, answer });
+    stage.buffer();
+    stage.key("enter");
+    stage.buffer();
+}
+
+#[test]
+fn questions_are_asked_when_they_are_needed_and_once() {
+    let mut stage = Stage::new(120, 36);
+    stage.play();
+    assert_eq!(stage.questions(), [], "no screen that asks is open");
+    stage.open(Screen::Confusion);
+    let asked = stage.questions();
+    assert!(
+        matches!(
+            asked[..],
+            [Question::Cell {
+                truth: 0,
+                predicted: 0,
+                ..
+            }]
+        ),
+        "{asked:?}"
+    );
+    stage.event(Event::Steps(stage::steps(2700, 1.2)));
+    assert_eq!(stage.questions(), [], "nothing new was scored");
+    stage.event(Event::Evaluation(stage::evaluation(3)));
+    assert_eq!(
+        stage.questions().len(),
+        1,
+        "the images of the new evaluation"
+    );
+    stage.key("m");
+    let asked = stage.questions();
+    assert!(
+        matches!(
+            asked[..],
+            [Question::Cell {
+                truth: 3,
+                predicted: 5,
+                ..
+            }]
+        ),
+        "{asked:?}"
+    );
+}
+
+#[test]
+fn an_answer_that_comes_late_is_dropped() {
+    let mut stage = Stage::running(120, 36, Screen::Samples);
+    stage.answers = false;
+    stage.key("f f");
+    assert_eq!(stage.open.len(), 2);
+    let (late, _) = stage.open.remove(0);
+    let answer = stage::answer(&Question::Samples {
+        filter: Filter::Class { class: 8 },
+        offset: 0,
+        count: 4,
+    });
+    stage.event(Event::Answer { id: late, answer });
+    assert!(!stage.text().contains("ship"), "{}", stage.text());
+}
+
+#[test]
+fn the_most_confused_pair_and_its_images() {
+    let mut stage = Stage::running(120, 36, Screen::Confusion);
+    stage.key("m");
+    assert!(stage.line("166 of 1,000 (16.6%)").contains('│'));
+    stage.line("-0.6 since last evaluation");
+    stage.key("enter");
+    stage.line("cat called dog: 166 of 1,000 (16.6%), -0.6 since last evaluation");
+    stage.line("✗ cat → dog");
+    stage.key("esc v");
+    stage.line("% of row");
+}
+
+#[test]
+fn a_click_picks_a_cell() {
+    let mut stage = Stage::running(120, 36, Screen::Confusion);
+    let text = stage.text();
+    let (row, line) = text
+        .lines()
+        .enumerate()
+        .find(|(_, l)| l.contains("  cat ") && l.contains("166"))
+        .unwrap();
+    let column = line[..line.find("166").unwrap()].chars().count();
+    stage.click(column as u16, row as u16);
+    stage.line("cat called dog");
+}
+
+#[test]
+fn the_other_split_is_shown_from_then_on() {
+    let mut stage = Stage::running(80, 24, Screen::Samples);
+    stage.sent.clear();
+    stage.key("t");
+    assert_eq!(stage.sent[0], Command::Show { split: Split::Test });
+    stage.line("Nothing is known of the test images yet.");
+    let mut test = stage::evaluation(2);
+    test.split = Split::Test;
+    stage.event(Event::Evaluation(test));
+    assert_eq!(stage.questions().len(), 1);
+}
+
+#[test]
+fn a_pinned_image_is_followed_through_evaluations() {
+    let mut stage = Stage::running(80, 24, Screen::Samples);
+    stage.key("f l p f f f f");
+    stage.line("pinned 1");
+    stage.line("✗ deer→ship 0.78");
+    stage.sent.clear();
+    stage.event(Event::Evaluation(stage::evaluation(3)));
+    let pinned = Question::Samples {
+        filter: Filter::Pinned { indices: vec![4] },
+        offset: 0,
+        count: 8,
+    };
+    assert_eq!(stage.questions(), [pinned]);
+    stage.key("p");
+    stage.line("No image is pinned.");
+}
+
+#[test]
+fn the_large_image_stays_while_the_filter_moves_on() {
+    let mut stage = Stage::running(80, 24, Screen::Samples);
+    stage.key("f l enter");
+    stage.line("validation image 4");
+    stage.event(Event::Evaluation(stage::evaluation(3)));
+    stage.line("validation image 4");
+    stage.key("l");
+    stage.line("validation image 5");
+    stage.key("esc");
+    stage.line("1-8 of 3,700");
+}
+
+#[test]
+fn pages_go_to_the_end_and_back() {
+    let mut stage = Stage::running(80, 24, Screen::Samples);
+    stage.key("ctrl-d ctrl-d");
+    stage.line("17-24 of 10,000");
+    stage.key("G");
+    stage.line("9,993-10,000 of 10,000");
+    stage.key("g ctrl-u");
+    stage.line("1-8 of 10,000");
+}
+
+#[test]
+fn an_architecture_is_checked_as_it_is_typed_and_set_for_the_next_run() {
+    let mut stage = Stage::running(120, 36, Screen::Model);
+    stage.key("enter ctrl-u");
+    stage.types("conv 16, rel");
+    stage.line("^^^");
+    stage.sent.clear();
+    stage.key("enter");
+    assert_eq!(stage.sent, [], "what is wrong is not sent");
+    stage.types("u, pool, dense 10");
+    stage.line("✓ It fits.");
+    stage.key("enter");
+    assert_eq!(
+        stage.sent[..1],
+        [Command::Set {
+            key: "architecture".into(),
+            value: crate::domain::params::Value::Text("conv 16, relu, pool, dense 10".into()),
+        }]
+    );
+}
+
+#[test]
+fn a_preset_goes_by_its_name() {
+    let mut stage = Stage::running(120, 36, Screen::Model);
+    stage.sent.clear();
+    stage.key("a enter");
+    let set = stage.sent.iter().find_map(|c| match c {
+        Command::Set { value, .. } => Some(value.to_string()),
+        _ => None,
+    });
+    assert_eq!(set.as_deref(), Some("resnet"));
+}
+
+#[test]
+fn runs_are_renamed_noted_and_deleted_after_asking() {
+    let mut stage = Stage::running(120, 36, Screen::Runs);
+    stage.key("j");
+    stage.questions();
+    stage.key("r");
+    stage.types("-2");
+    stage.key("enter");
+    let rename = Question::RenameRun {
+        name: "wide".into(),
+        to: "wide-2".into(),
+    };
+    assert_eq!(stage.questions()[0], rename);
+    stage.key("j o");
+    stage.types("too hot");
+    stage.key("enter");
+    assert!(stage.questions().contains(&Question::NoteRun {
+        name: "wide".into(),
+        note: "the good onetoo hot".into(),
+    }));
+    stage.key("d");
+    assert_eq!(stage.questions(), [], "it asks first");
+    stage.key("y");
+    let delete = Question::DeleteRun {
+        name: "wide".into(),
+    };
+    assert_eq!(stage.questions()[0], delete);
+}
+
+#[test]
+fn the_run_in_use_is_not_deleted() {
+    let mut stage = Stage::running(120, 36, Screen::Runs);
+    stage.questions();
+    stage.key("d");
+    assert_eq!(stage.questions(), []);
+    stage.line("seed-0412 is in use");
+}
+
+#[test]
+fn the_sample_set_says_how_to_get_the_real_one() {
+    let mut stage = Stage::new(80, 24);
+    let mut info = stage::run_info();
+    info.data.is_sample = true;
+    info.data.name = "sample set".into();
+    stage.event(Event::Data(info.data.clone()));
+    stage.event(Event::Started(Box::new(info)));
+    stage.open(Screen::Data);
+    stage.line("fetches the real CIFAR-10");
+    stage.sent.clear();
+    stage.key("d");
+    assert_eq!(stage.sent, [Command::Download]);
+    stage.event(Event::Download {
+        done: 85_000_000,
+        total: 170_498_071,
+        finished: false,
+        error: None,
+    });
+    stage.line(" 50%  85.0 MB of 170.5 MB");
+}
+
+#[test]
+fn augmentation_is_previewed_when_it_is_on() {
+    let mut stage = Stage::new(120, 40);
+    let mut info = stage::run_info();
+    (info.params.flip, info.params.crop) = (true, 4);
+    stage.event(Event::Data(info.data.clone()));
+    stage.event(Event::Started(Box::new(info)));
+    stage.open(Screen::Data);
+    stage.line("flip, crop 4");
+    let asked = stage.questions();
+    assert!(
+        asked
+            .iter()
+            .any(|q| matches!(q, Question::Augmented { index: 0, .. })),
+        "{asked:?}"
+    );
+}
+
+#[test]
+fn drawing_twice_gives_the_same_cells() {
+    for screen in SCREENS {
+        let stage = Stage::running(120, 36, screen);
+        assert_eq!(stage.buffer(), stage.buffer());
+    }
+}

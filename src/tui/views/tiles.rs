@@ -1,0 +1,192 @@
+//! A grid of pictures with a caption under each: where they lie, which one is at a place, and how one is drawn.
+
+use crate::domain::report::{Picture, Prediction};
+use crate::tui::theme::{Colors, Theme};
+use crate::tui::told::Told;
+use crate::tui::widgets::half_block::{self, Scale};
+use crate::tui::widgets::heatmap::cut;
+use crate::tui::widgets::text;
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::style::Style;
+use unicode_width::UnicodeWidthStr;
+
+/// Widths of a picture in cells, from large to small; the height is half of it. 32 is one cell a pixel.
+pub const WIDTHS: [u16; 6] = [64, 48, 32, 24, 16, 12];
+/// What is chosen unless the user says otherwise: the largest width, up to one cell a pixel, at which this many fit.
+const ENOUGH: usize = 6;
+
+/// A grid in an area.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tiles {
+    pub area: Rect,
+    /// Width of a picture.
+    pub width: u16,
+    pub columns: u16,
+    pub rows: u16,
+}
+
+impl Tiles {
+    /// As many pictures of `width` as fit; at least one, smaller if it must be.
+    pub fn of(area: Rect, width: u16) -> Self {
+        let (fit, _) = half_block::fit(area.width, area.height.saturating_sub(1));
+        let width = width.min(fit).max(2);
+        let height = width / 2 + 1;
+        // One blank column and row between tiles; none is needed after the last.
+        Tiles {
+            area,
+            width,
+            columns: ((area.width + 1) / (width + 1)).max(1),
+            rows: ((area.height + 1) / (height + 1)).max(1),
+        }
+    }
+
+    /// The largest pictures of which enough fit.
+    pub fn automatic(area: Rect) -> Self {
+        WIDTHS
+            .iter()
+            .filter(|w| **w <= 32)
+            .map(|w| Tiles::of(area, *w))
+            .find(|t| t.len() >= ENOUGH)
+            .unwrap_or_else(|| Tiles::of(area, WIDTHS[WIDTHS.len() - 1]))
+    }
+
+    /// How many pictures.
+    pub fn len(&self) -> usize {
+        usize::from(self.columns) * usize::from(self.rows)
+    }
+
+    /// Picture and caption of number `i`.
+    pub fn tile(&self, i: usize) -> Rect {
+        let (column, row) = (
+            (i % usize::from(self.columns)) as u16,
+            (i / usize::from(self.columns)) as u16,
+        );
+        // What is left over goes between the columns, so that the grid fills its area.
+        let spare = self.area.width.saturating_sub(self.columns * self.width);
+        let gap = (spare / self.columns.max(1)).clamp(1, 4);
+        let height = self.width / 2 + 1;
+        Rect::new(
+            self.area.x + column * (self.width + gap),
+            self.area.y + row * (height + 1),
+            self.width,
+            height,
+        )
+    }
+
+    /// The number of the picture at a place.
+    pub fn at(&self, x: u16, y: u16) -> Option<usize> {
+        (0..self.len()).find(|i| self.tile(*i).contains((x, y).into()))
+    }
+}
+
+/// Draws a picture and, under it, words.
+pub fn draw(picture: &Picture, colors: Colors, tile: Rect, buf: &mut Buffer) {
+    let image = Rect::new(tile.x, tile.y, tile.width, tile.height.saturating_sub(1));
+    half_block::draw(picture, Scale::Smooth, colors, image, buf);
+}
+
+/// Draws what the network says of an image: the picture, `✗ cat → dog 0.83`, and a mark when it is pinned.
+pub fn prediction(
+    item: &Prediction,
+    told: &Told,
+    theme: Theme,
+    (chosen, pinned): (bool, bool),
+    tile: Rect,
+    buf: &mut Buffer,
+) {
+    draw(&item.picture, theme.colors, tile, buf);
+    let right = item.truth == item.predicted;
+    let style = match (chosen, right) {
+        (true, _) => theme.selected(),
+        (false, true) => theme.dim(),
+        (false, false) => theme.wrong(),
+    };
+    let y = tile.bottom().saturating_sub(1);
+    let content = caption(item, told, usize::from(tile.width));
+    text(buf, tile, tile.x, y, content, style);
+    if pinned && tile.width > 4 && tile.height > 1 {
+        text(buf, tile, tile.right() - 3, tile.y, " ◆ ", pin_style(theme));
+    }
+}
+
+/// The style of the pin's mark, which stands on a picture.
+fn pin_style(theme: Theme) -> Style {
+    match theme.colors {
+        Colors::True | Colors::Ansi256 => theme.accent().bg(theme.colors.rgb([16, 18, 24])),
+        _ => theme.selected(),
+    }
+}
+
+/// Exactly `width` columns: the mark, the names as long as fits, the confidence at the right.
+pub fn caption(item: &Prediction, told: &Told, width: usize) -> String {
+    let right = item.truth == item.predicted;
+    let mark = if right { "✓" } else { "✗" };
+    let confidence = confidence(item);
+    if width < 12 {
+        return cut(&format!("{mark} {confidence}"), width);
+    }
+    let room = width - 2;
+    let truth = told.class(usize::from(item.truth));
+    let predicted = told.class(usize::from(item.predicted));
+    let figure = confidence.width() + 1;
+    let names = if right {
+        cut(&truth, room - figure)
+    } else {
+        let whole = format!("{truth} → {predicted}");
+        if whole.width() + figure <= room {
+            whole
+        } else if room >= figure + 9 {
+            let each = (room - figure - 1) / 2;
+            format!("{}→{}", cut(&truth, each), cut(&predicted, each))
+        } else {
+            // Too narrow for both and a figure: the names say more.
+            let each = (room - 1) / 2;
+            let names = format!("{}→{}", cut(&truth, each), cut(&predicted, each));
+            return format!("{mark} {names:<room$}");
+        }
+    };
+    let pad = room - figure + 1;
+    format!("{mark} {names:<pad$}{confidence}")
+}
+
+/// The probability of the class that it was called: `0.83`.
+pub fn confidence(item: &Prediction) -> String {
+    match item.probabilities.get(usize::from(item.predicted)) {
+        Some(p) => format!("{p:.2}"),
+        None => "?".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiles_never_leave_the_area_nor_overlap() {
+        for width in [20, 78, 118, 198] {
+            for height in [4, 18, 30, 54] {
+                let area = Rect::new(1, 2, width, height);
+                for tiles in WIDTHS
+                    .map(|w| Tiles::of(area, w))
+                    .into_iter()
+                    .chain([Tiles::automatic(area)])
+                {
+                    let all: Vec<Rect> = (0..tiles.len()).map(|i| tiles.tile(i)).collect();
+                    for (i, a) in all.iter().enumerate() {
+                        assert_eq!(a.intersection(area), *a, "{tiles:?}");
+                        assert!(all[..i].iter().all(|b| !a.intersects(*b)), "{tiles:?}");
+                        assert_eq!(tiles.at(a.x, a.y), Some(i));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn enough_pictures_at_the_usual_sizes() {
+        assert_eq!(Tiles::automatic(Rect::new(0, 0, 78, 19)).width, 16);
+        assert_eq!(Tiles::automatic(Rect::new(0, 0, 118, 31)).width, 24);
+        assert_eq!(Tiles::automatic(Rect::new(0, 0, 198, 55)).width, 32);
+    }
+}
