@@ -656,6 +656,12 @@ impl View for Confusion {
                 if let (Some(evaluation), Some(run)) = (shown(ctx.told), &ctx.told.run) {
                     let request = Request::Matrix {
                         folder: run.folder.clone(),
+                        title: format!(
+                            "{}: {} images, epoch {}",
+                            run.name,
+                            split_name(evaluation.split),
+                            evaluation.epoch
+                        ),
                         classes: ctx.told.classes().to_vec(),
                         confusion: evaluation.confusion.clone(),
                     };
