@@ -1,0 +1,162 @@
+"""Reference values of the engine's tests, from PyTorch in float64.
+
+    python reference.py
+
+writes golden/NAME.safetensors beside this file: for each network the loss of one batch, the gradient of every parameter
+(a sample of the large ones), and the running statistics after the pass. Weights, images and labels are not stored: both
+sides make them by the same formulas. Made with PyTorch 2.15 on a CPU; needs torch and numpy.
+"""
+
+import json
+import pathlib
+import struct
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+torch.set_default_dtype(torch.float64)
+SAMPLE = 2048
+
+
+def uniform(name, count):
+    """count numbers in [-1, 1) that depend on the name."""
+    key = sum(name.encode())
+    i = np.arange(count, dtype=np.float64)
+    x = np.sin(i * 12.9898 + key) * 43758.5453
+    return 2.0 * (x - np.floor(x)) - 1.0
+
+
+def parameter(name, shape):
+    count = int(np.prod(shape))
+    u = uniform(name, count)
+    if name.endswith("bias"):
+        values = 0.1 * u
+    elif len(shape) == 1:
+        values = 1.0 + 0.2 * u
+    else:
+        values = u * np.sqrt(3.0 / np.prod(shape[1:]))
+    # Both sides round to f32 once.
+    values = values.astype(np.float32).astype(np.float64)
+    return torch.from_numpy(values.reshape(shape)).requires_grad_()
+
+
+class Network:
+    """Parameters made when they are first asked for, by name."""
+
+    def __init__(self):
+        self.parameters = {}
+        self.buffers = {}
+
+    def get(self, name, shape):
+        if name not in self.parameters:
+            self.parameters[name] = parameter(name, shape)
+        return self.parameters[name]
+
+    def conv(self, name, x, out, kernel=3, stride=1, padding=0, bias=True):
+        weight = self.get(f"{name}.weight", (out, x.shape[1], kernel, kernel))
+        b = self.get(f"{name}.bias", (out,)) if bias else None
+        return F.conv2d(x, weight, b, stride, padding)
+
+    def dense(self, name, x, out, bias=True):
+        x = x.flatten(1)
+        weight = self.get(f"{name}.weight", (out, x.shape[1]))
+        b = self.get(f"{name}.bias", (out,)) if bias else None
+        return F.linear(x, weight, b)
+
+    def norm(self, name, x):
+        channels = x.shape[1]
+        mean, var = torch.zeros(channels), torch.ones(channels)
+        weight = self.get(f"{name}.weight", (channels,))
+        bias = self.get(f"{name}.bias", (channels,))
+        y = F.batch_norm(x, mean, var, weight, bias, training=True, momentum=0.1, eps=1e-5)
+        self.buffers[f"{name}.running_mean"] = mean
+        self.buffers[f"{name}.running_var"] = var
+        return y
+
+
+def seed(n, x):
+    x = F.relu(n.conv("conv1", x, 32))
+    x = F.max_pool2d(F.relu(n.conv("conv2", x, 32)), 2)
+    x = F.max_pool2d(F.relu(n.conv("conv3", x, 32)), 2)
+    x = F.relu(n.dense("dense1", x, 128))
+    return n.dense("dense2", x, 10)
+
+
+def odd(n, x):
+    x = F.max_pool2d(F.relu(n.conv("conv1", x, 8, kernel=5)), 2)
+    x = F.max_pool2d(F.relu(n.conv("conv2", x, 12)), 3, 2)
+    x = F.relu(n.conv("conv3", x, 10, stride=2, padding=1))
+    return n.dense("dense1", x, 10)
+
+
+def resnet(n, x):
+    for i, channels in enumerate([32, 64, 128], 1):
+        x = F.relu(n.norm(f"norm{i}", n.conv(f"conv{i}", x, channels, padding=1, bias=False)))
+        x = F.max_pool2d(x, 2)
+        r = f"residual{i}"
+        y = F.relu(n.norm(f"{r}.norm1", n.conv(f"{r}.conv1", x, channels, padding=1, bias=False)))
+        y = n.norm(f"{r}.norm2", n.conv(f"{r}.conv2", y, channels, padding=1, bias=False))
+        x = F.relu(x + y)
+    return n.dense("dense1", x.mean((2, 3)), 10)
+
+
+def shortcuts(n, x):
+    x = F.relu(n.norm("norm1", n.conv("conv1", x, 8, padding=1, bias=False)))
+    y = F.relu(n.norm("residual1.norm1", n.conv("residual1.conv1", x, 20, stride=2, padding=1, bias=False)))
+    y = n.conv("residual1.conv2", y, 20, padding=1)
+    s = n.norm("residual1.shortcut.norm1", n.conv("residual1.shortcut.conv1", x, 20, kernel=1, stride=2, bias=False))
+    x = F.relu(y + s)
+    x = x + F.relu(n.conv("residual2.conv1", x, 20, padding=1))
+    y = n.norm("residual3.norm1", n.conv("residual3.conv1", x, 24, kernel=1, bias=False))
+    s = n.norm("residual3.shortcut.norm1", n.conv("residual3.shortcut.conv1", x, 24, kernel=1, bias=False))
+    x = F.max_pool2d(F.relu(y + s), 3, 2)
+    x = F.relu(n.norm("norm2", n.dense("dense1", x.mean((2, 3)), 20, bias=False)))
+    return n.dense("dense2", x, 10)
+
+
+def images(count, side):
+    i = np.arange(count * 3 * side * side, dtype=np.uint64)
+    smooth = (i // 5) % 97 * 2
+    noise = (i * 2654435761 % 2**32) >> 27
+    return torch.from_numpy((smooth + noise).astype(np.float64).reshape(count, 3, side, side) / 255.0)
+
+
+def sample(x):
+    x = x.detach().flatten().numpy()
+    stride = -(-len(x) // SAMPLE) | 1
+    return x[::stride] if len(x) > SAMPLE else x
+
+
+def write(path, tensors, metadata):
+    header, data = {"__metadata__": metadata}, b""
+    for name, values in tensors.items():
+        block = np.ascontiguousarray(values, dtype="<f4").tobytes()
+        header[name] = {"dtype": "F32", "shape": [len(values)], "data_offsets": [len(data), len(data) + len(block)]}
+        data += block
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+
+
+def case(forward, batch, side, smoothing):
+    network = Network()
+    labels = torch.tensor([i * 3 % 10 for i in range(batch)])
+    loss = F.cross_entropy(forward(network, images(batch, side)), labels, label_smoothing=smoothing)
+    loss.backward()
+    tensors = {}
+    for name, p in network.parameters.items():
+        tensors[f"{name}.grad"] = sample(p.grad)
+        # The samples are held to the whole tensor's largest value.
+        tensors[f"{name}.largest"] = [p.grad.abs().max().item()]
+    for name, b in network.buffers.items():
+        tensors[name] = b.numpy()
+    path = pathlib.Path(__file__).parent / "golden" / f"{forward.__name__}.safetensors"
+    write(path, tensors, {"loss": repr(loss.item())})
+    print(forward.__name__, loss.item(), path.stat().st_size)
+
+
+case(seed, 8, 32, 0.0)
+case(odd, 5, 31, 0.1)
+case(resnet, 6, 32, 0.1)
+case(shortcuts, 7, 19, 0.0)
