@@ -321,3 +321,70 @@ fn a_look_inside() {
     assert_eq!(names, ["conv1", "conv2", "conv3", "dense1"]);
     assert_eq!((units[0].dead, units[0].zero), (0.25, 0.25));
 }
+
+/// CPU seconds of the calling thread: on a busy machine the wall clock measures the others.
+fn cpu_seconds() -> f64 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the pointer is to a timespec.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
+    time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
+}
+
+/// `cargo test --release --lib net::tests::figures -- --ignored --nocapture`: microseconds an image on one thread.
+/// `CIFAR_TUI_BENCH` names the architecture, dropout share and batch size: `resnet 0.5 128`.
+#[test]
+#[ignore = "prints figures; tests nothing"]
+fn figures() {
+    let asked = std::env::var("CIFAR_TUI_BENCH").unwrap_or_default();
+    let mut words = asked.split_whitespace();
+    let name = words.next().unwrap_or("seed");
+    let dropout: f64 = words.next().map_or(0.5, |w| w.parse().unwrap());
+    let size: usize = words.next().map_or(32, |w| w.parse().unwrap());
+    let (pixels, labels) = batch();
+    let placements: Vec<_> = (0..size as u32).map(|i| Placement::plain(i % 32)).collect();
+    let threads = Threads::new(1);
+    let mut net = build(name, size);
+    let mut adam = Adam(Vec::new(), 0);
+    let mut pass = |net: &mut Net, step| {
+        net.train_pass(
+            &pixels,
+            &labels,
+            &placements,
+            &Scaling::UNIT,
+            &settings(step, dropout),
+            &threads,
+        )
+        .unwrap();
+    };
+    for step in 1..20 {
+        pass(&mut net, step);
+        adam.step(&net, 1e-3);
+    }
+    net.measure(true);
+    let steps = (1 << 12) / size as u64 * 4_000_000 / net.multiply_adds().max(1_000_000) + 3;
+    let begin = (Instant::now(), cpu_seconds());
+    for step in 100..100 + steps {
+        pass(&mut net, step);
+    }
+    let (wall, cpu) = (begin.0.elapsed().as_secs_f64(), cpu_seconds() - begin.1);
+    // Layers are timed by the wall clock: brought to CPU time.
+    let unit = 1e6 / (steps as f64 * size as f64) * cpu / wall;
+    for t in net.timings() {
+        eprintln!(
+            "{:>14} {:8.2} {:8.2}",
+            t.name,
+            t.forward * unit,
+            t.backward * unit
+        );
+    }
+    let images = steps as f64 * size as f64;
+    eprintln!(
+        "{name}, batch {size}, dropout {dropout}: {:.1} us an image, {:.0} images/s a core, {:.0} GFLOP/s dense",
+        cpu / images * 1e6,
+        images / cpu,
+        images / cpu * net.multiply_adds() as f64 * 6e-9,
+    );
+}

@@ -1,6 +1,8 @@
 //! The engine against PyTorch: for one batch without dropout, the loss, the gradient of every parameter and the running
 //! statistics agree with the values that `reference.py`, beside this file, has written to `golden/`.
 
+#![allow(clippy::unwrap_used, reason = "all of this file is tests")]
+
 use candle_core::{DType, Device, Tensor};
 use cifar_tui::device::threads::Threads;
 use cifar_tui::domain::arch::{Shape, resolve};
