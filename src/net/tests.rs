@@ -348,7 +348,7 @@ fn figures() {
     let threads = Threads::new(1);
     let mut net = build(name, size);
     let mut adam = Adam(Vec::new(), 0);
-    let mut pass = |net: &mut Net, step| {
+    let pass = |net: &mut Net, step| {
         net.train_pass(
             &pixels,
             &labels,
