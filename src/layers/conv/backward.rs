@@ -1,9 +1,9 @@
-//! The backward pass of one image where the gradient is dense: the input gradient is a convolution with the turned
+//! The backward pass where the gradient is dense: the input gradient is a convolution with the turned
 //! kernel, the weight gradient tiles of sums over the pixels.
 
 use super::forward::pad_rows;
 use super::geometry::Geometry;
-use super::tile::{ConvolveRow, Pixels, Row, Sums};
+use super::tile::{Convolve, Pixels, Sums};
 use crate::device::simd::{Kernel, Simd};
 use crate::layers::slices::scratch;
 
@@ -22,9 +22,11 @@ pub struct Arriving<'a> {
     pub scale: f32,
 }
 
-/// The backward pass of one image, without pooling.
+/// The backward pass of some images, without pooling. Small ones should come together: what is summed over them then
+/// stays in registers longer.
 pub struct Backward<'a> {
     pub geometry: &'a Geometry,
+    pub images: usize,
     pub x: &'a [f32],
     pub arriving: Arriving<'a>,
     /// Turned weights, packed.
@@ -71,28 +73,46 @@ impl Kernel for Backward<'_> {
         };
         let line = g.outputs.next_multiple_of(S::LANES);
         let (weight_sums, bias_sums) = self.sums.split_at_mut(g.patch() * line);
+        let bias_sums = &mut bias_sums[..g.outputs];
         if self.fresh {
             bias_sums.fill(0.0);
         }
-        let mut grad = scratch(field.height * field.width * g.outputs + SLACK);
-        let bias_sums = &mut bias_sums[..g.outputs];
-        // SAFETY: the caller's.
-        unsafe { spread::<S>(g, field, &self.arriving, &mut grad, bias_sums) };
-        let field_grad = Pixels {
-            at: grad.as_ptr(),
+        let out_len = g.out_height * g.out_width * g.outputs;
+        let field_len = field.height * field.width * g.outputs;
+        let mut grads = scratch(self.images * field_len + SLACK);
+        for (image, field_grad) in grads
+            .chunks_exact_mut(field_len)
+            .enumerate()
+            .take(self.images)
+        {
+            let outs = image * out_len..(image + 1) * out_len;
+            let arriving = Arriving {
+                grad: &self.arriving.grad[outs.clone()],
+                output: self.arriving.output.map(|output| &output[outs]),
+                ..self.arriving
+            };
+            // SAFETY: the caller's.
+            unsafe { spread::<S>(g, field, &arriving, field_grad, bias_sums) };
+        }
+        let grad = Pixels {
+            at: grads.as_ptr(),
             row: field.width * g.outputs,
             step: g.outputs,
         };
         let (height, width) = g.padded();
+        let x_image = height * width * g.inputs;
         let padded = (g.padding > 0).then(|| {
-            let mut padded = scratch(height * width * g.inputs);
-            pad_rows(g, self.x, 0..height, &mut padded);
+            let mut padded = scratch(self.images * x_image);
+            let images = self.x.chunks_exact(g.input_len());
+            for (x, padded) in images.zip(padded.chunks_exact_mut(x_image)) {
+                pad_rows(g, x, 0..height, padded);
+            }
             padded
         });
         let x = padded
             .as_ref()
             .map_or(self.x.as_ptr(), |padded| padded.as_ptr());
-        // SAFETY: the caller's; the views below stay within the field, the image and the padded image.
+        // SAFETY: the caller's; the views below stay within the fields and the (padded) images.
         unsafe {
             S::call(Sums {
                 x: Pixels {
@@ -101,10 +121,13 @@ impl Kernel for Backward<'_> {
                     step: g.stride * g.inputs,
                 },
                 grad: Pixels {
-                    at: field_grad.offset(field.border, field.border, 0).at,
-                    row: field.spread * field_grad.row,
-                    step: field.spread * field_grad.step,
+                    at: grad.offset(field.border, field.border, 0).at,
+                    row: field.spread * grad.row,
+                    step: field.spread * grad.step,
                 },
+                images: self.images,
+                x_image,
+                grad_image: field_len,
                 rows: g.out_height,
                 columns: g.out_width,
                 kernel: g.kernel,
@@ -114,24 +137,25 @@ impl Kernel for Backward<'_> {
                 out: weight_sums.as_mut_ptr(),
                 fresh: self.fresh,
             });
-            if let Some(out) = self.grad_input {
-                let row = Row {
+            let Some(out) = self.grad_input else {
+                return;
+            };
+            for (image, out) in out.chunks_exact_mut(g.input_len()).enumerate() {
+                S::call(Convolve {
                     weights: self.weights,
                     bias: self.zeros,
                     kernel: g.kernel,
                     run: g.kernel * g.outputs,
                     channels: g.inputs,
                     relu: false,
-                };
-                for (y, out) in out.chunks_exact_mut(g.width * g.inputs).enumerate() {
-                    S::call(ConvolveRow {
-                        row: &row,
-                        x: field_grad.offset(y, 0, 0),
-                        columns: g.width,
-                        out: out.as_mut_ptr(),
-                        out_step: g.inputs,
-                    });
-                }
+                    x: grad.offset(0, 0, image * field_len),
+                    x_next: grad.row,
+                    rows: g.height,
+                    columns: g.width,
+                    out: out.as_mut_ptr(),
+                    out_step: g.inputs,
+                    out_next: g.width * g.inputs,
+                });
             }
         }
     }

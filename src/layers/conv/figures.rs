@@ -45,7 +45,7 @@ fn tensor(values: &[f32], dims: (usize, usize, usize, usize)) -> Tensor {
 #[test]
 #[ignore = "measures; run it alone"]
 fn microseconds_an_image() {
-    const IMAGES: usize = 16;
+    const IMAGES: usize = 64;
     let threads = Threads::new(1);
     let only = std::env::var(crate::device::simd::LEVEL_VARIABLE).is_ok();
     for level in Level::available() {
@@ -79,6 +79,7 @@ fn microseconds_an_image() {
             ("3x3 32-32 norm", 32, 32, 32, 3, 1, 1, plain),
             ("3x3 64-64 norm", 16, 64, 64, 3, 1, 1, plain),
             ("3x3 128-128 norm", 8, 128, 128, 3, 1, 1, plain),
+            ("3x3 128-128 4x4", 4, 128, 128, 3, 1, 1, plain),
             ("3x3 64-128 /2", 16, 64, 128, 3, 2, 1, plain),
             ("1x1 64-128 /2", 16, 64, 128, 1, 2, 0, plain),
             ("3x3 3-64 norm", 32, 3, 64, 3, 1, 1, plain),

@@ -1,7 +1,7 @@
 //! The forward pass of some rows of one image: convolution, bias, ReLU, max-pooling, dropout.
 
 use super::geometry::Geometry;
-use super::tile::{ConvolveRow, Pixels, Row};
+use super::tile::{Convolve, Pixels};
 use crate::device::simd::{Kernel, Simd};
 use crate::layers::dropout::Mask;
 use crate::layers::slices::scratch;
@@ -66,52 +66,50 @@ impl Forward<'_> {
     #[inline(always)]
     unsafe fn rows_of<S: Simd>(&mut self, x: Pixels) {
         let g = self.geometry;
-        let row = Row {
-            weights: self.weights,
-            bias: self.bias,
-            kernel: g.kernel,
-            run: g.run(),
-            channels: g.outputs,
-            relu: self.relu && !self.pool,
-        };
         let columns = if self.pool {
             g.out_width / 2
         } else {
             g.out_width
         };
         let line = columns * g.outputs;
-        if line == 0 {
-            return;
-        }
+        let rows = self.out.len() / line;
         // SAFETY: the caller's; every row of `out` is `line` long, the two scratch rows are as long as they are said.
         unsafe {
+            let convolve = Convolve {
+                weights: self.weights,
+                bias: self.bias,
+                kernel: g.kernel,
+                run: g.run(),
+                channels: g.outputs,
+                relu: self.relu && !self.pool,
+                x,
+                x_next: g.stride * x.row,
+                rows,
+                columns,
+                out: self.out.as_mut_ptr(),
+                out_step: g.outputs,
+                out_next: line,
+            };
             if self.pool {
                 let step = g.outputs.next_multiple_of(S::LANES);
-                let mut two = scratch(4 * columns * step);
+                let half = 2 * columns * step;
+                let mut two = scratch(2 * half);
                 for (i, out) in self.out.chunks_exact_mut(line).enumerate() {
-                    for half in 0..2 {
-                        S::call(ConvolveRow {
-                            row: &row,
-                            x: x.offset((2 * i + half) * g.stride, 0, 0),
-                            columns: 2 * columns,
-                            out: two[half * 2 * columns * step..].as_mut_ptr(),
-                            out_step: step,
-                        });
-                    }
-                    let (upper, lower) = two.split_at(2 * columns * step);
+                    S::call(Convolve {
+                        x: x.offset(2 * i * g.stride, 0, 0),
+                        rows: 2,
+                        columns: 2 * columns,
+                        out: two.as_mut_ptr(),
+                        out_step: step,
+                        out_next: half,
+                        ..convolve
+                    });
+                    let (upper, lower) = two.split_at(half);
                     let taken = &mut self.taken[i * line..(i + 1) * line];
                     pool_row::<S>(upper, lower, step, g.outputs, self.relu, out, taken);
                 }
             } else {
-                for (i, out) in self.out.chunks_exact_mut(line).enumerate() {
-                    S::call(ConvolveRow {
-                        row: &row,
-                        x: x.offset(i * g.stride, 0, 0),
-                        columns,
-                        out: out.as_mut_ptr(),
-                        out_step: g.outputs,
-                    });
-                }
+                S::call(convolve);
             }
             if let Some((mask, first)) = &self.mask {
                 let mut factors = scratch(line);

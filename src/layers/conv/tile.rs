@@ -48,6 +48,13 @@ macro_rules! unroll_two {
     };
 }
 
+/// The same for up to four.
+macro_rules! unroll_four {
+    ($i:ident in $n:ident $body:block) => {
+        unroll!(@ $i $n $body 0 1 2 3)
+    };
+}
+
 pub(super) use {unroll, unroll_two};
 
 /// How many pixels a tile of `vectors` vectors may span.
@@ -79,9 +86,9 @@ impl Pixels {
     }
 }
 
-/// What one row of a convolution is made of.
+/// Rows of a convolution.
 #[derive(Clone, Copy)]
-pub struct Row<'a> {
+pub struct Convolve<'a> {
     /// Packed weights ([`super::pack`]).
     pub weights: &'a [f32],
     /// Where sums begin, one number a channel, padded to whole blocks.
@@ -91,143 +98,163 @@ pub struct Row<'a> {
     pub run: usize,
     pub channels: usize,
     pub relu: bool,
-}
-
-/// One row of results.
-#[derive(Clone, Copy)]
-pub struct ConvolveRow<'a> {
-    pub row: &'a Row<'a>,
-    /// Shows the kernel's first row at the first result; its step is from one result to the next.
+    /// Shows the kernel's first row at the first result; its step is from one result to the next, its row from one row
+    /// of the kernel to the next.
     pub x: Pixels,
+    /// f32 of `x` from one row of results to the next.
+    pub x_next: usize,
+    pub rows: usize,
     pub columns: usize,
     pub out: *mut f32,
-    /// f32 from one result to the next.
+    /// f32 from one result to the next, and from one row of results to the next.
     pub out_step: usize,
+    pub out_next: usize,
 }
 
-impl Kernel for ConvolveRow<'_> {
+impl Kernel for Convolve<'_> {
     type Output = ();
 
     /// # Safety
-    /// That of `S`; `x` and `out` reach as far as the row does.
+    /// That of `S`; `x` and `out` reach as far as the rows do, of which there is at least one.
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let row = self.row;
         let mut first = 0;
-        let mut weights = row.weights.as_ptr();
-        while first < row.channels {
-            let width = block_width(first, row.channels, S::LANES);
+        let mut weights = self.weights.as_ptr();
+        while first < self.channels {
+            let width = block_width(first, self.channels, S::LANES);
             // SAFETY: the caller's; the block lies within the weights, the bias and the pixels.
             unsafe {
                 let out = self.out.add(first);
                 if width == S::LANES {
-                    block::<S, 1>(
-                        row,
-                        self.x,
-                        self.columns,
-                        weights,
-                        first,
-                        out,
-                        self.out_step,
-                    );
+                    self.block::<S, 1>(weights, first, out);
                 } else {
-                    block::<S, 2>(
-                        row,
-                        self.x,
-                        self.columns,
-                        weights,
-                        first,
-                        out,
-                        self.out_step,
-                    );
+                    self.block::<S, 2>(weights, first, out);
                 }
-                weights = weights.add(width * row.kernel * row.run);
+                weights = weights.add(width * self.kernel * self.run);
             }
             first += width;
         }
     }
 }
 
-/// One row of one block of channels: as few tiles as possible, all of one width; the last begins earlier where they
-/// would overhang, and computes the same results again.
-#[inline(always)]
-unsafe fn block<S: Simd, const V: usize>(
-    row: &Row,
-    x: Pixels,
-    columns: usize,
-    weights: *const f32,
-    first: usize,
-    out: *mut f32,
-    out_step: usize,
-) {
-    let tiles = columns.div_ceil(widest::<S>(V));
-    let width = columns.div_ceil(tiles);
-    // SAFETY: the caller's.
-    unsafe {
-        with_width!(width, P => {
-            if P * V <= S::ACCUMULATORS {
-                for tile in 0..tiles {
-                    let column = (tile * P).min(columns - P);
-                    let out = out.add(column * out_step);
-                    forward_tile::<S, P, V>(row, x.offset(0, column, 0), weights, first, out, out_step);
+impl Convolve<'_> {
+    /// One block of channels: as few tiles as possible, all of one size; the last begins earlier where it would overhang,
+    /// and computes the same results again. Narrow rows share tiles.
+    #[inline(always)]
+    unsafe fn block<S: Simd, const V: usize>(
+        &self,
+        weights: *const f32,
+        first: usize,
+        out: *mut f32,
+    ) {
+        let widest = widest::<S>(V);
+        let tiles = self.columns.div_ceil(widest);
+        let width = self.columns.div_ceil(tiles);
+        let high = (widest / width).clamp(1, 4);
+        let bands = self.rows.div_ceil(high);
+        let height = self.rows.div_ceil(bands);
+        for band in 0..bands {
+            let row = (band * height).min(self.rows - height);
+            for tile in 0..tiles {
+                let column = (tile * width).min(self.columns - width);
+                // SAFETY: the caller's; the tile lies within the rows.
+                unsafe {
+                    let x = self.x.at.add(row * self.x_next + column * self.x.step);
+                    let out = out.add(row * self.out_next + column * self.out_step);
+                    with_width!(width, W => {
+                        self.tile_of::<S, W, V>(height, x, weights, first, out);
+                    });
                 }
             }
-        });
+        }
     }
-}
 
-#[inline(always)]
-unsafe fn forward_tile<S: Simd, const P: usize, const V: usize>(
-    row: &Row,
-    x: Pixels,
-    weights: *const f32,
-    first: usize,
-    out: *mut f32,
-    out_step: usize,
-) {
-    // SAFETY: the caller's.
-    unsafe {
-        let mut sums = [[S::zero(); V]; P];
-        unroll_two! { v in V {
-            let bias = S::load(row.bias.as_ptr().add(first + v * S::LANES));
-            unroll! { p in P {
-                sums[p][v] = bias;
-            }}
-        }}
-        let mut weights = weights;
-        let mut line = x.at;
-        for _ in 0..row.kernel {
-            for n in 0..row.run {
-                let mut w = [S::zero(); V];
-                unroll_two! { v in V {
-                    w[v] = S::load(weights.add(v * S::LANES));
-                }}
-                weights = weights.add(V * S::LANES);
-                unroll! { p in P {
-                    let value = S::splat(*line.add(p * x.step + n));
-                    unroll_two! { v in V {
-                        sums[p][v] = value.mul_add(w[v], sums[p][v]);
+    /// A tile of width `W`.
+    #[inline(always)]
+    unsafe fn tile_of<S: Simd, const W: usize, const V: usize>(
+        &self,
+        height: usize,
+        x: *const f32,
+        weights: *const f32,
+        first: usize,
+        out: *mut f32,
+    ) {
+        // SAFETY: the caller's.
+        unsafe {
+            match height {
+                4 if 4 * W <= WIDEST && 4 * W * V <= S::ACCUMULATORS => {
+                    self.tile::<S, W, 4, V>(x, weights, first, out);
+                }
+                3 if 3 * W <= WIDEST && 3 * W * V <= S::ACCUMULATORS => {
+                    self.tile::<S, W, 3, V>(x, weights, first, out);
+                }
+                2 if 2 * W <= WIDEST && 2 * W * V <= S::ACCUMULATORS => {
+                    self.tile::<S, W, 2, V>(x, weights, first, out);
+                }
+                1 if W * V <= S::ACCUMULATORS => self.tile::<S, W, 1, V>(x, weights, first, out),
+                _ => unreachable!("tiles fit the registers"),
+            }
+        }
+    }
+
+    /// A tile of `W` x `H` results and `V` vectors of channels.
+    #[inline(always)]
+    unsafe fn tile<S: Simd, const W: usize, const H: usize, const V: usize>(
+        &self,
+        x: *const f32,
+        weights: *const f32,
+        first: usize,
+        out: *mut f32,
+    ) {
+        // SAFETY: the caller's.
+        unsafe {
+            let mut sums = [[[S::zero(); V]; W]; H];
+            unroll_two! { v in V {
+                let bias = S::load(self.bias.as_ptr().add(first + v * S::LANES));
+                unroll_four! { h in H {
+                    unroll! { w in W {
+                        sums[h][w][v] = bias;
                     }}
                 }}
-            }
-            line = line.add(x.row);
-        }
-        let last = (row.channels - first).min(V * S::LANES) - (V - 1) * S::LANES;
-        unroll! { p in P {
-            let out = out.add(p * out_step);
-            unroll_two! { v in V {
-                let sum = if row.relu {
-                    sums[p][v].relu()
-                } else {
-                    sums[p][v]
-                };
-                if v + 1 < V || last == S::LANES {
-                    sum.store(out.add(v * S::LANES));
-                } else {
-                    sum.store_part(out.add(v * S::LANES), last);
-                }
             }}
-        }}
+            let mut weights = weights;
+            let mut line = x;
+            for _ in 0..self.kernel {
+                for n in 0..self.run {
+                    let mut weight = [S::zero(); V];
+                    unroll_two! { v in V {
+                        weight[v] = S::load(weights.add(v * S::LANES));
+                    }}
+                    weights = weights.add(V * S::LANES);
+                    unroll_four! { h in H {
+                        unroll! { w in W {
+                            let value = S::splat(*line.add(h * self.x_next + w * self.x.step + n));
+                            unroll_two! { v in V {
+                                sums[h][w][v] = value.mul_add(weight[v], sums[h][w][v]);
+                            }}
+                        }}
+                    }}
+                }
+                line = line.add(self.x.row);
+            }
+            let last = (self.channels - first).min(V * S::LANES) - (V - 1) * S::LANES;
+            unroll_four! { h in H {
+                unroll! { w in W {
+                    let out = out.add(h * self.out_next + w * self.out_step);
+                    unroll_two! { v in V {
+                        let mut sum = sums[h][w][v];
+                        if self.relu {
+                            sum = sum.relu();
+                        }
+                        if v + 1 < V || last == S::LANES {
+                            sum.store(out.add(v * S::LANES));
+                        } else {
+                            sum.store_part(out.add(v * S::LANES), last);
+                        }
+                    }}
+                }}
+            }}
+        }
     }
 }
 
@@ -238,11 +265,15 @@ pub struct Sums {
     pub x: Pixels,
     /// The gradient of the results; readable for whole vectors.
     pub grad: Pixels,
+    pub images: usize,
+    /// f32 from one image to the next.
+    pub x_image: usize,
+    pub grad_image: usize,
     pub rows: usize,
     pub columns: usize,
     pub kernel: usize,
     pub run: usize,
-    /// From one row of the kernel to the next, in `x`.
+    /// f32 from one row of the kernel to the next, in `x`.
     pub x_line: usize,
     pub channels: usize,
     /// Lines of `channels` (rounded up to whole vectors), one for every number of the patch: what to add to.
@@ -326,9 +357,13 @@ unsafe fn gradient_tile<S: Simd, const R: usize, const V: usize>(
                 }}
             }}
         }
-        for row in 0..sums.rows {
-            let mut x_at = x.at.add(row * x.row);
-            let mut grad_at = sums.grad.at.add(row * sums.grad.row);
+        for line in 0..sums.images * sums.rows {
+            let (image, row) = (line / sums.rows, line % sums.rows);
+            let mut x_at = x.at.add(image * sums.x_image + row * x.row);
+            let mut grad_at = sums
+                .grad
+                .at
+                .add(image * sums.grad_image + row * sums.grad.row);
             for _ in 0..sums.columns {
                 let mut grad = [S::zero(); V];
                 unroll_two! { v in V {
