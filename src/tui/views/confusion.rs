@@ -375,7 +375,7 @@ impl Confusion {
         for column in 0..columns {
             let x = inner.x + column * width;
             let room =
-                Rect::new(x, inner.y, width.saturating_sub(2), inner.height).intersection(inner);
+                Rect::new(x, inner.y, width.saturating_sub(1), inner.height).intersection(inner);
             // Name and three figures; what remains is bars.
             let name = 10.min(room.width.saturating_sub(15));
             let each = (room.width.saturating_sub(name) / 3).clamp(5, 26);

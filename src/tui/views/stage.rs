@@ -7,10 +7,12 @@ use crate::domain::params::Hyperparameters;
 use crate::domain::report::*;
 use crate::session::protocol::{Answer, Command, Event, Filter, Question};
 use crate::tui::app::{App, Effect, Msg, press};
+use crate::tui::frame::Layout;
 use crate::tui::theme::{Colors, Theme};
 use crate::tui::views::Screen;
 use crossterm::event::{KeyCode, MouseButton, MouseEvent, MouseEventKind};
 use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
 
 pub const CLASSES: [&str; 10] = [
     "airplane",
@@ -154,10 +156,21 @@ impl Stage {
 
     /// What is seen, line by line.
     pub fn text(&self) -> String {
+        self.lines(self.app.size())
+    }
+
+    /// What the view draws, without header and footer.
+    pub fn body(&self) -> String {
+        self.lines(Layout::new(self.app.size(), self.app.screen).body)
+    }
+
+    fn lines(&self, area: Rect) -> String {
         let buf = self.buffer();
         let mut text = String::new();
-        for y in 0..buf.area.height {
-            let line: String = (0..buf.area.width).map(|x| buf[(x, y)].symbol()).collect();
+        for y in area.top()..area.bottom() {
+            let line: String = (area.left()..area.right())
+                .map(|x| buf[(x, y)].symbol())
+                .collect();
             text.push_str(line.trim_end());
             text.push('\n');
         }

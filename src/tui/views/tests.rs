@@ -30,7 +30,7 @@ fn goldens() {
         for (width, height) in [(80, 24), (120, 36), (200, 60)] {
             let stage = Stage::running(width, height, screen);
             let name = format!("{}_{width}x{height}", screen.title().to_lowercase());
-            insta::assert_snapshot!(name, stage.text());
+            insta::assert_snapshot!(name, stage.body());
         }
     }
 }
@@ -53,7 +53,7 @@ fn goldens_of_what_keys_open() {
         let mut stage = Stage::running(80, 24, screen);
         stage.key(keys);
         let name = format!("{}_{name}", screen.title().to_lowercase());
-        insta::assert_snapshot!(name, stage.text());
+        insta::assert_snapshot!(name, stage.body());
     }
 }
 
@@ -63,7 +63,7 @@ fn empty_screens_say_what_will_come() {
         let mut stage = Stage::new(80, 24);
         stage.open(screen);
         let name = format!("{}_empty", screen.title().to_lowercase());
-        insta::assert_snapshot!(name, stage.text());
+        insta::assert_snapshot!(name, stage.body());
     }
 }
 
