@@ -68,7 +68,10 @@ pub fn panel(
     if width > 0 && top.width > 3 {
         text(buf, top, top.x, top.y, " ", frame);
         // Words without a colour of their own would take the frame's.
-        buf.set_style(Rect::new(top.x + 1, top.y, width, 1).intersection(top), Style::reset());
+        buf.set_style(
+            Rect::new(top.x + 1, top.y, width, 1).intersection(top),
+            Style::reset(),
+        );
         let x = line(buf, top, top.x + 1, top.y, title);
         text(buf, top, x, top.y, " ", frame);
     }
@@ -76,7 +79,10 @@ pub fn panel(
     if right_width > 0 && top.width > width + right_width + 6 {
         let x = top.right() - right_width - 2;
         text(buf, top, x, top.y, " ", frame);
-        buf.set_style(Rect::new(x + 1, top.y, right_width, 1).intersection(top), Style::reset());
+        buf.set_style(
+            Rect::new(x + 1, top.y, right_width, 1).intersection(top),
+            Style::reset(),
+        );
         let x = line(buf, top, x + 1, top.y, right);
         text(buf, top, x, top.y, " ", frame);
     }
