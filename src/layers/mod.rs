@@ -17,6 +17,8 @@ pub mod pointwise;
 pub mod pool;
 pub mod residual;
 pub mod slices;
+#[cfg(test)]
+mod tests;
 
 use crate::device::threads::Threads;
 use candle_core::{Result, Tensor, Var, bail};

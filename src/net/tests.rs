@@ -388,3 +388,67 @@ fn figures() {
         images / cpu * net.multiply_adds() as f64 * 6e-9,
     );
 }
+
+/// The slope of the loss along a random direction, from the gradients and from two losses.
+#[test]
+fn gradients_are_the_slopes_of_the_loss() {
+    let (pixels, labels) = batch();
+    let threads = Threads::new(0);
+    for text in [
+        "seed",
+        "resnet",
+        "conv 6 k5 s2 p1, relu, pool 3 s2, residual(conv 9 k1, relu), norm, drop, global-pool, dense 10",
+        "pool 5 s3, norm, residual(norm), drop 0.2, relu, dense 20, drop 0.1, dense 10",
+    ] {
+        let mut net = build(text, 6);
+        let loss = |net: &mut Net| {
+            net.train_pass(
+                &pixels,
+                &labels,
+                &plain(6),
+                &Scaling::UNIT,
+                &settings(1, 0.3),
+                &threads,
+            )
+            .unwrap()
+            .loss
+        };
+        loss(&mut net);
+        let mut slope = 0.0;
+        let mut directions = Vec::new();
+        for (i, param) in net.params().into_iter().enumerate() {
+            let rng = Rng::new(2, Stream::Init(i as u16), 1);
+            let grad = slices::read(&param.grad).unwrap();
+            // Mostly along the gradient, so that the slope is well above the rounding of the loss.
+            let direction: Vec<f32> = grad
+                .iter()
+                .enumerate()
+                .map(|(j, g)| g * (0.5 + rng.uniform(j as u32)))
+                .collect();
+            slope += grad
+                .iter()
+                .zip(&direction)
+                .map(|(g, d)| f64::from(g * d))
+                .sum::<f64>();
+            directions.push(direction);
+        }
+        let size = 1e-3 / slope;
+        let mut moved = |by: f64| {
+            for (param, direction) in net.params().into_iter().zip(&directions) {
+                slices::write([&param.var], |[w]| {
+                    for (w, d) in w.iter_mut().zip(direction) {
+                        *w += (f64::from(*d) * by) as f32;
+                    }
+                })
+                .unwrap();
+            }
+            loss(&mut net)
+        };
+        let (above, below) = (moved(size), moved(-2.0 * size));
+        let measured = (above - below) / (2.0 * size);
+        assert!(
+            (measured / slope - 1.0).abs() < 0.02,
+            "{text}: {measured} instead of {slope}"
+        );
+    }
+}
