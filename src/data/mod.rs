@@ -1,11 +1,12 @@
 //! Bytes on disk to images in memory: what counts as a data set, where it is looked for, and its readers.
 //!
 //! Images stay u8 and NCHW in one block a split, allocated once. What a file says is never trusted: sizes are bounded
-//! before memory is taken, and nothing in a file is ever executed. This room knows no network, no device and no screen.
+//! before memory is taken, and nothing in a file is ever executed. This room knows no device and no screen, and only [`download`] knows a network.
 
 pub mod batches;
 mod binary_batches;
 
+pub mod download;
 mod parquet;
 mod pickle;
 mod pool;
