@@ -13,6 +13,8 @@ mod pool;
 mod python_batches;
 mod sample;
 mod tarball;
+#[cfg(test)]
+mod tests;
 
 use crate::domain::report::{DataInfo, Picture, Split};
 use std::path::{Path, PathBuf};
@@ -165,10 +167,17 @@ pub enum DataError {
 }
 
 impl DataError {
+    /// An error of the system is told as such; any other means that the bytes are not what they should be.
     fn io(path: &Path) -> impl FnOnce(std::io::Error) -> DataError + '_ {
-        move |source| DataError::Io {
-            path: path.into(),
-            source,
+        move |source| match source.kind() {
+            _ if source.raw_os_error().is_some() => DataError::Io {
+                path: path.into(),
+                source,
+            },
+            std::io::ErrorKind::UnexpectedEof => {
+                DataError::damaged(path, "its end", "it ends in the middle")
+            }
+            _ => DataError::damaged(path, "its bytes", source.to_string()),
         }
     }
 
