@@ -3,6 +3,8 @@
 
 pub mod link;
 pub mod protocol;
+pub mod run_dir;
+mod tfevents;
 mod worker;
 
 use crate::device::choice::Choice;
