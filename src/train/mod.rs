@@ -2,6 +2,31 @@
 //! the network, the data and the device; it knows no command, no event and no screen.
 
 pub mod checkpoint;
+pub mod evaluate;
+pub mod material;
 pub mod optim;
 pub mod saver;
 pub mod schedule;
+pub mod trainer;
+
+use crate::domain::arch::ArchError;
+use crate::domain::params::ParamError;
+
+/// What can go wrong while training. The messages say what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the architecture does not fit: {0}")]
+    Arch(#[from] ArchError),
+    #[error(transparent)]
+    Net(#[from] crate::net::Error),
+    #[error("the device failed: {0}")]
+    Device(#[from] candle_core::Error),
+    #[error(transparent)]
+    Checkpoint(#[from] checkpoint::CheckpointError),
+    #[error(transparent)]
+    Param(#[from] ParamError),
+    #[error("{0}")]
+    Question(String),
+}
+
+pub type Result<T> = std::result::Result<T, Error>;

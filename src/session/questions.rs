@@ -1,0 +1,261 @@
+//! Answers about images and the network.
+
+use super::protocol::{Answer, Filter};
+use crate::data::batches;
+use crate::domain::augment::Placement;
+use crate::domain::report::{ModelReport, Picture, Prediction, Split};
+use crate::train::evaluate::{History, Scores};
+use crate::train::material::Material;
+use crate::train::trainer::Trainer;
+use crate::train::{Error, Result};
+
+/// Most images in one answer.
+const MOST: u32 = 1024;
+/// Validation images that the units' health is measured on.
+const HEALTH_IMAGES: usize = 256;
+
+/// What is known of one split's images.
+#[derive(Default)]
+pub(super) struct Known {
+    pub scores: Option<Scores>,
+    pub history: History,
+}
+
+impl Known {
+    /// Images of a split that pass the filter, or of one confusion cell.
+    pub fn samples(
+        &self,
+        material: &Material,
+        filter: &Filter,
+        offset: u32,
+        count: u32,
+    ) -> Result<Answer> {
+        let scores = self.scores()?;
+        let all = 0..scores.images.len() as u32;
+        let wrong = |&i: &u32| scores.predicted[i as usize] != scores.labels[i as usize];
+        let mut chosen: Vec<u32> = match filter {
+            Filter::All | Filter::LeastSure => all.collect(),
+            Filter::Wrong | Filter::MostConfidentWrong => all.filter(wrong).collect(),
+            Filter::Class { class } => all
+                .filter(|&i| scores.labels[i as usize] == *class)
+                .collect(),
+            Filter::Pinned { indices } => indices
+                .iter()
+                .copied()
+                .filter(|i| all.contains(i))
+                .collect(),
+        };
+        match filter {
+            Filter::MostConfidentWrong => most_confident_first(scores, &mut chosen),
+            Filter::LeastSure => {
+                chosen.sort_by(|&a, &b| gap(scores, a).total_cmp(&gap(scores, b)).then(a.cmp(&b)));
+            }
+            _ => {}
+        }
+        self.page(material, scores, &chosen, offset, count)
+    }
+
+    pub fn cell(
+        &self,
+        material: &Material,
+        (truth, predicted): (u8, u8),
+        offset: u32,
+        count: u32,
+    ) -> Result<Answer> {
+        let scores = self.scores()?;
+        let mut chosen: Vec<u32> = (0..scores.images.len())
+            .filter(|&i| scores.labels[i] == truth && scores.predicted[i] == predicted)
+            .map(|i| i as u32)
+            .collect();
+        most_confident_first(scores, &mut chosen);
+        self.page(material, scores, &chosen, offset, count)
+    }
+
+    fn scores(&self) -> Result<&Scores> {
+        self.scores.as_ref().ok_or_else(|| {
+            Error::Question(
+                "these images have not been scored yet: the first evaluation comes at the end of the epoch".into(),
+            )
+        })
+    }
+
+    fn page(
+        &self,
+        material: &Material,
+        scores: &Scores,
+        chosen: &[u32],
+        offset: u32,
+        count: u32,
+    ) -> Result<Answer> {
+        let pool = material.pool(scores.split);
+        let items = page(chosen, offset, count)
+            .iter()
+            .map(|&index| {
+                let i = index as usize;
+                Ok(Prediction {
+                    split: scores.split,
+                    index,
+                    truth: scores.labels[i],
+                    predicted: scores.predicted[i],
+                    probabilities: scores.row(i).to_vec(),
+                    step: scores.step,
+                    picture: pool.picture(scores.images[i])?,
+                    past: self.history.of(i),
+                })
+            })
+            .collect::<Result<_>>()?;
+        Ok(Answer::Predictions {
+            split: scores.split,
+            total: chosen.len() as u32,
+            offset,
+            items,
+        })
+    }
+}
+
+fn most_confident_first(scores: &Scores, chosen: &mut [u32]) {
+    let confidence = |i: u32| scores.confidence(i as usize);
+    chosen.sort_by(|&a, &b| confidence(b).total_cmp(&confidence(a)).then(a.cmp(&b)));
+}
+
+/// Between the two highest probabilities.
+fn gap(scores: &Scores, index: u32) -> f32 {
+    let (mut first, mut second) = (0.0f32, 0.0f32);
+    for &p in scores.row(index as usize) {
+        if p > first {
+            (first, second) = (p, first);
+        } else if p > second {
+            second = p;
+        }
+    }
+    first - second
+}
+
+fn page(all: &[u32], offset: u32, count: u32) -> &[u32] {
+    let begin = (offset as usize).min(all.len());
+    let end = (begin + count.min(MOST) as usize).min(all.len());
+    &all[begin..end]
+}
+
+/// Images as they are, optionally of one class.
+pub(super) fn browse(
+    trainer: &Trainer,
+    split: Split,
+    class: Option<u8>,
+    offset: u32,
+    count: u32,
+) -> Result<Answer> {
+    let pool = trainer.material().pool(split);
+    let images = trainer.images(split);
+    let label = |index: u32| pool.labels[images[index as usize] as usize];
+    let chosen: Vec<u32> = (0..images.len() as u32)
+        .filter(|&index| class.is_none_or(|class| label(index) == class))
+        .collect();
+    let items = page(&chosen, offset, count)
+        .iter()
+        .map(|&index| {
+            let picture = pool.picture(images[index as usize])?;
+            Ok((index, label(index), picture))
+        })
+        .collect::<Result<_>>()?;
+    Ok(Answer::Pictures {
+        total: chosen.len() as u32,
+        offset,
+        items,
+    })
+}
+
+/// One training image as the augmentation in force would show it in that many steps.
+pub(super) fn augmented(trainer: &Trainer, index: u32, count: u32) -> Result<Answer> {
+    let images = &trainer.division().train;
+    let Some(&image) = images.get(index as usize) else {
+        return Err(Error::Question(format!(
+            "there is no training image {index}: there are {}",
+            images.len()
+        )));
+    };
+    let pool = &trainer.material().train;
+    let (plain, label) = (pool.picture(image)?, pool.labels[image as usize]);
+    let mut plan = Vec::new();
+    let items: Vec<_> = (1..=u64::from(count.min(MOST)))
+        .map(|step| {
+            let params = &trainer.progress().params;
+            batches::plan(&[image], step, plain.side, params, &mut plan);
+            (index, label, placed(&plain, &plan[0]))
+        })
+        .collect();
+    Ok(Answer::Pictures {
+        total: items.len() as u32,
+        offset: 0,
+        items,
+    })
+}
+
+/// The picture that the network sees, as `Placement` says it; black where it sees zero.
+fn placed(plain: &Picture, placement: &Placement) -> Picture {
+    let side = plain.side as i32;
+    let half = i32::from(placement.cut) / 2;
+    let (top, left) = (
+        i32::from(placement.cut_y) - half,
+        i32::from(placement.cut_x) - half,
+    );
+    let cut = 0..i32::from(placement.cut);
+    let mut rgb = vec![0; plain.rgb.len()];
+    for y in 0..side {
+        for x in 0..side {
+            let from_y = y + i32::from(placement.dy);
+            let from_x = x + i32::from(placement.dx);
+            let inside = (0..side).contains(&from_y) && (0..side).contains(&from_x);
+            if !inside || cut.contains(&(y - top)) && cut.contains(&(x - left)) {
+                continue;
+            }
+            let from_x = if placement.flip {
+                side - 1 - from_x
+            } else {
+                from_x
+            };
+            let (to, from) = (3 * (y * side + x), 3 * (from_y * side + from_x));
+            rgb[to as usize..][..3].copy_from_slice(&plain.rgb[from as usize..][..3]);
+        }
+    }
+    Picture { rgb, ..*plain }
+}
+
+/// A look inside the network, and at what it makes of one image of `split`.
+pub(super) fn model(
+    trainer: &mut Trainer,
+    split: Split,
+    activations_of: Option<u32>,
+) -> Result<Answer> {
+    let material = trainer.material().clone();
+    let images = trainer.images(split);
+    let image = match activations_of {
+        None => None,
+        Some(index) => Some(*images.get(index as usize).ok_or_else(|| {
+            Error::Question(format!(
+                "there is no image {index}: there are {}",
+                images.len()
+            ))
+        })?),
+    };
+    let sample: Vec<_> = trainer.division().validation[..]
+        .iter()
+        .take(HEALTH_IMAGES)
+        .map(|&i| Placement::plain(i))
+        .collect();
+    let step = trainer.progress().step;
+    let (net, scaling, threads) = trainer.net();
+    let activations = match image {
+        None => Vec::new(),
+        Some(image) => {
+            net.activations(&material.pool(split).pixels, image, scaling, threads)?
+        }
+    };
+    Ok(Answer::Model(Box::new(ModelReport {
+        step,
+        parameters: net.parameter_health()?,
+        units: net.unit_health(&material.train.pixels, &sample, scaling, threads)?,
+        filters: net.filters()?,
+        activations,
+    })))
+}

@@ -1,0 +1,341 @@
+//! The runs folder: what each run came to, and renaming, noting and deleting runs.
+
+use super::protocol::Event;
+use super::run_dir::{CONFIG, METRICS, NOTE, RunError, check_name, is_locked, lock};
+use crate::domain::params::{Hyperparameters, PARAMS};
+use crate::domain::report::{RunSummary, Split, State};
+use crate::train::saver::write_atomically;
+use std::collections::HashMap;
+use std::fs;
+use std::io::{self, BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// Longest note, in bytes.
+const LONGEST_NOTE: usize = 4096;
+
+/// The runs folder. What was read is kept until the run's metrics change.
+pub struct Runs {
+    folder: PathBuf,
+    known: HashMap<PathBuf, (SystemTime, u64, RunSummary)>,
+}
+
+impl Runs {
+    pub fn new(folder: &Path) -> Self {
+        Runs {
+            folder: folder.into(),
+            known: HashMap::new(),
+        }
+    }
+
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// All runs, newest first. Folders without metrics are no runs. A missing folder holds none.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn list(&mut self) -> Result<Vec<RunSummary>, RunError> {
+        let cannot = RunError::io("cannot read the runs folder", &self.folder);
+        let entries = match fs::read_dir(&self.folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(cannot)?,
+        };
+        let mut runs: Vec<_> = entries
+            .flatten()
+            .filter_map(|entry| self.summary(&entry.path()))
+            .collect();
+        runs.sort_by(|a, b| b.started.total_cmp(&a.started).then(a.name.cmp(&b.name)));
+        Ok(runs)
+    }
+
+    /// The summary of one run; None when the folder is no run, or not readable.
+    pub fn summary(&mut self, folder: &Path) -> Option<RunSummary> {
+        let path = folder.join(METRICS);
+        let metadata = fs::metadata(&path).ok()?;
+        let changed = (metadata.modified().ok()?, metadata.len());
+        let mut summary = match self.known.get(folder) {
+            Some((time, length, summary)) if (*time, *length) == changed => summary.clone(),
+            _ => {
+                let summary = read(folder, &path)?;
+                self.known.insert(
+                    folder.to_owned(),
+                    (changed.0, changed.1, summary.clone()),
+                );
+                summary
+            }
+        };
+        summary.note = fs::read_to_string(folder.join(NOTE))
+            .map(|note| note.trim_end().to_owned())
+            .unwrap_or_default();
+        summary.bytes = fs::read_dir(folder).map_or(0, |files| {
+            files
+                .flatten()
+                .filter_map(|f| f.metadata().ok())
+                .map(|m| m.len())
+                .sum()
+        });
+        if is_locked(folder) {
+            summary.outcome = "running".into();
+        }
+        Some(summary)
+    }
+
+    /// Gives a run another name.
+    ///
+    /// # Errors
+    /// When the name is no plain folder name or taken, the run is in use, or the file system refuses.
+    pub fn rename(&mut self, name: &str, to: &str) -> Result<(), RunError> {
+        let folder = self.run(name)?;
+        check_name(to)?;
+        let target = self.folder.join(to);
+        if target.exists() {
+            return Err(RunError::Exists(to.into()));
+        }
+        let _lock = lock(&folder)?;
+        fs::rename(&folder, &target).map_err(RunError::io("cannot rename", &folder))?;
+        self.known.remove(&folder);
+        Ok(())
+    }
+
+    /// Writes a run's note; an empty one removes it.
+    ///
+    /// # Errors
+    /// When there is no such run, or the file system refuses.
+    pub fn note(&mut self, name: &str, note: &str) -> Result<(), RunError> {
+        let path = self.run(name)?.join(NOTE);
+        let cut = (0..=LONGEST_NOTE.min(note.len()))
+            .rev()
+            .find(|&at| note.is_char_boundary(at))
+            .unwrap_or(0);
+        let written = if note.trim().is_empty() {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                other => other,
+            }
+        } else {
+            write_atomically(&path, note[..cut].as_bytes())
+        };
+        written.map_err(RunError::io("cannot write", &path))
+    }
+
+    /// Deletes a run with all its files.
+    ///
+    /// # Errors
+    /// When there is no such run, it is in use, or the file system refuses.
+    pub fn delete(&mut self, name: &str) -> Result<(), RunError> {
+        let folder = self.run(name)?;
+        let _lock = lock(&folder)?;
+        fs::remove_dir_all(&folder).map_err(RunError::io("cannot delete", &folder))?;
+        self.known.remove(&folder);
+        Ok(())
+    }
+
+    /// The folder of a run: a real folder in here that holds a run's files, not a link to elsewhere.
+    fn run(&self, name: &str) -> Result<PathBuf, RunError> {
+        check_name(name)?;
+        let folder = self.folder.join(name);
+        let real = fs::symlink_metadata(&folder).is_ok_and(|m| m.is_dir());
+        let is_run = [METRICS, CONFIG].iter().any(|f| folder.join(f).is_file());
+        if real && is_run {
+            Ok(folder)
+        } else {
+            Err(RunError::Absent(name.into()))
+        }
+    }
+}
+
+/// Reads a run's metrics once, line by line; the many lines of training steps are looked at only where they say
+/// something that no other line says (how far the run is).
+fn read(folder: &Path, metrics: &Path) -> Option<RunSummary> {
+    let mut file = BufReader::new(fs::File::open(metrics).ok()?);
+    let mut summary = RunSummary {
+        name: folder.file_name()?.to_string_lossy().into_owned(),
+        folder: folder.display().to_string(),
+        note: String::new(),
+        started: 0.0,
+        outcome: "interrupted".into(),
+        data: String::new(),
+        params: Hyperparameters::default(),
+        epochs_done: 0,
+        step: 0,
+        best_val_accuracy: None,
+        best_epoch: None,
+        final_val_accuracy: None,
+        test_accuracy: None,
+        elapsed: 0.0,
+        bytes: 0,
+        differs: Vec::new(),
+        epochs: Vec::new(),
+    };
+    let mut last_steps = Vec::new();
+    let mut line = Vec::new();
+    let mut begun = false;
+    loop {
+        line.clear();
+        if file.read_until(b'\n', &mut line).ok()? == 0 {
+            break;
+        }
+        if line.starts_with(br#"{"event":"steps""#) {
+            std::mem::swap(&mut last_steps, &mut line);
+            continue;
+        }
+        match serde_json::from_slice(&line) {
+            Ok(Event::Started(info)) => {
+                if !begun {
+                    summary.started = info.started;
+                    begun = true;
+                }
+                summary.data = info.data.name;
+                summary.params = info.params;
+                summary.outcome = "interrupted".into();
+            }
+            Ok(Event::Applied { change, .. }) => {
+                if let Some(row) = PARAMS.iter().find(|row| row.key == change.key) {
+                    // A value of another version of the program may be out of range: then the old one stands.
+                    let _ = row.set(&mut summary.params, change.new);
+                }
+            }
+            Ok(Event::Epoch(epoch)) => {
+                summary.step = epoch.step;
+                summary.elapsed = epoch.elapsed;
+                summary.epochs_done = epoch.epoch;
+                summary.final_val_accuracy = Some(epoch.val_accuracy);
+                if epoch.best {
+                    summary.best_val_accuracy = Some(epoch.val_accuracy);
+                    summary.best_epoch = Some(epoch.epoch);
+                }
+                summary.test_accuracy = epoch.test_accuracy.or(summary.test_accuracy);
+                summary.epochs.push(epoch);
+            }
+            Ok(Event::Evaluation(evaluation)) if evaluation.split == Split::Test => {
+                summary.test_accuracy = Some(evaluation.accuracy);
+            }
+            Ok(Event::State(state)) => {
+                summary.outcome = match state {
+                    State::Done => "done",
+                    State::Stopped => "stopped",
+                    State::Diverged { .. } => "diverged",
+                    State::Failed { .. } => "failed",
+                    _ => "interrupted",
+                }
+                .into();
+            }
+            _ => {}
+        }
+    }
+    if let Ok(Event::Steps(steps)) = serde_json::from_slice(&last_steps)
+        && steps.last > summary.step
+    {
+        summary.step = steps.last;
+        summary.elapsed = steps.elapsed;
+    }
+    let defaults = Hyperparameters::default();
+    summary.differs = PARAMS
+        .iter()
+        .filter(|row| row.get(&summary.params) != row.get(&defaults))
+        .map(|row| (row.key.to_owned(), row.show(&row.get(&summary.params))))
+        .collect();
+    Some(summary)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::run_dir::RunDir;
+    use super::*;
+    use crate::domain::params::{Change, Value};
+    use crate::domain::report::EpochReport;
+
+    fn epoch(number: u32, accuracy: f64, best: bool) -> Event {
+        Event::Epoch(EpochReport {
+            epoch: number,
+            step: u64::from(number) * 10,
+            train_loss: 1.0,
+            train_accuracy: 0.5,
+            val_loss: 1.0,
+            val_accuracy: accuracy,
+            test_accuracy: None,
+            best,
+            images_per_s: 1.0,
+            elapsed: f64::from(number),
+        })
+    }
+
+    fn runs_with(name: &str, events: &[Event]) -> (tempfile::TempDir, Runs) {
+        let folder = tempfile::tempdir().unwrap();
+        let mut run =
+            RunDir::create(folder.path(), Some(name), &Hyperparameters::default()).unwrap();
+        events.iter().for_each(|e| run.event(e).unwrap());
+        run.flush().unwrap();
+        let runs = Runs::new(folder.path());
+        (folder, runs)
+    }
+
+    #[test]
+    fn a_summary_says_what_the_metrics_say() {
+        let change = Event::Applied {
+            change: Change {
+                key: "learning_rate".into(),
+                old: Value::Float(1e-3),
+                new: Value::Float(5e-4),
+            },
+            step: 3,
+            epoch: 1,
+        };
+        let events = [
+            change,
+            epoch(1, 0.4, true),
+            epoch(2, 0.6, true),
+            epoch(3, 0.5, false),
+            Event::State(State::Done),
+        ];
+        let (_folder, mut runs) = runs_with("a", &events);
+        let list = runs.list().unwrap();
+        let a = &list[0];
+        assert_eq!((a.name.as_str(), a.outcome.as_str()), ("a", "done"));
+        assert_eq!((a.epochs_done, a.step, a.epochs.len()), (3, 30, 3));
+        assert_eq!((a.best_val_accuracy, a.best_epoch), (Some(0.6), Some(2)));
+        assert_eq!(a.final_val_accuracy, Some(0.5));
+        assert_eq!(a.differs, [("learning_rate".into(), "0.0005".into())]);
+        assert_eq!(runs.list().unwrap(), list, "also when it is remembered");
+    }
+
+    #[test]
+    fn runs_are_renamed_noted_and_deleted_but_not_those_in_use() {
+        let (folder, mut runs) = runs_with("a", &[epoch(1, 0.4, true)]);
+        let (in_use, name) = (folder.path().join("b"), "b");
+        let open = RunDir::create(folder.path(), Some(name), &Hyperparameters::default()).unwrap();
+        assert!(in_use.is_dir());
+        for refused in [runs.rename("b", "c"), runs.delete("b")] {
+            assert!(matches!(refused.unwrap_err(), RunError::Locked(_)));
+        }
+        runs.note("a", "a note\n").unwrap();
+        runs.rename("a", "new").unwrap();
+        let list = runs.list().unwrap();
+        let new = list.iter().find(|r| r.name == "new").unwrap();
+        assert_eq!(new.note, "a note");
+        assert!(matches!(
+            runs.rename("new", "b").unwrap_err(),
+            RunError::Exists(_)
+        ));
+        for bad in ["..", "new/../b", ""] {
+            assert!(runs.delete(bad).is_err() && runs.rename("new", bad).is_err());
+        }
+        assert!(matches!(runs.delete("a").unwrap_err(), RunError::Absent(_)));
+        runs.delete("new").unwrap();
+        drop(open);
+        assert!(!folder.path().join("new").exists());
+    }
+
+    #[test]
+    fn a_folder_that_is_no_run_is_left_alone() {
+        let (folder, mut runs) = runs_with("a", &[]);
+        fs::create_dir(folder.path().join("photos")).unwrap();
+        fs::write(folder.path().join("photos/cat.jpg"), "cat").unwrap();
+        assert_eq!(runs.list().unwrap().len(), 1);
+        assert!(runs.delete("photos").is_err());
+        assert!(folder.path().join("photos/cat.jpg").exists());
+        assert!(Runs::new(&folder.path().join("gone")).list().unwrap().is_empty());
+    }
+}

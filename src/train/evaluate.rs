@@ -1,0 +1,183 @@
+//! Scoring a whole split: what the network says of every image, and how that adds up.
+
+use crate::domain::confusion::Confusion;
+use crate::domain::report::{Evaluation, Opinion, Split};
+
+/// What the network says of every image of a split.
+#[derive(Clone, Debug)]
+pub struct Scores {
+    pub split: Split,
+    pub step: u64,
+    pub classes: usize,
+    /// The images' numbers in their pool, and their labels.
+    pub images: Vec<u32>,
+    pub labels: Vec<u8>,
+    /// `classes` for each image.
+    pub probabilities: Vec<f32>,
+    /// The class with the largest probability, for each image.
+    pub predicted: Vec<u8>,
+    /// The whole, in figures.
+    pub evaluation: Evaluation,
+}
+
+/// Scores under way.
+pub(super) struct Scoring {
+    pub images: Vec<u32>,
+    pub labels: Vec<u8>,
+    pub probabilities: Vec<f32>,
+    pub losses: Vec<f32>,
+    /// Seconds spent in the network.
+    pub seconds: f64,
+}
+
+impl Scoring {
+    pub fn new(images: Vec<u32>, labels: Vec<u8>, classes: usize) -> Self {
+        Scoring {
+            probabilities: vec![0.0; images.len() * classes],
+            losses: vec![0.0; images.len()],
+            seconds: 0.0,
+            images,
+            labels,
+        }
+    }
+
+    pub fn finish(self, split: Split, step: u64, epoch: u32, classes: usize) -> Scores {
+        let mut confusion = Confusion::new(classes);
+        let predicted: Vec<u8> = self.probabilities.chunks(classes).map(largest).collect();
+        for (label, predicted) in self.labels.iter().zip(&predicted) {
+            confusion.add(usize::from(*label), usize::from(*predicted));
+        }
+        let count = self.images.len().max(1) as f64;
+        let evaluation = Evaluation {
+            split,
+            step,
+            epoch,
+            loss: self.losses.iter().map(|&l| f64::from(l)).sum::<f64>() / count,
+            accuracy: confusion.accuracy().unwrap_or(0.0),
+            confusion,
+            images_per_s: count / self.seconds.max(1e-9),
+        };
+        Scores {
+            split,
+            step,
+            classes,
+            images: self.images,
+            labels: self.labels,
+            probabilities: self.probabilities,
+            predicted,
+            evaluation,
+        }
+    }
+}
+
+/// The index of the largest number, the first of equals (and of a row of NaN).
+fn largest(row: &[f32]) -> u8 {
+    let mut best = 0;
+    for (i, p) in row.iter().enumerate() {
+        if *p > row[best] {
+            best = i;
+        }
+    }
+    best as u8
+}
+
+impl Scores {
+    /// The probabilities of image `index` of the split.
+    pub fn row(&self, index: usize) -> &[f32] {
+        &self.probabilities[index * self.classes..(index + 1) * self.classes]
+    }
+
+    /// The probability of what image `index` is called.
+    pub fn confidence(&self, index: usize) -> f32 {
+        self.row(index)[usize::from(self.predicted[index])]
+    }
+}
+
+/// What every image of a split was called at each evaluation.
+#[derive(Default)]
+pub struct History {
+    evaluations: Vec<Past>,
+}
+
+struct Past {
+    step: u64,
+    predicted: Vec<u8>,
+    confidence: Vec<f32>,
+}
+
+impl History {
+    /// Evaluations that are kept: when there are more, every second one of the older half goes (10,000 images: 6 MB).
+    const MOST: usize = 128;
+
+    /// Adds an evaluation; one of the same step replaces the last.
+    pub fn add(&mut self, scores: &Scores) {
+        if self
+            .evaluations
+            .last()
+            .is_some_and(|p| p.step == scores.step)
+        {
+            self.evaluations.pop();
+        }
+        if self.evaluations.len() == Self::MOST {
+            let mut number = 0;
+            self.evaluations.retain(|_| {
+                number += 1;
+                number > Self::MOST / 2 || number % 2 == 1
+            });
+        }
+        self.evaluations.push(Past {
+            step: scores.step,
+            predicted: scores.predicted.clone(),
+            confidence: (0..scores.images.len())
+                .map(|i| scores.confidence(i))
+                .collect(),
+        });
+    }
+
+    /// What image `index` of the split was called, oldest first.
+    pub fn of(&self, index: usize) -> Vec<Opinion> {
+        let opinion = |past: &Past| {
+            Some(Opinion {
+                step: past.step,
+                predicted: *past.predicted.get(index)?,
+                confidence: *past.confidence.get(index)?,
+            })
+        };
+        self.evaluations.iter().filter_map(opinion).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scores(step: u64) -> Scores {
+        let mut scoring = Scoring::new(vec![7, 3, 5], vec![0, 1, 1], 2);
+        scoring.probabilities = vec![0.75, 0.25, 0.5, 0.5, f32::NAN, f32::NAN];
+        scoring.losses = vec![0.5, 1.0, 3.0];
+        scoring.finish(Split::Test, step, 1, 2)
+    }
+
+    #[test]
+    fn figures_follow_from_the_probabilities() {
+        let scores = scores(9);
+        assert_eq!(scores.predicted, [0, 0, 0]);
+        assert_eq!(scores.confidence(0), 0.75);
+        assert_eq!(scores.evaluation.loss, 1.5);
+        assert_eq!(scores.evaluation.accuracy, 1.0 / 3.0);
+        assert_eq!(scores.evaluation.confusion.counts, [1, 0, 2, 0]);
+    }
+
+    #[test]
+    fn the_history_is_bounded_and_keeps_both_ends() {
+        let mut history = History::default();
+        for step in (1..=1000).flat_map(|s| [s, s]) {
+            history.add(&scores(step));
+        }
+        let past = history.of(0);
+        assert!(past.len() <= History::MOST && past.len() >= History::MOST / 2);
+        assert!(past.windows(2).all(|w| w[0].step < w[1].step));
+        assert_eq!((past[0].step, past[past.len() - 1].step), (1, 1000));
+        assert!(history.of(3).is_empty());
+    }
+}

@@ -1,0 +1,759 @@
+//! The training loop. [`Trainer::run`] reads top to bottom: epochs, batches, one step, the evaluation after each epoch.
+//! Whoever hosts it is asked between any two batches, also while images are scored, and may change a hyperparameter, ask
+//! for anything, or leave; the loop is picked up later where it was left. All that decides what comes next is in
+//! [`Progress`], the weights and the optimizer's moments, so a checkpoint of the three continues bit for bit.
+
+use super::checkpoint::{
+    Applied, Best, Checkpoint, CheckpointError, EpochTotals, FORMAT, Progress, Saved,
+};
+use super::evaluate::{Scores, Scoring};
+use super::material::Material;
+use super::optim::Optimizer;
+use super::{Error, Result, schedule};
+use crate::data::batches::{self, Division};
+use crate::device::threads::Threads;
+use crate::domain::arch::{self, Shape};
+use crate::domain::augment::Placement;
+use crate::domain::params::{Applies, Change, Hyperparameters, PARAMS, Param, Value};
+use crate::domain::report::{EpochReport, Split, StepReport, StepSettings};
+use crate::layers::slices;
+use crate::net::{Net, Scaling};
+use candle_core::{Device, Tensor};
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Instant;
+
+/// Fewest images that are scored at once: a pass over a few keeps no thread busy.
+const LEAST_CAPACITY: usize = 32;
+/// Share of a new step in the running throughput that the remaining time is estimated from, and steps before there is
+/// an estimate.
+const SPEED_SHARE: f64 = 0.02;
+const STEPS_BEFORE_ETA: u64 = 10;
+
+/// What the loop is doing when it asks its host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doing {
+    Training,
+    /// Scoring; `done` of `total` images.
+    Evaluating {
+        split: Split,
+        done: u32,
+        total: u32,
+    },
+}
+
+/// What the host wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    Continue,
+    /// Leave the loop, or the evaluation.
+    Leave,
+}
+
+/// Who hosts the loop.
+pub trait Host {
+    /// Called before each batch and each chunk of an evaluation: the time to take up commands.
+    fn between(&mut self, trainer: &mut Trainer, doing: Doing) -> Flow;
+    /// A change took effect.
+    fn applied(&mut self, applied: &Applied);
+    /// An epoch begins; it has that many steps, and so many remain in the run with it.
+    fn epoch_begins(&mut self, trainer: &Trainer);
+    fn stepped(&mut self, report: &StepReport);
+    fn evaluated(&mut self, scores: Scores);
+    /// An epoch is over and the checkpoint of its end may be taken.
+    fn epoch_over(&mut self, trainer: &mut Trainer, report: &EpochReport);
+}
+
+/// Why [`Trainer::run`] came back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// All epochs are through.
+    Finished,
+    /// The host left.
+    Left,
+    /// The loss or the gradient of step `step` is not finite. That step was not applied: the weights are as they were
+    /// after the step before.
+    Diverged { step: u64 },
+}
+
+/// What became of a wish to change a hyperparameter.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Wish {
+    Applied(Applied),
+    Waits(Change, Applies),
+    /// It now waits for nothing: the wish equals the value in force.
+    Withdrawn,
+    /// It has that value already.
+    Unchanged,
+}
+
+/// A run in memory: network, optimizer, data, and how far it has come.
+pub struct Trainer {
+    net: Net,
+    optimizer: Optimizer,
+    threads: Rc<Threads>,
+    material: Rc<Material>,
+    division: Division,
+    scaling: Scaling,
+    progress: Progress,
+    /// Also score the test images at each evaluation, for those who look at them.
+    pub watch_test: bool,
+    /// The order of the epoch under way, and the placements of the batch.
+    order: Vec<u32>,
+    plan: Vec<Placement>,
+    /// Before each wish: the key and the value that was wanted until then.
+    wishes: Vec<(&'static Param, Value)>,
+    /// Running throughput of the training steps, steps it rests on, and seconds of the last epoch's evaluation.
+    speed: f64,
+    steps_timed: u64,
+    evaluation_seconds: f64,
+}
+
+impl Trainer {
+    /// A new run.
+    ///
+    /// # Errors
+    /// When the architecture does not fit; those of the device.
+    pub fn new(
+        params: Hyperparameters,
+        material: Rc<Material>,
+        threads: Rc<Threads>,
+        device: &Device,
+    ) -> Result<Self> {
+        let info = &material.info;
+        let architecture = arch::resolve(&params.architecture)?;
+        let division = Division::new(material.train.labels.len(), params.seed, params.validation);
+        let net = Net::build(
+            &architecture,
+            Shape::new(3, info.side, info.side),
+            info.classes.len(),
+            capacity(&params),
+            params.seed,
+            device,
+        )?;
+        let optimizer = Optimizer::new(params.optimizer, &net.params())?;
+        let progress = Progress {
+            format: FORMAT,
+            version: env!("CARGO_PKG_VERSION").into(),
+            run: String::new(),
+            started: 0.0,
+            waiting: Vec::new(),
+            changes: Vec::new(),
+            architecture: architecture.to_string(),
+            data: material.identity.clone(),
+            classes: info.classes.clone(),
+            side: info.side,
+            mean: info.mean.clone(),
+            deviation: info.deviation.clone(),
+            step: 0,
+            epochs: 0,
+            step_in_epoch: 0,
+            images_in_epoch: 0,
+            totals: EpochTotals::default(),
+            best: None,
+            elapsed: 0.0,
+            beta_products: optimizer.beta_products(),
+            metrics_bytes: 0,
+            unwritten: None,
+            params,
+        };
+        let mut trainer = Trainer {
+            scaling: scaling(&progress)?,
+            net,
+            optimizer,
+            threads,
+            material,
+            division,
+            progress,
+            watch_test: false,
+            order: Vec::new(),
+            plan: Vec::new(),
+            wishes: Vec::new(),
+            speed: 0.0,
+            steps_timed: 0,
+            evaluation_seconds: 0.0,
+        };
+        trainer.shuffle();
+        Ok(trainer)
+    }
+
+    /// A run that goes on from a checkpoint; `path` is for the messages.
+    ///
+    /// # Errors
+    /// When the checkpoint does not fit the data, or its tensors not the architecture.
+    pub fn resume(
+        checkpoint: Checkpoint,
+        path: &Path,
+        material: Rc<Material>,
+        threads: Rc<Threads>,
+        device: &Device,
+    ) -> Result<Self> {
+        let mismatch = |why: String| CheckpointError::Mismatch {
+            path: path.into(),
+            why,
+        };
+        let Checkpoint {
+            progress,
+            mut tensors,
+        } = checkpoint;
+        for row in PARAMS {
+            row.check(row.get(&progress.params))
+                .map_err(|e| mismatch(format!("its hyperparameter {e}")))?;
+        }
+        if progress.data != material.identity {
+            return Err(mismatch(format!(
+                "its run learned from {} ({} + {} images, digest {}), and the data at hand is {} ({} + {} images, digest {}); name the run's data with --data",
+                progress.data.name,
+                progress.data.train,
+                progress.data.test,
+                progress.data.digest,
+                material.identity.name,
+                material.identity.train,
+                material.identity.test,
+                material.identity.digest,
+            ))
+            .into());
+        }
+        let params = Hyperparameters {
+            architecture: progress.architecture.clone(),
+            ..progress.params.clone()
+        };
+        let mut trainer = Self::new(params, material, threads, device)?;
+        let steps = trainer.steps_per_epoch_of(&progress.params);
+        let images = trainer.division.train.len() as u64;
+        let expected = (progress.step_in_epoch * u64::from(progress.params.batch_size)).min(images);
+        if progress.step_in_epoch > steps || progress.images_in_epoch != expected {
+            return Err(mismatch(format!(
+                "it stands at step {} of {steps} in its epoch, after {} images",
+                progress.step_in_epoch, progress.images_in_epoch
+            ))
+            .into());
+        }
+        for (name, moment) in trainer.optimizer.moments() {
+            let saved = tensors
+                .remove(&name)
+                .ok_or_else(|| mismatch(format!("it lacks {name}")))?;
+            if saved.shape != moment.dims() {
+                return Err(mismatch(format!(
+                    "{name} has the shape {:?} instead of {:?}",
+                    saved.shape,
+                    moment.dims()
+                ))
+                .into());
+            }
+            slices::write([moment], |[m]| m.copy_from_slice(&saved.values))?;
+        }
+        trainer
+            .net
+            .load(&weights(tensors)?)
+            .map_err(|e| mismatch(e.to_string()))?;
+        trainer.optimizer.set_beta_products(progress.beta_products);
+        trainer.progress = progress;
+        trainer.shuffle();
+        Ok(trainer)
+    }
+
+    /// Trains until all epochs are through, the host leaves, or the loss is no number any more.
+    ///
+    /// # Errors
+    /// Those of the network and the device.
+    pub fn run(&mut self, host: &mut impl Host) -> Result<End> {
+        loop {
+            if self.at_epoch_start() {
+                self.apply_waiting(host)?;
+                if self.is_finished() {
+                    return Ok(End::Finished);
+                }
+                host.epoch_begins(self);
+            }
+            while self.progress.step_in_epoch < self.steps_per_epoch() {
+                if host.between(self, Doing::Training) == Flow::Leave {
+                    return Ok(End::Left);
+                }
+                match self.step()? {
+                    Some(report) => host.stepped(&report),
+                    None => {
+                        return Ok(End::Diverged {
+                            step: self.progress.step + 1,
+                        });
+                    }
+                }
+            }
+            if self.close_epoch(host)? == Flow::Leave {
+                return Ok(End::Left);
+            }
+        }
+    }
+
+    /// One training step. None when it diverged and was not applied.
+    fn step(&mut self) -> Result<Option<StepReport>> {
+        let begin = Instant::now();
+        let params = &self.progress.params;
+        let batch = batches::batch(&self.order, self.progress.step_in_epoch, params.batch_size);
+        let images = batch.len() as u64;
+        let step = self.progress.step + 1;
+        batches::plan(batch, step, self.material.info.side, params, &mut self.plan);
+        let settings = self.settings(step, images);
+        let running = self.running_statistics()?;
+
+        let pool = &self.material.train;
+        let outcome = self.net.train_pass(
+            &pool.pixels,
+            &pool.labels,
+            &self.plan,
+            &self.scaling,
+            &settings,
+            &self.threads,
+        )?;
+        let moved = if outcome.loss.is_finite() {
+            let params = self.net.params();
+            let moved = self.optimizer.step(&params, &settings, &self.threads)?;
+            moved.applied.then_some(moved.grad_norm)
+        } else {
+            None
+        };
+        let Some(grad_norm) = moved else {
+            self.restore_running_statistics(&running)?;
+            return Ok(None);
+        };
+
+        let seconds = begin.elapsed().as_secs_f64();
+        self.time(images, seconds);
+        let progress = &mut self.progress;
+        progress.step = step;
+        progress.step_in_epoch += 1;
+        progress.images_in_epoch += images;
+        progress.elapsed += seconds;
+        progress.totals.loss += outcome.loss * images as f64;
+        progress.totals.correct += u64::from(outcome.correct);
+        progress.totals.images += images;
+        progress.totals.seconds += seconds;
+        Ok(Some(StepReport {
+            first: step,
+            last: step,
+            epoch: self.progress.epochs + 1,
+            step_in_epoch: self.progress.step_in_epoch,
+            steps_per_epoch: self.steps_per_epoch(),
+            images,
+            loss: outcome.loss,
+            loss_min: outcome.loss,
+            loss_max: outcome.loss,
+            correct: u64::from(outcome.correct),
+            grad_norm,
+            learning_rate: settings.learning_rate,
+            images_per_s: images as f64 / seconds.max(1e-9),
+            elapsed: self.progress.elapsed,
+            eta: self.eta(),
+        }))
+    }
+
+    /// Scores the validation images (and the test images where wished), and closes the epoch.
+    fn close_epoch(&mut self, host: &mut impl Host) -> Result<Flow> {
+        let before = self.progress.elapsed;
+        let Some(validation) = self.evaluate(host, Split::Validation)? else {
+            return Ok(Flow::Leave);
+        };
+        let validation = (
+            validation.evaluation.loss,
+            validation.evaluation.accuracy,
+            {
+                host.evaluated(validation);
+            },
+        );
+        let wanted = self.progress.params.test_each_epoch;
+        let mut test_accuracy = None;
+        if wanted || self.watch_test {
+            let Some(test) = self.evaluate(host, Split::Test)? else {
+                return Ok(Flow::Leave);
+            };
+            test_accuracy = wanted.then_some(test.evaluation.accuracy);
+            host.evaluated(test);
+        }
+        self.evaluation_seconds = self.progress.elapsed - before;
+
+        let progress = &mut self.progress;
+        let epoch = progress.epochs + 1;
+        let best = progress.best.is_none_or(|b| validation.1 > b.accuracy);
+        if best {
+            progress.best = Some(Best {
+                accuracy: validation.1,
+                epoch,
+                step: progress.step,
+            });
+        }
+        let totals = std::mem::take(&mut progress.totals);
+        let images = totals.images.max(1) as f64;
+        let report = EpochReport {
+            epoch,
+            step: progress.step,
+            train_loss: totals.loss / images,
+            train_accuracy: totals.correct as f64 / images,
+            val_loss: validation.0,
+            val_accuracy: validation.1,
+            test_accuracy,
+            best,
+            images_per_s: images / totals.seconds.max(1e-9),
+            elapsed: progress.elapsed,
+        };
+        progress.epochs = epoch;
+        progress.step_in_epoch = 0;
+        progress.images_in_epoch = 0;
+        self.shuffle();
+        host.epoch_over(self, &report);
+        Ok(Flow::Continue)
+    }
+
+    /// Scores all images of a split. None when the host left half-way.
+    ///
+    /// # Errors
+    /// Those of the network and the device.
+    pub fn evaluate(&mut self, host: &mut impl Host, split: Split) -> Result<Option<Scores>> {
+        let material = Rc::clone(&self.material);
+        let pool = material.pool(split);
+        let images = self.images(split);
+        let labels = images.iter().map(|&i| pool.labels[i as usize]).collect();
+        let classes = self.progress.classes.len();
+        let total = images.len() as u32;
+        let mut scoring = Scoring::new(images, labels, classes);
+        let mut done = 0;
+        while done < total as usize {
+            let doing = Doing::Evaluating {
+                split,
+                done: done as u32,
+                total,
+            };
+            if host.between(self, doing) == Flow::Leave {
+                return Ok(None);
+            }
+            let begin = Instant::now();
+            let end = (done + self.net.capacity()).min(total as usize);
+            self.plan.clear();
+            self.plan.extend(
+                scoring.images[done..end]
+                    .iter()
+                    .map(|&i| Placement::plain(i)),
+            );
+            self.net.score(
+                &pool.pixels,
+                &pool.labels,
+                &self.plan,
+                &self.scaling,
+                &self.threads,
+                &mut scoring.probabilities[done * classes..end * classes],
+                &mut scoring.losses[done..end],
+            )?;
+            let seconds = begin.elapsed().as_secs_f64();
+            scoring.seconds += seconds;
+            self.progress.elapsed += seconds;
+            done = end;
+        }
+        let (step, epoch) = (self.progress.step, self.epoch());
+        Ok(Some(scoring.finish(split, step, epoch, classes)))
+    }
+
+    /// Changes a hyperparameter, now or when it may change.
+    ///
+    /// # Errors
+    /// When the value is not allowed.
+    pub fn wish(
+        &mut self,
+        row: &'static Param,
+        value: Value,
+    ) -> std::result::Result<Wish, crate::domain::params::ParamError> {
+        let value = row.check(value)?;
+        let before = self.wanted(row);
+        if value == before {
+            return Ok(Wish::Unchanged);
+        }
+        self.wishes.push((row, before));
+        self.grant(row, value)
+    }
+
+    /// Takes the last wish back. None when there is none.
+    ///
+    /// # Errors
+    /// When the earlier value is not allowed (it was, so never).
+    pub fn undo(
+        &mut self,
+    ) -> std::result::Result<Option<(&'static Param, Wish)>, crate::domain::params::ParamError>
+    {
+        match self.wishes.pop() {
+            Some((row, before)) => Ok(Some((row, self.grant(row, before)?))),
+            None => Ok(None),
+        }
+    }
+
+    fn grant(
+        &mut self,
+        row: &'static Param,
+        value: Value,
+    ) -> std::result::Result<Wish, crate::domain::params::ParamError> {
+        self.progress.waiting.retain(|(key, _)| key != row.key);
+        let live = row.get(&self.progress.params);
+        if live == value {
+            return Ok(Wish::Withdrawn);
+        }
+        let now = match row.applies {
+            Applies::Now => true,
+            Applies::NextEpoch => self.at_epoch_start(),
+            Applies::NextRun => false,
+        };
+        if now {
+            return Ok(Wish::Applied(self.apply(row, value)?));
+        }
+        let waiting = (row.key.into(), value.clone());
+        self.progress.waiting.push(waiting);
+        let change = Change {
+            key: row.key.into(),
+            old: live,
+            new: value,
+        };
+        Ok(Wish::Waits(change, row.applies))
+    }
+
+    /// The hyperparameters of a restart: those in force, with everything that waits.
+    pub fn wanted_params(&self) -> Hyperparameters {
+        let mut params = self.progress.params.clone();
+        for row in PARAMS {
+            // A value that waits was checked when it was wished for.
+            let _ = row.set(&mut params, self.wanted(row));
+        }
+        params
+    }
+
+    fn wanted(&self, row: &Param) -> Value {
+        let waiting = self.progress.waiting.iter().find(|(key, _)| key == row.key);
+        waiting.map_or_else(
+            || row.get(&self.progress.params),
+            |(_, value)| value.clone(),
+        )
+    }
+
+    fn apply(
+        &mut self,
+        row: &'static Param,
+        value: Value,
+    ) -> std::result::Result<Applied, crate::domain::params::ParamError> {
+        let old = row.get(&self.progress.params);
+        row.set(&mut self.progress.params, value.clone())?;
+        let applied = Applied {
+            change: Change {
+                key: row.key.into(),
+                old,
+                new: value,
+            },
+            step: self.progress.step + 1,
+            epoch: self.progress.epochs + 1,
+        };
+        self.progress.changes.push(applied.clone());
+        Ok(applied)
+    }
+
+    /// At the start of an epoch: makes true what waited for it.
+    fn apply_waiting(&mut self, host: &mut impl Host) -> Result<()> {
+        for row in PARAMS.iter().filter(|r| r.applies == Applies::NextEpoch) {
+            let waiting = &mut self.progress.waiting;
+            if let Some(at) = waiting.iter().position(|(key, _)| key == row.key) {
+                let (_, value) = waiting.remove(at);
+                let applied = self.apply(row, value)?;
+                host.applied(&applied);
+            }
+        }
+        let capacity = capacity(&self.progress.params);
+        if capacity != self.net.capacity() {
+            self.net.set_capacity(capacity)?;
+        }
+        Ok(())
+    }
+
+    /// A copy of all that resuming needs, on no device.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn checkpoint(&self) -> Result<Checkpoint> {
+        let mut tensors = BTreeMap::new();
+        let mut keep = |name: String, tensor: &Tensor| -> Result<()> {
+            let saved = Saved {
+                shape: tensor.dims().to_vec(),
+                values: tensor.flatten_all()?.to_vec1()?,
+            };
+            tensors.insert(name, saved);
+            Ok(())
+        };
+        for param in self.net.params() {
+            keep(param.name.clone(), param.var.as_tensor())?;
+        }
+        for (name, buffer) in self.net.buffers() {
+            keep(name, buffer)?;
+        }
+        for (name, moment) in self.optimizer.moments() {
+            keep(name, moment)?;
+        }
+        let mut progress = self.progress.clone();
+        progress.beta_products = self.optimizer.beta_products();
+        Ok(Checkpoint { progress, tensors })
+    }
+
+    /// The numbers of a split's images in their pool, in the split's own order.
+    pub fn images(&self, split: Split) -> Vec<u32> {
+        match split {
+            Split::Train => self.division.train.clone(),
+            Split::Validation => self.division.validation.clone(),
+            Split::Test => (0..self.material.test.labels.len() as u32).collect(),
+        }
+    }
+
+    pub fn division(&self) -> &Division {
+        &self.division
+    }
+
+    pub fn material(&self) -> &Rc<Material> {
+        &self.material
+    }
+
+    pub fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    /// The run's name and start, for its checkpoints.
+    pub fn set_identity(&mut self, run: String, started: f64) {
+        self.progress.run = run;
+        self.progress.started = started;
+    }
+
+    /// Where the metrics stand, for the next checkpoint.
+    pub fn set_metrics(&mut self, (bytes, unwritten): (u64, Option<StepReport>)) {
+        self.progress.metrics_bytes = bytes;
+        self.progress.unwritten = unwritten;
+    }
+
+    /// For a look inside: the network, with what it needs for a pass.
+    pub fn net(&mut self) -> (&mut Net, &Scaling, &Threads) {
+        (&mut self.net, &self.scaling, &self.threads)
+    }
+
+    /// The epoch under way or just over, from 1; 0 before the first step.
+    pub fn epoch(&self) -> u32 {
+        self.progress.epochs + u32::from(self.progress.step_in_epoch > 0)
+    }
+
+    pub fn is_finished(&self) -> bool {
+        self.at_epoch_start() && self.progress.epochs >= self.progress.params.epochs
+    }
+
+    /// Steps of an epoch with the batch size in force.
+    pub fn steps_per_epoch(&self) -> u64 {
+        self.steps_per_epoch_of(&self.progress.params)
+    }
+
+    fn steps_per_epoch_of(&self, params: &Hyperparameters) -> u64 {
+        batches::steps(self.division.train.len(), params.batch_size)
+    }
+
+    fn at_epoch_start(&self) -> bool {
+        self.progress.step_in_epoch == 0
+    }
+
+    fn shuffle(&mut self) {
+        let epoch = u64::from(self.progress.epochs) + 1;
+        self.order = self.division.order(self.progress.params.seed, epoch);
+    }
+
+    fn settings(&self, step: u64, images: u64) -> StepSettings {
+        let p = &self.progress.params;
+        let whole = self.division.train.len().max(1) as f64;
+        let epochs = f64::from(self.progress.epochs);
+        let before = epochs + self.progress.images_in_epoch as f64 / whole;
+        let after = epochs + (self.progress.images_in_epoch + images) as f64 / whole;
+        StepSettings {
+            optimizer: p.optimizer,
+            learning_rate: schedule::rate(p, before, after),
+            weight_decay: p.weight_decay,
+            momentum: p.momentum,
+            nesterov: p.nesterov,
+            beta1: p.beta1,
+            beta2: p.beta2,
+            clip_norm: p.clip_norm,
+            dropout: p.dropout,
+            label_smoothing: p.label_smoothing,
+            seed: p.seed,
+            step,
+        }
+    }
+
+    /// The norms' running statistics, which the forward pass moves before anyone can see that it diverged.
+    fn running_statistics(&self) -> Result<Vec<Vec<f32>>> {
+        let buffers = self.net.buffers();
+        buffers
+            .iter()
+            .map(|(_, b)| Ok(slices::read(b)?.to_vec()))
+            .collect()
+    }
+
+    fn restore_running_statistics(&self, saved: &[Vec<f32>]) -> Result<()> {
+        for ((_, buffer), saved) in self.net.buffers().iter().zip(saved) {
+            slices::write([*buffer], |[b]| b.copy_from_slice(saved))?;
+        }
+        Ok(())
+    }
+
+    fn time(&mut self, images: u64, seconds: f64) {
+        let speed = images as f64 / seconds.max(1e-9);
+        self.steps_timed += 1;
+        // A plain mean at first, so that the slow first step does not linger.
+        let share = SPEED_SHARE.max(1.0 / self.steps_timed as f64);
+        self.speed += share * (speed - self.speed);
+    }
+
+    fn eta(&self) -> Option<f64> {
+        if self.steps_timed < STEPS_BEFORE_ETA {
+            return None;
+        }
+        let whole = self.division.train.len() as f64;
+        let epochs = f64::from(
+            self.progress
+                .params
+                .epochs
+                .saturating_sub(self.progress.epochs),
+        );
+        let images = epochs * whole - self.progress.images_in_epoch as f64;
+        Some(images.max(0.0) / self.speed + epochs * self.evaluation_seconds)
+    }
+}
+
+fn capacity(params: &Hyperparameters) -> usize {
+    (params.batch_size as usize).max(LEAST_CAPACITY)
+}
+
+/// How the pixels of a run are scaled.
+///
+/// # Errors
+/// When the statistics are not those of three channels.
+pub fn scaling(progress: &Progress) -> Result<Scaling> {
+    if !progress.params.standardize {
+        return Ok(Scaling::UNIT);
+    }
+    let three = |numbers: &[f32]| {
+        <[f32; 3]>::try_from(numbers)
+            .map_err(|_| Error::Question("the data's channel statistics are missing".into()))
+    };
+    Ok(Scaling::standard(
+        three(&progress.mean)?,
+        three(&progress.deviation)?,
+    ))
+}
+
+/// The tensors of a checkpoint as the network takes them.
+///
+/// # Errors
+/// When a shape does not fit its numbers.
+pub fn weights(tensors: BTreeMap<String, Saved>) -> Result<HashMap<String, Tensor>> {
+    tensors
+        .into_iter()
+        .map(|(name, saved)| {
+            let tensor = Tensor::from_vec(saved.values, saved.shape, &Device::Cpu)?;
+            Ok((name, tensor))
+        })
+        .collect()
+}
