@@ -2,8 +2,13 @@
 //! then on knows only the [`link::Link`]: it sends commands and reads events. This room knows no screen.
 
 pub mod link;
+mod load;
+mod pictures;
 pub mod protocol;
+mod questions;
+mod resume;
 pub mod run_dir;
+pub mod runs;
 mod tfevents;
 mod worker;
 

@@ -247,9 +247,7 @@ pub(super) fn model(
     let (net, scaling, threads) = trainer.net();
     let activations = match image {
         None => Vec::new(),
-        Some(image) => {
-            net.activations(&material.pool(split).pixels, image, scaling, threads)?
-        }
+        Some(image) => net.activations(&material.pool(split).pixels, image, scaling, threads)?,
     };
     Ok(Answer::Model(Box::new(ModelReport {
         step,

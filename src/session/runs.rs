@@ -59,10 +59,8 @@ impl Runs {
             Some((time, length, summary)) if (*time, *length) == changed => summary.clone(),
             _ => {
                 let summary = read(folder, &path)?;
-                self.known.insert(
-                    folder.to_owned(),
-                    (changed.0, changed.1, summary.clone()),
-                );
+                self.known
+                    .insert(folder.to_owned(), (changed.0, changed.1, summary.clone()));
                 summary
             }
         };
@@ -336,6 +334,11 @@ mod tests {
         assert_eq!(runs.list().unwrap().len(), 1);
         assert!(runs.delete("photos").is_err());
         assert!(folder.path().join("photos/cat.jpg").exists());
-        assert!(Runs::new(&folder.path().join("gone")).list().unwrap().is_empty());
+        assert!(
+            Runs::new(&folder.path().join("gone"))
+                .list()
+                .unwrap()
+                .is_empty()
+        );
     }
 }

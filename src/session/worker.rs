@@ -1,21 +1,829 @@
-//! The worker: the thread on which a session's device, network and data live.
+//! The worker: the thread on which a session's device, network and data live. It hosts the training loop: between any
+//! two batches it takes up commands, tells what happened and sees to the files. While there is nothing to train it
+//! blocks on its channel.
 
-use super::Settings;
 use super::link::Tell;
-use super::protocol::{Command, Event};
-use crate::domain::report::State;
+use super::load::LoadMeter;
+use super::protocol::{Answer, Command, Event, Question};
+use super::questions::{self, Known};
+use super::run_dir::{self, RunDir, RunError};
+use super::runs::Runs;
+use super::{Settings, pictures, resume};
+use crate::data::{self, DataError};
+use crate::device::choice::{self, DeviceError};
+use crate::device::threads::Threads;
+use crate::domain::params::{self, ParamError, Value};
+use crate::domain::report::{EpochReport, RunInfo, Split, State, StepReport};
+use crate::train::checkpoint::{Applied, CheckpointError};
+use crate::train::evaluate::Scores;
+use crate::train::material::Material;
+use crate::train::saver::{Job, Saver};
+use crate::train::trainer::{Doing, End, Flow, Host, Trainer, Wish};
+use candle_core::Device;
+use crossbeam_channel::TryRecvError;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+/// Least time between two step reports, and between two reports of an evaluation's progress.
+const REPORT_INTERVAL: Duration = Duration::from_millis(40);
+/// Most time between two checkpoints while training.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(30);
+
+/// What ends a session. The messages say what to do.
+#[derive(Debug, thiserror::Error)]
+enum SessionError {
+    #[error(transparent)]
+    Data(#[from] DataError),
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    #[error(transparent)]
+    Train(#[from] crate::train::Error),
+    #[error(transparent)]
+    Run(#[from] RunError),
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    #[error("the system gives no thread for saving: {0}")]
+    Thread(std::io::Error),
+}
+
+type Result<T> = std::result::Result<T, SessionError>;
 
 /// The session from its first event to `Ended`.
 pub(super) fn run(settings: Settings, tell: Tell) {
-    tell.event(Event::State(State::Loading {
-        what: "data".into(),
-        done: 0,
-        total: 0,
+    let mut params = settings.params.clone();
+    let mut unfinished = None;
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        let mut worker = Worker::new(&settings, &tell)?;
+        let outcome = worker.live(&mut params);
+        unfinished = worker.run.take();
+        outcome
     }));
-    // A dropped link counts as a wish to quit.
-    while !matches!(tell.commands.recv(), Ok(Command::Quit) | Err(_)) {}
+    let state = match outcome {
+        Ok(Ok(state)) => state,
+        Ok(Err(error)) => State::Failed {
+            why: error.to_string(),
+        },
+        Err(panic) => {
+            let message = panic
+                .downcast_ref::<String>()
+                .map(String::as_str)
+                .or_else(|| panic.downcast_ref::<&str>().copied())
+                .unwrap_or("no message");
+            State::Failed {
+                why: format!(
+                    "the training thread panicked: {message}. This is an error in the program; the last checkpoint is safe, go on from it with --resume."
+                ),
+            }
+        }
+    };
+    if let State::Failed { why } = &state {
+        tracing::error!("{why}");
+        let event = Event::State(state.clone());
+        if let Some(mut run) = unfinished
+            && let Err(error) = run.event(&event)
+        {
+            tracing::error!("{error}");
+        }
+        tell.event(event);
+    }
     tell.event(Event::Ended {
-        params: Box::new(settings.params),
-        state: State::Stopped,
+        params: Box::new(params),
+        state,
     });
+}
+
+/// Why the loop is to be left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Exit {
+    Quit,
+    Stop,
+    Restart,
+    /// An error is waiting.
+    Failed,
+}
+
+struct Worker<'a> {
+    settings: &'a Settings,
+    tell: &'a Tell,
+    device: Device,
+    threads: Rc<Threads>,
+    material: Rc<Material>,
+    saver: Saver,
+    runs: Option<Runs>,
+    run: Option<RunDir>,
+    /// Validation and test images.
+    known: [Known; 2],
+    shown: Split,
+    paused: bool,
+    /// Pause after the next step.
+    one_step: bool,
+    /// Go on after the run was over.
+    go_on: bool,
+    /// Splits to be scored when the loop asks next.
+    to_score: Vec<Split>,
+    exit: Option<Exit>,
+    error: Option<SessionError>,
+    /// The state that was told last.
+    told: State,
+    told_at: Instant,
+    /// How the run ended, once it has.
+    over: Option<State>,
+    steps: Option<StepReport>,
+    steps_told: Instant,
+    saved_step: Option<u64>,
+    saved_at: Instant,
+    /// Whether writing the metrics failed, which is told once.
+    metrics_failed: bool,
+    meter: LoadMeter,
+}
+
+impl<'a> Worker<'a> {
+    /// Opens the device and loads the data.
+    fn new(settings: &'a Settings, tell: &'a Tell) -> Result<Self> {
+        let loading = |what: &str, done, total| State::Loading {
+            what: what.into(),
+            done,
+            total,
+        };
+        let first = loading("data", 0, 0);
+        tell.event(Event::State(first.clone()));
+        let device = settings.device.open()?;
+        let found = data::find(settings.data.as_deref())?;
+        let mut told = Instant::now();
+        let mut progress = |done, total| {
+            if told.elapsed() >= REPORT_INTERVAL {
+                told = Instant::now();
+                tell.event(Event::State(loading("images", done, total)));
+            }
+        };
+        let data = data::load(&found, &mut progress, settings.threads)?;
+        tell.event(Event::Data(data.info.clone()));
+        let now = Instant::now();
+        Ok(Worker {
+            settings,
+            tell,
+            material: Rc::new(Material::new(data, &device)?),
+            device,
+            threads: Rc::new(Threads::new(settings.threads)),
+            saver: Saver::start().map_err(SessionError::Thread)?,
+            runs: settings.runs.as_deref().map(Runs::new),
+            run: None,
+            known: Default::default(),
+            shown: Split::Validation,
+            paused: settings.paused,
+            one_step: false,
+            go_on: false,
+            to_score: Vec::new(),
+            exit: None,
+            error: None,
+            told: first,
+            told_at: now,
+            over: None,
+            steps: None,
+            steps_told: now,
+            saved_step: None,
+            saved_at: now,
+            metrics_failed: false,
+            meter: LoadMeter::new(),
+        })
+    }
+
+    /// Runs until the front end quits or goes; gives the state in which it left.
+    fn live(&mut self, last_params: &mut params::Hyperparameters) -> Result<State> {
+        let mut trainer = self.first_run()?;
+        loop {
+            *last_params = trainer.progress().params.clone();
+            self.over = None;
+            let mut end = trainer.run(self)?;
+            self.tell_steps();
+            if end == End::Finished && !self.score_at_the_end(&mut trainer)? {
+                end = End::Left;
+            }
+            self.over = match (end, self.exit) {
+                (End::Finished, _) => Some(State::Done),
+                (End::Diverged { step }, _) => Some(State::Diverged { step }),
+                (End::Left, Some(Exit::Stop)) => Some(State::Stopped),
+                (End::Left, _) => None,
+            };
+            if let Some(over) = self.over.clone() {
+                self.exit = None;
+                self.close_run(&mut trainer, over);
+                self.rest(&mut trainer);
+            }
+            *last_params = trainer.progress().params.clone();
+            match self.exit.take() {
+                Some(Exit::Quit) => {
+                    let state = self.over.clone().unwrap_or(State::Stopped);
+                    if self.over.is_none() {
+                        self.save_unsaved(&mut trainer);
+                        self.record(Event::State(State::Stopped));
+                    }
+                    self.tell_saved(true);
+                    return Ok(state);
+                }
+                Some(Exit::Restart) => self.restart(&mut trainer),
+                Some(Exit::Failed) => {
+                    if let Some(error) = self.error.take() {
+                        return Err(error);
+                    }
+                }
+                Some(Exit::Stop) | None => {}
+            }
+        }
+    }
+
+    /// The run that the session starts with: a new one, or one that goes on.
+    fn first_run(&mut self) -> Result<Trainer> {
+        let Some(wanted) = &self.settings.resume else {
+            let trainer = self.new_trainer(self.settings.params.clone())?;
+            let run = self.new_run(&trainer, self.settings.name.as_deref())?;
+            return Ok(self.begin(trainer, run, None));
+        };
+        let found = resume::find(wanted, self.settings.runs.as_deref())?;
+        if let Some(text) = found.warning {
+            self.tell.event(Event::Warning { text });
+        }
+        let (material, threads) = (Rc::clone(&self.material), Rc::clone(&self.threads));
+        let trainer = Trainer::resume(
+            found.checkpoint,
+            &found.path,
+            material,
+            threads,
+            &self.device,
+        )?;
+        let progress = trainer.progress();
+        let mut past = Vec::new();
+        let run = match (&found.run, &self.runs) {
+            (_, None) => None,
+            (None, Some(_)) => self.new_run(&trainer, self.settings.name.as_deref())?,
+            (Some(folder), Some(_)) => {
+                let (run, whole) = RunDir::resume(
+                    folder,
+                    &progress.params,
+                    progress.step,
+                    progress.metrics_bytes,
+                    progress.unwritten.clone(),
+                )?;
+                if !whole {
+                    self.tell.event(Event::Warning {
+                        text: format!(
+                            "the metrics of {} are shorter than the checkpoint expects; the curves have a gap",
+                            run.name
+                        ),
+                    });
+                }
+                past = run_dir::read_metrics(folder, progress.metrics_bytes)
+                    .map_err(RunError::io("cannot read the metrics in", folder))?;
+                Some(run)
+            }
+        };
+        let step = progress.step;
+        let mut trainer = self.begin(trainer, run, Some(step + 1));
+        for event in past {
+            if let Event::Epoch(_) | Event::Evaluation(_) | Event::Applied { .. } = event {
+                self.tell.event(event);
+            }
+        }
+        if step > 0 {
+            self.saved_step = Some(step);
+            self.to_score = vec![Split::Validation];
+        }
+        for key in &self.settings.overrides {
+            if let Some(row) = params::param(key) {
+                let value = row.get(&self.settings.params);
+                self.set(&mut trainer, row.key, value);
+            }
+        }
+        Ok(trainer)
+    }
+
+    fn new_trainer(&self, params: params::Hyperparameters) -> Result<Trainer> {
+        let (material, threads) = (Rc::clone(&self.material), Rc::clone(&self.threads));
+        Ok(Trainer::new(params, material, threads, &self.device)?)
+    }
+
+    fn new_run(&self, trainer: &Trainer, name: Option<&str>) -> Result<Option<RunDir>> {
+        let params = &trainer.progress().params;
+        match &self.runs {
+            Some(runs) => Ok(Some(RunDir::create(runs.folder(), name, params)?)),
+            None => Ok(None),
+        }
+    }
+
+    /// Makes this the run of the session, and tells.
+    fn begin(
+        &mut self,
+        mut trainer: Trainer,
+        run: Option<RunDir>,
+        resumed_at: Option<u64>,
+    ) -> Trainer {
+        self.run = run;
+        self.known = Default::default();
+        self.to_score.clear();
+        self.steps = None;
+        self.saved_step = None;
+        self.saved_at = Instant::now();
+        let (name, folder) = match &self.run {
+            Some(run) => (run.name.clone(), run.folder.display().to_string()),
+            None => Default::default(),
+        };
+        let started = match trainer.progress().started {
+            started if started > 0.0 => started,
+            _ => run_dir::now(),
+        };
+        trainer.set_identity(name.clone(), started);
+        trainer.watch_test = self.shown == Split::Test;
+        self.set_length(&trainer);
+        let layers = trainer.layers();
+        let division = trainer.division();
+        let progress = trainer.progress();
+        let info = RunInfo {
+            name,
+            folder,
+            data: self.material.info.clone(),
+            device: choice::describe(&self.device, self.threads.count()),
+            params: progress.params.clone(),
+            architecture: progress.architecture.clone(),
+            parameters: layers.iter().map(|l| l.parameters).sum(),
+            multiply_adds: layers.iter().map(|l| l.multiply_adds).sum(),
+            layers,
+            train: division.train.len() as u32,
+            validation: division.validation.len() as u32,
+            test: self.material.info.test,
+            steps_per_epoch: trainer.steps_per_epoch(),
+            resumed_at,
+            started,
+        };
+        tracing::info!("run {} begins: {:?}", info.name, info.params);
+        self.record(Event::Started(Box::new(info)));
+        trainer
+    }
+
+    /// Replaces the run by a new one with everything that waits. When that cannot be, the old one stays.
+    fn restart(&mut self, trainer: &mut Trainer) {
+        let made = self
+            .new_trainer(trainer.wanted_params())
+            .and_then(|new| Ok((self.new_run(&new, None)?, new)));
+        match made {
+            Ok((run, new)) => {
+                if self.over.is_none() {
+                    self.save_unsaved(trainer);
+                    self.record(Event::State(State::Stopped));
+                }
+                self.tell_saved(true);
+                self.paused = false;
+                *trainer = self.begin(new, run, None);
+            }
+            Err(error) => self.warn(format!("the run could not be restarted: {error}")),
+        }
+    }
+
+    /// The test images, unless they were scored with these very weights. False when the front end wants something else.
+    fn score_at_the_end(&mut self, trainer: &mut Trainer) -> Result<bool> {
+        let step = trainer.progress().step;
+        let known = self.known[1].scores.as_ref();
+        if known.is_some_and(|scores| scores.step == step) {
+            return Ok(true);
+        }
+        match trainer.evaluate(self, Split::Test)? {
+            Some(scores) => self.evaluated(scores),
+            None => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// What is left to do when a run is over.
+    fn close_run(&mut self, trainer: &mut Trainer, over: State) {
+        self.save_unsaved(trainer);
+        self.tell_saved(true);
+        self.told = over.clone();
+        self.record(Event::State(over));
+        let evaluation = [1, 0]
+            .into_iter()
+            .find_map(|i| self.known[i].scores.as_ref());
+        let evaluation = evaluation.map(|scores| &scores.evaluation);
+        if let Some(run) = &mut self.run
+            && let Err(why) = pictures::write(run, &self.material.info.classes, evaluation)
+        {
+            self.warn(why);
+        }
+    }
+
+    /// Blocks on the channel until there is something to train again, or the session ends.
+    fn rest(&mut self, trainer: &mut Trainer) {
+        self.go_on = false;
+        while self.exit.is_none() && !self.go_on {
+            if self.score_wanted(trainer) == Flow::Leave {
+                return;
+            }
+            if let Some(over) = self.over.clone() {
+                self.tell_state(over);
+            }
+            if let Some(command) = self.wait() {
+                self.handle(command, trainer, Doing::Training);
+            }
+        }
+    }
+
+    /// The next command, or None when something else happened. A front end that has gone wants to quit.
+    fn wait(&mut self) -> Option<Command> {
+        crossbeam_channel::select! {
+            recv(self.tell.commands) -> command => Some(command.unwrap_or(Command::Quit)),
+            recv(self.saver.outcomes()) -> outcome => {
+                if let Ok(outcome) = outcome {
+                    self.saver.took_one();
+                    self.saved(outcome);
+                }
+                None
+            }
+        }
+    }
+
+    fn handle(&mut self, command: Command, trainer: &mut Trainer, doing: Doing) {
+        let evaluating = doing != Doing::Training;
+        match command {
+            Command::Quit => self.exit = Some(Exit::Quit),
+            Command::Restart => self.exit = Some(Exit::Restart),
+            Command::Stop => match self.over {
+                None => self.exit = Some(Exit::Stop),
+                Some(_) => self.notice("the run is over already"),
+            },
+            Command::Pause => match self.over {
+                None => self.paused = true,
+                Some(_) => self.notice("the run is over: there is nothing to pause"),
+            },
+            Command::Resume | Command::Step => match &self.over {
+                Some(State::Diverged { .. }) => self.notice(
+                    "the loss is no number any more, so there is nothing to go on from: lower the learning rate and restart, or resume the best checkpoint",
+                ),
+                Some(_) if trainer.is_finished() => {
+                    self.notice("all epochs are through: raise `epochs` to go on, or restart");
+                }
+                _ => {
+                    self.paused = false;
+                    self.one_step = command == Command::Step;
+                    self.go_on = true;
+                }
+            },
+            Command::Evaluate if evaluating => self.notice("an evaluation is under way already"),
+            Command::Evaluate => {
+                self.want_score(Split::Validation);
+                if self.shown == Split::Test {
+                    self.want_score(Split::Test);
+                }
+            }
+            Command::Checkpoint => match &self.run {
+                Some(_) => self.save(trainer, false),
+                None => self.notice("nothing is saved: this session has no runs folder"),
+            },
+            Command::Set { key, value } => self.set(trainer, &key, value),
+            Command::Undo => match trainer.undo() {
+                Ok(Some((row, wish))) => self.wish(row.key, wish),
+                Ok(None) => self.notice("there is no change to take back"),
+                Err(error) => self.tell.event(Event::Refused { error }),
+            },
+            Command::Show { split } => self.show(trainer, split),
+            Command::Ask { id, question } => {
+                let answer = self.answer(trainer, question);
+                self.tell.event(Event::Answer { id, answer });
+            }
+            Command::Download => self.tell.event(Event::Download {
+                done: 0,
+                total: 0,
+                finished: true,
+                error: Some("fetch it with `cifar-tui data download`, then restart".into()),
+            }),
+        }
+    }
+
+    fn set(&mut self, trainer: &mut Trainer, key: &str, value: Value) {
+        let wish = params::find(key)
+            .and_then(|row| Ok::<_, ParamError>((row.key, trainer.wish(row, value)?)));
+        match wish {
+            Ok((key, wish)) => self.wish(key, wish),
+            Err(error) => self.tell.event(Event::Refused { error }),
+        }
+    }
+
+    fn wish(&mut self, key: &str, wish: Wish) {
+        match wish {
+            Wish::Applied(applied) => self.applied(&applied),
+            Wish::Waits(change, applies) => self.tell.event(Event::Pending { change, applies }),
+            Wish::Withdrawn => self.tell.event(Event::Withdrawn { key: key.into() }),
+            Wish::Unchanged => {}
+        }
+    }
+
+    fn show(&mut self, trainer: &mut Trainer, split: Split) {
+        if split == Split::Train {
+            self.notice("Confusion and Samples show the validation or the test images");
+            return;
+        }
+        self.shown = split;
+        trainer.watch_test = split == Split::Test;
+        let step = trainer.progress().step;
+        let [validation, test] = [0, 1].map(|i| self.known[i].scores.as_ref().map(|s| s.step));
+        let missing = match split {
+            Split::Test => test.is_none_or(|t| validation.is_some_and(|v| v > t)) && step > 0,
+            _ => false,
+        };
+        if missing {
+            self.want_score(Split::Test);
+        }
+    }
+
+    fn answer(&mut self, trainer: &mut Trainer, question: Question) -> Answer {
+        let shown = usize::from(self.shown == Split::Test);
+        let answer = match question {
+            Question::Samples {
+                filter,
+                offset,
+                count,
+            } => self.known[shown].samples(&self.material, &filter, offset, count),
+            Question::Cell {
+                truth,
+                predicted,
+                offset,
+                count,
+            } => self.known[shown].cell(&self.material, (truth, predicted), offset, count),
+            Question::Browse {
+                split,
+                class,
+                offset,
+                count,
+            } => questions::browse(trainer, split, class, offset, count),
+            Question::Augmented { index, count } => questions::augmented(trainer, index, count),
+            Question::Model { activations_of } => {
+                questions::model(trainer, self.shown, activations_of)
+            }
+            Question::Runs => return self.ask_runs(|_| Ok(())),
+            Question::RenameRun { name, to } => {
+                return self.ask_runs(|runs| runs.rename(&name, &to));
+            }
+            Question::NoteRun { name, note } => {
+                return self.ask_runs(|runs| runs.note(&name, &note));
+            }
+            Question::DeleteRun { name } => return self.ask_runs(|runs| runs.delete(&name)),
+        };
+        answer.unwrap_or_else(|error| Answer::Failed {
+            why: error.to_string(),
+        })
+    }
+
+    /// Does something to the runs folder, then lists it.
+    fn ask_runs(
+        &mut self,
+        change: impl FnOnce(&mut Runs) -> std::result::Result<(), RunError>,
+    ) -> Answer {
+        let Some(runs) = &mut self.runs else {
+            return Answer::Failed {
+                why: "this session has no runs folder".into(),
+            };
+        };
+        match change(runs).and_then(|()| runs.list()) {
+            Ok(items) => Answer::Runs {
+                folder: runs.folder().display().to_string(),
+                items,
+            },
+            Err(error) => Answer::Failed {
+                why: error.to_string(),
+            },
+        }
+    }
+
+    fn want_score(&mut self, split: Split) {
+        if !self.to_score.contains(&split) {
+            self.to_score.push(split);
+        }
+    }
+
+    /// Scores what was asked for.
+    fn score_wanted(&mut self, trainer: &mut Trainer) -> Flow {
+        while let Some(split) = self.to_score.first().copied() {
+            self.to_score.remove(0);
+            match trainer.evaluate(self, split) {
+                Ok(Some(scores)) => self.evaluated(scores),
+                Ok(None) => return Flow::Leave,
+                Err(error) => {
+                    self.error = Some(error.into());
+                    self.exit = Some(Exit::Failed);
+                    return Flow::Leave;
+                }
+            }
+        }
+        Flow::Continue
+    }
+
+    /// What is due from time to time.
+    fn keep_house(&mut self, trainer: &mut Trainer) {
+        if self.steps_told.elapsed() >= REPORT_INTERVAL {
+            self.tell_steps();
+        }
+        self.tell_saved(false);
+        if let Some(load) = self.meter.look() {
+            self.tell.event(Event::Load(load));
+        }
+        let due = self.saved_at.elapsed() >= CHECKPOINT_INTERVAL;
+        if due && !self.saver.is_busy() && self.run.is_some() {
+            self.save_unsaved(trainer);
+        }
+    }
+
+    fn save_unsaved(&mut self, trainer: &mut Trainer) {
+        if self.saved_step != Some(trainer.progress().step) && trainer.progress().step > 0 {
+            self.save(trainer, false);
+        }
+    }
+
+    /// Hands a copy of everything to the thread that saves.
+    fn save(&mut self, trainer: &mut Trainer, best: bool) {
+        let Some(run) = &mut self.run else {
+            return;
+        };
+        self.saved_at = Instant::now();
+        trainer.set_metrics(run.position());
+        let metrics = run.metrics_file();
+        let folder = run.folder.clone();
+        match (trainer.checkpoint(), metrics) {
+            (Ok(checkpoint), Ok(metrics)) => {
+                self.saved_step = Some(checkpoint.progress.step);
+                self.saver.save(Job {
+                    checkpoint,
+                    folder,
+                    best,
+                    metrics: Some(metrics),
+                });
+            }
+            (Err(error), _) => self.warn(format!("no checkpoint was made: {error}")),
+            (_, Err(error)) => self.warn(format!(
+                "no checkpoint was made, as the metrics in {} cannot be written: {error}",
+                folder.display()
+            )),
+        }
+    }
+
+    /// Tells what was saved; waits for what is under way if asked to.
+    fn tell_saved(&mut self, wait: bool) {
+        let outcomes = if wait {
+            self.saver.finish()
+        } else {
+            self.saver.finished()
+        };
+        for outcome in outcomes {
+            self.saved(outcome);
+        }
+    }
+
+    fn saved(&mut self, outcome: crate::train::saver::Outcome) {
+        match outcome {
+            Ok(reports) => {
+                for report in reports {
+                    self.tell.event(Event::Checkpoint(report));
+                }
+            }
+            Err(why) => {
+                self.saved_step = None;
+                self.warn(why);
+            }
+        }
+    }
+
+    fn tell_steps(&mut self) {
+        self.steps_told = Instant::now();
+        if let Some(report) = self.steps.take() {
+            self.tell.event(Event::Steps(report));
+        }
+    }
+
+    fn tell_state(&mut self, state: State) {
+        if self.told != state {
+            self.told = state.clone();
+            self.told_at = Instant::now();
+            self.tell.event(Event::State(state));
+        }
+    }
+
+    /// Tells, and writes into the run's metrics.
+    fn record(&mut self, event: Event) {
+        self.write(|run| run.event(&event));
+        self.tell.event(event);
+    }
+
+    /// A disk that is full must not end the training: it is told once, and again after it went well.
+    fn write(&mut self, write: impl FnOnce(&mut RunDir) -> std::io::Result<()>) {
+        let Some(run) = &mut self.run else {
+            return;
+        };
+        match write(run) {
+            Ok(()) => self.metrics_failed = false,
+            Err(error) if !self.metrics_failed => {
+                self.metrics_failed = true;
+                let folder = run.folder.display().to_string();
+                self.warn(format!(
+                    "the metrics in {folder} cannot be written: {error}; training goes on. Make room there, or check that you may write."
+                ));
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn set_length(&mut self, trainer: &Trainer) {
+        let epochs = u64::from(trainer.progress().params.epochs);
+        if let Some(run) = &mut self.run {
+            run.set_length(epochs * trainer.steps_per_epoch());
+        }
+    }
+
+    fn notice(&self, text: &str) {
+        self.tell.event(Event::Notice { text: text.into() });
+    }
+
+    fn warn(&self, text: String) {
+        tracing::warn!("{text}");
+        self.tell.event(Event::Warning { text });
+    }
+}
+
+impl Host for Worker<'_> {
+    fn between(&mut self, trainer: &mut Trainer, doing: Doing) -> Flow {
+        self.keep_house(trainer);
+        loop {
+            let blocked = doing == Doing::Training && self.paused;
+            let command = if blocked {
+                self.tell_steps();
+                self.tell_state(State::Paused);
+                self.wait()
+            } else {
+                match self.tell.commands.try_recv() {
+                    Ok(command) => Some(command),
+                    Err(TryRecvError::Empty) => None,
+                    Err(TryRecvError::Disconnected) => Some(Command::Quit),
+                }
+            };
+            let idle = command.is_none() && !blocked;
+            if let Some(command) = command {
+                self.handle(command, trainer, doing);
+            }
+            if self.exit.is_some() {
+                return Flow::Leave;
+            }
+            if doing == Doing::Training && self.score_wanted(trainer) == Flow::Leave {
+                return Flow::Leave;
+            }
+            if idle {
+                break;
+            }
+        }
+        match doing {
+            Doing::Training => self.tell_state(State::Running),
+            Doing::Evaluating { split, done, total } => {
+                let same = matches!(self.told, State::Evaluating { split: s, .. } if s == split);
+                if !same || self.told_at.elapsed() >= REPORT_INTERVAL {
+                    self.tell_steps();
+                    self.tell_state(State::Evaluating { split, done, total });
+                }
+            }
+        }
+        Flow::Continue
+    }
+
+    fn applied(&mut self, applied: &Applied) {
+        // The steps before the change are told before it.
+        self.tell_steps();
+        self.record(Event::Applied {
+            change: applied.change.clone(),
+            step: applied.step,
+            epoch: applied.epoch,
+        });
+    }
+
+    fn epoch_begins(&mut self, trainer: &Trainer) {
+        self.set_length(trainer);
+    }
+
+    fn stepped(&mut self, report: &StepReport) {
+        match &mut self.steps {
+            Some(steps) => steps.extend(report),
+            None => self.steps = Some(report.clone()),
+        }
+        self.write(|run| run.step(report));
+        if std::mem::take(&mut self.one_step) {
+            self.paused = true;
+        }
+    }
+
+    fn evaluated(&mut self, scores: Scores) {
+        self.tell_steps();
+        let event = Event::Evaluation(scores.evaluation.clone());
+        let known = &mut self.known[usize::from(scores.split == Split::Test)];
+        known.history.add(&scores);
+        known.scores = Some(scores);
+        self.record(event);
+    }
+
+    fn epoch_over(&mut self, trainer: &mut Trainer, report: &EpochReport) {
+        self.record(Event::Epoch(report.clone()));
+        self.save(trainer, report.best);
+    }
 }

@@ -127,6 +127,15 @@ impl Saver {
         outcomes
     }
 
+    /// Where outcomes arrive, for those who wait for several things; who takes one says so with [`Saver::took_one`].
+    pub fn outcomes(&self) -> &Receiver<Outcome> {
+        &self.outcomes
+    }
+
+    pub fn took_one(&mut self) {
+        self.under_way = self.under_way.saturating_sub(1);
+    }
+
     /// Waits until all is done.
     pub fn finish(&mut self) -> Vec<Outcome> {
         let mut outcomes = Vec::new();

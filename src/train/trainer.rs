@@ -96,6 +96,7 @@ pub struct Trainer {
     material: Rc<Material>,
     division: Division,
     scaling: Scaling,
+    layers: Vec<arch::Summary>,
     progress: Progress,
     /// Also score the test images at each evaluation, for those who look at them.
     pub watch_test: bool,
@@ -124,14 +125,16 @@ impl Trainer {
         let info = &material.info;
         let architecture = arch::resolve(&params.architecture)?;
         let division = Division::new(material.train.labels.len(), params.seed, params.validation);
+        let input = Shape::new(3, info.side, info.side);
         let net = Net::build(
             &architecture,
-            Shape::new(3, info.side, info.side),
+            input,
             info.classes.len(),
             capacity(&params),
             params.seed,
             device,
         )?;
+        let layers = architecture.summary(input, info.classes.len())?;
         let optimizer = Optimizer::new(params.optimizer, &net.params())?;
         let progress = Progress {
             format: FORMAT,
@@ -160,6 +163,7 @@ impl Trainer {
         };
         let mut trainer = Trainer {
             scaling: scaling(&progress)?,
+            layers,
             net,
             optimizer,
             threads,
@@ -602,6 +606,11 @@ impl Trainer {
             Split::Validation => self.division.validation.clone(),
             Split::Test => (0..self.material.test.labels.len() as u32).collect(),
         }
+    }
+
+    /// The network's layers, line by line.
+    pub fn layers(&self) -> Vec<arch::Summary> {
+        self.layers.clone()
     }
 
     pub fn division(&self) -> &Division {

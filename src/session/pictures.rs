@@ -1,0 +1,75 @@
+//! The pictures that a run leaves: its curves and its confusion matrix.
+
+use super::protocol::Event;
+use super::run_dir::{RunDir, read_metrics};
+use crate::domain::params;
+use crate::domain::report::Evaluation;
+use crate::plot::{self, Curve, Curves, Mark};
+
+/// Writes accuracy.png, loss.png and, with an evaluation, confusion.png into the run's folder.
+///
+/// # Errors
+/// Says which picture could not be made or written, and why.
+pub(super) fn write(
+    run: &mut RunDir,
+    classes: &[String],
+    evaluation: Option<&Evaluation>,
+) -> Result<(), String> {
+    let folder = run.folder.display().to_string();
+    let failed = |name: &str, why: &dyn std::fmt::Display| {
+        format!("{name} could not be written to {folder}: {why}")
+    };
+    run.flush().map_err(|e| failed("metrics.jsonl", &e))?;
+    let events = read_metrics(&run.folder, u64::MAX).map_err(|e| failed("accuracy.png", &e))?;
+    let (mut epochs, mut steps, mut marks) = (Vec::new(), Vec::new(), Vec::new());
+    let mut length = 1;
+    for event in events {
+        match event {
+            Event::Started(info) => length = info.steps_per_epoch.max(1),
+            Event::Epoch(epoch) => epochs.push(epoch),
+            Event::Steps(step) => {
+                length = step.steps_per_epoch.max(1);
+                steps.push(step);
+            }
+            Event::Applied {
+                change,
+                step,
+                epoch,
+            } => {
+                // The steps of the epochs before are only known to be as many as those of this one when the batch size
+                // stayed; the place within the epoch follows from the last report.
+                let before = epochs.last().map_or(0, |e| e.step);
+                let within = step.saturating_sub(before + 1) as f64 / length as f64;
+                let label = params::param(&change.key).map_or(change.key.as_str(), |r| r.label);
+                marks.push(Mark {
+                    epoch: f64::from(epoch.saturating_sub(1)) + within.min(1.0),
+                    label: format!("{label} {} → {}", change.old, change.new),
+                });
+            }
+            _ => {}
+        }
+    }
+    let curves = Curves {
+        title: &run.name,
+        epochs: &epochs,
+        steps: &steps,
+        marks: &marks,
+    };
+    for (name, curve) in [("accuracy.png", Curve::Accuracy), ("loss.png", Curve::Loss)] {
+        let png = plot::curves(curve, &curves).map_err(|e| failed(name, &e))?;
+        run.picture(name, &png).map_err(|e| failed(name, &e))?;
+    }
+    if let Some(evaluation) = evaluation {
+        let title = format!(
+            "{}: {:?} images, {:.2}%",
+            run.name,
+            evaluation.split,
+            100.0 * evaluation.accuracy
+        );
+        let name = "confusion.png";
+        let png = plot::confusion(&evaluation.confusion, classes, &title)
+            .map_err(|e| failed(name, &e))?;
+        run.picture(name, &png).map_err(|e| failed(name, &e))?;
+    }
+    Ok(())
+}
