@@ -113,7 +113,7 @@ impl Runs {
                 other => other,
             }
         } else {
-            write_atomically(&path, note[..cut].as_bytes())
+            write_atomically(&path, &note.as_bytes()[..cut])
         };
         written.map_err(RunError::io("cannot write", &path))
     }

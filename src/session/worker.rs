@@ -431,11 +431,15 @@ impl<'a> Worker<'a> {
         crossbeam_channel::select! {
             recv(self.tell.commands) -> command => Some(command.unwrap_or(Command::Quit)),
             recv(self.saver.outcomes()) -> outcome => {
-                if let Ok(outcome) = outcome {
-                    self.saver.took_one();
-                    self.saved(outcome);
+                match outcome {
+                    Ok(outcome) => {
+                        self.saver.took_one();
+                        self.saved(outcome);
+                        None
+                    }
+                    // The thread that saves has died, which the next save tells; it must not wake this one for ever.
+                    Err(_) => Some(self.tell.commands.recv().unwrap_or(Command::Quit)),
                 }
-                None
             }
         }
     }
