@@ -46,9 +46,6 @@ pub struct Dropout {
     pub share: Option<f32>,
 }
 
-/// At most this many partial sums of a weight gradient, added up at the end: enough for all threads to find work, and a
-/// number that does not depend on how many there are, so that neither do the results.
-const MOST_SHARDS: usize = 32;
 /// f32 of partial sums in all, where the weights are many.
 const SHARDS_LEN: usize = 1 << 20;
 /// Small images whose inputs and gradients together are this many f32 (a part of the second-level cache) are summed over
@@ -283,9 +280,7 @@ impl Layer for Conv {
             g.patch() * line
         };
         let shard_len = weights_len + line;
-        let shards = pass
-            .images
-            .min((SHARDS_LEN / shard_len).clamp(8, MOST_SHARDS));
+        let shards = shards(pass.images, shard_len);
         self.shards.reserve(shards * shard_len);
 
         // Lists are made image by image.
@@ -307,6 +302,8 @@ impl Layer for Conv {
                     let last = (first + group).min(end);
                     let outs = first * out_len..last * out_len;
                     let ins = first * g.input_len()..last * g.input_len();
+                    let following = ins.end..ins.end + g.input_len();
+                    let next = x.get(following).filter(|_| last < end).unwrap_or(&[]);
                     let x = &x[ins.clone()];
                     let arriving = Arriving {
                         grad: &grad[outs.clone()],
@@ -320,6 +317,7 @@ impl Layer for Conv {
                         level.run(SparseBackward {
                             geometry: &g,
                             x,
+                            next,
                             arriving,
                             weights: turned,
                             sums: &mut *sums,
@@ -376,6 +374,15 @@ fn images(all: &[f32], count: usize, len: usize) -> Result<&[f32]> {
         Some(images) => Ok(images),
         None => bail!("{} numbers are not {count} images of {len}", all.len()),
     }
+}
+
+/// How many partial sums of a weight gradient there are, to be added up at the end: enough for all threads to find work,
+/// few enough that most hold several images, and a number that does not depend on how many threads there are, so that
+/// neither do the results.
+fn shards(images: usize, shard_len: usize) -> usize {
+    let wanted = (images / 4).clamp(16, 32);
+    let most = (SHARDS_LEN / shard_len).max(8);
+    images.min(wanted).min(most)
 }
 
 /// Whether so little of the gradient is left behind ReLU (and dropout) that listing it pays, for convolutions without

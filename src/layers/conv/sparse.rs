@@ -12,9 +12,9 @@
 )]
 
 use super::backward::Arriving;
-use super::geometry::Geometry;
+use super::geometry::{Geometry, cut};
 use super::tile::{unroll, unroll_two};
-use crate::device::simd::{Kernel, Simd};
+use crate::device::simd::{Kernel, Simd, prefetch};
 use crate::layers::slices::scratch;
 
 /// Most lanes of any level: what a compressed store may write beyond the end.
@@ -43,6 +43,8 @@ pub fn pack(g: &Geometry, weight: &[f32], lanes: usize, packed: &mut [f32]) {
 pub struct SparseBackward<'a> {
     pub geometry: &'a Geometry,
     pub x: &'a [f32],
+    /// The next image, if there is one: the weight gradient jumps about in it, so it should be near by then.
+    pub next: &'a [f32],
     pub arriving: Arriving<'a>,
     /// As [`pack`] makes them; not looked at without `grad_input`.
     pub weights: &'a [f32],
@@ -119,6 +121,7 @@ impl Kernel for SparseBackward<'_> {
                 geometry: g,
                 entries,
                 x,
+                next: self.next,
                 sums: self.sums,
                 fresh: self.fresh,
             });
@@ -212,6 +215,7 @@ struct WeightGradient<'a> {
     geometry: &'a Geometry,
     entries: Entries,
     x: Field,
+    next: &'a [f32],
     sums: &'a mut [f32],
     fresh: bool,
 }
@@ -256,6 +260,8 @@ impl Kernel for WeightGradient<'_> {
                 }
             }
             for c in 0..g.outputs {
+                let ahead = |c| cut(self.next.len(), g.outputs, c);
+                prefetch(&self.next[ahead(c)..ahead(c + 1)]);
                 let list = Places {
                     places: places.add(c * pixels),
                     values: values.add(c * pixels),
