@@ -375,10 +375,10 @@ impl Confusion {
         for column in 0..columns {
             let x = inner.x + column * width;
             let room =
-                Rect::new(x, inner.y, width.saturating_sub(1), inner.height).intersection(inner);
+                Rect::new(x, inner.y, width.saturating_sub(2), inner.height).intersection(inner);
             // Name and three figures; what remains is bars.
-            let name = 10.min(room.width.saturating_sub(15));
-            let each = (room.width.saturating_sub(name) / 3).clamp(5, 26);
+            let name = 10.min(room.width.saturating_sub(12));
+            let each = (room.width.saturating_sub(name) / 3).clamp(4, 26);
             for (i, word) in ["precision", "recall", "F1"].iter().enumerate() {
                 if header == 1 {
                     let end = x + name + each * (i as u16 + 1);

@@ -344,7 +344,8 @@ impl Model {
         };
         let figures = 32;
         let extra = if wide { 27 } else { 0 };
-        let name = inner.width.saturating_sub(figures + extra);
+        // Beyond that the figures would stand far from what they are of.
+        let name = inner.width.saturating_sub(figures + extra).min(48);
         let right_of = |column: u16| inner.x + name + column;
         let header = [("output", 12), ("params", 21), ("mult-adds", 32)];
         text(buf, inner, inner.x + 2, inner.y, "layer", theme.dim());
@@ -474,12 +475,7 @@ impl Model {
             ),
         ]);
         let of = match item {
-            Some(item) => format!(
-                "{} {}, {}",
-                split_name(item.split),
-                self.image,
-                told.class(item.truth.into())
-            ),
+            Some(item) => format!("{}, {}", self.image, told.class(item.truth.into())),
             None => format!("{} {}", split_name(told.shown), self.image),
         };
         let inner = panel(
@@ -539,13 +535,18 @@ impl Model {
             .filter(|_| found.height == found.width)
             .map(|map| grey(found.height, map))
             .collect();
-        draw_small(
-            &pictures,
-            Scale::Smooth,
-            (found.height as u16).min(16),
-            theme,
-            maps,
+        let side = found.height as u16;
+        let grid = Grid::of(pictures.len(), side, Scale::Smooth, side.min(16), maps);
+        grid.draw(&pictures, Scale::Smooth, theme, maps, buf);
+        let words = format!("{} maps", count_words(grid.fits, pictures.len()));
+        let y = inner.y + width / 2 + 1;
+        text(
             buf,
+            inner,
+            inner.x,
+            y,
+            cut(&words, width.into()),
+            theme.dim(),
         );
     }
 
@@ -582,9 +583,19 @@ impl Model {
             return;
         }
         let filters = self.report().map_or(&[][..], |r| &r.filters);
-        let size = filters
-            .first()
-            .map_or(String::new(), |f| format!("{0}x{0}", f.side));
+        let side = filters.first().map_or(1, |f| f.side as u16);
+        // What is within the frame.
+        let within = Rect::new(
+            area.x + 1,
+            area.y + 1,
+            area.width.saturating_sub(2),
+            area.height.saturating_sub(2),
+        );
+        let grid = Grid::of(filters.len(), side, Scale::Pixels, 4 * side, within);
+        let size = match filters.len() {
+            0 => String::new(),
+            n => format!("{side}x{side}, {}", count_words(grid.fits, n)),
+        };
         let right = self
             .report()
             .map_or(String::new(), |r| format!("step {}", grouped(r.step)));
@@ -613,8 +624,7 @@ impl Model {
             };
             return message(&lines, theme, inner, buf);
         }
-        let side = filters[0].side as u16;
-        draw_small(filters, Scale::Pixels, 4 * side, theme, inner, buf);
+        grid.draw(filters, Scale::Pixels, theme, inner, buf);
     }
 }
 
@@ -690,48 +700,62 @@ fn grey(side: u32, levels: &[u8]) -> Picture {
 }
 
 /// Small pictures in a grid, as large as all of them fit, at most `largest` columns each.
-fn draw_small(
-    pictures: &[Picture],
-    scale: Scale,
-    largest: u16,
-    theme: Theme,
-    area: Rect,
-    buf: &mut Buffer,
-) {
-    let Some(side) = pictures.first().map(|p| p.side as u16) else {
-        return;
-    };
-    let grid = |width: u16| {
-        let (across, down) = (
-            (area.width + 1) / (width + 1),
-            (area.height + 1) / (width / 2 + 1),
-        );
-        (across, usize::from(across) * usize::from(down))
-    };
-    // Whole cells a pixel keep squares square.
-    let whole = |width: &u16| scale == Scale::Smooth || width.is_multiple_of(side);
-    let width = (4..=largest.max(4))
-        .rev()
-        .filter(|w| w.is_multiple_of(2))
-        .filter(whole)
-        .find(|w| grid(*w).1 >= pictures.len())
-        .unwrap_or(if scale == Scale::Pixels && side.is_multiple_of(2) {
-            side
-        } else {
-            2 * side.min(3)
-        });
-    let (across, fits) = grid(width);
-    if across == 0 {
-        return;
+struct Grid {
+    width: u16,
+    across: u16,
+    /// How many there is room for.
+    fits: usize,
+}
+
+impl Grid {
+    fn of(count: usize, side: u16, scale: Scale, largest: u16, area: Rect) -> Self {
+        let grid = |width: u16| {
+            let across = (area.width + 1) / (width + 1);
+            let down = (area.height + 1) / (width / 2 + 1);
+            Grid {
+                width,
+                across,
+                fits: usize::from(across) * usize::from(down),
+            }
+        };
+        // Whole cells a pixel keep squares square.
+        let whole = |width: &u16| scale == Scale::Smooth || width.is_multiple_of(side.max(1));
+        let smallest = match scale {
+            Scale::Pixels if side.is_multiple_of(2) => side,
+            Scale::Pixels => 2 * side,
+            Scale::Smooth => 6,
+        };
+        (4..=largest.max(4))
+            .rev()
+            .filter(|w| w.is_multiple_of(2))
+            .filter(whole)
+            .map(grid)
+            .find(|g| g.fits >= count)
+            .unwrap_or_else(|| grid(smallest.max(2)))
     }
-    for (i, picture) in pictures.iter().take(fits).enumerate() {
-        let place = Rect::new(
-            area.x + (i as u16 % across) * (width + 1),
-            area.y + (i as u16 / across) * (width / 2 + 1),
-            width,
-            width / 2,
-        );
-        half_block::draw(picture, scale, theme.colors, place, buf);
+
+    fn draw(&self, pictures: &[Picture], scale: Scale, theme: Theme, area: Rect, buf: &mut Buffer) {
+        if self.across == 0 {
+            return;
+        }
+        for (i, picture) in pictures.iter().take(self.fits).enumerate() {
+            let place = Rect::new(
+                area.x + (i as u16 % self.across) * (self.width + 1),
+                area.y + (i as u16 / self.across) * (self.width / 2 + 1),
+                self.width,
+                self.width / 2,
+            );
+            half_block::draw(picture, scale, theme.colors, place, buf);
+        }
+    }
+}
+
+/// `32`, or `12 of 32` when there is no room for all.
+fn count_words(fits: usize, count: usize) -> String {
+    if fits < count {
+        format!("{fits} of {count}")
+    } else {
+        count.to_string()
     }
 }
 
