@@ -235,9 +235,10 @@ impl App {
         effects: &mut Vec<Effect>,
         f: impl FnOnce(&mut dyn View, &mut Context),
     ) {
+        let banner = frame::banner(&self.told, self.size).len();
         let mut ctx = Context {
             told: &self.told,
-            area: frame::Layout::new(self.size, screen).body,
+            area: frame::Layout::new(self.size, screen, banner).body,
             visible: screen == self.screen,
             effects,
             next_id: &mut self.next_id,
@@ -426,7 +427,8 @@ impl App {
             }
             return;
         }
-        let layout = frame::Layout::new(self.size, self.screen);
+        let banner = frame::banner(&self.told, self.size).len();
+        let layout = frame::Layout::new(self.size, self.screen, banner);
         if pressed && layout.tabs.contains(at) {
             match frame::tab_at(layout.tabs, at.x) {
                 Some(frame::Tab::Screen(screen)) => effects.push(Effect::Go(screen)),

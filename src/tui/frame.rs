@@ -3,7 +3,7 @@
 
 use super::actions::{Action, Do, on_screen};
 use super::app::App;
-use super::overlays::Overlay;
+use super::overlays::{Overlay, wrapped};
 use super::theme::Theme;
 use super::told::{Told, Weight, duration, grouped};
 use super::views::{Screen, VIEWS};
@@ -26,12 +26,16 @@ pub struct Layout {
     pub tabs: Rect,
     /// The line of curves; empty on Train.
     pub curves: Rect,
+    /// What went wrong for good; mostly empty.
+    pub banner: Rect,
     pub body: Rect,
     pub footer: Rect,
 }
 
 impl Layout {
-    pub fn new(size: Rect, screen: Screen) -> Self {
+    /// `banner` is the number of lines that [`banner`] has.
+    pub fn new(size: Rect, screen: Screen, banner: usize) -> Self {
+        let banner = banner as u16;
         let row = |y: u16, height: u16| {
             Rect::new(size.x, size.y + y, size.width, height).intersection(size)
         };
@@ -40,7 +44,8 @@ impl Layout {
             header: row(0, 1),
             tabs: row(1, 1),
             curves: row(2, top - 2),
-            body: row(top, size.height.saturating_sub(top + 1)),
+            banner: row(top, banner),
+            body: row(top + banner, size.height.saturating_sub(top + banner + 1)),
             footer: row(size.height.saturating_sub(1), 1),
         }
     }
@@ -85,7 +90,18 @@ pub fn draw(app: &App, buf: &mut Buffer) {
     if size.width < SMALLEST.0 || size.height < SMALLEST.1 {
         return too_small(app.theme, size, buf);
     }
-    let layout = Layout::new(size, app.screen);
+    let words = banner(&app.told, size);
+    let layout = Layout::new(size, app.screen, words.len());
+    for (y, words) in (layout.banner.y..).zip(words) {
+        text(
+            buf,
+            layout.banner,
+            layout.banner.x + 1,
+            y,
+            words,
+            app.theme.wrong(),
+        );
+    }
     header(app, layout.header, buf);
     draw_tabs(app, layout.tabs, buf);
     if !layout.curves.is_empty() {
@@ -96,6 +112,22 @@ pub fn draw(app: &App, buf: &mut Buffer) {
     if let Some(overlay) = &app.overlay {
         overlay.draw(app, buf);
     }
+}
+
+/// What went wrong for good and what to do, as lines; empty while all is well.
+pub fn banner(told: &Told, size: Rect) -> Vec<String> {
+    let words = match &told.state {
+        State::Diverged { step } => format!(
+            "✗ The loss or a weight stopped being finite at step {}. Lower the learning rate (h), then R starts anew; \
+             the best checkpoint is untouched.",
+            grouped(*step)
+        ),
+        State::Failed { why } => format!("✗ {why}"),
+        _ => return Vec::new(),
+    };
+    let mut lines = wrapped(&words, usize::from(size.width.saturating_sub(2)).max(20));
+    lines.truncate(3);
+    lines
 }
 
 fn too_small(theme: Theme, size: Rect, buf: &mut Buffer) {
@@ -145,9 +177,24 @@ pub fn state(told: &Told, theme: Theme) -> (&'static str, String, Style) {
 struct Piece {
     rank: u8,
     spans: Vec<Span<'static>>,
+    /// What takes its place when it is dropped: rank and spans.
+    short: Option<(u8, Vec<Span<'static>>)>,
 }
 
 impl Piece {
+    fn new(rank: u8, spans: Vec<Span<'static>>) -> Self {
+        Piece {
+            rank,
+            spans,
+            short: None,
+        }
+    }
+
+    fn or(mut self, rank: u8, spans: Vec<Span<'static>>) -> Self {
+        self.short = Some((rank, spans));
+        self
+    }
+
     fn width(&self) -> u16 {
         self.spans.iter().map(Span::width).sum::<usize>() as u16
     }
@@ -156,61 +203,46 @@ impl Piece {
 fn header(app: &App, area: Rect, buf: &mut Buffer) {
     let (told, theme) = (&app.told, app.theme);
     let (mark, word, style) = state(told, theme);
-    let name = told.run.as_ref().map_or(String::new(), |r| {
-        if r.name.is_empty() {
-            "not saved".into()
-        } else {
-            r.name.clone()
-        }
-    });
-    let mut left = vec![Piece {
-        rank: 6,
-        spans: vec![Span::styled("cifar-tui", theme.accent())],
-    }];
-    if !name.is_empty() {
-        left.push(Piece {
-            rank: 3,
-            spans: vec![Span::styled(name, theme.strong())],
-        });
+    let word = if app.quitting { "saving" } else { &word };
+    let dim = |words: String| Span::styled(words, theme.dim());
+    let plain = |words: String| Span::styled(words, theme.text());
+    let mut left = vec![Piece::new(
+        7,
+        vec![Span::styled("cifar-tui", theme.accent())],
+    )];
+    if let Some(run) = &told.run {
+        let name = match run.name.as_str() {
+            "" => "not saved".to_owned(),
+            name => name.to_owned(),
+        };
+        left.push(Piece::new(3, vec![Span::styled(name, theme.strong())]));
     }
-    let word = if app.quitting {
-        "saving".to_owned()
-    } else {
-        word
-    };
-    left.push(Piece {
-        rank: 0,
-        spans: vec![Span::styled(format!("{mark} {word}"), style)],
-    });
+    left.push(Piece::new(
+        0,
+        vec![Span::styled(format!("{mark} {word}"), style)],
+    ));
     let mut middle = Vec::new();
     if let Some(data) = &told.data {
         let (train, held) = told
             .run
             .as_ref()
             .map_or((data.train, data.test), |r| (r.train, r.validation));
-        let mut spans = vec![Span::styled(
-            data.name.clone(),
-            if data.is_sample {
-                theme.validation()
-            } else {
-                theme.text()
-            },
-        )];
-        spans.push(Span::styled(
-            format!(
-                " {}/{}",
-                grouped(u64::from(train)),
-                grouped(u64::from(held))
-            ),
-            theme.dim(),
-        ));
-        middle.push(Piece { rank: 4, spans });
+        let style = if data.is_sample {
+            theme.validation()
+        } else {
+            theme.text()
+        };
+        let name = Span::styled(data.name.clone(), style);
+        let sizes = format!(
+            " {}/{}",
+            grouped(u64::from(train)),
+            grouped(u64::from(held))
+        );
+        middle.push(Piece::new(6, vec![name.clone(), dim(sizes)]).or(2, vec![name]));
     }
     if let Some(run) = &told.run {
-        middle.push(Piece {
-            rank: 5,
-            spans: vec![Span::styled(run.device.clone(), theme.dim())],
-        });
+        let short = run.device.split(' ').next().unwrap_or_default().to_owned();
+        middle.push(Piece::new(8, vec![dim(run.device.clone())]).or(2, vec![dim(short)]));
     }
     let mut right = Vec::new();
     if let Some(steps) = &told.steps {
@@ -218,60 +250,44 @@ fn header(app: &App, area: Rect, buf: &mut Buffer) {
         let wide = epochs.to_string().len();
         let total = steps.steps_per_epoch * u64::from(epochs);
         let step_width = grouped(total.max(steps.last)).len();
-        let pair = |label: &'static str, value: String| {
-            vec![
-                Span::styled(label, theme.dim()),
-                Span::styled(value, theme.text()),
-            ]
-        };
-        right.push(Piece {
-            rank: 1,
-            spans: pair("epoch ", format!("{:>wide$}/{epochs}", steps.epoch)),
-        });
-        right.push(Piece {
-            rank: 7,
-            spans: pair("step ", format!("{:>step_width$}", grouped(steps.last))),
-        });
-        right.push(Piece {
-            rank: 2,
-            spans: vec![
-                Span::raw(format!("{:>6}", grouped(rounded(steps.images_per_s)))),
-                Span::styled(" img/s", theme.dim()),
-            ],
-        });
-        right.push(Piece {
-            rank: 8,
-            spans: vec![Span::raw(format!("{:>5}", duration(steps.elapsed)))],
-        });
+        let epoch = format!("{:>wide$}/{epochs}", steps.epoch);
+        let step = format!("{:>step_width$}", grouped(steps.last));
+        let rate = format!("{:>6}", grouped(rounded(steps.images_per_s)));
+        right.push(Piece::new(1, vec![dim("epoch ".into()), plain(epoch)]));
+        right.push(Piece::new(10, vec![dim("step ".into()), plain(step)]));
+        right.push(Piece::new(4, vec![plain(rate), dim(" img/s".into())]));
+        let elapsed = format!("{:>5}", duration(steps.elapsed));
+        right.push(Piece::new(9, vec![plain(elapsed)]));
         if let Some(eta) = steps.eta.filter(|_| told.training().is_ok()) {
-            right.push(Piece {
-                rank: 3,
-                spans: pair("ETA ", format!("{:>5}", duration(eta))),
-            });
+            let eta = format!("{:>5}", duration(eta));
+            right.push(Piece::new(5, vec![dim("ETA ".into()), plain(eta)]));
         }
     }
     // Each piece takes two columns of space beside its own.
     let room = area.width.saturating_sub(1);
-    loop {
-        let all = || left.iter().chain(&middle).chain(&right);
-        let used: u16 = all().map(|p| p.width() + 2).sum();
-        let worst = all().map(|p| p.rank).max().unwrap_or(0);
-        if used <= room || worst == 0 {
+    let mut groups = [left, middle, right];
+    let width = |pieces: &[Piece]| pieces.iter().map(|p| p.width() + 2).sum::<u16>();
+    while groups.iter().map(|g| width(g)).sum::<u16>() > room {
+        let all = groups.iter().flatten();
+        let Some(worst) = all.map(|p| p.rank).max().filter(|rank| *rank > 0) else {
             break;
-        }
-        for group in [&mut left, &mut middle, &mut right] {
-            group.retain(|p| p.rank != worst);
+        };
+        for group in &mut groups {
+            let pieces = std::mem::take(group).into_iter();
+            *group = pieces
+                .filter_map(|piece| match piece.short {
+                    _ if piece.rank < worst => Some(piece),
+                    Some((rank, spans)) => Some(Piece::new(rank, spans)),
+                    None => None,
+                })
+                .collect();
         }
     }
-    let width = |pieces: &[Piece]| pieces.iter().map(|p| p.width() + 2).sum::<u16>();
-    let (l, m, r) = (width(&left), width(&middle), width(&right));
+    let [l, m, r] = [0, 1, 2].map(|i| width(&groups[i]));
     let gap = room.saturating_sub(l + m + r);
-    let starts = [
-        (area.x + 1, &left),
-        (area.x + 1 + l + gap / 2, &middle),
-        (area.x + 1 + l + gap + m + 1, &right),
-    ];
-    for (mut x, pieces) in starts {
+    let starts = [1, 1 + l + gap / 2, 2 + l + gap + m];
+    for (start, pieces) in starts.into_iter().zip(&groups) {
+        let mut x = area.x + start;
         for piece in pieces {
             x = line(buf, area, x, area.y, &Line::from(piece.spans.clone())) + 2;
         }

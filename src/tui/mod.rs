@@ -17,6 +17,9 @@ pub mod told;
 pub mod views;
 pub mod widgets;
 
+#[cfg(test)]
+mod tests;
+
 pub use terminal::usable;
 
 use crate::domain::report::State;

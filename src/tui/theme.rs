@@ -103,7 +103,7 @@ pub struct Theme {
 impl Theme {
     fn ink(self, rgb: [u8; 3], sixteen: Color) -> Style {
         match self.colors {
-            Colors::None => Style::new(),
+            Colors::None => self.text(),
             Colors::Ansi16 => Style::new().fg(sixteen),
             colors => Style::new().fg(colors.rgb(rgb)),
         }
@@ -111,7 +111,7 @@ impl Theme {
 
     /// Plain text in the terminal's own colour.
     pub fn text(self) -> Style {
-        Style::new()
+        Style::new().fg(Color::Reset)
     }
 
     /// What matters less: labels, units, axes, hints.
@@ -124,7 +124,7 @@ impl Theme {
 
     /// Values: what a label names.
     pub fn strong(self) -> Style {
-        Style::new().add_modifier(Modifier::BOLD)
+        self.text().add_modifier(Modifier::BOLD)
     }
 
     /// Frames around panels.
@@ -163,7 +163,7 @@ impl Theme {
     pub fn train_raw(self) -> Style {
         match self.colors {
             Colors::None => Style::new().add_modifier(Modifier::DIM),
-            _ => self.ink([46, 72, 98], Color::DarkGray),
+            _ => self.ink([66, 104, 142], Color::DarkGray),
         }
     }
 

@@ -343,16 +343,15 @@ impl Told {
             Event::Epoch(report) => self.epoch(report),
             Event::Evaluation(evaluation) => self.evaluated(evaluation),
             Event::Checkpoint(report) => {
-                let kind = if report.best {
-                    "best checkpoint"
-                } else {
-                    "checkpoint"
-                };
-                self.note_at(
-                    report.step,
-                    Weight::Plain,
-                    format!("{kind} written ({})", bytes(report.bytes)),
-                );
+                let words = format!("checkpoint written ({})", bytes(report.bytes));
+                match self.log.back_mut().filter(|e| e.step == report.step) {
+                    // An epoch's end and its checkpoints are one thing that happened.
+                    Some(last) if last.text.contains("checkpoint written") => {}
+                    Some(last) if last.text.starts_with("epoch ") => {
+                        last.text = format!("{}, {words}", last.text);
+                    }
+                    _ => self.note_at(report.step, Weight::Plain, words),
+                }
                 self.checkpoint = Some(report.clone());
             }
             Event::Notice { text } => self.note(Weight::Plain, text.clone()),
@@ -400,7 +399,7 @@ impl Told {
             State::Diverged { step } => self.note_at(
                 *step,
                 Weight::Bad,
-                "diverged: the loss or a weight is no longer a finite number",
+                "diverged: the loss or a weight is not finite",
             ),
             State::Failed { why } => self.note(Weight::Bad, format!("failed: {why}")),
             State::Paused if self.run.is_some() => self.note(Weight::Plain, "paused"),

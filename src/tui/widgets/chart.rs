@@ -32,8 +32,9 @@ const GUTTER: u16 = 6;
 
 /// Layers of the dots, lowest first.
 const RAW: u8 = 1;
-const TRAIN: u8 = 2;
-const VALIDATION: u8 = 3;
+// The validation curve is seen by its points, so the line between them gives way.
+const VALIDATION: u8 = 2;
+const TRAIN: u8 = 3;
 
 struct Canvas {
     width: usize,
@@ -168,18 +169,21 @@ impl Chart<'_> {
             return log_axis(low, high);
         }
         let range = (high - low).max(0.02 * high.abs()).max(1e-6) * scale;
-        let step = nice_step(range, (f64::from(height) / 4.0).clamp(2.0, 8.0));
-        let mut low = (low * scale / step).floor() * step;
-        let mut high = (high * scale / step).ceil() * step;
+        let step = nice_step(range, (f64::from(height) / 3.0).clamp(2.0, 8.0));
+        // The ends are rounder than the values and finer than the ticks.
+        let end = nice_step(range, 20.0);
+        let mut low = (low * scale / end).floor() * end;
+        let mut high = (high * scale / end).ceil() * end;
         if self.percent {
             (low, high) = (low.max(0.0), high.min(100.0));
         }
         if high <= low {
             high = low + step;
         }
-        let count = ((high - low) / step).round() as i64;
-        let ticks = (0..=count)
-            .map(|i| low + step * i as f64)
+        let first = (low / step - 1e-6).ceil() as i64;
+        let last = (high / step + 1e-6).floor() as i64;
+        let ticks = (first..=last)
+            .map(|i| step * i as f64)
             .map(|v| (v / scale, label(v, step)))
             .collect();
         YAxis {

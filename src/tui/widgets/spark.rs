@@ -9,7 +9,8 @@ pub fn sparkline(
     width: usize,
     floor: Option<f64>,
 ) -> String {
-    const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    // No full block: rows that stand below each other stay apart.
+    const BLOCKS: [char; 7] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇'];
     let mut columns = vec![(0.0, 0u32); width];
     let mut end = 0;
     for &(x, y) in points {
@@ -40,7 +41,7 @@ pub fn sparkline(
                 } else {
                     0.5
                 };
-                before = BLOCKS[((share * 8.0) as usize).min(7)];
+                before = BLOCKS[((share * 7.0) as usize).min(6)];
             }
             before
         })
@@ -67,21 +68,21 @@ mod tests {
 
     #[test]
     fn a_ramp_rises_and_nothing_panics() {
-        let ramp: Vec<(f64, f64)> = (0..80).map(|i| (f64::from(i), f64::from(i))).collect();
-        let all = (0.0, 80.0);
-        assert_eq!(sparkline(&ramp, all, 8, None), "▁▂▃▄▅▆▇█");
-        assert_eq!(sparkline(&ramp, (0.0, 160.0), 8, None), "▁▃▅█    ");
+        let ramp: Vec<(f64, f64)> = (0..70).map(|i| (f64::from(i), f64::from(i))).collect();
+        let all = (0.0, 70.0);
+        assert_eq!(sparkline(&ramp, all, 7, None), "▁▂▃▄▅▆▇");
+        assert_eq!(sparkline(&ramp, (0.0, 140.0), 14, None), "▁▂▃▄▅▆▇       ");
         assert_eq!(sparkline(&[], all, 3, None), "   ");
         assert_eq!(sparkline(&ramp, all, 0, None), "");
         assert_eq!(sparkline(&ramp, (0.0, 0.0), 2, None), "  ");
-        assert_eq!(sparkline(&[(79.0, 5.0)], all, 2, None), " ▅");
+        assert_eq!(sparkline(&[(69.0, 5.0)], all, 2, None), " ▄");
         assert_eq!(sparkline(&[(1.0, f64::NAN)], all, 2, None), "  ");
     }
 
     #[test]
     fn a_floor_of_zero_keeps_small_changes_small() {
-        let flat = [(0.0, 99.0), (1.0, 100.0)];
-        assert_eq!(sparkline(&flat, (0.0, 1.0), 2, Some(0.0)), "▇█");
+        let flat = [(0.0, 80.0), (1.0, 100.0)];
+        assert_eq!(sparkline(&flat, (0.0, 1.0), 2, Some(0.0)), "▆▇");
     }
 
     #[test]

@@ -109,7 +109,7 @@ fn confused(told: &Told) -> Option<(String, String)> {
     let (a, b) = (told.class(truth), told.class(predicted));
     Some((
         format!("{a} → {b}"),
-        format!("{share:.0}% of {a} are called {b}"),
+        format!("{share:.0}% of all {a} images"),
     ))
 }
 
@@ -155,7 +155,7 @@ pub fn draw(told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
 /// The same in one line, as far as there is room.
 pub fn draw_line(told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
     let mut x = area.x + 1;
-    let width = 10;
+    let width = 8;
     let mut list = rows(told, width);
     list.extend(load(told, width));
     for row in list {
@@ -165,7 +165,7 @@ pub fn draw_line(told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
             .next()
             .unwrap_or_default()
             .trim_start();
-        let needed = (row.label.len() + 2 + width + 9) as u16;
+        let needed = (row.label.len() + 2 + width + value.chars().count().max(6)) as u16;
         if x + needed > area.right() {
             break;
         }
@@ -176,6 +176,6 @@ pub fn draw_line(told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
         } else {
             theme.text()
         };
-        x = text(buf, area, x, area.y, format!(" {value:<8} "), style);
+        x = text(buf, area, x, area.y, format!(" {value:<6}  "), style);
     }
 }

@@ -1,0 +1,630 @@
+//! The screen with a scripted engine: no worker, no terminal, no clock.
+
+use super::app::{App, Effect, Msg, press};
+use super::theme::{Colors, Theme};
+use super::views::{Screen, VIEWS};
+use crate::domain::confusion::Confusion;
+use crate::domain::params::{Applies, Hyperparameters, Value};
+use crate::domain::report::{
+    CheckpointReport, DataInfo, EpochReport, Evaluation, Load, RunInfo, Split, State, StepReport,
+};
+use crate::session::protocol::{Change, Command, Event};
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
+use proptest::prelude::*;
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+
+const PER_EPOCH: u64 = 1250;
+const CLASSES: [&str; 10] = [
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+];
+
+fn data() -> DataInfo {
+    DataInfo {
+        name: "CIFAR-10".into(),
+        source: "data/cifar-10-batches-py".into(),
+        format: "python batches".into(),
+        classes: CLASSES.map(String::from).to_vec(),
+        side: 32,
+        train: 50_000,
+        test: 10_000,
+        train_counts: vec![5000; 10],
+        test_counts: vec![1000; 10],
+        mean: vec![0.491, 0.482, 0.447],
+        deviation: vec![0.247, 0.243, 0.262],
+        bytes: 184_320_000,
+        load_seconds: 0.21,
+        ..DataInfo::default()
+    }
+}
+
+fn run() -> RunInfo {
+    RunInfo {
+        name: "seed-0412".into(),
+        folder: "runs/seed-0412".into(),
+        data: data(),
+        device: "CPU 2 threads AVX-512".into(),
+        params: Hyperparameters::default(),
+        architecture: "conv 32, relu, pool, dense 10".into(),
+        layers: Vec::new(),
+        parameters: 550_570,
+        multiply_adds: 9_479_000,
+        train: 40_000,
+        validation: 10_000,
+        test: 10_000,
+        steps_per_epoch: PER_EPOCH,
+        resumed_at: None,
+        started: 0.0,
+    }
+}
+
+/// A number from 0 to 1 that looks random.
+fn noise(n: u64) -> f64 {
+    let mut x = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    x ^= x >> 31;
+    (x.wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 11) as f64 / (1u64 << 53) as f64
+}
+
+/// 50 steps of a network that learns.
+fn steps(last: u64) -> StepReport {
+    let x = last as f64 / PER_EPOCH as f64;
+    let loss = 0.95 + 1.35 * (-x / 2.0).exp() + 0.2 * (noise(last) - 0.5);
+    let epoch = ((last - 1) / PER_EPOCH) as u32 + 1;
+    StepReport {
+        first: last - 49,
+        last,
+        epoch,
+        step_in_epoch: last - u64::from(epoch - 1) * PER_EPOCH,
+        steps_per_epoch: PER_EPOCH,
+        images: 1600,
+        loss,
+        loss_min: loss - 0.2,
+        loss_max: loss + 0.2,
+        correct: (1600.0 * (0.67 - 0.55 * (-x / 2.0).exp() + 0.05 * (noise(last + 1) - 0.5)))
+            as u64,
+        grad_norm: 0.6 + 1.2 * (-x / 3.0).exp() + 0.2 * noise(last + 2),
+        learning_rate: if last > 7020 { 0.0005 } else { 0.001 },
+        images_per_s: 5600.0 + 200.0 * noise(last + 3),
+        elapsed: last as f64 * 32.0 / 5600.0,
+        eta: Some((15 * PER_EPOCH - last) as f64 * 32.0 / 5600.0),
+    }
+}
+
+fn matrix(epoch: u32) -> Confusion {
+    let mut m = Confusion::new(10);
+    for t in 0..10 {
+        for p in 0..10 {
+            let n = match (t, p) {
+                (t, p) if t == p => 500 + 20 * epoch,
+                (3, 5) => 310,
+                (5, 3) => 200,
+                _ => (40.0 * noise((t * 10 + p) as u64)) as u32,
+            };
+            m.counts[t * 10 + p] = n;
+        }
+    }
+    m
+}
+
+fn epoch_events(epoch: u32) -> [Event; 3] {
+    let x = f64::from(epoch);
+    let step = u64::from(epoch) * PER_EPOCH;
+    let (loss, accuracy) = (
+        0.98 + 1.1 * (-x / 2.0).exp() + 0.03 * noise(u64::from(epoch)),
+        0.66 - 0.4 * (-x / 2.0).exp() - 0.02 * noise(u64::from(epoch)),
+    );
+    [
+        Event::Evaluation(Evaluation {
+            split: Split::Validation,
+            step,
+            epoch,
+            loss,
+            accuracy,
+            confusion: matrix(epoch),
+            images_per_s: 20_000.0,
+        }),
+        Event::Epoch(EpochReport {
+            epoch,
+            step,
+            train_loss: loss + 0.05,
+            train_accuracy: accuracy - 0.03,
+            val_loss: loss,
+            val_accuracy: accuracy,
+            test_accuracy: None,
+            best: epoch != 4,
+            images_per_s: 5600.0,
+            elapsed: step as f64 * 32.0 / 5600.0,
+        }),
+        Event::Checkpoint(CheckpointReport {
+            step,
+            epoch,
+            path: "runs/seed-0412/best.safetensors".into(),
+            bytes: 2_203_000,
+            best: epoch != 4,
+        }),
+    ]
+}
+
+/// The events of a run up to a step, one change on the way.
+fn story(until: u64) -> Vec<Event> {
+    let mut events = vec![
+        Event::Data(data()),
+        Event::Started(Box::new(run())),
+        Event::State(State::Running),
+    ];
+    for step in (50..=until).step_by(50) {
+        events.push(Event::Steps(steps(step)));
+        if step % PER_EPOCH == 0 {
+            events.extend(epoch_events((step / PER_EPOCH) as u32));
+        }
+        if step == 7000 {
+            events.push(Event::Applied {
+                change: Change {
+                    key: "learning_rate".into(),
+                    old: Value::Float(0.001),
+                    new: Value::Float(0.0005),
+                },
+                step: 7001,
+                epoch: 6,
+            });
+            events.push(Event::Pending {
+                change: Change {
+                    key: "batch_size".into(),
+                    old: Value::Int(32),
+                    new: Value::Int(64),
+                },
+                applies: Applies::NextEpoch,
+            });
+        }
+        if step % 500 == 0 {
+            events.push(Event::Load(Load {
+                cpu: Some(0.90 + 0.05 * noise(step)),
+                memory: Some(305 << 20),
+                ..Load::default()
+            }));
+        }
+    }
+    events
+}
+
+/// Every state that the goldens show.
+fn states() -> Vec<(&'static str, Vec<Event>)> {
+    let with = |until: u64, more: Vec<Event>| {
+        let mut events = story(until);
+        events.extend(more);
+        events
+    };
+    let mut nan = steps(8150);
+    (nan.loss, nan.loss_max, nan.grad_norm) = (f64::NAN, f64::NAN, f64::NAN);
+    let sample = DataInfo {
+        name: "sample set".into(),
+        is_sample: true,
+        ..data()
+    };
+    let ended = |state: State| Event::Ended {
+        params: Box::default(),
+        state,
+    };
+    vec![
+        ("empty", Vec::new()),
+        (
+            "loading",
+            vec![
+                Event::Data(sample),
+                Event::State(State::Loading {
+                    what: "sample set".into(),
+                    done: 4200,
+                    total: 12_000,
+                }),
+            ],
+        ),
+        ("running", story(8100)),
+        ("paused", with(8100, vec![Event::State(State::Paused)])),
+        (
+            "diverged",
+            with(
+                8100,
+                vec![
+                    Event::Steps(nan),
+                    Event::State(State::Diverged { step: 8101 }),
+                ],
+            ),
+        ),
+        (
+            "failed",
+            with(
+                3000,
+                vec![ended(State::Failed {
+                    why: "data_batch_3: cut short at byte 18,000,000; fetch it again".into(),
+                })],
+            ),
+        ),
+        (
+            "done",
+            with(15 * PER_EPOCH, vec![Event::State(State::Done)]),
+        ),
+    ]
+}
+
+fn app(colors: Colors, width: u16, height: u16, events: &[Event]) -> App {
+    let mut app = App::new(Theme { colors }, width, height, 52_000.0);
+    for event in events {
+        app.update(Msg::Event(Box::new(event.clone())));
+    }
+    app
+}
+
+fn key(code: char) -> Msg {
+    Msg::Key(press(KeyCode::Char(code), false))
+}
+
+fn paint(app: &App) -> Buffer {
+    let mut buf = Buffer::empty(app.size());
+    app.draw(&mut buf);
+    buf
+}
+
+fn rows(buf: &Buffer) -> String {
+    let mut text = String::new();
+    for y in 0..buf.area.height {
+        let row: String = (0..buf.area.width).map(|x| buf[(x, y)].symbol()).collect();
+        text += row.trim_end();
+        text.push('\n');
+    }
+    text
+}
+
+#[test]
+fn train_looks_as_it_should() {
+    for (name, events) in states() {
+        for (width, height) in [(80, 24), (120, 36), (200, 60)] {
+            let mut app = app(Colors::True, width, height, &events);
+            // Words in the status line pass.
+            app.update(Msg::Tick(60_000.0));
+            insta::assert_snapshot!(format!("train_{name}_{width}x{height}"), rows(&paint(&app)));
+        }
+    }
+}
+
+#[test]
+fn every_view_draws_at_every_size_in_every_state() {
+    for (_, events) in states() {
+        for row in VIEWS {
+            for colors in [Colors::True, Colors::Ansi16, Colors::None] {
+                let mut app = app(colors, 80, 24, &events);
+                app.update(key(char::from(b'1' + row.screen as u8)));
+                let sizes = [
+                    (0, 0),
+                    (1, 1),
+                    (20, 5),
+                    (60, 18),
+                    (61, 40),
+                    (80, 24),
+                    (130, 19),
+                    (200, 60),
+                    (300, 100),
+                ];
+                for (width, height) in sizes {
+                    app.update(Msg::Resize(width, height));
+                    paint(&app);
+                    // Views must hold below the smallest screen as well.
+                    let area = Rect::new(0, 0, width, height);
+                    let mut buf = Buffer::empty(area);
+                    app.view().draw(&app.told, app.theme, area, &mut buf);
+                }
+            }
+        }
+    }
+}
+
+/// The commands that these keys send.
+fn commands(app: &mut App, keys: &str) -> Vec<Command> {
+    let mut sent = Vec::new();
+    for c in keys.chars() {
+        let event = match c {
+            '\n' => press(KeyCode::Enter, false),
+            '\u{1b}' => press(KeyCode::Esc, false),
+            '\u{3}' => press(KeyCode::Char('c'), true),
+            c => press(KeyCode::Char(c), false),
+        };
+        for effect in app.update(Msg::Key(event)) {
+            if let Effect::Send(command) = effect {
+                sent.push(command);
+            }
+        }
+    }
+    sent
+}
+
+fn running() -> App {
+    app(Colors::True, 120, 36, &story(2000))
+}
+
+fn set(key: &str, value: Value) -> Command {
+    Command::Set {
+        key: key.into(),
+        value,
+    }
+}
+
+#[test]
+fn keys_send_commands() {
+    let mut app = running();
+    assert_eq!(
+        commands(&mut app, " ewu"),
+        [
+            Command::Pause,
+            Command::Evaluate,
+            Command::Checkpoint,
+            Command::Undo
+        ]
+    );
+    assert_eq!(commands(&mut app, "n"), [], "steps only while paused");
+    assert!(
+        app.toast
+            .as_ref()
+            .unwrap()
+            .text
+            .contains("only while paused")
+    );
+    app.update(Msg::Event(Box::new(Event::State(State::Paused))));
+    assert_eq!(commands(&mut app, "n "), [Command::Step, Command::Resume]);
+}
+
+#[test]
+fn nudging_starts_from_what_is_on_its_way() {
+    let mut app = running();
+    assert_eq!(
+        commands(&mut app, "hh"),
+        [
+            set("learning_rate", Value::Float(0.0005)),
+            set("learning_rate", Value::Float(0.00025)),
+        ]
+    );
+    assert_eq!(app.told.params.learning_rate, 0.001, "not acknowledged yet");
+    app.update(Msg::Event(Box::new(Event::Applied {
+        change: Change {
+            key: "learning_rate".into(),
+            old: Value::Float(0.001),
+            new: Value::Float(0.00025),
+        },
+        step: 2001,
+        epoch: 2,
+    })));
+    assert_eq!(app.told.params.learning_rate, 0.00025);
+    assert!(app.told.sent.is_empty());
+    assert_eq!(app.told.marks[0].label, "lr×¼");
+    assert!((app.told.marks[0].x - 1.6).abs() < 1e-9);
+}
+
+#[test]
+fn typing_a_value_is_held_to_its_range() {
+    let mut app = running();
+    assert_eq!(commands(&mut app, "jj\n7\n"), [], "0 to 0.95");
+    assert!(rows(&paint(&app)).contains("not allowed: 0 to 0.95"));
+    // Keys that are letters elsewhere are text here.
+    assert_eq!(commands(&mut app, "q\u{1b}"), []);
+    assert_eq!(
+        commands(&mut app, "\n0.3\n"),
+        [set("dropout", Value::Float(0.3))]
+    );
+    commands(&mut app, "\n");
+    app.update(Msg::Paste("0.25\n".into()));
+    assert!(app.view().editing(), "a pasted line break is a space");
+    assert_eq!(
+        commands(&mut app, "\n"),
+        [set("dropout", Value::Float(0.25))]
+    );
+}
+
+#[test]
+fn the_filter_narrows_the_panel() {
+    let mut app = running();
+    assert_eq!(
+        commands(&mut app, "/smoo\nl"),
+        [set("label_smoothing", Value::Float(0.05))]
+    );
+    assert!(!rows(&paint(&app)).contains("weight decay"));
+    commands(&mut app, "\u{1b}");
+    assert!(rows(&paint(&app)).contains("weight decay"));
+}
+
+#[test]
+fn quitting_saves_once_and_asks_only_when_work_would_be_lost() {
+    let mut app = running();
+    assert_eq!(commands(&mut app, "q"), [Command::Quit]);
+    assert_eq!(
+        commands(&mut app, "q\u{3}"),
+        [],
+        "a second one never breaks the save"
+    );
+    let ended = Event::Ended {
+        params: Box::default(),
+        state: State::Running,
+    };
+    assert_eq!(app.update(Msg::Event(Box::new(ended))), [Effect::Leave]);
+
+    let unsaved = RunInfo {
+        name: String::new(),
+        ..run()
+    };
+    let mut app = self::app(
+        Colors::True,
+        80,
+        24,
+        &[
+            Event::Started(Box::new(unsaved)),
+            Event::State(State::Running),
+            Event::Steps(steps(100)),
+        ],
+    );
+    assert_eq!(commands(&mut app, "q"), []);
+    assert!(rows(&paint(&app)).contains("Quit and lose it?"));
+    assert_eq!(commands(&mut app, "n"), []);
+    assert_eq!(commands(&mut app, "qy"), [Command::Quit]);
+}
+
+#[test]
+fn stop_and_restart_ask_first() {
+    let mut app = running();
+    assert_eq!(commands(&mut app, "xn"), []);
+    assert_eq!(commands(&mut app, "xy"), [Command::Stop]);
+    assert_eq!(commands(&mut app, "R\n"), [Command::Restart]);
+    app.update(Msg::Event(Box::new(Event::State(State::Done))));
+    assert_eq!(
+        commands(&mut app, "R"),
+        [Command::Restart],
+        "nothing is lost"
+    );
+}
+
+#[test]
+fn the_palette_finds_by_name() {
+    let mut app = running();
+    assert_eq!(commands(&mut app, ":check\n"), [Command::Checkpoint]);
+    assert_eq!(commands(&mut app, ":zzzz\n\u{1b}"), []);
+    commands(&mut app, ":confus\n");
+    assert_eq!(app.screen, Screen::Confusion);
+}
+
+#[test]
+fn tabs_are_reached_by_key_and_mouse() {
+    let mut app = running();
+    let click = |column, row| MouseEvent {
+        kind: MouseEventKind::Down(MouseButton::Left),
+        column,
+        row,
+        modifiers: KeyModifiers::NONE,
+    };
+    app.update(Msg::Mouse(click(14, 1)));
+    assert_eq!(app.screen, Screen::Confusion);
+    app.update(Msg::Key(press(KeyCode::Tab, false)));
+    assert_eq!(app.screen, Screen::Samples);
+    app.update(Msg::Key(press(KeyCode::BackTab, false)));
+    app.update(key('1'));
+    assert_eq!(app.screen, Screen::Train);
+    app.update(Msg::Mouse(click(117, 1)));
+    assert!(rows(&paint(&app)).contains("help: Train"));
+}
+
+#[test]
+fn too_small_a_screen_says_so_and_still_quits() {
+    let mut app = app(Colors::True, 59, 30, &story(500));
+    let text = rows(&paint(&app));
+    assert!(text.contains("have 59x30") && text.contains("need 60x18"));
+    assert_eq!(commands(&mut app, "q"), [Command::Quit]);
+}
+
+#[test]
+fn a_load_that_idles_draws_nothing() {
+    let mut app = app(Colors::True, 80, 24, &story(500));
+    app.update(Msg::Event(Box::new(Event::State(State::Paused))));
+    app.changed = super::app::Urgency::None;
+    app.update(Msg::Event(Box::new(Event::Load(Load::default()))));
+    app.update(Msg::Tick(52_001.0));
+    assert_eq!(app.changed, super::app::Urgency::None);
+}
+
+/// Frames as a terminal would get them, to be looked at: `FRAMES=folder cargo test --lib frames -- --ignored`.
+#[test]
+#[ignore = "writes files for a person to look at"]
+fn frames() {
+    use ratatui::backend::{Backend, CrosstermBackend};
+    let folder = std::env::var("FRAMES").expect("FRAMES names a folder");
+    for (name, events) in states() {
+        for (colors, (width, height)) in [
+            (Colors::True, (80, 24)),
+            (Colors::True, (120, 36)),
+            (Colors::True, (200, 60)),
+            (Colors::Ansi256, (120, 36)),
+            (Colors::Ansi16, (120, 36)),
+            (Colors::None, (120, 36)),
+        ] {
+            for (overlay, keys) in [
+                ("", ""),
+                ("-help", "?"),
+                ("-palette", ":c"),
+                ("-edit", "jj\n7\n"),
+                ("-cursor", "[[[[[[[["),
+            ] {
+                let mut app = app(colors, width, height, &events);
+                app.update(Msg::Tick(60_000.0));
+                commands(&mut app, keys);
+                let buf = paint(&app);
+                let mut bytes = Vec::new();
+                let mut backend = CrosstermBackend::new(&mut bytes);
+                let blank = Buffer::empty(buf.area);
+                backend.draw(blank.diff(&buf).into_iter()).unwrap();
+                let path = format!("{folder}/{name}{overlay}-{colors:?}-{width}x{height}.ansi");
+                std::fs::write(path, bytes).unwrap();
+            }
+        }
+    }
+}
+
+fn any_input() -> impl Strategy<Value = Msg> {
+    let code = prop_oneof![
+        6 => proptest::char::range(' ', '~').prop_map(KeyCode::Char),
+        1 => Just(KeyCode::Enter),
+        1 => Just(KeyCode::Esc),
+        1 => Just(KeyCode::Tab),
+        1 => Just(KeyCode::BackTab),
+        1 => Just(KeyCode::Backspace),
+        1 => Just(KeyCode::Up),
+        1 => Just(KeyCode::Down),
+        1 => Just(KeyCode::Left),
+        1 => Just(KeyCode::Right),
+        1 => Just(KeyCode::PageDown),
+        1 => Just(KeyCode::End),
+    ];
+    let kind = prop_oneof![
+        Just(MouseEventKind::Down(MouseButton::Left)),
+        Just(MouseEventKind::Drag(MouseButton::Left)),
+        Just(MouseEventKind::ScrollUp),
+        Just(MouseEventKind::ScrollDown),
+    ];
+    prop_oneof![
+        10 => (code, any::<bool>()).prop_map(|(code, ctrl)| {
+            let modifiers = if ctrl { KeyModifiers::CONTROL } else { KeyModifiers::NONE };
+            Msg::Key(KeyEvent::new(code, modifiers))
+        }),
+        3 => (kind, 0u16..130, 0u16..40).prop_map(|(kind, column, row)| Msg::Mouse(MouseEvent {
+            kind, column, row, modifiers: KeyModifiers::NONE,
+        })),
+        1 => (0u16..140, 0u16..50).prop_map(|(w, h)| Msg::Resize(w, h)),
+        1 => "\\PC{0,12}".prop_map(Msg::Paste),
+        1 => (1u64..300).prop_map(|n| Msg::Steps(steps(50 * n))),
+        1 => (0usize..7).prop_map(|i| {
+            let mut events = states().swap_remove(i).1;
+            Msg::Event(Box::new(events.pop().unwrap_or(Event::State(State::Paused))))
+        }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+
+    /// Whatever is pressed: no panic, and no value that the table would refuse reaches the worker.
+    #[test]
+    fn random_input_never_panics(inputs in proptest::collection::vec(any_input(), 0..120)) {
+        let mut app = app(Colors::True, 110, 34, &story(1500));
+        for input in inputs {
+            for effect in app.update(input) {
+                if let Effect::Send(Command::Set { key, value }) = effect {
+                    let row = crate::domain::params::param(&key).unwrap();
+                    prop_assert_eq!(row.check(value.clone()), Ok(value));
+                }
+            }
+            paint(&app);
+        }
+    }
+}
