@@ -2,7 +2,7 @@
 //! channel, so that tests drive it with scripted messages.
 
 use super::actions::{self, ACTIONS, Action, Do, Key};
-use super::frame;
+use super::frame::{self, Layout};
 use super::overlays::{Choice, Overlay};
 use super::theme::Theme;
 use super::told::{Told, Weight, describe, grouped};
@@ -124,6 +124,16 @@ impl App {
         self.size
     }
 
+    /// What went wrong for good, as lines.
+    pub fn banner(&self) -> Vec<String> {
+        frame::banner(&self.told, self.size)
+    }
+
+    /// Where things lie now.
+    pub fn layout(&self) -> Layout {
+        Layout::new(self.size, self.screen, self.banner().len())
+    }
+
     /// The open view.
     pub fn view(&self) -> &dyn View {
         &*self.views[self.screen as usize]
@@ -235,10 +245,10 @@ impl App {
         effects: &mut Vec<Effect>,
         f: impl FnOnce(&mut dyn View, &mut Context),
     ) {
-        let banner = frame::banner(&self.told, self.size).len();
+        let area = Layout::new(self.size, screen, self.banner().len()).body;
         let mut ctx = Context {
             told: &self.told,
-            area: frame::Layout::new(self.size, screen, banner).body,
+            area,
             visible: screen == self.screen,
             effects,
             next_id: &mut self.next_id,
@@ -427,8 +437,7 @@ impl App {
             }
             return;
         }
-        let banner = frame::banner(&self.told, self.size).len();
-        let layout = frame::Layout::new(self.size, self.screen, banner);
+        let layout = self.layout();
         if pressed && layout.tabs.contains(at) {
             match frame::tab_at(layout.tabs, at.x) {
                 Some(frame::Tab::Screen(screen)) => effects.push(Effect::Go(screen)),

@@ -90,9 +90,8 @@ pub fn draw(app: &App, buf: &mut Buffer) {
     if size.width < SMALLEST.0 || size.height < SMALLEST.1 {
         return too_small(app.theme, size, buf);
     }
-    let words = banner(&app.told, size);
-    let layout = Layout::new(size, app.screen, words.len());
-    for (y, words) in (layout.banner.y..).zip(words) {
+    let layout = app.layout();
+    for (y, words) in (layout.banner.y..).zip(app.banner()) {
         text(
             buf,
             layout.banner,

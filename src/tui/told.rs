@@ -343,14 +343,14 @@ impl Told {
             Event::Epoch(report) => self.epoch(report),
             Event::Evaluation(evaluation) => self.evaluated(evaluation),
             Event::Checkpoint(report) => {
-                let words = format!("checkpoint written ({})", bytes(report.bytes));
+                let words = format!("saved ({})", bytes(report.bytes));
                 match self.log.back_mut().filter(|e| e.step == report.step) {
                     // An epoch's end and its checkpoints are one thing that happened.
-                    Some(last) if last.text.contains("checkpoint written") => {}
+                    Some(last) if last.text.contains("saved (") => {}
                     Some(last) if last.text.starts_with("epoch ") => {
                         last.text = format!("{}, {words}", last.text);
                     }
-                    _ => self.note_at(report.step, Weight::Plain, words),
+                    _ => self.note_at(report.step, Weight::Plain, format!("checkpoint {words}")),
                 }
                 self.checkpoint = Some(report.clone());
             }
@@ -513,7 +513,7 @@ impl Told {
             report.step,
             weight,
             format!(
-                "epoch {} done: val {:.2}%{test}{best}",
+                "epoch {}: val {:.2}%{test}{best}",
                 report.epoch,
                 100.0 * report.val_accuracy
             ),

@@ -7,7 +7,6 @@ use crate::domain::params::Hyperparameters;
 use crate::domain::report::*;
 use crate::session::protocol::{Answer, Command, Event, Filter, Question};
 use crate::tui::app::{App, Effect, Msg, press};
-use crate::tui::frame::Layout;
 use crate::tui::theme::{Colors, Theme};
 use crate::tui::views::Screen;
 use crossterm::event::{KeyCode, MouseButton, MouseEvent, MouseEventKind};
@@ -161,7 +160,7 @@ impl Stage {
 
     /// What the view draws, without header and footer.
     pub fn body(&self) -> String {
-        self.lines(Layout::new(self.app.size(), self.app.screen).body)
+        self.lines(self.app.layout().body)
     }
 
     fn lines(&self, area: Rect) -> String {

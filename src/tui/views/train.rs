@@ -271,7 +271,7 @@ fn draw_log(told: &Told, theme: Theme, scroll: usize, area: Rect, buf: &mut Buff
     {
         let when = format!("{:>7}", duration(entry.elapsed));
         let x = widgets::text(buf, inner, inner.x, y, when, theme.dim());
-        let step = format!("  step {:>width$}  ", grouped(entry.step));
+        let step = format!("  {:>width$}  ", grouped(entry.step));
         let x = widgets::text(buf, inner, x, y, step, theme.dim());
         let (mark, style) = match entry.weight {
             Weight::Plain => ("", theme.text()),

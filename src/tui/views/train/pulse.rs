@@ -46,7 +46,7 @@ fn rows(told: &Told, width: usize) -> Vec<Row> {
         label: "img/s",
         curve: sparkline(&points(&told.throughput), span, width, Some(0.0)),
         value: format!(
-            "{:>7}  peak {}",
+            "{:>9}  peak {}",
             grouped(rounded(steps.images_per_s)),
             grouped(rounded(peak))
         ),
@@ -56,13 +56,13 @@ fn rows(told: &Told, width: usize) -> Vec<Row> {
     rows.push(Row {
         label: "grad norm",
         curve: sparkline(&points(&told.grad_norm), span, width, None),
-        value: format!("{norm:>7.2}"),
+        value: format!("{norm:>9.2}"),
         broken: !norm.is_finite(),
     });
     rows.push(Row {
         label: "learn rate",
         curve: sparkline(&points(&told.learning_rate), span, width, Some(0.0)),
-        value: format!(" {}", figure(steps.learning_rate)),
+        value: format!("{:>9}", figure(steps.learning_rate)),
         broken: false,
     });
     rows
@@ -71,7 +71,7 @@ fn rows(told: &Told, width: usize) -> Vec<Row> {
 /// The row of the machine's load.
 fn load(told: &Told, width: usize) -> Option<Row> {
     let load = &told.load;
-    let percent = |share: f64| format!("{:>6.0}%", 100.0 * share);
+    let percent = |share: f64| format!("{:>8.0}%", 100.0 * share);
     let (label, series, share, memory) = match (load.gpu, load.cpu) {
         (Some(gpu), _) => {
             let memory = load
@@ -120,7 +120,7 @@ pub fn draw(told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
     let title = Line::styled("pulse", theme.strong());
     let inner = panel(buf, area, theme.frame(), &title, &Line::default());
     let left = inner.x + 1;
-    let width = usize::from(inner.width.saturating_sub(36)).clamp(8, 40);
+    let width = usize::from(inner.width.saturating_sub(38)).clamp(8, 40);
     let mut list = rows(told, width);
     list.extend(load(told, width));
     let mut y = inner.y;
@@ -159,12 +159,8 @@ pub fn draw_line(told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
     let mut list = rows(told, width);
     list.extend(load(told, width));
     for row in list {
-        let value = row
-            .value
-            .split("  ")
-            .next()
-            .unwrap_or_default()
-            .trim_start();
+        let value = row.value.trim_start();
+        let value = value.split("  ").next().unwrap_or_default();
         let needed = (row.label.len() + 2 + width + value.chars().count().max(6)) as u16;
         if x + needed > area.right() {
             break;
