@@ -392,10 +392,17 @@ mod avx2 {
         }
         #[inline(always)]
         unsafe fn load_part(from: *const f32, count: usize) -> Self {
+            if count >= 8 {
+                return unsafe { Self::load(from) };
+            }
             unsafe { Vector(_mm256_maskload_ps(from, first(count))) }
         }
         #[inline(always)]
         unsafe fn store_part(self, to: *mut f32, count: usize) {
+            // The masked store is microcode on some cores.
+            if count >= 8 {
+                return unsafe { self.store(to) };
+            }
             unsafe { _mm256_maskstore_ps(to, first(count), self.0) }
         }
         #[inline(always)]
