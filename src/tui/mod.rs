@@ -88,6 +88,8 @@ pub fn run(link: Link, options: &Options) -> anyhow::Result<Outcome> {
         .colors
         .unwrap_or_else(|| Colors::detect(|name| std::env::var(name).ok()));
     let signals = signals()?;
+    // Before the screen, so that it is dropped after it.
+    let _panics = terminal::HeldPanics::begin();
     let screen = terminal::Screen::enter(options.mouse).context("cannot set up the terminal")?;
     let (width, height) = crossterm::terminal::size().context("cannot read the terminal's size")?;
     let mut app = App::new(Theme { colors }, width, height, unix_time());

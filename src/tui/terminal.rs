@@ -15,6 +15,7 @@ use ratatui::layout::Rect;
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::os::fd::{AsRawFd, RawFd};
+use std::sync::{Mutex, PoisonError};
 
 /// Whether this process can show the screen; else why not.
 ///
@@ -77,6 +78,42 @@ impl Keyboard {
             if fds.revents & libc::POLLIN != 0 {
                 return true;
             }
+        }
+    }
+}
+
+/// Words of panics, kept while the screen is shown: they would be lost in it and spoil it.
+static PANICS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// Keeps the words of panics (of any thread) from the screen; when dropped, after the screen, they go to standard error.
+pub struct HeldPanics;
+
+impl HeldPanics {
+    pub fn begin() -> Self {
+        std::panic::set_hook(Box::new(|info| {
+            let thread = std::thread::current();
+            let name = thread.name().unwrap_or("unnamed");
+            let words = format!("thread '{name}' {info}");
+            tracing::error!("{words}");
+            PANICS
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(words);
+        }));
+        HeldPanics
+    }
+}
+
+impl Drop for HeldPanics {
+    fn drop(&mut self) {
+        // The hook cannot be changed while this thread panics.
+        if !std::thread::panicking() {
+            drop(std::panic::take_hook());
+        }
+        let mut held = PANICS.lock().unwrap_or_else(PoisonError::into_inner);
+        for words in held.drain(..) {
+            // Standard error may have gone with the terminal.
+            let _ = writeln!(io::stderr(), "{words}");
         }
     }
 }
