@@ -1,12 +1,36 @@
 //! Batch normalisation (Ioffe, Szegedy: "Batch Normalization", ICML 2015) over each channel, and what usually follows
-//! it: the sum with a residual block's shortcut, ReLU. All of it is bound by memory, so the forward pass reads its input
+//! it: the sum with a residual block's shortcut, ReLU, 2x2 max-pooling. All of it is bound by memory, so the forward pass reads its input
 //! twice, the backward pass reads input, output and gradient twice, and nothing else.
 
-use super::slices::{self, read, write};
+/// Runs `$body` over the channels in blocks of four vectors, then of one (`$count` of whose lanes are channels).
+macro_rules! blocks {
+    ($S:ident, $channels:expr, |$V:ident, $first:ident, $count:ident| $body:expr) => {{
+        let mut $first = 0;
+        while $first < $channels {
+            let left = $channels - $first;
+            if left >= 4 * $S::LANES {
+                const $V: usize = 4;
+                let $count = $S::LANES;
+                $body;
+                $first += 4 * $S::LANES;
+            } else {
+                const $V: usize = 1;
+                let $count = left.min($S::LANES);
+                $body;
+                $first += $count;
+            }
+        }
+    }};
+}
+
+mod pooled;
+
+use super::slices::{self, Aligned, read, write};
 use super::{Layer, Param, Pass};
 use crate::device::simd::{Kernel, Level, Simd};
 use crate::device::threads::{Parts, Threads};
 use candle_core::{Result, Tensor, Var, bail};
+use pooled::{Largest, Size, Spread};
 
 /// Added to the variance (PyTorch's default).
 const EPSILON: f64 = 1e-5;
@@ -26,12 +50,20 @@ pub struct Parameters {
     pub running_var: Tensor,
 }
 
-/// Batch normalisation (+ shortcut) (+ ReLU).
+/// What follows the normalisation within the layer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct After {
+    pub relu: bool,
+    /// 2x2 max-pooling; an odd last row or column is left out. After ReLU only, and without a shortcut.
+    pub pool: bool,
+}
+
+/// Batch normalisation (+ shortcut) (+ ReLU (+ 2x2 max-pooling)).
 pub struct Norm {
     name: String,
     channels: usize,
-    pixels: usize,
-    relu: bool,
+    size: Size,
+    after: After,
     level: Level,
     weight: Param,
     bias: Param,
@@ -42,6 +74,9 @@ pub struct Norm {
     mean: Vec<f32>,
     /// 1 / sqrt(variance + epsilon), of the last training pass.
     inverse: Vec<f32>,
+    /// When it pools: the input that each output took, and its place in the window.
+    chosen: Aligned,
+    place: Aligned,
 }
 
 impl Norm {
@@ -52,7 +87,7 @@ impl Norm {
     pub fn new(
         name: &str,
         input: (usize, usize, usize),
-        relu: bool,
+        after: After,
         parameters: Parameters,
         capacity: usize,
     ) -> Result<Self> {
@@ -73,19 +108,29 @@ impl Norm {
                 bail!("{name}.{suffix} has the shape {dims:?}, expected [{channels}]");
             }
         }
+        if after.pool && !(after.relu && height.min(width) > 1) {
+            bail!("{name}: pooling is fused after ReLU only, for at least 2x2 pixels");
+        }
+        let (rows, columns) = if after.pool {
+            (height / 2, width / 2)
+        } else {
+            (height, width)
+        };
         Ok(Norm {
             name: name.to_owned(),
             channels,
-            pixels: height * width,
-            relu,
+            size: Size { height, width },
+            after,
             level: Level::best(),
-            output: slices::zeros((capacity, height, width, channels), weight.device())?,
+            output: slices::zeros((capacity, rows, columns, channels), weight.device())?,
             weight: Param::new(format!("{name}.weight"), weight, false)?,
             bias: Param::new(format!("{name}.bias"), bias, false)?,
             running_mean,
             running_var,
             mean: vec![0.0; channels],
             inverse: vec![1.0; channels],
+            chosen: Aligned::default(),
+            place: Aligned::default(),
         })
     }
 
@@ -107,7 +152,7 @@ impl Norm {
         pass: &Pass,
     ) -> Result<()> {
         let channels = self.channels;
-        let rows = pass.images * self.pixels;
+        let rows = pass.images * self.size.height * self.size.width;
         let len = rows * channels;
         let x = read(input)?;
         let x = super::images(&x, rows, channels)?;
@@ -141,8 +186,36 @@ impl Norm {
                 shift[c] = bias[c] - means[c] * scale[c];
             }
         }
+        let (level, size, relu) = (self.level, self.size, self.after.relu);
+        if self.after.pool {
+            if skip.is_some() {
+                bail!("{}: a norm that pools adds no shortcut", self.name);
+            }
+            let (image, pooled) = (len / pass.images, size.pooled() * channels);
+            let taken = pass.train.is_some().then(|| {
+                let len = pass.images * pooled;
+                let chosen = Parts::new(self.chosen.reserve(len));
+                (chosen, Parts::new(self.place.reserve(len)))
+            });
+            return write([&self.output], |[out]| {
+                let out = &mut out[..pass.images * pooled];
+                pass.threads.chunks(out, pooled, |i, out| {
+                    let range = i * pooled..(i + 1) * pooled;
+                    level.run(Largest {
+                        size,
+                        x: &x[i * image..(i + 1) * image],
+                        scale: &scale,
+                        shift: &shift,
+                        out,
+                        // SAFETY: every image belongs to one task.
+                        taken: taken.as_ref().map(|(chosen, place)| unsafe {
+                            (chosen.range(range.clone()), place.range(range.clone()))
+                        }),
+                    });
+                });
+            });
+        }
         let skip = skip.map(read).transpose()?;
-        let (level, relu) = (self.level, self.relu);
         write([&self.output], |[out]| {
             let out = Parts::new(&mut out[..len]);
             let shards = shards(rows);
@@ -175,30 +248,37 @@ impl Norm {
         pass: &Pass,
     ) -> Result<()> {
         let channels = self.channels;
-        let rows = pass.images * self.pixels;
+        let rows = pass.images * self.size.height * self.size.width;
         let len = rows * channels;
         let (x, grad, output) = (read(input)?, read(grad_output)?, read(&self.output)?);
         let x = super::images(&x, rows, channels)?;
-        let grad = super::images(&grad, rows, channels)?;
-        let output = self.relu.then(|| &output[..len]);
-        let count = shards(rows);
+        // Of what was pooled, only what was taken has a gradient.
+        let (from, passing) = if self.after.pool {
+            let passing = pass.images * self.size.pooled();
+            (super::images(&self.chosen, passing, channels)?, passing)
+        } else {
+            (x, rows)
+        };
+        let grad = super::images(&grad, passing, channels)?;
+        let output = self.after.relu.then(|| &output[..grad.len()]);
+        let count = shards(passing);
         let mut sums = vec![0.0f64; count * 2 * channels];
         let all_sums = Parts::new(&mut sums);
         let (level, mean) = (self.level, &self.mean);
         let work = |masked: Option<&mut [f32]>| {
-            let masked = masked.map(|all| Parts::new(&mut all[..len]));
+            let masked = masked.map(|all| Parts::new(&mut all[..grad.len()]));
             pass.threads.run(count, |shard| {
                 // SAFETY: every shard has sums and rows of its own.
                 let sums =
                     unsafe { all_sums.range(shard * 2 * channels..(shard + 1) * 2 * channels) };
                 let mut part = vec![0.0f32; 2 * channels];
-                let end = cut(rows, count, shard + 1);
-                let mut row = cut(rows, count, shard);
+                let end = cut(passing, count, shard + 1);
+                let mut row = cut(passing, count, shard);
                 while row < end {
                     let next = (row + ROWS).min(end);
                     let range = row * channels..next * channels;
                     level.run(Slopes {
-                        x: &x[range.clone()],
+                        x: &from[range.clone()],
                         grad: &grad[range.clone()],
                         output: output.map(|output| &output[range.clone()]),
                         mean,
@@ -248,6 +328,26 @@ impl Norm {
             a[i] = scale as f32;
             b[i] = slope as f32;
             c[i] = (-scale * grads[i] / m - slope * f64::from(mean[i])) as f32;
+        }
+        if let (true, Some(output)) = (self.after.pool, output) {
+            let (level, size, place) = (self.level, self.size, &*self.place);
+            let (image, pooled) = (len / pass.images, size.pooled() * channels);
+            return write([grad_input], |[out]| {
+                pass.threads.chunks(&mut out[..len], image, |i, out| {
+                    let range = i * pooled..(i + 1) * pooled;
+                    level.run(Spread {
+                        size,
+                        x: &x[i * image..(i + 1) * image],
+                        grad: &grad[range.clone()],
+                        output: &output[range.clone()],
+                        place: &place[range],
+                        a: &a,
+                        b: &b,
+                        c: &c,
+                        out,
+                    });
+                });
+            });
         }
         // What the first pass masked need not be masked again.
         let masked = grad_skip.map(read).transpose()?;
@@ -367,27 +467,6 @@ fn shards(rows: usize) -> usize {
 /// Where run `i` of `parts` of `total` begins.
 fn cut(total: usize, parts: usize, i: usize) -> usize {
     total * i / parts
-}
-
-/// Runs `$body` over the channels in blocks of four vectors, then of one (`$count` of whose lanes are channels).
-macro_rules! blocks {
-    ($S:ident, $channels:expr, |$V:ident, $first:ident, $count:ident| $body:expr) => {{
-        let mut $first = 0;
-        while $first < $channels {
-            let left = $channels - $first;
-            if left >= 4 * $S::LANES {
-                const $V: usize = 4;
-                let $count = $S::LANES;
-                $body;
-                $first += 4 * $S::LANES;
-            } else {
-                const $V: usize = 1;
-                let $count = left.min($S::LANES);
-                $body;
-                $first += $count;
-            }
-        }
-    }};
 }
 
 /// `V` vectors of which the last holds `count` numbers.

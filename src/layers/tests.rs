@@ -4,7 +4,7 @@
 use super::conv::Dropout;
 use super::dense::Dense;
 use super::dropout::Mask;
-use super::norm::{Norm, Parameters};
+use super::norm::{After, Norm, Parameters};
 use super::pointwise::{Drop, Relu};
 use super::pool::{GlobalPool, MaxPool};
 use super::slices::{read, write, zeros};
@@ -132,7 +132,7 @@ fn check<L: Layer>(
     }
 }
 
-fn norm(channels: usize, pixels: (usize, usize), relu: bool, capacity: usize) -> Norm {
+fn norm(channels: usize, pixels: (usize, usize), after: After, capacity: usize) -> Norm {
     let tensor = |t: Var| t.as_tensor().clone();
     let parameters = Parameters {
         weight: var(6, &[channels]),
@@ -143,7 +143,7 @@ fn norm(channels: usize, pixels: (usize, usize), relu: bool, capacity: usize) ->
     Norm::new(
         "norm1",
         (pixels.0, pixels.1, channels),
-        relu,
+        after,
         parameters,
         capacity,
     )
@@ -160,6 +160,24 @@ fn normalised(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Tensor {
     unit.broadcast_mul(weight)
         .unwrap()
         .broadcast_add(bias)
+        .unwrap()
+}
+
+/// Max-pooling of NHWC by Candle's maximum.
+fn largest(x: &Tensor, kernel: usize, stride: usize) -> Tensor {
+    let (_, height, width, _) = x.dims4().unwrap();
+    let starts = |size: usize, offset: usize| {
+        let out = (size - kernel) / stride + 1;
+        let at: Vec<u32> = (0..out).map(|i| (i * stride + offset) as u32).collect();
+        Tensor::from_vec(at, out, &Device::Cpu).unwrap()
+    };
+    (0..kernel * kernel)
+        .map(|place| {
+            let rows = x.index_select(&starts(height, place / kernel), 1).unwrap();
+            rows.index_select(&starts(width, place % kernel), 2)
+                .unwrap()
+        })
+        .reduce(|a, b| a.maximum(&b).unwrap())
         .unwrap()
 }
 
@@ -204,17 +222,19 @@ proptest! {
         pixels in (1..9usize, 1..9usize),
         channels in 1..71usize,
         images in 1..9usize,
-        relu in any::<bool>(),
+        (relu, pool) in any::<(bool, bool)>(),
     ) {
+        let (relu, pool) = if pixels.0.min(pixels.1) > 1 { (relu || pool, pool) } else { (relu, false) };
         // Of two numbers, one is always one deviation above the other: nothing is left to differentiate.
         prop_assume!(images * pixels.0 * pixels.1 > 3);
         check(
-            |capacity, level| norm(channels, pixels, relu, capacity).at_level(level),
+            |capacity, level| norm(channels, pixels, After { relu, pool }, capacity).at_level(level),
             (pixels.0, pixels.1, channels),
             images,
             |x, params| {
                 let y = normalised(x, &params[0], &params[1]);
-                if relu { y.relu().unwrap() } else { y }
+                let y = if relu { y.relu().unwrap() } else { y };
+                if pool { largest(&y, 2, 2) } else { y }
             },
         );
     }
@@ -225,30 +245,15 @@ proptest! {
         (kernel, stride) in (1..5usize, 1..5usize),
         images in 1..5usize,
     ) {
-        let (height, width, channels) = input;
-        prop_assume!(kernel <= height.min(width));
-        let (out_height, out_width) = ((height - kernel) / stride + 1, (width - kernel) / stride + 1);
-        let starts = |out: usize, offset: usize| {
-            let at: Vec<u32> = (0..out).map(|i| (i * stride + offset) as u32).collect();
-            Tensor::from_vec(at, out, &Device::Cpu).unwrap()
-        };
+        prop_assume!(kernel <= input.0.min(input.1));
         check(
             |capacity, level| {
                 MaxPool::new("pool1", input, kernel, stride, capacity, &Device::Cpu).unwrap().at_level(level)
             },
             input,
             images,
-            |x, _| {
-                (0..kernel * kernel)
-                    .map(|place| {
-                        let rows = x.index_select(&starts(out_height, place / kernel), 1).unwrap();
-                        rows.index_select(&starts(out_width, place % kernel), 2).unwrap()
-                    })
-                    .reduce(|a, b| a.maximum(&b).unwrap())
-                    .unwrap()
-            },
+            |x, _| largest(x, kernel, stride),
         );
-        let _ = channels;
     }
 
     #[test]
@@ -287,7 +292,15 @@ fn norms_add_the_shortcut_and_keep_running_statistics() {
     };
     let (x, skip, grad) = (tensor(1), tensor(2), tensor(3));
     let (grad_input, grad_skip) = (tensor(4), tensor(5));
-    let mut layer = norm(channels, (height, width), true, images);
+    let mut layer = norm(
+        channels,
+        (height, width),
+        After {
+            relu: true,
+            pool: false,
+        },
+        images,
+    );
     let buffers =
         |layer: &Norm| -> Vec<_> { layer.buffers().iter().map(|b| numbers(b.1)).collect() };
     let before = buffers(&layer);

@@ -8,7 +8,7 @@ use crate::layers::Layer;
 use crate::layers::chain::Chain;
 use crate::layers::conv::{After, Conv, Dropout, Geometry};
 use crate::layers::dense::Dense;
-use crate::layers::norm::{Norm, Parameters};
+use crate::layers::norm::{self, Norm, Parameters};
 use crate::layers::pointwise::{Drop, Relu};
 use crate::layers::pool::{GlobalPool, MaxPool};
 use crate::layers::residual::{Residual, Tail};
@@ -136,7 +136,9 @@ impl Lowering<'_> {
             }
             Op::Norm => {
                 let relu = rest.relu();
-                (Box::new(self.norm(node, relu, capacity)?), relu)
+                let pool = relu && rest.pool_by_two();
+                let after = norm::After { relu, pool };
+                (Box::new(self.norm(node, after, capacity)?), relu)
             }
             Op::Residual { .. } => {
                 let relu = rest.relu();
@@ -175,7 +177,7 @@ impl Lowering<'_> {
         Ok((weight, bias))
     }
 
-    fn norm(&self, node: &Node, relu: bool, capacity: usize) -> Result<Norm> {
+    fn norm(&self, node: &Node, after: norm::After, capacity: usize) -> Result<Norm> {
         let get = |suffix: &str| self.weights.get(&format!("{}.{suffix}", node.name));
         let parameters = Parameters {
             weight: get("weight")?,
@@ -186,7 +188,7 @@ impl Lowering<'_> {
         Ok(Norm::new(
             &node.name,
             hwc(node.input),
-            relu,
+            after,
             parameters,
             capacity,
         )?)
@@ -202,7 +204,8 @@ impl Lowering<'_> {
         let (body, tail) = match node.body.split_last() {
             Some((last, before)) if last.layer.op == Op::Norm => {
                 let (body, _) = self.chain(before, input)?;
-                (body, Tail::norm(self.norm(last, relu, capacity)?)?)
+                let after = norm::After { relu, pool: false };
+                (body, Tail::norm(self.norm(last, after, capacity)?)?)
             }
             _ => {
                 let (body, _) = self.chain(&node.body, input)?;
