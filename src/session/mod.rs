@@ -9,9 +9,12 @@ mod questions;
 mod resume;
 pub mod run_dir;
 pub mod runs;
+#[cfg(test)]
+mod tests;
 mod tfevents;
 mod worker;
 
+use crate::data::{self, DataError, Dataset};
 use crate::device::choice::Choice;
 use crate::domain::params::Hyperparameters;
 use link::Link;
@@ -66,9 +69,20 @@ impl Default for Settings {
 /// # Errors
 /// When the system gives no thread.
 pub fn start(settings: Settings) -> std::io::Result<(Link, JoinHandle<()>)> {
+    let (named, threads) = (settings.data.clone(), settings.threads);
+    start_with(settings, move |progress| {
+        data::load(&data::find(named.as_deref())?, progress, threads)
+    })
+}
+
+/// [`start`] with data that `load` brings; it is called on the worker's thread.
+fn start_with(
+    settings: Settings,
+    load: impl FnOnce(&mut dyn FnMut(u64, u64)) -> Result<Dataset, DataError> + Send + 'static,
+) -> std::io::Result<(Link, JoinHandle<()>)> {
     let (link, tell) = link::link();
     let thread = std::thread::Builder::new()
         .name("worker".into())
-        .spawn(move || worker::run(settings, tell))?;
+        .spawn(move || worker::run(settings, tell, load))?;
     Ok((link, thread))
 }

@@ -9,7 +9,7 @@ use super::questions::{self, Known};
 use super::run_dir::{self, RunDir, RunError};
 use super::runs::Runs;
 use super::{Settings, pictures, resume};
-use crate::data::{self, DataError};
+use crate::data::{DataError, Dataset};
 use crate::device::choice::{self, DeviceError};
 use crate::device::threads::Threads;
 use crate::domain::params::{self, ParamError, Value};
@@ -50,11 +50,15 @@ enum SessionError {
 type Result<T> = std::result::Result<T, SessionError>;
 
 /// The session from its first event to `Ended`.
-pub(super) fn run(settings: Settings, tell: Tell) {
+pub(super) fn run(
+    settings: Settings,
+    tell: Tell,
+    load: impl FnOnce(&mut dyn FnMut(u64, u64)) -> std::result::Result<Dataset, DataError>,
+) {
     let mut params = settings.params.clone();
     let mut unfinished = None;
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        let mut worker = Worker::new(&settings, &tell)?;
+        let mut worker = Worker::new(&settings, &tell, load)?;
         let outcome = worker.live(&mut params);
         unfinished = worker.run.take();
         outcome
@@ -140,7 +144,11 @@ struct Worker<'a> {
 
 impl<'a> Worker<'a> {
     /// Opens the device and loads the data.
-    fn new(settings: &'a Settings, tell: &'a Tell) -> Result<Self> {
+    fn new(
+        settings: &'a Settings,
+        tell: &'a Tell,
+        load: impl FnOnce(&mut dyn FnMut(u64, u64)) -> std::result::Result<Dataset, DataError>,
+    ) -> Result<Self> {
         let loading = |what: &str, done, total| State::Loading {
             what: what.into(),
             done,
@@ -149,7 +157,6 @@ impl<'a> Worker<'a> {
         let first = loading("data", 0, 0);
         tell.event(Event::State(first.clone()));
         let device = settings.device.open()?;
-        let found = data::find(settings.data.as_deref())?;
         let mut told = Instant::now();
         let mut progress = |done, total| {
             if told.elapsed() >= REPORT_INTERVAL {
@@ -157,7 +164,7 @@ impl<'a> Worker<'a> {
                 tell.event(Event::State(loading("images", done, total)));
             }
         };
-        let data = data::load(&found, &mut progress, settings.threads)?;
+        let data = load(&mut progress)?;
         tell.event(Event::Data(data.info.clone()));
         let now = Instant::now();
         Ok(Worker {

@@ -1,0 +1,666 @@
+//! The session as a front end drives it: through its link alone, on a small made-up data set.
+
+use super::link::Link;
+use super::protocol::{Answer, Command, Event, Filter, Question};
+use super::run_dir::read_metrics;
+use super::{Settings, start_with};
+use crate::data::{Dataset, Images};
+use crate::device::choice::Choice;
+use crate::domain::params::{Applies, Hyperparameters, Optimizer, Value};
+use crate::domain::report::{DataInfo, EpochReport, Evaluation, Split, State};
+use crate::train::checkpoint::Checkpoint;
+use crate::train::saver::{BEST, LAST};
+use std::path::Path;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+const SIDE: usize = 8;
+const TRAIN: usize = 120;
+
+/// Two kinds of noisy images that are told apart by where they are bright; ten classes as usual.
+fn dataset() -> Dataset {
+    let images = |count: usize, salt: usize| {
+        let labels: Vec<u8> = (0..count).map(|i| ((i * 7 + salt) % 10) as u8).collect();
+        let plane = SIDE * SIDE;
+        let pixels = labels
+            .iter()
+            .enumerate()
+            .flat_map(|(i, &label)| {
+                (0..3 * plane).map(move |p| {
+                    let noise = (i * 131 + p * 37 + salt) * 2_654_435_761 % 90;
+                    let bright = (p / 6) % 10 == usize::from(label);
+                    (noise + if bright { 150 } else { 0 }) as u8
+                })
+            })
+            .collect();
+        Images {
+            side: SIDE,
+            pixels,
+            labels,
+        }
+    };
+    let (train, test) = (images(TRAIN, 1), images(40, 2));
+    let info = DataInfo {
+        name: "stripes".into(),
+        source: "a test".into(),
+        classes: (0..10).map(|c| format!("class {c}")).collect(),
+        side: SIDE as u32,
+        train: TRAIN as u32,
+        test: 40,
+        mean: vec![0.3; 3],
+        deviation: vec![0.2; 3],
+        ..DataInfo::default()
+    };
+    Dataset { info, train, test }
+}
+
+fn params() -> Hyperparameters {
+    Hyperparameters {
+        architecture: "conv 4, norm, relu, pool, drop, dense 10".into(),
+        batch_size: 10,
+        epochs: 3,
+        flip: true,
+        crop: 1,
+        ..Hyperparameters::default()
+    }
+}
+
+fn settings(runs: &Path) -> Settings {
+    Settings {
+        params: params(),
+        runs: Some(runs.into()),
+        name: Some("one".into()),
+        device: Choice::Cpu,
+        threads: 1,
+        ..Settings::default()
+    }
+}
+
+/// A front end that keeps what it is told.
+struct Front {
+    link: Link,
+    thread: Option<JoinHandle<()>>,
+    events: Vec<Event>,
+    questions: u64,
+}
+
+impl Front {
+    fn start(settings: Settings) -> Self {
+        let (link, thread) = start_with(settings, |_| Ok(dataset())).unwrap();
+        Front {
+            link,
+            thread: Some(thread),
+            events: Vec::new(),
+            questions: 0,
+        }
+    }
+
+    fn send(&self, command: Command) {
+        self.link.commands.send(command).unwrap();
+    }
+
+    fn set(&self, key: &str, value: Value) {
+        self.send(Command::Set {
+            key: key.into(),
+            value,
+        });
+    }
+
+    /// Waits for an event; a session that has none for a minute is stuck.
+    fn next(&mut self) -> Event {
+        let event = self
+            .link
+            .events
+            .recv_timeout(Duration::from_secs(60))
+            .unwrap();
+        self.events.push(event.clone());
+        event
+    }
+
+    fn until<T>(&mut self, wanted: impl Fn(&Event) -> Option<T>) -> T {
+        loop {
+            let event = self.next();
+            if let Some(found) = wanted(&event) {
+                return found;
+            }
+            assert!(!matches!(event, Event::Ended { .. }), "{:#?}", self.events);
+        }
+    }
+
+    fn until_state(&mut self, state: State) {
+        self.until(|e| (*e == Event::State(state.clone())).then_some(()));
+    }
+
+    fn epoch(&mut self) -> EpochReport {
+        self.until(|e| match e {
+            Event::Epoch(epoch) => Some(epoch.clone()),
+            _ => None,
+        })
+    }
+
+    fn evaluation(&mut self, split: Split) -> Evaluation {
+        self.until(|e| match e {
+            Event::Evaluation(e) if e.split == split => Some(e.clone()),
+            _ => None,
+        })
+    }
+
+    fn applied(&mut self) -> (String, Value, u64) {
+        self.until(|e| match e {
+            Event::Applied { change, step, .. } => {
+                Some((change.key.clone(), change.new.clone(), *step))
+            }
+            _ => None,
+        })
+    }
+
+    fn ask(&mut self, question: Question) -> Answer {
+        self.questions += 1;
+        let id = self.questions;
+        self.send(Command::Ask { id, question });
+        self.until(|e| match e {
+            Event::Answer { id: i, answer } if *i == id => Some(answer.clone()),
+            _ => None,
+        })
+    }
+
+    fn failed(&mut self, question: Question) -> String {
+        match self.ask(question) {
+            Answer::Failed { why } => why,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn samples(&mut self, filter: Filter) -> (u32, Vec<crate::domain::report::Prediction>) {
+        let question = Question::Samples {
+            filter,
+            offset: 0,
+            count: 1000,
+        };
+        match self.ask(question) {
+            Answer::Predictions { total, items, .. } => (total, items),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn notice(&mut self) -> String {
+        self.until(|e| match e {
+            Event::Notice { text } => Some(text.clone()),
+            _ => None,
+        })
+    }
+
+    /// Ends the session; the state it ended in.
+    fn quit(mut self) -> (State, Vec<Event>) {
+        // It may have ended by itself.
+        let _ = self.link.commands.send(Command::Quit);
+        let state = loop {
+            if let Event::Ended { state, .. } = self.next() {
+                break state;
+            }
+        };
+        self.thread.take().unwrap().join().unwrap();
+        assert!(self.link.events.recv().is_err(), "nothing follows the end");
+        (state, self.events)
+    }
+}
+
+fn step(runs: &Path, name: &str) -> u64 {
+    let read = Checkpoint::read(&runs.join("one").join(name)).unwrap();
+    read.progress.step
+}
+
+/// Everything of a checkpoint but times and places.
+fn content(path: &Path) -> Checkpoint {
+    let mut checkpoint = Checkpoint::read(path).unwrap();
+    let progress = &mut checkpoint.progress;
+    (progress.started, progress.elapsed) = (0.0, 0.0);
+    (progress.metrics_bytes, progress.unwritten) = (0, None);
+    progress.totals.seconds = 0.0;
+    progress.run.clear();
+    checkpoint
+}
+
+/// The metrics without times, and without where the run began.
+fn metrics(folder: &Path) -> Vec<Event> {
+    let mut events = read_metrics(folder, u64::MAX).unwrap();
+    events.retain(|e| !matches!(e, Event::Started(_)));
+    for event in &mut events {
+        match event {
+            Event::Steps(s) => (s.images_per_s, s.elapsed, s.eta) = (0.0, 0.0, None),
+            Event::Epoch(e) => (e.images_per_s, e.elapsed) = (0.0, 0.0),
+            Event::Evaluation(e) => e.images_per_s = 0.0,
+            _ => {}
+        }
+    }
+    events
+}
+
+fn train_through(settings: Settings) -> Vec<Event> {
+    let mut front = Front::start(settings);
+    front.until_state(State::Done);
+    front.quit().1
+}
+
+#[test]
+fn a_run_learns_and_leaves_everything_it_promises() {
+    let runs = tempfile::tempdir().unwrap();
+    let mut wanted = settings(runs.path());
+    wanted.params.test_each_epoch = true;
+    let events = train_through(wanted);
+    let epochs: Vec<_> = events
+        .iter()
+        .filter_map(|e| match e {
+            Event::Epoch(e) => Some(e),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(epochs.len(), 3);
+    assert!(epochs[2].train_loss < epochs[0].train_loss);
+    assert!(epochs.iter().all(|e| e.test_accuracy.is_some()));
+    assert!(matches!(events[0], Event::State(State::Loading { .. })));
+    let saved = |e: &&Event| matches!(e, Event::Checkpoint(_));
+    assert!(events.iter().filter(saved).count() >= 3);
+    let folder = runs.path().join("one");
+    for file in [
+        "config.toml",
+        "metrics.jsonl",
+        LAST,
+        BEST,
+        "accuracy.png",
+        "loss.png",
+        "confusion.png",
+    ] {
+        assert!(folder.join(file).is_file(), "{file}");
+    }
+    assert_eq!(step(runs.path(), LAST), 30);
+    let lines = metrics(&folder);
+    assert_eq!(lines.last(), Some(&Event::State(State::Done)));
+    // Every step is in the metrics, once.
+    let mut next = 1;
+    for line in &lines {
+        if let Event::Steps(steps) = line {
+            assert_eq!(steps.first, next);
+            next = steps.last + 1;
+        }
+    }
+    assert_eq!(next, 31);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_metrics_for_one_thread_and_two() {
+    let [a, b] = [1, 2].map(|threads| {
+        let runs = tempfile::tempdir().unwrap();
+        let wanted = Settings {
+            threads,
+            ..settings(runs.path())
+        };
+        train_through(wanted);
+        let folder = runs.path().join("one");
+        (metrics(&folder), content(&folder.join(LAST)))
+    });
+    assert_eq!(a, b);
+}
+
+#[test]
+fn a_run_goes_on_bit_for_bit_from_every_place() {
+    for optimizer in [Optimizer::Adam, Optimizer::Sgd] {
+        let whole = tempfile::tempdir().unwrap();
+        let mut wanted = settings(whole.path());
+        wanted.params.optimizer = optimizer;
+        train_through(wanted.clone());
+        let whole = whole.path().join("one");
+        // At the end of each epoch, and within one: some steps, then a quit, then the rest.
+        for steps in [4, 10, 17, 20, 29] {
+            let runs = tempfile::tempdir().unwrap();
+            let mut first = Front::start(Settings {
+                runs: Some(runs.path().into()),
+                paused: true,
+                ..wanted.clone()
+            });
+            first.until_state(State::Paused);
+            for _ in 0..steps {
+                first.send(Command::Step);
+                first.until_state(State::Paused);
+            }
+            first.quit();
+            assert_eq!(step(runs.path(), LAST), steps);
+            let mut rest = Front::start(Settings {
+                resume: Some("one".into()),
+                name: None,
+                ..settings(runs.path())
+            });
+            let resumed_at = rest.until(|e| match e {
+                Event::Started(info) => Some(info.resumed_at),
+                _ => None,
+            });
+            assert_eq!(resumed_at, Some(steps + 1));
+            rest.until_state(State::Done);
+            rest.quit();
+            let folder = runs.path().join("one");
+            assert_eq!(content(&folder.join(LAST)), content(&whole.join(LAST)));
+            // The look at the images after resuming is one more evaluation; all else is the same.
+            let plain = |folder: &Path| {
+                let mut events = metrics(folder);
+                events.retain(|e| matches!(e, Event::Steps(_) | Event::Epoch(_)));
+                events
+            };
+            assert_eq!(plain(&folder), plain(&whole), "after step {steps}");
+        }
+    }
+}
+
+#[test]
+fn changes_are_acknowledged_with_their_first_step_and_taken_back() {
+    let runs = tempfile::tempdir().unwrap();
+    let mut front = Front::start(Settings {
+        paused: true,
+        ..settings(runs.path())
+    });
+    front.until_state(State::Paused);
+    front.send(Command::Step);
+    front.until_state(State::Paused);
+    front.set("learning_rate", Value::Float(5e-4));
+    assert_eq!(
+        front.applied(),
+        ("learning_rate".into(), Value::Float(5e-4), 2)
+    );
+    front.set("batch_size", Value::Int(20));
+    let waits = front.until(|e| match e {
+        Event::Pending { change, applies } => Some((change.key.clone(), *applies)),
+        _ => None,
+    });
+    assert_eq!(waits, ("batch_size".into(), Applies::NextEpoch));
+    front.set("optimizer", Value::Text("sgd".into()));
+    front.until(|e| {
+        matches!(e, Event::Pending { applies, .. } if *applies == Applies::NextRun).then_some(())
+    });
+    front.set("dropout", Value::Float(2.0));
+    front.until(|e| matches!(e, Event::Refused { error } if error.key == "dropout").then_some(()));
+    front.send(Command::Undo);
+    let withdrawn = front.until(|e| match e {
+        Event::Withdrawn { key } => Some(key.clone()),
+        _ => None,
+    });
+    assert_eq!(withdrawn, "optimizer");
+    front.set("seed", Value::Int(9));
+    front.send(Command::Resume);
+    // Nine steps of ten are left in the epoch; the next has batches of twenty.
+    assert_eq!(front.applied(), ("batch_size".into(), Value::Int(20), 11));
+    assert_eq!(front.epoch().step, 15);
+    front.send(Command::Pause);
+    front.until_state(State::Paused);
+    front.send(Command::Undo);
+    front.send(Command::Undo);
+    front.send(Command::Undo);
+    front.send(Command::Undo);
+    // The seed, the batch size (of the next epoch), the learning rate; then there is nothing more.
+    let (key, value, at) = front.applied();
+    let (key, value, at) = if key == "batch_size" {
+        front.applied()
+    } else {
+        (key, value, at)
+    };
+    assert_eq!((key.as_str(), value), ("learning_rate", Value::Float(1e-3)));
+    assert!(at > 15);
+    assert!(front.notice().contains("no change"));
+    front.send(Command::Checkpoint);
+    front.until(|e| matches!(e, Event::Checkpoint(c) if !c.best).then_some(()));
+    front.quit();
+    let checkpoint = Checkpoint::read(&runs.path().join("one").join(LAST)).unwrap();
+    let changes: Vec<_> = checkpoint
+        .progress
+        .changes
+        .iter()
+        .map(|c| c.change.key.as_str())
+        .collect();
+    assert_eq!(changes[..2], ["learning_rate", "batch_size"]);
+    let told = metrics(&runs.path().join("one"));
+    let told = told.iter().filter(|e| matches!(e, Event::Applied { .. }));
+    assert_eq!(told.count(), changes.len());
+}
+
+#[test]
+fn every_question_has_an_answer() {
+    let runs = tempfile::tempdir().unwrap();
+    let mut front = Front::start(settings(runs.path()));
+    front.until_state(State::Done);
+    let (total, all) = front.samples(Filter::All);
+    assert_eq!((total, all.len()), (24, 24));
+    assert!(all.iter().all(|p| p.past.len() == 3 && p.picture.side == 8));
+    assert!(all.iter().all(|p| {
+        let sum: f32 = p.probabilities.iter().sum();
+        (sum - 1.0).abs() < 1e-4
+    }));
+    let (wrong_total, wrong) = front.samples(Filter::Wrong);
+    let really: Vec<_> = all
+        .iter()
+        .filter(|p| p.truth != p.predicted)
+        .cloned()
+        .collect();
+    assert_eq!((wrong_total as usize, wrong), (really.len(), really));
+    let confidence =
+        |p: &crate::domain::report::Prediction| p.probabilities[usize::from(p.predicted)];
+    let (_, confident) = front.samples(Filter::MostConfidentWrong);
+    assert!(
+        confident
+            .windows(2)
+            .all(|w| confidence(&w[0]) >= confidence(&w[1]))
+    );
+    let gap = |p: &crate::domain::report::Prediction| {
+        let mut sorted = p.probabilities.clone();
+        sorted.sort_by(f32::total_cmp);
+        sorted[9] - sorted[8]
+    };
+    let (_, unsure) = front.samples(Filter::LeastSure);
+    assert!(unsure.windows(2).all(|w| gap(&w[0]) <= gap(&w[1])));
+    let (_, of_class) = front.samples(Filter::Class { class: 3 });
+    assert!(of_class.iter().all(|p| p.truth == 3));
+    let indices = vec![5, 2, 999];
+    let (_, pinned) = front.samples(Filter::Pinned { indices });
+    assert_eq!(pinned.iter().map(|p| p.index).collect::<Vec<_>>(), [5, 2]);
+    let some = all[0].clone();
+    let cell = Question::Cell {
+        truth: some.truth,
+        predicted: some.predicted,
+        offset: 0,
+        count: 50,
+    };
+    match front.ask(cell) {
+        Answer::Predictions { items, .. } => assert!(items.contains(&some)),
+        other => panic!("{other:?}"),
+    }
+    let browse = Question::Browse {
+        split: Split::Train,
+        class: Some(1),
+        offset: 1,
+        count: 4,
+    };
+    match front.ask(browse) {
+        Answer::Pictures { total, items, .. } => {
+            assert!(items.len() == 4 && total > 5);
+            assert!(items.iter().all(|(_, class, _)| *class == 1));
+        }
+        other => panic!("{other:?}"),
+    }
+    match front.ask(Question::Augmented { index: 3, count: 8 }) {
+        Answer::Pictures { items, .. } => {
+            assert_eq!(items.len(), 8);
+            assert!(items.iter().any(|i| i.2 != items[0].2));
+        }
+        other => panic!("{other:?}"),
+    }
+    let no_image = front.failed(Question::Augmented {
+        index: 10_000,
+        count: 1,
+    });
+    assert!(no_image.contains("10000"), "{no_image}");
+    match front.ask(Question::Model {
+        activations_of: Some(2),
+    }) {
+        Answer::Model(report) => {
+            assert_eq!(report.step, 30);
+            assert_eq!(report.filters.len(), 4);
+            assert!(!report.activations.is_empty() && !report.units.is_empty());
+            assert!(report.parameters.iter().any(|p| p.grad_norm > 0.0));
+        }
+        other => panic!("{other:?}"),
+    }
+    front.send(Command::Show { split: Split::Test });
+    front.send(Command::Evaluate);
+    let evaluation = front.evaluation(Split::Test);
+    assert_eq!(evaluation.confusion.total(), 40);
+    assert_eq!(front.samples(Filter::All).0, 40);
+    let note = Question::NoteRun {
+        name: "one".into(),
+        note: "first".into(),
+    };
+    match front.ask(note) {
+        Answer::Runs { items, .. } => {
+            assert_eq!(
+                (items[0].name.as_str(), items[0].note.as_str()),
+                ("one", "first")
+            );
+            assert_eq!(items[0].epochs.len(), 3);
+        }
+        other => panic!("{other:?}"),
+    }
+    let delete = front.failed(Question::DeleteRun { name: "one".into() });
+    assert!(delete.contains("in use"), "{delete}");
+    front.quit();
+}
+
+#[test]
+fn a_restart_begins_a_new_run_with_what_waited() {
+    let runs = tempfile::tempdir().unwrap();
+    let mut front = Front::start(Settings {
+        paused: true,
+        ..settings(runs.path())
+    });
+    front.until_state(State::Paused);
+    front.set("architecture", Value::Text("conv 6, relu, dense 10".into()));
+    front.set("seed", Value::Int(5));
+    front.send(Command::Restart);
+    let info = front.until(|e| match e {
+        Event::Started(info) if info.name != "one" => Some(info.clone()),
+        _ => None,
+    });
+    assert_eq!((info.params.seed, info.layers.len()), (5, 3));
+    front.until_state(State::Done);
+    // More epochs, and the same run goes on.
+    front.send(Command::Resume);
+    assert!(front.notice().contains("epochs"));
+    front.set("epochs", Value::Int(4));
+    front.send(Command::Resume);
+    assert_eq!(front.epoch().epoch, 4);
+    front.until_state(State::Done);
+    let question = Question::DeleteRun { name: "one".into() };
+    assert!(matches!(front.ask(question), Answer::Runs { items, .. } if items.len() == 1));
+    front.quit();
+    assert!(!runs.path().join("one").exists());
+}
+
+#[test]
+fn a_divergence_is_caught_at_its_step_and_best_stays() {
+    let runs = tempfile::tempdir().unwrap();
+    let mut wanted = settings(runs.path());
+    wanted.params = Hyperparameters {
+        optimizer: Optimizer::Sgd,
+        architecture: "conv 4, relu, dense 16, relu, dense 10".into(),
+        ..wanted.params
+    };
+    let mut front = Front::start(wanted);
+    front.epoch();
+    front.set("learning_rate", Value::Float(10.0));
+    front.set("weight_decay", Value::Float(1.0));
+    let (step, settled) = loop {
+        // With luck the run is over before it diverges; the wishes then hold for more epochs.
+        match front.next() {
+            Event::State(State::Diverged { step }) => break (step, true),
+            Event::State(State::Done) => {
+                front.set("epochs", Value::Int(200));
+                front.send(Command::Resume);
+            }
+            Event::Ended { .. } => break (0, false),
+            _ => {}
+        }
+    };
+    assert!(settled && step > 10);
+    front.send(Command::Resume);
+    assert!(front.notice().contains("learning rate"));
+    let (state, _) = front.quit();
+    assert_eq!(state, State::Diverged { step });
+    let folder = runs.path().join("one");
+    for name in [LAST, BEST] {
+        let checkpoint = Checkpoint::read(&folder.join(name)).unwrap();
+        assert!(checkpoint.progress.step < step);
+        let all = checkpoint.tensors.values().flat_map(|t| &t.values);
+        assert!(all.into_iter().all(|v| v.is_finite()), "{name}");
+    }
+}
+
+#[test]
+fn commands_are_taken_up_while_images_are_scored() {
+    let runs = tempfile::tempdir().unwrap();
+    let mut front = Front::start(Settings {
+        paused: true,
+        ..settings(runs.path())
+    });
+    front.until_state(State::Paused);
+    // All three wait when the evaluation begins, so the last two are taken up during it.
+    front.send(Command::Evaluate);
+    front.send(Command::Evaluate);
+    front.set("learning_rate", Value::Float(2e-3));
+    assert_eq!(front.applied().2, 1);
+    front.evaluation(Split::Validation);
+    front.until_state(State::Paused);
+    front.send(Command::Stop);
+    front.until_state(State::Stopped);
+    assert_eq!(front.quit().0, State::Stopped);
+}
+
+#[test]
+fn a_front_end_that_goes_ends_the_session_and_the_work_is_saved() {
+    let runs = tempfile::tempdir().unwrap();
+    let mut front = Front::start(settings(runs.path()));
+    front.epoch();
+    let Front { link, thread, .. } = front;
+    drop(link);
+    thread.unwrap().join().unwrap();
+    assert!(step(runs.path(), LAST) >= 10);
+}
+
+#[test]
+fn a_panic_and_a_wrong_data_set_become_failures() {
+    let (link, thread) = start_with(Settings::default(), |_| panic!("as {} asked", "we")).unwrap();
+    let events: Vec<_> = link.events.iter().collect();
+    thread.join().unwrap();
+    match &events[events.len() - 1] {
+        Event::Ended {
+            state: State::Failed { why },
+            ..
+        } => assert!(why.contains("as we asked"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+    let runs = tempfile::tempdir().unwrap();
+    train_through(settings(runs.path()));
+    let resumed = Settings {
+        resume: Some("one".into()),
+        ..settings(runs.path())
+    };
+    let other = |_: &mut dyn FnMut(u64, u64)| {
+        let mut data = dataset();
+        data.test.labels[0] ^= 1;
+        Ok(data)
+    };
+    let (link, thread) = start_with(resumed, other).unwrap();
+    let last = link.events.iter().last();
+    thread.join().unwrap();
+    match last {
+        Some(Event::Ended {
+            state: State::Failed { why },
+            ..
+        }) => assert!(why.contains("--data") && why.contains(LAST), "{why}"),
+        other => panic!("{other:?}"),
+    }
+}
