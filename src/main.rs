@@ -9,6 +9,8 @@ use cifar_tui::session::{self, Settings};
 use cifar_tui::tui;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
@@ -62,7 +64,20 @@ fn run(invocation: &Invocation) -> anyhow::Result<u8> {
             };
             return train(settings(&config, session)?, style, out);
         }
+        Task::Eval {
+            checkpoint,
+            split,
+            json,
+        } => commands::eval::run(&config, checkpoint, split, *json, out)?,
+        Task::Predict {
+            checkpoint,
+            images,
+            json,
+        } => commands::predict::run(&config, checkpoint, images, *json, out)?,
+        Task::Runs(task) => commands::runs::run(task, &config, out)?,
         Task::Data(cli::Data::Info { json }) => commands::data::info(&config, *json, out)?,
+        Task::Data(cli::Data::Verify) => commands::data::verify(&config, out)?,
+        Task::Data(cli::Data::Download) => return download(out),
         Task::Bench {
             seconds,
             eval,
@@ -70,7 +85,6 @@ fn run(invocation: &Invocation) -> anyhow::Result<u8> {
         } => commands::bench::run(&config, *seconds, *eval, *json, out)?,
         Task::Doctor { json } => commands::doctor::run(&config, &around, *json, out)?,
         Task::Config(task) => commands::config::run(task, &config, &around, out)?,
-        _ => anyhow::bail!("not yet"),
     }
     out.flush()?;
     Ok(0)
@@ -119,6 +133,27 @@ fn train(settings: Settings, style: Style, out: &mut impl Write) -> anyhow::Resu
         anyhow::bail!("the training thread panicked; the run's log.txt may say more");
     }
     finish(&outcome.state, outcome.signal)
+}
+
+/// A signal stops the transfer; what has arrived is kept, and the next download goes on from there.
+fn download(out: &mut impl Write) -> anyhow::Result<u8> {
+    let signals = catch_signals()?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let (told, stopper) = (Arc::new(AtomicI32::new(0)), stop.clone());
+    let signal = told.clone();
+    std::thread::Builder::new()
+        .name("stop".into())
+        .spawn(move || {
+            if let Ok(number) = signals.recv() {
+                told.store(number, Ordering::SeqCst);
+                stopper.store(true, Ordering::SeqCst);
+            }
+        })?;
+    let fetched = commands::data::download(out, &stop);
+    match signal.load(Ordering::SeqCst) {
+        0 => fetched.map(|()| 0),
+        signal => Ok((128 + signal) as u8),
+    }
 }
 
 /// The exit code of a session.

@@ -1,10 +1,12 @@
 //! `data`: what is found and where, and whether it is whole.
 
 use crate::config::Config;
-use crate::data::{self, Dataset, Found};
+use crate::data::{self, Dataset, Found, download};
 use crate::domain::text::{bytes, grouped};
 use indicatif::{ProgressBar, ProgressStyle};
+use sha2::{Digest, Sha256};
 use std::io::Write;
+use std::sync::atomic::AtomicBool;
 
 /// What `find` and `load` make of the settings, with a bar on a terminal.
 ///
@@ -85,6 +87,84 @@ pub fn info(config: &Config, json: bool, out: &mut impl Write) -> anyhow::Result
             out,
             "\nThese images are drawn by the program. `cifar-tui data download` fetches CIFAR-10."
         )?;
+    }
+    Ok(())
+}
+
+/// `data download`: into the XDG data folder, where it is found from then on.
+///
+/// # Errors
+/// When it cannot be fetched or is not what was published.
+pub fn download(out: &mut impl Write, cancel: &AtomicBool) -> anyhow::Result<()> {
+    let folder = data::data_folder().ok_or(download::DownloadError::NoFolder)?;
+    let source = download::Source::new(None);
+    let bar = bar("{bytes:>10} of {total_bytes} {bar:32} {bytes_per_sec}  {eta}");
+    writeln!(out, "fetching {} into {}", source.url, folder.display())?;
+    let fetched = download::fetch(
+        &source,
+        &folder,
+        &mut |done, total| {
+            bar.set_length(total);
+            bar.set_position(done);
+        },
+        cancel,
+    );
+    bar.finish_and_clear();
+    writeln!(
+        out,
+        "{} is here and has the published sha256",
+        fetched?.display()
+    )?;
+    Ok(())
+}
+
+/// SHA-256 of CIFAR-10's 60,000 labels and of its pixels (train, then test; NCHW), whatever they are packed in.
+const LABELS: &str = "3edb456524d5918aefded81f5aef7c32efab2a788211df998a4eb0c8957baa1f";
+const PIXELS: &str = "a9c109eea1942a907c51e52dfa9e0716981c2d56af5556a733143981b8c1d804";
+
+/// `data verify`: reads every image and holds it to what was published.
+///
+/// # Errors
+/// When it cannot be read, or is not CIFAR-10.
+pub fn verify(config: &Config, out: &mut impl Write) -> anyhow::Result<()> {
+    let (found, dataset) = load(config)?;
+    let info = &dataset.info;
+    let counted = format!(
+        "{}: all {} images can be read ({} training, {} test)",
+        info.source,
+        grouped(u64::from(info.train + info.test)),
+        grouped(info.train.into()),
+        grouped(info.test.into())
+    );
+    writeln!(out, "{counted}")?;
+    if found.is_sample() {
+        writeln!(
+            out,
+            "they are drawn by the program: there is nothing to hold them to"
+        )?;
+        return Ok(());
+    }
+    let digest = |part: fn(&data::Images) -> &[u8]| {
+        let hash = Sha256::new()
+            .chain_update(part(&dataset.train))
+            .chain_update(part(&dataset.test));
+        let bytes = hash.finalize();
+        bytes.iter().map(|b| format!("{b:02x}")).collect::<String>()
+    };
+    let labels = digest(|i| &i.labels);
+    let pixels = digest(|i| &i.pixels);
+    match (labels == LABELS, pixels == PIXELS) {
+        (true, true) => writeln!(out, "every pixel and every label is as published")?,
+        (true, false) => writeln!(
+            out,
+            "every label is as published; the pixels differ (sha256 {pixels}), as they do where images were \
+             compressed anew, by a few levels"
+        )?,
+        (false, _) => anyhow::bail!(
+            "{} is not CIFAR-10 as published: its labels have the sha256 {labels}, not {LABELS}; \
+             `cifar-tui data download` fetches the published one",
+            info.source
+        ),
     }
     Ok(())
 }

@@ -5,7 +5,10 @@ pub mod bench;
 pub mod config;
 pub mod data;
 pub mod doctor;
-pub mod network;
+pub mod eval;
+mod network;
+pub mod predict;
+pub mod runs;
 
 use std::io::{self, Write};
 

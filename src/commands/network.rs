@@ -1,10 +1,20 @@
-//! Images on a device and scoring them: what `bench`, `eval` and `predict` share.
+//! Networks from checkpoints, images on a device, and scoring them: what `bench`, `eval` and `predict` share.
 
+use crate::config::Config;
 use crate::data;
+use crate::device::choice::Choice;
 use crate::device::threads::Threads;
+use crate::domain::arch::{self, Shape};
 use crate::domain::augment::Placement;
 use crate::net::{Net, Scaling};
+use crate::train::checkpoint::{Checkpoint, Progress};
+use crate::train::trainer;
+use anyhow::Context;
 use candle_core::{Device, Tensor};
+use std::path::{Path, PathBuf};
+
+/// Images that are scored at once: enough for every core, little memory.
+const CHUNK: usize = 128;
 
 /// Images of one split on the device: u8, `[n, 3, side, side]`, and a label each.
 pub struct Images {
@@ -72,4 +82,90 @@ pub fn score(
         progress(done);
     }
     Ok(scored)
+}
+
+/// A network from a checkpoint, ready to score.
+pub struct Trained {
+    pub file: PathBuf,
+    pub progress: Progress,
+    pub net: Net,
+    pub scaling: Scaling,
+    pub threads: Threads,
+    pub device: Device,
+}
+
+impl Trained {
+    /// Opens the checkpoint that `named` means: a file; a run's folder or name, then its best checkpoint, else its last.
+    ///
+    /// # Errors
+    /// When there is none, or it is damaged or does not fit.
+    pub fn open(named: &Path, config: &Config) -> anyhow::Result<Self> {
+        let file = find(named, &config.runs)?;
+        let Checkpoint { progress, tensors } = Checkpoint::read(&file)?;
+        let device = config.options.device.parse::<Choice>()?.open()?;
+        let shape = Shape::new(3, progress.side, progress.side);
+        let build = || -> anyhow::Result<Net> {
+            let arch = arch::resolve(&progress.architecture)?;
+            let seed = progress.params.seed;
+            let net = Net::build(&arch, shape, progress.classes.len(), CHUNK, seed, &device)?;
+            net.load(&trainer::weights(tensors)?)?;
+            Ok(net)
+        };
+        let net = build().with_context(|| format!("{} cannot be used", file.display()))?;
+        Ok(Trained {
+            scaling: trainer::scaling(&progress)?,
+            threads: Threads::new(config.options.threads),
+            file,
+            progress,
+            net,
+            device,
+        })
+    }
+
+    /// Scores the images of the numbers `which`.
+    ///
+    /// # Errors
+    /// As [`score`].
+    pub fn score(
+        &mut self,
+        images: &Images,
+        which: &[u32],
+        progress: &mut dyn FnMut(u64),
+    ) -> anyhow::Result<Scored> {
+        score(
+            &mut self.net,
+            images,
+            which,
+            &self.scaling,
+            &self.threads,
+            progress,
+        )
+    }
+}
+
+/// The checkpoint file that `named` means.
+fn find(named: &Path, runs: &Path) -> anyhow::Result<PathBuf> {
+    if named.is_file() {
+        return Ok(named.into());
+    }
+    let folder = match named.is_dir() {
+        true => named.to_owned(),
+        false => runs.join(named),
+    };
+    ["best.safetensors", "last.safetensors"]
+        .iter()
+        .map(|name| folder.join(name))
+        .find(|file| file.is_file())
+        .with_context(|| {
+            format!(
+                "'{}' is neither a checkpoint file nor a run with a checkpoint in {}; `cifar-tui runs` lists the runs",
+                named.display(),
+                runs.display()
+            )
+        })
+}
+
+/// The index of the largest number, the first of equals.
+pub fn largest(row: &[f32]) -> usize {
+    (1..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best })
 }

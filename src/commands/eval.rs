@@ -1,0 +1,183 @@
+//! `eval`: how good a checkpoint is on the test or validation images.
+
+use super::network::{Images, Trained};
+use crate::config::Config;
+use crate::data::{self, batches::Division};
+use crate::domain::confusion::Confusion;
+use crate::domain::report::{Evaluation, Split};
+use crate::domain::text::{grouped, percent};
+use anyhow::bail;
+use serde::Serialize;
+use std::io::Write;
+use std::path::Path;
+use std::time::Instant;
+
+#[derive(Serialize)]
+struct Report<'a> {
+    checkpoint: String,
+    run: &'a str,
+    data: &'a str,
+    classes: &'a [String],
+    #[serde(flatten)]
+    evaluation: &'a Evaluation,
+}
+
+/// Scores and prints. On the run's own data, unless `--data` names other.
+///
+/// # Errors
+/// When the checkpoint or the data cannot be used, or they do not fit each other.
+pub fn run(
+    config: &Config,
+    checkpoint: &Path,
+    split: &str,
+    json: bool,
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
+    let mut trained = Trained::open(checkpoint, config)?;
+    let dataset = data(config, &trained)?;
+    let info = dataset.info;
+    let progress = &trained.progress;
+    if info.classes.len() != progress.classes.len() || info.side != progress.side {
+        bail!(
+            "{} was trained on {} classes of {}x{} images, and {} has {} of {}x{}",
+            trained.file.display(),
+            progress.classes.len(),
+            progress.side,
+            progress.side,
+            info.source,
+            info.classes.len(),
+            info.side,
+            info.side
+        );
+    }
+    let (split, images, which) = match split {
+        "validation" => {
+            let division = Division::new(
+                dataset.train.len(),
+                progress.params.seed,
+                progress.params.validation,
+            );
+            (Split::Validation, dataset.train, division.validation)
+        }
+        _ => {
+            let all = (0..dataset.test.len() as u32).collect();
+            (Split::Test, dataset.test, all)
+        }
+    };
+    let images = Images::new(images, &trained.device)?;
+    let bar = super::data::bar("scoring {bar:32} {percent:>3}%");
+    bar.set_length(which.len() as u64);
+    let begin = Instant::now();
+    let scored = trained.score(&images, &which, &mut |done| bar.set_position(done));
+    bar.finish_and_clear();
+    let scored = scored?;
+    let seconds = begin.elapsed().as_secs_f64();
+    let classes = info.classes.len();
+    let mut confusion = Confusion::new(classes);
+    for (image, row) in which.iter().zip(scored.probabilities.chunks(classes)) {
+        confusion.add(
+            usize::from(images.labels[*image as usize]),
+            super::network::largest(row),
+        );
+    }
+    let count = which.len().max(1) as f64;
+    let evaluation = Evaluation {
+        split,
+        step: trained.progress.step,
+        epoch: trained.progress.epochs,
+        loss: scored.losses.iter().map(|l| f64::from(*l)).sum::<f64>() / count,
+        accuracy: confusion.accuracy().unwrap_or(0.0),
+        confusion,
+        images_per_s: count / seconds.max(1e-9),
+    };
+    let report = Report {
+        checkpoint: trained.file.display().to_string(),
+        run: &trained.progress.run,
+        data: &info.source,
+        classes: &info.classes,
+        evaluation: &evaluation,
+    };
+    match json {
+        true => super::json(&report, out),
+        false => print(&report, out),
+    }
+}
+
+/// The data that is scored: what `--data` names; else what is found, or the built-in set, whichever the run learned from.
+fn data(config: &Config, trained: &Trained) -> anyhow::Result<data::Dataset> {
+    let load = |named: Option<&Path>| {
+        data::load(&data::find(named)?, &mut |_, _| {}, config.options.threads)
+    };
+    if let Some(named) = config.options.data.as_deref() {
+        return Ok(load(Some(named))?);
+    }
+    let learned_from = &trained.progress.data.name;
+    for named in [None, Some(Path::new(data::SAMPLE))] {
+        let dataset = load(named)?;
+        if dataset.info.name == *learned_from {
+            return Ok(dataset);
+        }
+    }
+    bail!(
+        "{} learned from {learned_from}, which is not found here: name it with --data, or score the built-in images \
+         with `--data {}`",
+        trained.file.display(),
+        data::SAMPLE
+    )
+}
+
+fn print(report: &Report, out: &mut impl Write) -> anyhow::Result<()> {
+    let e = report.evaluation;
+    let matrix = &e.confusion;
+    let name = |class: usize| report.classes.get(class).map_or("?", String::as_str);
+    writeln!(
+        out,
+        "{}, step {}, on {} images of {}\n\nloss      {:.4}\naccuracy  {:.2}%\n",
+        report.checkpoint,
+        grouped(e.step),
+        grouped(matrix.total().into()),
+        report.data,
+        e.loss,
+        e.accuracy * 100.0
+    )?;
+    writeln!(
+        out,
+        "{:<12} {:>7} {:>10} {:>8} {:>8}",
+        "class", "images", "precision", "recall", "F1"
+    )?;
+    let share = |v: Option<f64>| v.map_or("–".into(), percent);
+    for class in 0..matrix.classes {
+        writeln!(
+            out,
+            "{:<12} {:>7} {:>10} {:>8} {:>8}",
+            name(class),
+            grouped(matrix.row_total(class).into()),
+            share(matrix.precision(class)),
+            share(matrix.recall(class)),
+            share(matrix.f1(class))
+        )?;
+    }
+    write!(out, "\n{:<12}", "true \\ called")?;
+    for class in 0..matrix.classes {
+        let short: String = name(class).chars().take(5).collect();
+        write!(out, " {short:>5}")?;
+    }
+    for truth in 0..matrix.classes {
+        write!(out, "\n{:<13}", name(truth))?;
+        for called in 0..matrix.classes {
+            write!(out, " {:>5}", matrix.count(truth, called))?;
+        }
+    }
+    writeln!(out, "\n\nmost confused")?;
+    for (truth, called, count) in matrix.most_confused(5) {
+        writeln!(
+            out,
+            "  {} called {}: {} ({} of its images)",
+            name(truth),
+            name(called),
+            grouped(count.into()),
+            percent(f64::from(count) / f64::from(matrix.row_total(truth).max(1)))
+        )?;
+    }
+    Ok(())
+}

@@ -1,0 +1,232 @@
+//! `runs`: the runs folder in words, and a run's epochs for other programs.
+
+use crate::cli;
+use crate::config::Config;
+use crate::domain::params::PARAMS;
+use crate::domain::report::RunSummary;
+use crate::domain::text::{bytes, duration, grouped, percent};
+use crate::session::runs::Runs;
+use anyhow::Context;
+use std::fmt::Write as _;
+use std::io::Write;
+use std::path::Path;
+
+/// # Errors
+/// When the folder cannot be read, or there is no such run.
+pub fn run(task: &cli::Runs, config: &Config, out: &mut impl Write) -> anyhow::Result<()> {
+    let mut runs = Runs::new(&config.runs);
+    let mut one = |name: &str| -> anyhow::Result<RunSummary> {
+        let folder = match Path::new(name).join("metrics.jsonl").is_file() {
+            true => Path::new(name).to_owned(),
+            false => config.runs.join(name),
+        };
+        runs.summary(&folder).with_context(|| {
+            format!(
+                "there is no run '{name}' in {}; `cifar-tui runs` lists them, --runs names another folder",
+                config.runs.display()
+            )
+        })
+    };
+    match task {
+        cli::Runs::List { json } => {
+            let all = runs.list()?;
+            match json {
+                true => super::json(&all, out),
+                false => list(&all, &config.runs, out),
+            }
+        }
+        cli::Runs::Show { name, json } => {
+            let run = one(name)?;
+            match json {
+                true => super::json(&run, out),
+                false => show(&run, out),
+            }
+        }
+        cli::Runs::Compare { names, json } => {
+            let all = names
+                .iter()
+                .map(|name| one(name))
+                .collect::<anyhow::Result<Vec<_>>>()?;
+            match json {
+                true => super::json(&all, out),
+                false => compare(&all, out),
+            }
+        }
+        cli::Runs::Export { name, format } => {
+            let run = one(name)?;
+            match format.as_str() {
+                "json" => super::json(&run.epochs, out),
+                _ => Ok(out.write_all(csv(&run).as_bytes())?),
+            }
+        }
+    }
+}
+
+fn share(value: Option<f64>) -> String {
+    value.map_or("–".into(), percent)
+}
+
+fn differs(run: &RunSummary) -> String {
+    let words: Vec<_> = run
+        .differs
+        .iter()
+        .map(|(key, value)| format!("{key} {value}"))
+        .collect();
+    words.join(", ")
+}
+
+fn list(runs: &[RunSummary], folder: &Path, out: &mut impl Write) -> anyhow::Result<()> {
+    if runs.is_empty() {
+        writeln!(
+            out,
+            "No runs in {} yet; `cifar-tui` or `cifar-tui train` makes one.",
+            folder.display()
+        )?;
+        return Ok(());
+    }
+    let width = runs
+        .iter()
+        .map(|r| r.name.chars().count())
+        .max()
+        .unwrap_or(0)
+        .max(4);
+    writeln!(
+        out,
+        "{:<width$}  {:<11}  {:>7}  {:>8}  {:>7}  {:>8}  differs from the seed recipe",
+        "run", "outcome", "epochs", "best val", "test", "time"
+    )?;
+    for run in runs {
+        let epochs = format!("{}/{}", run.epochs_done, run.params.epochs);
+        let line = format!(
+            "{:<width$}  {:<11}  {epochs:>7}  {:>8}  {:>7}  {:>8}  {}",
+            run.name,
+            run.outcome,
+            share(run.best_val_accuracy),
+            share(run.test_accuracy),
+            duration(run.elapsed),
+            differs(run)
+        );
+        writeln!(out, "{}", line.trim_end())?;
+        if !run.note.is_empty() {
+            writeln!(out, "{:<width$}  {}", "", run.note)?;
+        }
+    }
+    Ok(())
+}
+
+fn show(run: &RunSummary, out: &mut impl Write) -> anyhow::Result<()> {
+    writeln!(out, "{}", run.name)?;
+    let mut line = |key: &str, value: String| match value.is_empty() {
+        true => Ok(()),
+        false => writeln!(out, "  {key:<16} {value}"),
+    };
+    line("folder", run.folder.clone())?;
+    line("note", run.note.clone())?;
+    line("outcome", run.outcome.clone())?;
+    line("data", run.data.clone())?;
+    line("steps", grouped(run.step))?;
+    line("time", duration(run.elapsed))?;
+    line("size", bytes(run.bytes))?;
+    line(
+        "best validation",
+        match (run.best_val_accuracy, run.best_epoch) {
+            (Some(best), Some(epoch)) => format!("{} in epoch {epoch}", percent(best)),
+            (best, _) => share(best),
+        },
+    )?;
+    line("test", share(run.test_accuracy))?;
+    writeln!(out)?;
+    for row in PARAMS {
+        let value = row.show(&row.get(&run.params));
+        let mark = match run.differs.iter().any(|(key, _)| key == row.key) {
+            true => "*",
+            false => " ",
+        };
+        writeln!(out, "{mark} {:<16} {value}", row.key)?;
+    }
+    writeln!(
+        out,
+        "\n{:>6} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}",
+        "epoch", "loss", "accuracy", "val loss", "val acc", "test acc", "time"
+    )?;
+    for e in &run.epochs {
+        writeln!(
+            out,
+            "{:>6} {:>8.4} {:>8} {:>8.4} {:>8} {:>8} {:>8}{}",
+            e.epoch,
+            e.train_loss,
+            percent(e.train_accuracy),
+            e.val_loss,
+            percent(e.val_accuracy),
+            share(e.test_accuracy),
+            duration(e.elapsed),
+            if e.best { "  best" } else { "" }
+        )?;
+    }
+    Ok(())
+}
+
+fn compare(runs: &[RunSummary], out: &mut impl Write) -> anyhow::Result<()> {
+    type Row = (&'static str, Vec<String>);
+    let of =
+        |key, value: fn(&RunSummary) -> String| -> Row { (key, runs.iter().map(value).collect()) };
+    let mut rows = vec![
+        of("run", |r| r.name.clone()),
+        of("outcome", |r| r.outcome.clone()),
+        of("data", |r| r.data.clone()),
+        of("epochs", |r| r.epochs_done.to_string()),
+        of("best val", |r| share(r.best_val_accuracy)),
+        of("in epoch", |r| {
+            r.best_epoch.map_or("–".into(), |e| e.to_string())
+        }),
+        of("last val", |r| share(r.final_val_accuracy)),
+        of("test", |r| share(r.test_accuracy)),
+        of("time", |r| duration(r.elapsed)),
+    ];
+    for row in PARAMS {
+        let values: Vec<_> = runs.iter().map(|r| row.show(&row.get(&r.params))).collect();
+        if values.iter().any(|v| *v != values[0]) {
+            rows.push((row.key, values));
+        }
+    }
+    let widths: Vec<usize> = (0..runs.len())
+        .map(|i| {
+            rows.iter()
+                .map(|r| r.1[i].chars().count())
+                .max()
+                .unwrap_or(0)
+        })
+        .collect();
+    for (key, values) in rows {
+        write!(out, "{key:<16}")?;
+        for (value, width) in values.iter().zip(&widths) {
+            write!(out, "  {value:>width$}")?;
+        }
+        writeln!(out)?;
+    }
+    Ok(())
+}
+
+/// The epochs as comma-separated values; a value that is not known is empty.
+fn csv(run: &RunSummary) -> String {
+    let mut text = String::from(
+        "epoch,step,train_loss,train_accuracy,val_loss,val_accuracy,test_accuracy,best,images_per_s,elapsed\n",
+    );
+    for e in &run.epochs {
+        let test = e.test_accuracy.map_or(String::new(), |a| a.to_string());
+        let _ = writeln!(
+            text,
+            "{},{},{},{},{},{},{test},{},{},{}",
+            e.epoch,
+            e.step,
+            e.train_loss,
+            e.train_accuracy,
+            e.val_loss,
+            e.val_accuracy,
+            e.best,
+            e.images_per_s,
+            e.elapsed
+        );
+    }
+    text
+}
