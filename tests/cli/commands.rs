@@ -1,0 +1,187 @@
+//! `eval`, `predict`, `runs`, `data` and `bench` on a tiny run.
+
+use crate::support::{Place, TINY};
+
+fn trained() -> Place {
+    let place = Place::with_data();
+    place
+        .train(&["--name", "one", "--epochs", "2", "--dropout", "0"])
+        .exits(0);
+    place
+}
+
+#[test]
+fn eval_agrees_with_the_run_and_predict_sorts_its_classes() {
+    let place = trained();
+    let eval = |args: &[&str]| {
+        let done = place.run(&[&["eval", "--runs", "runs", "--json"], args].concat());
+        done.exits(0).json().remove(0)
+    };
+    let metrics = crate::support::json(&place.read("runs/one/metrics.jsonl"));
+    let last = |split: &str| {
+        let mut of = metrics
+            .iter()
+            .filter(|e| e["event"] == "evaluation" && e["split"] == split);
+        of.next_back().unwrap()
+    };
+    for split in ["test", "validation"] {
+        let scored = eval(&["runs/one/last.safetensors", "--split", split]);
+        assert_eq!(scored["confusion"], last(split)["confusion"], "{split}");
+        let (a, b) = (
+            scored["loss"].as_f64().unwrap(),
+            last(split)["loss"].as_f64().unwrap(),
+        );
+        assert!((a - b).abs() < 1e-6, "{split}: {a} and {b}");
+    }
+    let best = eval(&["one"]);
+    assert!(
+        best["checkpoint"]
+            .as_str()
+            .unwrap()
+            .ends_with("best.safetensors")
+    );
+    let text = place.run(&["eval", "one", "--runs", "runs"]).exits(0).out;
+    for part in ["accuracy", "precision", "airplane", "most confused"] {
+        assert!(text.contains(part), "'{part}' is missing in\n{text}");
+    }
+
+    image::RgbImage::from_fn(64, 48, |x, y| image::Rgb([x as u8, y as u8, 9]))
+        .save(place.path("a.png"))
+        .unwrap();
+    image::RgbImage::from_pixel(20, 90, image::Rgb([9, 99, 199]))
+        .save(place.path("b.jpg"))
+        .unwrap();
+    let done = place.run(&[
+        "predict", "one", "a.png", "b.jpg", "--runs", "runs", "--json",
+    ]);
+    let lines = done.exits(0).json();
+    assert_eq!(lines.len(), 2);
+    for line in lines {
+        let p: Vec<f64> = line["probabilities"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|c| c["probability"].as_f64().unwrap())
+            .collect();
+        assert_eq!(p.len(), 10);
+        assert!((p.iter().sum::<f64>() - 1.0).abs() < 1e-4 && p.is_sorted_by(|a, b| a >= b));
+        assert_eq!(line["class"], line["probabilities"][0]["class"]);
+    }
+    let done = place.run(&["predict", "one", "a.png", "absent.png", "--runs", "runs"]);
+    let done = done.exits(1).says(&["absent.png"]);
+    assert!(
+        done.out.contains("a.png: "),
+        "what can be read is still answered"
+    );
+}
+
+#[test]
+fn a_checkpoint_that_is_none_is_named() {
+    let place = trained();
+    let eval = |file: &str| place.run(&["eval", file, "--runs", "runs"]);
+    eval("absent").exits(1).says(&["absent", "cifar-tui runs"]);
+    let mut bytes = std::fs::read(place.path("runs/one/last.safetensors")).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    place.write("flipped.safetensors", &bytes);
+    eval("flipped.safetensors")
+        .exits(1)
+        .says(&["flipped.safetensors", "damaged"]);
+    place.write("cut.safetensors", &bytes[..100]);
+    eval("cut.safetensors")
+        .exits(1)
+        .says(&["cut.safetensors", "damaged"]);
+}
+
+#[test]
+fn runs_are_listed_shown_compared_and_exported() {
+    let place = trained();
+    let other = ["--name", "two", "--epochs", "1", "--lr", "0.01"];
+    place.train(&other).exits(0);
+    let runs = |args: &[&str]| place.run(&[&["runs"], args, &["--runs", "runs"]].concat());
+    let list = runs(&[]).exits(0).out;
+    assert!(
+        list.contains("one") && list.contains("two") && list.contains("done"),
+        "{list}"
+    );
+    assert!(list.contains("learning_rate 0.01"), "{list}");
+    let show = runs(&["show", "one"]).exits(0).out;
+    assert!(
+        show.contains("outcome") && show.contains("* dropout"),
+        "{show}"
+    );
+    let compare = runs(&["compare", "one", "two"]).exits(0).out;
+    let row = compare
+        .lines()
+        .find(|l| l.starts_with("learning_rate"))
+        .unwrap();
+    assert!(row.contains("0.001") && row.contains("0.01"), "{row}");
+    assert!(
+        !compare.contains("weight_decay"),
+        "what is equal is left out:\n{compare}"
+    );
+    let csv = runs(&["export", "one"]).exits(0).out;
+    assert_eq!(csv.lines().count(), 3, "{csv}");
+    assert!(csv.starts_with("epoch,step,train_loss"));
+    let epochs = runs(&["export", "one", "--format", "json"]).exits(0).json();
+    assert_eq!(epochs[0].as_array().unwrap().len(), 2);
+    runs(&["show", "absent"])
+        .exits(1)
+        .says(&["absent", "cifar-tui runs"]);
+}
+
+#[test]
+fn data_says_what_is_found_and_verify_that_it_is_not_the_published_one() {
+    let place = Place::with_data();
+    let text = place.run(&["data"]).exits(0).out;
+    assert!(
+        text.contains("binary batches") && text.contains("airplane"),
+        "{text}"
+    );
+    let info = place
+        .run(&["data", "info", "--json"])
+        .exits(0)
+        .json()
+        .remove(0);
+    assert_eq!((&info["train"], &info["test"]), (&120.into(), &24.into()));
+    place
+        .run(&["data", "verify"])
+        .exits(1)
+        .says(&["not CIFAR-10"]);
+}
+
+#[test]
+fn bench_ends_with_one_line_of_json() {
+    let place = Place::with_data();
+    let args = [
+        "bench",
+        "--arch",
+        TINY,
+        "--batch",
+        "8",
+        "--seconds",
+        "0.05",
+        "--data",
+        "data",
+    ];
+    let done = place
+        .run(&[&args[..], &["--json", "--eval"]].concat())
+        .exits(0);
+    let report = done.json().pop().unwrap();
+    for key in [
+        "images_per_s",
+        "ms_per_step",
+        "peak_gflop_per_s",
+        "eval_images_per_s",
+    ] {
+        assert!(report[key].as_f64().unwrap() > 0.0, "{key} in {report}");
+    }
+    let shares = report["shares"].as_array().unwrap();
+    let sum: f64 = shares.iter().map(|s| s["share"].as_f64().unwrap()).sum();
+    assert!((sum - 1.0).abs() < 1e-6 && shares.len() >= 4, "{report}");
+    let text = place.run(&args).exits(0).out;
+    assert!(
+        text.contains("images/s") && text.contains("optimizer"),
+        "{text}"
+    );
+}

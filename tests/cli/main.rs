@@ -1,0 +1,8 @@
+//! The real binary, driven as a person or a script drives it: exit codes, messages, files.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+
+mod commands;
+mod settings;
+mod support;
+mod training;

@@ -1,0 +1,216 @@
+//! A folder of its own for each test, the binary run in it with a clean environment, and a tiny data set.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+
+/// Learns a little, in no time.
+pub const TINY: &str = "conv 4 stride 4, relu, pool, drop, dense 10";
+
+pub struct Place {
+    folder: tempfile::TempDir,
+}
+
+impl Place {
+    /// An empty folder.
+    pub fn new() -> Self {
+        Place {
+            folder: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    /// A folder with a tiny data set in `data`.
+    pub fn with_data() -> Self {
+        let place = Place::new();
+        write_batches(&place.path("data"), 24);
+        place
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
+        std::fs::write(self.path(name), bytes).unwrap();
+    }
+
+    pub fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.path(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
+    }
+
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cifar-tui"));
+        command
+            .args(args)
+            .current_dir(self.folder.path())
+            .stdin(Stdio::null())
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .env("TERM", "xterm-256color")
+            .env("HOME", self.folder.path().join("home"));
+        command
+    }
+
+    pub fn run(&self, args: &[&str]) -> Done {
+        Done::of(self.command(args).output().unwrap(), args)
+    }
+
+    /// `train` on the tiny data with a tiny network.
+    pub fn train(&self, args: &[&str]) -> Done {
+        self.run(&train(args))
+    }
+
+    /// The same, still running.
+    pub fn begin(&self, args: &[&str]) -> Running {
+        let mut child = self
+            .command(&train(args))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap());
+        Running { child, lines }
+    }
+}
+
+fn train<'a>(args: &[&'a str]) -> Vec<&'a str> {
+    let common = ["train", "--runs", "runs", "--device", "cpu"];
+    // A resumed run has its own architecture.
+    let fresh: &[&str] = match args.contains(&"--resume") {
+        true => &[],
+        false => &["--arch", TINY, "--batch", "16"],
+    };
+    [&common, fresh, args].concat()
+}
+
+/// What a run of the binary came to.
+#[derive(Debug)]
+pub struct Done {
+    pub code: Option<i32>,
+    pub out: String,
+    pub err: String,
+    args: String,
+}
+
+impl Done {
+    fn of(output: Output, args: &[&str]) -> Self {
+        Done {
+            code: output.status.code(),
+            out: String::from_utf8(output.stdout).unwrap(),
+            err: String::from_utf8(output.stderr).unwrap(),
+            args: args.join(" "),
+        }
+    }
+
+    #[track_caller]
+    pub fn exits(self, code: i32) -> Self {
+        assert_eq!(
+            self.code,
+            Some(code),
+            "cifar-tui {}\n{}\n{}",
+            self.args,
+            self.out,
+            self.err
+        );
+        self
+    }
+
+    /// Standard error holds all of `parts`.
+    #[track_caller]
+    pub fn says(self, parts: &[&str]) -> Self {
+        for part in parts {
+            assert!(
+                self.err.contains(part),
+                "cifar-tui {} does not say '{part}' but:\n{}",
+                self.args,
+                self.err
+            );
+        }
+        assert!(!self.err.contains("panicked"), "{}", self.err);
+        self
+    }
+
+    pub fn json(&self) -> Vec<serde_json::Value> {
+        json(&self.out)
+    }
+}
+
+pub fn json(text: &str) -> Vec<serde_json::Value> {
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}")))
+        .collect()
+}
+
+/// The binary while it runs.
+pub struct Running {
+    child: Child,
+    lines: BufReader<ChildStdout>,
+}
+
+impl Running {
+    /// Reads lines up to one that holds `part`.
+    pub fn wait_for(&mut self, part: &str) {
+        let mut line = String::new();
+        loop {
+            line.clear();
+            let bytes = self.lines.read_line(&mut line).unwrap();
+            assert!(bytes > 0, "the output ended without '{part}'");
+            if line.contains(part) {
+                return;
+            }
+        }
+    }
+
+    pub fn signal(&self, signal: i32) {
+        let pid = i32::try_from(self.child.id()).unwrap();
+        // SAFETY: the child has not been waited for, so the number is still its own.
+        assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
+    }
+
+    /// The exit code, when it has ended.
+    pub fn end(mut self) -> Option<i32> {
+        let mut rest = String::new();
+        while self.lines.read_line(&mut rest).unwrap() > 0 {}
+        self.child.wait().unwrap().code()
+    }
+}
+
+/// Binary batches of `images` images each, whose class can be seen: a colour, an edge and some noise.
+pub fn write_batches(folder: &Path, images: u32) {
+    std::fs::create_dir_all(folder).unwrap();
+    let mut state = 12345u32;
+    let mut noise = move || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 27) as u8
+    };
+    let names = (1..=5).map(|i| format!("data_batch_{i}.bin"));
+    for name in names.chain(["test_batch.bin".into()]) {
+        let mut bytes = Vec::new();
+        for i in 0..images {
+            let class = (i % 10) as u8;
+            bytes.push(class);
+            for channel in 0..3u8 {
+                for y in 0..32u8 {
+                    for x in 0..32u8 {
+                        let edge = u8::from(if class.is_multiple_of(2) { x } else { y } < 16) * 60;
+                        bytes.push(class * 15 / (channel + 1) + edge + noise());
+                    }
+                }
+            }
+        }
+        std::fs::write(folder.join(name), bytes).unwrap();
+    }
+    let classes = [
+        "airplane",
+        "automobile",
+        "bird",
+        "cat",
+        "deer",
+        "dog",
+        "frog",
+        "horse",
+        "ship",
+        "truck",
+    ];
+    std::fs::write(folder.join("batches.meta.txt"), classes.join("\n") + "\n").unwrap();
+}

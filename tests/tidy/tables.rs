@@ -1,0 +1,36 @@
+//! README's tables are generated: from ACTIONS and from PARAMS. `UPDATE=1 cargo test --test tidy` writes them anew.
+
+use std::path::Path;
+
+#[test]
+fn readme_s_tables_are_those_of_the_program() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let old = std::fs::read_to_string(&file).unwrap();
+    let mut new = old.clone();
+    for (name, table) in [
+        ("keys", cifar_tui::tui::actions::markdown()),
+        ("parameters", cifar_tui::config::parameter_table()),
+    ] {
+        let (begin, end) = (
+            format!("<!-- {name}: begin (generated) -->\n"),
+            format!("<!-- {name}: end -->"),
+        );
+        let start = new
+            .find(&begin)
+            .unwrap_or_else(|| panic!("README.md lacks '{begin}'"));
+        let start = start + begin.len();
+        let stop = start
+            + new[start..]
+                .find(&end)
+                .unwrap_or_else(|| panic!("README.md lacks '{end}'"));
+        new.replace_range(start..stop, &format!("{}\n", table.trim_end()));
+    }
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(&file, &new).unwrap();
+    } else {
+        assert!(
+            old == new,
+            "README.md's tables are out of date: run UPDATE=1 cargo test --test tidy"
+        );
+    }
+}
