@@ -29,7 +29,8 @@ impl Link {
     }
 }
 
-/// The worker's end.
+/// The worker's end. The session is over for the front end when all clones are gone.
+#[derive(Clone)]
 pub struct Tell {
     pub commands: Receiver<Command>,
     events: Sender<Event>,

@@ -1,6 +1,7 @@
 //! A training session: the worker thread, what it is asked and what it tells. A front end calls [`start`] and from
 //! then on knows only the [`link::Link`]: it sends commands and reads events. This room knows no screen.
 
+mod download;
 pub mod link;
 mod load;
 mod pictures;

@@ -664,3 +664,29 @@ fn a_panic_and_a_wrong_data_set_become_failures() {
         other => panic!("{other:?}"),
     }
 }
+
+#[test]
+fn a_download_that_cannot_be_kept_says_why_and_training_goes_on() {
+    let runs = tempfile::tempdir().unwrap();
+    let file = runs.path().join("a file");
+    std::fs::write(&file, "not a folder").unwrap();
+    let mut front = Front::start(Settings {
+        download_to: Some(file),
+        paused: true,
+        ..settings(runs.path())
+    });
+    front.until_state(State::Paused);
+    front.send(Command::Download);
+    let error = front.until(|e| match e {
+        Event::Download {
+            finished: true,
+            error,
+            ..
+        } => Some(error.clone()),
+        _ => None,
+    });
+    assert!(error.unwrap().contains("a file"));
+    front.send(Command::Step);
+    front.until_state(State::Paused);
+    front.quit();
+}

@@ -2,6 +2,7 @@
 //! two batches it takes up commands, tells what happened and sees to the files. While there is nothing to train it
 //! blocks on its channel.
 
+use super::download::Download;
 use super::link::Tell;
 use super::load::LoadMeter;
 use super::protocol::{Answer, Command, Event, Question};
@@ -140,6 +141,7 @@ struct Worker<'a> {
     /// Whether writing the metrics failed, which is told once.
     metrics_failed: bool,
     meter: LoadMeter,
+    download: Option<Download>,
 }
 
 impl<'a> Worker<'a> {
@@ -193,6 +195,7 @@ impl<'a> Worker<'a> {
             saved_at: now,
             metrics_failed: false,
             meter: LoadMeter::new(),
+            download: None,
         })
     }
 
@@ -499,12 +502,19 @@ impl<'a> Worker<'a> {
                 let answer = self.answer(trainer, question);
                 self.tell.event(Event::Answer { id, answer });
             }
-            Command::Download => self.tell.event(Event::Download {
-                done: 0,
-                total: 0,
-                finished: true,
-                error: Some("fetch it with `cifar-tui data download`, then restart".into()),
-            }),
+            Command::Download => self.fetch_data(),
+        }
+    }
+
+    /// Begins to fetch CIFAR-10, unless that is under way.
+    fn fetch_data(&mut self) {
+        if self.download.as_ref().is_some_and(|d| !d.is_over()) {
+            self.notice("the data is being fetched already");
+            return;
+        }
+        match Download::start(self.settings.download_to.clone(), self.tell.clone()) {
+            Ok(download) => self.download = Some(download),
+            Err(error) => self.warn(format!("the system gives no thread to fetch with: {error}")),
         }
     }
 

@@ -1,0 +1,78 @@
+//! Fetching CIFAR-10 while the session goes on.
+
+use super::link::Tell;
+use super::protocol::Event;
+use crate::data::download::{DownloadError, Source, fetch};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Least time between two reports.
+const REPORT_INTERVAL: Duration = Duration::from_millis(100);
+
+/// A transfer under way, or over. Dropping it stops it; what has arrived is kept for the next time.
+pub(super) struct Download {
+    cancel: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Download {
+    /// Begins to fetch into `folder` (the usual data folder for None) and tells of it as `Event::Download`.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start(folder: Option<PathBuf>, tell: Tell) -> std::io::Result<Self> {
+        let cancel = Arc::new(AtomicBool::new(false));
+        let stop = Arc::clone(&cancel);
+        let thread = std::thread::Builder::new()
+            .name("download".into())
+            .spawn(move || run(folder, &tell, &stop))?;
+        Ok(Download {
+            cancel,
+            thread: Some(thread),
+        })
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+}
+
+impl Drop for Download {
+    fn drop(&mut self) {
+        self.cancel.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // What went wrong was told as an event.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn run(folder: Option<PathBuf>, tell: &Tell, cancel: &AtomicBool) {
+    let (mut done, mut total) = (0, 0);
+    let mut told: Option<Instant> = None;
+    let mut progress = |now, of| {
+        (done, total) = (now, of);
+        if told.is_none_or(|t| t.elapsed() >= REPORT_INTERVAL) {
+            told = Some(Instant::now());
+            tell.event(Event::Download {
+                done,
+                total,
+                finished: false,
+                error: None,
+            });
+        }
+    };
+    let outcome = folder
+        .or_else(crate::data::data_folder)
+        .ok_or(DownloadError::NoFolder)
+        .and_then(|folder| fetch(&Source::new(None), &folder, &mut progress, cancel));
+    tell.event(Event::Download {
+        done,
+        total,
+        finished: true,
+        error: outcome.err().map(|e| e.to_string()),
+    });
+}
