@@ -423,6 +423,35 @@ pub fn load(
     Ok(Dataset { info, train, test })
 }
 
+/// What [`verify`] found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Verified {
+    pub info: DataInfo,
+    /// The sha256 of an archive, in hexadecimal, and whether it is that of the published one. None for what is no archive.
+    pub archive: Option<(String, bool)>,
+}
+
+/// Reads all of `found`, and for an archive compares its sha256 with the published one's. An archive that somebody packed
+/// anew loads all the same: that it differs is for the caller to tell.
+///
+/// # Errors
+/// As [`load`]'s.
+pub fn verify(
+    found: &Found,
+    progress: &mut dyn FnMut(u64, u64),
+    threads: usize,
+) -> Result<Verified, DataError> {
+    let info = load(found, progress, threads)?.info;
+    let archive = if found.path.is_file() {
+        let sum = download::sha256(&found.path).map_err(DataError::io(&found.path))?;
+        let published = [download::SHA256, download::BINARY_SHA256].contains(&&sum[..]);
+        Some((sum, published))
+    } else {
+        None
+    };
+    Ok(Verified { info, archive })
+}
+
 /// Mean and standard deviation of each channel over all pixels, in [0, 1].
 fn channel_statistics(images: &Images, threads: usize) -> (Vec<f32>, Vec<f32>) {
     let plane = images.side * images.side;

@@ -321,6 +321,16 @@ fn every_format_gives_the_same_images() {
         assert!(data.train == train && data.test == test, "{format}");
         assert_eq!(data.info.classes, CLASSES, "{format}");
         assert_eq!(last, (18, 18), "{format}");
+        let verified = verify(&found, &mut |_, _| {}, 2).unwrap();
+        assert_eq!(verified.info.train_counts, data.info.train_counts);
+        let archive = verified
+            .archive
+            .map(|(sum, published)| (sum.len(), published));
+        assert_eq!(
+            archive,
+            format.ends_with("archive").then_some((64, false)),
+            "{format}"
+        );
         // The folder or file itself may be named, too.
         for path in [files[0].as_path(), found.path.as_path()] {
             assert_eq!(find(Some(path)).unwrap().path, found.path, "{format}");
