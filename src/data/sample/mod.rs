@@ -105,7 +105,8 @@ fn expose(map: &Pixmap, dice: &mut Dice, pixels: &mut [u8]) {
             let sum: i32 = words[c].to_le_bytes().iter().map(|b| i32::from(*b)).sum();
             let grain = (sum - 510) as f32 * (noise / 148.0);
             let value = (grey + (rgb[c] - grey) * saturation - 128.0) * contrast * cast[c] + 128.0;
-            pixels[c * plane + i] = (value + light + grain).round().clamp(0.0, 255.0) as u8;
+            // The cast saturates.
+            pixels[c * plane + i] = (value + light + grain + 0.5) as u8;
         }
     }
 }
