@@ -182,10 +182,12 @@ impl DataError {
     }
 
     fn damaged(path: &Path, place: impl Into<String>, why: impl Into<String>) -> DataError {
+        // What a library says may quote the file: no control character of it reaches a terminal.
+        let plain = |text: String| text.replace(|c: char| c.is_control(), "\u{fffd}");
         DataError::Damaged {
             path: path.into(),
-            place: place.into(),
-            why: why.into(),
+            place: plain(place.into()),
+            why: plain(why.into()),
         }
     }
 }

@@ -273,6 +273,17 @@ fn name_of(entry: &tar::Entry<'_, impl io::Read>, path: &Path) -> Result<PathBuf
         .map_err(|e| DataError::damaged(path, "the archive", describe(&e)))?
         .into_owned();
     let plain = |part: Component| matches!(part, Component::Normal(_) | Component::CurDir);
+    if !name
+        .to_str()
+        .is_some_and(|name| !name.contains(char::is_control))
+    {
+        let why = "its name has characters that no file of CIFAR-10 has";
+        return Err(DataError::damaged(
+            path,
+            format!("entry '{}'", name.display()),
+            why,
+        ));
+    }
     if !name.components().all(plain) {
         let why = "its path leads out of the archive";
         return Err(DataError::damaged(

@@ -631,6 +631,7 @@ fn hostile_archives_are_refused() {
         (regular("../../data_batch_1"), "leads out"),
         (regular("/etc/data_batch_1"), "leads out"),
         (regular("elsewhere/data_batch_1"), "twice"),
+        (regular("\u{1b}[2J/data_batch_1"), "characters"),
         (special(tar::EntryType::Symlink), "neither"),
         (special(tar::EntryType::Link), "neither"),
         (special(tar::EntryType::Char), "neither"),

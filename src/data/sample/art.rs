@@ -25,10 +25,10 @@ impl Pose {
         // Only what flies is seen at any slant.
         let turn = if class == 0 { 30.0 } else { 10.0 };
         Pose {
-            scale: dice.between(0.62, 1.0),
+            scale: dice.between(0.56, 1.0),
             turn: dice.between(-turn, turn),
-            x: dice.between(-0.2, 0.2),
-            y: dice.between(-0.16, 0.2),
+            x: dice.between(-0.26, 0.26),
+            y: dice.between(-0.2, 0.22),
             mirrored: dice.chance(0.5),
         }
     }

@@ -83,7 +83,7 @@ fn draw(number: usize, pixels: &mut [u8]) {
 
 /// The photograph: light, contrast, colour cast, faded colour, and noise as of a cheap sensor.
 fn expose(map: &Pixmap, dice: &mut Dice, pixels: &mut [u8]) {
-    let contrast = dice.between(0.55, 1.1);
+    let contrast = dice.between(0.65, 1.1);
     let brightness = dice.between(-30.0, 30.0);
     let cast = [(); 3].map(|()| dice.between(0.85, 1.15));
     let saturation = if dice.chance(0.12) {
@@ -91,7 +91,7 @@ fn expose(map: &Pixmap, dice: &mut Dice, pixels: &mut [u8]) {
     } else {
         dice.between(0.45, 1.1)
     };
-    let noise = dice.between(4.0, 16.0);
+    let noise = dice.between(4.0, 14.0);
     // Light falls from one side.
     let (lx, ly) = (dice.between(-0.9, 0.9), dice.between(-0.9, 0.9));
     let plane = SIDE * SIDE;

@@ -33,7 +33,7 @@ const USUAL: [&[Scene]; 10] = [
 ];
 const ANY: [Scene; 8] = [Sky, Sea, Field, Wood, Street, Room, Pond, Plain];
 /// How often a thing is somewhere unusual.
-const UNUSUAL: f32 = 0.15;
+const UNUSUAL: f32 = 0.3;
 
 /// Draws the background for `class` and says which it is.
 pub fn behind(pen: &mut Pen, dice: &mut Dice, class: usize) -> Scene {
