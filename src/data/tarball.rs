@@ -273,9 +273,9 @@ fn name_of(entry: &tar::Entry<'_, impl io::Read>, path: &Path) -> Result<PathBuf
         .map_err(|e| DataError::damaged(path, "the archive", describe(&e)))?
         .into_owned();
     let plain = |part: Component| matches!(part, Component::Normal(_) | Component::CurDir);
-    if !name
+    if name
         .to_str()
-        .is_some_and(|name| !name.contains(char::is_control))
+        .is_none_or(|name| name.contains(char::is_control))
     {
         let why = "its name has characters that no file of CIFAR-10 has";
         return Err(DataError::damaged(
