@@ -766,3 +766,80 @@ pub fn weights(tensors: BTreeMap<String, Saved>) -> Result<HashMap<String, Tenso
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::rng::{Rng, Stream};
+
+    /// With a seed and a step the dropout masks are fixed, so the loss is a plain function of the weights: along each
+    /// parameter's gradient it must change as the gradient says. This checks the whole step of the seed network as it is
+    /// trained, sparse gradients behind pooling and dropout included.
+    #[test]
+    fn the_seed_network_s_gradient_with_dropout_agrees_with_finite_differences() {
+        const IMAGES: usize = 32;
+        let threads = Threads::new(1);
+        let architecture = arch::resolve("seed").unwrap();
+        let mut net = Net::build(&architecture, Shape::CIFAR, 10, IMAGES, 4, &Device::Cpu).unwrap();
+        let rng = Rng::new(1, Stream::Sample, 0);
+        let pixels: Vec<u8> = (0..IMAGES as u32 * 3072)
+            .map(|i| (rng.word(i) >> 24) as u8)
+            .collect();
+        let pixels = Tensor::from_vec(pixels, (IMAGES, 3, 32, 32), &Device::Cpu).unwrap();
+        let labels: Vec<u8> = (0..IMAGES).map(|i| (i % 10) as u8).collect();
+        let plan: Vec<_> = (0..IMAGES as u32).map(Placement::plain).collect();
+        let p = Hyperparameters::default();
+        let settings = StepSettings {
+            optimizer: p.optimizer,
+            learning_rate: p.learning_rate,
+            weight_decay: 0.0,
+            momentum: p.momentum,
+            nesterov: false,
+            beta1: p.beta1,
+            beta2: p.beta2,
+            clip_norm: 0.0,
+            dropout: 0.5,
+            label_smoothing: 0.0,
+            seed: 4,
+            step: 3,
+        };
+        let loss = |net: &mut Net| {
+            net.train_pass(&pixels, &labels, &plan, &Scaling::UNIT, &settings, &threads)
+                .unwrap()
+                .loss
+        };
+        loss(&mut net);
+        let gradients: Vec<Vec<f32>> = net
+            .params()
+            .iter()
+            .map(|p| slices::read(&p.grad).unwrap().to_vec())
+            .collect();
+        for (i, gradient) in gradients.iter().enumerate() {
+            let norm = gradient
+                .iter()
+                .map(|&g| f64::from(g).powi(2))
+                .sum::<f64>()
+                .sqrt();
+            let moved = |net: &mut Net, by: f64| {
+                slices::write([net.params()[i].var.as_tensor()], |[w]| {
+                    w.iter_mut()
+                        .zip(gradient)
+                        .for_each(|(w, g)| *w += (by / norm) as f32 * g);
+                })
+                .unwrap();
+                loss(net)
+            };
+            // Small enough that hardly a ReLU or a pool changes its mind, large enough for f32.
+            let step = 2e-3;
+            let up = moved(&mut net, step);
+            let down = moved(&mut net, -2.0 * step);
+            moved(&mut net, step);
+            let slope = (up - down) / (2.0 * step);
+            let name = net.params()[i].name.clone();
+            assert!(
+                (slope - norm).abs() < 0.02 * norm + 1e-4,
+                "{name}: the loss rises by {slope}, the gradient says {norm}"
+            );
+        }
+    }
+}
