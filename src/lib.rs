@@ -1,4 +1,62 @@
 //! Watch and steer a convolutional network while it learns CIFAR-10, in a terminal.
+//!
+//! # How data flows
+//!
+//! ```text
+//!  keys ──▶ tui ───Command──▶ session's worker thread ──▶ train ──▶ net ──▶ layers ──▶ Candle storage, our kernels
+//!   ▲        │   (channels)             │                   ▲
+//!   │        ▼                          │                   └── data (images, batches, augmentation)
+//!  screen ◀─ App ◀──────Event───────────┘
+//! ```
+//!
+//! [`headless`] is a peer of [`tui`]: the same commands and events, printed instead of drawn.
+//!
+//! # Rooms
+//!
+//! Each room may import those to the right of its arrow and no others; `tests/tidy` reads the sources and holds them to
+//! it.
+//!
+//! | room | is for | imports |
+//! |---|---|---|
+//! | [`domain`] | plain data and pure functions: hyperparameters, architectures as text, reports, random numbers | nothing |
+//! | [`data`] | bytes on disk to images; the built-in set; batches | domain |
+//! | [`device`] | CPU or CUDA, threads, vector instructions, the machine's peak | domain |
+//! | [`plot`] | PNG charts and matrices | domain |
+//! | [`layers`] | fused layers, forward and back, with their kernels; beside each its reference in plain Candle | device, domain |
+//! | [`net`] | an architecture made into layers; a training pass, a scoring pass | layers, device, domain |
+//! | [`train`] | the loop, optimizers, schedule, scoring, checkpoints | net, layers, data, device, domain |
+//! | [`session`] | the worker thread, its protocol, the runs folder | train, net, data, device, plot, domain |
+//! | [`tui`], [`headless`] | the front ends | session's `protocol` and `link`, plot, domain |
+//! | [`config`] | config.toml, environment and flags in layers | domain |
+//! | [`cli`] | the command line | config, domain |
+//! | [`commands`] | what the command line does besides training | everything but tui |
+//!
+//! `main.rs` takes the arguments, starts a front end or a command, wires the channels and makes the exit code.
+//!
+//! # Invariants
+//!
+//! - No tensor and no Candle type crosses the protocol; nothing under [`tui`] knows Candle.
+//! - The device and every tensor are created, used and dropped on the worker thread.
+//! - The screen never waits for the worker, and a terminal that stands still never slows training: step reports go
+//!   through a slot that holds the newest aggregate, everything else arrives in order.
+//! - The screen shows acknowledged values: a change is pending until the worker says at which step it took effect.
+//! - Nothing below the front ends prints; logs go to a file in the run's folder.
+//! - A panic, an error, a signal and a plain quit all leave the terminal as it was found.
+//! - Everything random comes from [`domain::rng`]: a seed fixes the run for any number of threads, and a resumed run
+//!   continues bit for bit (CPU).
+//! - A checkpoint is one file, made real by one rename. Two processes never write one run.
+//!
+//! # Tables: one row adds one thing
+//!
+//! | to add | touch |
+//! |---|---|
+//! | a hyperparameter | its field and row in [`domain::params`], and where it is used: panel, config, flags, checkpoint, docs follow |
+//! | a setting that is none | a row in [`config::OPTIONS`]: config.toml, flag, docs follow |
+//! | a screen | its file under [`tui::views`] and a row in VIEWS |
+//! | a key | a row in [`tui::actions::ACTIONS`]: dispatch, footer, help, palette, README follow |
+//! | an architecture | a row of text in [`domain::arch::ARCHS`] |
+//! | a kind of layer | its word in [`domain::arch`], its file in [`layers`], its line in [`net`] |
+//! | a data format | its reader in [`data`] and a row in [`data::FORMATS`] |
 
 pub mod cli;
 pub mod commands;

@@ -50,6 +50,7 @@ fn main() -> ExitCode {
 }
 
 fn run(invocation: &Invocation) -> anyhow::Result<u8> {
+    session::log::start();
     let around = Surroundings::of_process()?;
     let config = config::load(&around, &invocation.flags)?;
     // Not locked: the bars and the screen write from threads of their own.

@@ -4,6 +4,7 @@
 mod download;
 pub mod link;
 mod load;
+pub mod log;
 mod pictures;
 pub mod protocol;
 mod questions;

@@ -147,6 +147,7 @@ impl RunDir {
         next_step: u64,
         unwritten: Option<StepReport>,
     ) -> Result<Self, RunError> {
+        super::log::open(&folder).map_err(RunError::io("cannot write the log in", &folder))?;
         let path = folder.join(METRICS);
         let metrics = (|| {
             let mut file = OpenOptions::new()

@@ -256,6 +256,13 @@ impl Loop {
                 return Ok(self.app.told.ended);
             }
             if self.app.changed > Urgency::None && self.frame_in(self.app.changed).is_zero() {
+                // Steps that wait go into the same frame: a stream of other events would keep them out for ever.
+                if !self.gone
+                    && let Some(report) = self.link.take_steps()
+                    && self.update(Msg::Steps(report))?
+                {
+                    return Ok(self.app.told.ended);
+                }
                 self.draw()?;
             }
         }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
 /// Learns a little, in no time.
-pub const TINY: &str = "conv 4 stride 4, relu, pool, drop, dense 10";
+pub const TINY: &str = "conv 4 s4, relu, pool, drop, dense 10";
 
 pub struct Place {
     folder: tempfile::TempDir,

@@ -220,10 +220,7 @@ fn divergence_exits_3_and_keeps_what_was_good() {
         "--dropout",
         "0",
     ];
-    let arch = [
-        "--arch",
-        "conv 8, relu, conv 8, relu, pool, dense 32, relu, dense 10",
-    ];
+    let arch = ["--arch", "conv 8, conv 8, conv 8, pool, dense 32, dense 10"];
     let done = place.run(
         &[
             &[

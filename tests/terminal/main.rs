@@ -1,0 +1,139 @@
+//! The real program in a pseudo-terminal: what is seen, what keys do, and that the terminal is given back as it was
+//! found, however it ends.
+
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+
+mod panics;
+mod pty;
+
+use pty::{Pty, Size};
+
+const CODE_OF: [(i32, u32); 3] = [
+    (libc::SIGTERM, 143),
+    (libc::SIGINT, 130),
+    (libc::SIGHUP, 129),
+];
+
+/// Trains a tiny network for as long as it is let.
+const LONG: &[&str] = &[
+    "--data",
+    "sample",
+    "--arch",
+    "conv 4 s4, relu, dense 10",
+    "--epochs",
+    "9999",
+    "--name",
+    "long",
+    "--threads",
+    "1",
+];
+
+#[test]
+fn it_trains_shows_its_screens_and_q_gives_the_terminal_back() {
+    let mut pty = Pty::start(Size::WIDE, LONG);
+    pty.wait_for("training", |s| {
+        s.contains("long") && s.contains("sample set") && s.contains("img/s") && s.contains("best")
+    });
+    for (key, word) in [
+        ("2", "most confused"),
+        ("3", "c class"),
+        ("4", "mult-adds"),
+        ("5", "outcome"),
+        ("6", "drawn by the program"),
+    ] {
+        pty.keys(key);
+        pty.wait_for(word, |s| s.contains(word));
+    }
+    pty.keys("1");
+    pty.wait_for("the Train screen", |s| s.contains("learning rate"));
+    pty.keys("?");
+    pty.wait_for("help", |s| s.contains("help: Train"));
+    pty.keys("\u{1b}");
+    pty.wait_for("no help", |s| !s.contains("help: Train"));
+    pty.keys(":pause");
+    pty.wait_for("the palette", |s| s.contains(": pause"));
+    pty.keys("\u{1b}");
+    pty.wait_for("no palette", |s| !s.contains(": pause"));
+    pty.keys(" ");
+    pty.wait_for("a pause", |s| s.contains("paused"));
+    pty.keys(" ");
+    pty.wait_for("training again", |s| !s.contains("paused"));
+    pty.keys("q");
+    pty.ends_with(0);
+    assert!(pty.path("runs/long/last.safetensors").is_file());
+}
+
+#[test]
+fn ctrl_c_saves_and_quits_and_a_second_one_breaks_nothing() {
+    let mut pty = Pty::start(Size::SMALL, LONG);
+    pty.wait_for("an epoch", |s| s.contains("best"));
+    pty.keys("\u{3}\u{3}\u{3}");
+    pty.ends_with(0);
+    assert!(pty.path("runs/long/last.safetensors").is_file());
+}
+
+#[test]
+fn signals_save_give_the_terminal_back_and_name_themselves() {
+    for (signal, code) in CODE_OF {
+        let mut pty = Pty::start(Size::SMALL, LONG);
+        pty.wait_for("an epoch", |s| s.contains("best"));
+        pty.signal(signal);
+        match signal {
+            // The terminal counts as gone, so nothing is written to it any more.
+            libc::SIGHUP => assert_eq!(pty.code(), code),
+            _ => pty.ends_with(code),
+        }
+        assert!(pty.path("runs/long/last.safetensors").is_file(), "{signal}");
+    }
+}
+
+#[test]
+fn a_terminal_that_goes_away_ends_it_with_a_checkpoint() {
+    let mut pty = Pty::start(Size::SMALL, LONG);
+    pty.wait_for("an epoch", |s| s.contains("best"));
+    assert_eq!(pty.vanish(), 129);
+}
+
+#[test]
+fn an_error_gives_the_terminal_back_and_says_what_was_wrong() {
+    let mut pty = Pty::start(Size::SMALL, &["--data", "absent"]);
+    pty.wait_for("the error", |s| s.contains("absent"));
+    pty.keys("q");
+    pty.ends_with(1);
+    pty.wait_for("the error in the shell", |s| s.contains("absent"));
+}
+
+#[test]
+fn a_terminal_that_is_too_small_says_so_and_q_works() {
+    let mut pty = Pty::start(
+        Size {
+            width: 40,
+            height: 10,
+        },
+        LONG,
+    );
+    pty.wait_for("the sizes", |s| {
+        s.contains("have 40x10") && s.contains("need 60x18")
+    });
+    pty.keys("q");
+    pty.ends_with(0);
+}
+
+#[test]
+fn a_dumb_terminal_gets_a_hint_and_no_escape_codes() {
+    let mut pty = Pty::start_as(Size::SMALL, &[], "dumb");
+    assert_eq!(pty.code(), 2);
+    pty.wait_for("the hint", |s| s.contains("cifar-tui train"));
+    assert!(!pty.written().contains(&0x1b));
+}
+
+#[test]
+fn training_without_a_screen_shows_bars_on_a_terminal() {
+    let args: Vec<&str> = ["train"].iter().chain(LONG).copied().collect();
+    let mut pty = Pty::start(Size::WIDE, &args);
+    pty.wait_for("bars", |s| s.contains("img/s") && s.contains('█'));
+    pty.keys("\u{3}");
+    assert_eq!(pty.code(), 130);
+    pty.modes_are_as_before();
+}
