@@ -107,7 +107,8 @@ fn place(
     let right = (size - dx).clamp(left as isize, size) as usize;
     for (y, row) in out.chunks_exact_mut(3 * side).enumerate() {
         let from = y as isize + dy;
-        if !(0..size).contains(&from) {
+        // Shifted out of sight, downwards or sidewards.
+        if left == right || !(0..size).contains(&from) {
             row.fill(0.0);
             continue;
         }

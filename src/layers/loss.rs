@@ -79,12 +79,14 @@ mod tests {
                     );
                     gradient(&mut p, label, smoothing, 2.0);
                     for class in 0..4 {
-                        let moved = |by: f32| {
+                        let at = |value: f32| {
                             let mut x = *line;
-                            x[class] += by;
+                            x[class] = value;
                             cross_entropy(&mut x, label, smoothing)
                         };
-                        let slope = (moved(0.01) - moved(-0.01)) / 0.02 * 2.0;
+                        // Divided by the step that f32 took, which is not quite 0.02.
+                        let (up, down) = (line[class] + 0.01, line[class] - 0.01);
+                        let slope = (at(up) - at(down)) / f64::from(up - down) * 2.0;
                         assert!(
                             (slope - f64::from(p[class])).abs() < 1e-3,
                             "{slope} {}",

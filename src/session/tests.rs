@@ -355,6 +355,11 @@ fn changes_are_acknowledged_with_their_first_step_and_taken_back() {
     let runs = tempfile::tempdir().unwrap();
     let mut front = Front::start(Settings {
         paused: true,
+        // More than can pass before the pause arrives.
+        params: Hyperparameters {
+            epochs: 10_000,
+            ..params()
+        },
         ..settings(runs.path())
     });
     front.until_state(State::Paused);
