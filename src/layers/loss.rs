@@ -4,12 +4,12 @@
 /// -sum of target * ln probability, where the target is (1 - smoothing) for the label plus smoothing / classes for every
 /// class (PyTorch's `label_smoothing`). What is not finite in the logits makes the loss NaN.
 pub fn cross_entropy(logits: &mut [f32], label: usize, smoothing: f32) -> f64 {
-    let largest = logits.iter().fold(f32::NEG_INFINITY, |a, &b| a.max(b));
+    let largest = f64::from(logits.iter().fold(f32::NEG_INFINITY, |a, &b| a.max(b)));
     let mut sum = 0.0f64;
     let mut mean = 0.0f64;
-    let own = f64::from(logits[label] - largest);
+    let own = f64::from(logits[label]) - largest;
     for logit in logits.iter_mut() {
-        let centred = f64::from(*logit - largest);
+        let centred = f64::from(*logit) - largest;
         let e = centred.exp();
         mean += centred;
         sum += e;
