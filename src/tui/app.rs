@@ -5,10 +5,11 @@ use super::actions::{self, ACTIONS, Action, Do, Key};
 use super::frame::{self, Layout};
 use super::overlays::{Choice, Overlay};
 use super::theme::Theme;
-use super::told::{Told, Weight, describe, grouped};
+use super::told::{Told, Weight, describe};
 use super::views::{Context, Screen, VIEWS, View};
 use crate::domain::params::Value;
 use crate::domain::report::{State, StepReport};
+use crate::domain::text::grouped;
 use crate::session::protocol::{Command, Event};
 use crossterm::event::{
     KeyCode, KeyEvent, KeyEventKind, KeyModifiers, MouseButton, MouseEvent, MouseEventKind,

@@ -6,6 +6,7 @@ use crate::domain::params::{Applies, Hyperparameters, PARAMS, Value, param};
 use crate::domain::report::{
     CheckpointReport, DataInfo, EpochReport, Evaluation, Load, RunInfo, Split, State, StepReport,
 };
+use crate::domain::text::{bytes, grouped};
 use crate::session::protocol::{Change, Event};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -162,44 +163,6 @@ pub fn split_name(split: Split) -> &'static str {
         Split::Train => "training",
         Split::Validation => "validation",
         Split::Test => "test",
-    }
-}
-
-/// A number with commas between its thousands.
-pub fn grouped(n: u64) -> String {
-    let digits = n.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-/// Seconds as `0:51`, `1:02:07` or `3d 04:05`.
-pub fn duration(seconds: f64) -> String {
-    let s = if seconds.is_finite() {
-        seconds.max(0.0) as u64
-    } else {
-        return "?".into();
-    };
-    match s {
-        0..3600 => format!("{}:{:02}", s / 60, s % 60),
-        3600..86_400 => format!("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60),
-        _ => format!("{}d {:02}:{:02}", s / 86_400, s / 3600 % 24, s / 60 % 60),
-    }
-}
-
-/// Bytes as `812 B`, `0.8 MB`, `1.2 GB` (powers of ten, as files are counted).
-pub fn bytes(n: u64) -> String {
-    let n = n as f64;
-    match n {
-        n if n < 1e3 => format!("{n} B"),
-        n if n < 1e5 => format!("{:.1} kB", n / 1e3),
-        n if n < 1e9 => format!("{:.1} MB", n / 1e6),
-        _ => format!("{:.1} GB", n / 1e9),
     }
 }
 

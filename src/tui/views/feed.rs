@@ -3,9 +3,10 @@
 
 use super::Context;
 use crate::domain::report::{Picture, Prediction, Split, State};
+use crate::domain::text::{duration, grouped};
 use crate::session::protocol::{Answer, Event, Question};
 use crate::tui::theme::Theme;
-use crate::tui::told::{Told, duration, grouped, split_name};
+use crate::tui::told::{Told, split_name};
 use crate::tui::widgets::text;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;

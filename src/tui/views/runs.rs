@@ -4,10 +4,11 @@
 use super::feed::{Basis, Feed, message};
 use super::{Context, View};
 use crate::domain::report::RunSummary;
+use crate::domain::text::{bytes, duration, grouped};
 use crate::session::protocol::{Answer, Event, Question};
 use crate::tui::actions::Do;
 use crate::tui::theme::Theme;
-use crate::tui::told::{Told, Weight, bytes, duration, grouped};
+use crate::tui::told::{Told, Weight};
 use crate::tui::widgets::field::Field;
 use crate::tui::widgets::heatmap::cut;
 use crate::tui::widgets::{panel, text, text_right};

@@ -5,10 +5,11 @@ mod panel;
 mod pulse;
 
 use super::{Context, View};
+use crate::domain::text::{duration, grouped};
 use crate::session::protocol::Event;
 use crate::tui::actions::Do;
 use crate::tui::theme::Theme;
-use crate::tui::told::{Told, Weight, duration, grouped};
+use crate::tui::told::{Told, Weight};
 use crate::tui::widgets;
 use charts::{Charts, What};
 use crossterm::event::{KeyEvent, MouseButton, MouseEvent, MouseEventKind};

@@ -6,7 +6,7 @@
 //! changed. Knows no network and no screen.
 
 use crate::domain::report::Picture;
-use crate::tui::theme::Colors;
+use crate::tui::theme::{ANSI16, Colors};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::{Color, Style};
@@ -150,26 +150,6 @@ impl Spread {
         }
     }
 }
-
-/// xterm's sixteen colours.
-const ANSI16: [(Color, [u8; 3]); 16] = [
-    (Color::Black, [0, 0, 0]),
-    (Color::Red, [205, 0, 0]),
-    (Color::Green, [0, 205, 0]),
-    (Color::Yellow, [205, 205, 0]),
-    (Color::Blue, [0, 0, 238]),
-    (Color::Magenta, [205, 0, 205]),
-    (Color::Cyan, [0, 205, 205]),
-    (Color::Gray, [229, 229, 229]),
-    (Color::DarkGray, [127, 127, 127]),
-    (Color::LightRed, [255, 0, 0]),
-    (Color::LightGreen, [0, 255, 0]),
-    (Color::LightYellow, [255, 255, 0]),
-    (Color::LightBlue, [92, 92, 255]),
-    (Color::LightMagenta, [255, 0, 255]),
-    (Color::LightCyan, [0, 255, 255]),
-    (Color::White, [255, 255, 255]),
-];
 
 /// Ordered dithering (Bayer's 4x4 matrix) to the sixteen colours: the eye mixes what the palette lacks.
 fn dithered16(rgb: [u8; 3], column: u16, row: u16) -> Color {

@@ -1,11 +1,12 @@
 //! The two charts: what is drawn, the stretch of x that is shown, the cursor that reads values.
 
 use crate::domain::history::Series;
+use crate::domain::text::grouped;
 use crate::plot::{self, Curve};
 use crate::tui::actions::Do;
 use crate::tui::pictures::Request;
 use crate::tui::theme::Theme;
-use crate::tui::told::{Told, Weight, grouped};
+use crate::tui::told::{Told, Weight};
 use crate::tui::views::Context;
 use crate::tui::widgets::chart::Chart;
 use crate::tui::widgets::spark::growing;

@@ -3,9 +3,10 @@
 use super::panel::figure;
 use crate::domain::history::Series;
 use crate::domain::report::Split;
+use crate::domain::text::grouped;
 use crate::tui::frame::rounded;
 use crate::tui::theme::Theme;
-use crate::tui::told::{Told, grouped};
+use crate::tui::told::Told;
 use crate::tui::widgets::spark::{growing, sparkline};
 use crate::tui::widgets::{panel, text};
 use ratatui::buffer::Buffer;
