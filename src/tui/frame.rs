@@ -207,7 +207,7 @@ fn header(app: &App, area: Rect, buf: &mut Buffer) {
     let dim = |words: String| Span::styled(words, theme.dim());
     let plain = |words: String| Span::styled(words, theme.text());
     let mut left = vec![Piece::new(
-        7,
+        9,
         vec![Span::styled("cifar-tui", theme.accent())],
     )];
     if let Some(run) = &told.run {
@@ -242,7 +242,7 @@ fn header(app: &App, area: Rect, buf: &mut Buffer) {
     }
     if let Some(run) = &told.run {
         let short = run.device.split(' ').next().unwrap_or_default().to_owned();
-        middle.push(Piece::new(8, vec![dim(run.device.clone())]).or(2, vec![dim(short)]));
+        middle.push(Piece::new(10, vec![dim(run.device.clone())]).or(2, vec![dim(short)]));
     }
     let mut right = Vec::new();
     if let Some(steps) = &told.steps {
@@ -254,10 +254,10 @@ fn header(app: &App, area: Rect, buf: &mut Buffer) {
         let step = format!("{:>step_width$}", grouped(steps.last));
         let rate = format!("{:>6}", grouped(rounded(steps.images_per_s)));
         right.push(Piece::new(1, vec![dim("epoch ".into()), plain(epoch)]));
-        right.push(Piece::new(10, vec![dim("step ".into()), plain(step)]));
+        right.push(Piece::new(8, vec![dim("step ".into()), plain(step)]));
         right.push(Piece::new(4, vec![plain(rate), dim(" img/s".into())]));
         let elapsed = format!("{:>5}", duration(steps.elapsed));
-        right.push(Piece::new(9, vec![plain(elapsed)]));
+        right.push(Piece::new(7, vec![plain(elapsed)]));
         if let Some(eta) = steps.eta.filter(|_| told.training().is_ok()) {
             let eta = format!("{:>5}", duration(eta));
             right.push(Piece::new(5, vec![dim("ETA ".into()), plain(eta)]));

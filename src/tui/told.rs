@@ -268,7 +268,7 @@ impl Told {
                 self.note(
                     Weight::Plain,
                     format!(
-                        "{}: {} training and {} test images in {:.2} s",
+                        "{}: {} + {} images in {:.2} s",
                         data.name,
                         grouped(u64::from(data.train)),
                         grouped(u64::from(data.test)),
@@ -468,7 +468,7 @@ impl Told {
             .test_accuracy
             .map_or(String::new(), |t| format!(", test {:.2}%", 100.0 * t));
         let (weight, best) = if report.best {
-            (Weight::Good, ", best so far")
+            (Weight::Good, ", best")
         } else {
             (Weight::Plain, "")
         };

@@ -270,7 +270,7 @@ fn draw_log(told: &Told, theme: Theme, scroll: usize, area: Rect, buf: &mut Buff
     let width = grouped(told.step().max(100_000)).len();
     for (y, entry) in (inner.top()..inner.bottom()).zip(told.log.iter().skip(from).take(end - from))
     {
-        let when = format!("{:>7}", duration(entry.elapsed));
+        let when = format!("{:>6}", duration(entry.elapsed));
         let x = widgets::text(buf, inner, inner.x, y, when, theme.dim());
         let step = format!("  {:>width$}  ", grouped(entry.step));
         let x = widgets::text(buf, inner, x, y, step, theme.dim());

@@ -12,7 +12,7 @@ use ratatui::layout::Rect;
 use ratatui::style::Style;
 use ratatui::text::Line;
 
-/// Writes text at (x, y), cut at the right edge of `area`; nothing outside of it. Returns the x after it.
+/// Writes text at (x, y), cut with an ellipsis at the right edge of `area`; nothing outside of it. Returns the x after it.
 pub fn text(
     buf: &mut Buffer,
     area: Rect,
@@ -26,7 +26,13 @@ pub fn text(
         return x;
     }
     let room = usize::from(area.right() - x);
-    buf.set_stringn(x, y, content, room, style).0
+    let content = content.as_ref();
+    let end = buf.set_stringn(x, y, content, room, style).0;
+    if unicode_width::UnicodeWidthStr::width(content.trim_end()) > room {
+        buf.set_stringn(area.right() - 1, y, "…", 1, style);
+        return area.right();
+    }
+    end
 }
 
 /// Writes a line of spans at (x, y), cut like [`text`].
