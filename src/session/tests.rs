@@ -538,19 +538,20 @@ fn every_question_has_an_answer() {
 #[test]
 fn a_restart_begins_a_new_run_with_what_waited() {
     let runs = tempfile::tempdir().unwrap();
-    let mut front = Front::start(Settings {
-        paused: true,
-        ..settings(runs.path())
-    });
-    front.until_state(State::Paused);
+    let mut wanted = settings(runs.path());
+    wanted.params.epochs = 1000;
+    let mut front = Front::start(wanted);
+    front.until_state(State::Running);
     front.set("architecture", Value::Text("conv 6, relu, dense 10".into()));
     front.set("seed", Value::Int(5));
+    front.set("epochs", Value::Int(3));
     front.send(Command::Restart);
     let info = front.until(|e| match e {
         Event::Started(info) if info.name != "one" => Some(info.clone()),
         _ => None,
     });
     assert_eq!((info.params.seed, info.layers.len()), (5, 3));
+    front.until_state(State::Running);
     front.until_state(State::Done);
     // More epochs, and the same run goes on.
     front.send(Command::Resume);

@@ -407,7 +407,6 @@ impl<'a> Worker<'a> {
     fn close_run(&mut self, trainer: &mut Trainer, over: State) {
         self.save_unsaved(trainer);
         self.tell_saved(true);
-        self.told = over.clone();
         self.record(Event::State(over));
         let evaluation = [1, 0]
             .into_iter()
@@ -727,6 +726,9 @@ impl<'a> Worker<'a> {
 
     /// Tells, and writes into the run's metrics.
     fn record(&mut self, event: Event) {
+        if let Event::State(state) = &event {
+            self.told = state.clone();
+        }
         self.write(|run| run.event(&event));
         self.tell.event(event);
     }

@@ -343,18 +343,18 @@ impl Model {
         } else {
             2.min(inner.height / 4)
         };
-        let figures = 32;
-        let extra = if wide { 27 } else { 0 };
+        let figures = 30;
+        let extra = if wide { 23 } else { 0 };
         // Beyond that the figures would stand far from what they are of.
         let name = inner.width.saturating_sub(figures + extra).min(48);
         let right_of = |column: u16| inner.x + name + column;
-        let header = [("output", 12), ("params", 21), ("mult-adds", 32)];
+        let header = [("output", 12), ("params", 20), ("mult-adds", 30)];
         text(buf, inner, inner.x + 2, inner.y, "layer", theme.dim());
         for (word, end) in header {
             text_right(buf, inner, right_of(end), inner.y, word, theme.dim());
         }
         if wide {
-            for (word, end) in [("weights", 41), ("gradient", 51), ("dead", 59)] {
+            for (word, end) in [("weights", 38), ("gradient", 47), ("dead", 53)] {
                 text_right(buf, inner, right_of(end), inner.y, word, theme.dim());
             }
         }
@@ -396,7 +396,7 @@ impl Model {
                 text_right(
                     buf,
                     inner,
-                    right_of(21),
+                    right_of(20),
                     y,
                     &grouped(layer.parameters),
                     style,
@@ -406,7 +406,7 @@ impl Model {
                 text_right(
                     buf,
                     inner,
-                    right_of(32),
+                    right_of(30),
                     y,
                     &flops(layer.multiply_adds),
                     style,
@@ -415,8 +415,8 @@ impl Model {
             if wide && let Some(report) = report {
                 let health = Health::of(report, layer);
                 if let Some((weights, gradient)) = health.norms {
-                    text_right(buf, inner, right_of(41), y, &norm(weights), style);
-                    text_right(buf, inner, right_of(51), y, &norm(gradient), style);
+                    text_right(buf, inner, right_of(38), y, &norm(weights), style);
+                    text_right(buf, inner, right_of(47), y, &norm(gradient), style);
                 }
                 if let Some(dead) = health.dead {
                     let style = if dead > 0.5 && !chosen {
@@ -427,7 +427,7 @@ impl Model {
                     text_right(
                         buf,
                         inner,
-                        right_of(59),
+                        right_of(53),
                         y,
                         &format!("{:.1}%", 100.0 * dead),
                         style,
@@ -492,23 +492,29 @@ impl Model {
         // The image stands before its maps, if that leaves them most of the room.
         let width = 16.min(inner.width / 3 / 2 * 2);
         let mut maps = inner;
-        if let Some(item) = item
-            && width >= 8
-        {
-            let image = Rect::new(inner.x, inner.y, width, width / 2);
-            half_block::draw(&item.picture, Scale::Smooth, theme.colors, image, buf);
+        let aside = width >= 8;
+        let note = |row: u16, words: &str, buf: &mut Buffer| {
+            if aside {
+                let y = inner.y + width / 2 + row;
+                text(
+                    buf,
+                    inner,
+                    inner.x,
+                    y,
+                    cut(words, width.into()),
+                    theme.dim(),
+                );
+            }
+        };
+        if aside {
+            if let Some(item) = item {
+                let image = Rect::new(inner.x, inner.y, width, width / 2);
+                half_block::draw(&item.picture, Scale::Smooth, theme.colors, image, buf);
+            }
             maps.x += width + 1;
             maps.width -= width + 1;
         }
-        let words = format!("white {:.2}", found.largest);
-        text(
-            buf,
-            inner,
-            inner.x,
-            inner.y + width / 2,
-            cut(&words, width.into()),
-            theme.dim(),
-        );
+        note(0, &format!("white {:.2}", found.largest), buf);
         if found.height == 1 && found.width == 1 {
             // A vector: one square of all units.
             let units: Vec<u8> = found
@@ -540,15 +546,7 @@ impl Model {
         let grid = Grid::of(pictures.len(), side, Scale::Smooth, side.min(16), maps);
         grid.draw(&pictures, Scale::Smooth, theme, maps, buf);
         let words = format!("{} maps", count_words(grid.fits, pictures.len()));
-        let y = inner.y + width / 2 + 1;
-        text(
-            buf,
-            inner,
-            inner.x,
-            y,
-            cut(&words, width.into()),
-            theme.dim(),
-        );
+        note(1, &words, buf);
     }
 
     fn no_activations(&self, told: &Told, layers: &[Summary]) -> Vec<String> {

@@ -449,7 +449,7 @@ fn draw_probabilities(item: &Prediction, told: &Told, theme: Theme, area: Rect, 
 
 /// What it was called after each evaluation, newest last; in columns when there are many.
 fn draw_past(item: &Prediction, told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
-    const WIDTH: u16 = 25;
+    const WIDTH: u16 = 27;
     if area.height < 2 || area.width < 12 || item.past.is_empty() {
         return;
     }
@@ -476,13 +476,13 @@ fn draw_past(item: &Prediction, told: &Told, theme: Theme, area: Rect, buf: &mut
         };
         let step = format!("{:>8}", grouped(opinion.step));
         let after = text(buf, area, x, y, step, theme.dim());
-        let name = cut(&told.class(opinion.predicted.into()), 8);
+        let name = cut(&told.class(opinion.predicted.into()), 10);
         text(
             buf,
             area,
             after + 1,
             y,
-            format!("{mark} {name:<8} {:.2}", opinion.confidence),
+            format!("{mark} {name:<10} {:.2}", opinion.confidence),
             style,
         );
     }

@@ -41,7 +41,12 @@ pub fn line(buf: &mut Buffer, area: Rect, x: u16, y: u16, content: &Line<'_>) ->
     if y < area.top() || y >= area.bottom() || x < area.left() || x >= area.right() {
         return x;
     }
-    buf.set_line(x, y, content, area.right() - x).0
+    let room = area.right() - x;
+    let end = buf.set_line(x, y, content, room).0;
+    if content.width() > usize::from(room) {
+        buf[(area.right() - 1, y)].set_symbol("…");
+    }
+    end
 }
 
 /// Writes text that ends before `right`.
