@@ -770,7 +770,83 @@ pub fn weights(tensors: BTreeMap<String, Saved>) -> Result<HashMap<String, Tenso
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::{Dataset, Images};
+    use crate::domain::params;
+    use crate::domain::report::DataInfo;
     use crate::domain::rng::{Rng, Stream};
+
+    /// Changes the learning rate half-way through an evaluation, and leaves another one.
+    #[derive(Default)]
+    struct Meddler {
+        chunks: Vec<u32>,
+        granted: Vec<Wish>,
+        leave_at: Option<u32>,
+    }
+
+    impl Host for Meddler {
+        fn between(&mut self, trainer: &mut Trainer, doing: Doing) -> Flow {
+            if let Doing::Evaluating { done, .. } = doing {
+                self.chunks.push(done);
+                if self.leave_at == Some(done) {
+                    return Flow::Leave;
+                }
+                if done == 32 {
+                    let row = params::param("learning_rate").unwrap();
+                    self.granted
+                        .push(trainer.wish(row, Value::Float(0.25)).unwrap());
+                }
+            }
+            Flow::Continue
+        }
+
+        fn applied(&mut self, _: &Applied) {}
+        fn epoch_begins(&mut self, _: &Trainer) {}
+        fn stepped(&mut self, _: &StepReport) {}
+        fn evaluated(&mut self, _: Scores) {}
+        fn epoch_over(&mut self, _: &mut Trainer, _: &EpochReport) {}
+    }
+
+    #[test]
+    fn a_change_is_taken_up_in_the_middle_of_an_evaluation() {
+        let images = |n: usize| Images {
+            side: 8,
+            pixels: (0..n * 192).map(|i| (i * 37 % 251) as u8).collect(),
+            labels: (0..n).map(|i| (i % 10) as u8).collect(),
+        };
+        let info = DataInfo {
+            classes: (0..10).map(|c| c.to_string()).collect(),
+            side: 8,
+            train: 120,
+            test: 20,
+            ..DataInfo::default()
+        };
+        let (train, test) = (images(120), images(20));
+        let material = Material::new(Dataset { info, train, test }, &Device::Cpu).unwrap();
+        let params = Hyperparameters {
+            architecture: "conv 4, relu, dense 10".into(),
+            validation: 0.8,
+            ..Hyperparameters::default()
+        };
+        let threads = Rc::new(Threads::new(1));
+        let mut trainer = Trainer::new(params, Rc::new(material), threads, &Device::Cpu).unwrap();
+
+        let mut host = Meddler::default();
+        let scores = trainer.evaluate(&mut host, Split::Validation).unwrap();
+        assert_eq!(scores.unwrap().labels.len(), 96);
+        assert_eq!(host.chunks, [0, 32, 64]);
+        match &host.granted[..] {
+            [Wish::Applied(applied)] => assert_eq!((applied.step, applied.epoch), (1, 1)),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(trainer.progress().params.learning_rate, 0.25);
+
+        let mut host = Meddler {
+            leave_at: Some(64),
+            ..Meddler::default()
+        };
+        let scores = trainer.evaluate(&mut host, Split::Validation).unwrap();
+        assert!(scores.is_none());
+    }
 
     /// With a seed and a step the dropout masks are fixed, so the loss is a plain function of the weights: along each
     /// parameter's gradient it must change as the gradient says. This checks the whole step of the seed network as it is
