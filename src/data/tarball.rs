@@ -248,6 +248,8 @@ fn read(path: &Path, kind: Kind, progress: Progress) -> Result<Read, DataError> 
         let left = batches.filter(|c| c.is_none()).count() * count;
         progress(done, done + left as u64);
     }
+    // The checksum of all bytes stands behind the last one.
+    io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(broken)?;
     let missing = |file: &str| DataError::Missing {
         path: path.into(),
         file: file.into(),

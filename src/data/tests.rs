@@ -648,6 +648,20 @@ fn hostile_archives_are_refused() {
 }
 
 #[test]
+fn an_archive_whose_bytes_do_not_match_its_checksum_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("cifar-10-binary.tar.gz");
+    let mut bytes = archive(&entries("cifar-10-batches-bin", &binary_files()));
+    fs::write(&path, &bytes).unwrap();
+    load_at(&path).unwrap();
+    // The last eight bytes of a gzip file: checksum and length.
+    let at = bytes.len() - 8;
+    bytes[at] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    told(&load_at(&path).unwrap_err(), &path, "checksum");
+}
+
+#[test]
 fn a_bomb_is_refused_before_it_goes_off() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("cifar-10-python.tar.gz");
