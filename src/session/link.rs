@@ -51,6 +51,10 @@ impl Tell {
             // Full means that a token waits already.
             let _ = self.steps_ready.try_send(());
         } else {
+            if let Event::Started(_) = event {
+                // Steps that wait are those of the run before: behind this event they would count as this one's.
+                *self.slot.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            }
             let _ = self.events.send(event);
         }
     }

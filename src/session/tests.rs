@@ -542,6 +542,7 @@ fn a_restart_begins_a_new_run_with_what_waited() {
     wanted.params.epochs = 1000;
     let mut front = Front::start(wanted);
     front.until_state(State::Running);
+    front.epoch();
     front.set("architecture", Value::Text("conv 6, relu, dense 10".into()));
     front.set("seed", Value::Int(5));
     front.set("epochs", Value::Int(3));
@@ -553,6 +554,9 @@ fn a_restart_begins_a_new_run_with_what_waited() {
     assert_eq!((info.params.seed, info.layers.len()), (5, 3));
     front.until_state(State::Running);
     front.until_state(State::Done);
+    // The steps of the old run that nobody read are not taken for those of the new one.
+    let steps = front.link.take_steps().unwrap();
+    assert_eq!(steps.images, 3 * u64::from(info.train));
     // More epochs, and the same run goes on.
     front.send(Command::Resume);
     assert!(front.notice().contains("epochs"));
