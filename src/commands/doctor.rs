@@ -3,6 +3,7 @@
 use crate::config::{Config, Surroundings};
 use crate::data;
 use crate::device::choice::{Choice, describe};
+use crate::device::nvidia::{self, Driver};
 use crate::device::simd::Level;
 use serde_json::{Value, json};
 use std::io::{IsTerminal, Write};
@@ -78,6 +79,18 @@ fn findings(config: &Config, around: &Surroundings) -> Vec<Finding> {
         .and_then(Choice::open)
         .map_or_else(|e| bad(e.to_string()), |d| fine(describe(&d, threads)));
     add("device", device.0, device.1);
+    let driver = nvidia::driver();
+    add("NVIDIA driver", driver_words(&driver), false);
+    let libraries: Vec<_> = nvidia::libraries()
+        .into_iter()
+        .map(|(what, file)| format!("{what}: {}", file.unwrap_or("none")))
+        .collect();
+    add("CUDA libraries", libraries.join(", "), false);
+    add(
+        "fitting build",
+        nvidia::fitting_build(&driver).into(),
+        false,
+    );
     let levels: Vec<_> = Level::available().into_iter().map(Level::name).collect();
     add(
         "processor",
@@ -147,6 +160,28 @@ fn findings(config: &Config, around: &Surroundings) -> Vec<Finding> {
         runs.is_err(),
     );
     all
+}
+
+/// The driver and its GPUs.
+fn driver_words(driver: &Driver) -> String {
+    match driver {
+        Driver::Absent(why) => format!("none ({why})"),
+        Driver::Idle {
+            cuda: (major, minor),
+            why,
+        } => format!("for CUDA {major}.{minor}, but {why}"),
+        Driver::Ready {
+            cuda: (major, minor),
+            gpus,
+        } => {
+            let gpus: Vec<_> = gpus
+                .iter()
+                .enumerate()
+                .map(|(i, gpu)| format!("cuda:{i} {gpu}"))
+                .collect();
+            format!("for CUDA {major}.{minor}; {}", gpus.join("; "))
+        }
+    }
 }
 
 /// Whether runs can be kept there: the folder, or the nearest one above it, takes new entries.

@@ -84,6 +84,14 @@ fn open_cuda(_index: usize) -> Result<Device, DeviceError> {
     Err(DeviceError::NotBuilt)
 }
 
+/// The number of the CUDA device, when it is one.
+pub fn gpu(device: &Device) -> Option<usize> {
+    match device.location() {
+        candle_core::DeviceLocation::Cuda { gpu_id } => Some(gpu_id),
+        _ => None,
+    }
+}
+
 /// The device in the header's words: `CPU 2 threads AVX-512`, `CUDA:0`.
 pub fn describe(device: &Device, threads: usize) -> String {
     match device.location() {

@@ -1,5 +1,6 @@
 //! How busy this process keeps the machine.
 
+use crate::device::nvidia::Monitor;
 use crate::domain::report::Load;
 use std::time::{Duration, Instant};
 use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
@@ -13,15 +14,19 @@ pub(super) struct LoadMeter {
     process: Pid,
     cores: f32,
     last: Instant,
+    /// Where a GPU computes and its driver tells.
+    gpu: Option<Monitor>,
 }
 
 impl LoadMeter {
-    pub fn new() -> Self {
+    /// `gpu` is the number of the CUDA device that computes.
+    pub fn new(gpu: Option<usize>) -> Self {
         let mut meter = LoadMeter {
             system: System::new(),
             process: Pid::from_u32(std::process::id()),
             cores: std::thread::available_parallelism().map_or(1.0, |n| n.get() as f32),
             last: Instant::now(),
+            gpu: gpu.and_then(Monitor::open),
         };
         // The share of the processor is measured from one look to the next.
         meter.refresh();
@@ -44,10 +49,14 @@ impl LoadMeter {
         }
         self.refresh();
         let process = self.system.process(self.process)?;
+        let gpu = self.gpu.as_ref().map(Monitor::look).unwrap_or_default();
         Some(Load {
+            gpu: gpu.load,
+            gpu_memory: gpu.memory,
+            gpu_temperature: gpu.temperature,
+            gpu_watts: gpu.watts,
             cpu: Some(f64::from(process.cpu_usage() / 100.0 / self.cores).min(1.0)),
             memory: Some(process.memory()),
-            ..Load::default()
         })
     }
 }

@@ -169,6 +169,7 @@ impl<'a> Worker<'a> {
         let data = load(&mut progress)?;
         tell.event(Event::Data(data.info.clone()));
         let now = Instant::now();
+        let gpu = choice::gpu(&device);
         Ok(Worker {
             settings,
             tell,
@@ -194,7 +195,7 @@ impl<'a> Worker<'a> {
             saved_step: None,
             saved_at: now,
             metrics_failed: false,
-            meter: LoadMeter::new(),
+            meter: LoadMeter::new(gpu),
             download: None,
         })
     }
