@@ -1,0 +1,32 @@
+// From the data set's bytes to the network's input: gathering, augmentation, scaling, u8 NCHW to f32 NHWC. Constants:
+// SIDE. A thread makes one pixel; the placement is drawn anew for each, which costs less than to read it.
+
+extern "C" __global__ void __launch_bounds__(256) gather(const Step *now, float *input) {
+    const Step s = *now;
+    u32 i = blockIdx.x * 256 + threadIdx.x;
+    if (i >= s.count * (SIDE * SIDE)) return;
+    u32 place = i / (SIDE * SIDE);
+    int x = i % SIDE, y = i / SIDE % SIDE;
+    bool flip = false, cut = false;
+    int from_x = x, from_y = y;
+    if (s.flip || s.crop || s.cutout) {
+        // As Placement::random of domain/augment.rs.
+        Words w = random_block(s.seed, 4, s.number, 2 * place);
+        flip = s.flip && w.at[0] >> 31 == 1;
+        u32 shifts = 2 * s.crop + 1;
+        from_x += (int)((u64)w.at[1] * shifts >> 32) - (int)s.crop;
+        from_y += (int)((u64)w.at[2] * shifts >> 32) - (int)s.crop;
+        if (s.cutout) {
+            Words v = random_block(s.seed, 4, s.number, 2 * place + 1);
+            int side = (int)s.cutout;
+            int left = (int)((u64)v.at[0] * SIDE >> 32) - side / 2, top = (int)((u64)v.at[1] * SIDE >> 32) - side / 2;
+            cut = x >= left && x < left + side && y >= top && y < top + side;
+        }
+    }
+    bool shown = !cut && from_x >= 0 && from_x < SIDE && from_y >= 0 && from_y < SIDE;
+    int column = flip ? SIDE - 1 - from_x : from_x;
+    const u8 *image = s.pixels + (u64)s.images[place] * (3 * SIDE * SIDE) + from_y * SIDE + column;
+#pragma unroll
+    for (int c = 0; c < 3; c++)
+        input[3 * i + c] = shown ? fmaf((float)image[c * SIDE * SIDE], s.pixel_scale[c], s.pixel_shift[c]) : 0.0f;
+}

@@ -1,0 +1,167 @@
+// What every kernel begins with. A kernel's sizes are constants: each use of a source is compiled with its own
+// definitions in front. What changes from step to step stands in device memory (Step), so that a captured graph of
+// launches stays good. The sources are CUDA C++ for NVRTC without any header, and a host compiler takes them too when
+// it is given what CUDA has built in (blockIdx, __syncthreads, the tensor cores' product and so on).
+
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+
+// One step, as the host planned it. Its twin is `Step` in net/engine.rs.
+struct Step {
+    u64 number;
+    u64 seed;
+    const u8 *pixels; // [n, 3, side, side]
+    const u8 *labels;
+    const u32 *images; // the batch's images by number
+    u32 count;         // how many
+    u32 flip, crop, cutout;
+    u32 threshold; // the live dropout: dropped when a word's upper 24 bits are below
+    float scale;   // what the kept are multiplied by
+    float smoothing;
+    float share; // 1 / count
+    float pixel_scale[3], pixel_shift[3];
+    // The optimizer's, as train/optim.rs computes them.
+    float rate, momentum, nesterov, beta1, beta2, rest1, rest2, root2, l2, shrink;
+    double clip_norm;
+};
+
+// What a step found. Its twin is `Found` in net/engine.rs.
+struct Found {
+    u64 number;
+    double loss, norm;
+    u32 correct, applied;
+};
+
+struct State {
+    u32 cursor;  // the step under way, in the list of steps
+    u32 latched; // a step was not finite: none is applied any more
+    double loss;
+    u32 correct, unused;
+};
+
+#ifndef HOST_SHIM
+
+__device__ __forceinline__ u32 to_tf32(float v) {
+    u32 r;
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(r) : "f"(v));
+    return r;
+}
+
+// `low` in the lower half.
+__device__ __forceinline__ u32 to_bf16(float low, float high) {
+    u32 r;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
+    return r;
+}
+
+// c += a * b for 16 x 8 x 8 numbers, spread over a warp as the PTX manual says.
+__device__ __forceinline__ void mma_tf32(float *c, const u32 *a, const u32 *b) {
+    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+// The same for 16 x 8 x 16 numbers.
+__device__ __forceinline__ void mma_bf16(float *c, const u32 *a, const u32 *b) {
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+#endif
+
+// Whether this is the last of `blocks` blocks to arrive here, so that it sees what all of them wrote. The counter is
+// zero before and after. Every thread of the block must come.
+__device__ __forceinline__ bool last_block(u32 *counter, u32 blocks) {
+    __shared__ u32 is_last;
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        is_last = atomicAdd(counter, 1u) == blocks - 1;
+        if (is_last) *counter = 0;
+    }
+    __syncthreads();
+    bool last = is_last != 0;
+    __threadfence();
+    __syncthreads();
+    return last;
+}
+
+// Where run i of `parts` of `total` begins.
+__device__ __forceinline__ u32 cut(u64 total, u32 parts, u32 i) { return (u32)(total * i / parts); }
+
+// NaN stays NaN.
+__device__ __forceinline__ float relu(float v) { return v < 0.0f ? 0.0f : v; }
+
+// Whether v takes the place of `best` as the largest: the first of equals stays, and a NaN is larger than all numbers.
+__device__ __forceinline__ bool beats(float v, float best) { return v > best || (v != v && best == best); }
+
+// Philox4x32-10, and the words of domain/rng.rs.
+struct Words {
+    u32 at[4];
+};
+
+__device__ __forceinline__ Words random_block(u64 seed, u32 stream, u64 step, u32 index) {
+    u32 c0 = index, c1 = (u32)step, c2 = (u32)(step >> 32), c3 = stream;
+    u32 k0 = (u32)seed, k1 = (u32)(seed >> 32);
+#pragma unroll
+    for (int round = 0; round < 10; round++) {
+        u64 a = (u64)0xD2511F53u * c0, b = (u64)0xCD9E8D57u * c2;
+        u32 n0 = (u32)(b >> 32) ^ c1 ^ k0, n2 = (u32)(a >> 32) ^ c3 ^ k1;
+        c1 = (u32)b;
+        c3 = (u32)a;
+        c0 = n0;
+        c2 = n2;
+        k0 += 0x9E3779B9u;
+        k1 += 0xBB67AE85u;
+    }
+    Words w = {{c0, c1, c2, c3}};
+    return w;
+}
+
+// What a dropout multiplies element `index` of its layer's output by. DROP is the stream's word; where the architecture
+// pins the share, DROP_THRESHOLD and DROP_SCALE are its.
+__device__ __forceinline__ float dropped(const Step &s, u32 stream, u32 threshold, float scale, u32 index) {
+    if (threshold == 0) return 1.0f;
+    Words w = random_block(s.seed, stream, s.number, index / 4);
+    return w.at[index % 4] >> 8 >= threshold ? scale : 0.0f;
+}
+
+// The sum of the block's values, in the same order every time. `scratch` holds one number a thread; every thread must
+// come, and the sum is thread 0's.
+__device__ __forceinline__ double block_sum(double v, double *scratch) {
+    u32 t = threadIdx.x;
+    scratch[t] = v;
+    __syncthreads();
+    for (u32 half = blockDim.x / 2; half > 0; half /= 2) {
+        if (t < half) scratch[t] += scratch[t + half];
+        __syncthreads();
+    }
+    double sum = scratch[0];
+    __syncthreads();
+    return sum;
+}
+
+#ifdef BEFORE_C
+// The gradient of the output of the layer before, which ends in ReLU (with 2x2 pooling, with dropout), on its way to
+// that layer's convolution: element e of the output, `g` its gradient. BEFORE_H x BEFORE_W x BEFORE_C is the output,
+// BEFORE_OH x BEFORE_OW the convolution's result. What pooling left out at odd edges is zero from the beginning.
+__device__ __forceinline__ void arrive(const Step &s, u32 e, float g, float output, const u8 *taken, float *grad) {
+    float scale = BEFORE_DROP == 0 ? 1.0f : BEFORE_DROP == 1 ? s.scale : BEFORE_SCALE;
+    g = output == 0.0f ? 0.0f : g * scale;
+    if (BEFORE_POOL) {
+        u32 c = e % BEFORE_C, pixel = e / BEFORE_C;
+        u32 x = pixel % BEFORE_W, y = pixel / BEFORE_W % BEFORE_H, image = pixel / (BEFORE_W * BEFORE_H);
+        u64 first = ((u64)(image * BEFORE_OH + 2 * y) * BEFORE_OW + 2 * x) * BEFORE_C + c;
+        u32 place = taken[e];
+        grad[first] = place == 0 ? g : 0.0f;
+        grad[first + BEFORE_C] = place == 1 ? g : 0.0f;
+        grad[first + BEFORE_OW * BEFORE_C] = place == 2 ? g : 0.0f;
+        grad[first + BEFORE_OW * BEFORE_C + BEFORE_C] = place == 3 ? g : 0.0f;
+    } else {
+        grad[e] = g;
+    }
+}
+#endif
