@@ -540,6 +540,42 @@ mod tests {
         (folder, around)
     }
 
+    fn mutations(count: u32) {
+        let whole = template();
+        let (folder, around) = folder_with("");
+        let mut refused = 0;
+        for number in 0..count {
+            let bytes = crate::domain::mutate::mutated(whole.as_bytes(), number);
+            std::fs::write(folder.path().join("config.toml"), &bytes).unwrap();
+            match load(&around, &Flags::default()) {
+                Ok(config) => {
+                    for row in PARAMS {
+                        row.check(row.get(&config.params)).unwrap();
+                    }
+                }
+                Err(error) => {
+                    refused += 1;
+                    assert!(
+                        error.to_string().contains("config.toml"),
+                        "{number}: {error}"
+                    );
+                }
+            }
+        }
+        assert!(refused > 0 && refused < count, "{refused} of {count}");
+    }
+
+    #[test]
+    fn mutated_files_never_panic_and_never_give_a_value_out_of_range() {
+        mutations(200);
+    }
+
+    #[test]
+    #[ignore = "the long form: 20,000"]
+    fn twenty_thousand_mutated_files_never_panic() {
+        mutations(20_000);
+    }
+
     fn refusal(config: &str) -> String {
         let (_folder, around) = folder_with(config);
         load(&around, &Flags::default()).unwrap_err().to_string()

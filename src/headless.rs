@@ -64,6 +64,9 @@ pub fn run(link: &Link, style: Style, signals: &Receiver<i32>, out: &mut impl Wr
                     written = printer.event(&Event::Steps(report), out);
                 }
                 written = written.and_then(|()| printer.event(&event, out));
+                if let Event::Unsaved { why } = &event {
+                    printer.warn(why.as_deref().unwrap_or("everything is saved again"));
+                }
                 match event {
                     Event::Ended { state, .. } => {
                         outcome.state = state;
@@ -157,6 +160,20 @@ impl Printer {
         }
     }
 
+    /// A line on standard error, for people and for logs, in every style.
+    fn warn(&self, text: &str) {
+        let tell = || {
+            // With standard error gone there is nobody to tell.
+            let _ = writeln!(io::stderr(), "warning: {text}");
+        };
+        match self {
+            Printer::Text(Text {
+                bars: Some(bars), ..
+            }) => bars.all.suspend(tell),
+            _ => tell(),
+        }
+    }
+
     /// A line for people; JSON has none.
     fn line(&self, out: &mut impl Write, line: &str) -> io::Result<()> {
         match self {
@@ -242,8 +259,8 @@ impl Text {
             Event::Refused { error } => format!("refused  {error}"),
             Event::Notice { text } => format!("note     {text}"),
             Event::Warning { text } => format!("warning  {text}"),
-            Event::State(State::Diverged { step }) => format!(
-                "diverged the loss is not a finite number at step {}: try a lower learning rate or gradient clipping",
+            Event::State(State::Diverged { step, first }) => format!(
+                "diverged {first} stopped being finite at step {}: try a lower learning rate or gradient clipping, or resume the last checkpoint",
                 grouped(*step)
             ),
             Event::State(State::Failed { why }) => format!("failed   {why}"),

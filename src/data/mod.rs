@@ -493,3 +493,28 @@ fn channel_statistics(images: &Images, threads: usize) -> (Vec<f32>, Vec<f32>) {
         })
         .unzip()
 }
+
+/// The reader of pickles alone, for the fuzz target.
+///
+/// # Errors
+/// Where the bytes are no batch, and why.
+#[cfg(fuzzing)]
+pub fn fuzz_pickle(bytes: &[u8]) -> Result<(), String> {
+    struct InMemory<'a>(&'a [u8]);
+    impl pickle::Source for InMemory<'_> {
+        fn fill(&mut self, buffer: &mut [u8]) -> std::io::Result<()> {
+            std::io::Read::read_exact(&mut self.0, buffer)
+        }
+        fn pass(&mut self, length: u64) -> std::io::Result<()> {
+            let length = usize::try_from(length).map_err(std::io::Error::other)?;
+            let rest = self.0.get(length..);
+            self.0 = rest.ok_or(std::io::ErrorKind::UnexpectedEof)?;
+            Ok(())
+        }
+    }
+    let pickle = pickle::read(&mut InMemory(bytes)).map_err(|problem| problem.why)?;
+    let path = Path::new("x");
+    let _ = python_batches::class_names(&pickle, path);
+    python_batches::batch(&pickle, path).map_err(|e| e.to_string())?;
+    Ok(())
+}

@@ -14,6 +14,7 @@ use parquet::file::metadata::ColumnChunkMetaData;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use std::fs::File;
 use std::io::{self, Cursor, Read as _, Seek, SeekFrom};
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -89,8 +90,16 @@ fn files(folder: &Path, split: &str) -> Result<Vec<PathBuf>, DataError> {
     Ok(files)
 }
 
-/// Reads the folder.
+/// Reads the folder. The parquet crate is not made for bytes that mean ill: where it panics, that is an error too.
 pub fn read(folder: &Path, threads: usize, progress: Progress) -> Result<Read, DataError> {
+    std::panic::catch_unwind(AssertUnwindSafe(|| read_all(folder, threads, progress)))
+        .unwrap_or_else(|_| {
+            let why = "what it says of itself makes no sense, so that reading it failed";
+            Err(DataError::damaged(folder, "a parquet file", why))
+        })
+}
+
+fn read_all(folder: &Path, threads: usize, progress: Progress) -> Result<Read, DataError> {
     let open = |split| {
         files(folder, split)?
             .into_iter()

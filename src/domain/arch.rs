@@ -537,6 +537,36 @@ impl Counter {
 mod tests {
     use super::*;
 
+    fn mutations(count: u32) {
+        let texts: Vec<&str> = ARCHS.iter().map(|preset| preset.text).collect();
+        let mut fit = 0;
+        for number in 0..count {
+            let text = texts[number as usize % texts.len()];
+            let bytes = crate::domain::mutate::mutated(text.as_bytes(), number);
+            let text = String::from_utf8_lossy(&bytes);
+            // Whatever fits is printed as text that means the same.
+            if let Ok(arch) = resolve(&text)
+                && let Ok(layers) = arch.summary(Shape::CIFAR, 10)
+            {
+                fit += 1;
+                assert_eq!(resolve(&arch.to_string()).as_ref(), Ok(&arch), "{text}");
+                assert!(layers.iter().map(|l| l.parameters).sum::<u64>() <= 100_000_000);
+            }
+        }
+        assert!(fit > 0 && fit < count, "{fit} of {count}");
+    }
+
+    #[test]
+    fn mutated_texts_never_panic() {
+        mutations(1000);
+    }
+
+    #[test]
+    #[ignore = "the long form: 20,000"]
+    fn twenty_thousand_mutated_texts_never_panic() {
+        mutations(20_000);
+    }
+
     fn summary(text: &str) -> Result<Vec<Summary>, ArchError> {
         resolve(text)?.summary(Shape::CIFAR, 10)
     }

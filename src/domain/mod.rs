@@ -5,6 +5,8 @@ pub mod arch;
 pub mod augment;
 pub mod confusion;
 pub mod history;
+#[cfg(test)]
+pub(crate) mod mutate;
 pub mod number;
 pub mod params;
 pub mod report;

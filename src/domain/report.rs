@@ -37,9 +37,12 @@ pub enum State {
     Done,
     /// Stopped by the user before the end.
     Stopped,
-    /// The loss or a weight is not finite; paused at that step.
+    /// The loss, a gradient or a weight is not finite; paused at that step.
     Diverged {
         step: u64,
+        /// What was not finite first, and in which layer: `the output of conv2`. Empty in old files.
+        #[serde(default)]
+        first: String,
     },
     Failed {
         why: String,

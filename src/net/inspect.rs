@@ -4,7 +4,7 @@ use super::{Net, Result, Scaling};
 use crate::device::threads::Threads;
 use crate::domain::augment::Placement;
 use crate::domain::report::{Activations, ParameterHealth, Picture, UnitHealth};
-use crate::layers::Pass;
+use crate::layers::{Pass, slices};
 use candle_core::Tensor;
 
 impl Net {
@@ -24,6 +24,50 @@ impl Net {
                 })
             })
             .collect()
+    }
+
+    /// Whether every weight and every running statistic is a finite number.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn is_finite(&self) -> Result<bool> {
+        for param in self.params() {
+            if !all_finite(&param.var)? {
+                return Ok(false);
+            }
+        }
+        for (_, buffer) in self.buffers() {
+            if !all_finite(buffer)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// What was not finite first in the training pass just made over `images` images, with its layer: a weight, which
+    /// spoils all after it; else a layer's output; else a gradient, sought from the last layer, as it is made.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn first_not_finite(&self, images: usize) -> Result<Option<String>> {
+        let params = self.params();
+        for param in &params {
+            if !all_finite(&param.var)? {
+                return Ok(Some(format!("the weights {}", param.name)));
+            }
+        }
+        for layer in self.chain.layers() {
+            let values = numbers(&layer.output().narrow(0, 0, images)?)?;
+            if !values.iter().all(|v| v.is_finite()) {
+                return Ok(Some(format!("the output of {}", layer.name())));
+            }
+        }
+        for param in params.iter().rev() {
+            if !all_finite(&param.grad)? {
+                return Ok(Some(format!("the gradient of {}", param.name)));
+            }
+        }
+        Ok(None)
     }
 
     /// The first layer's filters as RGB pictures, each scaled to its own range; empty unless the first layer is a
@@ -172,6 +216,15 @@ impl Net {
 
 fn numbers(tensor: &Tensor) -> Result<Vec<f32>> {
     Ok(tensor.flatten_all()?.to_vec1::<f32>()?)
+}
+
+fn all_finite(tensor: &Tensor) -> Result<bool> {
+    // Zero times a finite number is zero, times another it is NaN: a sum without branches.
+    let finite = |numbers: &[f32]| numbers.iter().map(|v| v * 0.0).sum::<f32>() == 0.0;
+    match tensor.device().is_cpu() {
+        true => Ok(finite(&slices::read(tensor)?)),
+        false => Ok(finite(&numbers(tensor)?)),
+    }
 }
 
 /// The L2 norm.

@@ -45,6 +45,9 @@ pub struct Settings {
     pub threads: usize,
     /// Wait, paused, before the first step.
     pub paused: bool,
+    /// Before the step after this one, parameter number so and so becomes this number; until the first change.
+    #[cfg(test)]
+    pub(crate) spoil: Option<(u64, usize, f32)>,
 }
 
 impl Default for Settings {
@@ -60,6 +63,8 @@ impl Default for Settings {
             device: Choice::Auto,
             threads: 0,
             paused: false,
+            #[cfg(test)]
+            spoil: None,
         }
     }
 }

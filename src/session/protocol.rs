@@ -21,6 +21,8 @@ pub enum Command {
     Evaluate,
     /// Write a checkpoint now.
     Checkpoint,
+    /// After a divergence: go on from the run's last checkpoint with half the learning rate. What came after it is void.
+    GoBack,
     /// Start anew in a new run folder, with the pending changes of `next run`.
     Restart,
     /// End the run: last checkpoint, pictures, state `stopped`. The session stays for questions and a restart.
@@ -182,6 +184,10 @@ pub enum Event {
     /// Something went wrong and training goes on (a save that failed, say).
     Warning {
         text: String,
+    },
+    /// Whether the newest save failed and why; None when everything is saved again. Training goes on.
+    Unsaved {
+        why: Option<String>,
     },
     Load(Load),
     Download {

@@ -5,9 +5,10 @@ use super::protocol::Event;
 use super::tfevents::EventFile;
 use crate::domain::params::{Hyperparameters, PARAMS, Value};
 use crate::domain::report::StepReport;
-use crate::train::saver::write_atomically;
+use crate::train::files::{self, Appender, write_atomically};
+use crate::train::saver::{LAST, PREVIOUS};
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -56,7 +57,7 @@ impl RunError {
 pub struct RunDir {
     pub name: String,
     pub folder: PathBuf,
-    metrics: BufWriter<File>,
+    metrics: Appender,
     metrics_bytes: u64,
     events: EventFile,
     /// Steps that make one line.
@@ -126,6 +127,7 @@ impl RunDir {
             .map(|n| n.to_string_lossy().into_owned())
             .unwrap_or_default();
         let lock = lock(folder)?;
+        files::sweep(folder).map_err(RunError::io("cannot tidy", folder))?;
         write_config(folder, params)?;
         let path = folder.join(METRICS);
         let length = fs::metadata(&path).map_or(0, |m| m.len());
@@ -150,14 +152,14 @@ impl RunDir {
         super::log::open(&folder).map_err(RunError::io("cannot write the log in", &folder))?;
         let path = folder.join(METRICS);
         let metrics = (|| {
-            let mut file = OpenOptions::new()
+            let file = OpenOptions::new()
                 .create(true)
                 .truncate(false)
                 .write(true)
                 .open(&path)?;
-            file.set_len(keep)?;
-            file.seek(SeekFrom::Start(keep))?;
-            Ok(file)
+            let mut metrics = Appender::new(file, path.clone());
+            metrics.cut(keep)?;
+            Ok(metrics)
         })()
         .map_err(RunError::io("cannot write", &path))?;
         let events = EventFile::create(&folder, now(), next_step)
@@ -165,7 +167,7 @@ impl RunDir {
         Ok(RunDir {
             name,
             folder,
-            metrics: BufWriter::new(metrics),
+            metrics,
             metrics_bytes: keep,
             events,
             stride: 1,
@@ -185,7 +187,7 @@ impl RunDir {
     /// Those of the file system.
     pub fn metrics_file(&mut self) -> io::Result<File> {
         self.metrics.flush()?;
-        self.metrics.get_ref().try_clone()
+        self.metrics.handle()
     }
 
     /// How long the run is, which decides how many steps share a line.
@@ -218,8 +220,9 @@ impl RunDir {
             ("grad_norm", waiting.grad_norm),
             ("images_per_s", waiting.images_per_s),
         ];
-        self.events.scalars(now(), waiting.last, &scalars)?;
-        self.line(&Event::Steps(waiting))
+        let last = waiting.last;
+        self.line(&Event::Steps(waiting))?;
+        self.events.scalars(now(), last, &scalars)
     }
 
     /// Adds an event that is not a training step.
@@ -234,8 +237,8 @@ impl RunDir {
                     ("accuracy/validation", epoch.val_accuracy),
                 ];
                 scalars.extend(epoch.test_accuracy.map(|a| ("accuracy/test", a)));
-                self.events.scalars(now(), epoch.step, &scalars)?;
                 self.line(event)?;
+                self.events.scalars(now(), epoch.step, &scalars)?;
                 self.flush()
             }
             _ => {
@@ -243,6 +246,11 @@ impl RunDir {
                 self.flush()
             }
         }
+    }
+
+    /// Whether nothing waits to be written.
+    pub fn is_flushed(&self) -> bool {
+        self.metrics.is_flushed()
     }
 
     /// Hands everything written to the system.
@@ -265,8 +273,45 @@ impl RunDir {
     fn line(&mut self, event: &Event) -> io::Result<()> {
         let mut line = serde_json::to_vec(event)?;
         line.push(b'\n');
-        self.metrics.write_all(&line)?;
+        // It counts even when it has to wait for room.
         self.metrics_bytes += line.len() as u64;
+        self.metrics.add(&line)
+    }
+
+    /// Makes the checkpoint in `file`, from which the run goes on, its last and its previous one: what is newer is void
+    /// now, and a damaged one must not take the place of the one before.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn adopt(&self, file: &Path) -> Result<(), RunError> {
+        let [last, previous] = [LAST, PREVIOUS].map(|name| self.folder.join(name));
+        if file == last {
+            return Ok(());
+        }
+        (|| {
+            if file != previous {
+                files::keep_as(file, &previous)?;
+            }
+            files::keep_as(file, &last)
+        })()
+        .map_err(RunError::io("cannot write", &last))
+    }
+
+    /// Cuts the metrics back to a checkpoint: their first `bytes`, and the steps that had not become a line.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn cut_back(
+        &mut self,
+        step: u64,
+        bytes: u64,
+        unwritten: Option<StepReport>,
+    ) -> io::Result<()> {
+        self.flush()?;
+        self.metrics.cut(bytes)?;
+        self.metrics_bytes = bytes;
+        self.unwritten = unwritten;
+        self.events = EventFile::create(&self.folder, now(), step + 1)?;
         Ok(())
     }
 }

@@ -4,7 +4,7 @@ use super::protocol::Event;
 use super::run_dir::{CONFIG, METRICS, NOTE, RunError, check_name, is_locked, lock};
 use crate::domain::params::{Hyperparameters, PARAMS};
 use crate::domain::report::{RunSummary, Split, State};
-use crate::train::saver::write_atomically;
+use crate::train::files::write_atomically;
 use std::collections::HashMap;
 use std::fs;
 use std::io::{self, BufRead, BufReader};

@@ -3,13 +3,14 @@
 //! buffers of four fields need no library.
 //! Format: tensorflow/core/lib/io/record_writer.cc and tensorflow/core/util/event.proto.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, BufWriter, Write};
+use crate::train::files::Appender;
+use std::fs::OpenOptions;
+use std::io;
 use std::path::Path;
 
 /// An event file that is open for appending.
 pub struct EventFile {
-    file: BufWriter<File>,
+    file: Appender,
 }
 
 impl EventFile {
@@ -28,14 +29,12 @@ impl EventFile {
                 std::process::id()
             );
             let path = folder.join(name);
-            match OpenOptions::new().create_new(true).write(true).open(path) {
+            match OpenOptions::new().create_new(true).write(true).open(&path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
-                other => break other?,
+                other => break Appender::new(other?, path),
             }
         };
-        let mut events = EventFile {
-            file: BufWriter::new(file),
-        };
+        let mut events = EventFile { file };
         let mut version = Message::default();
         version.double(1, start);
         version.bytes(3, b"brain.Event:2");
@@ -77,10 +76,12 @@ impl EventFile {
 
     fn record(&mut self, data: &[u8]) -> io::Result<()> {
         let length = (data.len() as u64).to_le_bytes();
-        self.file.write_all(&length)?;
-        self.file.write_all(&masked_crc(&length).to_le_bytes())?;
-        self.file.write_all(data)?;
-        self.file.write_all(&masked_crc(data).to_le_bytes())
+        let mut record = Vec::with_capacity(data.len() + 16);
+        record.extend_from_slice(&length);
+        record.extend_from_slice(&masked_crc(&length).to_le_bytes());
+        record.extend_from_slice(data);
+        record.extend_from_slice(&masked_crc(data).to_le_bytes());
+        self.file.add(&record)
     }
 }
 

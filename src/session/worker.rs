@@ -30,6 +30,8 @@ use std::time::{Duration, Instant};
 const REPORT_INTERVAL: Duration = Duration::from_millis(40);
 /// Most time between two checkpoints while training.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(30);
+/// Time until a save that failed is tried again.
+const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What ends a session. The messages say what to do.
 #[derive(Debug, thiserror::Error)]
@@ -125,6 +127,8 @@ struct Worker<'a> {
     one_step: bool,
     /// Go on after the run was over.
     go_on: bool,
+    /// The next evaluation is for the screen alone: an unbroken run would not have made it.
+    look_only: bool,
     /// Splits to be scored when the loop asks next.
     to_score: Vec<Split>,
     exit: Option<Exit>,
@@ -138,8 +142,10 @@ struct Worker<'a> {
     steps_told: Instant,
     saved_step: Option<u64>,
     saved_at: Instant,
-    /// Whether writing the metrics failed, which is told once.
-    metrics_failed: bool,
+    /// Why the newest checkpoint, and the newest lines of the metrics, are not on the disk; and what was told of it.
+    save_failed: Option<String>,
+    metrics_failed: Option<String>,
+    unsaved: Option<String>,
     meter: LoadMeter,
     download: Option<Download>,
 }
@@ -184,6 +190,7 @@ impl<'a> Worker<'a> {
             paused: settings.paused,
             one_step: false,
             go_on: false,
+            look_only: false,
             to_score: Vec::new(),
             exit: None,
             error: None,
@@ -194,7 +201,9 @@ impl<'a> Worker<'a> {
             steps_told: now,
             saved_step: None,
             saved_at: now,
-            metrics_failed: false,
+            save_failed: None,
+            metrics_failed: None,
+            unsaved: None,
             meter: LoadMeter::new(gpu),
             download: None,
         })
@@ -213,7 +222,7 @@ impl<'a> Worker<'a> {
             }
             self.over = match (end, self.exit) {
                 (End::Finished, _) => Some(State::Done),
-                (End::Diverged { step }, _) => Some(State::Diverged { step }),
+                (End::Diverged { step, first }, _) => Some(State::Diverged { step, first }),
                 (End::Left, Some(Exit::Stop)) => Some(State::Stopped),
                 (End::Left, _) => None,
             };
@@ -249,7 +258,10 @@ impl<'a> Worker<'a> {
         let Some(wanted) = &self.settings.resume else {
             let trainer = self.new_trainer(self.settings.params.clone())?;
             let run = self.new_run(&trainer, self.settings.name.as_deref())?;
-            return Ok(self.begin(trainer, run, None));
+            let mut trainer = self.begin(trainer, run, None);
+            // So that there is always something to go back to.
+            self.save(&mut trainer, false);
+            return Ok(trainer);
         };
         let found = resume::find(wanted, self.settings.runs.as_deref())?;
         if let Some(text) = found.warning {
@@ -284,6 +296,7 @@ impl<'a> Worker<'a> {
                         ),
                     });
                 }
+                run.adopt(&found.path)?;
                 past = run_dir::read_metrics(folder, progress.metrics_bytes)
                     .map_err(RunError::io("cannot read the metrics in", folder))?;
                 Some(run)
@@ -291,15 +304,7 @@ impl<'a> Worker<'a> {
         };
         let step = progress.step;
         let mut trainer = self.begin(trainer, run, Some(step + 1));
-        for event in past {
-            if let Event::Epoch(_) | Event::Evaluation(_) | Event::Applied { .. } = event {
-                self.tell.event(event);
-            }
-        }
-        if step > 0 {
-            self.saved_step = Some(step);
-            self.to_score = vec![Split::Validation];
-        }
+        self.go_on_from(step, past);
         for key in &self.settings.overrides {
             if let Some(row) = params::param(key) {
                 let value = row.get(&self.settings.params);
@@ -307,6 +312,69 @@ impl<'a> Worker<'a> {
             }
         }
         Ok(trainer)
+    }
+
+    /// Tells what a run that goes on after `step` knows of its past, and has a look at the images wanted.
+    fn go_on_from(&mut self, step: u64, past: Vec<Event>) {
+        for event in past {
+            if let Event::Epoch(_) | Event::Evaluation(_) | Event::Applied { .. } = event {
+                self.tell.event(event);
+            }
+        }
+        self.saved_step = Some(step);
+        if step > 0 {
+            self.to_score = vec![Split::Validation];
+            self.look_only = true;
+        }
+    }
+
+    /// After a divergence: the run goes on from its last checkpoint, with half the learning rate it diverged with.
+    fn go_back(&mut self, trainer: &mut Trainer) {
+        let Some(run) = &self.run else {
+            self.notice("there is no checkpoint to go back to, as nothing is saved: lower the learning rate and restart");
+            return;
+        };
+        let folder = run.folder.clone();
+        let half = trainer.progress().params.learning_rate / 2.0;
+        let made = resume::find(&folder, None)
+            .map_err(SessionError::from)
+            .and_then(|found| {
+                let (material, threads) = (Rc::clone(&self.material), Rc::clone(&self.threads));
+                let path = found.path;
+                let made =
+                    Trainer::resume(found.checkpoint, &path, material, threads, &self.device)?;
+                let run = self
+                    .run
+                    .as_mut()
+                    .ok_or_else(|| RunError::Absent(folder.display().to_string()))?;
+                run.adopt(&path)?;
+                let progress = made.progress();
+                run.cut_back(
+                    progress.step,
+                    progress.metrics_bytes,
+                    progress.unwritten.clone(),
+                )
+                .map_err(RunError::io("cannot cut back the metrics in", &folder))?;
+                let past = run_dir::read_metrics(&folder, progress.metrics_bytes)
+                    .map_err(RunError::io("cannot read the metrics in", &folder))?;
+                Ok((made, past, found.warning))
+            });
+        let (made, past, warning) = match made {
+            Ok(made) => made,
+            Err(error) => {
+                self.warn(format!("the run could not go back: {error}"));
+                return;
+            }
+        };
+        if let Some(text) = warning {
+            self.warn(text);
+        }
+        let step = made.progress().step;
+        let run = self.run.take();
+        *trainer = self.begin(made, run, Some(step + 1));
+        self.go_on_from(step, past);
+        self.set(trainer, "learning_rate", Value::Float(half));
+        (self.paused, self.go_on, self.over) = (false, true, None);
     }
 
     fn new_trainer(&self, params: params::Hyperparameters) -> Result<Trainer> {
@@ -332,6 +400,7 @@ impl<'a> Worker<'a> {
         self.run = run;
         self.known = Default::default();
         self.to_score.clear();
+        self.look_only = false;
         self.steps = None;
         self.saved_step = None;
         self.saved_at = Instant::now();
@@ -385,6 +454,7 @@ impl<'a> Worker<'a> {
                 self.tell_saved(true);
                 self.paused = false;
                 *trainer = self.begin(new, run, None);
+                self.save(trainer, false);
             }
             Err(error) => self.warn(format!("the run could not be restarted: {error}")),
         }
@@ -406,7 +476,10 @@ impl<'a> Worker<'a> {
 
     /// What is left to do when a run is over.
     fn close_run(&mut self, trainer: &mut Trainer, over: State) {
-        self.save_unsaved(trainer);
+        // The weights just before a divergence are seldom any good: the last checkpoint stays.
+        if !matches!(over, State::Diverged { .. }) {
+            self.save_unsaved(trainer);
+        }
         self.tell_saved(true);
         self.record(Event::State(over));
         let evaluation = [1, 0]
@@ -430,6 +503,7 @@ impl<'a> Worker<'a> {
             if let Some(over) = self.over.clone() {
                 self.tell_state(over);
             }
+            self.try_again(trainer);
             if let Some(command) = self.wait() {
                 self.handle(command, trainer, Doing::Training);
             }
@@ -438,6 +512,10 @@ impl<'a> Worker<'a> {
 
     /// The next command, or None when something else happened. A front end that has gone wants to quit.
     fn wait(&mut self) -> Option<Command> {
+        let again = match self.unsaved {
+            Some(_) => crossbeam_channel::after(RETRY_INTERVAL),
+            None => crossbeam_channel::never(),
+        };
         crossbeam_channel::select! {
             recv(self.tell.commands) -> command => Some(command.unwrap_or(Command::Quit)),
             recv(self.saver.outcomes()) -> outcome => {
@@ -451,6 +529,7 @@ impl<'a> Worker<'a> {
                     Err(_) => Some(self.tell.commands.recv().unwrap_or(Command::Quit)),
                 }
             }
+            recv(again) -> _ => None,
         }
     }
 
@@ -459,6 +538,10 @@ impl<'a> Worker<'a> {
         match command {
             Command::Quit => self.exit = Some(Exit::Quit),
             Command::Restart => self.exit = Some(Exit::Restart),
+            Command::GoBack => match self.over {
+                Some(State::Diverged { .. }) => self.go_back(trainer),
+                _ => self.notice("the run has not diverged: there is nothing to go back from"),
+            },
             Command::Stop => match self.over {
                 None => self.exit = Some(Exit::Stop),
                 Some(_) => self.notice("the run is over already"),
@@ -469,7 +552,7 @@ impl<'a> Worker<'a> {
             },
             Command::Resume | Command::Step => match &self.over {
                 Some(State::Diverged { .. }) => self.notice(
-                    "the loss is no number any more, so there is nothing to go on from: lower the learning rate and restart, or resume the best checkpoint",
+                    "the run has diverged: go back to its last checkpoint with half the learning rate, or lower the learning rate and restart",
                 ),
                 Some(_) if trainer.is_finished() => {
                     self.notice("all epochs are through: raise `epochs` to go on, or restart");
@@ -649,6 +732,19 @@ impl<'a> Worker<'a> {
         if due && !self.saver.is_busy() && self.run.is_some() {
             self.save_unsaved(trainer);
         }
+        self.try_again(trainer);
+    }
+
+    /// Saves anew what could not be saved some time ago.
+    fn try_again(&mut self, trainer: &mut Trainer) {
+        if self.unsaved.is_none() || self.saved_at.elapsed() < RETRY_INTERVAL {
+            return;
+        }
+        self.write(RunDir::flush);
+        match self.save_failed.is_some() && !self.saver.is_busy() {
+            true => self.save(trainer, false),
+            false => self.saved_at = Instant::now(),
+        }
     }
 
     fn save_unsaved(&mut self, trainer: &mut Trainer) {
@@ -666,8 +762,11 @@ impl<'a> Worker<'a> {
         trainer.set_metrics(run.position());
         let metrics = run.metrics_file();
         let folder = run.folder.clone();
-        match (trainer.checkpoint(), metrics) {
-            (Ok(checkpoint), Ok(metrics)) => {
+        let checkpoint = trainer
+            .is_sound()
+            .and_then(|sound| sound.then(|| trainer.checkpoint()).transpose());
+        match checkpoint {
+            Ok(Some(checkpoint)) => {
                 self.saved_step = Some(checkpoint.progress.step);
                 self.saver.save(Job {
                     checkpoint,
@@ -676,11 +775,8 @@ impl<'a> Worker<'a> {
                     metrics: Some(metrics),
                 });
             }
-            (Err(error), _) => self.warn(format!("no checkpoint was made: {error}")),
-            (_, Err(error)) => self.warn(format!(
-                "no checkpoint was made, as the metrics in {} cannot be written: {error}",
-                folder.display()
-            )),
+            Ok(None) => self.warn("no checkpoint was made: a weight is not finite".into()),
+            Err(error) => self.warn(format!("no checkpoint was made: {error}")),
         }
     }
 
@@ -702,11 +798,34 @@ impl<'a> Worker<'a> {
                 for report in reports {
                     self.tell.event(Event::Checkpoint(report));
                 }
+                self.save_failed = None;
             }
             Err(why) => {
                 self.saved_step = None;
-                self.warn(why);
+                self.save_failed = Some(why);
             }
+        }
+        self.tell_unsaved();
+    }
+
+    /// Tells when saving begins to fail, fails for another reason, or goes well again.
+    fn tell_unsaved(&mut self) {
+        let first = |why: &str| why.split_once(": ").map(|(_, why)| why.to_owned());
+        let why = self.save_failed.as_ref().or(self.metrics_failed.as_ref());
+        // The step in the message changes with each attempt; the reason is what counts.
+        let same = match (&self.unsaved, why) {
+            (Some(old), Some(new)) => first(old) == first(new),
+            (None, None) => true,
+            _ => false,
+        };
+        if !same {
+            self.unsaved = why.cloned();
+            match &self.unsaved {
+                Some(why) => tracing::warn!("{why}"),
+                None => tracing::info!("everything is saved again"),
+            }
+            let why = self.unsaved.clone();
+            self.tell.event(Event::Unsaved { why });
         }
     }
 
@@ -734,22 +853,22 @@ impl<'a> Worker<'a> {
         self.tell.event(event);
     }
 
-    /// A disk that is full must not end the training: it is told once, and again after it went well.
+    /// A disk that is full must not end the training: it is told, and what could not be written waits for room.
     fn write(&mut self, write: impl FnOnce(&mut RunDir) -> std::io::Result<()>) {
         let Some(run) = &mut self.run else {
             return;
         };
         match write(run) {
-            Ok(()) => self.metrics_failed = false,
-            Err(error) if !self.metrics_failed => {
-                self.metrics_failed = true;
-                let folder = run.folder.display().to_string();
-                self.warn(format!(
-                    "the metrics in {folder} cannot be written: {error}; training goes on. Make room there, or check that you may write."
+            Ok(()) if run.is_flushed() => self.metrics_failed = None,
+            Ok(()) => {}
+            Err(error) => {
+                self.metrics_failed = Some(format!(
+                    "the metrics in {} could not be written: {error}. Make room there, or check that you may write; training goes on and it is tried again.",
+                    run.folder.display()
                 ));
             }
-            Err(_) => {}
         }
+        self.tell_unsaved();
     }
 
     fn set_length(&mut self, trainer: &Trainer) {
@@ -771,12 +890,22 @@ impl<'a> Worker<'a> {
 
 impl Host for Worker<'_> {
     fn between(&mut self, trainer: &mut Trainer, doing: Doing) -> Flow {
+        #[cfg(test)]
+        if let Some((step, which, with)) = self.settings.spoil
+            && doing == Doing::Training
+            && trainer.progress().step == step
+            && self.over.is_none()
+            && trainer.progress().changes.is_empty()
+        {
+            trainer.spoil(which, with);
+        }
         self.keep_house(trainer);
         loop {
             let blocked = doing == Doing::Training && self.paused;
             let command = if blocked {
                 self.tell_steps();
                 self.tell_state(State::Paused);
+                self.try_again(trainer);
                 self.wait()
             } else {
                 match self.tell.commands.try_recv() {
@@ -843,7 +972,10 @@ impl Host for Worker<'_> {
         let known = &mut self.known[usize::from(scores.split == Split::Test)];
         known.history.add(&scores);
         known.scores = Some(scores);
-        self.record(event);
+        match std::mem::take(&mut self.look_only) {
+            true => self.tell.event(event),
+            false => self.record(event),
+        }
     }
 
     fn epoch_over(&mut self, trainer: &mut Trainer, report: &EpochReport) {

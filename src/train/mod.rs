@@ -3,6 +3,7 @@
 
 pub mod checkpoint;
 pub mod evaluate;
+pub mod files;
 pub mod material;
 pub mod optim;
 pub mod saver;

@@ -1,11 +1,12 @@
-//! Saving checkpoints off the training thread, and files that are real all at once or not at all.
+//! Saving checkpoints off the training thread.
 
 use super::checkpoint::Checkpoint;
+use super::files::{keep_as, write_atomically};
 use crate::domain::report::CheckpointReport;
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use std::fs::{self, File};
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
 use std::thread::JoinHandle;
 
 /// The newest checkpoint of a run's folder, the one before it, and the one that validated best.
@@ -13,63 +14,14 @@ pub const LAST: &str = "last.safetensors";
 pub const PREVIOUS: &str = "previous.safetensors";
 pub const BEST: &str = "best.safetensors";
 
-/// Writes a file so that a crash at any moment leaves the old one or the new one: write beside, sync the file, rename,
-/// sync the folder.
-///
-/// # Errors
-/// Those of the file system; the old file then still stands.
-pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let beside = beside(path);
-    let written = (|| {
-        let mut file = File::create(&beside)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&beside, path)
-    })();
-    if written.is_err() {
-        // What was written in part is of no use; the error that is told is the one above.
-        let _ = fs::remove_file(&beside);
-    }
-    written?;
-    sync_folder(path)
-}
-
-/// Gives the file at `path` a second name, which replaces whatever had it, at once.
-fn keep_as(path: &Path, name: &Path) -> io::Result<()> {
-    let beside = beside(name);
-    match fs::remove_file(&beside) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    if fs::hard_link(path, &beside).is_err() {
-        // Not every file system knows two names for one file.
-        fs::copy(path, &beside)?;
-    }
-    fs::rename(&beside, name)
-}
-
-fn beside(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".tmp");
-    PathBuf::from(name)
-}
-
-fn sync_folder(path: &Path) -> io::Result<()> {
-    #[cfg(unix)]
-    if let Some(folder) = path.parent() {
-        File::open(folder)?.sync_all()?;
-    }
-    Ok(())
-}
-
 /// What is to be saved.
 pub struct Job {
     pub checkpoint: Checkpoint,
     pub folder: PathBuf,
     /// Also keep it as the best.
     pub best: bool,
-    /// Synced first: the metrics that the checkpoint counts on.
-    pub metrics: Option<File>,
+    /// Synced first: the metrics that the checkpoint counts on, or why they could not be written.
+    pub metrics: Option<io::Result<File>>,
 }
 
 /// What became of it: the files written, or why not.
@@ -92,8 +44,9 @@ impl Saver {
         let thread = std::thread::Builder::new()
             .name("saver".into())
             .spawn(move || {
+                let mut owed = None;
                 for job in todo {
-                    if tell.send(save(job)).is_err() {
+                    if tell.send(save(job, &mut owed)).is_err() {
                         return;
                     }
                 }
@@ -158,38 +111,55 @@ impl Drop for Saver {
     }
 }
 
-fn save(job: Job) -> Outcome {
+/// A best checkpoint that could not be written: it is tried again at each save of its run, until another is better.
+struct Owed {
+    folder: PathBuf,
+    report: CheckpointReport,
+    bytes: Vec<u8>,
+}
+
+/// Saves one; at any moment `last` or `previous` is whole.
+fn save(mut job: Job, owed: &mut Option<Owed>) -> Outcome {
+    let metrics = job.metrics.take();
+    let progress = &job.checkpoint.progress;
     let in_folder = |e: io::Error| {
         format!(
-            "the checkpoint of step {} could not be saved in {}: {e}. Make room there, or check that you may write; it is tried again at the next checkpoint.",
-            job.checkpoint.progress.step,
+            "the checkpoint of step {} could not be saved in {}: {e}. Make room there, or check that you may write; training goes on and it is tried again.",
+            progress.step,
             job.folder.display()
         )
     };
     let bytes = job.checkpoint.encode()?;
-    if let Some(metrics) = &job.metrics {
-        metrics.sync_data().map_err(in_folder)?;
+    let report = |name: &str, best| CheckpointReport {
+        step: progress.step,
+        epoch: progress.epochs + u32::from(progress.step_in_epoch > 0),
+        path: job.folder.join(name).display().to_string(),
+        bytes: bytes.len() as u64,
+        best,
+    };
+    if job.best || owed.as_ref().is_some_and(|o| o.folder != job.folder) {
+        *owed = None;
+    }
+    if job.best {
+        *owed = Some(Owed {
+            folder: job.folder.clone(),
+            report: report(BEST, true),
+            bytes: bytes.clone(),
+        });
+    }
+    if let Some(metrics) = metrics {
+        metrics.and_then(|m| m.sync_data()).map_err(in_folder)?;
     }
     let last = job.folder.join(LAST);
     if last.exists() {
         keep_as(&last, &job.folder.join(PREVIOUS)).map_err(in_folder)?;
     }
-    let mut names = vec![(LAST, false)];
-    if job.best {
-        names.push((BEST, true));
-    }
-    let progress = &job.checkpoint.progress;
-    let mut written = Vec::new();
-    for (name, best) in names {
-        let path = job.folder.join(name);
-        write_atomically(&path, &bytes).map_err(in_folder)?;
-        written.push(CheckpointReport {
-            step: progress.step,
-            epoch: progress.epochs + u32::from(progress.step_in_epoch > 0),
-            path: path.display().to_string(),
-            bytes: bytes.len() as u64,
-            best,
-        });
+    write_atomically(&last, &bytes).map_err(in_folder)?;
+    let mut written = vec![report(LAST, false)];
+    if let Some(best) = owed {
+        write_atomically(&job.folder.join(BEST), &best.bytes).map_err(in_folder)?;
+        written.push(best.report.clone());
+        *owed = None;
     }
     Ok(written)
 }
@@ -197,7 +167,11 @@ fn save(job: Job) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::super::checkpoint::tests::example;
+    use super::super::files::faults::{Fault, lay};
+    use super::super::files::{Op, sweep};
     use super::*;
+    use std::fs;
+    use std::path::Path;
 
     fn job(folder: &Path, step: u64, best: bool) -> Job {
         let mut checkpoint = example();
@@ -249,5 +223,97 @@ mod tests {
         fs::create_dir(&last).unwrap();
         assert!(write_atomically(&last, b"x").is_err());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    /// The steps of the run's three checkpoints as they can be read.
+    fn steps(folder: &Path) -> [Option<u64>; 3] {
+        [LAST, PREVIOUS, BEST].map(|name| {
+            let read = Checkpoint::read(&folder.join(name));
+            read.ok().map(|c| c.progress.step)
+        })
+    }
+
+    /// Lays a fault on the save of step 3, after those of 1 (best) and 2; gives the folder and how it went.
+    fn faulty(fault: Option<Fault>) -> (tempfile::TempDir, Outcome, Vec<Op>) {
+        let folder = tempfile::tempdir().unwrap();
+        for (step, best) in [(1, true), (2, false)] {
+            save(job(folder.path(), step, best), &mut None).unwrap();
+        }
+        let laid = lay(folder.path(), fault);
+        let outcome = save(job(folder.path(), 3, true), &mut None);
+        let done = laid.done();
+        drop(laid);
+        (folder, outcome, done)
+    }
+
+    #[test]
+    fn each_operation_of_a_save_may_fail_and_the_next_save_goes_well() {
+        let (_, outcome, operations) = faulty(None);
+        assert!(outcome.is_ok() && operations.len() > 8, "{operations:?}");
+        for at in 0..operations.len() {
+            let mut faults = vec![
+                Fault::Error {
+                    at,
+                    code: libc::EIO,
+                },
+                Fault::Error {
+                    at,
+                    code: libc::ENOSPC,
+                },
+            ];
+            if operations[at] == Op::Write {
+                faults.push(Fault::Short { at });
+            }
+            for fault in faults {
+                let (folder, outcome, _) = faulty(Some(fault));
+                // A file system without hard links is no failure: the file is copied.
+                assert_eq!(outcome.is_ok(), operations[at] == Op::Link, "{fault:?}");
+                let [last, previous, best] = steps(folder.path());
+                assert!(matches!(last, Some(2 | 3)), "{fault:?}: {last:?}");
+                assert!(matches!(previous, Some(1 | 2)), "{fault:?}: {previous:?}");
+                assert!(matches!(best, Some(1 | 3)), "{fault:?}: {best:?}");
+                save(job(folder.path(), 4, false), &mut None).unwrap();
+                assert_eq!(steps(folder.path())[0], Some(4), "{fault:?}");
+                sweep(folder.path()).unwrap();
+                assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3, "{fault:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_crash_before_or_after_each_operation_leaves_the_old_or_the_new_one() {
+        let (.., operations) = faulty(None);
+        for at in 0..operations.len() {
+            for fault in [Fault::CrashBefore { at }, Fault::CrashAfter { at }] {
+                let (folder, outcome, _) = faulty(Some(fault));
+                assert!(outcome.is_err(), "{fault:?}");
+                let [last, previous, best] = steps(folder.path());
+                assert!(matches!(last, Some(2 | 3)), "{fault:?}: {last:?}");
+                assert!(matches!(previous, Some(1 | 2)), "{fault:?}: {previous:?}");
+                assert!(matches!(best, Some(1 | 3)), "{fault:?}: {best:?}");
+                sweep(folder.path()).unwrap();
+                assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3, "{fault:?}");
+                save(job(folder.path(), 4, true), &mut None).unwrap();
+                assert_eq!(steps(folder.path())[0], Some(4), "{fault:?}");
+                assert_eq!(steps(folder.path())[2], Some(4), "{fault:?}");
+                assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3, "{fault:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_best_checkpoint_that_found_no_room_is_written_when_there_is_some() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut owed = None;
+        save(job(folder.path(), 1, true), &mut owed).unwrap();
+        let full = lay(folder.path(), Some(Fault::Full));
+        assert!(save(job(folder.path(), 2, true), &mut owed).is_err());
+        assert!(save(job(folder.path(), 3, false), &mut owed).is_err());
+        drop(full);
+        assert_eq!(steps(folder.path()), [Some(1), None, Some(1)]);
+        let written = save(job(folder.path(), 4, false), &mut owed).unwrap();
+        assert_eq!(written.len(), 2);
+        assert_eq!(steps(folder.path()), [Some(4), Some(1), Some(2)]);
+        assert!(owed.is_none());
     }
 }

@@ -66,15 +66,15 @@ pub trait Host {
 }
 
 /// Why [`Trainer::run`] came back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
     /// All epochs are through.
     Finished,
     /// The host left.
     Left,
-    /// The loss or the gradient of step `step` is not finite. That step was not applied: the weights are as they were
-    /// after the step before.
-    Diverged { step: u64 },
+    /// Something of step `step` is not finite, and `first` says what. Where that was the loss or a gradient, the step
+    /// was not applied; where a weight, the network is spoilt and [`Trainer::is_sound`] says so.
+    Diverged { step: u64, first: String },
 }
 
 /// What became of a wish to change a hyperparameter.
@@ -276,10 +276,11 @@ impl Trainer {
                     return Ok(End::Left);
                 }
                 match self.step()? {
-                    Some(report) => host.stepped(&report),
-                    None => {
+                    Ok(report) => host.stepped(&report),
+                    Err(first) => {
                         return Ok(End::Diverged {
                             step: self.progress.step + 1,
+                            first,
                         });
                     }
                 }
@@ -290,8 +291,8 @@ impl Trainer {
         }
     }
 
-    /// One training step. None when it diverged and was not applied.
-    fn step(&mut self) -> Result<Option<StepReport>> {
+    /// One training step; or what was not finite first.
+    fn step(&mut self) -> Result<std::result::Result<StepReport, String>> {
         let begin = Instant::now();
         let params = &self.progress.params;
         let batch = batches::batch(&self.order, self.progress.step_in_epoch, params.batch_size);
@@ -317,9 +318,12 @@ impl Trainer {
         } else {
             None
         };
-        let Some(grad_norm) = moved else {
+        // A weight that is no number can hide behind a ReLU, so the loss alone does not show it.
+        let sound = self.net.is_finite()?;
+        let Some(grad_norm) = moved.filter(|_| sound) else {
+            let first = self.net.first_not_finite(images as usize)?;
             self.restore_running_statistics(&running)?;
-            return Ok(None);
+            return Ok(Err(first.unwrap_or_else(|| "the loss".into())));
         };
 
         let seconds = begin.elapsed().as_secs_f64();
@@ -333,7 +337,7 @@ impl Trainer {
         progress.totals.correct += u64::from(outcome.correct);
         progress.totals.images += images;
         progress.totals.seconds += seconds;
-        Ok(Some(StepReport {
+        Ok(Ok(StepReport {
             first: step,
             last: step,
             epoch: self.progress.epochs + 1,
@@ -569,6 +573,22 @@ impl Trainer {
             self.net.set_capacity(capacity)?;
         }
         Ok(())
+    }
+
+    /// Whether all weights are numbers: only then is there anything to save.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn is_sound(&self) -> Result<bool> {
+        Ok(self.net.is_finite()?)
+    }
+
+    /// Spoils the first number of parameter number `which`, to see what comes of it.
+    #[cfg(test)]
+    pub(crate) fn spoil(&mut self, which: usize, with: f32) {
+        let params = self.net.params();
+        let param = params[which % params.len()];
+        slices::write([param.var.as_tensor()], |[w]| w[0] = with).unwrap();
     }
 
     /// A copy of all that resuming needs, on no device.

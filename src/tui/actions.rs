@@ -15,6 +15,7 @@ pub enum Do {
     Evaluate,
     Checkpoint,
     Restart,
+    GoBack,
     Stop,
     Undo,
     Download,
@@ -85,6 +86,7 @@ impl Do {
                 | Evaluate
                 | Checkpoint
                 | Restart
+                | GoBack
                 | Stop
                 | Undo
                 | Download
@@ -223,8 +225,17 @@ fn paused(told: &Told) -> Result<(), String> {
     told.training()?;
     match told.state {
         State::Paused => Ok(()),
-        State::Diverged { .. } => Err("the run has diverged; R restarts it".into()),
+        State::Diverged { .. } => Err("the run has diverged; b goes back, R restarts it".into()),
         _ => Err("only while paused; space pauses".into()),
+    }
+}
+
+fn diverged(told: &Told) -> Result<(), String> {
+    use crate::domain::report::State;
+    alive(told)?;
+    match told.state {
+        State::Diverged { .. } => Ok(()),
+        _ => Err("the run has not diverged".into()),
     }
 }
 
@@ -428,6 +439,7 @@ pub static ACTIONS: &[Action] = &[
     when(all(Do::Evaluate, &[ch('e')], 5, "evaluate", "score the validation images now"), pausable),
     when(all(Do::Checkpoint, &[ch('w')], 6, "checkpoint", "write a checkpoint now"), saved),
     when(all(Do::Restart, &[ch('R')], 7, "restart", "start a new run with the pending changes"), begun),
+    when(all(Do::GoBack, &[ch('b')], 0, "go back", "after a divergence: to the last checkpoint with half the learning rate"), diverged),
     when(all(Do::Stop, &[ch('x')], 8, "stop", "end this run (asks first)"), pausable),
     when(all(Do::Download, &[], 0, "download", "fetch the real CIFAR-10 into the data folder"), downloadable),
     all(Do::Show(Screen::Train), &[ch('1')], 0, "Train", "the Train screen"),

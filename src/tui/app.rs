@@ -357,6 +357,7 @@ impl App {
                 Box::new(Effect::Send(Command::Stop)),
             )),
             Do::Restart => self.restart(effects),
+            Do::GoBack => send(effects, Command::GoBack),
             Do::Show(screen) => effects.push(Effect::Go(screen)),
             Do::NextScreen => effects.push(Effect::Go(self.neighbour(1))),
             Do::PreviousScreen => effects.push(Effect::Go(self.neighbour(VIEWS.len() - 1))),

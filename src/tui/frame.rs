@@ -117,13 +117,16 @@ pub fn draw(app: &App, buf: &mut Buffer) {
 /// What went wrong for good and what to do, as lines; empty while all is well.
 pub fn banner(told: &Told, size: Rect) -> Vec<String> {
     let words = match &told.state {
-        State::Diverged { step } => format!(
-            "✗ The loss or a weight stopped being finite at step {}. Lower the learning rate (h), then R starts anew; \
-             the best checkpoint is untouched.",
+        State::Diverged { step, first } => format!(
+            "✗ At step {} {first} stopped being finite. b goes back to the last checkpoint with half the learning \
+             rate; or lower it (h), then R starts anew. The best checkpoint is untouched.",
             grouped(*step)
         ),
         State::Failed { why } => format!("✗ {why}"),
-        _ => return Vec::new(),
+        _ => match &told.unsaved {
+            Some(why) => format!("! Not saved: {why}"),
+            None => return Vec::new(),
+        },
     };
     let mut lines = wrapped(&words, usize::from(size.width.saturating_sub(2)).max(20));
     lines.truncate(3);
@@ -164,7 +167,7 @@ pub fn state(told: &Told, theme: Theme) -> (&'static str, String, Style) {
         ),
         State::Done => ("✓", "done".into(), theme.best()),
         State::Stopped => ("■", "stopped".into(), theme.accent()),
-        State::Diverged { step } => (
+        State::Diverged { step, .. } => (
             "✗",
             format!("diverged at step {}", grouped(*step)),
             theme.wrong(),

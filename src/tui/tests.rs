@@ -235,7 +235,10 @@ fn states() -> Vec<(&'static str, Vec<Event>)> {
                 8100,
                 vec![
                     Event::Steps(nan),
-                    Event::State(State::Diverged { step: 8101 }),
+                    Event::State(State::Diverged {
+                        step: 8101,
+                        first: "the output of conv2".into(),
+                    }),
                 ],
             ),
         ),

@@ -99,6 +99,8 @@ pub struct Told {
     /// Which images Confusion and Samples show.
     pub shown: Split,
     pub checkpoint: Option<CheckpointReport>,
+    /// Why the newest save failed, for as long as it is the newest.
+    pub unsaved: Option<String>,
     pub log: VecDeque<Entry>,
     pub load: Load,
     /// Bytes done, bytes in all, while a download runs.
@@ -145,6 +147,7 @@ impl Default for Told {
             evaluations: BTreeMap::new(),
             shown: Split::Validation,
             checkpoint: None,
+            unsaved: None,
             log: VecDeque::new(),
             load: Load::default(),
             download: None,
@@ -319,6 +322,13 @@ impl Told {
             }
             Event::Notice { text } => self.note(Weight::Plain, text.clone()),
             Event::Warning { text } => self.note(Weight::Warning, text.clone()),
+            Event::Unsaved { why } => {
+                match why {
+                    Some(why) => self.note(Weight::Warning, why.clone()),
+                    None => self.note(Weight::Good, "everything is saved again"),
+                }
+                self.unsaved = why.clone();
+            }
             Event::Load(load) => {
                 self.loads += 1;
                 let x = self.loads as f64;
@@ -359,10 +369,10 @@ impl Told {
         match state {
             State::Done => self.note(Weight::Good, "all epochs are done"),
             State::Stopped => self.note(Weight::Plain, "stopped"),
-            State::Diverged { step } => self.note_at(
+            State::Diverged { step, first } => self.note_at(
                 *step,
                 Weight::Bad,
-                "diverged: the loss or a weight is not finite",
+                format!("diverged: {first} is not finite"),
             ),
             State::Failed { why } => self.note(Weight::Bad, format!("failed: {why}")),
             State::Paused if self.run.is_some() => self.note(Weight::Plain, "paused"),
@@ -379,6 +389,7 @@ impl Told {
             shown: self.shown,
             now: self.now,
             local_time: self.local_time,
+            unsaved: self.unsaved.clone(),
             ..Told::default()
         };
         let before = std::mem::replace(self, fresh);

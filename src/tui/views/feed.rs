@@ -169,7 +169,7 @@ pub fn no_evaluation(told: &Told) -> Vec<String> {
             grouped(u64::from(*done)),
             grouped(u64::from(*total))
         )],
-        State::Diverged { step } => vec![
+        State::Diverged { step, .. } => vec![
             format!(
                 "The run diverged at step {} before anything was scored.",
                 grouped(*step)

@@ -86,7 +86,10 @@ fn states() -> Vec<Play> {
             let mut evaluation = stage::evaluation(2);
             (evaluation.loss, evaluation.step) = (f64::NAN, 2700);
             s.event(Event::Evaluation(evaluation));
-            s.event(Event::State(State::Diverged { step: 2700 }));
+            s.event(Event::State(State::Diverged {
+                step: 2700,
+                first: "the output of conv2".into(),
+            }));
         }),
         ("failed", |s| {
             s.event(Event::State(State::Failed {

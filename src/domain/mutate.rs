@@ -1,0 +1,54 @@
+//! Damage for tests: bytes changed the way that disks, transfers and ill will change them, the same for the same seed.
+
+use super::rng::{Rng, Stream};
+
+/// Bytes that readers trip over: signs, limits, brackets, quotes and line ends.
+const TELLING: &[u8] = b"\x00\x01\x7f\x80\xff\n\"'[]{}(),.=-+ 09ex#";
+/// Sizes and counts that readers trip over.
+const LARGE: [u64; 6] = [0, 1, 0x7fff_ffff, 0xffff_ffff, 1 << 40, u64::MAX];
+
+/// `whole` with one to four injuries; number `number` of all.
+pub fn mutated(whole: &[u8], number: u32) -> Vec<u8> {
+    let rng = Rng::new(0xbad, Stream::Sample, number.into());
+    let mut at = 0;
+    let mut below = |limit: usize| {
+        at += 1;
+        rng.word(at) as usize % limit.max(1)
+    };
+    let mut bytes = whole.to_vec();
+    for _ in 0..=below(4) {
+        let n = bytes.len();
+        if n == 0 {
+            break;
+        }
+        // Half of the injuries fall where the structure is: near the beginning and the end.
+        let place = match below(4) {
+            0 => below(n.min(400)),
+            1 => n - 1 - below(n.min(400)),
+            _ => below(n),
+        };
+        match below(8) {
+            0 => bytes[place] ^= 1 << below(8),
+            1 => bytes[place] = below(256) as u8,
+            2 => bytes[place] = TELLING[below(TELLING.len())],
+            3 => bytes.truncate(place),
+            4 => drop(bytes.drain(place..(place + 1 + below(40)).min(n))),
+            5 => {
+                let some = bytes[place..(place + 1 + below(40)).min(n)].to_vec();
+                bytes.splice(place..place, some);
+            }
+            6 => {
+                let byte = TELLING[below(TELLING.len())];
+                bytes.splice(place..place, std::iter::repeat_n(byte, 1 + below(300)));
+            }
+            _ => {
+                let width = [2, 4, 8][below(3)];
+                let number = LARGE[below(LARGE.len())].to_le_bytes();
+                for (byte, new) in bytes[place..].iter_mut().zip(&number[..width]) {
+                    *byte = *new;
+                }
+            }
+        }
+    }
+    bytes
+}

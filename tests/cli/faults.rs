@@ -1,0 +1,431 @@
+//! What must not be lost or believed: a process killed at any moment, files damaged on purpose, archives that mean ill.
+
+use crate::support::{Place, json, write_batches};
+use cifar_tui::train::checkpoint::Checkpoint;
+use cifar_tui::train::saver::{LAST, PREVIOUS};
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Networks whose checkpoints have some kB, some hundred kB and some MB.
+const SIZES: [&str; 3] = [
+    "conv 4 s4, relu, pool, drop, dense 10",
+    "conv 8 s4, relu, dense 64, relu, dense 10",
+    "conv 8 s2, relu, dense 256, relu, dense 10",
+];
+
+/// Small and the same each time: xorshift.
+struct Luck(u64);
+
+impl Luck {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+}
+
+fn content(path: &Path) -> Checkpoint {
+    let mut checkpoint = Checkpoint::read(path).unwrap();
+    let progress = &mut checkpoint.progress;
+    (progress.started, progress.elapsed) = (0.0, 0.0);
+    (progress.metrics_bytes, progress.totals.seconds) = (0, 0.0);
+    progress.run.clear();
+    checkpoint
+}
+
+/// The steps and epochs in the metrics, without their times.
+fn lines(place: &Place, run: &str) -> Vec<serde_json::Value> {
+    let mut lines = json(&place.read(&format!("runs/{run}/metrics.jsonl")));
+    lines.retain(|l| l["event"] != "started");
+    for line in &mut lines {
+        for key in ["images_per_s", "elapsed", "eta"] {
+            line.as_object_mut().unwrap().remove(key);
+        }
+    }
+    lines
+}
+
+/// Kills one run `kills` times with SIGKILL, each time at a random moment, resuming in between; then lets it end and
+/// holds it to a run that nobody killed.
+fn killed(arch: &str, kills: u64, epochs: &str, luck: &mut Luck) {
+    let place = Place::with_data();
+    let common = [
+        "--arch", arch, "--epochs", epochs, "--batch", "16", "--runs", "runs",
+    ];
+    let common = [&["train", "--device", "cpu", "--data", "data"][..], &common].concat();
+    place
+        .run(&[&common[..], &["--name", "whole"]].concat())
+        .exits(0);
+    let (run, last) = (
+        place.path("runs/killed"),
+        place.path("runs/killed").join(LAST),
+    );
+    let (mut done, mut landed_in_save, mut longest) = (0, 0, 0);
+    while done < kills {
+        let resumed = [
+            "train", "--device", "cpu", "--data", "data", "--runs", "runs", "--resume", "killed",
+            "--json",
+        ];
+        let fresh = [&common[..], &["--name", "killed", "--json"]].concat();
+        let args = if last.exists() {
+            &resumed[..]
+        } else {
+            &fresh[..]
+        };
+        if !last.exists() && run.exists() {
+            // Killed before its first save.
+            std::fs::remove_dir_all(&run).unwrap();
+        }
+        let mut child = place.command(args).stdout(Stdio::piped()).spawn().unwrap();
+        let mut told = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        // Until it trains, then some microseconds more.
+        while told.read_line(&mut line).unwrap() > 0 && !line.contains("\"started\"") {
+            line.clear();
+        }
+        let strays = || {
+            let files = std::fs::read_dir(&run).unwrap();
+            files
+                .filter(|f| {
+                    f.as_ref()
+                        .unwrap()
+                        .file_name()
+                        .to_string_lossy()
+                        .ends_with(".tmp")
+                })
+                .count()
+        };
+        assert!(
+            !last.exists() || done == 0 || strays() == 0 || child.try_wait().unwrap().is_none()
+        );
+        std::thread::sleep(Duration::from_micros(luck.below(60_000)));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        done += 1;
+        landed_in_save += strays();
+        // What it said was saved, is.
+        let mut saved = None;
+        line.clear();
+        while told.read_line(&mut line).unwrap() > 0 {
+            if let Ok(event) = serde_json::from_str::<serde_json::Value>(&line)
+                && event["event"] == "checkpoint"
+            {
+                saved = event["step"].as_u64();
+            }
+            line.clear();
+        }
+        if last.exists() {
+            let step = Checkpoint::read(&last).unwrap().progress.step;
+            assert!(
+                saved.is_none_or(|s| s <= step),
+                "{saved:?} was saved, {step} is there"
+            );
+            longest = longest.max(step);
+        } else {
+            assert_eq!(saved, None);
+        }
+        if run.join(PREVIOUS).exists() {
+            Checkpoint::read(&run.join(PREVIOUS)).unwrap();
+        }
+        if std::fs::read_to_string(run.join("metrics.jsonl")).is_ok_and(|m| m.contains("\"done\""))
+        {
+            // It was through before it was killed: another one.
+            std::fs::remove_dir_all(&run).unwrap();
+        }
+    }
+    if last.exists() {
+        place
+            .run(&[
+                "train", "--device", "cpu", "--data", "data", "--runs", "runs", "--resume",
+                "killed",
+            ])
+            .exits(0);
+        assert_eq!(
+            content(&last),
+            content(&place.path("runs/whole").join(LAST))
+        );
+        assert_eq!(lines(&place, "killed"), lines(&place, "whole"));
+        let strays = std::fs::read_dir(&run).unwrap();
+        assert!(
+            strays
+                .into_iter()
+                .all(|f| !f.unwrap().file_name().to_string_lossy().ends_with(".tmp"))
+        );
+    }
+    println!("{arch}: {kills} kills, {landed_in_save} within a save, as far as step {longest}");
+}
+
+#[test]
+fn a_run_killed_at_any_moment_goes_on_as_if_nothing_had_been() {
+    killed(SIZES[0], 4, "30", &mut Luck(0x1234_5678_9abc_def1));
+}
+
+#[test]
+#[ignore = "the long form: 300 kills over three sizes"]
+fn three_hundred_kills() {
+    let mut luck = Luck(0x0dd_ba11_cafe_f00d);
+    for arch in SIZES {
+        for _ in 0..5 {
+            killed(arch, 20, "120", &mut luck);
+        }
+    }
+}
+
+/// `data info` of a file or folder: exit code, standard error, peak memory in MiB and seconds.
+fn info(place: &Place, data: &str) -> (Option<i32>, String, i64, Duration) {
+    let begin = Instant::now();
+    let mut command = place.command(&["data", "info", "--data", data]);
+    let child = command
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    measured(child, begin)
+}
+
+fn measured(
+    mut child: std::process::Child,
+    begin: Instant,
+) -> (Option<i32>, String, i64, Duration) {
+    let mut text = String::new();
+    let mut stderr = child.stderr.take().unwrap();
+    std::io::Read::read_to_string(&mut stderr, &mut text).unwrap();
+    let pid = i32::try_from(child.id()).unwrap();
+    let mut status = 0;
+    // SAFETY: plain numbers, for which zero is a value; the child has not been waited for.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        assert_eq!(libc::wait4(pid, &mut status, 0, &mut usage), pid);
+        usage
+    };
+    let code = libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status));
+    (code, text, usage.ru_maxrss / 1024, begin.elapsed())
+}
+
+/// One paragraph that names the file, exit code 1, no panic, little memory, soon.
+fn refused(place: &Place, what: &str, data: &str, named: &str) {
+    let (code, text, peak, time) = info(place, data);
+    println!("{what}: {peak} MiB, {time:?}: {}", text.trim());
+    assert_eq!(code, Some(1), "{what}: {text}");
+    assert_eq!(text.trim().lines().count(), 1, "{what}: {text}");
+    assert!(
+        text.starts_with("error: ") && text.contains(named),
+        "{what}: {text}"
+    );
+    assert!(!text.contains("panicked"), "{what}: {text}");
+    assert!(peak <= 512, "{what} took {peak} MiB");
+}
+
+fn header(name: &[u8], kind: u8, size: u64) -> Vec<u8> {
+    let mut block = [0u8; 512];
+    block[..name.len()].copy_from_slice(name);
+    block[100..108].copy_from_slice(b"0000644\0");
+    block[124..136].copy_from_slice(format!("{size:011o}\0").as_bytes());
+    block[148..156].fill(b' ');
+    block[156] = kind;
+    block[157..162].copy_from_slice(b"/etc/");
+    block[257..265].copy_from_slice(b"ustar\x0000");
+    let sum: u32 = block.iter().map(|b| u32::from(*b)).sum();
+    block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    block.to_vec()
+}
+
+fn gz(bytes: &[u8]) -> Vec<u8> {
+    let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gz.write_all(bytes).unwrap();
+    gz.finish().unwrap()
+}
+
+/// A gzip file that expands to `blocks` MiB: a mebibyte of zeros, packed so that its block ends at a byte, again and
+/// again.
+fn bomb(first: &[u8], blocks: usize) -> Vec<u8> {
+    let mut packer = flate2::Compress::new(flate2::Compression::best(), false);
+    let mut block = |bytes: &[u8]| {
+        let mut out = Vec::with_capacity(bytes.len() + 1024);
+        packer
+            .compress_vec(bytes, &mut out, flate2::FlushCompress::Full)
+            .unwrap();
+        out
+    };
+    let mut file = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff".to_vec();
+    file.extend(block(first));
+    let zeros = block(&vec![0; 1 << 20]);
+    (0..blocks).for_each(|_| file.extend_from_slice(&zeros));
+    file
+}
+
+/// 40 archives that mean ill: (what, bytes).
+fn hostile_archives() -> Vec<(String, Vec<u8>)> {
+    let mut all = Vec::new();
+    let batch = vec![7u8; 3073];
+    let file = |name: &[u8]| [header(name, b'0', 3073), batch.clone(), vec![0; 511]].concat();
+    let end = vec![0u8; 1024];
+    for name in [
+        "../data_batch_1.bin",
+        "../../../../../../../../tmp/data_batch_1.bin",
+        "a/../../data_batch_1.bin",
+        "./../data_batch_1.bin",
+        "..",
+        "a/..",
+        "/data_batch_1.bin",
+        "/etc/passwd",
+        "//etc/passwd",
+        "/",
+        "\u{1b}]0;title\u{7}/data_batch_1.bin",
+        "a\nb/data_batch_1.bin",
+    ] {
+        all.push((
+            format!("name {name:?}"),
+            [file(name.as_bytes()), end.clone()].concat(),
+        ));
+    }
+    all.push((
+        "name that is no UTF-8".into(),
+        [file(b"\xff\xfe/data_batch_1.bin"), end.clone()].concat(),
+    ));
+    for kind in *b"123467SVMDKL" {
+        let bytes = [header(b"data_batch_1.bin", kind, 0), end.clone()].concat();
+        all.push((format!("entry of type {}", char::from(kind)), bytes));
+    }
+    for size in [3072u64, 3073 * 10_001, 1 << 30, (1 << 33) - 1] {
+        all.push((
+            format!("claim of {size} bytes"),
+            header(b"data_batch_1.bin", b'0', size),
+        ));
+    }
+    all.push((
+        "duplicates".into(),
+        [
+            file(b"data_batch_1.bin"),
+            file(b"x/data_batch_1.bin"),
+            end.clone(),
+        ]
+        .concat(),
+    ));
+    all.push((
+        "1,000 entries".into(),
+        [
+            (0..1000)
+                .flat_map(|i| header(format!("f{i}").as_bytes(), b'0', 0))
+                .collect(),
+            end.clone(),
+        ]
+        .concat(),
+    ));
+    all.push((
+        "an extended header of 1 GiB".into(),
+        header(b"x", b'x', 1 << 30),
+    ));
+    all.push(("a checksum that is wrong".into(), {
+        let mut h = header(b"data_batch_1.bin", b'0', 0);
+        h[0] ^= 1;
+        [h, end.clone()].concat()
+    }));
+    all.push(("nothing".into(), Vec::new()));
+    all.push(("only zeros".into(), end.clone()));
+    all.push((
+        "noise".into(),
+        (0..4096u32)
+            .map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8)
+            .collect(),
+    ));
+    let mut all: Vec<_> = all
+        .into_iter()
+        .map(|(what, tar)| (what, gz(&tar)))
+        .collect();
+    all.push(("no gzip".into(), b"PK\x03\x04 something else".to_vec()));
+    all.push((
+        "a gzip cut short".into(),
+        gz(&file(b"data_batch_1.bin"))[..40].to_vec(),
+    ));
+    all.push((
+        "a gzip header of 8 MB".into(),
+        [&b"\x1f\x8b\x08\x08\0\0\0\0\0\xff"[..], &vec![b'n'; 8 << 20]].concat(),
+    ));
+    all.push(("10 GiB of zeros".into(), bomb(&[], 10 << 10)));
+    all
+}
+
+#[test]
+fn forty_hostile_archives_are_refused_and_nothing_is_written() {
+    let place = Place::new();
+    let all = hostile_archives();
+    assert!(all.len() >= 40, "{}", all.len());
+    std::fs::create_dir_all(place.path("in/deep")).unwrap();
+    let names = ["cifar-10-binary.tar.gz", "cifar-10-python.tar.gz"];
+    for (i, (what, bytes)) in all.iter().enumerate() {
+        let name = format!("in/deep/{}", names[i % 2]);
+        place.write(&name, bytes);
+        refused(&place, what, &name, names[i % 2]);
+        std::fs::remove_file(place.path(&name)).unwrap();
+    }
+    // A bomb that begins well: each entry is small, and there is no end of them.
+    let small = [header(b"f", b'0', 1 << 20), vec![0; 1 << 20]].concat();
+    place.write("in/deep/cifar-10-binary.tar.gz", bomb(&small, 10 << 10));
+    refused(
+        &place,
+        "a bomb after an entry",
+        "in/deep/cifar-10-binary.tar.gz",
+        "tar.gz",
+    );
+    std::fs::remove_file(place.path("in/deep/cifar-10-binary.tar.gz")).unwrap();
+    for folder in ["in", "in/deep"] {
+        let left: Vec<_> = std::fs::read_dir(place.path(folder))
+            .unwrap()
+            .map(|f| f.unwrap().file_name())
+            .collect();
+        assert!(left.iter().all(|f| f == "deep"), "{left:?}");
+    }
+}
+
+#[test]
+fn bad_input_is_one_paragraph_that_says_what_to_do() {
+    let place = Place::with_data();
+    let batch = std::fs::read(place.path("data/data_batch_2.bin")).unwrap();
+    place.write("data/data_batch_2.bin", &batch[..batch.len() - 100]);
+    refused(&place, "truncated", "data", "data_batch_2.bin");
+    let mut wrong = batch.clone();
+    wrong[3073 * 5] = 77;
+    place.write("data/data_batch_2.bin", &wrong);
+    refused(&place, "a wrong label", "data", "data_batch_2.bin");
+    place.write("data/data_batch_2.bin", vec![0; 3073 * 200_000]);
+    refused(&place, "600 MB of batch", "data", "data_batch_2.bin");
+    std::fs::remove_file(place.path("data/data_batch_2.bin")).unwrap();
+    refused(&place, "a missing batch", "data", "data_batch_2.bin");
+    std::fs::create_dir(place.path("empty")).unwrap();
+    refused(&place, "an empty folder", "empty", "empty");
+    // Checkpoints: of nothing, of another network, cut.
+    write_batches(&place.path("data"), 24);
+    place
+        .train(&["--data", "data", "--name", "one", "--epochs", "1"])
+        .exits(0);
+    let last = std::fs::read(place.path("runs/one/last.safetensors")).unwrap();
+    place.write("cut.safetensors", &last[..last.len() / 2]);
+    let mut huge = last.clone();
+    huge[..8].copy_from_slice(&u64::MAX.to_le_bytes());
+    place.write("huge.safetensors", &huge);
+    for file in ["cut.safetensors", "huge.safetensors", "none.safetensors"] {
+        for args in [
+            &["eval", file, "--data", "data"][..],
+            &[
+                "train", "--resume", file, "--data", "data", "--runs", "runs",
+            ],
+        ] {
+            let begin = Instant::now();
+            let mut command: Command = place.command(args);
+            let child = command
+                .stdout(Stdio::null())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let (code, text, peak, _) = measured(child, begin);
+            println!("{args:?}: {peak} MiB: {}", text.trim());
+            assert_eq!(code, Some(1), "{args:?}: {text}");
+            assert!(text.contains(file) && !text.contains("panicked"), "{text}");
+            assert!(peak <= 512, "{peak} MiB");
+        }
+    }
+}
