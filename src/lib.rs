@@ -44,7 +44,9 @@
 //! - A panic, an error, a signal and a plain quit all leave the terminal as it was found.
 //! - Everything random comes from [`domain::rng`]: a seed fixes the run for any number of threads, and a resumed run
 //!   continues bit for bit (CPU).
-//! - A checkpoint is one file, made real by one rename. Two processes never write one run.
+//! - A checkpoint is one file, checksummed, made real by one rename; the one before it is kept. Two processes never write
+//!   one run. Every file operation of a save goes through [`train::files`], where tests make it fail or crash.
+//! - Weights that are not finite are never saved.
 //!
 //! # Tables: one row adds one thing
 //!

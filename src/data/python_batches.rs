@@ -196,7 +196,8 @@ pub fn pieces<'a>(
 pub fn room(batches: &[(PathBuf, u64, usize)]) -> Result<Images, DataError> {
     let count = batches.iter().map(|batch| batch.2).sum::<usize>();
     if count > MOST_IMAGES {
-        let path = &batches[0].0;
+        let largest = batches.iter().max_by_key(|batch| batch.2);
+        let path = largest.map_or(Path::new(""), |batch| &batch.0);
         return Err(DataError::damaged(
             path,
             "its images",

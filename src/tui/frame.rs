@@ -118,8 +118,8 @@ pub fn draw(app: &App, buf: &mut Buffer) {
 pub fn banner(told: &Told, size: Rect) -> Vec<String> {
     let words = match &told.state {
         State::Diverged { step, first } => format!(
-            "✗ At step {} {first} stopped being finite. b goes back to the last checkpoint with half the learning \
-             rate; or lower it (h), then R starts anew. The best checkpoint is untouched.",
+            "✗ At step {} {first} stopped being finite. b: back to the last checkpoint, half the learning rate; or lower it (h) \
+             and R starts anew",
             grouped(*step)
         ),
         State::Failed { why } => format!("✗ {why}"),
