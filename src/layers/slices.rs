@@ -221,6 +221,16 @@ impl Drop for Scratch {
     }
 }
 
+/// Whether no number is NaN or infinite.
+pub fn all_finite(numbers: &[f32]) -> bool {
+    // All bits of the exponent set. Integers without a branch, which the compiler turns into vectors.
+    const NONE: u32 = 0x7f80_0000;
+    let any = numbers
+        .iter()
+        .fold(0, |any, v| any | u32::from(v.to_bits() & NONE == NONE));
+    any == 0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -262,5 +272,19 @@ mod tests {
             assert!(a.len() == 100 && a.iter().all(|&v| v == 1.0));
             assert_eq!(a.as_ptr() as usize % 64, 0);
         }
+    }
+
+    #[test]
+    fn one_number_that_is_none_is_seen_wherever_it_is() {
+        for bad in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for at in 0..70 {
+                let mut numbers = vec![f32::MAX; 70];
+                numbers[69 - at] = f32::MIN_POSITIVE;
+                assert!(all_finite(&numbers));
+                numbers[at] = bad;
+                assert!(!all_finite(&numbers), "{bad} at {at}");
+            }
+        }
+        assert!(all_finite(&[]));
     }
 }

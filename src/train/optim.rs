@@ -9,6 +9,7 @@ use crate::domain::params::Optimizer as Rule;
 use crate::domain::report::StepSettings;
 use crate::layers::{Param, slices};
 use candle_core::{Result, Tensor, bail};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Keras's default, ten times PyTorch's.
 const EPSILON: f64 = 1e-7;
@@ -30,6 +31,8 @@ pub struct Outcome {
     pub grad_norm: f64,
     /// Whether the parameters moved. They do not when the gradient is not finite, or too large to square.
     pub applied: bool,
+    /// Whether every parameter that moved is a finite number now.
+    pub sound: bool,
 }
 
 /// The optimizer's state: the moments of each parameter, in the order of the parameters.
@@ -92,8 +95,13 @@ impl Optimizer {
         // A NaN is not below it either.
         let applied = grad_norm < LARGEST_NORM;
         if !applied {
-            return Ok(Outcome { grad_norm, applied });
+            return Ok(Outcome {
+                grad_norm,
+                applied,
+                sound: true,
+            });
         }
+        let mut sound = true;
         let clip = if settings.clip_norm > 0.0 {
             (settings.clip_norm / (grad_norm + CLIP_EPSILON)).min(1.0) as f32
         } else {
@@ -113,10 +121,11 @@ impl Optimizer {
                     let update = Sgd::new(settings, clip, decay);
                     slices::write([param.var.as_tensor(), &self.first[i]], |[w, m]| {
                         let (w, m) = (Parts::new(w), Parts::new(m));
-                        pieces(grad.len(), threads, |at| {
+                        sound &= pieces(grad.len(), threads, |at| {
                             // SAFETY: pieces do not overlap.
                             let (w, m) = unsafe { (w.range(at.clone()), m.range(at.clone())) };
                             update.run(w, &grad[at], m);
+                            slices::all_finite(w)
                         });
                     })?;
                 }
@@ -125,7 +134,7 @@ impl Optimizer {
                     let tensors = [param.var.as_tensor(), &self.first[i], &self.second[i]];
                     slices::write(tensors, |[w, m, v]| {
                         let (w, m, v) = (Parts::new(w), Parts::new(m), Parts::new(v));
-                        pieces(grad.len(), threads, |at| {
+                        sound &= pieces(grad.len(), threads, |at| {
                             // SAFETY: pieces do not overlap.
                             let (w, m, v) = unsafe {
                                 (
@@ -135,12 +144,17 @@ impl Optimizer {
                                 )
                             };
                             update.run(w, &grad[at], m, v);
+                            slices::all_finite(w)
                         });
                     })?;
                 }
             }
         }
-        Ok(Outcome { grad_norm, applied })
+        Ok(Outcome {
+            grad_norm,
+            applied,
+            sound,
+        })
     }
 
     /// The moments by their names in a checkpoint, with the shapes of their parameters.
@@ -163,11 +177,19 @@ impl Optimizer {
     }
 }
 
-/// Calls `task` with the ranges that cut `len` numbers into pieces.
-fn pieces(len: usize, threads: &Threads, task: impl Fn(std::ops::Range<usize>) + Sync) {
+/// Calls `task` with the ranges that cut `len` numbers into pieces, and says whether it held for all.
+fn pieces(
+    len: usize,
+    threads: &Threads,
+    task: impl Fn(std::ops::Range<usize>) -> bool + Sync,
+) -> bool {
+    let all = AtomicBool::new(true);
     threads.run(len.div_ceil(PIECE), |i| {
-        task(i * PIECE..((i + 1) * PIECE).min(len));
+        if !task(i * PIECE..((i + 1) * PIECE).min(len)) {
+            all.store(false, Ordering::Relaxed);
+        }
     });
+    all.into_inner()
 }
 
 /// The Euclidean norm of all numbers of the tensors together, added up in f64.
@@ -186,6 +208,7 @@ pub fn norm<'a>(tensors: impl Iterator<Item = &'a Tensor>, threads: &Threads) ->
             // SAFETY: each piece has its own sum.
             let sum = unsafe { parts.range(i..i + 1) };
             sum[0] = sum_of_squares(&numbers[at]);
+            true
         });
     }
     Ok(sums.iter().sum::<f64>().sqrt())

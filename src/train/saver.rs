@@ -250,7 +250,7 @@ mod tests {
     fn each_operation_of_a_save_may_fail_and_the_next_save_goes_well() {
         let (_, outcome, operations) = faulty(None);
         assert!(outcome.is_ok() && operations.len() > 8, "{operations:?}");
-        for at in 0..operations.len() {
+        for (at, operation) in operations.iter().enumerate() {
             let mut faults = vec![
                 Fault::Error {
                     at,
@@ -261,13 +261,13 @@ mod tests {
                     code: libc::ENOSPC,
                 },
             ];
-            if operations[at] == Op::Write {
+            if *operation == Op::Write {
                 faults.push(Fault::Short { at });
             }
             for fault in faults {
                 let (folder, outcome, _) = faulty(Some(fault));
                 // A file system without hard links is no failure: the file is copied.
-                assert_eq!(outcome.is_ok(), operations[at] == Op::Link, "{fault:?}");
+                assert_eq!(outcome.is_ok(), *operation == Op::Link, "{fault:?}");
                 let [last, previous, best] = steps(folder.path());
                 assert!(matches!(last, Some(2 | 3)), "{fault:?}: {last:?}");
                 assert!(matches!(previous, Some(1 | 2)), "{fault:?}: {previous:?}");

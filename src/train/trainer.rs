@@ -314,13 +314,12 @@ impl Trainer {
         let moved = if outcome.loss.is_finite() {
             let params = self.net.params();
             let moved = self.optimizer.step(&params, &settings, &self.threads)?;
-            moved.applied.then_some(moved.grad_norm)
+            // A weight that is no number can hide behind a ReLU, so the loss alone does not show it.
+            (moved.applied && moved.sound).then_some(moved.grad_norm)
         } else {
             None
         };
-        // A weight that is no number can hide behind a ReLU, so the loss alone does not show it.
-        let sound = self.net.is_finite()?;
-        let Some(grad_norm) = moved.filter(|_| sound) else {
+        let Some(grad_norm) = moved else {
             let first = self.net.first_not_finite(images as usize)?;
             self.restore_running_statistics(&running)?;
             return Ok(Err(first.unwrap_or_else(|| "the loss".into())));
