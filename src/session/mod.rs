@@ -1,7 +1,9 @@
 //! A training session: the worker thread, what it is asked and what it tells. A front end calls [`start`] and from
 //! then on knows only the [`link::Link`]: it sends commands and reads events. This room knows no screen.
 
+pub mod attach;
 mod download;
+pub mod hub;
 pub mod link;
 mod load;
 pub mod log;
@@ -11,6 +13,7 @@ mod questions;
 mod resume;
 pub mod run_dir;
 pub mod runs;
+pub mod serve;
 #[cfg(test)]
 mod tests;
 mod tfevents;
@@ -45,6 +48,8 @@ pub struct Settings {
     pub threads: usize,
     /// Wait, paused, before the first step.
     pub paused: bool,
+    /// Let viewers attach over a socket.
+    pub serve: bool,
     /// Before the step after this one, parameter number so and so becomes this number; until the first change.
     #[cfg(test)]
     pub(crate) spoil: Option<(u64, usize, f32)>,
@@ -63,6 +68,7 @@ impl Default for Settings {
             device: Choice::Auto,
             threads: 0,
             paused: false,
+            serve: false,
             #[cfg(test)]
             spoil: None,
         }
@@ -90,6 +96,22 @@ fn start_with(
     let (link, tell) = link::link();
     let thread = std::thread::Builder::new()
         .name("worker".into())
-        .spawn(move || worker::run(settings, tell, load))?;
+        .spawn(move || {
+            let _server = settings.serve.then(|| serve(&tell));
+            worker::run(settings, tell, load);
+        })?;
     Ok((link, thread))
+}
+
+/// Opens the socket for viewers. Without one the session goes on alone, and says so.
+fn serve(tell: &link::Tell) -> Option<serve::Server> {
+    match serve::Server::start(tell.hub()) {
+        Ok(server) => Some(server),
+        Err(error) => {
+            let text = format!("nobody can attach to this session: {error}");
+            tracing::warn!("{text}");
+            tell.event(protocol::Event::Warning { text });
+            None
+        }
+    }
 }

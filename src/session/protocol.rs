@@ -200,6 +200,10 @@ pub enum Event {
         id: u64,
         answer: Answer,
     },
+    /// To a viewer that comes late or fell behind: forget everything; this is what happened so far.
+    Snapshot {
+        events: Vec<Event>,
+    },
     /// The session is over; nothing follows. None when it went well, else what was wrong.
     Ended {
         params: Box<Hyperparameters>,

@@ -315,12 +315,14 @@ impl<'a> Worker<'a> {
     }
 
     /// Tells what a run that goes on after `step` knows of its past, and has a look at the images wanted.
-    fn go_on_from(&mut self, step: u64, past: Vec<Event>) {
-        for event in past {
-            if let Event::Epoch(_) | Event::Evaluation(_) | Event::Applied { .. } = event {
-                self.tell.event(event);
-            }
-        }
+    fn go_on_from(&mut self, step: u64, mut past: Vec<Event>) {
+        past.retain(|event| {
+            matches!(
+                event,
+                Event::Steps(_) | Event::Epoch(_) | Event::Evaluation(_) | Event::Applied { .. }
+            )
+        });
+        self.tell.past(past);
         self.saved_step = Some(step);
         if step > 0 {
             self.to_score = vec![Split::Validation];

@@ -354,6 +354,16 @@ impl Told {
                 }
             }
             Event::Answer { .. } => {}
+            Event::Snapshot { events } => {
+                let fresh = Told {
+                    shown: self.shown,
+                    now: self.now,
+                    local_time: self.local_time,
+                    ..Told::default()
+                };
+                *self = fresh;
+                events.iter().for_each(|event| self.event(event));
+            }
             Event::Ended { params, state } => {
                 self.params = (**params).clone();
                 self.state = state.clone();

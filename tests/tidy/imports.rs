@@ -17,7 +17,14 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &["train", "net", "data", "device", "plot", "domain"],
     ),
     ("session::protocol", &["domain"]),
-    ("session::link", &["session::protocol", "domain"]),
+    (
+        "session::link",
+        &["session::protocol", "session::hub", "domain"],
+    ),
+    (
+        "session::hub",
+        &["session::protocol", "session::link", "domain"],
+    ),
     (
         "tui",
         &["session::protocol", "session::link", "plot", "domain"],

@@ -1,0 +1,404 @@
+//! The session's Unix socket: viewers of the same user attach to it and speak the very same commands and events, one
+//! JSON value a line. Knows the hub; nothing of what the events mean.
+//!
+//! The socket lies in a private folder of the user's; its path is in the run's folder, in the file [`RECORD`], for as
+//! long as the session has that run. A login's end may take the private folder away (systemd does so), so the socket is
+//! made anew when it has gone.
+
+use super::hub::Hub;
+use super::link::Link;
+use super::protocol::{Command, Event};
+use crossbeam_channel::{Receiver, after, bounded, never, select};
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::net::Shutdown;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The file in a run's folder that says where its socket is.
+pub const RECORD: &str = "socket";
+/// Longest path that fits a socket's address.
+const LONGEST_PATH: usize = 107;
+/// Longest line of a viewer, in bytes: a command with an architecture in it is a few hundred.
+const LONGEST_LINE: u64 = 1 << 16;
+/// Viewers at once.
+const MOST_VIEWERS: usize = 32;
+/// Time between two looks after the socket.
+const LOOK: Duration = Duration::from_secs(2);
+/// Some while step reports rest.
+const STEPS_EVERY: Duration = Duration::from_millis(100);
+/// What viewers have to hear of the session's end.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// An open socket. Dropping it closes it and removes its files.
+pub struct Server {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    hub: Arc<Hub>,
+    place: Mutex<Place>,
+    /// Threads that still have something to tell.
+    telling: AtomicUsize,
+    closed: AtomicBool,
+}
+
+/// Where things are.
+struct Place {
+    socket: PathBuf,
+    run: Option<PathBuf>,
+}
+
+impl Shared {
+    fn place(&self) -> MutexGuard<'_, Place> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Place {
+    /// Writes the socket's path into the run's folder.
+    fn record(&self) {
+        let Some(run) = &self.run else { return };
+        let text = format!("{}\n", self.socket.display());
+        if let Err(error) = fs::write(run.join(RECORD), text) {
+            tracing::warn!("viewers will not find this session: {error}");
+        }
+    }
+
+    fn forget_run(&mut self) {
+        if let Some(run) = self.run.take() {
+            // It may be gone with the run's folder.
+            let _ = fs::remove_file(run.join(RECORD));
+        }
+    }
+}
+
+impl Server {
+    /// Opens a socket where viewers attach to `hub`.
+    ///
+    /// # Errors
+    /// When no private folder can be had, or the system refuses.
+    pub fn start(hub: Arc<Hub>) -> io::Result<Self> {
+        let (listener, socket) = open()?;
+        let shared = Arc::new(Shared {
+            hub: Arc::clone(&hub),
+            place: Mutex::new(Place { socket, run: None }),
+            telling: AtomicUsize::new(0),
+            closed: AtomicBool::new(false),
+        });
+        let weak = Arc::downgrade(&shared);
+        hub.on_run(move |folder| {
+            if let Some(shared) = weak.upgrade() {
+                let mut place = shared.place();
+                place.forget_run();
+                place.run = Some(folder.into());
+                place.record();
+            }
+        });
+        let of_thread = Arc::clone(&shared);
+        std::thread::Builder::new()
+            .name("attach".into())
+            .spawn(move || listen(&of_thread, listener))?;
+        Ok(Server { shared })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.shared.closed.store(true, Ordering::SeqCst);
+        let mut place = self.shared.place();
+        place.forget_run();
+        // Wakes the listening thread as well.
+        let _ = UnixStream::connect(&place.socket);
+        let _ = fs::remove_file(&place.socket);
+        drop(place);
+        let end = Instant::now() + LAST_WORDS;
+        while self.shared.telling.load(Ordering::SeqCst) > 0 && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// The user's private folder for sockets: in XDG_RUNTIME_DIR, or a short one of its own.
+fn folder() -> io::Result<PathBuf> {
+    // SAFETY: no arguments, cannot fail.
+    let user = unsafe { libc::geteuid() };
+    let own = PathBuf::from(format!("/tmp/cifar-tui-{user}"));
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR")
+        .map(|folder| Path::new(&folder).join("cifar-tui"))
+        .filter(|folder| folder.is_absolute());
+    let mut outcome = Err(io::Error::other("no folder"));
+    for folder in runtime.into_iter().chain([own]) {
+        outcome = private(&folder, user).map(|()| folder.clone());
+        let longest = folder.join(format!("{}.sock", u32::MAX));
+        if outcome.is_ok() && longest.as_os_str().len() <= LONGEST_PATH {
+            return outcome;
+        }
+    }
+    outcome
+}
+
+/// Makes a folder that is the user's alone, or finds that it is.
+fn private(folder: &Path, user: u32) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    let found = fs::symlink_metadata(folder)?;
+    if !found.is_dir() || found.uid() != user || found.mode() & 0o077 != 0 {
+        return Err(io::Error::other(format!(
+            "{} is not a private folder of this user",
+            folder.display()
+        )));
+    }
+    Ok(())
+}
+
+/// A socket of this process, and its path. Sweeps sockets that nobody listens to.
+fn open() -> io::Result<(UnixListener, PathBuf)> {
+    static NUMBER: AtomicUsize = AtomicUsize::new(0);
+    let folder = folder()?;
+    let lock = File::create(folder.join("lock"))?;
+    // One at a time: a socket between being made and being listened to looks like one that was left behind.
+    lock.lock()?;
+    sweep(&folder);
+    let name = match NUMBER.fetch_add(1, Ordering::SeqCst) {
+        0 => format!("{}.sock", std::process::id()),
+        n => format!("{}-{n}.sock", std::process::id()),
+    };
+    let path = folder.join(name);
+    // A process of this number that has long ended may have left one.
+    let _ = fs::remove_file(&path);
+    let listener = UnixListener::bind(&path)?;
+    fs::set_permissions(&path, Permissions::from_mode(0o600))?;
+    Ok((listener, path))
+}
+
+fn sweep(folder: &Path) {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return;
+    };
+    for path in entries.flatten().map(|entry| entry.path()) {
+        if path.extension().is_some_and(|e| e == "sock") && is_stale(&path) {
+            tracing::info!("removing {}, to which nobody listens", path.display());
+            let _ = fs::remove_file(&path);
+        }
+    }
+}
+
+/// Whether nobody listens to a socket.
+pub(super) fn is_stale(path: &Path) -> bool {
+    UnixStream::connect(path).is_err_and(|error| {
+        matches!(
+            error.kind(),
+            io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound
+        )
+    })
+}
+
+/// Takes viewers in until the session closes.
+fn listen(shared: &Arc<Shared>, mut listener: UnixListener) {
+    while !shared.closed.load(Ordering::SeqCst) {
+        if !ready(&listener, LOOK) {
+            let mut place = shared.place();
+            if place.socket.exists() || shared.closed.load(Ordering::SeqCst) {
+                continue;
+            }
+            match open() {
+                Ok((new, path)) => {
+                    tracing::info!("the socket had gone; it is now {}", path.display());
+                    listener = new;
+                    place.socket = path;
+                    place.record();
+                }
+                Err(error) => tracing::warn!("the socket has gone: {error}"),
+            }
+            continue;
+        }
+        match listener.accept() {
+            Ok((stream, _)) => {
+                if let Err(error) = admit(shared, stream) {
+                    tracing::warn!("a viewer was turned away: {error}");
+                }
+            }
+            Err(error) => {
+                tracing::warn!("cannot take viewers in: {error}");
+                std::thread::sleep(LOOK);
+            }
+        }
+    }
+}
+
+fn ready(listener: &UnixListener, limit: Duration) -> bool {
+    let mut fds = libc::pollfd {
+        fd: listener.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    // SAFETY: one valid pollfd, for the length of the call.
+    unsafe { libc::poll(&raw mut fds, 1, limit.as_millis() as i32) > 0 }
+}
+
+/// The user at the other end.
+#[cfg(target_os = "linux")]
+fn user_of(stream: &UnixStream) -> io::Result<u32> {
+    let mut peer = libc::ucred {
+        pid: 0,
+        uid: u32::MAX,
+        gid: u32::MAX,
+    };
+    let mut size = size_of::<libc::ucred>() as libc::socklen_t;
+    // SAFETY: `peer` and `size` are valid for the length of the call, and `size` is that of `peer`.
+    let done = unsafe {
+        libc::getsockopt(
+            stream.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut peer).cast(),
+            &raw mut size,
+        )
+    };
+    match done {
+        0 => Ok(peer.uid),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// The user at the other end.
+#[cfg(not(target_os = "linux"))]
+fn user_of(stream: &UnixStream) -> io::Result<u32> {
+    let (mut user, mut group) = (u32::MAX, u32::MAX);
+    // SAFETY: both pointers are valid for the length of the call.
+    match unsafe { libc::getpeereid(stream.as_raw_fd(), &raw mut user, &raw mut group) } {
+        0 => Ok(user),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Counts a thread that tells.
+struct Telling(Arc<Shared>);
+
+impl Drop for Telling {
+    fn drop(&mut self) {
+        self.0.telling.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+fn admit(shared: &Arc<Shared>, stream: UnixStream) -> io::Result<()> {
+    // SAFETY: no arguments, cannot fail.
+    if user_of(&stream)? != unsafe { libc::geteuid() } {
+        return Err(io::Error::other("it is another user's"));
+    }
+    if shared.closed.load(Ordering::SeqCst) {
+        return Ok(());
+    }
+    if shared.telling.fetch_add(1, Ordering::SeqCst) >= MOST_VIEWERS {
+        shared.telling.fetch_sub(1, Ordering::SeqCst);
+        return Err(io::Error::other("too many viewers are attached"));
+    }
+    let telling = Telling(Arc::clone(shared));
+    std::thread::Builder::new()
+        .name("viewer".into())
+        .spawn(move || {
+            let link = telling.0.hub.attach();
+            if let Err(error) = serve(&link, stream) {
+                tracing::info!("a viewer has gone: {error}");
+            }
+        })?;
+    Ok(())
+}
+
+/// One viewer, from its snapshot to its end or the session's.
+fn serve(link: &Link, stream: UnixStream) -> io::Result<()> {
+    let (heard, commands) = bounded(64);
+    let reader = stream.try_clone()?;
+    std::thread::Builder::new()
+        .name("viewer's keys".into())
+        .spawn(move || read_commands(reader, |heard_now| heard.send(heard_now).is_ok()))?;
+    let outcome = tell_viewer(link, &commands, &stream);
+    // Ends the reader.
+    let _ = stream.shutdown(Shutdown::Both);
+    outcome
+}
+
+/// Reads commands, one a line, until the viewer goes or writes what is none: then says why, and ends.
+fn read_commands(stream: UnixStream, mut heard: impl FnMut(Result<Command, String>) -> bool) {
+    let mut lines = BufReader::new(stream);
+    loop {
+        let mut line = Vec::new();
+        match (&mut lines).take(LONGEST_LINE).read_until(b'\n', &mut line) {
+            Ok(1..) => {}
+            Ok(0) | Err(_) => return,
+        }
+        let command = match line.last() {
+            Some(b'\n') => serde_json::from_slice(&line).map_err(|e| format!("no command: {e}")),
+            _ => Err(format!("a line of more than {LONGEST_LINE} bytes, or half a line")),
+        };
+        let wrong = command.is_err();
+        if !heard(command) || wrong {
+            return;
+        }
+    }
+}
+
+fn tell_viewer(
+    link: &Link,
+    commands: &Receiver<Result<Command, String>>,
+    stream: &UnixStream,
+) -> io::Result<()> {
+    let mut out = BufWriter::with_capacity(1 << 16, stream);
+    let mut rest: Option<Receiver<Instant>> = None;
+    let (silent, idle) = (never(), never());
+    let mut steps_closed = false;
+    loop {
+        let steps_ready = match rest.is_some() || steps_closed {
+            true => &silent,
+            false => &link.steps_ready,
+        };
+        select! {
+            recv(link.events) -> event => {
+                // What was trained before it comes before it.
+                if let Some(report) = link.take_steps() {
+                    write(&mut out, &Event::Steps(report))?;
+                }
+                let Ok(event) = event else { return out.flush() };
+                write(&mut out, &event)?;
+                if link.events.is_empty() {
+                    out.flush()?;
+                }
+            }
+            recv(steps_ready) -> token => {
+                steps_closed |= token.is_err();
+                if let Some(report) = link.take_steps() {
+                    write(&mut out, &Event::Steps(report))?;
+                    out.flush()?;
+                }
+                rest = Some(after(STEPS_EVERY));
+            }
+            recv(rest.as_ref().unwrap_or(&idle)) -> _ => rest = None,
+            recv(commands) -> heard => match heard {
+                Ok(Ok(command)) => link.commands.send(command).map_err(io::Error::other)?,
+                Ok(Err(why)) => {
+                    let text = format!("this viewer is closed: {why}");
+                    write(&mut out, &Event::Warning { text: text.clone() })?;
+                    out.flush()?;
+                    return Err(io::Error::other(text));
+                }
+                Err(_) => return Ok(()),
+            },
+        }
+    }
+}
+
+fn write(out: &mut impl Write, event: &Event) -> io::Result<()> {
+    serde_json::to_writer(&mut *out, event)?;
+    out.write_all(b"\n")
+}
+
+#[cfg(test)]
+mod tests;
