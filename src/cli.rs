@@ -43,6 +43,10 @@ pub enum Task {
     Doctor {
         json: bool,
     },
+    /// The screen of a session that runs already.
+    Attach {
+        run: Option<String>,
+    },
     Config(ConfigTask),
 }
 
@@ -182,6 +186,9 @@ pub fn parse(
             eval: sub.get_flag("eval"),
             json: json(sub),
         },
+        "attach" => Task::Attach {
+            run: text(sub, "run"),
+        },
         "doctor" => Task::Doctor { json: json(sub) },
         "config" => Task::Config(match sub.subcommand() {
             Some(("init", _)) => ConfigTask::Init,
@@ -232,6 +239,16 @@ pub fn command() -> Command {
                      cifar-tui train --arch resnet --batch 128 --schedule one-cycle --name deep\n  \
                      cifar-tui train --resume deep --epochs 30\n  \
                      cifar-tui train --json | jq 'select(.event == \"epoch\")'",
+                ),
+        )
+        .subcommand(
+            Command::new("attach")
+                .about("The screen of a session that runs already: one that lost its terminal, was detached with D, or is another's")
+                .arg(Arg::new("run").value_name("RUN").help("The run's name; without one the newest session"))
+                .after_help(
+                    "The whole history is there, and every key works. D leaves, and training goes on. Examples:\n  \
+                     cifar-tui attach\n  \
+                     cifar-tui attach seed-0412",
                 ),
         )
         .subcommand(

@@ -20,6 +20,16 @@ pub struct Options {
     /// CPU threads; 0 is one a core.
     pub threads: usize,
     pub mouse: bool,
+    pub on_hangup: OnHangup,
+}
+
+/// What a session does when its terminal goes away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnHangup {
+    /// Train on, without a screen.
+    Continue,
+    /// Write a checkpoint and end.
+    CheckpointAndStop,
 }
 
 impl Default for Options {
@@ -30,6 +40,7 @@ impl Default for Options {
             device: "auto".into(),
             threads: 0,
             mouse: true,
+            on_hangup: OnHangup::Continue,
         }
     }
 }
@@ -89,6 +100,13 @@ pub static OPTIONS: &[OptionRow] = &[
         set: |o, text| { o.mouse = match text.to_ascii_lowercase().as_str() {
             "on" | "true" | "yes" => true, "off" | "false" | "no" => false, _ => return None }; Some(()) },
         get: |o| if o.mouse { "on" } else { "off" }.into() },
+    OptionRow { key: "on_hangup", env: None, default: "\"continue\"", range: "continue or checkpoint-and-stop",
+        help: "What happens when the terminal goes away (a dropped ssh connection, a closed window): train on without \
+               a screen (`cifar-tui attach` returns to it), or write a checkpoint and end.",
+        set: |o, text| { o.on_hangup = match text { "continue" => OnHangup::Continue,
+            "checkpoint-and-stop" => OnHangup::CheckpointAndStop, _ => return None }; Some(()) },
+        get: |o| match o.on_hangup { OnHangup::Continue => "continue",
+            OnHangup::CheckpointAndStop => "checkpoint-and-stop" }.into() },
 ];
 
 fn path(text: &str) -> Option<PathBuf> {

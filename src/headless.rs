@@ -19,6 +19,9 @@ pub enum Style {
     Lines,
     /// One event a line, as JSON.
     Json,
+    /// Nothing at all: the terminal has gone or was given back. Such a session stays for the viewers that are attached
+    /// when its run is over.
+    Silent,
 }
 
 /// How it went.
@@ -33,9 +36,24 @@ pub struct Outcome {
 /// Step reports come thousands a second; a reader wants a few.
 const STEPS_EVERY: Duration = Duration::from_millis(250);
 
-/// Prints a session until it is over. A number on `signals` ends it in order, with a checkpoint; more of them change
-/// nothing, so that an impatient second ctrl-c never breaks a save. A reader that has gone ends it likewise.
+/// Time between two looks for viewers when the run is over.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// [`run_through`], for those whom a hangup ends like any other signal.
 pub fn run(link: &Link, style: Style, signals: &Receiver<i32>, out: &mut impl Write) -> Outcome {
+    run_through(link, style, signals, &mut || false, out)
+}
+
+/// Prints a session until it is over. A number on `signals` ends it in order, with a checkpoint; more of them change
+/// nothing, so that an impatient second ctrl-c never breaks a save. A reader that has gone ends it likewise. A hangup,
+/// or a terminal that has gone, calls `hangup`: true means to go on in silence, false to end it in order.
+pub fn run_through(
+    link: &Link,
+    style: Style,
+    signals: &Receiver<i32>,
+    hangup: &mut dyn FnMut() -> bool,
+    out: &mut impl Write,
+) -> Outcome {
     let mut printer = Printer::new(style);
     let mut outcome = Outcome {
         state: State::Failed {
@@ -44,6 +62,8 @@ pub fn run(link: &Link, style: Style, signals: &Receiver<i32>, out: &mut impl Wr
         signal: None,
     };
     let mut quitting = false;
+    // The run is over; with viewers attached the session may not be.
+    let mut over = false;
     // Some while step reports rest.
     let mut rest: Option<Receiver<Instant>> = None;
     let mut steps_closed = false;
@@ -53,6 +73,10 @@ pub fn run(link: &Link, style: Style, signals: &Receiver<i32>, out: &mut impl Wr
         let steps_ready = match rest.is_some() || steps_closed {
             true => &silent,
             false => &link.steps_ready,
+        };
+        let look = match over && !quitting {
+            true => after(LOOK),
+            false => never(),
         };
         let mut written = Ok(());
         let mut quit = false;
@@ -72,9 +96,10 @@ pub fn run(link: &Link, style: Style, signals: &Receiver<i32>, out: &mut impl Wr
                         outcome.state = state;
                         break;
                     }
-                    Event::State(
-                        State::Done | State::Stopped | State::Diverged { .. } | State::Failed { .. },
-                    ) => quit = true,
+                    Event::State(state) => over = matches!(
+                        state,
+                        State::Done | State::Stopped | State::Diverged { .. } | State::Failed { .. }
+                    ),
                     _ => {}
                 }
             }
@@ -88,20 +113,29 @@ pub fn run(link: &Link, style: Style, signals: &Receiver<i32>, out: &mut impl Wr
                 Err(_) => steps_closed = true,
             },
             recv(rest.as_ref().unwrap_or(&idle)) -> _ => rest = None,
+            recv(look) -> _ => {}
             recv(signals) -> signal => {
-                if let (Ok(signal), None) = (signal, outcome.signal) {
+                if signal == Ok(libc::SIGHUP) && hangup() {
+                    printer = Printer::Silent;
+                } else if let (Ok(signal), None) = (signal, outcome.signal) {
                     outcome.signal = Some(signal);
                     quit = true;
                     written = printer.line(out, "stopping: writing a checkpoint");
                 }
             }
         }
-        if written.is_err() {
+        if let Err(error) = written {
+            let gone = error.raw_os_error() == Some(libc::EIO);
+            printer.finish();
+            printer = Printer::Silent;
+            if gone && hangup() {
+                continue;
+            }
             // Nobody reads any more: what a shell would say of a closed pipe.
             outcome.signal = outcome.signal.or(Some(libc::SIGPIPE));
-            printer = Printer::Silent;
             quit = true;
         }
+        quit |= over && (!matches!(printer, Printer::Silent) || link.is_alone());
         if quit && !quitting {
             quitting = true;
             // A session that is already over needs no telling.
@@ -122,6 +156,8 @@ enum Printer {
 struct Text {
     bars: Option<Bars>,
     epochs: u32,
+    /// The newest epoch that was printed.
+    told: u32,
 }
 
 struct Bars {
@@ -134,10 +170,11 @@ impl Printer {
     fn new(style: Style) -> Self {
         match style {
             Style::Json => Printer::Json,
+            Style::Silent => Printer::Silent,
             Style::Lines => Printer::Text(Text::default()),
             Style::Bars => Printer::Text(Text {
                 bars: Some(Bars::new()),
-                epochs: 0,
+                ..Text::default()
             }),
         }
     }
@@ -152,6 +189,9 @@ impl Printer {
             }
             Printer::Text(text) => {
                 text.progress(event);
+                if let Event::Snapshot { events } = event {
+                    return self.missed(events, out);
+                }
                 match text.describe(event) {
                     Some(line) => self.line(out, &line),
                     None => Ok(()),
@@ -172,6 +212,21 @@ impl Printer {
             }) => bars.all.suspend(tell),
             _ => tell(),
         }
+    }
+
+    /// What a reader that fell behind has missed: the epochs.
+    fn missed(&mut self, events: &[Event], out: &mut impl Write) -> io::Result<()> {
+        for event in events {
+            let Printer::Text(text) = self else {
+                return Ok(());
+            };
+            if matches!(event, Event::Epoch(epoch) if epoch.epoch > text.told)
+                && let Some(line) = text.describe(event)
+            {
+                self.line(out, &line)?;
+            }
+        }
+        Ok(())
     }
 
     /// A line for people; JSON has none.
@@ -213,9 +268,11 @@ impl Text {
             ),
             Event::Started(run) => {
                 self.epochs = run.params.epochs;
+                self.told = 0;
                 started(run)
             }
             Event::Epoch(e) => {
+                self.told = e.epoch;
                 let test = match e.test_accuracy {
                     Some(share) => format!("  test {}", percent(share)),
                     None => String::new(),

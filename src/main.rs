@@ -2,15 +2,18 @@
 
 use cifar_tui::cli::{self, Invocation, Task};
 use cifar_tui::commands;
-use cifar_tui::config::{self, Config, ConfigError, Surroundings};
+use cifar_tui::config::{self, Config, ConfigError, OnHangup, Surroundings};
 use cifar_tui::domain::report::State;
 use cifar_tui::headless::{self, Style};
-use cifar_tui::session::{self, Settings};
-use cifar_tui::tui;
+use cifar_tui::session::link::Link;
+use cifar_tui::session::protocol::Command;
+use cifar_tui::session::{self, Settings, attach};
+use cifar_tui::tui::{self, Left, terminal};
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::time::Duration;
 
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
@@ -57,13 +60,14 @@ fn run(invocation: &Invocation) -> anyhow::Result<u8> {
     let out = &mut std::io::stdout();
     match &invocation.task {
         Task::Screen(session) => return screen(settings(&config, session)?, &config),
+        Task::Attach { run } => return attached(run.as_deref(), &config),
         Task::Train { session, json } => {
             let style = match json {
                 true => Style::Json,
                 false if std::io::stdout().is_terminal() => Style::Bars,
                 false => Style::Lines,
             };
-            return train(settings(&config, session)?, style, out);
+            return train(settings(&config, session)?, style, &config);
         }
         Task::Eval {
             checkpoint,
@@ -103,22 +107,23 @@ fn settings(config: &Config, session: &cli::Session) -> anyhow::Result<Settings>
         device: config.options.device.parse()?,
         threads: config.options.threads,
         paused: false,
+        serve: true,
     })
 }
 
 fn screen(settings: Settings, config: &Config) -> anyhow::Result<u8> {
-    if let Err(why) = tui::usable() {
-        return Err(Usage(format!(
-            "cifar-tui needs a terminal: {why}. `cifar-tui train` trains without one."
-        ))
-        .into());
-    }
+    check_terminal()?;
     let (link, worker) = session::start(settings)?;
     let options = tui::Options {
         mouse: config.options.mouse,
         ..Default::default()
     };
-    let outcome = tui::run(link, &options)?;
+    let mut outcome = tui::run(&link, &options)?;
+    if outcome.left != Left::Over {
+        let silent = without_screen(&link, &outcome, config)?;
+        outcome.finished = true;
+        (outcome.state, outcome.signal) = (silent.state, silent.signal);
+    }
     let panicked = worker.join().is_err();
     if panicked || !outcome.finished {
         anyhow::bail!("the training thread died; the run's log.txt may say more");
@@ -126,14 +131,131 @@ fn screen(settings: Settings, config: &Config) -> anyhow::Result<u8> {
     finish(&outcome.state, outcome.signal)
 }
 
-fn train(settings: Settings, style: Style, out: &mut impl Write) -> anyhow::Result<u8> {
+/// The session goes on after its screen: the terminal has gone, or the user detached.
+fn without_screen(
+    link: &Link,
+    screen: &tui::Outcome,
+    config: &Config,
+) -> anyhow::Result<headless::Outcome> {
+    let signals = catch_signals()?;
+    let stop = screen.left == Left::Gone && config.options.on_hangup == OnHangup::CheckpointAndStop;
+    if screen.left == Left::Detached {
+        let run = &screen.run;
+        println!("{run} trains on; `cifar-tui attach {run}` returns to it");
+        if !terminal::to_background()? {
+            tracing::info!("there is no shell to give the terminal back to");
+        }
+    }
+    terminal::let_go()?;
+    if stop {
+        // A session that is already over needs no telling.
+        let _ = link.commands.send(Command::Quit);
+    }
+    let mut on = || config.options.on_hangup == OnHangup::Continue;
+    let mut outcome =
+        headless::run_through(link, Style::Silent, &signals, &mut on, &mut std::io::sink());
+    if stop {
+        outcome.signal = outcome.signal.or(Some(libc::SIGHUP));
+    }
+    Ok(outcome)
+}
+
+fn check_terminal() -> Result<(), Usage> {
+    tui::usable().map_err(|why| {
+        Usage(format!(
+            "cifar-tui needs a terminal: {why}. `cifar-tui train` trains without one."
+        ))
+    })
+}
+
+/// The screen of a session of another process.
+fn attached(run: Option<&str>, config: &Config) -> anyhow::Result<u8> {
+    check_terminal()?;
+    let (found, others) = attach::find(&config.runs, run)?;
+    for other in others {
+        println!("also running: {0}; `cifar-tui attach {0}`", other.name);
+    }
+    let link = attach::attach(&found)?;
+    let options = tui::Options {
+        mouse: config.options.mouse,
+        attached: true,
+        ..Default::default()
+    };
+    let outcome = tui::run(&link, &options)?;
+    let signal = match outcome.left {
+        Left::Gone => Some(libc::SIGHUP),
+        _ => outcome.signal,
+    };
+    match (signal, outcome.left) {
+        (Some(signal), _) => Ok((128 + signal) as u8),
+        (None, Left::Over) if !outcome.finished => {
+            anyhow::bail!(
+                "the session of {} has gone; its log.txt may say more",
+                found.name
+            )
+        }
+        (None, Left::Over) => finish(&outcome.state, None),
+        (None, _) => {
+            println!(
+                "{0} trains on; `cifar-tui attach {0}` returns to it",
+                outcome.run
+            );
+            Ok(0)
+        }
+    }
+}
+
+/// How long output that nobody takes is waited for when a signal has ended the session.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+fn train(settings: Settings, style: Style, config: &Config) -> anyhow::Result<u8> {
     let signals = catch_signals()?;
     let (link, worker) = session::start(settings)?;
-    let outcome = headless::run(&link, style, &signals, out);
+    let link = Arc::new(link);
+    let (sender, forwarded) = crossbeam_channel::unbounded();
+    let (done, outcome) = crossbeam_channel::bounded(1);
+    let (printed, on_hangup) = (Arc::clone(&link), config.options.on_hangup);
+    // On a thread of its own, since a terminal that stands still would keep signals from being heard.
+    std::thread::Builder::new()
+        .name("print".into())
+        .spawn(move || {
+            let mut hangup = || {
+                if let Err(error) = terminal::let_go() {
+                    tracing::warn!("cannot let go of the terminal: {error}");
+                }
+                on_hangup == OnHangup::Continue
+            };
+            let out = &mut std::io::stdout();
+            let outcome = headless::run_through(&printed, style, &forwarded, &mut hangup, out);
+            // Nobody waits any more when a signal was quicker.
+            let _ = done.send(outcome);
+        })?;
+    let mut ended_by = None;
+    let outcome = loop {
+        crossbeam_channel::select! {
+            recv(outcome) -> outcome => break outcome.ok(),
+            recv(signals) -> signal => if let Ok(signal) = signal {
+                // It ends only after the last word on `outcome`.
+                let _ = sender.send(signal);
+                if signal != libc::SIGHUP {
+                    ended_by = Some(signal);
+                    let _ = link.commands.send(Command::Quit);
+                }
+            },
+            default(PATIENCE) => if ended_by.is_some() && worker.is_finished() {
+                break outcome.recv_timeout(PATIENCE).ok();
+            },
+        }
+    };
     if worker.join().is_err() {
         anyhow::bail!("the training thread panicked; the run's log.txt may say more");
     }
-    finish(&outcome.state, outcome.signal)
+    match (outcome, ended_by) {
+        (Some(outcome), _) => finish(&outcome.state, outcome.signal),
+        // Its output stands still.
+        (None, Some(signal)) => Ok((128 + signal) as u8),
+        (None, None) => anyhow::bail!("the thread that prints panicked"),
+    }
 }
 
 /// A signal stops the transfer; what has arrived is kept, and the next download goes on from there.
@@ -169,8 +291,18 @@ fn finish(state: &State, signal: Option<i32>) -> anyhow::Result<u8> {
 
 /// The signals that end a session in order, as they arrive.
 fn catch_signals() -> std::io::Result<crossbeam_channel::Receiver<i32>> {
-    let mut signals =
-        signal_hook::iterator::Signals::new([libc::SIGINT, libc::SIGTERM, libc::SIGHUP])?;
+    let mut wanted = vec![libc::SIGINT, libc::SIGTERM];
+    // Under nohup a hangup is to stay without effect.
+    // SAFETY: plain data, filled by sigaction, which changes nothing with a null pointer.
+    let ignored = unsafe {
+        let mut now: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(libc::SIGHUP, std::ptr::null(), &raw mut now) == 0
+            && now.sa_sigaction == libc::SIG_IGN
+    };
+    if !ignored {
+        wanted.push(libc::SIGHUP);
+    }
+    let mut signals = signal_hook::iterator::Signals::new(wanted)?;
     let (sender, receiver) = crossbeam_channel::unbounded();
     std::thread::Builder::new()
         .name("signals".into())

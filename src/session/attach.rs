@@ -43,7 +43,9 @@ pub struct Found {
 /// The sessions that run in a runs folder, newest first. Records of those that have died are removed.
 pub fn running(runs: &Path) -> Vec<Found> {
     let entries = fs::read_dir(runs).into_iter().flatten().flatten();
-    let mut found: Vec<_> = entries.filter_map(|entry| session_of(&entry.path())).collect();
+    let mut found: Vec<_> = entries
+        .filter_map(|entry| session_of(&entry.path()))
+        .collect();
     found.sort_by(|a, b| b.began.cmp(&a.began).then(a.name.cmp(&b.name)));
     found
 }

@@ -337,7 +337,9 @@ fn read_commands(stream: UnixStream, mut heard: impl FnMut(Result<Command, Strin
         }
         let command = match line.last() {
             Some(b'\n') => serde_json::from_slice(&line).map_err(|e| format!("no command: {e}")),
-            _ => Err(format!("a line of more than {LONGEST_LINE} bytes, or half a line")),
+            _ => Err(format!(
+                "a line of more than {LONGEST_LINE} bytes, or half a line"
+            )),
         };
         let wrong = command.is_err();
         if !heard(command) || wrong {

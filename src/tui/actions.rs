@@ -27,6 +27,7 @@ pub enum Do {
     Mouse,
     Redraw,
     Suspend,
+    Detach,
     Quit,
 
     Up,
@@ -98,6 +99,7 @@ impl Do {
                 | Mouse
                 | Redraw
                 | Suspend
+                | Detach
                 | Quit
         )
     }
@@ -244,6 +246,17 @@ fn saved(told: &Told) -> Result<(), String> {
         return Err("this run is not saved to a folder".into());
     }
     told.training()
+}
+
+fn detachable(told: &Told) -> Result<(), String> {
+    alive(told)?;
+    match &told.run {
+        Some(run) if run.name.is_empty() => {
+            Err("this run has no folder by which `attach` would find it".into())
+        }
+        Some(_) => Ok(()),
+        None => Err("no run has begun".into()),
+    }
 }
 
 fn begun(told: &Told) -> Result<(), String> {
@@ -455,6 +468,7 @@ pub static ACTIONS: &[Action] = &[
     all(Do::Mouse, &[], 0, "mouse", "turn the mouse on or off (off: the terminal selects text)"),
     all(Do::Redraw, &[ctrl('l')], 0, "redraw", "draw the whole screen anew"),
     all(Do::Suspend, &[ctrl('z')], 0, "suspend", "back to the shell; `fg` returns"),
+    when(all(Do::Detach, &[ch('D')], 0, "detach", "leave; training goes on, and `cifar-tui attach` returns"), detachable),
     all(Do::Quit, &[ch('q'), ctrl('c')], 1, "quit", "save and quit"),
 ];
 

@@ -58,6 +58,8 @@ pub enum Effect {
     Mouse(bool),
     Redraw,
     Suspend,
+    /// Give the terminal back and let the session go on.
+    Detach,
     /// The end: give the terminal back.
     Leave,
 }
@@ -91,6 +93,8 @@ pub struct App {
     pub overlay: Option<Overlay>,
     pub toast: Option<Toast>,
     pub mouse: bool,
+    /// The session is another process's.
+    pub attached: bool,
     /// Asked the worker to finish.
     pub quitting: bool,
     /// Since the last drawing.
@@ -112,6 +116,7 @@ impl App {
             overlay: None,
             toast: None,
             mouse: true,
+            attached: false,
             quitting: false,
             changed: Urgency::User,
             size: Rect::new(0, 0, width, height),
@@ -173,7 +178,7 @@ impl App {
                     self.changes(Urgency::Event);
                 }
             }
-            Msg::Terminate => effects.push(if self.told.ended {
+            Msg::Terminate => effects.push(if self.told.ended || self.attached {
                 Effect::Leave
             } else {
                 Effect::Quit
@@ -259,6 +264,12 @@ impl App {
 
     fn event(&mut self, event: &Event, effects: &mut Vec<Effect>) {
         self.told.event(event);
+        // To a view a snapshot is a run that begins: what it was told before counts no more.
+        let begun = match (event, &self.told.run) {
+            (Event::Snapshot { .. }, Some(run)) => Some(Event::Started(run.clone())),
+            _ => None,
+        };
+        let event = begun.as_ref().unwrap_or(event);
         for row in VIEWS {
             self.with_view(row.screen, effects, |view, ctx| view.event(event, ctx));
         }
@@ -275,10 +286,10 @@ impl App {
                 format!("{} from step {}", describe(change), grouped(*step)),
             ),
             Event::Ended { state, .. } => {
-                if self.quitting {
-                    effects.push(Effect::Leave);
-                } else if let State::Failed { why } = state {
-                    self.say(Weight::Bad, why.clone());
+                match state {
+                    State::Failed { why } if !self.quitting => self.say(Weight::Bad, why.clone()),
+                    // Another viewer may have asked for it.
+                    _ => effects.push(Effect::Leave),
                 }
             }
             _ => {}
@@ -371,6 +382,7 @@ impl App {
             }
             Do::Redraw => effects.push(Effect::Redraw),
             Do::Suspend => effects.push(Effect::Suspend),
+            Do::Detach => effects.push(Effect::Detach),
             Do::Quit => self.quit(effects),
             does => self.with_view(self.screen, effects, |view, ctx| view.act(does, ctx)),
         }
@@ -412,6 +424,11 @@ impl App {
             effects.push(Effect::Leave);
         } else if self.quitting {
             self.say(Weight::Plain, "saving; it ends by itself".into());
+        } else if self.attached && !asked {
+            effects.push(Effect::Confirm(
+                "Save and end this session, for everyone? (D leaves and lets it train)".into(),
+                Box::new(Effect::Quit),
+            ));
         } else if unsaved && !asked {
             effects.push(Effect::Confirm(
                 "This run is not saved anywhere. Quit and lose it?".into(),

@@ -40,6 +40,8 @@ pub struct Options {
     pub colors: Option<Colors>,
     /// Whether the mouse counts.
     pub mouse: bool,
+    /// The session is another process's: to leave is not to end it.
+    pub attached: bool,
 }
 
 impl Default for Options {
@@ -47,13 +49,28 @@ impl Default for Options {
         Options {
             colors: None,
             mouse: true,
+            attached: false,
         }
     }
+}
+
+/// Why the screen was left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// The session is over.
+    Over,
+    /// The user detached: the session goes on.
+    Detached,
+    /// The terminal has gone: the session goes on.
+    Gone,
 }
 
 /// How it ended.
 #[derive(Clone, Debug)]
 pub struct Outcome {
+    pub left: Left,
+    /// The newest run's name; empty where it is not saved.
+    pub run: String,
     /// The session's last state.
     pub state: State,
     /// The signal that ended it, if one did.
@@ -78,12 +95,12 @@ enum FromTerminal {
     Gone,
 }
 
-/// Runs the screen until the user quits, the worker ends or a signal says so. The terminal is given back in every case,
+/// Runs the screen until the user quits or detaches, the worker ends, the terminal goes or a signal says so. The terminal is given back in every case,
 /// a panic included.
 ///
 /// # Errors
 /// When the terminal cannot be used.
-pub fn run(link: Link, options: &Options) -> anyhow::Result<Outcome> {
+pub fn run(link: &Link, options: &Options) -> anyhow::Result<Outcome> {
     let colors = options
         .colors
         .unwrap_or_else(|| Colors::detect(|name| std::env::var(name).ok()));
@@ -91,35 +108,39 @@ pub fn run(link: Link, options: &Options) -> anyhow::Result<Outcome> {
     // Before the screen, so that it is dropped after it.
     let _panics = terminal::HeldPanics::begin();
     let screen = terminal::Screen::enter(options.mouse).context("cannot set up the terminal")?;
-    let (width, height) = crossterm::terminal::size().context("cannot read the terminal's size")?;
+    let (width, height) = screen.size().context("cannot read the terminal's size")?;
     let mut app = App::new(Theme { colors }, width, height, unix_time());
     app.mouse = options.mouse;
+    app.attached = options.attached;
     app.told.local_time = terminal::local_time;
+    let (input, _stop) = read_input()?;
     let mut ui = Loop {
         link,
         app,
         screen,
-        input: read_input()?,
+        input,
         said: unbounded(),
         signals,
         drawn: None,
         signal: None,
-        gone: false,
+        left: Left::Over,
     };
-    ui.draw()?;
-    let finished = ui.run()?;
+    let finished = ui.draw()? || ui.run()?;
     let Loop {
         app,
         mut screen,
         signal,
-        gone,
+        left,
         ..
     } = ui;
-    if gone {
-        screen.abandon();
+    match screen.leave() {
+        // A terminal that does not read is no reason to fail.
+        Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {}
+        left => left.context("cannot give the terminal back")?,
     }
-    screen.leave().context("cannot give the terminal back")?;
     Ok(Outcome {
+        left,
+        run: app.told.run.map(|run| run.name).unwrap_or_default(),
         state: app.told.state,
         signal,
         finished,
@@ -133,10 +154,11 @@ fn unix_time() -> f64 {
 }
 
 /// Signals as messages, from a thread of their own.
-fn signals() -> anyhow::Result<Receiver<i32>> {
+fn signals() -> anyhow::Result<Signals> {
     let mut signals =
         signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP, SIGTSTP, SIGCONT, SIGWINCH])
             .context("cannot listen to signals")?;
+    let handle = signals.handle();
     let (sender, receiver) = unbounded();
     std::thread::Builder::new()
         .name("signals".into())
@@ -148,22 +170,34 @@ fn signals() -> anyhow::Result<Receiver<i32>> {
             }
         })
         .context("cannot start a thread")?;
-    Ok(receiver)
+    Ok(Signals { receiver, handle })
 }
 
-/// Keys as messages, from a thread of their own that ends when the terminal has gone.
-fn read_input() -> anyhow::Result<Receiver<FromTerminal>> {
+struct Signals {
+    receiver: Receiver<i32>,
+    handle: signal_hook::iterator::Handle,
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        self.handle.close();
+    }
+}
+
+/// Keys as messages, from a thread of their own that ends when the terminal has gone, or the second value.
+fn read_input() -> anyhow::Result<(Receiver<FromTerminal>, std::io::PipeWriter)> {
     let keyboard = terminal::Keyboard::open().context("there is no keyboard to read")?;
+    let (stopped, stop) = std::io::pipe().context("cannot make a pipe")?;
     let (sender, receiver) = unbounded();
     std::thread::Builder::new()
         .name("keys".into())
         .spawn(move || {
-            while keyboard.wait() && read_waiting(&sender) {}
+            while keyboard.wait(&stopped) && read_waiting(&sender) {}
             // The loop may have ended before.
             let _ = sender.send(FromTerminal::Gone);
         })
         .context("cannot start a thread")?;
-    Ok(receiver)
+    Ok((receiver, stop))
 }
 
 /// Passes on what waits. False when the terminal or the loop has gone.
@@ -183,22 +217,22 @@ fn read_waiting(sender: &Sender<FromTerminal>) -> bool {
     }
 }
 
-struct Loop {
-    link: Link,
+struct Loop<'a> {
+    link: &'a Link,
     app: App,
     screen: terminal::Screen,
     input: Receiver<FromTerminal>,
     /// What became of pictures that were saved.
     said: (Sender<Msg>, Receiver<Msg>),
-    signals: Receiver<i32>,
+    signals: Signals,
     /// When it was drawn last.
     drawn: Option<Instant>,
     signal: Option<i32>,
-    /// Nobody sees the screen any more.
-    gone: bool,
+    /// Why the screen is left, when it is.
+    left: Left,
 }
 
-impl Loop {
+impl Loop<'_> {
     /// True when the worker said goodbye.
     fn run(&mut self) -> anyhow::Result<bool> {
         let nothing = never();
@@ -211,7 +245,7 @@ impl Loop {
             // Steps come by the thousand; they are looked at when a frame is due, not before.
             let fresh =
                 self.app.changed < Urgency::Steps && self.frame_in(Urgency::Steps).is_zero();
-            let steps_ready = if fresh && !self.gone {
+            let steps_ready = if fresh {
                 &self.link.steps_ready
             } else {
                 &nothing
@@ -222,7 +256,7 @@ impl Loop {
                     Ok(FromTerminal::Input(input)) => leave |= self.input(input)?,
                     Ok(FromTerminal::Gone) | Err(_) => {
                         self.input = never();
-                        leave |= self.hangup()?;
+                        leave = self.hangup();
                     }
                 },
                 recv(self.link.events) -> event => match event {
@@ -236,7 +270,7 @@ impl Loop {
                     && let Some(report) = self.link.take_steps() {
                     leave |= self.update(Msg::Steps(report))?;
                 },
-                recv(self.signals) -> signal => if let Ok(signal) = signal {
+                recv(self.signals.receiver) -> signal => if let Ok(signal) = signal {
                     leave |= self.signalled(signal)?;
                 },
                 recv(self.said.1) -> said => if let Ok(said) = said {
@@ -255,15 +289,25 @@ impl Loop {
             if leave {
                 return Ok(self.app.told.ended);
             }
-            if self.app.changed > Urgency::None && self.frame_in(self.app.changed).is_zero() {
+            let due = self.app.changed > Urgency::None && self.frame_in(self.app.changed).is_zero();
+            let ready = match self.screen.is_ready() {
+                Ok(ready) => ready,
+                Err(error) => {
+                    tracing::warn!("cannot write to the terminal: {error}");
+                    self.hangup();
+                    return Ok(self.app.told.ended);
+                }
+            };
+            if due && ready {
                 // Steps that wait go into the same frame: a stream of other events would keep them out for ever.
-                if !self.gone
-                    && let Some(report) = self.link.take_steps()
+                if let Some(report) = self.link.take_steps()
                     && self.update(Msg::Steps(report))?
                 {
                     return Ok(self.app.told.ended);
                 }
-                self.draw()?;
+                if self.draw()? {
+                    return Ok(self.app.told.ended);
+                }
             }
         }
     }
@@ -277,8 +321,10 @@ impl Loop {
 
     /// Time until something is due.
     fn due(&self) -> Option<Duration> {
-        if self.gone {
-            return None;
+        if let Some(stalled) = self.screen.stalled() {
+            // Nothing tells when it takes more; one that takes nothing for long is asked less often.
+            let soon = stalled < Duration::from_millis(200);
+            return Some(Duration::from_millis(if soon { 5 } else { 50 }));
         }
         let frame = match self.app.changed {
             // Steps are looked at when their frame is due.
@@ -292,23 +338,22 @@ impl Loop {
         frame.into_iter().chain(clock).min()
     }
 
-    fn draw(&mut self) -> anyhow::Result<()> {
+    fn draw(&mut self) -> anyhow::Result<bool> {
         self.app.changed = Urgency::None;
         self.drawn = Some(Instant::now());
-        if self.gone {
-            return Ok(());
-        }
         let size = self.app.size();
         let app = &self.app;
-        if let Err(error) = self
+        let drawn = self
             .screen
-            .draw((size.width, size.height), |buf| app.draw(buf))
-        {
-            // A terminal that takes no more is a terminal that has gone; the keys' thread says so as well.
-            tracing::warn!("cannot draw: {error}");
-            self.hangup()?;
-        }
-        Ok(())
+            .draw((size.width, size.height), |buf| app.draw(buf));
+        Ok(match drawn {
+            Ok(()) => false,
+            Err(error) => {
+                // A terminal that takes no more is a terminal that has gone; the keys' thread says so as well.
+                tracing::warn!("cannot draw: {error}");
+                self.hangup()
+            }
+        })
     }
 
     fn input(&mut self, input: Input) -> anyhow::Result<bool> {
@@ -322,7 +367,7 @@ impl Loop {
     }
 
     fn resized(&mut self) -> anyhow::Result<bool> {
-        match crossterm::terminal::size() {
+        match self.screen.size() {
             Ok((width, height)) => self.update(Msg::Resize(width, height)),
             Err(error) => {
                 tracing::warn!("cannot read the terminal's size: {error}");
@@ -331,18 +376,17 @@ impl Loop {
         }
     }
 
-    /// The terminal has gone: save and end, without a screen.
-    fn hangup(&mut self) -> anyhow::Result<bool> {
-        self.gone = true;
+    /// The terminal has gone: it is time to leave.
+    fn hangup(&mut self) -> bool {
+        self.left = Left::Gone;
         self.screen.abandon();
-        self.signal.get_or_insert(SIGHUP);
-        self.update(Msg::Terminate)
+        true
     }
 
     fn signalled(&mut self, signal: i32) -> anyhow::Result<bool> {
         match signal {
             SIGWINCH => self.resized(),
-            SIGHUP => self.hangup(),
+            SIGHUP => Ok(self.hangup()),
             SIGTERM | SIGINT => {
                 self.signal.get_or_insert(signal);
                 self.update(Msg::Terminate)
@@ -351,7 +395,7 @@ impl Loop {
                 self.suspend()?;
                 Ok(false)
             }
-            SIGCONT if !self.gone => {
+            SIGCONT => {
                 // The shell may have set its own modes meanwhile.
                 self.screen.resume().context("cannot set up the terminal")?;
                 self.app.changed = Urgency::User;
@@ -362,16 +406,18 @@ impl Loop {
     }
 
     fn suspend(&mut self) -> anyhow::Result<()> {
-        if self.gone {
-            return Ok(());
-        }
         self.screen
             .leave()
             .context("cannot give the terminal back")?;
         terminal::stop_process();
         // Back again. Our own SIGTSTP waits among the signals and must not stop the process a second time.
         self.screen.resume().context("cannot set up the terminal")?;
-        while self.signals.recv_timeout(Duration::from_millis(50)).is_ok() {}
+        while self
+            .signals
+            .receiver
+            .recv_timeout(Duration::from_millis(50))
+            .is_ok()
+        {}
         self.app.changed = Urgency::User;
         self.resized()?;
         Ok(())
@@ -395,6 +441,10 @@ impl Loop {
                 Effect::Redraw => self.screen.forget(),
                 Effect::Suspend => self.suspend()?,
                 Effect::Leave => leave = true,
+                Effect::Detach => {
+                    self.left = Left::Detached;
+                    leave = true;
+                }
                 other => tracing::warn!("effect {other:?} reached the loop"),
             }
         }

@@ -44,7 +44,7 @@ fn the_program_that_panics() {
                 tell.event(Event::State(State::Running));
                 panic!("the worker's words");
             });
-            let outcome = tui::run(link, &tui::Options::default()).unwrap();
+            let outcome = tui::run(&link, &tui::Options::default()).unwrap();
             assert!(!outcome.finished && worker.join().is_err());
             panic!("the worker's words came through");
         }
