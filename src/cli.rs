@@ -430,11 +430,12 @@ fn options() -> Vec<Arg> {
                 .action(ArgAction::SetTrue)
                 .help("Leave the mouse to the terminal"),
             key => Arg::new(key)
-                .long(key)
+                .long(row.flag())
                 .value_name(match key {
                     "data" => "PATH",
                     "runs" => "FOLDER",
                     "device" => "DEVICE",
+                    "on_hangup" => "WHAT",
                     _ => "N",
                 })
                 .allow_negative_numbers(true)

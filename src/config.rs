@@ -61,6 +61,11 @@ pub struct OptionRow {
 }
 
 impl OptionRow {
+    /// The flag's name, without its dashes.
+    pub fn flag(&self) -> String {
+        self.key.replace('_', "-")
+    }
+
     /// The value as a person would type it; empty where none is set.
     pub fn show(&self, options: &Options) -> String {
         (self.get)(options)
@@ -263,7 +268,7 @@ pub fn load(around: &Surroundings, flags: &Flags) -> Result<Config, ConfigError>
         row.parse(&mut config.options, text).map_err(ConfigError)?;
         config.origins.push(Origin {
             key: row.key,
-            said: format!("--{}", row.key),
+            said: format!("--{}", row.flag()),
         });
     }
     (config.runs, config.runs_because) = runs_folder(&config, around);

@@ -1,1 +1,202 @@
+use super::super::link::QUEUE;
+use super::super::protocol::{Answer, Question};
+use super::*;
+use crate::domain::params::{Applies, Change, Value};
+use crate::domain::report::{EpochReport, StepReport};
 
+fn steps(number: u64) -> Event {
+    Event::Steps(StepReport {
+        first: number,
+        last: number,
+        epoch: 1 + (number / 1000) as u32,
+        step_in_epoch: number % 1000,
+        steps_per_epoch: 1000,
+        images: 32,
+        loss: 1.0,
+        loss_min: if number == 77_777 { 0.5 } else { 1.0 },
+        loss_max: 1.0,
+        correct: 16,
+        grad_norm: 1.0,
+        learning_rate: 1e-3,
+        images_per_s: 100.0,
+        elapsed: number as f64,
+        eta: None,
+    })
+}
+
+fn epoch(number: u32) -> Event {
+    Event::Epoch(EpochReport {
+        epoch: number,
+        step: u64::from(number) * 1000,
+        train_loss: 1.0,
+        train_accuracy: 0.5,
+        val_loss: 1.0,
+        val_accuracy: 0.5,
+        test_accuracy: None,
+        best: false,
+        images_per_s: 1.0,
+        elapsed: 1.0,
+    })
+}
+
+fn notice(text: &str) -> Event {
+    Event::Notice { text: text.into() }
+}
+
+fn change(key: &str, new: f64) -> Change {
+    Change {
+        key: key.into(),
+        old: Value::Float(1e-3),
+        new: Value::Float(new),
+    }
+}
+
+fn events(snapshot: Event) -> Vec<Event> {
+    match snapshot {
+        Event::Snapshot { events } => events,
+        other => panic!("no snapshot: {other:?}"),
+    }
+}
+
+#[test]
+fn a_late_viewer_has_what_the_first_one_heard_and_then_the_same() {
+    let (first, tell) = link();
+    let heard = [notice("a"), epoch(1), notice("b")];
+    heard.iter().for_each(|event| tell.event(event.clone()));
+    let late = tell.hub().attach();
+    assert_eq!(events(late.events.try_recv().unwrap()), heard);
+    tell.event(epoch(2));
+    tell.event(steps(2001));
+    tell.event(steps(2002));
+    assert_eq!(first.events.try_iter().last(), Some(epoch(2)));
+    assert_eq!(late.events.try_iter().collect::<Vec<_>>(), [epoch(2)]);
+    for viewer in [&first, &late] {
+        let report = viewer.take_steps().unwrap();
+        assert_eq!((report.first, report.last), (2001, 2002));
+    }
+    drop(tell);
+    assert!(late.events.recv().is_err() && first.events.recv().is_err());
+}
+
+#[test]
+fn an_answer_goes_to_the_viewer_that_asked_under_the_id_it_gave() {
+    let (first, tell) = link();
+    let second = tell.hub().attach();
+    second.events.try_iter().count();
+    let question = || Question::Runs;
+    for viewer in [&first, &second] {
+        let ask = Command::Ask {
+            id: 7,
+            question: question(),
+        };
+        viewer.commands.send(ask).unwrap();
+    }
+    let ids: Vec<u64> = tell
+        .commands
+        .try_iter()
+        .map(|command| match command {
+            Command::Ask { id, .. } => id,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_ne!(ids[0], ids[1]);
+    let answer = |why: &str| Answer::Failed { why: why.into() };
+    for (id, why) in ids.iter().zip(["first", "second"]) {
+        tell.event(Event::Answer {
+            id: *id,
+            answer: answer(why),
+        });
+    }
+    for (viewer, why) in [(&first, "first"), (&second, "second")] {
+        let heard: Vec<_> = viewer.events.try_iter().collect();
+        let expected = Event::Answer {
+            id: 7,
+            answer: answer(why),
+        };
+        assert_eq!(heard, [expected]);
+    }
+}
+
+#[test]
+fn a_viewer_that_stops_reading_is_bounded_and_has_the_newest_afterwards() {
+    let (first, tell) = link();
+    let slow = tell.hub().attach();
+    for number in 0..5 * QUEUE as u32 {
+        tell.event(epoch(number % 9000));
+        tell.event(steps(u64::from(number)));
+        first.events.try_iter().count();
+        assert!(slow.events.len() <= QUEUE);
+    }
+    tell.event(notice("newest"));
+    let heard: Vec<_> = slow.events.try_iter().collect();
+    assert!(matches!(heard[0], Event::Snapshot { .. }));
+    assert_eq!(heard.last(), Some(&notice("newest")));
+}
+
+#[test]
+fn only_the_first_viewer_ends_the_session_by_going() {
+    let (first, tell) = link();
+    let second = tell.hub().attach();
+    assert!(!first.is_alone());
+    drop(second);
+    assert!(first.is_alone());
+    assert_eq!(tell.commands.try_iter().count(), 0);
+    drop(first);
+    assert_eq!(
+        tell.commands.try_iter().collect::<Vec<_>>(),
+        [Command::Quit]
+    );
+}
+
+#[test]
+fn history_is_bounded_and_loses_no_step_no_extreme_and_nothing_in_force() {
+    let mut history = History::default();
+    let pending = Event::Pending {
+        change: change("batch_size", 64.0),
+        applies: Applies::NextEpoch,
+    };
+    history.add(&pending);
+    for number in 1..=200_000 {
+        history.add(&steps(number));
+        if number % 10 == 0 {
+            history.add(&notice("x"));
+        }
+        if number % 1000 == 0 {
+            history.add(&epoch((number / 1000) as u32));
+        }
+    }
+    let events = events(history.snapshot());
+    assert!(events.len() <= STEPS + LINES + 200 + 1, "{}", events.len());
+    assert!(events.contains(&pending));
+    let mut next = 1;
+    let mut lowest = f64::INFINITY;
+    for event in &events {
+        if let Event::Steps(report) = event {
+            assert_eq!(report.first, next, "no gap and no overlap");
+            next = report.last + 1;
+            lowest = lowest.min(report.loss_min);
+        }
+    }
+    assert_eq!((next, lowest), (200_001, 0.5));
+    let epochs = events.iter().filter(|e| matches!(e, Event::Epoch(_)));
+    assert_eq!(epochs.count(), 200);
+}
+
+#[test]
+fn progress_replaces_progress() {
+    let mut history = History::default();
+    for done in 0..10_000 {
+        history.add(&Event::State(State::Loading {
+            what: "images".into(),
+            done,
+            total: 10_000,
+        }));
+    }
+    history.add(&Event::State(State::Running));
+    let events = events(history.snapshot());
+    assert_eq!(events.len(), 2);
+    assert!(matches!(
+        events[0],
+        Event::State(State::Loading { done: 9999, .. })
+    ));
+}
