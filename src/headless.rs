@@ -87,7 +87,10 @@ pub fn run_through(
                 if let Some(report) = link.take_steps() {
                     written = printer.event(&Event::Steps(report), out);
                 }
-                written = written.and_then(|()| printer.event(&event, out));
+                // Steps behind other events are those before a resume, which metrics.jsonl holds.
+                if !matches!(event, Event::Steps(_)) {
+                    written = written.and_then(|()| printer.event(&event, out));
+                }
                 if let Event::Unsaved { why } = &event {
                     printer.warn(why.as_deref().unwrap_or("everything is saved again"));
                 }
