@@ -25,7 +25,7 @@
 //! | [`layers`] | fused layers, forward and back, with their kernels; beside each its reference in plain Candle | device, domain |
 //! | [`net`] | an architecture made into layers; a training pass, a scoring pass | layers, device, domain |
 //! | [`train`] | the loop, optimizers, schedule, scoring, checkpoints | net, layers, data, device, domain |
-//! | [`session`] | the worker thread, its protocol, the runs folder | train, net, data, device, plot, domain |
+//! | [`session`] | the worker thread, its protocol, its viewers (here or over a socket), the runs folder | train, net, data, device, plot, domain |
 //! | [`tui`], [`headless`] | the front ends | session's `protocol` and `link`, plot, domain |
 //! | [`config`] | config.toml, environment and flags in layers | domain |
 //! | [`cli`] | the command line | config, domain |
@@ -38,7 +38,8 @@
 //! - No tensor and no Candle type crosses the protocol; nothing under [`tui`] knows Candle.
 //! - The device and every tensor are created, used and dropped on the worker thread.
 //! - The screen never waits for the worker, and a terminal that stands still never slows training: step reports go
-//!   through a slot that holds the newest aggregate, everything else arrives in order.
+//!   through a slot that holds the newest aggregate, everything else arrives in order; a viewer that stops reading has
+//!   its queue replaced by one snapshot of the history. A viewer that attaches late begins with the same snapshot.
 //! - The screen shows acknowledged values: a change is pending until the worker says at which step it took effect.
 //! - Nothing below the front ends prints; logs go to a file in the run's folder.
 //! - A panic, an error, a signal and a plain quit all leave the terminal as it was found.

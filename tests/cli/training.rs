@@ -197,7 +197,15 @@ fn signals_end_a_run_with_a_checkpoint_and_their_number() {
         (libc::SIGHUP, 129),
     ] {
         let place = Place::with_data();
-        let mut running = place.begin(&["--epochs", "9999", "--name", "long", "--json"]);
+        let mut running = place.begin(&[
+            "--epochs",
+            "9999",
+            "--name",
+            "long",
+            "--json",
+            "--on-hangup",
+            "checkpoint-and-stop",
+        ]);
         running.wait_for("\"event\":\"steps\"");
         running.signal(signal);
         assert_eq!(running.end(), Some(code));

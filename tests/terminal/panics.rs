@@ -21,14 +21,14 @@ fn start(role: &str) -> Pty {
 }
 
 #[test]
-fn a_panic_of_the_worker_gives_the_terminal_back_and_is_told() {
+pub fn a_panic_of_the_worker_gives_the_terminal_back_and_is_told() {
     let mut pty = start("worker");
     pty.ends_with(101);
     pty.wait_for("its words", |s| s.contains("the worker's words"));
 }
 
 #[test]
-fn a_panic_of_the_screen_gives_the_terminal_back_and_is_told() {
+pub fn a_panic_of_the_screen_gives_the_terminal_back_and_is_told() {
     let mut pty = start("screen");
     pty.ends_with(101);
     pty.wait_for("its words", |s| s.contains("the screen's words"));

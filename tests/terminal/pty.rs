@@ -4,7 +4,8 @@
 use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, SlavePty, native_pty_system};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// Longer than anything takes on a busy machine.
@@ -31,7 +32,7 @@ impl Size {
 }
 
 pub struct Pty {
-    folder: tempfile::TempDir,
+    folder: Arc<tempfile::TempDir>,
     master: Option<Box<dyn MasterPty + Send>>,
     /// Kept, so that the modes can be read after the program has ended.
     slave: Option<Box<dyn SlavePty + Send>>,
@@ -42,6 +43,8 @@ pub struct Pty {
     picture: vt100::Parser,
     /// The terminal's modes before the program began.
     before: String,
+    /// Held for each read of the terminal's output.
+    reading: Arc<Mutex<()>>,
 }
 
 impl Pty {
@@ -52,13 +55,15 @@ impl Pty {
 
     /// The same on a terminal of the type `term`.
     pub fn start_as(size: Size, args: &[&str], term: &str) -> Self {
-        Self::command(
-            size,
-            Path::new(env!("CARGO_BIN_EXE_cifar-tui")),
-            args,
-            term,
-            &[],
-        )
+        let program = Path::new(env!("CARGO_BIN_EXE_cifar-tui"));
+        Self::command(size, program, args, term, &[])
+    }
+
+    /// cifar-tui with `args` on another terminal, in the same folder.
+    pub fn beside(&self, size: Size, args: &[&str]) -> Self {
+        let program = Path::new(env!("CARGO_BIN_EXE_cifar-tui"));
+        let folder = Arc::clone(&self.folder);
+        Self::open(folder, size, program, args, "xterm-256color", &[])
     }
 
     /// Any program.
@@ -71,6 +76,17 @@ impl Pty {
     ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("runs")).unwrap();
+        Self::open(Arc::new(folder), size, program, args, term, variables)
+    }
+
+    fn open(
+        folder: Arc<tempfile::TempDir>,
+        size: Size,
+        program: &Path,
+        args: &[&str],
+        term: &str,
+        variables: &[(&str, &str)],
+    ) -> Self {
         let pair = native_pty_system()
             .openpty(PtySize {
                 rows: size.height,
@@ -93,9 +109,12 @@ impl Pty {
         let child = pair.slave.spawn_command(command).unwrap();
         let mut reader = pair.master.try_clone_reader().unwrap();
         let (sender, output) = channel();
+        let reading = Arc::new(Mutex::new(()));
+        let held = Arc::clone(&reading);
         std::thread::spawn(move || {
             let mut buffer = [0; 1 << 16];
             while let Ok(n @ 1..) = reader.read(&mut buffer) {
+                drop(held.lock());
                 if sender.send(buffer[..n].to_vec()).is_err() {
                     return;
                 }
@@ -111,7 +130,13 @@ impl Pty {
             written: Vec::new(),
             picture: vt100::Parser::new(size.height, size.width, 0),
             before,
+            reading,
         }
+    }
+
+    /// While this is locked nobody reads the terminal's output, as with ctrl-s or a stalled connection.
+    pub fn reading(&self) -> Arc<Mutex<()>> {
+        Arc::clone(&self.reading)
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -147,10 +172,7 @@ impl Pty {
         let mut ended = false;
         while !is(&self.picture) {
             match self.output.recv_timeout(GLANCE) {
-                Ok(bytes) => {
-                    self.picture.process(&bytes);
-                    self.written.extend(bytes);
-                }
+                Ok(bytes) => self.take(bytes),
                 Err(_) if Instant::now() < end => {
                     // What a program that has ended did not write by now it never will.
                     if !ended && self.child.try_wait().unwrap().is_some() {
@@ -164,6 +186,11 @@ impl Pty {
                 }
             }
         }
+    }
+
+    fn take(&mut self, bytes: Vec<u8>) {
+        self.picture.process(&bytes);
+        self.written.extend(bytes);
     }
 
     /// Waits for the end; the exit code, 128 + n for a signal that was not handled.
@@ -191,15 +218,60 @@ impl Pty {
         assert_eq!(modes(&**self.master.as_ref().unwrap()), self.before);
     }
 
-    /// The terminal goes away, as when a window is closed. The exit code of what was in it.
-    pub fn vanish(&mut self) -> u32 {
+    /// The terminal goes away, as when a window is closed.
+    pub fn vanish(&mut self) {
         self.writer = None;
         self.slave = None;
         self.master = None;
         // The reader holds a copy of the terminal's end until it has nothing to read: the program has ended then, or
         // is told that the terminal is gone by the signal that a closing window sends.
         self.signal(libc::SIGHUP);
-        self.code()
+    }
+
+    /// Waits until something beside the screen is as it should be.
+    #[track_caller]
+    pub fn until(&mut self, what: &str, mut is: impl FnMut() -> bool) {
+        let end = Instant::now() + DEADLINE;
+        while !is() {
+            assert!(Instant::now() < end, "{what} did not come");
+            match self.output.recv_timeout(GLANCE) {
+                Ok(bytes) => self.take(bytes),
+                // The terminal has gone; there is only time left to wait for.
+                Err(RecvTimeoutError::Disconnected) => std::thread::park_timeout(GLANCE),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+
+    /// Asks the system whether the program is stopped.
+    #[cfg(target_os = "linux")]
+    pub fn stopped(&self) -> impl Fn() -> bool + use<> {
+        let pid = self.child.process_id().unwrap();
+        move || {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+            stat.unwrap().contains(") T ")
+        }
+    }
+
+    /// Asks the system whether the program has a thread of this name.
+    #[cfg(target_os = "linux")]
+    pub fn has_thread(&self, name: &'static str) -> impl Fn() -> bool + use<> {
+        let pid = self.child.process_id().unwrap();
+        move || {
+            let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+            let name_of =
+                |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("comm"));
+            // A thread may end between the two questions.
+            let mut names = tasks.flatten().filter_map(|task| name_of(task).ok());
+            names.any(|n| n.trim_end() == name)
+        }
+    }
+}
+
+impl Drop for Pty {
+    fn drop(&mut self) {
+        // A test that failed must not leave a program behind that trains for ever.
+        let _ = self.child.kill();
     }
 }
 
