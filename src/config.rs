@@ -618,6 +618,11 @@ mod tests {
     }
 
     #[test]
+    fn the_template_is_the_fuzz_target_s_seed() {
+        crate::domain::mutate::is_seed("config", "template", template().as_bytes());
+    }
+
+    #[test]
     fn the_template_says_what_the_defaults_are() {
         let (_folder, around) = folder_with(&template());
         let config = load(&around, &Flags::default()).unwrap();

@@ -2,7 +2,7 @@
 //! may do more than give an error that names it.
 
 use super::*;
-use crate::domain::mutate::mutated;
+use crate::domain::mutate::{is_seed, mutated};
 use ::parquet::basic::Compression;
 use ::parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
 use ::parquet::file::properties::WriterProperties;
@@ -743,6 +743,19 @@ fn mutations(count: u32) {
         }
         assert!(refused > count / 10, "{format}: {refused} of {count}");
         println!("{format}: {refused} of {count} refused, the slowest in {slowest:?}");
+    }
+}
+
+#[test]
+fn small_sets_are_the_fuzz_targets_seeds() {
+    is_seed("pickle", "batch", &python_batch(0..1));
+    is_seed("pickle", "batch_of_python_3", &python3_batch(0..1));
+    is_seed("pickle", "meta", &python_meta());
+    for (name, folder, files) in [
+        ("python", "cifar-10-batches-py", python_files()),
+        ("binary", "cifar-10-batches-bin", binary_files()),
+    ] {
+        is_seed("tarball", name, &tar_of(&entries(folder, &files)));
     }
 }
 

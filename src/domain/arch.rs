@@ -567,6 +567,13 @@ mod tests {
         mutations(20_000);
     }
 
+    #[test]
+    fn the_presets_are_the_fuzz_target_s_seeds() {
+        for preset in ARCHS {
+            super::super::mutate::is_seed("arch", preset.name, preset.text.as_bytes());
+        }
+    }
+
     fn summary(text: &str) -> Result<Vec<Summary>, ArchError> {
         resolve(text)?.summary(Shape::CIFAR, 10)
     }

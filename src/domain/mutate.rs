@@ -52,3 +52,18 @@ pub fn mutated(whole: &[u8], number: u32) -> Vec<u8> {
     }
     bytes
 }
+
+/// A fuzz target's seed must be these bytes; with UPDATE=1 it is made to be.
+pub fn is_seed(target: &str, name: &str, bytes: &[u8]) {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/seeds");
+    let file = folder.join(target).join(name);
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::create_dir_all(folder.join(target)).unwrap();
+        std::fs::write(&file, bytes).unwrap();
+    }
+    let same = std::fs::read(&file).is_ok_and(|seed| seed == bytes);
+    assert!(
+        same,
+        "{target}/{name}: run the tests once with UPDATE=1 to write the seeds anew"
+    );
+}

@@ -394,6 +394,12 @@ pub(crate) mod tests {
         assert!(error.to_string().contains("Update"), "{error}");
     }
 
+    #[test]
+    fn a_checkpoint_is_the_fuzz_target_s_seed() {
+        let bytes = example().encode().unwrap();
+        crate::domain::mutate::is_seed("checkpoint", "example", &bytes);
+    }
+
     fn mutations(count: u32) {
         let file = example().encode().unwrap();
         let path = Path::new("runs/a/last.safetensors");
