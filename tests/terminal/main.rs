@@ -7,6 +7,7 @@
 mod hangup;
 mod panics;
 mod pty;
+mod storm;
 
 use pty::{Pty, Size};
 

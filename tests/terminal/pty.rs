@@ -154,6 +154,17 @@ impl Pty {
         writer.flush().unwrap();
     }
 
+    pub fn resize(&mut self, size: Size) {
+        let master = self.master.as_ref().unwrap();
+        let size = PtySize {
+            rows: size.height,
+            cols: size.width,
+            pixel_width: 0,
+            pixel_height: 0,
+        };
+        master.resize(size).unwrap();
+    }
+
     pub fn signal(&self, signal: i32) {
         let pid = i32::try_from(self.child.process_id().unwrap()).unwrap();
         // SAFETY: the child has not been waited for, so the number is still its own.

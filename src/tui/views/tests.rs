@@ -3,11 +3,12 @@
 use super::stage::{self, Stage};
 use super::{Screen, VIEWS};
 use crate::domain::report::{Split, State};
+use crate::domain::rng::{Rng, Stream};
 use crate::session::protocol::{Answer, Command, Event, Filter, Question};
 use crate::tui::actions::{self, Key};
-use crate::tui::app::Msg;
+use crate::tui::app::{Msg, press};
 use crate::tui::theme::Colors;
-use crossterm::event::KeyEvent;
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
 
 const SCREENS: [Screen; 5] = [
     Screen::Confusion,
@@ -134,6 +135,119 @@ fn every_screen_at_every_size_in_every_state() {
             }
         }
     }
+}
+
+#[test]
+fn no_size_is_too_small_for_any_screen() {
+    for (_, play) in states() {
+        let mut stage = Stage::new(80, 24);
+        play(&mut stage);
+        for row in VIEWS {
+            stage.update(Msg::Resize(80, 24));
+            stage.open(row.screen);
+            for (width, height) in (0..=40).flat_map(|w| (0..=20).map(move |h| (w, h))) {
+                stage.update(Msg::Resize(width, height));
+                stage.buffer();
+            }
+        }
+    }
+}
+
+/// `count` inputs, keys mostly, on all screens in turn, with what a worker says in between: no panic, and no value that
+/// the table would refuse reaches the worker.
+fn storm(count: u64) {
+    const CODES: [KeyCode; 14] = [
+        KeyCode::Enter,
+        KeyCode::Esc,
+        KeyCode::Tab,
+        KeyCode::BackTab,
+        KeyCode::Backspace,
+        KeyCode::Delete,
+        KeyCode::Up,
+        KeyCode::Down,
+        KeyCode::Left,
+        KeyCode::Right,
+        KeyCode::PageUp,
+        KeyCode::PageDown,
+        KeyCode::Home,
+        KeyCode::End,
+    ];
+    const KINDS: [MouseEventKind; 5] = [
+        MouseEventKind::Down(MouseButton::Left),
+        MouseEventKind::Drag(MouseButton::Left),
+        MouseEventKind::Up(MouseButton::Left),
+        MouseEventKind::ScrollUp,
+        MouseEventKind::ScrollDown,
+    ];
+    const SIZES: [(u16, u16); 6] = [(80, 24), (120, 36), (200, 60), (60, 18), (31, 7), (0, 0)];
+    let rng = Rng::new(1, Stream::Sample, 0);
+    let mut drawn = 0;
+    let mut below = |limit: usize| {
+        drawn += 1;
+        rng.word(drawn) as usize % limit
+    };
+    let mut changes = 0;
+    for round in 0..count.div_ceil(200) {
+        let screen = VIEWS[round as usize % VIEWS.len()].screen;
+        let mut stage = Stage::running(100, 30, screen);
+        for number in 0..200 {
+            let msg = match below(24) {
+                0 => {
+                    let (width, height) = SIZES[below(SIZES.len())];
+                    Msg::Resize(width, height)
+                }
+                1..=4 => Msg::Mouse(MouseEvent {
+                    kind: KINDS[below(KINDS.len())],
+                    column: below(210) as u16,
+                    row: below(64) as u16,
+                    modifiers: KeyModifiers::NONE,
+                }),
+                5 => Msg::Paste("conv 8, \u{1F600}\t1e400 dense 10"[..8 + 4 * below(3)].into()),
+                6 => Msg::Steps(stage::steps(2600 + number * 10, 1.0)),
+                7 => Msg::Event(Box::new(match below(6) {
+                    0 => Event::Evaluation(stage::evaluation(1 + below(9) as u32)),
+                    1 => Event::Started(Box::new(stage::run_info())),
+                    2 => Event::State(State::Done),
+                    3 => Event::State(State::Paused),
+                    4 => Event::Unsaved {
+                        why: Some("there is no room: make some".into()),
+                    },
+                    _ => Event::State(State::Running),
+                })),
+                8..=13 => Msg::Key(press(CODES[below(CODES.len())], false)),
+                14 => Msg::Key(press(
+                    KeyCode::Char(char::from(b'a' + below(26) as u8)),
+                    true,
+                )),
+                _ => Msg::Key(press(
+                    KeyCode::Char(char::from(b' ' + below(95) as u8)),
+                    false,
+                )),
+            };
+            stage.answers = below(4) > 0;
+            stage.update(msg);
+            for command in stage.sent.drain(..) {
+                if let Command::Set { key, value } = command {
+                    let row = crate::domain::params::param(&key).unwrap();
+                    assert_eq!(row.check(value.clone()), Ok(value), "{key}");
+                    changes += 1;
+                }
+            }
+            stage.buffer();
+        }
+    }
+    assert!(changes > 0, "nothing was ever set");
+}
+
+#[test]
+fn a_storm_of_input_never_panics() {
+    storm(2400);
+}
+
+#[test]
+#[ignore = "the long form: 200,000 inputs"]
+fn two_hundred_thousand_inputs_never_panic() {
+    storm(200_000);
 }
 
 #[test]
