@@ -303,15 +303,26 @@ fn the_same_seed_gives_the_same_metrics_for_one_thread_and_two() {
 }
 
 #[test]
+fn a_run_goes_on_bit_for_bit_from_any_place() {
+    // At the end of each epoch, and within one.
+    goes_on_from(&[4, 10, 17, 20, 29]);
+}
+
+#[test]
+#[ignore = "the long form: each of the 29 places, with two optimizers"]
 fn a_run_goes_on_bit_for_bit_from_every_place() {
+    goes_on_from(&(1..30).collect::<Vec<_>>());
+}
+
+/// Some steps, then a quit, then the rest: weights, moments, random state and metrics are those of the unbroken run.
+fn goes_on_from(places: &[u64]) {
     for optimizer in [Optimizer::Adam, Optimizer::Sgd] {
         let whole = tempfile::tempdir().unwrap();
         let mut wanted = settings(whole.path());
         wanted.params.optimizer = optimizer;
         train_through(wanted.clone());
         let whole = whole.path().join("one");
-        // At the end of each epoch, and within one: some steps, then a quit, then the rest.
-        for steps in [4, 10, 17, 20, 29] {
+        for &steps in places {
             let runs = tempfile::tempdir().unwrap();
             let mut first = Front::start(Settings {
                 runs: Some(runs.path().into()),
