@@ -125,7 +125,7 @@ pub fn run(link: &Link, options: &Options) -> anyhow::Result<Outcome> {
         signal: None,
         left: Left::Over,
     };
-    let finished = ui.draw()? || ui.run()?;
+    let finished = ui.run();
     let Loop {
         app,
         mut screen,
@@ -234,8 +234,11 @@ struct Loop<'a> {
 
 impl Loop<'_> {
     /// True when the worker said goodbye.
-    fn run(&mut self) -> anyhow::Result<bool> {
+    fn run(&mut self) -> bool {
         let nothing = never();
+        if self.draw() {
+            return self.app.told.ended;
+        }
         loop {
             let due = self.due();
             let timer = match due {
@@ -253,61 +256,54 @@ impl Loop<'_> {
             let mut leave = false;
             select! {
                 recv(self.input) -> input => match input {
-                    Ok(FromTerminal::Input(input)) => leave |= self.input(input)?,
+                    Ok(FromTerminal::Input(input)) => leave |= self.input(input),
                     Ok(FromTerminal::Gone) | Err(_) => {
                         self.input = never();
                         leave = self.hangup();
                     }
                 },
                 recv(self.link.events) -> event => match event {
-                    Ok(event) => leave |= self.update(Msg::Event(Box::new(event)))?,
+                    Ok(event) => leave |= self.update(Msg::Event(Box::new(event))),
                     Err(_) => {
-                        self.update(Msg::WorkerGone)?;
-                        return Ok(self.app.told.ended);
+                        self.update(Msg::WorkerGone);
+                        return self.app.told.ended;
                     }
                 },
                 recv(steps_ready) -> token => if token.is_ok()
                     && let Some(report) = self.link.take_steps() {
-                    leave |= self.update(Msg::Steps(report))?;
+                    leave |= self.update(Msg::Steps(report));
                 },
                 recv(self.signals.receiver) -> signal => if let Ok(signal) = signal {
-                    leave |= self.signalled(signal)?;
+                    leave |= self.signalled(signal);
                 },
                 recv(self.said.1) -> said => if let Ok(said) = said {
-                    leave |= self.update(said)?;
+                    leave |= self.update(said);
                 },
                 recv(timer) -> _ => {}
             }
             // Whatever else waits goes into the same frame.
             while let Ok(FromTerminal::Input(input)) = self.input.try_recv() {
-                leave |= self.input(input)?;
+                leave |= self.input(input);
             }
             while let Ok(event) = self.link.events.try_recv() {
-                leave |= self.update(Msg::Event(Box::new(event)))?;
+                leave |= self.update(Msg::Event(Box::new(event)));
             }
-            leave |= self.update(Msg::Tick(unix_time()))?;
+            leave |= self.update(Msg::Tick(unix_time()));
             if leave {
-                return Ok(self.app.told.ended);
+                return self.app.told.ended;
             }
             let due = self.app.changed > Urgency::None && self.frame_in(self.app.changed).is_zero();
-            let ready = match self.screen.is_ready() {
-                Ok(ready) => ready,
-                Err(error) => {
-                    tracing::warn!("cannot write to the terminal: {error}");
-                    self.hangup();
-                    return Ok(self.app.told.ended);
+            let leave = match self.screen.is_ready() {
+                Ok(true) if due => {
+                    // Steps that wait go into the same frame: a stream of other events would keep them out for ever.
+                    let steps = self.link.take_steps();
+                    steps.is_some_and(|report| self.update(Msg::Steps(report))) || self.draw()
                 }
+                Ok(_) => false,
+                Err(error) => self.gone(&error),
             };
-            if due && ready {
-                // Steps that wait go into the same frame: a stream of other events would keep them out for ever.
-                if let Some(report) = self.link.take_steps()
-                    && self.update(Msg::Steps(report))?
-                {
-                    return Ok(self.app.told.ended);
-                }
-                if self.draw()? {
-                    return Ok(self.app.told.ended);
-                }
+            if leave {
+                return self.app.told.ended;
             }
         }
     }
@@ -338,7 +334,8 @@ impl Loop<'_> {
         frame.into_iter().chain(clock).min()
     }
 
-    fn draw(&mut self) -> anyhow::Result<bool> {
+    /// True when the terminal has gone.
+    fn draw(&mut self) -> bool {
         self.app.changed = Urgency::None;
         self.drawn = Some(Instant::now());
         let size = self.app.size();
@@ -346,33 +343,23 @@ impl Loop<'_> {
         let drawn = self
             .screen
             .draw((size.width, size.height), |buf| app.draw(buf));
-        Ok(match drawn {
-            Ok(()) => false,
-            Err(error) => {
-                // A terminal that takes no more is a terminal that has gone; the keys' thread says so as well.
-                tracing::warn!("cannot draw: {error}");
-                self.hangup()
-            }
-        })
+        self.is_gone(drawn)
     }
 
-    fn input(&mut self, input: Input) -> anyhow::Result<bool> {
+    fn input(&mut self, input: Input) -> bool {
         match input {
             Input::Key(key) => self.update(Msg::Key(key)),
             Input::Mouse(mouse) => self.update(Msg::Mouse(mouse)),
             Input::Paste(text) => self.update(Msg::Paste(text)),
             Input::Resize(..) => self.resized(),
-            Input::FocusGained | Input::FocusLost => Ok(false),
+            Input::FocusGained | Input::FocusLost => false,
         }
     }
 
-    fn resized(&mut self) -> anyhow::Result<bool> {
+    fn resized(&mut self) -> bool {
         match self.screen.size() {
             Ok((width, height)) => self.update(Msg::Resize(width, height)),
-            Err(error) => {
-                tracing::warn!("cannot read the terminal's size: {error}");
-                Ok(false)
-            }
+            Err(error) => self.gone(&error),
         }
     }
 
@@ -383,63 +370,73 @@ impl Loop<'_> {
         true
     }
 
-    fn signalled(&mut self, signal: i32) -> anyhow::Result<bool> {
+    /// A terminal that refuses anything is a terminal that has gone; its end may be seen here first, before the signal
+    /// or the keys' thread tell of it.
+    fn gone(&mut self, error: &std::io::Error) -> bool {
+        tracing::warn!("the terminal refuses: {error}");
+        self.hangup()
+    }
+
+    fn is_gone(&mut self, done: std::io::Result<()>) -> bool {
+        done.is_err_and(|error| self.gone(&error))
+    }
+
+    fn signalled(&mut self, signal: i32) -> bool {
         match signal {
             SIGWINCH => self.resized(),
-            SIGHUP => Ok(self.hangup()),
+            SIGHUP => self.hangup(),
             SIGTERM | SIGINT => {
                 self.signal.get_or_insert(signal);
                 self.update(Msg::Terminate)
             }
-            SIGTSTP => {
-                self.suspend()?;
-                Ok(false)
-            }
-            SIGCONT => {
-                // The shell may have set its own modes meanwhile.
-                self.screen.resume().context("cannot set up the terminal")?;
-                self.app.changed = Urgency::User;
-                self.resized()
-            }
-            _ => Ok(false),
+            SIGTSTP => self.suspend(),
+            // The shell may have set its own modes meanwhile.
+            SIGCONT => self.again(),
+            _ => false,
         }
     }
 
-    fn suspend(&mut self) -> anyhow::Result<()> {
-        self.screen
-            .leave()
-            .context("cannot give the terminal back")?;
+    fn suspend(&mut self) -> bool {
+        let left = self.screen.leave();
+        if self.is_gone(left) {
+            return true;
+        }
         terminal::stop_process();
-        // Back again. Our own SIGTSTP waits among the signals and must not stop the process a second time.
-        self.screen.resume().context("cannot set up the terminal")?;
-        while self
-            .signals
-            .receiver
-            .recv_timeout(Duration::from_millis(50))
-            .is_ok()
-        {}
+        // Back again. Our own SIGTSTP waits among the signals and must not stop the process a second time; others count.
+        let mut leave = self.again();
+        let soon = Duration::from_millis(50);
+        while let Ok(signal) = self.signals.receiver.recv_timeout(soon) {
+            if ![SIGTSTP, SIGCONT].contains(&signal) {
+                leave |= self.signalled(signal);
+            }
+        }
+        leave
+    }
+
+    /// Takes the terminal again, which something else may have had meanwhile.
+    fn again(&mut self) -> bool {
+        let resumed = self.screen.resume();
         self.app.changed = Urgency::User;
-        self.resized()?;
-        Ok(())
+        self.is_gone(resumed) || self.resized()
     }
 
     /// True when it is time to leave.
-    fn update(&mut self, msg: Msg) -> anyhow::Result<bool> {
+    fn update(&mut self, msg: Msg) -> bool {
         let mut leave = false;
         for effect in self.app.update(msg) {
             match effect {
                 Effect::Send(command) => self.send(command),
-                Effect::Copy(text) => self
-                    .screen
-                    .copy(&text)
-                    .context("cannot write to the terminal")?,
-                Effect::Mouse(on) => self
-                    .screen
-                    .set_mouse(on)
-                    .context("cannot write to the terminal")?,
+                Effect::Copy(text) => {
+                    let copied = self.screen.copy(&text);
+                    leave |= self.is_gone(copied);
+                }
+                Effect::Mouse(on) => {
+                    let set = self.screen.set_mouse(on);
+                    leave |= self.is_gone(set);
+                }
                 Effect::Save(request) => self.save(*request),
                 Effect::Redraw => self.screen.forget(),
-                Effect::Suspend => self.suspend()?,
+                Effect::Suspend => leave |= self.suspend(),
                 Effect::Leave => leave = true,
                 Effect::Detach => {
                     self.left = Left::Detached;
@@ -448,7 +445,7 @@ impl Loop<'_> {
                 other => tracing::warn!("effect {other:?} reached the loop"),
             }
         }
-        Ok(leave)
+        leave
     }
 
     /// On a thread of its own: drawing takes a tenth of a second, and the disk as long as it likes.

@@ -255,6 +255,18 @@ fn states() -> Vec<(&'static str, Vec<Event>)> {
             "done",
             with(15 * PER_EPOCH, vec![Event::State(State::Done)]),
         ),
+        (
+            "disk_full",
+            with(
+                8100,
+                vec![Event::Unsaved {
+                    why: Some(
+                        "the checkpoint of step 8100 could not be saved in runs/seed-0412: No space left on device (os error 28). Make room there, or check that you may write; training goes on and it is tried again."
+                            .into(),
+                    ),
+                }],
+            ),
+        ),
     ]
 }
 
@@ -606,7 +618,7 @@ fn any_input() -> impl Strategy<Value = Msg> {
         1 => (0u16..140, 0u16..50).prop_map(|(w, h)| Msg::Resize(w, h)),
         1 => "\\PC{0,12}".prop_map(Msg::Paste),
         1 => (1u64..300).prop_map(|n| Msg::Steps(steps(50 * n))),
-        1 => (0usize..7).prop_map(|i| {
+        1 => (0usize..8).prop_map(|i| {
             let mut events = states().swap_remove(i).1;
             Msg::Event(Box::new(events.pop().unwrap_or(Event::State(State::Paused))))
         }),
