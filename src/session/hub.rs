@@ -4,8 +4,9 @@
 
 use super::link::{Commands, Feed, Link, asker};
 use super::protocol::{Command, Event};
+use crate::domain::confusion::Confusion;
 use crate::domain::params::param;
-use crate::domain::report::{Load, State};
+use crate::domain::report::{Load, Split, State};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::AtomicUsize;
@@ -67,6 +68,7 @@ impl History {
             }
             Event::State(state) if self.replace_progress(state) => return,
             Event::Started(_) => self.forget_run(),
+            Event::Evaluation(evaluation) => self.forget_matrix(evaluation.split),
             _ => {}
         }
         let class = class(event);
@@ -112,6 +114,22 @@ impl History {
                 true
             }
             _ => false,
+        }
+    }
+
+    /// Screens show the matrix of the newest evaluation and how it differs from the one before; older ones are the most
+    /// of a long history, and go.
+    fn forget_matrix(&mut self, of: Split) {
+        let mut old = self
+            .events
+            .iter_mut()
+            .rev()
+            .filter_map(|event| match event {
+                Event::Evaluation(evaluation) if evaluation.split == of => Some(evaluation),
+                _ => None,
+            });
+        if let Some(before) = old.nth(1) {
+            before.confusion = Confusion::default();
         }
     }
 

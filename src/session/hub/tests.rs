@@ -2,7 +2,7 @@ use super::super::link::QUEUE;
 use super::super::protocol::{Answer, Question};
 use super::*;
 use crate::domain::params::{Applies, Change, Value};
-use crate::domain::report::{EpochReport, StepReport};
+use crate::domain::report::{EpochReport, Evaluation, StepReport};
 
 fn steps(number: u64) -> Event {
     Event::Steps(StepReport {
@@ -199,4 +199,39 @@ fn progress_replaces_progress() {
         events[0],
         Event::State(State::Loading { done: 9999, .. })
     ));
+}
+
+#[test]
+fn the_newest_two_matrices_of_each_split_are_kept() {
+    let scored = |split, step| {
+        Event::Evaluation(Evaluation {
+            split,
+            step,
+            epoch: 1,
+            loss: 1.0,
+            accuracy: 0.5,
+            confusion: Confusion::new(10),
+            images_per_s: 1.0,
+        })
+    };
+    let mut history = History::default();
+    history.add(&scored(Split::Test, 1));
+    for step in 1..=4 {
+        history.add(&scored(Split::Validation, step));
+        history.add(&epoch(step as u32));
+    }
+    let kept = events(history.snapshot())
+        .into_iter()
+        .filter_map(|e| match e {
+            Event::Evaluation(e) => Some((e.split, e.step, e.confusion.classes)),
+            _ => None,
+        });
+    let wanted = [
+        (Split::Test, 1, 10),
+        (Split::Validation, 1, 0),
+        (Split::Validation, 2, 0),
+        (Split::Validation, 3, 10),
+        (Split::Validation, 4, 10),
+    ];
+    assert_eq!(kept.collect::<Vec<_>>(), wanted);
 }
