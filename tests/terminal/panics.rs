@@ -1,5 +1,6 @@
-//! A panic in either thread. The program has no switch that makes it panic, so this test plays both roles: run again in
-//! a pseudo-terminal, it is a program with the real screen whose worker, or whose screen, panics.
+//! A panic in either thread, and words written past the screen. The program has no switch that makes it do so, so this
+//! test plays all roles: run again in a pseudo-terminal, it is a program with the real screen whose worker, or whose
+//! screen, panics, or which prints.
 
 use crate::pty::{Pty, Size};
 use cifar_tui::domain::report::State;
@@ -34,6 +35,16 @@ pub fn a_panic_of_the_screen_gives_the_terminal_back_and_is_told() {
     pty.wait_for("its words", |s| s.contains("the screen's words"));
 }
 
+/// Words that a library writes past the screen go to the log, which in a program without a run is nowhere.
+#[test]
+fn stray_output_never_reaches_the_screen() {
+    let mut pty = start("stray");
+    pty.ends_with(0);
+    pty.wait_for("the words after the screen", |s| s.contains("after it"));
+    let written = String::from_utf8_lossy(pty.written()).into_owned();
+    assert!(!written.contains("stray"), "{written}");
+}
+
 /// Not a test of its own: does something only when the tests above start it.
 #[test]
 fn the_program_that_panics() {
@@ -52,6 +63,13 @@ fn the_program_that_panics() {
             let _panics = tui::terminal::HeldPanics::begin();
             let _screen = tui::terminal::Screen::enter(true).unwrap();
             panic!("the screen's words");
+        }
+        Ok("stray") => {
+            let mut screen = tui::terminal::Screen::enter(true).unwrap();
+            println!("stray words of a library");
+            eprintln!("its stray errors");
+            screen.leave().unwrap();
+            println!("after it");
         }
         _ => {}
     }
