@@ -1,6 +1,7 @@
 //! A folder of its own for each test, the binary run in it with a clean environment, and a tiny data set.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
@@ -48,6 +49,14 @@ impl Place {
             .env("PATH", "/usr/bin:/bin")
             .env("TERM", "xterm-256color")
             .env("HOME", self.folder.path().join("home"));
+        // Tests may run under nohup, and an ignored signal is inherited.
+        // SAFETY: signal() may be called between fork and exec.
+        unsafe {
+            command.pre_exec(|| {
+                libc::signal(libc::SIGHUP, libc::SIG_DFL);
+                Ok(())
+            });
+        }
         command
     }
 
