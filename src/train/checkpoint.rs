@@ -183,6 +183,7 @@ impl Checkpoint {
             (HASH.to_owned(), "0".repeat(HASH_DIGITS)),
         ]);
         let mut file = safetensors::serialize(views, Some(metadata)).map_err(|e| text(&e))?;
+        sort_header(&mut file).ok_or("the header is not what it should be")?;
         let slot = hash_slot(&file).ok_or("the header has no place for its hash")?;
         let digest = hex(&Sha256::digest(&file));
         file[slot..slot + HASH_DIGITS].copy_from_slice(digest.as_bytes());
@@ -261,6 +262,18 @@ impl Checkpoint {
         }
         Self::decode(std::fs::read(path).map_err(io)?, path)
     }
+}
+
+/// Sorts the header's keys, so that the same state makes the same file: the library writes metadata in the random order of
+/// a hash map. None when that would change more than the order.
+fn sort_header(file: &mut [u8]) -> Option<()> {
+    let length = u64::from_le_bytes(*file.first_chunk()?);
+    let header = file.get_mut(8..8 + usize::try_from(length).ok()?)?;
+    let keys: serde_json::Value = serde_json::from_slice(header).ok()?;
+    let sorted = serde_json::to_vec(&keys).ok()?;
+    let (text, padding) = header.split_at_mut_checked(sorted.len())?;
+    text.copy_from_slice(&sorted);
+    padding.iter().all(|&b| b == b' ').then_some(())
 }
 
 /// Where the 64 digits of the hash stand. Quotes inside a JSON string are escaped, so the key cannot be found in one.
@@ -367,6 +380,14 @@ pub(crate) mod tests {
             Checkpoint::decode(file, Path::new("x")).unwrap(),
             checkpoint
         );
+    }
+
+    #[test]
+    fn the_same_state_makes_the_same_file() {
+        let file = example().encode().unwrap();
+        for _ in 0..20 {
+            assert_eq!(example().encode().unwrap(), file);
+        }
     }
 
     #[test]
