@@ -301,7 +301,7 @@ fn print(r: &Report, out: &mut impl Write) -> anyhow::Result<()> {
     }
     write!(
         out,
-        "{:>10.1} GFLOP/s    of {:.1} MFLOP an image, exact zeros counted as done",
+        "{:>10.1} GFLOP/s    of {:.1} MFLOP an image, as direct convolutions, exact zeros too",
         r.gflop_per_s,
         r.flop_per_image as f64 / 1e6
     )?;

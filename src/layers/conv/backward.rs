@@ -4,6 +4,7 @@
 use super::forward::pad_rows;
 use super::geometry::Geometry;
 use super::tile::{Convolve, Pixels, Sums};
+use super::winograd::{self, WeightSums, Winograd};
 use crate::device::simd::{Kernel, Simd};
 use crate::layers::slices::scratch;
 
@@ -26,17 +27,21 @@ pub struct Arriving<'a> {
 /// stays in registers longer.
 pub struct Backward<'a> {
     pub geometry: &'a Geometry,
+    /// Go Winograd's way, with weights transformed for it and sums as [`WeightSums`] makes them.
+    pub winograd: bool,
     pub images: usize,
     pub x: &'a [f32],
     pub arriving: Arriving<'a>,
     /// Turned weights, packed.
     pub weights: &'a [f32],
-    /// Zeros, one for each input channel, padded to whole blocks.
+    /// Zeros, one for each input and each output, padded to whole blocks.
     pub zeros: &'a [f32],
     /// Lines of weight gradient, one for each number of the patch, and one of bias gradient, to add to.
     pub sums: &'a mut [f32],
     /// Overwrite `sums`.
     pub fresh: bool,
+    /// Whether the bias gradient is asked for.
+    pub bias: bool,
     pub grad_input: Option<&'a mut [f32]>,
 }
 
@@ -56,7 +61,7 @@ impl Kernel for Backward<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let g = self.geometry;
-        let field = if self.grad_input.is_some() {
+        let field = if self.grad_input.is_some() && !self.winograd {
             Field {
                 height: g.height + g.kernel - 1,
                 width: g.width + g.kernel - 1,
@@ -72,33 +77,77 @@ impl Kernel for Backward<'_> {
             }
         };
         let line = g.outputs.next_multiple_of(S::LANES);
-        let (weight_sums, bias_sums) = self.sums.split_at_mut(g.patch() * line);
+        let weights_len = if self.winograd {
+            winograd::sums_len(g, S::LANES)
+        } else {
+            g.patch() * line
+        };
+        let (weight_sums, bias_sums) = self.sums.split_at_mut(weights_len);
         let bias_sums = &mut bias_sums[..g.outputs];
         if self.fresh {
             bias_sums.fill(0.0);
         }
         let out_len = g.out_height * g.out_width * g.outputs;
         let field_len = field.height * field.width * g.outputs;
-        let mut grads = scratch(self.images * field_len + SLACK);
-        for (image, field_grad) in grads
-            .chunks_exact_mut(field_len)
-            .enumerate()
-            .take(self.images)
-        {
-            let outs = image * out_len..(image + 1) * out_len;
-            let arriving = Arriving {
-                grad: &self.arriving.grad[outs.clone()],
-                output: self.arriving.output.map(|output| &output[outs]),
-                ..self.arriving
-            };
-            // SAFETY: the caller's.
-            unsafe { spread::<S>(g, field, &arriving, field_grad, bias_sums) };
-        }
+        // What needs no change, not even room behind the last whole vector, is read where it stands.
+        let as_it_is = field_len == out_len
+            && self.arriving.output.is_none()
+            && !self.bias
+            && g.outputs.is_multiple_of(S::LANES);
+        let changed = (!as_it_is).then(|| {
+            let mut grads = scratch(self.images * field_len + SLACK);
+            for (image, field_grad) in grads
+                .chunks_exact_mut(field_len)
+                .enumerate()
+                .take(self.images)
+            {
+                let outs = image * out_len..(image + 1) * out_len;
+                let arriving = Arriving {
+                    grad: &self.arriving.grad[outs.clone()],
+                    output: self.arriving.output.map(|output| &output[outs]),
+                    ..self.arriving
+                };
+                // SAFETY: the caller's.
+                unsafe { spread::<S>(g, field, &arriving, field_grad, bias_sums) };
+            }
+            grads
+        });
+        let grads = changed.as_deref().unwrap_or(self.arriving.grad);
         let grad = Pixels {
             at: grads.as_ptr(),
             row: field.width * g.outputs,
             step: g.outputs,
         };
+        if self.winograd {
+            let grads = &grads[..self.images * out_len];
+            // SAFETY: the caller's.
+            unsafe {
+                S::call(WeightSums {
+                    geometry: g,
+                    images: self.images,
+                    x: self.x,
+                    grad: grads,
+                    zeros: self.zeros,
+                    sums: weight_sums,
+                    fresh: self.fresh,
+                });
+                if let Some(out) = self.grad_input {
+                    S::call(Winograd {
+                        geometry: &winograd::turned(g),
+                        images: self.images,
+                        x: grads,
+                        weights: self.weights,
+                        bias: self.zeros,
+                        zeros: self.zeros,
+                        relu: false,
+                        taken: None,
+                        rows: 0..g.height,
+                        out,
+                    });
+                }
+            }
+            return;
+        }
         let (height, width) = g.padded();
         let x_image = height * width * g.inputs;
         let padded = (g.padding > 0).then(|| {

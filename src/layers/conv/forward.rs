@@ -1,19 +1,27 @@
-//! The forward pass of some rows of one image: convolution, bias, ReLU, max-pooling, dropout.
+//! The forward pass of one image or some: convolution, bias, ReLU, max-pooling, dropout.
 
 use super::geometry::Geometry;
 use super::tile::{Convolve, Pixels};
+use super::winograd::Winograd;
 use crate::device::simd::{Kernel, Simd};
 use crate::layers::dropout::Mask;
 use crate::layers::slices::scratch;
 use std::ops::Range;
 
-/// Some rows of one image's output.
+/// Dropout's factors that are made at a time.
+const FACTORS: usize = 512;
+
+/// Some rows of one image's output, or (Winograd's way only) some images' whole outputs.
 pub struct Forward<'a> {
     pub geometry: &'a Geometry,
-    /// The image.
+    /// Go Winograd's way, with weights transformed for it.
+    pub winograd: bool,
+    pub images: usize,
     pub x: &'a [f32],
     pub weights: &'a [f32],
     pub bias: &'a [f32],
+    /// For [`Winograd`].
+    pub zeros: &'a [f32],
     pub relu: bool,
     pub pool: bool,
     /// The mask, and the number of the first element of `out` in it.
@@ -31,6 +39,32 @@ impl Kernel for Forward<'_> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(mut self) {
+        // SAFETY: the caller's.
+        unsafe {
+            if self.winograd {
+                S::call(Winograd {
+                    geometry: self.geometry,
+                    images: self.images,
+                    x: self.x,
+                    weights: self.weights,
+                    bias: self.bias,
+                    zeros: self.zeros,
+                    relu: self.relu,
+                    taken: self.pool.then_some(&mut *self.taken),
+                    rows: self.rows.clone(),
+                    out: &mut *self.out,
+                });
+            } else {
+                self.direct::<S>();
+            }
+            self.drop_out::<S>();
+        }
+    }
+}
+
+impl Forward<'_> {
+    #[inline(always)]
+    unsafe fn direct<S: Simd>(&mut self) {
         let g = self.geometry;
         let conv_rows = if self.pool {
             2 * self.rows.start..2 * self.rows.end
@@ -59,9 +93,7 @@ impl Kernel for Forward<'_> {
         // SAFETY: the caller's; the geometry keeps the kernel within the (padded) rows.
         unsafe { self.rows_of::<S>(x) }
     }
-}
 
-impl Forward<'_> {
     /// `x` shows the first row's input.
     #[inline(always)]
     unsafe fn rows_of<S: Simd>(&mut self, x: Pixels) {
@@ -111,15 +143,22 @@ impl Forward<'_> {
             } else {
                 S::call(convolve);
             }
-            if let Some((mask, first)) = &self.mask {
-                let mut factors = scratch(line);
-                for (i, out) in self.out.chunks_exact_mut(line).enumerate() {
-                    mask.factors_in::<S>(first + i * line, &mut factors);
-                    // Multiplied, not selected: what is no number stays none.
-                    for (out, factor) in out.iter_mut().zip(&*factors) {
-                        *out *= factor;
-                    }
-                }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn drop_out<S: Simd>(&mut self) {
+        let Some((mask, first)) = self.mask else {
+            return;
+        };
+        let mut factors = scratch(FACTORS);
+        for (i, out) in self.out.chunks_mut(FACTORS).enumerate() {
+            let factors = &mut factors[..out.len()];
+            // SAFETY: the caller's.
+            unsafe { mask.factors_in::<S>(first + i * FACTORS, factors) };
+            // Multiplied, not selected: what is no number stays none.
+            for (out, factor) in out.iter_mut().zip(factors) {
+                *out *= *factor;
             }
         }
     }

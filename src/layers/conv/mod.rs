@@ -2,7 +2,8 @@
 //!
 //! The kernels are direct convolutions on NHWC: under one row of the kernel, (column, channel) is one run of memory, so
 //! nothing is unfolded. `tile.rs` has the inner loops; `forward.rs` and `backward.rs` what is around them; `sparse.rs` the
-//! backward pass where most of the gradient is zero; `pack.rs` the order of the weights.
+//! backward pass where most of the gradient is zero; `winograd.rs` another way with fewer multiplications; `pack.rs` the
+//! order of the weights.
 
 mod backward;
 #[cfg(test)]
@@ -14,6 +15,7 @@ mod sparse;
 #[cfg(test)]
 mod tests;
 mod tile;
+mod winograd;
 
 pub use geometry::Geometry;
 
@@ -56,6 +58,8 @@ const TASKS: usize = 16;
 
 /// What the dense kernels' time is to be multiplied by to outweigh the work of lists (measured on a Zen 5 core).
 const LISTING_PAYS: f64 = 0.6;
+/// The same where the dense way is Winograd's.
+const LISTING_PAYS_WINOGRAD: f64 = 0.37;
 
 /// Convolution (+ bias) (+ ReLU (+ 2x2 max-pooling) (+ dropout)).
 pub struct Conv {
@@ -172,6 +176,14 @@ impl Conv {
         }
     }
 
+    /// Zeros enough for every input and every output, padded to whole blocks.
+    fn zeros_len(&self) -> usize {
+        let g = &self.geometry;
+        g.inputs
+            .max(g.outputs)
+            .next_multiple_of(2 * self.level.lanes())
+    }
+
     fn mask(&self, pass: &Pass) -> Option<Mask> {
         let (train, dropout) = (pass.train?, self.after.dropout?);
         let share = dropout.share.unwrap_or(train.dropout);
@@ -189,10 +201,16 @@ impl Layer for Conv {
         let lanes = self.level.lanes();
         let mask = self.mask(pass);
         self.scale = mask.map_or(1.0, |mask| mask.scale());
-        let packed = self
-            .packed
-            .reserve(pack::packed_len(g.patch(), g.outputs, lanes));
-        pack::forward(&g, &read(&self.weight.var)?, lanes, packed);
+        let winograd = winograd::pays(&g);
+        let weight = read(&self.weight.var)?;
+        if winograd {
+            let packed = self.packed.reserve(winograd::packed_len(&g, lanes));
+            winograd::pack(&g, &weight, lanes, pass.threads, packed);
+        } else {
+            let len = pack::packed_len(g.patch(), g.outputs, lanes);
+            pack::forward(&g, &weight, lanes, self.packed.reserve(len));
+        }
+        self.zeros.reserve(self.zeros_len());
         let bias = self
             .padded_bias
             .reserve(g.outputs.next_multiple_of(2 * lanes));
@@ -203,41 +221,53 @@ impl Layer for Conv {
         let line = width * channels;
         let x = read(input)?;
         let x = images(&x, pass.images, g.input_len())?;
-        // Few images are cut into bands of rows.
-        let bands = TASKS.div_ceil(pass.images.max(1)).min(height);
-        let (packed, bias, taken) = (
+        let (after, level) = (self.after, self.level);
+        // Few images are cut into bands of rows, of which Winograd's tiles need pairs; many small ones come together.
+        let pair = if winograd && !after.pool { 2 } else { 1 };
+        let pairs = height.div_ceil(pair);
+        let bands = TASKS.div_ceil(pass.images.max(1)).min(pairs);
+        let group = match winograd {
+            true => winograd::images(&g).clamp(1, pass.images.div_ceil(TASKS).max(1)),
+            false => 1,
+        };
+        let (packed, bias, zeros, taken) = (
             &*self.packed,
             &*self.padded_bias,
+            &*self.zeros,
             Parts::new(&mut self.taken),
         );
-        let (after, level) = (self.after, self.level);
         write([&self.output], |[out]| {
             let out = Parts::new(out);
-            pass.threads.run(pass.images * bands, |task| {
-                let (image, band) = (task / bands, task % bands);
-                let rows =
-                    geometry::cut(height, bands, band)..geometry::cut(height, bands, band + 1);
-                let first = (image * height + rows.start) * line;
-                let range = first..first + rows.len() * line;
-                level.run(Forward {
-                    geometry: &g,
-                    x: &x[image * g.input_len()..(image + 1) * g.input_len()],
-                    weights: packed,
-                    bias,
-                    relu: after.relu,
-                    pool: after.pool,
-                    mask: mask.map(|mask| (mask, first)),
-                    rows,
-                    // SAFETY: every task has rows of its own.
-                    out: unsafe { out.range(range.clone()) },
-                    taken: if after.pool {
-                        // SAFETY: as above.
-                        unsafe { taken.range(range) }
-                    } else {
-                        &mut []
-                    },
+            pass.threads
+                .run(pass.images.div_ceil(group) * bands, |task| {
+                    let (image, band) = (task / bands * group, task % bands);
+                    let images = group.min(pass.images - image);
+                    let row = |band| (pair * geometry::cut(pairs, bands, band)).min(height);
+                    let rows = row(band)..row(band + 1);
+                    let first = (image * height + rows.start) * line;
+                    let range = first..first + images * rows.len() * line;
+                    level.run(Forward {
+                        geometry: &g,
+                        winograd,
+                        images,
+                        x: &x[image * g.input_len()..(image + images) * g.input_len()],
+                        weights: packed,
+                        bias,
+                        zeros,
+                        relu: after.relu,
+                        pool: after.pool,
+                        mask: mask.map(|mask| (mask, first)),
+                        rows,
+                        // SAFETY: every task has rows of its own.
+                        out: unsafe { out.range(range.clone()) },
+                        taken: if after.pool {
+                            // SAFETY: as above.
+                            unsafe { taken.range(range) }
+                        } else {
+                            &mut []
+                        },
+                    });
                 });
-            });
         })
     }
 
@@ -261,21 +291,28 @@ impl Layer for Conv {
         let x = images(&x, pass.images, g.input_len())?;
         let grad = images(&grad, pass.images, out_len)?;
 
-        let sparse = after.pool || after.relu && worth_listing(&g, lanes, grad, &output);
+        let winograd = winograd::pays(&g);
+        let sparse = after.pool || after.relu && worth_listing(&g, lanes, winograd, grad, &output);
         if grad_input.is_some() {
             let weight = read(&self.weight.var)?;
             if sparse {
                 let len = g.outputs * sparse::channel_len(&g, lanes);
                 sparse::pack(&g, &weight, lanes, self.turned.reserve(len));
+            } else if winograd {
+                let len = winograd::packed_len(&winograd::turned(&g), lanes);
+                let packed = self.turned.reserve(len);
+                winograd::pack_turned(&g, &weight, lanes, pass.threads, packed);
             } else {
                 let len = pack::packed_len(g.kernel * g.kernel * g.outputs, g.inputs, lanes);
                 pack::turned(&g, &weight, lanes, self.turned.reserve(len));
             }
         }
-        self.zeros.reserve(g.inputs.next_multiple_of(2 * lanes));
+        self.zeros.reserve(self.zeros_len());
         let line = g.outputs.next_multiple_of(lanes);
         let weights_len = if sparse {
             g.outputs * sparse::channel_len(&g, lanes)
+        } else if winograd {
+            winograd::sums_len(&g, lanes)
         } else {
             g.patch() * line
         };
@@ -286,10 +323,13 @@ impl Layer for Conv {
         // Lists are made image by image.
         let group = if sparse {
             1
+        } else if winograd {
+            winograd::images_summed(&g).max(1)
         } else {
             (GROUP_LEN / (g.input_len() + out_len)).max(1)
         };
         let (turned, zeros, taken) = (&*self.turned, &*self.zeros, &*self.taken);
+        let bias = self.bias.is_some();
         let sums = Parts::new(&mut self.shards);
         let work = |grad_input: Option<&mut [f32]>| {
             let grad_input = grad_input.map(Parts::new);
@@ -327,6 +367,7 @@ impl Layer for Conv {
                     } else {
                         level.run(Backward {
                             geometry: &g,
+                            winograd,
                             images: last - first,
                             x,
                             arriving,
@@ -334,6 +375,7 @@ impl Layer for Conv {
                             zeros,
                             sums: &mut *sums,
                             fresh: first == begin,
+                            bias,
                             grad_input,
                         });
                     }
@@ -349,6 +391,7 @@ impl Layer for Conv {
             sums: &self.shards[..shards * shard_len],
             shards,
             sparse,
+            winograd,
             lanes,
         };
         let weight_grad = &self.weight.grad;
@@ -387,7 +430,7 @@ fn shards(images: usize, shard_len: usize) -> usize {
 
 /// Whether so little of the gradient is left behind ReLU (and dropout) that listing it pays, for convolutions without
 /// pooling (with it, it always does). Judged by the first images.
-fn worth_listing(g: &Geometry, lanes: usize, grad: &[f32], output: &[f32]) -> bool {
+fn worth_listing(g: &Geometry, lanes: usize, winograd: bool, grad: &[f32], output: &[f32]) -> bool {
     let len = grad.len().min(8192);
     let open = grad[..len]
         .iter()
@@ -397,7 +440,12 @@ fn worth_listing(g: &Geometry, lanes: usize, grad: &[f32], output: &[f32]) -> bo
     // What vectors waste on channels beyond the last differs: one goes along the inputs, the other along the outputs.
     let listed = open * g.outputs * g.inputs.next_multiple_of(lanes);
     let dense = len * g.inputs * g.outputs.next_multiple_of(lanes);
-    listed as f64 <= LISTING_PAYS * dense as f64
+    let pays = if winograd {
+        LISTING_PAYS_WINOGRAD
+    } else {
+        LISTING_PAYS
+    };
+    listed as f64 <= pays * dense as f64
 }
 
 /// The shards of the gradients, to be added up, always in the same order.
@@ -406,6 +454,7 @@ struct Total<'a> {
     sums: &'a [f32],
     shards: usize,
     sparse: bool,
+    winograd: bool,
     lanes: usize,
 }
 
@@ -442,10 +491,18 @@ impl Total<'_> {
             // A task for each input channel: it writes that channel's numbers of every output.
             let line = g.outputs.next_multiple_of(self.lanes);
             let weight = Parts::new(weight);
+            let summed = if self.winograd {
+                winograd::PLACES
+            } else {
+                places
+            };
             threads.run(g.inputs, |input| {
-                let mut sums = slices::scratch(places * line);
+                let mut sums = slices::scratch(summed * line);
                 for (place, sums) in sums.chunks_exact_mut(line).enumerate() {
                     total((place * g.inputs + input) * line, line, sums);
+                }
+                if self.winograd {
+                    winograd::back(&mut sums, line);
                 }
                 for output in 0..g.outputs {
                     let begin = (output * g.inputs + input) * places;

@@ -349,6 +349,10 @@ fn the_usual_shapes() {
         seed_like(16, 48, 7, 5, 1, 2),
         seed_like(64, 64, 6, 1, 1, 0),
         seed_like(32, 32, 9, 1, 2, 0),
+        // Winograd's way: whole and cut tiles, whole and cut vectors.
+        seed_like(16, 16, 8, 3, 1, 1),
+        seed_like(33, 17, 7, 3, 1, 2),
+        seed_like(70, 50, 5, 3, 1, 0),
     ] {
         case.check();
         case.after.dropout = None;
@@ -567,6 +571,43 @@ fn what_is_no_number_is_never_hidden() {
                 assert!(r.grad_bias.iter().any(|v| !v.is_finite()));
                 assert!(r.grad_input.iter().any(|v| !v.is_finite()));
             }
+        }
+    }
+}
+
+/// A number that is none reaches every result whose tile depends on it, and no other.
+#[test]
+fn what_is_no_number_goes_winograd_s_way_to_the_end() {
+    for level in Level::available() {
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut case = seed_like(16, 20, 8, 3, 1, 1);
+            case.after = After::default();
+            assert!(winograd::pays(&case.geometry));
+            let threads = Threads::new(2);
+            let mut n = case.numbers();
+            let pixel = |x: usize, y: usize, channels: usize| (y * 8 + x) * channels;
+            n.x[pixel(3, 3, 16) + 5] = bad;
+            let r = case.run_unchecked(&n, level, &threads);
+            for (y, x) in (0..8).flat_map(|y| (0..8).map(move |x| (y, x))) {
+                let sees = (2..=4).contains(&y) && (2..=4).contains(&x);
+                let tile_sees = (2..=5).contains(&y) && (2..=5).contains(&x);
+                for o in 0..20 {
+                    let finite = r.output[pixel(x, y, 20) + o].is_finite();
+                    assert!(!(sees && finite), "{level:?}: hidden at {y}, {x}");
+                    assert!(tile_sees || finite, "{level:?}: spread to {y}, {x}");
+                }
+            }
+            let mut n = case.numbers();
+            n.weight[5] = bad;
+            let r = case.run_unchecked(&n, level, &threads);
+            assert!(r.output.iter().step_by(20).all(|v| !v.is_finite()));
+            assert!(r.grad_input.iter().step_by(16).all(|v| !v.is_finite()));
+            let mut n = case.numbers();
+            n.grad[pixel(3, 3, 20)] = bad;
+            let r = case.run_unchecked(&n, level, &threads);
+            assert!(!r.grad_input[pixel(4, 2, 16)].is_finite());
+            assert!(r.grad_weight.iter().any(|v| !v.is_finite()));
+            assert!(r.grad_weight[16 * 9..].iter().all(|v| v.is_finite()));
         }
     }
 }
