@@ -22,7 +22,8 @@ pub enum Stream {
 }
 
 impl Stream {
-    const fn word(self) -> u32 {
+    /// The word that stands for it in the generator's counter.
+    pub const fn word(self) -> u32 {
         match self {
             Stream::Init(n) => 1 | (n as u32) << 8,
             Stream::Split => 2,

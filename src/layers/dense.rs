@@ -8,6 +8,7 @@
     reason = "constant index loops become registers; iterators over arrays of vectors less surely so"
 )]
 
+use super::blueprint::Blueprint;
 use super::conv::Dropout;
 use super::dropout::Mask;
 use super::slices::{self, Aligned, read, write};
@@ -283,6 +284,17 @@ impl Layer for Dense {
                 });
             }
         })
+    }
+
+    fn blueprint(&self) -> Blueprint<'_> {
+        Blueprint::Dense {
+            channels: self.channels,
+            pixels: self.pixels,
+            outputs: self.outputs,
+            relu: self.relu,
+            dropout: self.dropout,
+            bias: self.bias.is_some(),
+        }
     }
 
     fn params(&self) -> Vec<&Param> {

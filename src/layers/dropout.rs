@@ -16,11 +16,23 @@ pub struct Mask {
 impl Mask {
     /// `layer` is the number of the dropout layer in the network, `share` in [0, 1). None where nothing is dropped.
     pub fn new(seed: u64, layer: u16, step: u64, share: f32) -> Option<Self> {
+        let (threshold, scale) = Mask::numbers(share);
         (share > 0.0).then(|| Mask {
             rng: Rng::new(seed, Stream::Dropout(layer), step),
-            threshold: (f64::from(share) * f64::from(1 << 24)).ceil() as u32,
-            scale: 1.0 / (1.0 - share),
+            threshold,
+            scale,
         })
+    }
+
+    /// A share as the kernels use it: what is dropped has the upper 24 bits of its word below the first number, what is
+    /// kept is multiplied by the second.
+    pub fn numbers(share: f32) -> (u32, f32) {
+        if share > 0.0 {
+            let threshold = (f64::from(share) * f64::from(1 << 24)).ceil() as u32;
+            (threshold, 1.0 / (1.0 - share))
+        } else {
+            (0, 1.0)
+        }
     }
 
     /// What kept elements are multiplied by: 1 / (1 - share).

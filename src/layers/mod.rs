@@ -6,6 +6,7 @@
 //! Parameters and their gradients have PyTorch's names and shapes (convolution OIHW, dense `[out, in]` with the inputs
 //! in CHW order); kernels repack what they need.
 
+pub mod blueprint;
 pub mod chain;
 pub mod conv;
 pub mod dense;
@@ -21,6 +22,7 @@ pub mod slices;
 mod tests;
 
 use crate::device::threads::Threads;
+use blueprint::Blueprint;
 use candle_core::{Result, Tensor, Var, bail};
 
 /// One parameter: its value, and the gradient of the last backward pass (of the mean loss over the batch).
@@ -93,6 +95,9 @@ pub trait Layer {
         grad_input: Option<&Tensor>,
         pass: &Pass,
     ) -> Result<()>;
+
+    /// What it computes.
+    fn blueprint(&self) -> Blueprint<'_>;
 
     fn params(&self) -> Vec<&Param> {
         Vec::new()

@@ -25,6 +25,7 @@ macro_rules! blocks {
 
 mod pooled;
 
+use super::blueprint::Blueprint;
 use super::slices::{self, Aligned, read, write};
 use super::{Layer, Param, Pass};
 use crate::device::simd::{Kernel, Level, Simd};
@@ -445,6 +446,13 @@ impl Layer for Norm {
         pass: &Pass,
     ) -> Result<()> {
         self.backward_with(input, grad_output, grad_input, None, pass)
+    }
+
+    fn blueprint(&self) -> Blueprint<'_> {
+        Blueprint::Norm {
+            input: (self.size.height, self.size.width, self.channels),
+            after: self.after,
+        }
     }
 
     fn params(&self) -> Vec<&Param> {

@@ -1,5 +1,6 @@
 //! ReLU and dropout on their own, where no layer before them takes them in.
 
+use super::blueprint::Blueprint;
 use super::conv::Dropout;
 use super::dropout::Mask;
 use super::slices::{self, read, write};
@@ -54,6 +55,10 @@ impl Layer for Relu {
                     }
                 });
         })
+    }
+
+    fn blueprint(&self) -> Blueprint<'_> {
+        Blueprint::Relu
     }
 
     fn output(&self) -> &Tensor {
@@ -150,6 +155,10 @@ impl Layer for Drop {
 
     fn forward(&mut self, input: &Tensor, pass: &Pass) -> Result<()> {
         self.multiply(input, &self.output, pass)
+    }
+
+    fn blueprint(&self) -> Blueprint<'_> {
+        Blueprint::Drop(self.dropout)
     }
 
     fn output(&self) -> &Tensor {

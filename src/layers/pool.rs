@@ -1,5 +1,6 @@
 //! Pooling on its own: max-pooling with any window and stride, and the mean over all pixels.
 
+use super::blueprint::Blueprint;
 use super::slices::{self, read, write};
 use super::{Layer, Pass};
 use crate::device::simd::{Kernel, Level, Simd};
@@ -121,6 +122,15 @@ impl Layer for MaxPool {
                     });
                 });
         })
+    }
+
+    fn blueprint(&self) -> Blueprint<'_> {
+        let size = self.size;
+        Blueprint::MaxPool {
+            input: (size.height, size.width, size.channels),
+            kernel: size.kernel,
+            stride: size.stride,
+        }
     }
 
     fn output(&self) -> &Tensor {
@@ -301,6 +311,13 @@ impl Layer for GlobalPool {
                 },
             );
         })
+    }
+
+    fn blueprint(&self) -> Blueprint<'_> {
+        Blueprint::GlobalPool {
+            pixels: self.pixels,
+            channels: self.channels,
+        }
     }
 
     fn output(&self) -> &Tensor {

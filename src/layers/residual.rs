@@ -2,6 +2,7 @@
 //! goes through a shortcut where shapes differ, and ReLU after the sum. When the body ends with a norm, as is usual, the
 //! sum and ReLU are part of that norm.
 
+use super::blueprint::{self, Blueprint};
 use super::chain::Chain;
 use super::norm::Norm;
 use super::slices::{self, read, write};
@@ -195,6 +196,17 @@ impl Layer for Residual {
                     }
                 });
         })
+    }
+
+    fn blueprint(&self) -> Blueprint<'_> {
+        Blueprint::Residual {
+            body: &self.body,
+            tail: match &self.tail {
+                Tail::Norm { norm, .. } => blueprint::Tail::Norm(norm),
+                Tail::Sum { relu, .. } => blueprint::Tail::Sum { relu: *relu },
+            },
+            shortcut: &self.shortcut,
+        }
     }
 
     fn params(&self) -> Vec<&Param> {

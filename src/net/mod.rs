@@ -4,20 +4,26 @@
 //! A pass runs the list of layers forward and, in training, back; outputs, gradients and scratch are allocated once for a
 //! capacity. The variables outlive a change of the capacity.
 
+pub mod engine;
 mod inspect;
 mod lower;
+pub mod plan;
 mod weights;
 
 pub use crate::layers::Param;
 pub use crate::layers::input::Scaling;
 
+use crate::device::machine::{Machine, MachineError};
 use crate::device::threads::Threads;
 use crate::domain::arch::{Arch, ArchError, Node, Shape};
 use crate::domain::augment::Placement;
+use crate::domain::params::{Optimizer as Rule, Precision};
 use crate::domain::report::StepSettings;
 use crate::layers::chain::Chain;
 use crate::layers::{Pass, Train, input, loss, slices};
 use candle_core::{Device, Tensor};
+use engine::{Engine, Found, PlannedStep};
+use std::cell::RefCell;
 use std::time::Instant;
 use weights::Weights;
 
@@ -34,9 +40,14 @@ pub enum Error {
     Weights(String),
     #[error("{0}")]
     Batch(String),
+    #[error(transparent)]
+    Machine(#[from] MachineError),
 }
 
 pub type Result<T> = std::result::Result<T, Error>;
+
+/// Images that a network on a machine still computes here at once.
+const HERE: usize = 32;
 
 /// What one training pass found.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -71,6 +82,8 @@ pub struct Net {
     logits: Vec<f32>,
     /// Seconds in the input's preparation and in the loss, when they are measured.
     around: Option<(f64, f64)>,
+    /// Where passes run instead, when it is not here. Weights and gradients here are then a copy, made when asked for.
+    engine: Option<RefCell<Engine>>,
 }
 
 impl Net {
@@ -116,7 +129,79 @@ impl Net {
             chain,
             rectifies,
             around: None,
+            engine: None,
         })
+    }
+
+    /// Trains and scores on a machine from now on: with that optimizer and number format.
+    ///
+    /// # Errors
+    /// When the machine has not enough memory, or fails.
+    pub fn accelerate(
+        &mut self,
+        machine: Box<dyn Machine>,
+        rule: Rule,
+        precision: Precision,
+    ) -> Result<()> {
+        let needs = plan::Needs {
+            capacity: self.capacity,
+            side: self.input.dims4()?.1,
+            classes: self.classes,
+            rule,
+            precision,
+            blocks: 1,
+        };
+        // Of what is still computed here, a few images at a time are enough.
+        self.set_capacity(HERE)?;
+        let engine = Engine::new(machine, needs, &self.parts())?;
+        self.engine = Some(RefCell::new(engine));
+        Ok(())
+    }
+
+    /// The machine that passes run on, when they do not run here.
+    pub fn engine(&self) -> Option<&RefCell<Engine>> {
+        self.engine.as_ref()
+    }
+
+    fn parts(&self) -> engine::Parts<'_> {
+        engine::Parts {
+            chain: &self.chain,
+            params: self.chain.params(),
+            buffers: self.chain.buffers(),
+        }
+    }
+
+    /// Brings weights, gradients and running statistics here from the machine that trains them, if there is one.
+    ///
+    /// # Errors
+    /// When the machine fails.
+    pub fn pull(&self) -> Result<()> {
+        match &self.engine {
+            Some(engine) => engine.borrow_mut().pull(&self.parts()),
+            None => Ok(()),
+        }
+    }
+
+    /// As [`Engine::train`].
+    ///
+    /// # Errors
+    /// As [`Engine::train`]; when there is no machine.
+    pub fn train_steps(
+        &mut self,
+        pixels: &Tensor,
+        labels: &[u8],
+        scaling: &Scaling,
+        images: &[u32],
+        steps: &[PlannedStep],
+    ) -> Result<Vec<Found>> {
+        match &self.engine {
+            Some(engine) => engine
+                .borrow_mut()
+                .train(pixels, labels, scaling, images, steps),
+            None => Err(Error::Batch(
+                "steps are planned ahead for a machine only".into(),
+            )),
+        }
     }
 
     /// Makes passes of up to `capacity` images possible, and gives back what smaller ones do not need. Weights and
@@ -125,8 +210,12 @@ impl Net {
     /// # Errors
     /// Those of the device.
     pub fn set_capacity(&mut self, capacity: usize) -> Result<()> {
-        if capacity.max(1) == self.capacity {
+        let capacity = capacity.max(1);
+        if capacity == self.capacity() {
             return Ok(());
+        }
+        if let Some(engine) = &self.engine {
+            return engine.borrow_mut().set_capacity(capacity, &self.parts());
         }
         let (_, height, width, channels) = self.input.dims4()?;
         let shape = Shape::new(channels as u32, height as u32, width as u32);
@@ -145,7 +234,10 @@ impl Net {
 
     /// Most images that a pass takes.
     pub fn capacity(&self) -> usize {
-        self.capacity
+        match &self.engine {
+            Some(engine) => engine.borrow().plan().capacity,
+            None => self.capacity,
+        }
     }
 
     pub fn classes(&self) -> usize {
@@ -236,6 +328,10 @@ impl Net {
                 losses.len()
             )));
         }
+        if let Some(engine) = &self.engine {
+            let mut engine = engine.borrow_mut();
+            return engine.score(pixels, labels, scaling, placements, probabilities, losses);
+        }
         let pass = Pass {
             images,
             threads,
@@ -292,7 +388,11 @@ impl Net {
     /// # Errors
     /// Names what is missing or has another shape, and then nothing is taken; those of the device.
     pub fn load(&self, saved: &std::collections::HashMap<String, Tensor>) -> Result<()> {
-        self.weights.load(saved)
+        self.weights.load(saved)?;
+        match &self.engine {
+            Some(engine) => engine.borrow_mut().push(&self.parts()),
+            None => Ok(()),
+        }
     }
 
     /// Begins to measure each layer's time, from zero; or ends it.

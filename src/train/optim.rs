@@ -8,6 +8,8 @@ use crate::device::threads::{Parts, Threads};
 use crate::domain::params::Optimizer as Rule;
 use crate::domain::report::StepSettings;
 use crate::layers::{Param, slices};
+use crate::net::engine::Update;
+use crate::net::{self, Net};
 use candle_core::{Result, Tensor, bail};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -155,6 +157,66 @@ impl Optimizer {
             applied,
             sound,
         })
+    }
+
+    /// One step's numbers for a machine's optimizer, which then need not know the steps before: `beta_products` are those
+    /// before it, and become those after it.
+    pub fn plan(settings: &StepSettings, beta_products: &mut [f64; 2]) -> Update {
+        beta_products[0] *= settings.beta1;
+        beta_products[1] *= settings.beta2;
+        let decay = settings.weight_decay;
+        let clip_norm = settings.clip_norm.max(0.0);
+        match settings.optimizer {
+            Rule::Sgd => {
+                let sgd = Sgd::new(settings, 1.0, decay);
+                Update {
+                    rate: sgd.rate,
+                    momentum: sgd.momentum,
+                    nesterov: sgd.nesterov,
+                    l2: sgd.decay,
+                    shrink: 1.0,
+                    clip_norm,
+                    ..Update::default()
+                }
+            }
+            Rule::Adam | Rule::Adamw => {
+                let adam = Adam::new(settings, 1.0, decay, *beta_products);
+                Update {
+                    rate: adam.rate,
+                    beta1: adam.beta1,
+                    beta2: adam.beta2,
+                    rest1: adam.rest1,
+                    rest2: adam.rest2,
+                    root2: adam.root2,
+                    l2: adam.l2,
+                    shrink: adam.shrink,
+                    clip_norm,
+                    ..Update::default()
+                }
+            }
+        }
+    }
+
+    /// Brings the moments here from the machine that a network trains on, if there is one.
+    ///
+    /// # Errors
+    /// When the machine fails.
+    pub fn pull(&self, net: &Net) -> net::Result<()> {
+        match net.engine() {
+            Some(engine) => engine.borrow_mut().pull_moments(&self.first, &self.second),
+            None => Ok(()),
+        }
+    }
+
+    /// Brings the moments to the machine that a network trains on, if there is one.
+    ///
+    /// # Errors
+    /// When the machine fails.
+    pub fn push(&self, net: &Net) -> net::Result<()> {
+        match net.engine() {
+            Some(engine) => engine.borrow_mut().push_moments(&self.first, &self.second),
+            None => Ok(()),
+        }
     }
 
     /// The moments by their names in a checkpoint, with the shapes of their parameters.

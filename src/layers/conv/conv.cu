@@ -257,14 +257,13 @@ extern "C" __global__ void __launch_bounds__(THREADS) forward(const Step *now, c
     for (u32 e = threadIdx.x; e < BM / PLACES * BN; e += THREADS) {
         u32 column = column0 + e % BN, line = e / BN * PLACES;
         if (column >= O || first + line >= pixels) continue;
-        float best = room[line * LINE_C + e % BN];
+        float shift = BIAS ? bias[column] : 0.0f, best = room[line * LINE_C + e % BN] + shift;
         u32 place = 0;
 #pragma unroll
         for (int p = 1; p < PLACES; p++) {
-            float v = room[(line + p) * LINE_C + e % BN];
+            float v = room[(line + p) * LINE_C + e % BN] + shift;
             if (beats(v, best)) best = v, place = p;
         }
-        if (BIAS) best += bias[column];
         if (RELU) best = relu(best);
         u32 to = (first + line) / PLACES * O + column;
 #if DROP != 0

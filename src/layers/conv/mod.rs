@@ -19,6 +19,7 @@ mod winograd;
 
 pub use geometry::Geometry;
 
+use super::blueprint::Blueprint;
 use super::dropout::Mask;
 use super::slices::{self, Aligned, read, write};
 use super::{Layer, Param, Pass};
@@ -403,6 +404,14 @@ impl Layer for Conv {
             None => write([weight_grad], |[weight]| {
                 total.weights(level, pass.threads, weight);
             }),
+        }
+    }
+
+    fn blueprint(&self) -> Blueprint<'_> {
+        Blueprint::Conv {
+            geometry: self.geometry,
+            after: self.after,
+            bias: self.bias.is_some(),
         }
     }
 

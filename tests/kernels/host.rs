@@ -1,0 +1,245 @@
+//! The CUDA kernels on the processor: a machine that compiles them with the system's C++ compiler under a small shim and
+//! runs them thread by thread.
+
+use cifar_tui::device::machine::{Launch, List, Machine, MachineError, Place, Result};
+use std::collections::{BTreeSet, HashMap};
+use std::ffi::{CStr, CString, c_void};
+use std::fmt::Write;
+use std::process::Command;
+
+const SHIM: &str = include_str!("shim.h");
+
+/// The C++ compiler, if there is one.
+pub fn compiler() -> Option<String> {
+    let name = std::env::var("CXX").unwrap_or_else(|_| "c++".into());
+    let found = Command::new(&name).arg("--version").output();
+    found.is_ok_and(|o| o.status.success()).then_some(name)
+}
+
+type Start = unsafe extern "C" fn(*mut c_void, *const u32, u32, u32, *mut *mut c_void, i32);
+
+pub struct Host {
+    multiprocessors: u32,
+    backwards: bool,
+    /// Bytes that there are at most.
+    most: usize,
+    memory: Vec<u128>,
+    kept: Vec<Vec<u8>>,
+    lists: Vec<Vec<(*mut c_void, Launch)>>,
+    start: Option<Start>,
+}
+
+impl Host {
+    /// `multiprocessors` decides into how many blocks work is cut; `backwards` is the order of threads and blocks.
+    pub fn new(multiprocessors: u32, backwards: bool) -> Self {
+        Host {
+            multiprocessors,
+            backwards,
+            most: usize::MAX,
+            memory: Vec::new(),
+            kept: Vec::new(),
+            lists: Vec::new(),
+            start: None,
+        }
+    }
+
+    /// With only so many bytes of memory.
+    pub fn with_memory(self, most: usize) -> Self {
+        Host { most, ..self }
+    }
+
+    fn bytes(&mut self, at: usize, len: usize) -> &mut [u8] {
+        assert!(at + len <= 16 * self.memory.len(), "{len} bytes at {at}");
+        // SAFETY: in bounds; any bytes are u128s.
+        unsafe {
+            std::slice::from_raw_parts_mut(self.memory.as_mut_ptr().cast::<u8>().add(at), len)
+        }
+    }
+}
+
+/// All launches' sources in one, each use in a namespace of its own.
+pub fn one_source(common: &str, lists: &[Vec<Launch>], prefix: &str) -> (String, Vec<Vec<String>>) {
+    let mut modules: HashMap<(usize, String), (usize, BTreeSet<&str>)> = HashMap::new();
+    let mut names = Vec::new();
+    let mut order = Vec::new();
+    for list in lists {
+        let mut row = Vec::new();
+        for launch in list {
+            let key = (
+                launch.source.as_ptr() as usize,
+                launch.constants.to_string(),
+            );
+            let next = modules.len();
+            let (number, entries) = modules.entry(key).or_insert_with(|| {
+                order.push(launch);
+                (next, BTreeSet::new())
+            });
+            entries.insert(launch.entry);
+            row.push(format!("m{number}_{}", launch.entry));
+        }
+        names.push(row);
+    }
+    let mut text = prefix.to_owned();
+    for launch in order {
+        let key = (
+            launch.source.as_ptr() as usize,
+            launch.constants.to_string(),
+        );
+        let (number, entries) = &modules[&key];
+        let body = launch
+            .text(common)
+            .replace("extern \"C\" __global__", "__global__");
+        writeln!(text, "namespace m{number} {{\n{body}\n}}").unwrap();
+        if prefix == SHIM {
+            for entry in entries {
+                writeln!(
+                    text,
+                    "extern \"C\" void *m{number}_{entry}() {{ return (void *)&m{number}::{entry}; }}"
+                )
+                .unwrap();
+            }
+        }
+        for line in launch.constants.lines() {
+            let name = line.split(' ').nth(1).unwrap();
+            writeln!(text, "#undef {name}").unwrap();
+        }
+    }
+    (text, names)
+}
+
+fn symbol(library: *mut c_void, name: &str) -> *mut c_void {
+    let name = CString::new(name).unwrap();
+    // SAFETY: an open library and a C string.
+    let found = unsafe { libc::dlsym(library, name.as_ptr()) };
+    assert!(!found.is_null(), "{name:?}");
+    found
+}
+
+impl Machine for Host {
+    fn name(&self) -> String {
+        "the processor".into()
+    }
+
+    fn multiprocessors(&self) -> u32 {
+        self.multiprocessors
+    }
+
+    fn reserve(&mut self, bytes: usize) -> Result<()> {
+        if bytes > self.most {
+            return Err(MachineError::Memory {
+                device: self.name(),
+                needed: bytes as u64,
+                free: self.most as u64,
+            });
+        }
+        // Poisoned: NaN wherever nothing is written.
+        self.memory = vec![u128::MAX; bytes.div_ceil(16)];
+        Ok(())
+    }
+
+    fn base(&self) -> u64 {
+        self.memory.as_ptr() as u64
+    }
+
+    fn write(&mut self, at: usize, bytes: &[u8]) -> Result<()> {
+        self.bytes(at, bytes.len()).copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn clear(&mut self, at: usize, bytes: usize) -> Result<()> {
+        self.bytes(at, bytes).fill(0);
+        Ok(())
+    }
+
+    fn read(&mut self, at: usize, bytes: &mut [u8]) -> Result<()> {
+        bytes.copy_from_slice(self.bytes(at, bytes.len()));
+        Ok(())
+    }
+
+    fn keep(&mut self, bytes: &[u8]) -> Result<u64> {
+        self.kept.push(bytes.to_vec());
+        Ok(self.kept[self.kept.len() - 1].as_ptr() as u64)
+    }
+
+    fn prepare(&mut self, common: &'static str, lists: Vec<Vec<Launch>>) -> Result<Vec<List>> {
+        let (text, names) = one_source(common, &lists, SHIM);
+        let folder = tempfile::tempdir().unwrap();
+        let (source, library) = (folder.path().join("all.cc"), folder.path().join("all.so"));
+        std::fs::write(&source, text).unwrap();
+        let output = Command::new(compiler().unwrap())
+            .args([
+                "-std=c++17",
+                "-O2",
+                "-fPIC",
+                "-shared",
+                "-w",
+                "-ffp-contract=off",
+                "-o",
+            ])
+            .args([&library, &source])
+            .output()
+            .unwrap();
+        if !output.status.success() {
+            return Err(MachineError::Kernel {
+                device: self.name(),
+                log: String::from_utf8_lossy(&output.stderr).into_owned(),
+            });
+        }
+        let path = CString::new(library.to_str().unwrap()).unwrap();
+        // SAFETY: a library that was just built; it stays open.
+        let library = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
+        // SAFETY: dlerror returns a C string after a failure.
+        assert!(!library.is_null(), "{:?}", unsafe {
+            CStr::from_ptr(libc::dlerror())
+        });
+        // SAFETY: the shim's `launch` has this type.
+        self.start =
+            Some(unsafe { std::mem::transmute::<*mut c_void, Start>(symbol(library, "launch")) });
+        self.lists = lists
+            .into_iter()
+            .zip(names)
+            .map(|(list, names)| {
+                let kernel = |name: &String| {
+                    // SAFETY: every such function takes nothing and returns a pointer.
+                    let get = unsafe {
+                        std::mem::transmute::<*mut c_void, extern "C" fn() -> *mut c_void>(symbol(
+                            library, name,
+                        ))
+                    };
+                    get()
+                };
+                list.into_iter()
+                    .zip(&names)
+                    .map(|(launch, name)| (kernel(name), launch))
+                    .collect()
+            })
+            .collect();
+        Ok((0..self.lists.len()).map(List).collect())
+    }
+
+    fn run(&mut self, list: List, times: usize) -> Result<()> {
+        let base = self.memory.as_mut_ptr().cast::<u8>();
+        for _ in 0..times {
+            for (kernel, launch) in &self.lists[list.0] {
+                let pointer = |place: &Place| match place {
+                    // SAFETY: places are within the memory.
+                    Some(at) => unsafe { base.add(*at).cast::<c_void>() },
+                    None => std::ptr::null_mut(),
+                };
+                let mut arguments: Vec<_> = launch.arguments.iter().map(pointer).collect();
+                // SAFETY: the kernel takes as many pointers, into memory that lives.
+                unsafe {
+                    (self.start.unwrap())(
+                        *kernel,
+                        launch.grid.as_ptr(),
+                        launch.block,
+                        arguments.len() as u32,
+                        arguments.as_mut_ptr(),
+                        self.backwards.into(),
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+}

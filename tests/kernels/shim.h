@@ -1,0 +1,188 @@
+// Enough of CUDA for a host compiler to run the kernels: the threads of a block are fibers that take turns at barriers,
+// blocks run one after the other, and the tensor cores' products are computed as the PTX manual lays them out. Taking
+// turns backwards must not change any result: where it does, a barrier is missing.
+#define HOST_SHIM
+#include <algorithm>
+#include <cmath>
+#include <csetjmp>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <ucontext.h>
+#include <vector>
+
+#define __global__
+#define __device__
+#define __forceinline__ inline
+#define __shared__ static
+#define __align__(n) __attribute__((aligned(n)))
+#define __launch_bounds__(...)
+
+struct Three {
+    unsigned x, y, z;
+};
+static Three threadIdx, blockIdx, blockDim, gridDim;
+struct __attribute__((aligned(16))) float4 {
+    float x, y, z, w;
+};
+
+enum Waits { RUNS, AT_BLOCK, AT_WARP, ENDED };
+struct Fiber {
+    jmp_buf at;
+    ucontext_t first;
+    bool begun;
+    Waits waits;
+};
+static const unsigned STACK = 64 << 10, MOST = 1024;
+static Fiber fibers[MOST];
+static std::vector<char> stacks;
+static unsigned current;
+static jmp_buf scheduler;
+static void *function;
+static unsigned argument_count;
+static void **arguments;
+
+static void call() {
+    void **a = arguments;
+#define A1 void *
+#define CASE(n, types, ...)                                                                                                        \
+    case n: ((void (*) types)function)(__VA_ARGS__); break;
+    switch (argument_count) {
+        CASE(2, (A1, A1), a[0], a[1])
+        CASE(3, (A1, A1, A1), a[0], a[1], a[2])
+        CASE(4, (A1, A1, A1, A1), a[0], a[1], a[2], a[3])
+        CASE(5, (A1, A1, A1, A1, A1), a[0], a[1], a[2], a[3], a[4])
+        CASE(6, (A1, A1, A1, A1, A1, A1), a[0], a[1], a[2], a[3], a[4], a[5])
+        CASE(7, (A1, A1, A1, A1, A1, A1, A1), a[0], a[1], a[2], a[3], a[4], a[5], a[6])
+        CASE(8, (A1, A1, A1, A1, A1, A1, A1, A1), a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7])
+        CASE(11, (A1, A1, A1, A1, A1, A1, A1, A1, A1, A1, A1), a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9], a[10])
+        CASE(13, (A1, A1, A1, A1, A1, A1, A1, A1, A1, A1, A1, A1, A1), a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9], a[10],
+             a[11], a[12])
+        CASE(14, (A1, A1, A1, A1, A1, A1, A1, A1, A1, A1, A1, A1, A1, A1), a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9],
+             a[10], a[11], a[12], a[13])
+    default: fprintf(stderr, "no kernel takes %u arguments\n", argument_count), abort();
+    }
+    fibers[current].waits = ENDED;
+    _longjmp(scheduler, 1);
+}
+
+static void wait(Waits how) {
+    fibers[current].waits = how;
+    if (!_setjmp(fibers[current].at)) _longjmp(scheduler, 1);
+}
+static void __syncthreads() { wait(AT_BLOCK); }
+static void warp_barrier() { wait(AT_WARP); }
+static void __threadfence() {}
+
+static void go_on(unsigned i) {
+    Fiber &f = fibers[i];
+    current = i;
+    threadIdx = {i, 0, 0};
+    if (_setjmp(scheduler)) return;
+    if (f.begun) _longjmp(f.at, 1);
+    f.begun = true;
+    getcontext(&f.first);
+    f.first.uc_stack.ss_sp = stacks.data() + (size_t)i * STACK;
+    f.first.uc_stack.ss_size = STACK;
+    f.first.uc_link = nullptr;
+    makecontext(&f.first, call, 0);
+    setcontext(&f.first);
+}
+
+static void run_block(bool backwards) {
+    unsigned n = blockDim.x;
+    for (unsigned i = 0; i < n; i++) fibers[i].begun = false, fibers[i].waits = RUNS;
+    for (unsigned ended = 0; ended < n;) {
+        for (unsigned k = 0; k < n; k++) {
+            unsigned i = backwards ? n - 1 - k : k;
+            if (fibers[i].waits == RUNS) go_on(i);
+        }
+        bool moved = false, all = true;
+        ended = 0;
+        for (unsigned w = 0; w < n; w += 32) {
+            bool warp = true;
+            for (unsigned i = w; i < std::min(n, w + 32); i++) warp &= fibers[i].waits == AT_WARP;
+            for (unsigned i = w; warp && i < std::min(n, w + 32); i++) fibers[i].waits = RUNS;
+            moved |= warp;
+        }
+        for (unsigned i = 0; i < n; i++) {
+            all &= fibers[i].waits == AT_BLOCK;
+            ended += fibers[i].waits == ENDED;
+        }
+        for (unsigned i = 0; all && i < n; i++) fibers[i].waits = RUNS;
+        if (!moved && !all && ended < n) {
+            fprintf(stderr, "the threads of a block wait at different barriers, or some have left\n");
+            abort();
+        }
+    }
+}
+
+extern "C" void launch(void *kernel, const unsigned *grid, unsigned block, unsigned count, void **values, int backwards) {
+    stacks.resize((size_t)MOST * STACK);
+    function = kernel, argument_count = count, arguments = values;
+    gridDim = {grid[0], grid[1], grid[2]};
+    blockDim = {block, 1, 1};
+    unsigned blocks = grid[0] * grid[1] * grid[2];
+    for (unsigned k = 0; k < blocks; k++) {
+        unsigned b = backwards ? blocks - 1 - k : k;
+        blockIdx = {b % grid[0], b / grid[0] % grid[1], b / grid[0] / grid[1]};
+        run_block(backwards);
+    }
+}
+
+template <class T> static T __ldcg(const T *at) { return *at; }
+static unsigned atomicAdd(unsigned *at, unsigned by) {
+    unsigned was = *at;
+    *at += by;
+    return was;
+}
+
+static uint32_t bits_of(float v) {
+    uint32_t b;
+    memcpy(&b, &v, 4);
+    return b;
+}
+static float float_of(uint32_t b) {
+    float v;
+    memcpy(&v, &b, 4);
+    return v;
+}
+// To ten bits, ties away from zero.
+static uint32_t to_tf32(float v) { return v - v == 0 ? (bits_of(v) + 0x1000) & ~0x1fffu : bits_of(v); }
+// To seven bits, ties to even.
+static uint32_t one_bf16(float v) { return v - v == 0 ? (bits_of(v) + 0x7fff + (bits_of(v) >> 16 & 1)) >> 16 : bits_of(v) >> 16; }
+static uint32_t to_bf16(float low, float high) { return one_bf16(low) | one_bf16(high) << 16; }
+
+struct Fragments {
+    float a[16][16], b[16][8];
+};
+static Fragments warps[MOST / 32];
+
+static void warp_product(float *c, int terms) {
+    Fragments &f = warps[threadIdx.x / 32];
+    int group = threadIdx.x % 32 / 4, member = threadIdx.x % 4;
+    warp_barrier();
+    for (int i = 0; i < 4; i++) {
+        double sum = c[i];
+        for (int k = 0; k < terms; k++) sum += (double)f.a[group + i / 2 * 8][k] * f.b[k][2 * member + i % 2];
+        c[i] = (float)sum;
+    }
+    warp_barrier();
+}
+static void mma_tf32(float *c, const uint32_t *a, const uint32_t *b) {
+    Fragments &f = warps[threadIdx.x / 32];
+    int group = threadIdx.x % 32 / 4, member = threadIdx.x % 4;
+    for (int i = 0; i < 4; i++) f.a[group + i % 2 * 8][member + i / 2 * 4] = float_of(a[i]);
+    for (int i = 0; i < 2; i++) f.b[member + 4 * i][group] = float_of(b[i]);
+    warp_product(c, 8);
+}
+static void mma_bf16(float *c, const uint32_t *a, const uint32_t *b) {
+    Fragments &f = warps[threadIdx.x / 32];
+    int group = threadIdx.x % 32 / 4, member = threadIdx.x % 4;
+    for (int i = 0; i < 4; i++)
+        for (int h = 0; h < 2; h++) f.a[group + i % 2 * 8][2 * member + i / 2 * 8 + h] = float_of((h ? a[i] >> 16 : a[i] & 0xffff) << 16);
+    for (int i = 0; i < 2; i++)
+        for (int h = 0; h < 2; h++) f.b[2 * member + 8 * i + h][group] = float_of((h ? b[i] >> 16 : b[i] & 0xffff) << 16);
+    warp_product(c, 16);
+}
