@@ -76,7 +76,8 @@ impl Choice {
 
 #[cfg(feature = "cuda")]
 fn open_cuda(index: usize) -> Result<Device, DeviceError> {
-    Device::new_cuda(index).map_err(|source| DeviceError::Unusable { index, source })
+    // A stream of its own, since the default one cannot be captured.
+    Device::new_cuda_with_stream(index).map_err(|source| DeviceError::Unusable { index, source })
 }
 
 #[cfg(not(feature = "cuda"))]

@@ -112,3 +112,15 @@ pub trait Machine {
     /// When the device failed.
     fn run(&mut self, list: List, times: usize) -> Result<()>;
 }
+
+/// The machine of a device: none for the CPU, which computes by itself.
+///
+/// # Errors
+/// When the device cannot be used.
+pub fn of(device: &candle_core::Device) -> Result<Option<Box<dyn Machine>>> {
+    match device {
+        #[cfg(feature = "cuda")]
+        candle_core::Device::Cuda(cuda) => Ok(Some(Box::new(super::cuda::Cuda::new(cuda)?))),
+        _ => Ok(None),
+    }
+}

@@ -42,7 +42,7 @@ const ARCHS: &[(&str, &str)] = &[
     ),
     (
         "on their own",
-        "norm, relu, pool 3 s2, drop 0.25, conv 6, relu, relu, pool 3, norm, drop, dense 12, relu, dense 10",
+        "norm, relu, pool 3 s2, drop 0.25, conv 6, relu, relu, pool 3, drop, dense 12, relu, dense 10",
     ),
 ];
 
