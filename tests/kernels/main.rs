@@ -1,6 +1,8 @@
 //! The CUDA kernels, without a GPU: their arithmetic on the processor against the CPU's layers and optimizer, and that
 //! they compile for the GPUs that are in use.
 
+#![allow(clippy::unwrap_used, reason = "these are tests")]
+
 mod host;
 
 use candle_core::{Device, Tensor};
