@@ -38,6 +38,7 @@ pub enum Task {
     Bench {
         seconds: f64,
         eval: bool,
+        suite: bool,
         json: bool,
     },
     Doctor {
@@ -184,6 +185,7 @@ pub fn parse(
         "bench" => Task::Bench {
             seconds: sub.get_one("seconds").copied().unwrap_or(5.0),
             eval: sub.get_flag("eval"),
+            suite: sub.get_flag("suite"),
             json: json(sub),
         },
         "attach" => Task::Attach {
@@ -307,12 +309,20 @@ pub fn command() -> Command {
                         .action(ArgAction::SetTrue)
                         .help("Time scoring too"),
                 )
+                .arg(
+                    Arg::new("suite")
+                        .long("suite")
+                        .action(ArgAction::SetTrue)
+                        .conflicts_with_all(["seconds", "eval"])
+                        .help("All checks and figures of the device, in some minutes"),
+                )
                 .arg(json("Write the result as one line of JSON"))
                 .after_help(
                     "Examples:\n  \
                      cifar-tui bench\n  \
                      cifar-tui bench --device cpu --threads 1 --batch 128 --seconds 10\n  \
-                     cifar-tui bench --arch resnet --eval --json",
+                     cifar-tui bench --arch resnet --eval --json\n  \
+                     cifar-tui bench --suite --device cuda --data cifar-10-batches-bin",
                 ),
         )
         .subcommand(

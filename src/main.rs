@@ -86,8 +86,12 @@ fn run(invocation: &Invocation) -> anyhow::Result<u8> {
         Task::Bench {
             seconds,
             eval,
+            suite: false,
             json,
         } => commands::bench::run(&config, *seconds, *eval, *json, out)?,
+        Task::Bench { json, .. } => {
+            commands::suite::run(&config, *json, out, &mut std::io::stderr())?;
+        }
         Task::Doctor { json } => commands::doctor::run(&config, &around, *json, out)?,
         Task::Config(task) => commands::config::run(task, &config, &around, out)?,
     }

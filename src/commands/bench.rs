@@ -6,15 +6,20 @@ use super::network::{Images, score};
 use crate::config::Config;
 use crate::data::{self, batches};
 use crate::device::choice::{Choice, describe};
-use crate::device::peak;
 use crate::device::simd::Level;
 use crate::device::threads::Threads;
+use crate::device::{machine, peak};
 use crate::domain::arch::{self, Shape};
+use crate::domain::params::Hyperparameters;
 use crate::domain::report::StepSettings;
 use crate::domain::text::grouped;
+use crate::net::engine::PlannedStep;
+use crate::net::plan::MOST_STEPS;
 use crate::net::{Net, Scaling};
 use crate::train::optim::Optimizer;
+use crate::train::trainer::AHEAD;
 use anyhow::Context;
+use candle_core::Device;
 use serde::Serialize;
 use std::io::Write;
 use std::path::Path;
@@ -100,9 +105,12 @@ pub fn measure(config: &Config, seconds: f64, eval: bool) -> anyhow::Result<Repo
     let classes = info.classes.len();
     let arch = arch::resolve(&params.architecture)?;
     let batch = (params.batch_size as usize).min(dataset.train.labels.len());
-    let mut net = Net::build(&arch, shape, classes, batch, params.seed, &device)?;
+    let mut net = Net::build(&arch, shape, classes, batch, params.seed, &Device::Cpu)?;
+    if let Some(machine) = machine::of(&device)? {
+        net.accelerate(machine, params.optimizer, params.precision)?;
+    }
     let mut optimizer = Optimizer::new(params.optimizer, &net.params())?;
-    let images = Images::new(dataset.train, &device)?;
+    let images = Images::new(dataset.train)?;
     let scaling = match params.standardize {
         true => Scaling::standard(three(&info.mean)?, three(&info.deviation)?),
         false => Scaling::UNIT,
@@ -117,39 +125,56 @@ pub fn measure(config: &Config, seconds: f64, eval: bool) -> anyhow::Result<Repo
     // Forward, and as much again for the gradients of the weights and of the inputs, of which the first layer has none.
     let flop_per_image = 2 * (3 * net.multiply_adds() - first);
 
-    let mut order = Vec::new();
+    let rates = StepSettings {
+        optimizer: params.optimizer,
+        learning_rate: params.learning_rate,
+        weight_decay: params.weight_decay,
+        momentum: params.momentum,
+        nesterov: params.nesterov,
+        beta1: params.beta1,
+        beta2: params.beta2,
+        clip_norm: params.clip_norm,
+        dropout: params.dropout,
+        label_smoothing: params.label_smoothing,
+        seed: params.seed,
+        step: 0,
+    };
+    let mut feed = Feed {
+        params,
+        batch,
+        images: images.labels.len(),
+        order: Vec::new(),
+        at: 0,
+        epoch: 0,
+        step: 0,
+    };
     let mut plan = Vec::new();
-    let (mut step, mut at, mut epoch) = (0u64, 0usize, 0u64);
-    let mut one = |net: &mut Net| -> anyhow::Result<Times> {
+    let mut beta_products = optimizer.beta_products();
+    // So many steps, and how long each took.
+    let mut some = |net: &mut Net, count: usize| -> anyhow::Result<Times> {
         let begin = Instant::now();
-        if at + batch > order.len() {
-            order = batches::Division::new(images.labels.len(), params.seed, params.validation)
-                .order(params.seed, epoch);
-            // A batch is never smaller than asked for, not even when the share that is held out is large.
-            while order.len() < batch {
-                order.extend_from_within(..);
+        if net.engine().is_some() {
+            let mut numbers = Vec::with_capacity(count * batch);
+            let mut steps = Vec::with_capacity(count);
+            for _ in 0..count {
+                let (some, step) = feed.next();
+                numbers.extend_from_slice(some);
+                let settings = StepSettings { step, ..rates };
+                let update = Optimizer::plan(&settings, &mut beta_products);
+                steps.push(PlannedStep::new(settings, update, batch, params));
             }
-            epoch += 1;
-            at = 0;
+            let order = begin.elapsed().as_secs_f64();
+            net.train_steps(&images.pixels, &images.labels, &scaling, &numbers, &steps)?;
+            return Ok(Times {
+                order: order / count as f64,
+                optimizer: 0.0,
+                whole: begin.elapsed().as_secs_f64() / count as f64,
+            });
         }
-        step += 1;
-        batches::plan(&order[at..at + batch], step, info.side, params, &mut plan);
-        at += batch;
-        let order_seconds = begin.elapsed().as_secs_f64();
-        let settings = StepSettings {
-            optimizer: params.optimizer,
-            learning_rate: params.learning_rate,
-            weight_decay: params.weight_decay,
-            momentum: params.momentum,
-            nesterov: params.nesterov,
-            beta1: params.beta1,
-            beta2: params.beta2,
-            clip_norm: params.clip_norm,
-            dropout: params.dropout,
-            label_smoothing: params.label_smoothing,
-            seed: params.seed,
-            step,
-        };
+        let (numbers, step) = feed.next();
+        batches::plan(numbers, step, info.side, params, &mut plan);
+        let order = begin.elapsed().as_secs_f64();
+        let settings = StepSettings { step, ..rates };
         net.train_pass(
             &images.pixels,
             &images.labels,
@@ -160,36 +185,96 @@ pub fn measure(config: &Config, seconds: f64, eval: bool) -> anyhow::Result<Repo
         )?;
         let update = Instant::now();
         optimizer.step(&net.params(), &settings, &threads)?;
-        device.synchronize()?;
         Ok(Times {
-            order: order_seconds,
+            order,
             optimizer: update.elapsed().as_secs_f64(),
             whole: begin.elapsed().as_secs_f64(),
         })
     };
 
     let warm = Instant::now();
+    let mut last = 0.0;
     for i in 0..WARM_UP_STEPS {
-        one(&mut net)?;
+        last = some(&mut net, 1)?.whole;
         if i > 0 && warm.elapsed().as_secs_f64() > WARM_UP_SECONDS {
             break;
         }
     }
+    // As many at a time as a run asks for.
+    let count = match net.engine() {
+        Some(_) => ((AHEAD / last) as usize).clamp(1, MOST_STEPS),
+        None => 1,
+    };
     let begin = Instant::now();
     let mut times = Vec::new();
     while begin.elapsed().as_secs_f64() < seconds || times.is_empty() {
-        times.push(one(&mut net)?.whole);
+        times.push(some(&mut net, count)?.whole);
     }
     let elapsed = begin.elapsed().as_secs_f64();
-    let steps = times.len();
+    let steps = times.len() * count;
 
-    // The shares come from a run of their own, so that the clocks between layers cost the figures above nothing.
+    let shares = match net.engine() {
+        // What a machine does within a list is not timed.
+        Some(_) => Vec::new(),
+        None => shares(&mut net, seconds, &mut some)?,
+    };
+
+    times.sort_by(f64::total_cmp);
+    let images_per_s = (steps * batch) as f64 / elapsed;
+    let gflop_per_s = images_per_s * flop_per_image as f64 / 1e9;
+    let peak = device
+        .is_cpu()
+        .then(|| peak::flops(Level::best(), &threads) / 1e9);
+    let eval_images_per_s = match eval {
+        true => {
+            let test = Images::new(dataset.test)?;
+            net.set_capacity(batch.max(32))?;
+            let all: Vec<u32> = (0..test.labels.len() as u32).collect();
+            let score = |net: &mut Net| score(net, &test, &all, &scaling, &threads, &mut |_| {});
+            score(&mut net)?;
+            let begin = Instant::now();
+            let mut rounds = 0;
+            while begin.elapsed().as_secs_f64() < seconds / 2.0 || rounds == 0 {
+                score(&mut net)?;
+                rounds += 1;
+            }
+            Some((rounds * all.len()) as f64 / begin.elapsed().as_secs_f64())
+        }
+        false => None,
+    };
+    Ok(Report {
+        architecture: params.architecture.clone(),
+        device: describe(&device, threads.count()),
+        threads: threads.count(),
+        batch,
+        data: info.name,
+        parameters,
+        steps,
+        seconds: elapsed,
+        images_per_s,
+        ms_per_step: 1e3 * elapsed / steps as f64,
+        median_ms_per_step: 1e3 * times[times.len() / 2],
+        flop_per_image,
+        gflop_per_s,
+        peak_gflop_per_s: peak,
+        share_of_peak: peak.map(|p| gflop_per_s / p),
+        shares,
+        eval_images_per_s,
+    })
+}
+
+/// Each layer's time. It comes from a run of its own, so that the clocks between layers cost the figures nothing.
+fn shares(
+    net: &mut Net,
+    seconds: f64,
+    some: &mut impl FnMut(&mut Net, usize) -> anyhow::Result<Times>,
+) -> anyhow::Result<Vec<Share>> {
     net.measure(true);
     let timed = Instant::now();
     let mut timed_steps = 0;
     let (mut order_seconds, mut optimizer_seconds) = (0.0, 0.0);
     while timed.elapsed().as_secs_f64() < (seconds / 4.0).max(0.2) || timed_steps == 0 {
-        let times = one(&mut net)?;
+        let times = some(net, 1)?;
         order_seconds += times.order;
         optimizer_seconds += times.optimizer;
         timed_steps += 1;
@@ -221,49 +306,40 @@ pub fn measure(config: &Config, seconds: f64, eval: bool) -> anyhow::Result<Repo
         s.share = (s.forward_ms + s.backward_ms) / whole.max(1e-12);
     }
     net.measure(false);
+    Ok(shares)
+}
 
-    times.sort_by(f64::total_cmp);
-    let images_per_s = (steps * batch) as f64 / elapsed;
-    let gflop_per_s = images_per_s * flop_per_image as f64 / 1e9;
-    let peak = device
-        .is_cpu()
-        .then(|| peak::flops(Level::best(), &threads) / 1e9);
-    let eval_images_per_s = match eval {
-        true => {
-            let test = Images::new(dataset.test, &device)?;
-            net.set_capacity(batch.max(32))?;
-            let all: Vec<u32> = (0..test.labels.len() as u32).collect();
-            let score = |net: &mut Net| score(net, &test, &all, &scaling, &threads, &mut |_| {});
-            score(&mut net)?;
-            let begin = Instant::now();
-            let mut rounds = 0;
-            while begin.elapsed().as_secs_f64() < seconds / 2.0 || rounds == 0 {
-                score(&mut net)?;
-                rounds += 1;
+/// The images to train on, batch by batch, epoch after epoch.
+struct Feed<'a> {
+    params: &'a Hyperparameters,
+    batch: usize,
+    /// How many there are.
+    images: usize,
+    order: Vec<u32>,
+    at: usize,
+    epoch: u64,
+    /// Batches given so far.
+    step: u64,
+}
+
+impl Feed<'_> {
+    /// The next batch, and the number of its step.
+    fn next(&mut self) -> (&[u32], u64) {
+        let Feed { params, batch, .. } = *self;
+        if self.at + batch > self.order.len() {
+            self.order = batches::Division::new(self.images, params.seed, params.validation)
+                .order(params.seed, self.epoch);
+            // A batch is never smaller than asked for, not even when the share that is held out is large.
+            while self.order.len() < batch {
+                self.order.extend_from_within(..);
             }
-            Some((rounds * all.len()) as f64 / begin.elapsed().as_secs_f64())
+            self.epoch += 1;
+            self.at = 0;
         }
-        false => None,
-    };
-    Ok(Report {
-        architecture: params.architecture.clone(),
-        device: describe(&device, threads.count()),
-        threads: threads.count(),
-        batch,
-        data: info.name,
-        parameters,
-        steps,
-        seconds: elapsed,
-        images_per_s,
-        ms_per_step: 1e3 * elapsed / steps as f64,
-        median_ms_per_step: 1e3 * times[steps / 2],
-        flop_per_image,
-        gflop_per_s,
-        peak_gflop_per_s: peak,
-        share_of_peak: peak.map(|p| gflop_per_s / p),
-        shares,
-        eval_images_per_s,
-    })
+        self.step += 1;
+        self.at += batch;
+        (&self.order[self.at - batch..self.at], self.step)
+    }
 }
 
 fn three(values: &[f32]) -> anyhow::Result<[f32; 3]> {
@@ -312,6 +388,9 @@ fn print(r: &Report, out: &mut impl Write) -> anyhow::Result<()> {
             share * 100.0
         )?,
         _ => writeln!(out)?,
+    }
+    if r.shares.is_empty() {
+        return Ok(());
     }
     writeln!(
         out,

@@ -64,7 +64,7 @@ pub fn run(
             (Split::Test, dataset.test, all)
         }
     };
-    let images = Images::new(images, &trained.device)?;
+    let images = Images::new(images)?;
     let bar = super::data::bar("scoring {bar:32} {percent:>3}%");
     bar.set_length(which.len() as u64);
     let begin = Instant::now();

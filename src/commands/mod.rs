@@ -9,6 +9,7 @@ pub mod eval;
 mod network;
 pub mod predict;
 pub mod runs;
+pub mod suite;
 
 use std::io::{self, Write};
 

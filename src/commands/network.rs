@@ -3,6 +3,7 @@
 use crate::config::Config;
 use crate::data;
 use crate::device::choice::Choice;
+use crate::device::machine;
 use crate::device::threads::Threads;
 use crate::domain::arch::{self, Shape};
 use crate::domain::augment::Placement;
@@ -16,7 +17,7 @@ use std::path::{Path, PathBuf};
 /// Images that are scored at once: enough for every core, little memory.
 const CHUNK: usize = 128;
 
-/// Images of one split on the device: u8, `[n, 3, side, side]`, and a label each.
+/// Images of one split: u8, `[n, 3, side, side]`, and a label each.
 pub struct Images {
     pub pixels: Tensor,
     pub labels: Vec<u8>,
@@ -27,10 +28,10 @@ impl Images {
     ///
     /// # Errors
     /// Those of the device.
-    pub fn new(images: data::Images, device: &Device) -> anyhow::Result<Self> {
+    pub fn new(images: data::Images) -> anyhow::Result<Self> {
         let shape = (images.labels.len(), 3, images.side, images.side);
         Ok(Images {
-            pixels: Tensor::from_vec(images.pixels, shape, device)?,
+            pixels: Tensor::from_vec(images.pixels, shape, &Device::Cpu)?,
             labels: images.labels,
         })
     }
@@ -91,7 +92,6 @@ pub struct Trained {
     pub net: Net,
     pub scaling: Scaling,
     pub threads: Threads,
-    pub device: Device,
 }
 
 impl Trained {
@@ -107,8 +107,13 @@ impl Trained {
         let build = || -> anyhow::Result<Net> {
             let arch = arch::resolve(&progress.architecture)?;
             let seed = progress.params.seed;
-            let net = Net::build(&arch, shape, progress.classes.len(), CHUNK, seed, &device)?;
+            let classes = progress.classes.len();
+            let mut net = Net::build(&arch, shape, classes, CHUNK, seed, &Device::Cpu)?;
             net.load(&trainer::weights(tensors)?)?;
+            if let Some(machine) = machine::of(&device)? {
+                let params = &progress.params;
+                net.accelerate(machine, params.optimizer, params.precision)?;
+            }
             Ok(net)
         };
         let net = build().with_context(|| format!("{} cannot be used", file.display()))?;
@@ -118,7 +123,6 @@ impl Trained {
             file,
             progress,
             net,
-            device,
         })
     }
 

@@ -51,15 +51,12 @@ pub fn run(
                 continue;
             }
         };
-        let images = Images::new(
-            data::Images {
-                side: side as usize,
-                pixels,
-                // No label is known; the loss that it gives is not looked at.
-                labels: vec![0],
-            },
-            &trained.device,
-        )?;
+        let images = Images::new(data::Images {
+            side: side as usize,
+            pixels,
+            // No label is known; the loss that it gives is not looked at.
+            labels: vec![0],
+        })?;
         let scored = trained.score(&images, &[0], &mut |_| {})?;
         let mut probabilities: Vec<_> = trained
             .progress

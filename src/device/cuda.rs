@@ -222,7 +222,10 @@ impl Machine for Cuda {
         let memory = self.allocate(bytes)?;
         (self.base, self.bytes) = (memory.device_ptr(&self.stream).0, bytes);
         self.memory = Some(memory);
-        Ok(())
+        // NaN wherever a kernel reads what none has written: such a mistake shows at once.
+        // SAFETY: all of the memory.
+        unsafe { result::memset_d8_async(self.base, 0xff, bytes, self.stream.cu_stream()) }
+            .map_err(self.lost("clearing its memory"))
     }
 
     fn base(&self) -> u64 {

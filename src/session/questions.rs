@@ -244,7 +244,7 @@ pub(super) fn model(
         .map(|&i| Placement::plain(i))
         .collect();
     let step = trainer.progress().step;
-    let (net, scaling, threads) = trainer.net();
+    let (net, scaling, threads) = trainer.net()?;
     let activations = match image {
         None => Vec::new(),
         Some(image) => net.activations(&material.pool(split).pixels, image, scaling, threads)?,

@@ -12,9 +12,11 @@ use super::runs::Runs;
 use super::{Settings, pictures, resume};
 use crate::data::{DataError, Dataset};
 use crate::device::choice::{self, DeviceError};
+use crate::device::machine::{self, Machine};
 use crate::device::threads::Threads;
 use crate::domain::params::{self, ParamError, Value};
 use crate::domain::report::{EpochReport, RunInfo, Split, State, StepReport};
+use crate::train;
 use crate::train::checkpoint::{Applied, CheckpointError};
 use crate::train::evaluate::Scores;
 use crate::train::material::Material;
@@ -179,7 +181,7 @@ impl<'a> Worker<'a> {
         Ok(Worker {
             settings,
             tell,
-            material: Rc::new(Material::new(data, &device)?),
+            material: Rc::new(Material::new(data)?),
             device,
             threads: Rc::new(Threads::new(settings.threads)),
             saver: Saver::start().map_err(SessionError::Thread)?,
@@ -273,7 +275,7 @@ impl<'a> Worker<'a> {
             &found.path,
             material,
             threads,
-            &self.device,
+            self.machine()?,
         )?;
         let progress = trainer.progress();
         let mut past = Vec::new();
@@ -344,7 +346,7 @@ impl<'a> Worker<'a> {
                 let (material, threads) = (Rc::clone(&self.material), Rc::clone(&self.threads));
                 let path = found.path;
                 let made =
-                    Trainer::resume(found.checkpoint, &path, material, threads, &self.device)?;
+                    Trainer::resume(found.checkpoint, &path, material, threads, self.machine()?)?;
                 let run = self
                     .run
                     .as_mut()
@@ -381,7 +383,7 @@ impl<'a> Worker<'a> {
 
     fn new_trainer(&self, params: params::Hyperparameters) -> Result<Trainer> {
         let (material, threads) = (Rc::clone(&self.material), Rc::clone(&self.threads));
-        Ok(Trainer::new(params, material, threads, &self.device)?)
+        Ok(Trainer::new(params, material, threads, self.machine()?)?)
     }
 
     fn new_run(&self, trainer: &Trainer, name: Option<&str>) -> Result<Option<RunDir>> {
@@ -440,6 +442,11 @@ impl<'a> Worker<'a> {
         tracing::info!("run {} begins: {:?}", info.name, info.params);
         self.record(Event::Started(Box::new(info)));
         trainer
+    }
+
+    /// What a new trainer's network runs on, when that is not the CPU.
+    fn machine(&self) -> Result<Option<Box<dyn Machine>>> {
+        Ok(machine::of(&self.device).map_err(|error| train::Error::Net(error.into()))?)
     }
 
     /// Replaces the run by a new one with everything that waits. When that cannot be, the old one stays.
@@ -941,6 +948,15 @@ impl Host for Worker<'_> {
             }
         }
         Flow::Continue
+    }
+
+    fn ahead(&self, fits: usize) -> usize {
+        if self.one_step { 1 } else { fits }
+    }
+
+    fn refused(&mut self, why: String) {
+        self.warn(why);
+        self.paused = true;
     }
 
     fn applied(&mut self, applied: &Applied) {

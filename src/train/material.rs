@@ -14,11 +14,11 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Takes the block of pixels over: on the CPU nothing is copied.
-    fn new(images: Images, device: &Device) -> Result<Self> {
+    /// Takes the block of pixels over: nothing is copied.
+    fn new(images: Images) -> Result<Self> {
         let shape = (images.labels.len(), 3, images.side, images.side);
         Ok(Pool {
-            pixels: Tensor::from_vec(images.pixels, shape, device)?,
+            pixels: Tensor::from_vec(images.pixels, shape, &Device::Cpu)?,
             labels: images.labels,
             side: images.side,
         })
@@ -54,7 +54,7 @@ impl Pool {
     }
 }
 
-/// A data set on the device.
+/// A data set, on the host; a machine takes a copy.
 pub struct Material {
     pub info: DataInfo,
     pub identity: DataIdentity,
@@ -65,7 +65,7 @@ pub struct Material {
 impl Material {
     /// # Errors
     /// When there are no images to train or to test on; those of the device.
-    pub fn new(data: Dataset, device: &Device) -> Result<Self> {
+    pub fn new(data: Dataset) -> Result<Self> {
         let Dataset { info, train, test } = data;
         if train.labels.len() < 2 || test.labels.is_empty() {
             return Err(Error::Question(format!(
@@ -83,8 +83,8 @@ impl Material {
         Ok(Material {
             info,
             identity,
-            train: Pool::new(train, device)?,
-            test: Pool::new(test, device)?,
+            train: Pool::new(train)?,
+            test: Pool::new(test)?,
         })
     }
 

@@ -11,13 +11,16 @@ use super::material::Material;
 use super::optim::Optimizer;
 use super::{Error, Result, schedule};
 use crate::data::batches::{self, Division};
+use crate::device::machine::{Machine, MachineError};
 use crate::device::threads::Threads;
 use crate::domain::arch::{self, Shape};
 use crate::domain::augment::Placement;
-use crate::domain::params::{Applies, Change, Hyperparameters, PARAMS, Param, Value};
+use crate::domain::params::{self, Applies, Change, Hyperparameters, PARAMS, Param, Value};
 use crate::domain::report::{EpochReport, Split, StepReport, StepSettings};
 use crate::layers::slices;
-use crate::net::{Net, Scaling};
+use crate::net::engine::{Found, PlannedStep};
+use crate::net::plan::MOST_STEPS;
+use crate::net::{self, Net, Scaling};
 use candle_core::{Device, Tensor};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -30,6 +33,9 @@ const LEAST_CAPACITY: usize = 32;
 /// an estimate.
 const SPEED_SHARE: f64 = 0.02;
 const STEPS_BEFORE_ETA: u64 = 10;
+/// Seconds of training steps that a machine is asked for at a time: the host is asked that often, and the screen is
+/// drawn about that often.
+pub const AHEAD: f64 = 1.0 / 60.0;
 
 /// What the loop is doing when it asks its host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,8 +59,15 @@ pub enum Flow {
 
 /// Who hosts the loop.
 pub trait Host {
-    /// Called before each batch and each chunk of an evaluation: the time to take up commands.
+    /// Called before each batch and each chunk of an evaluation: the time to take up commands. Where a machine is asked for
+    /// many batches at a time, called before each such call.
     fn between(&mut self, trainer: &mut Trainer, doing: Doing) -> Flow;
+    /// How many steps may be made before the host is asked again, where so many fill a moment.
+    fn ahead(&self, fits: usize) -> usize {
+        fits
+    }
+    /// A wish that was granted could not be fulfilled and was taken back.
+    fn refused(&mut self, why: String);
     /// A change took effect.
     fn applied(&mut self, applied: &Applied);
     /// An epoch begins; it has that many steps, and so many remain in the run with it.
@@ -112,28 +125,31 @@ pub struct Trainer {
 }
 
 impl Trainer {
-    /// A new run.
+    /// A new run, on the CPU or on a machine.
     ///
     /// # Errors
-    /// When the architecture does not fit; those of the device.
+    /// When the architecture does not fit; those of the device, such as too little memory.
     pub fn new(
         params: Hyperparameters,
         material: Rc<Material>,
         threads: Rc<Threads>,
-        device: &Device,
+        machine: Option<Box<dyn Machine>>,
     ) -> Result<Self> {
         let info = &material.info;
         let architecture = arch::resolve(&params.architecture)?;
         let division = Division::new(material.train.labels.len(), params.seed, params.validation);
         let input = Shape::new(3, info.side, info.side);
-        let net = Net::build(
+        let mut net = Net::build(
             &architecture,
             input,
             info.classes.len(),
             capacity(&params),
             params.seed,
-            device,
+            &Device::Cpu,
         )?;
+        if let Some(machine) = machine {
+            net.accelerate(machine, params.optimizer, params.precision)?;
+        }
         let layers = architecture.summary(input, info.classes.len())?;
         let optimizer = Optimizer::new(params.optimizer, &net.params())?;
         let progress = Progress {
@@ -191,7 +207,7 @@ impl Trainer {
         path: &Path,
         material: Rc<Material>,
         threads: Rc<Threads>,
-        device: &Device,
+        machine: Option<Box<dyn Machine>>,
     ) -> Result<Self> {
         let mismatch = |why: String| CheckpointError::Mismatch {
             path: path.into(),
@@ -223,7 +239,7 @@ impl Trainer {
             architecture: progress.architecture.clone(),
             ..progress.params.clone()
         };
-        let mut trainer = Self::new(params, material, threads, device)?;
+        let mut trainer = Self::new(params, material, threads, machine)?;
         let steps = trainer.steps_per_epoch_of(&progress.params);
         let images = trainer.division.train.len() as u64;
         let expected = (progress.step_in_epoch * u64::from(progress.params.batch_size)).min(images);
@@ -252,6 +268,7 @@ impl Trainer {
             .net
             .load(&weights(tensors)?)
             .map_err(|e| mismatch(e.to_string()))?;
+        trainer.optimizer.push(&trainer.net)?;
         trainer.optimizer.set_beta_products(progress.beta_products);
         trainer.progress = progress;
         trainer.shuffle();
@@ -275,14 +292,15 @@ impl Trainer {
                 if host.between(self, Doing::Training) == Flow::Leave {
                     return Ok(End::Left);
                 }
-                match self.step()? {
-                    Ok(report) => host.stepped(&report),
-                    Err(first) => {
-                        return Ok(End::Diverged {
-                            step: self.progress.step + 1,
-                            first,
-                        });
-                    }
+                let first = match self.net.engine() {
+                    Some(_) => self.steps_ahead(host)?,
+                    None => self.step(host)?,
+                };
+                if let Some(first) = first {
+                    return Ok(End::Diverged {
+                        step: self.progress.step + 1,
+                        first,
+                    });
                 }
             }
             if self.close_epoch(host)? == Flow::Leave {
@@ -291,15 +309,15 @@ impl Trainer {
         }
     }
 
-    /// One training step; or what was not finite first.
-    fn step(&mut self) -> Result<std::result::Result<StepReport, String>> {
+    /// One training step. Some, when something was not finite: what was first.
+    fn step(&mut self, host: &mut impl Host) -> Result<Option<String>> {
         let begin = Instant::now();
         let params = &self.progress.params;
         let batch = batches::batch(&self.order, self.progress.step_in_epoch, params.batch_size);
         let images = batch.len() as u64;
         let step = self.progress.step + 1;
         batches::plan(batch, step, self.material.info.side, params, &mut self.plan);
-        let settings = self.settings(step, images);
+        let settings = self.settings(step, 0, images);
         let running = self.running_statistics()?;
 
         let pool = &self.material.train;
@@ -322,37 +340,98 @@ impl Trainer {
         let Some(grad_norm) = moved else {
             let first = self.net.first_not_finite(images as usize)?;
             self.restore_running_statistics(&running)?;
-            return Ok(Err(first.unwrap_or_else(|| "the loss".into())));
+            return Ok(Some(first.unwrap_or_else(|| "the loss".into())));
         };
-
+        let found = Found {
+            step,
+            loss: outcome.loss,
+            grad_norm,
+            correct: outcome.correct,
+            applied: true,
+        };
         let seconds = begin.elapsed().as_secs_f64();
+        host.stepped(&self.advance(&found, images, settings.learning_rate, seconds));
+        Ok(None)
+    }
+
+    /// As many steps as fill a moment, on the network's machine, which is asked for all at once. Some, when something was
+    /// not finite: what was first. The step in which it was, and those after it, changed nothing.
+    fn steps_ahead(&mut self, host: &mut impl Host) -> Result<Option<String>> {
+        let begin = Instant::now();
+        let params = &self.progress.params;
+        let fits = (AHEAD * self.speed / f64::from(params.batch_size)) as usize;
+        let left = self.steps_per_epoch() - self.progress.step_in_epoch;
+        let count = host.ahead(fits).clamp(1, MOST_STEPS).min(left as usize);
+        let mut beta_products = self.optimizer.beta_products();
+        let mut images = Vec::new();
+        let mut steps = Vec::with_capacity(count);
+        // The products after each step.
+        let mut products = Vec::with_capacity(count);
+        for ahead in 0..count as u64 {
+            let number = self.progress.step_in_epoch + ahead;
+            let batch = batches::batch(&self.order, number, params.batch_size);
+            let settings = self.settings(
+                self.progress.step + 1 + ahead,
+                images.len() as u64,
+                batch.len() as u64,
+            );
+            let update = Optimizer::plan(&settings, &mut beta_products);
+            products.push(beta_products);
+            steps.push(PlannedStep::new(settings, update, batch.len(), params));
+            images.extend_from_slice(batch);
+        }
+        let pool = &self.material.train;
+        let scaling = &self.scaling;
+        let found = self
+            .net
+            .train_steps(&pool.pixels, &pool.labels, scaling, &images, &steps)?;
+        let seconds = begin.elapsed().as_secs_f64() / count as f64;
+        for ((step, found), products) in steps.iter().zip(&found).zip(products) {
+            if !found.applied {
+                self.net.pull()?;
+                let first = self.net.first_not_finite(0)?;
+                let unnamed = match found.loss.is_finite() {
+                    true => "the gradient",
+                    false => "the loss",
+                };
+                return Ok(Some(first.unwrap_or_else(|| unnamed.into())));
+            }
+            self.optimizer.set_beta_products(products);
+            let rate = step.settings.learning_rate;
+            host.stepped(&self.advance(found, step.images as u64, rate, seconds));
+        }
+        Ok(None)
+    }
+
+    /// Counts a step that was made.
+    fn advance(&mut self, found: &Found, images: u64, rate: f64, seconds: f64) -> StepReport {
         self.time(images, seconds);
         let progress = &mut self.progress;
-        progress.step = step;
+        progress.step = found.step;
         progress.step_in_epoch += 1;
         progress.images_in_epoch += images;
         progress.elapsed += seconds;
-        progress.totals.loss += outcome.loss * images as f64;
-        progress.totals.correct += u64::from(outcome.correct);
+        progress.totals.loss += found.loss * images as f64;
+        progress.totals.correct += u64::from(found.correct);
         progress.totals.images += images;
         progress.totals.seconds += seconds;
-        Ok(Ok(StepReport {
-            first: step,
-            last: step,
+        StepReport {
+            first: found.step,
+            last: found.step,
             epoch: self.progress.epochs + 1,
             step_in_epoch: self.progress.step_in_epoch,
             steps_per_epoch: self.steps_per_epoch(),
             images,
-            loss: outcome.loss,
-            loss_min: outcome.loss,
-            loss_max: outcome.loss,
-            correct: u64::from(outcome.correct),
-            grad_norm,
-            learning_rate: settings.learning_rate,
+            loss: found.loss,
+            loss_min: found.loss,
+            loss_max: found.loss,
+            correct: u64::from(found.correct),
+            grad_norm: found.grad_norm,
+            learning_rate: rate,
             images_per_s: images as f64 / seconds.max(1e-9),
             elapsed: self.progress.elapsed,
             eta: self.eta(),
-        }))
+        }
     }
 
     /// Scores the validation images (and the test images where wished), and closes the epoch.
@@ -559,6 +638,7 @@ impl Trainer {
 
     /// At the start of an epoch: makes true what waited for it.
     fn apply_waiting(&mut self, host: &mut impl Host) -> Result<()> {
+        let batch_size = self.progress.params.batch_size;
         for row in PARAMS.iter().filter(|r| r.applies == Applies::NextEpoch) {
             let waiting = &mut self.progress.waiting;
             if let Some(at) = waiting.iter().position(|(key, _)| key == row.key) {
@@ -568,8 +648,20 @@ impl Trainer {
             }
         }
         let capacity = capacity(&self.progress.params);
-        if capacity != self.net.capacity() {
-            self.net.set_capacity(capacity)?;
+        if capacity == self.net.capacity() {
+            return Ok(());
+        }
+        match self.net.set_capacity(capacity) {
+            Err(error @ net::Error::Machine(MachineError::Memory { .. })) => {
+                if let Some(row) = params::param("batch_size") {
+                    let before = Value::Int(u64::from(batch_size));
+                    if let Ok(applied) = self.apply(row, before) {
+                        host.applied(&applied);
+                    }
+                }
+                host.refused(error.to_string());
+            }
+            other => other?,
         }
         Ok(())
     }
@@ -579,6 +671,7 @@ impl Trainer {
     /// # Errors
     /// Those of the device.
     pub fn is_sound(&self) -> Result<bool> {
+        self.net.pull()?;
         Ok(self.net.is_finite()?)
     }
 
@@ -595,6 +688,8 @@ impl Trainer {
     /// # Errors
     /// Those of the device.
     pub fn checkpoint(&self) -> Result<Checkpoint> {
+        self.net.pull()?;
+        self.optimizer.pull(&self.net)?;
         let mut tensors = BTreeMap::new();
         let mut keep = |name: String, tensor: &Tensor| -> Result<()> {
             let saved = Saved {
@@ -656,9 +751,13 @@ impl Trainer {
         self.progress.unwritten = unwritten;
     }
 
-    /// For a look inside: the network, with what it needs for a pass.
-    pub fn net(&mut self) -> (&mut Net, &Scaling, &Threads) {
-        (&mut self.net, &self.scaling, &self.threads)
+    /// For a look inside: the network, with its numbers brought here, and what it needs for a pass.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn net(&mut self) -> Result<(&mut Net, &Scaling, &Threads)> {
+        self.net.pull()?;
+        Ok((&mut self.net, &self.scaling, &self.threads))
     }
 
     /// The epoch under way or just over, from 1; 0 before the first step.
@@ -688,12 +787,14 @@ impl Trainer {
         self.order = self.division.order(self.progress.params.seed, epoch);
     }
 
-    fn settings(&self, step: u64, images: u64) -> StepSettings {
+    /// Of a step of so many images that comes after `ahead` images that are planned but not yet trained on.
+    fn settings(&self, step: u64, ahead: u64, images: u64) -> StepSettings {
         let p = &self.progress.params;
         let whole = self.division.train.len().max(1) as f64;
         let epochs = f64::from(self.progress.epochs);
-        let before = epochs + self.progress.images_in_epoch as f64 / whole;
-        let after = epochs + (self.progress.images_in_epoch + images) as f64 / whole;
+        let seen = self.progress.images_in_epoch + ahead;
+        let before = epochs + seen as f64 / whole;
+        let after = epochs + (seen + images) as f64 / whole;
         StepSettings {
             optimizer: p.optimizer,
             learning_rate: schedule::rate(p, before, after),
@@ -818,6 +919,9 @@ mod tests {
             Flow::Continue
         }
 
+        fn refused(&mut self, why: String) {
+            panic!("{why}");
+        }
         fn applied(&mut self, _: &Applied) {}
         fn epoch_begins(&mut self, _: &Trainer) {}
         fn stepped(&mut self, _: &StepReport) {}
@@ -840,14 +944,14 @@ mod tests {
             ..DataInfo::default()
         };
         let (train, test) = (images(120), images(20));
-        let material = Material::new(Dataset { info, train, test }, &Device::Cpu).unwrap();
+        let material = Material::new(Dataset { info, train, test }).unwrap();
         let params = Hyperparameters {
             architecture: "conv 4, relu, dense 10".into(),
             validation: 0.8,
             ..Hyperparameters::default()
         };
         let threads = Rc::new(Threads::new(1));
-        let mut trainer = Trainer::new(params, Rc::new(material), threads, &Device::Cpu).unwrap();
+        let mut trainer = Trainer::new(params, Rc::new(material), threads, None).unwrap();
 
         let mut host = Meddler::default();
         let scores = trainer.evaluate(&mut host, Split::Validation).unwrap();

@@ -94,7 +94,7 @@ pub fn one_source(common: &str, lists: &[Vec<Launch>], prefix: &str) -> (String,
             for entry in entries {
                 writeln!(
                     text,
-                    "extern \"C\" void *m{number}_{entry}() {{ return (void *)&m{number}::{entry}; }}"
+                    "EXPORT void *m{number}_{entry}() {{ return (void *)&m{number}::{entry}; }}"
                 )
                 .unwrap();
             }
@@ -172,6 +172,8 @@ impl Machine for Host {
                 "-O2",
                 "-fPIC",
                 "-shared",
+                // Or the libraries of tests that run beside each other share what kernels call shared memory.
+                "-fvisibility=hidden",
                 "-w",
                 "-ffp-contract=off",
                 "-o",

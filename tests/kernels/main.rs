@@ -4,8 +4,10 @@
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
 mod host;
+mod trainer;
 
 use candle_core::{Device, Tensor};
+use cifar_tui::commands::suite;
 use cifar_tui::device::machine::{Launch, MachineError};
 use cifar_tui::device::threads::Threads;
 use cifar_tui::domain::arch::{self, Shape};
@@ -359,6 +361,22 @@ fn coarser_numbers_are_as_coarse_as_they_should_be() {
         assert_ne!(found[0].loss, expected[0].loss);
         compare(&format!("{precision:?}"), &gpu, &cpu, tolerance, tolerance);
     }
+}
+
+/// What `bench --suite` measures on a GPU.
+#[test]
+fn the_suite_sees_how_coarse_a_format_is() {
+    if left_out() {
+        return;
+    }
+    let apart = |text: &str, precision| {
+        let machine = Box::new(Host::new(8, false));
+        suite::difference(machine, text, precision, &Threads::new(1)).unwrap()
+    };
+    let text = "conv 4 s4, conv 6 same, dense 10";
+    assert!(apart("conv 4 s4, relu, pool, drop, dense 10", Precision::F32) < 1e-4);
+    assert!((1e-4..2e-3).contains(&apart(text, Precision::Tf32)));
+    assert!((1e-3..3e-2).contains(&apart(text, Precision::Bf16)));
 }
 
 #[test]

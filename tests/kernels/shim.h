@@ -12,6 +12,7 @@
 #include <ucontext.h>
 #include <vector>
 
+#define EXPORT extern "C" __attribute__((visibility("default")))
 #define __global__
 #define __device__
 #define __forceinline__ inline
@@ -118,7 +119,7 @@ static void run_block(bool backwards) {
     }
 }
 
-extern "C" void launch(void *kernel, const unsigned *grid, unsigned block, unsigned count, void **values, int backwards) {
+EXPORT void launch(void *kernel, const unsigned *grid, unsigned block, unsigned count, void **values, int backwards) {
     stacks.resize((size_t)MOST * STACK);
     function = kernel, argument_count = count, arguments = values;
     gridDim = {grid[0], grid[1], grid[2]};

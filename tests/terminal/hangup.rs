@@ -113,7 +113,7 @@ fn a_key_detaches_and_attached_screens_come_and_go() {
 fn training_without_a_screen_can_be_attached_to() {
     let args: Vec<&str> = ["train"].iter().chain(LONG).copied().collect();
     let mut pty = Pty::start(Size::WIDE, &args);
-    pty.wait_for("an epoch", |s| s.contains("epoch 1"));
+    pty.wait_for("an epoch", |s| s.contains("1/9999"));
     pty.signal(libc::SIGHUP);
     trains_on(&mut pty);
     ends_by_attaching(&mut pty);

@@ -2,7 +2,7 @@
 
 use super::panel::figure;
 use crate::domain::history::Series;
-use crate::domain::report::Split;
+use crate::domain::report::{Load, Split};
 use crate::domain::text::grouped;
 use crate::tui::frame::rounded;
 use crate::tui::theme::Theme;
@@ -69,17 +69,25 @@ fn rows(told: &Told, width: usize) -> Vec<Row> {
     rows
 }
 
+/// `3 of 140 GiB  61 °C  412 W`, as far as it is known.
+fn gpu_state(load: &Load) -> Option<String> {
+    const GIBIBYTE: f64 = (1u64 << 30) as f64;
+    let memory = load.gpu_memory.map(|(used, all)| {
+        let (used, all) = (used as f64 / GIBIBYTE, all as f64 / GIBIBYTE);
+        format!("{used:.1} of {all:.0} GiB")
+    });
+    let degrees = load.gpu_temperature.map(|d| format!("{d:.0} °C"));
+    let watts = load.gpu_watts.map(|w| format!("{w:.0} W"));
+    let known: Vec<String> = [memory, degrees, watts].into_iter().flatten().collect();
+    (!known.is_empty()).then(|| known.join("  "))
+}
+
 /// The row of the machine's load.
 fn load(told: &Told, width: usize) -> Option<Row> {
     let load = &told.load;
     let percent = |share: f64| format!("{:>8.0}%", 100.0 * share);
     let (label, series, share, memory) = match (load.gpu, load.cpu) {
-        (Some(gpu), _) => {
-            let memory = load
-                .gpu_memory
-                .map(|(used, all)| format!("{} of {}", mebibytes(used), mebibytes(all)));
-            ("gpu", &told.gpu, gpu, memory)
-        }
+        (Some(gpu), _) => ("gpu", &told.gpu, gpu, gpu_state(load)),
         (None, Some(cpu)) => ("cpu", &told.cpu, cpu, load.memory.map(mebibytes)),
         (None, None) => return None,
     };
@@ -121,7 +129,9 @@ pub fn draw(told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
     let title = Line::styled("pulse", theme.strong());
     let inner = panel(buf, area, theme.frame(), &title, &Line::default());
     let left = inner.x + 1;
-    let width = usize::from(inner.width.saturating_sub(38)).clamp(8, 40);
+    // A GPU has more to tell beside its curve.
+    let beside = if told.load.gpu.is_some() { 54 } else { 38 };
+    let width = usize::from(inner.width.saturating_sub(beside)).clamp(8, 40);
     let mut list = rows(told, width);
     list.extend(load(told, width));
     let mut y = inner.y;
@@ -174,5 +184,24 @@ pub fn draw_line(told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
             theme.text()
         };
         x = text(buf, area, x, area.y, format!(" {value:<6}  "), style);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gpu_tells_what_it_knows() {
+        let mut load = Load {
+            gpu: Some(0.97),
+            ..Load::default()
+        };
+        assert_eq!(gpu_state(&load), None);
+        load.gpu_memory = Some((3 << 30, 140 << 30));
+        load.gpu_watts = Some(411.6);
+        assert_eq!(gpu_state(&load).unwrap(), "3.0 of 140 GiB  412 W");
+        load.gpu_temperature = Some(61.0);
+        assert_eq!(gpu_state(&load).unwrap(), "3.0 of 140 GiB  61 °C  412 W");
     }
 }

@@ -1,0 +1,282 @@
+//! The training loop on a machine: as on the CPU, resumable bit for bit, and steered between its calls.
+
+use super::host::Host as Processor;
+use super::left_out;
+use cifar_tui::data::{Dataset, Images};
+use cifar_tui::device::machine::Machine;
+use cifar_tui::device::threads::Threads;
+use cifar_tui::domain::params::{self, Hyperparameters, Optimizer as Rule, Value};
+use cifar_tui::domain::report::{DataInfo, EpochReport, StepReport};
+use cifar_tui::domain::rng::{Rng, Stream};
+use cifar_tui::train::checkpoint::Applied;
+use cifar_tui::train::evaluate::Scores;
+use cifar_tui::train::material::Material;
+use cifar_tui::train::trainer::{Doing, End, Flow, Host, Trainer, Wish};
+use std::path::Path;
+use std::rc::Rc;
+
+const SIDE: usize = 8;
+
+fn material() -> Rc<Material> {
+    let split = |count: usize, stream| {
+        let rng = Rng::new(2, Stream::Sample, stream);
+        let labels: Vec<u8> = (0..count)
+            .map(|i| (rng.word(i as u32) % 10) as u8)
+            .collect();
+        let pixels = (0..count * 3 * SIDE * SIDE).map(|i| {
+            // Each class is a little brighter than the one before.
+            let class = labels[i / (3 * SIDE * SIDE)];
+            (rng.word(10_000 + i as u32) >> 25) as u8 + 12 * class
+        });
+        Images {
+            side: SIDE,
+            pixels: pixels.collect(),
+            labels: labels.clone(),
+        }
+    };
+    let info = DataInfo {
+        name: "ten shades".into(),
+        source: "a test".into(),
+        format: "none".into(),
+        is_sample: true,
+        classes: (0..10).map(|class| format!("shade {class}")).collect(),
+        side: SIDE as u32,
+        train: 90,
+        test: 20,
+        train_counts: vec![9; 10],
+        test_counts: vec![2; 10],
+        mean: vec![0.4; 3],
+        deviation: vec![0.2; 3],
+        bytes: 0,
+        load_seconds: 0.0,
+    };
+    let (train, test) = (split(90, 0), split(20, 1));
+    Rc::new(Material::new(Dataset { info, train, test }).unwrap())
+}
+
+fn wanted() -> Hyperparameters {
+    Hyperparameters {
+        architecture: "conv 4, norm, relu, pool, drop, dense 10".into(),
+        optimizer: Rule::Adam,
+        learning_rate: 0.01,
+        batch_size: 8,
+        epochs: 2,
+        flip: true,
+        crop: 1,
+        seed: 5,
+        ..Hyperparameters::default()
+    }
+}
+
+fn processor() -> Option<Box<dyn Machine>> {
+    Some(Box::new(Processor::new(4, false)))
+}
+
+fn trainer(params: Hyperparameters, machine: Option<Box<dyn Machine>>) -> Trainer {
+    Trainer::new(params, material(), Rc::new(Threads::new(1)), machine).unwrap()
+}
+
+/// Writes down what it is told.
+struct Notes {
+    steps: Vec<StepReport>,
+    scores: Vec<Scores>,
+    applied: Vec<Applied>,
+    refused: Vec<String>,
+    /// Wishes for when so many steps are done.
+    wishes: Vec<(u64, &'static str, Value)>,
+    leave_at: Option<u64>,
+    /// Steps that are asked for at a time.
+    ahead: usize,
+    calls: usize,
+}
+
+impl Default for Notes {
+    fn default() -> Self {
+        Notes {
+            steps: Vec::new(),
+            scores: Vec::new(),
+            applied: Vec::new(),
+            refused: Vec::new(),
+            wishes: Vec::new(),
+            leave_at: None,
+            ahead: 3,
+            calls: 0,
+        }
+    }
+}
+
+impl Host for Notes {
+    fn between(&mut self, trainer: &mut Trainer, doing: Doing) -> Flow {
+        let step = trainer.progress().step;
+        self.calls += usize::from(doing == Doing::Training);
+        if let Some(at) = self.wishes.iter().position(|(when, ..)| *when <= step) {
+            let (_, key, value) = self.wishes.remove(at);
+            if let Wish::Applied(applied) =
+                trainer.wish(params::param(key).unwrap(), value).unwrap()
+            {
+                self.applied.push(applied);
+            }
+        }
+        match self.leave_at {
+            Some(at) if step >= at => Flow::Leave,
+            _ => Flow::Continue,
+        }
+    }
+
+    fn ahead(&self, _: usize) -> usize {
+        self.ahead
+    }
+
+    fn refused(&mut self, why: String) {
+        self.refused.push(why);
+    }
+
+    fn applied(&mut self, applied: &Applied) {
+        self.applied.push(applied.clone());
+    }
+
+    fn epoch_begins(&mut self, _: &Trainer) {}
+
+    fn stepped(&mut self, report: &StepReport) {
+        self.steps.push(report.clone());
+    }
+
+    fn evaluated(&mut self, scores: Scores) {
+        self.scores.push(scores);
+    }
+
+    fn epoch_over(&mut self, _: &mut Trainer, _: &EpochReport) {}
+}
+
+fn close(what: &str, a: f64, b: f64) {
+    assert!((a - b).abs() < 1e-3 * b.abs().max(0.1), "{what}: {a} {b}");
+}
+
+#[test]
+fn a_run_is_the_one_on_the_cpu() {
+    if left_out() {
+        return;
+    }
+    let (mut ours, mut expected) = (Notes::default(), Notes::default());
+    let end = trainer(wanted(), processor()).run(&mut ours).unwrap();
+    assert_eq!(end, End::Finished);
+    trainer(wanted(), None).run(&mut expected).unwrap();
+    assert_eq!(ours.steps.len(), expected.steps.len());
+    for (a, b) in ours.steps.iter().zip(&expected.steps) {
+        assert_eq!(
+            (a.first, a.last, a.epoch, a.step_in_epoch, a.images),
+            (b.first, b.last, b.epoch, b.step_in_epoch, b.images)
+        );
+        assert_eq!(a.learning_rate, b.learning_rate);
+        close("loss", a.loss, b.loss);
+        close("gradient norm", a.grad_norm, b.grad_norm);
+    }
+    assert_eq!(ours.scores.len(), expected.scores.len());
+    for (a, b) in ours.scores.iter().zip(&expected.scores) {
+        assert_eq!(a.step, b.step);
+        close("validation loss", a.evaluation.loss, b.evaluation.loss);
+    }
+    assert_eq!(
+        (ours.calls, expected.calls),
+        (2 * 3, 2 * 9),
+        "three steps a call"
+    );
+}
+
+#[test]
+fn a_run_left_anywhere_and_resumed_is_the_unbroken_one_bit_for_bit() {
+    if left_out() {
+        return;
+    }
+    let mut whole = trainer(wanted(), processor());
+    whole.run(&mut Notes::default()).unwrap();
+    let whole = whole.checkpoint().unwrap();
+    for leave_at in [1, 4, 9, 13] {
+        let mut first = trainer(wanted(), processor());
+        let mut notes = Notes {
+            leave_at: Some(leave_at),
+            ahead: 1,
+            ..Notes::default()
+        };
+        assert_eq!(first.run(&mut notes).unwrap(), End::Left);
+        let saved = first.checkpoint().unwrap();
+        let threads = Rc::new(Threads::new(1));
+        let mut second =
+            Trainer::resume(saved, Path::new("x"), material(), threads, processor()).unwrap();
+        second.run(&mut Notes::default()).unwrap();
+        let second = second.checkpoint().unwrap();
+        assert_eq!(second.tensors, whole.tensors, "left at {leave_at}");
+        assert_eq!(second.progress.step, whole.progress.step);
+        assert_eq!(second.progress.beta_products, whole.progress.beta_products);
+    }
+}
+
+#[test]
+fn a_change_holds_from_the_step_it_was_acknowledged_with() {
+    if left_out() {
+        return;
+    }
+    let mut notes = Notes {
+        wishes: vec![(4, "learning_rate", Value::Float(0.002))],
+        ..Notes::default()
+    };
+    trainer(wanted(), processor()).run(&mut notes).unwrap();
+    let from = notes.applied[0].step;
+    assert!(from > 4);
+    for step in &notes.steps {
+        let expected = if step.last < from { 0.01 } else { 0.002 };
+        assert_eq!(step.learning_rate, expected, "step {}", step.last);
+    }
+}
+
+#[test]
+fn a_batch_for_which_there_is_no_memory_is_refused_and_the_run_goes_on() {
+    if left_out() {
+        return;
+    }
+    let machine: Option<Box<dyn Machine>> =
+        Some(Box::new(Processor::new(4, false).with_memory(2_000_000)));
+    let mut notes = Notes {
+        wishes: vec![(2, "batch_size", Value::Int(4096))],
+        ..Notes::default()
+    };
+    let mut trainer = trainer(wanted(), machine);
+    assert_eq!(trainer.run(&mut notes).unwrap(), End::Finished);
+    assert!(
+        notes.refused[0].contains("smaller batch"),
+        "{notes:?}",
+        notes = notes.refused
+    );
+    assert_eq!(trainer.progress().params.batch_size, 8);
+    let keys: Vec<_> = notes.applied.iter().map(|a| &a.change.new).collect();
+    assert_eq!(keys, [&Value::Int(4096), &Value::Int(8)]);
+    let last = notes.steps.last().unwrap();
+    assert_eq!((last.epoch, last.steps_per_epoch), (2, last.step_in_epoch));
+    assert!(last.loss.is_finite());
+}
+
+#[test]
+fn a_run_that_diverges_ends_at_the_step_that_did() {
+    if left_out() {
+        return;
+    }
+    let params = Hyperparameters {
+        optimizer: Rule::Sgd,
+        learning_rate: 10.0,
+        momentum: 0.99,
+        architecture: "conv 4, conv 4, dense 10, dense 10".into(),
+        epochs: 40,
+        ..wanted()
+    };
+    let mut notes = Notes::default();
+    let mut trainer = trainer(params, processor());
+    let End::Diverged { step, first } = trainer.run(&mut notes).unwrap() else {
+        panic!("it learned");
+    };
+    assert_eq!(step, trainer.progress().step + 1);
+    assert_eq!(notes.steps.last().unwrap().last, step - 1);
+    assert!(
+        first.contains("gradient") || first.contains("loss"),
+        "{first}"
+    );
+}
