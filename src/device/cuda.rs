@@ -10,9 +10,9 @@ use candle_core::cuda_backend::cudarc::driver::{
     CudaContext, CudaFunction, CudaGraph, CudaSlice, CudaStream, DevicePtr, DriverError, result,
 };
 use candle_core::cuda_backend::cudarc::nvrtc;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{CString, c_void};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A launch that is ready.
 struct Ready {
@@ -118,43 +118,6 @@ impl Cuda {
         }
     }
 
-    /// Machine code for this GPU.
-    fn compile(&self, text: &str) -> Result<Vec<u8>> {
-        let failed = |log: String| MachineError::Kernel {
-            device: self.name.clone(),
-            log,
-        };
-        let broken = |error: nvrtc::result::NvrtcError| failed(format!("NVRTC: {error:?}"));
-        let text = CString::new(text).map_err(|e| failed(e.to_string()))?;
-        let program = nvrtc::result::create_program(&text, None).map_err(broken)?;
-        let options = [
-            format!("--gpu-architecture={}", self.architecture),
-            "--std=c++17".to_owned(),
-        ];
-        // SAFETY: the program was just made, and is destroyed once, last.
-        unsafe {
-            let code = nvrtc::result::compile_program(program, &options)
-                .and_then(|()| {
-                    let mut size = 0;
-                    nvrtc::sys::nvrtcGetCUBINSize(program, &raw mut size).result()?;
-                    let mut code = vec![0u8; size];
-                    nvrtc::sys::nvrtcGetCUBIN(program, code.as_mut_ptr().cast()).result()?;
-                    Ok(code)
-                })
-                .map_err(|error| {
-                    let log = nvrtc::result::get_program_log(program).unwrap_or_default();
-                    let log: Vec<u8> = log.iter().map(|c| *c as u8).collect();
-                    failed(format!(
-                        "{error:?}: {}",
-                        String::from_utf8_lossy(&log).trim_matches('\0')
-                    ))
-                });
-            // Nothing hangs on a program that cannot be destroyed.
-            let _ = nvrtc::result::destroy_program(program);
-            code
-        }
-    }
-
     fn launch(&self, ready: &Ready) -> std::result::Result<(), DriverError> {
         let mut values = ready.arguments.clone();
         let mut arguments: Vec<*mut c_void> = values
@@ -193,6 +156,91 @@ impl Cuda {
         graph.upload().map_err(&lost)?;
         Ok(graph)
     }
+}
+
+/// Machine code of a source for GPUs of an architecture.
+fn compile(device: &str, architecture: &str, text: &str) -> Result<Vec<u8>> {
+    let failed = |log: String| MachineError::Kernel {
+        device: device.to_owned(),
+        log,
+    };
+    let broken = |error: nvrtc::result::NvrtcError| failed(format!("NVRTC: {error:?}"));
+    let text = CString::new(text).map_err(|e| failed(e.to_string()))?;
+    let program = nvrtc::result::create_program(&text, None).map_err(broken)?;
+    let options = [
+        format!("--gpu-architecture={}", architecture),
+        "--std=c++17".to_owned(),
+    ];
+    // SAFETY: the program was just made, and is destroyed once, last.
+    unsafe {
+        let code = nvrtc::result::compile_program(program, &options)
+            .and_then(|()| {
+                let mut size = 0;
+                nvrtc::sys::nvrtcGetCUBINSize(program, &raw mut size).result()?;
+                let mut code = vec![0u8; size];
+                nvrtc::sys::nvrtcGetCUBIN(program, code.as_mut_ptr().cast()).result()?;
+                Ok(code)
+            })
+            .map_err(|error| {
+                let log = nvrtc::result::get_program_log(program).unwrap_or_default();
+                let log: Vec<u8> = log.iter().map(|c| *c as u8).collect();
+                failed(format!(
+                    "{error:?}: {}",
+                    String::from_utf8_lossy(&log).trim_matches('\0')
+                ))
+            });
+        // Nothing hangs on a program that cannot be destroyed.
+        let _ = nvrtc::result::destroy_program(program);
+        code
+    }
+}
+
+/// Machine code, shared by all who use it.
+type Code = Arc<Vec<u8>>;
+
+/// Machine code by architecture and source: another run, or another batch size, seldom needs anything new.
+static COMPILED: Mutex<BTreeMap<(String, String), Code>> = Mutex::new(BTreeMap::new());
+
+/// Machine code of all sources, each once; what is not there yet is compiled on all cores.
+fn compiled(device: &str, architecture: &str, texts: &[String]) -> Result<Vec<Code>> {
+    let mut known = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
+    let key = |text: &String| (architecture.to_owned(), text.clone());
+    let wanted: BTreeSet<&String> = texts
+        .iter()
+        .filter(|text| !known.contains_key(&key(text)))
+        .collect();
+    let wanted: Vec<&String> = wanted.into_iter().collect();
+    let workers = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let share = wanted.len().div_ceil(workers).max(1);
+    let codes: Vec<Result<Vec<u8>>> = std::thread::scope(|scope| {
+        let shares: Vec<_> = wanted
+            .chunks(share)
+            .map(|texts| {
+                scope.spawn(move || -> Vec<_> {
+                    let one = |text: &&String| compile(device, architecture, text);
+                    texts.iter().map(one).collect()
+                })
+            })
+            .collect();
+        shares
+            .into_iter()
+            .flat_map(|thread| {
+                thread.join().unwrap_or_else(|_| {
+                    vec![Err(MachineError::Kernel {
+                        device: device.to_owned(),
+                        log: "the compiler's thread failed".into(),
+                    })]
+                })
+            })
+            .collect()
+    });
+    for (text, code) in wanted.into_iter().zip(codes) {
+        known.insert(key(text), Arc::new(code?));
+    }
+    Ok(texts
+        .iter()
+        .filter_map(|text| known.get(&key(text)).cloned())
+        .collect())
 }
 
 fn lost_device(device: &str, what: &'static str, error: &DriverError) -> MachineError {
@@ -267,24 +315,27 @@ impl Machine for Cuda {
     }
 
     fn prepare(&mut self, common: &'static str, lists: Vec<Vec<Launch>>) -> Result<Vec<List>> {
-        let mut modules = HashMap::new();
+        // The sources in use, and the number of each by what makes it.
+        let mut numbers = HashMap::new();
+        let mut texts = Vec::new();
+        let key = |launch: &Launch| (launch.source.as_ptr(), launch.constants.clone());
+        for launch in lists.iter().flatten() {
+            numbers.entry(key(launch)).or_insert_with(|| {
+                texts.push(launch.text(common));
+                texts.len() - 1
+            });
+        }
+        let mut modules = Vec::new();
+        for code in compiled(&self.name, &self.architecture, &texts)? {
+            let code = nvrtc::Ptx::from_binary(code.to_vec());
+            let module = self.context.load_module(code);
+            modules.push(module.map_err(self.lost("loading a kernel"))?);
+        }
         let mut prepared = Vec::new();
         for list in lists {
             let mut launches = Vec::new();
             for launch in list {
-                let key = (launch.source.as_ptr(), Arc::<str>::from(&*launch.constants));
-                let module = match modules.get(&key) {
-                    Some(module) => Arc::clone(module),
-                    None => {
-                        let code = self.compile(&launch.text(common))?;
-                        let module = self
-                            .context
-                            .load_module(nvrtc::Ptx::from_binary(code))
-                            .map_err(self.lost("loading a kernel"))?;
-                        modules.insert(key, Arc::clone(&module));
-                        module
-                    }
-                };
+                let module = &modules[numbers[&key(&launch)]];
                 let function = module
                     .load_function(launch.entry)
                     .map_err(self.lost("loading a kernel"))?;
