@@ -20,10 +20,10 @@
 //! |---|---|---|
 //! | [`domain`] | plain data and pure functions: hyperparameters, architectures as text, reports, random numbers | nothing |
 //! | [`data`] | bytes on disk to images; the built-in set; batches | domain |
-//! | [`device`] | CPU or CUDA, threads, vector instructions, the machine's peak | domain |
+//! | [`device`] | CPU or CUDA, threads, vector instructions, their peak; a GPU as a machine that runs lists of kernel launches | domain |
 //! | [`plot`] | PNG charts and matrices | domain |
 //! | [`layers`] | fused layers, forward and back, with their kernels; beside each its reference in plain Candle | device, domain |
-//! | [`net`] | an architecture made into layers; a training pass, a scoring pass | layers, device, domain |
+//! | [`net`] | an architecture made into layers, or planned as lists of launches for a machine; a training pass, a scoring pass | layers, device, domain |
 //! | [`train`] | the loop, optimizers, schedule, scoring, checkpoints | net, layers, data, device, domain |
 //! | [`session`] | the worker thread, its protocol, its viewers (here or over a socket), the runs folder | train, net, data, device, plot, domain |
 //! | [`tui`], [`headless`] | the front ends | session's `protocol` and `link`, plot, domain |
@@ -48,6 +48,8 @@
 //! - A checkpoint is one file, checksummed, made real by one rename; the one before it is kept. Two processes never write
 //!   one run. Every file operation of a save goes through [`train::files`], where tests make it fail or crash.
 //! - Weights that are not finite are never saved.
+//! - On a machine training steps are asked for many at a time. Parameters here are then copies, made when somebody looks
+//!   ([`net::Net::pull`]); a step that is not finite changes nothing there, and neither do those asked for after it.
 //!
 //! # Tables: one row adds one thing
 //!

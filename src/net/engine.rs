@@ -1,4 +1,4 @@
-//! A network on a machine that runs lists of launches: what is planned in plan.rs, carried out. Training steps are asked
+//! A network on a machine that runs lists of launches: what is planned in plan/, carried out. Training steps are asked
 //! for many at a time; what changes from one to the next is written ahead as a list, so the machine never waits for the
 //! host within it.
 
