@@ -69,17 +69,18 @@ fn rows(told: &Told, width: usize) -> Vec<Row> {
     rows
 }
 
-/// `3 of 140 GiB  61 °C  412 W`, as far as it is known.
+/// `3.0/140 GiB 61°C 412W`, as far as it is known: no wider, or 120 columns do not hold it.
 fn gpu_state(load: &Load) -> Option<String> {
     const GIBIBYTE: f64 = (1u64 << 30) as f64;
     let memory = load.gpu_memory.map(|(used, all)| {
         let (used, all) = (used as f64 / GIBIBYTE, all as f64 / GIBIBYTE);
-        format!("{used:.1} of {all:.0} GiB")
+        let decimals = usize::from(used < 10.0);
+        format!("{used:.decimals$}/{all:.0} GiB")
     });
-    let degrees = load.gpu_temperature.map(|d| format!("{d:.0} °C"));
-    let watts = load.gpu_watts.map(|w| format!("{w:.0} W"));
+    let degrees = load.gpu_temperature.map(|d| format!("{d:.0}°C"));
+    let watts = load.gpu_watts.map(|w| format!("{w:.0}W"));
     let known: Vec<String> = [memory, degrees, watts].into_iter().flatten().collect();
-    (!known.is_empty()).then(|| known.join("  "))
+    (!known.is_empty()).then(|| known.join(" "))
 }
 
 /// The row of the machine's load.
@@ -130,7 +131,7 @@ pub fn draw(told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
     let inner = panel(buf, area, theme.frame(), &title, &Line::default());
     let left = inner.x + 1;
     // A GPU has more to tell beside its curve.
-    let beside = if told.load.gpu.is_some() { 54 } else { 38 };
+    let beside = if told.load.gpu.is_some() { 46 } else { 38 };
     let width = usize::from(inner.width.saturating_sub(beside)).clamp(8, 40);
     let mut list = rows(told, width);
     list.extend(load(told, width));
@@ -200,8 +201,9 @@ mod tests {
         assert_eq!(gpu_state(&load), None);
         load.gpu_memory = Some((3 << 30, 140 << 30));
         load.gpu_watts = Some(411.6);
-        assert_eq!(gpu_state(&load).unwrap(), "3.0 of 140 GiB  412 W");
+        assert_eq!(gpu_state(&load).unwrap(), "3.0/140 GiB 412W");
         load.gpu_temperature = Some(61.0);
-        assert_eq!(gpu_state(&load).unwrap(), "3.0 of 140 GiB  61 °C  412 W");
+        load.gpu_memory = Some((113 << 30, 140 << 30));
+        assert_eq!(gpu_state(&load).unwrap(), "113/140 GiB 61°C 412W");
     }
 }
