@@ -125,20 +125,7 @@ pub fn measure(config: &Config, seconds: f64, eval: bool) -> anyhow::Result<Repo
     // Forward, and as much again for the gradients of the weights and of the inputs, of which the first layer has none.
     let flop_per_image = 2 * (3 * net.multiply_adds() - first);
 
-    let rates = StepSettings {
-        optimizer: params.optimizer,
-        learning_rate: params.learning_rate,
-        weight_decay: params.weight_decay,
-        momentum: params.momentum,
-        nesterov: params.nesterov,
-        beta1: params.beta1,
-        beta2: params.beta2,
-        clip_norm: params.clip_norm,
-        dropout: params.dropout,
-        label_smoothing: params.label_smoothing,
-        seed: params.seed,
-        step: 0,
-    };
+    let settings = |step| StepSettings::new(params, params.learning_rate, step);
     let mut feed = Feed {
         params,
         batch,
@@ -159,7 +146,7 @@ pub fn measure(config: &Config, seconds: f64, eval: bool) -> anyhow::Result<Repo
             for _ in 0..count {
                 let (some, step) = feed.next();
                 numbers.extend_from_slice(some);
-                let settings = StepSettings { step, ..rates };
+                let settings = settings(step);
                 let update = Optimizer::plan(&settings, &mut beta_products);
                 steps.push(PlannedStep::new(settings, update, batch, params));
             }
@@ -174,7 +161,7 @@ pub fn measure(config: &Config, seconds: f64, eval: bool) -> anyhow::Result<Repo
         let (numbers, step) = feed.next();
         batches::plan(numbers, step, info.side, params, &mut plan);
         let order = begin.elapsed().as_secs_f64();
-        let settings = StepSettings { step, ..rates };
+        let settings = settings(step);
         net.train_pass(
             &images.pixels,
             &images.labels,

@@ -245,20 +245,7 @@ pub fn difference(
     let (mut here, mut there) = (build()?, build()?);
     there.accelerate(machine, params.optimizer, precision)?;
 
-    let settings = StepSettings {
-        optimizer: params.optimizer,
-        learning_rate: params.learning_rate,
-        weight_decay: params.weight_decay,
-        momentum: params.momentum,
-        nesterov: params.nesterov,
-        beta1: params.beta1,
-        beta2: params.beta2,
-        clip_norm: params.clip_norm,
-        dropout: params.dropout,
-        label_smoothing: params.label_smoothing,
-        seed: params.seed,
-        step: 1,
-    };
+    let settings = StepSettings::new(&params, params.learning_rate, 1);
     let images: Vec<u32> = (0..COMPARED as u32).collect();
     let placed: Vec<_> = images
         .iter()

@@ -252,10 +252,6 @@ fn lost_device(device: &str, what: &'static str, error: &DriverError) -> Machine
 }
 
 impl Machine for Cuda {
-    fn name(&self) -> String {
-        self.name.clone()
-    }
-
     fn multiprocessors(&self) -> u32 {
         self.multiprocessors
     }

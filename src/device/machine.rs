@@ -61,9 +61,6 @@ pub struct List(pub usize);
 
 /// Runs lists of launches, one after the other, in the order in which it is asked. Used from one thread.
 pub trait Machine {
-    /// What it is called.
-    fn name(&self) -> String;
-
     /// How many blocks run at a time at best: that many are worth having.
     fn multiprocessors(&self) -> u32;
 

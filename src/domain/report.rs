@@ -356,3 +356,23 @@ pub struct StepSettings {
     /// Number of this step, from 1: Adam's bias correction and the random streams follow it.
     pub step: u64,
 }
+
+impl StepSettings {
+    /// Those of step `step` under these hyperparameters, at an effective rate.
+    pub fn new(params: &Hyperparameters, learning_rate: f64, step: u64) -> Self {
+        StepSettings {
+            optimizer: params.optimizer,
+            learning_rate,
+            weight_decay: params.weight_decay,
+            momentum: params.momentum,
+            nesterov: params.nesterov,
+            beta1: params.beta1,
+            beta2: params.beta2,
+            clip_norm: params.clip_norm,
+            dropout: params.dropout,
+            label_smoothing: params.label_smoothing,
+            seed: params.seed,
+            step,
+        }
+    }
+}

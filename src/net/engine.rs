@@ -124,16 +124,8 @@ impl Engine {
         Ok(engine)
     }
 
-    pub fn name(&self) -> String {
-        self.machine.name()
-    }
-
     pub fn plan(&self) -> &Plan {
         &self.plan
-    }
-
-    pub fn needs(&self) -> Needs {
-        self.needs
     }
 
     /// Takes the plan's memory and compiles its kernels.

@@ -795,20 +795,7 @@ impl Trainer {
         let seen = self.progress.images_in_epoch + ahead;
         let before = epochs + seen as f64 / whole;
         let after = epochs + (seen + images) as f64 / whole;
-        StepSettings {
-            optimizer: p.optimizer,
-            learning_rate: schedule::rate(p, before, after),
-            weight_decay: p.weight_decay,
-            momentum: p.momentum,
-            nesterov: p.nesterov,
-            beta1: p.beta1,
-            beta2: p.beta2,
-            clip_norm: p.clip_norm,
-            dropout: p.dropout,
-            label_smoothing: p.label_smoothing,
-            seed: p.seed,
-            step,
-        }
+        StepSettings::new(p, schedule::rate(p, before, after), step)
     }
 
     /// The norms' running statistics, which the forward pass moves before anyone can see that it diverged.

@@ -7,6 +7,8 @@ use std::ffi::{CStr, CString, c_void};
 use std::fmt::Write;
 use std::process::Command;
 
+/// In messages.
+const NAME: &str = "the processor";
 const SHIM: &str = include_str!("shim.h");
 
 /// The C++ compiler, if there is one.
@@ -116,10 +118,6 @@ fn symbol(library: *mut c_void, name: &str) -> *mut c_void {
 }
 
 impl Machine for Host {
-    fn name(&self) -> String {
-        "the processor".into()
-    }
-
     fn multiprocessors(&self) -> u32 {
         self.multiprocessors
     }
@@ -127,7 +125,7 @@ impl Machine for Host {
     fn reserve(&mut self, bytes: usize) -> Result<()> {
         if bytes > self.most {
             return Err(MachineError::Memory {
-                device: self.name(),
+                device: NAME.into(),
                 needed: bytes as u64,
                 free: self.most as u64,
             });
@@ -183,7 +181,7 @@ impl Machine for Host {
             .unwrap();
         if !output.status.success() {
             return Err(MachineError::Kernel {
-                device: self.name(),
+                device: NAME.into(),
                 log: String::from_utf8_lossy(&output.stderr).into_owned(),
             });
         }

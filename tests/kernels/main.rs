@@ -106,20 +106,7 @@ impl World {
 
     fn settings(&self, step: u64) -> StepSettings {
         let p = &self.params;
-        StepSettings {
-            optimizer: p.optimizer,
-            learning_rate: p.learning_rate,
-            weight_decay: p.weight_decay,
-            momentum: p.momentum,
-            nesterov: p.nesterov,
-            beta1: p.beta1,
-            beta2: p.beta2,
-            clip_norm: p.clip_norm,
-            dropout: p.dropout,
-            label_smoothing: p.label_smoothing,
-            seed: p.seed,
-            step,
-        }
+        StepSettings::new(p, p.learning_rate, step)
     }
 
     /// The images of step `step`: `count` of them.
