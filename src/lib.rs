@@ -20,12 +20,12 @@
 //! |---|---|---|
 //! | [`domain`] | plain data and pure functions: hyperparameters, architectures as text, reports, random numbers | nothing |
 //! | [`data`] | bytes on disk to images; the built-in set; batches | domain |
-//! | [`device`] | CPU or CUDA, threads, vector instructions, their peak; a GPU as a machine that runs lists of kernel launches | domain |
+//! | [`hardware`] | threads, vector instructions, measured peaks; NVIDIA's driver and GPUs, and the executor of lists of kernel launches | domain |
 //! | [`plot`] | PNG charts and matrices | domain |
-//! | [`layers`] | fused layers, forward and back, with their kernels; beside each its reference in plain Candle | device, domain |
-//! | [`net`] | an architecture made into layers, or planned as lists of launches for a machine; a training pass, a scoring pass | layers, device, domain |
-//! | [`train`] | the loop, optimizers, schedule, scoring, checkpoints | net, layers, data, device, domain |
-//! | [`session`] | the worker thread, its protocol, its viewers (here or over a socket), the runs folder | train, net, data, device, plot, domain |
+//! | [`layers`] | fused layers, forward and back, with their kernels; beside each its reference in plain Candle | hardware, domain |
+//! | [`net`] | an architecture made into layers, or planned as lists of launches for a GPU; a training pass, a scoring pass | layers, hardware, domain |
+//! | [`train`] | the loop, optimizers, schedule, scoring, checkpoints | net, layers, data, hardware, domain |
+//! | [`session`] | the worker thread, its protocol, its viewers (here or over a socket), the runs folder | train, net, data, hardware, plot, domain |
 //! | [`tui`], [`headless`] | the front ends | session's `protocol` and `link`, plot, domain |
 //! | [`config`] | config.toml, environment and flags in layers | domain |
 //! | [`cli`] | the command line | config, domain |
@@ -67,8 +67,8 @@ pub mod cli;
 pub mod commands;
 pub mod config;
 pub mod data;
-pub mod device;
 pub mod domain;
+pub mod hardware;
 pub mod headless;
 pub mod layers;
 pub mod net;

@@ -5,14 +5,14 @@
 use super::network::{Images, score};
 use crate::config::Config;
 use crate::data::{self, batches};
-use crate::device::choice::{Choice, describe};
-use crate::device::simd::Level;
-use crate::device::threads::Threads;
-use crate::device::{machine, peak};
 use crate::domain::arch::{self, Shape};
 use crate::domain::params::Hyperparameters;
 use crate::domain::report::StepSettings;
 use crate::domain::text::grouped;
+use crate::hardware::choice::{Choice, describe};
+use crate::hardware::simd::Level;
+use crate::hardware::threads::Threads;
+use crate::hardware::{executor, peak};
 use crate::net::engine::PlannedStep;
 use crate::net::plan::MOST_STEPS;
 use crate::net::{Net, Scaling};
@@ -106,7 +106,7 @@ pub fn measure(config: &Config, seconds: f64, eval: bool) -> anyhow::Result<Repo
     let arch = arch::resolve(&params.architecture)?;
     let batch = (params.batch_size as usize).min(dataset.train.labels.len());
     let mut net = Net::build(&arch, shape, classes, batch, params.seed, &Device::Cpu)?;
-    if let Some(machine) = machine::of(&device)? {
+    if let Some(machine) = executor::of(&device)? {
         net.accelerate(machine, params.optimizer, params.precision)?;
     }
     let mut optimizer = Optimizer::new(params.optimizer, &net.params())?;

@@ -2,9 +2,9 @@
 
 use crate::config::{Config, Surroundings};
 use crate::data;
-use crate::device::choice::{Choice, describe};
-use crate::device::nvidia::{self, Driver};
-use crate::device::simd::Level;
+use crate::hardware::choice::{Choice, describe};
+use crate::hardware::nvidia::{self, Driver};
+use crate::hardware::simd::Level;
 use serde_json::{Value, json};
 use std::io::{IsTerminal, Write};
 

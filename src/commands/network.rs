@@ -2,11 +2,11 @@
 
 use crate::config::Config;
 use crate::data;
-use crate::device::choice::Choice;
-use crate::device::machine;
-use crate::device::threads::Threads;
 use crate::domain::arch::{self, Shape};
 use crate::domain::augment::Placement;
+use crate::hardware::choice::Choice;
+use crate::hardware::executor;
+use crate::hardware::threads::Threads;
 use crate::net::{Net, Scaling};
 use crate::train::checkpoint::{Checkpoint, Progress};
 use crate::train::trainer;
@@ -110,7 +110,7 @@ impl Trained {
             let classes = progress.classes.len();
             let mut net = Net::build(&arch, shape, classes, CHUNK, seed, &Device::Cpu)?;
             net.load(&trainer::weights(tensors)?)?;
-            if let Some(machine) = machine::of(&device)? {
+            if let Some(machine) = executor::of(&device)? {
                 let params = &progress.params;
                 net.accelerate(machine, params.optimizer, params.precision)?;
             }

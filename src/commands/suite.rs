@@ -3,14 +3,14 @@
 
 use super::bench;
 use crate::config::Config;
-use crate::device::choice::{Choice, describe};
-use crate::device::machine::{self, Machine};
-use crate::device::threads::Threads;
 use crate::domain::arch::{self, Shape};
 use crate::domain::augment::Placement;
 use crate::domain::params::{Hyperparameters, Precision};
 use crate::domain::report::{Split, StepSettings};
 use crate::domain::rng::{Rng, Stream};
+use crate::hardware::choice::{Choice, describe};
+use crate::hardware::executor::{self, KernelExecutor};
+use crate::hardware::threads::Threads;
 use crate::layers::slices;
 use crate::net::engine::PlannedStep;
 use crate::net::{Net, Scaling};
@@ -101,7 +101,7 @@ pub fn run(
                 _ => NO_CHOICES.to_vec(),
             };
             for arch in archs {
-                let machine = machine::of(&device)?.context("the device is no machine")?;
+                let machine = executor::of(&device)?.context("the device is no machine")?;
                 tell(Row {
                     what: format!("{name} against the CPU: {arch}"),
                     figure: difference(machine, arch, precision, &threads)
@@ -214,7 +214,7 @@ fn line(row: &Row) -> String {
 /// # Errors
 /// Those of the network and the machine.
 pub fn difference(
-    machine: Box<dyn Machine>,
+    machine: Box<dyn KernelExecutor>,
     text: &str,
     precision: Precision,
     threads: &Threads,

@@ -13,8 +13,8 @@ use super::conv::Dropout;
 use super::dropout::Mask;
 use super::slices::{self, Aligned, read, write};
 use super::{Layer, Param, Pass};
-use crate::device::simd::{Kernel, Level, Simd};
-use crate::device::threads::{Parts, Threads};
+use crate::hardware::simd::{Kernel, Level, Simd};
+use crate::hardware::threads::{Parts, Threads};
 use candle_core::{Result, Tensor, Var, bail};
 
 /// Vectors side by side in a tile of a gradient, and rows in a tile of dot products.

@@ -1,8 +1,8 @@
 //! Dropout's masks (inverted dropout: Srivastava et al., "Dropout", JMLR 2014, section 10): the same numbers for any
 //! number of threads and any place they are computed, also on a GPU.
 
-use crate::device::simd::{Kernel, Level, Simd};
 use crate::domain::rng::{Rng, Stream};
+use crate::hardware::simd::{Kernel, Level, Simd};
 
 /// The mask of one dropout layer in one step. Number `i` belongs to element `i` of the layer's output (of the whole
 /// batch, NHWC): dropped when `Rng::uniform(i)` is below the share.

@@ -1,8 +1,8 @@
 //! From the data set's bytes to the network's input: gathering, augmentation, scaling, u8 NCHW to f32 NHWC.
 
 use super::slices::write;
-use crate::device::threads::Threads;
 use crate::domain::augment::Placement;
+use crate::hardware::threads::Threads;
 use candle_core::{CpuStorage, Result, Storage, Tensor, bail};
 
 /// How a byte of each channel becomes a number: byte * scale + shift.

@@ -21,7 +21,7 @@ pub mod slices;
 #[cfg(test)]
 mod tests;
 
-use crate::device::threads::Threads;
+use crate::hardware::threads::Threads;
 use blueprint::Blueprint;
 use candle_core::{Result, Tensor, Var, bail};
 

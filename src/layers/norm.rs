@@ -28,8 +28,8 @@ mod pooled;
 use super::blueprint::Blueprint;
 use super::slices::{self, Aligned, read, write};
 use super::{Layer, Param, Pass};
-use crate::device::simd::{Kernel, Level, Simd};
-use crate::device::threads::{Parts, Threads};
+use crate::hardware::simd::{Kernel, Level, Simd};
+use crate::hardware::threads::{Parts, Threads};
 use candle_core::{Result, Tensor, Var, bail};
 use pooled::{Largest, Size, Spread};
 

@@ -5,7 +5,7 @@ use super::conv::Dropout;
 use super::dropout::Mask;
 use super::slices::{self, read, write};
 use super::{Layer, Pass};
-use crate::device::simd::Level;
+use crate::hardware::simd::Level;
 use candle_core::{Device, Result, Tensor};
 
 /// max(x, 0); NaN stays NaN. Its slope at zero is 0.

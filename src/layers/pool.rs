@@ -3,8 +3,8 @@
 use super::blueprint::Blueprint;
 use super::slices::{self, read, write};
 use super::{Layer, Pass};
-use crate::device::simd::{Kernel, Level, Simd};
-use crate::device::threads::Parts;
+use crate::hardware::simd::{Kernel, Level, Simd};
+use crate::hardware::threads::Parts;
 use candle_core::{Device, Result, Tensor, bail};
 
 /// Max-pooling without padding. Among equals the first is taken; a NaN is larger than all numbers.

@@ -9,9 +9,9 @@ use super::pointwise::{Drop, Relu};
 use super::pool::{GlobalPool, MaxPool};
 use super::slices::{read, write, zeros};
 use super::{Layer, Pass, Train};
-use crate::device::simd::Level;
-use crate::device::threads::Threads;
 use crate::domain::rng::{Rng, Stream};
+use crate::hardware::simd::Level;
+use crate::hardware::threads::Threads;
 use candle_core::{DType, Device, Tensor, Var};
 use proptest::prelude::*;
 

@@ -4,10 +4,10 @@
 
 use super::plan::{COMMON, FOUND_BYTES, MOST_STEPS, Needs, Plan, STATE_BYTES, STEP_BYTES, Slot};
 use super::{Error, Result};
-use crate::device::machine::{List, Machine, MachineError};
 use crate::domain::augment::Placement;
 use crate::domain::params::Hyperparameters;
 use crate::domain::report::StepSettings;
+use crate::hardware::executor::{ExecutorError, KernelExecutor, KernelList};
 use crate::layers::chain::Chain;
 use crate::layers::dropout::Mask;
 use crate::layers::input::Scaling;
@@ -83,12 +83,12 @@ pub struct Found {
 
 /// A network on a machine.
 pub struct Engine {
-    machine: Box<dyn Machine>,
+    machine: Box<dyn KernelExecutor>,
     needs: Needs,
     plan: Plan,
-    training: List,
-    scoring: List,
-    packing: List,
+    training: KernelList,
+    scoring: KernelList,
+    packing: KernelList,
     /// The pixels and labels of a split, by its tensor of pixels.
     pools: HashMap<TensorId, (u64, u64)>,
 }
@@ -105,7 +105,7 @@ impl Engine {
     ///
     /// # Errors
     /// When there is not enough memory, a kernel does not compile or the device fails.
-    pub fn new(machine: Box<dyn Machine>, needs: Needs, parts: &Parts) -> Result<Self> {
+    pub fn new(machine: Box<dyn KernelExecutor>, needs: Needs, parts: &Parts) -> Result<Self> {
         let needs = Needs {
             blocks: machine.multiprocessors() as usize * 2,
             ..needs
@@ -114,9 +114,9 @@ impl Engine {
             plan: Plan::new(needs, parts.chain, &parts.params, &parts.buffers),
             machine,
             needs,
-            training: List(0),
-            scoring: List(0),
-            packing: List(0),
+            training: KernelList(0),
+            scoring: KernelList(0),
+            packing: KernelList(0),
             pools: HashMap::new(),
         };
         engine.install()?;
@@ -131,7 +131,7 @@ impl Engine {
     /// Takes the plan's memory and compiles its kernels.
     fn install(&mut self) -> Result<()> {
         let plan = &self.plan;
-        self.machine.reserve(plan.places.bytes)?;
+        self.machine.allocate(plan.places.bytes)?;
         for &(at, bytes) in &plan.zeroed {
             self.machine.clear(at, bytes)?;
         }
@@ -164,7 +164,7 @@ impl Engine {
         let before = (self.needs, std::mem::replace(&mut self.plan, plan));
         self.needs = needs;
         let failed = match self.install() {
-            Err(error @ Error::Machine(MachineError::Memory { .. })) => {
+            Err(error @ Error::Executor(ExecutorError::Memory { .. })) => {
                 (self.needs, self.plan) = before;
                 self.install()?;
                 Some(error)
@@ -355,8 +355,8 @@ impl Engine {
             ));
         };
         let pool = (
-            self.machine.keep(&bytes[start..end])?,
-            self.machine.keep(labels)?,
+            self.machine.upload_persistent(&bytes[start..end])?,
+            self.machine.upload_persistent(labels)?,
         );
         drop(storage);
         self.pools.insert(pixels.id(), pool);
@@ -464,7 +464,7 @@ fn words(numbers: &[u32]) -> Vec<u8> {
 }
 
 fn write_row<'a>(
-    machine: &mut dyn Machine,
+    machine: &mut dyn KernelExecutor,
     at: usize,
     slots: &[Slot],
     tensors: impl Iterator<Item = &'a Tensor>,
@@ -478,7 +478,7 @@ fn write_row<'a>(
 }
 
 fn read_row<'a>(
-    machine: &mut dyn Machine,
+    machine: &mut dyn KernelExecutor,
     at: usize,
     slots: &[Slot],
     tensors: impl Iterator<Item = &'a Tensor>,
@@ -493,7 +493,7 @@ fn read_row<'a>(
     Ok(())
 }
 
-fn read_floats(machine: &mut dyn Machine, at: usize, numbers: &mut [f32]) -> Result<()> {
+fn read_floats(machine: &mut dyn KernelExecutor, at: usize, numbers: &mut [f32]) -> Result<()> {
     let mut bytes = vec![0; 4 * numbers.len()];
     machine.read(at, &mut bytes)?;
     for (number, bytes) in numbers.iter_mut().zip(bytes.as_chunks::<4>().0) {

@@ -1,9 +1,9 @@
 //! A look inside the network, for the Model screen.
 
 use super::{Net, Result, Scaling};
-use crate::device::threads::Threads;
 use crate::domain::augment::Placement;
 use crate::domain::report::{Activations, ParameterHealth, Picture, UnitHealth};
+use crate::hardware::threads::Threads;
 use crate::layers::{Pass, slices};
 use candle_core::Tensor;
 

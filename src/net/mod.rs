@@ -13,12 +13,12 @@ mod weights;
 pub use crate::layers::Param;
 pub use crate::layers::input::Scaling;
 
-use crate::device::machine::{Machine, MachineError};
-use crate::device::threads::Threads;
 use crate::domain::arch::{Arch, ArchError, Node, Shape};
 use crate::domain::augment::Placement;
 use crate::domain::params::{Optimizer as Rule, Precision};
 use crate::domain::report::StepSettings;
+use crate::hardware::executor::{ExecutorError, KernelExecutor};
+use crate::hardware::threads::Threads;
 use crate::layers::chain::Chain;
 use crate::layers::{Pass, Train, input, loss, slices};
 use candle_core::{Device, Tensor};
@@ -41,7 +41,7 @@ pub enum Error {
     #[error("{0}")]
     Batch(String),
     #[error(transparent)]
-    Machine(#[from] MachineError),
+    Executor(#[from] ExecutorError),
 }
 
 pub type Result<T> = std::result::Result<T, Error>;
@@ -139,7 +139,7 @@ impl Net {
     /// When the machine has not enough memory, or fails.
     pub fn accelerate(
         &mut self,
-        machine: Box<dyn Machine>,
+        machine: Box<dyn KernelExecutor>,
         rule: Rule,
         precision: Precision,
     ) -> Result<()> {

@@ -1,7 +1,7 @@
 //! How busy this process keeps the machine.
 
-use crate::device::nvidia::Monitor;
 use crate::domain::report::Load;
+use crate::hardware::nvidia::Monitor;
 use std::time::{Duration, Instant};
 use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
 

@@ -20,8 +20,8 @@ mod tfevents;
 mod worker;
 
 use crate::data::{self, DataError, Dataset};
-use crate::device::choice::Choice;
 use crate::domain::params::Hyperparameters;
+use crate::hardware::choice::Choice;
 use link::Link;
 use std::path::PathBuf;
 use std::thread::JoinHandle;

@@ -11,11 +11,11 @@ use super::run_dir::{self, RunDir, RunError};
 use super::runs::Runs;
 use super::{Settings, pictures, resume};
 use crate::data::{DataError, Dataset};
-use crate::device::choice::{self, DeviceError};
-use crate::device::machine::{self, Machine};
-use crate::device::threads::Threads;
 use crate::domain::params::{self, ParamError, Value};
 use crate::domain::report::{EpochReport, RunInfo, Split, State, StepReport};
+use crate::hardware::choice::{self, DeviceError};
+use crate::hardware::executor::{self, KernelExecutor};
+use crate::hardware::threads::Threads;
 use crate::train;
 use crate::train::checkpoint::{Applied, CheckpointError};
 use crate::train::evaluate::Scores;
@@ -445,8 +445,8 @@ impl<'a> Worker<'a> {
     }
 
     /// What a new trainer's network runs on, when that is not the CPU.
-    fn machine(&self) -> Result<Option<Box<dyn Machine>>> {
-        Ok(machine::of(&self.device).map_err(|error| train::Error::Net(error.into()))?)
+    fn machine(&self) -> Result<Option<Box<dyn KernelExecutor>>> {
+        Ok(executor::of(&self.device).map_err(|error| train::Error::Net(error.into()))?)
     }
 
     /// Replaces the run by a new one with everything that waits. When that cannot be, the old one stays.

@@ -4,9 +4,9 @@
 //! One step reads the gradients once for their norm and then updates each parameter in a single fused pass. Work is
 //! cut into pieces of a fixed size whose results are added in order, so the numbers do not depend on the threads.
 
-use crate::device::threads::{Parts, Threads};
 use crate::domain::params::Optimizer as Rule;
 use crate::domain::report::StepSettings;
+use crate::hardware::threads::{Parts, Threads};
 use crate::layers::{Param, slices};
 use crate::net::engine::Update;
 use crate::net::{self, Net};

@@ -11,12 +11,12 @@ use super::material::Material;
 use super::optim::Optimizer;
 use super::{Error, Result, schedule};
 use crate::data::batches::{self, Division};
-use crate::device::machine::{Machine, MachineError};
-use crate::device::threads::Threads;
 use crate::domain::arch::{self, Shape};
 use crate::domain::augment::Placement;
 use crate::domain::params::{self, Applies, Change, Hyperparameters, PARAMS, Param, Value};
 use crate::domain::report::{EpochReport, Split, StepReport, StepSettings};
+use crate::hardware::executor::{ExecutorError, KernelExecutor};
+use crate::hardware::threads::Threads;
 use crate::layers::slices;
 use crate::net::engine::{Found, PlannedStep};
 use crate::net::plan::MOST_STEPS;
@@ -133,7 +133,7 @@ impl Trainer {
         params: Hyperparameters,
         material: Rc<Material>,
         threads: Rc<Threads>,
-        machine: Option<Box<dyn Machine>>,
+        machine: Option<Box<dyn KernelExecutor>>,
     ) -> Result<Self> {
         let info = &material.info;
         let architecture = arch::resolve(&params.architecture)?;
@@ -207,7 +207,7 @@ impl Trainer {
         path: &Path,
         material: Rc<Material>,
         threads: Rc<Threads>,
-        machine: Option<Box<dyn Machine>>,
+        machine: Option<Box<dyn KernelExecutor>>,
     ) -> Result<Self> {
         let mismatch = |why: String| CheckpointError::Mismatch {
             path: path.into(),
@@ -652,7 +652,7 @@ impl Trainer {
             return Ok(());
         }
         match self.net.set_capacity(capacity) {
-            Err(error @ net::Error::Machine(MachineError::Memory { .. })) => {
+            Err(error @ net::Error::Executor(ExecutorError::Memory { .. })) => {
                 if let Some(row) = params::param("batch_size") {
                     let before = Value::Int(u64::from(batch_size));
                     if let Ok(applied) = self.apply(row, before) {

@@ -4,11 +4,11 @@
 #![allow(clippy::unwrap_used, reason = "all of this file is tests")]
 
 use candle_core::{DType, Device, Tensor};
-use cifar_tui::device::threads::Threads;
 use cifar_tui::domain::arch::{Shape, resolve};
 use cifar_tui::domain::augment::Placement;
 use cifar_tui::domain::params::Optimizer;
 use cifar_tui::domain::report::StepSettings;
+use cifar_tui::hardware::threads::Threads;
 use cifar_tui::net::{Net, Scaling};
 use safetensors::SafeTensors;
 use std::collections::HashMap;

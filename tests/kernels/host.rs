@@ -1,7 +1,9 @@
 //! The CUDA kernels on the processor: a machine that compiles them with the system's C++ compiler under a small shim and
 //! runs them thread by thread.
 
-use cifar_tui::device::machine::{Launch, List, Machine, MachineError, Place, Result};
+use cifar_tui::hardware::executor::{
+    ExecutorError, KernelExecutor, KernelList, Launch, Offset, Result,
+};
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::{CStr, CString, c_void};
 use std::fmt::Write;
@@ -117,14 +119,14 @@ fn symbol(library: *mut c_void, name: &str) -> *mut c_void {
     found
 }
 
-impl Machine for Host {
+impl KernelExecutor for Host {
     fn multiprocessors(&self) -> u32 {
         self.multiprocessors
     }
 
-    fn reserve(&mut self, bytes: usize) -> Result<()> {
+    fn allocate(&mut self, bytes: usize) -> Result<()> {
         if bytes > self.most {
-            return Err(MachineError::Memory {
+            return Err(ExecutorError::Memory {
                 device: NAME.into(),
                 needed: bytes as u64,
                 free: self.most as u64,
@@ -154,12 +156,16 @@ impl Machine for Host {
         Ok(())
     }
 
-    fn keep(&mut self, bytes: &[u8]) -> Result<u64> {
+    fn upload_persistent(&mut self, bytes: &[u8]) -> Result<u64> {
         self.kept.push(bytes.to_vec());
         Ok(self.kept[self.kept.len() - 1].as_ptr() as u64)
     }
 
-    fn prepare(&mut self, common: &'static str, lists: Vec<Vec<Launch>>) -> Result<Vec<List>> {
+    fn prepare(
+        &mut self,
+        common: &'static str,
+        lists: Vec<Vec<Launch>>,
+    ) -> Result<Vec<KernelList>> {
         let (text, names) = one_source(common, &lists, SHIM);
         let folder = tempfile::tempdir().unwrap();
         let (source, library) = (folder.path().join("all.cc"), folder.path().join("all.so"));
@@ -180,7 +186,7 @@ impl Machine for Host {
             .output()
             .unwrap();
         if !output.status.success() {
-            return Err(MachineError::Kernel {
+            return Err(ExecutorError::Kernel {
                 device: NAME.into(),
                 log: String::from_utf8_lossy(&output.stderr).into_owned(),
             });
@@ -214,14 +220,14 @@ impl Machine for Host {
                     .collect()
             })
             .collect();
-        Ok((0..self.lists.len()).map(List).collect())
+        Ok((0..self.lists.len()).map(KernelList).collect())
     }
 
-    fn run(&mut self, list: List, times: usize) -> Result<()> {
+    fn run(&mut self, list: KernelList, times: usize) -> Result<()> {
         let base = self.memory.as_mut_ptr().cast::<u8>();
         for _ in 0..times {
             for (kernel, launch) in &self.lists[list.0] {
-                let pointer = |place: &Place| match place {
+                let pointer = |place: &Offset| match place {
                     // SAFETY: places are within the memory.
                     Some(at) => unsafe { base.add(*at).cast::<c_void>() },
                     None => std::ptr::null_mut(),

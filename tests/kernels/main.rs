@@ -8,13 +8,13 @@ mod trainer;
 
 use candle_core::{Device, Tensor};
 use cifar_tui::commands::suite;
-use cifar_tui::device::machine::{Launch, MachineError};
-use cifar_tui::device::threads::Threads;
 use cifar_tui::domain::arch::{self, Shape};
 use cifar_tui::domain::augment::Placement;
 use cifar_tui::domain::params::{Hyperparameters, Optimizer as Rule, Precision};
 use cifar_tui::domain::report::StepSettings;
 use cifar_tui::domain::rng::{Rng, Stream};
+use cifar_tui::hardware::executor::{ExecutorError, Launch};
+use cifar_tui::hardware::threads::Threads;
 use cifar_tui::layers::{Param, slices};
 use cifar_tui::net::engine::{Found, PlannedStep};
 use cifar_tui::net::plan::{COMMON, Needs, Plan};
@@ -471,7 +471,7 @@ fn another_capacity_keeps_all_and_one_too_large_leaves_all_as_it_was() {
     }
     let error = moves.set_capacity(100_000).unwrap_err();
     match &error {
-        cifar_tui::net::Error::Machine(MachineError::Memory { needed, free, .. }) => {
+        cifar_tui::net::Error::Executor(ExecutorError::Memory { needed, free, .. }) => {
             assert!(needed > free);
         }
         other => panic!("{other}"),

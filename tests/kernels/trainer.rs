@@ -3,11 +3,11 @@
 use super::host::Host as Processor;
 use super::left_out;
 use cifar_tui::data::{Dataset, Images};
-use cifar_tui::device::machine::Machine;
-use cifar_tui::device::threads::Threads;
 use cifar_tui::domain::params::{self, Hyperparameters, Optimizer as Rule, Value};
 use cifar_tui::domain::report::{DataInfo, EpochReport, StepReport};
 use cifar_tui::domain::rng::{Rng, Stream};
+use cifar_tui::hardware::executor::KernelExecutor;
+use cifar_tui::hardware::threads::Threads;
 use cifar_tui::train::checkpoint::Applied;
 use cifar_tui::train::evaluate::Scores;
 use cifar_tui::train::material::Material;
@@ -68,11 +68,11 @@ fn wanted() -> Hyperparameters {
     }
 }
 
-fn processor() -> Option<Box<dyn Machine>> {
+fn processor() -> Option<Box<dyn KernelExecutor>> {
     Some(Box::new(Processor::new(4, false)))
 }
 
-fn trainer(params: Hyperparameters, machine: Option<Box<dyn Machine>>) -> Trainer {
+fn trainer(params: Hyperparameters, machine: Option<Box<dyn KernelExecutor>>) -> Trainer {
     Trainer::new(params, material(), Rc::new(Threads::new(1)), machine).unwrap()
 }
 
@@ -234,7 +234,7 @@ fn a_batch_for_which_there_is_no_memory_is_refused_and_the_run_goes_on() {
     if left_out() {
         return;
     }
-    let machine: Option<Box<dyn Machine>> =
+    let machine: Option<Box<dyn KernelExecutor>> =
         Some(Box::new(Processor::new(4, false).with_memory(2_000_000)));
     let mut notes = Notes {
         wishes: vec![(2, "batch_size", Value::Int(4096))],

@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 const ALLOWED: &[(&str, &[&str])] = &[
     ("domain", &[]),
     ("data", &["domain"]),
-    ("device", &["domain"]),
+    ("hardware", &["domain"]),
     ("plot", &["domain"]),
-    ("layers", &["device", "domain"]),
-    ("net", &["layers", "device", "domain"]),
-    ("train", &["net", "layers", "data", "device", "domain"]),
+    ("layers", &["hardware", "domain"]),
+    ("net", &["layers", "hardware", "domain"]),
+    ("train", &["net", "layers", "data", "hardware", "domain"]),
     (
         "session",
-        &["train", "net", "data", "device", "plot", "domain"],
+        &["train", "net", "data", "hardware", "plot", "domain"],
     ),
     ("session::protocol", &["domain"]),
     (
@@ -38,7 +38,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "commands",
         &[
-            "cli", "config", "headless", "session", "train", "net", "layers", "data", "device",
+            "cli", "config", "headless", "session", "train", "net", "layers", "data", "hardware",
             "plot", "domain",
         ],
     ),
@@ -48,7 +48,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 const KNOWN_BY: &[(&str, &[&str])] = &[
     (
         "candle_core",
-        &["device", "layers", "net", "train", "session", "commands"],
+        &["hardware", "layers", "net", "train", "session", "commands"],
     ),
     ("candle_nn", &["layers", "net", "train"]),
     ("ratatui", &["tui"]),
@@ -406,7 +406,7 @@ fn the_reader_of_sources_finds_every_kind_of_path() {
         // use crate::net;
         /* use crate::net; /* nested */ use crate::net; */
         const S: &str = "crate::net::Net"; const R: &str = r#"crate::net"#; const C: char = '"';
-        fn f<'a>(x: &'a crate::device::Threads) { super::super::layers::run(self::own::g()); }
+        fn f<'a>(x: &'a crate::hardware::Threads) { super::super::layers::run(self::own::g()); }
         mod tests { use super::super::super::train; fn h() { candle_core::Tensor::new(); } }
         use super::app::*;
     "##;
@@ -420,7 +420,7 @@ fn the_reader_of_sources_finds_every_kind_of_path() {
             "data",
             "domain::arch::Arch",
             "domain::report",
-            "device::Threads",
+            "hardware::Threads",
             "layers::run",
             "tui::views::own::g",
             "train",

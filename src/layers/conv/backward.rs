@@ -5,7 +5,7 @@ use super::forward::pad_rows;
 use super::geometry::Geometry;
 use super::tile::{Convolve, Pixels, Sums};
 use super::winograd::{self, WeightSums, Winograd};
-use crate::device::simd::{Kernel, Simd};
+use crate::hardware::simd::{Kernel, Simd};
 use crate::layers::slices::scratch;
 
 /// f32 that a load of a whole vector may read beyond the last channel.

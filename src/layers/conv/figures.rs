@@ -1,8 +1,8 @@
 //! Times of the kernels on one thread, for those who change them: `cargo test --lib conv::figures -- --ignored --nocapture`.
 
 use super::*;
-use crate::device::peak;
 use crate::domain::rng::{Rng, Stream};
+use crate::hardware::peak;
 use crate::layers::Train;
 use candle_core::Device;
 
@@ -47,7 +47,7 @@ fn tensor(values: &[f32], dims: (usize, usize, usize, usize)) -> Tensor {
 fn microseconds_an_image() {
     const IMAGES: usize = 64;
     let threads = Threads::new(1);
-    let only = std::env::var(crate::device::simd::LEVEL_VARIABLE).is_ok();
+    let only = std::env::var(crate::hardware::simd::LEVEL_VARIABLE).is_ok();
     for level in Level::available() {
         if only && level != Level::best() {
             continue;

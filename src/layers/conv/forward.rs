@@ -3,7 +3,7 @@
 use super::geometry::Geometry;
 use super::tile::{Convolve, Pixels};
 use super::winograd::Winograd;
-use crate::device::simd::{Kernel, Simd};
+use crate::hardware::simd::{Kernel, Simd};
 use crate::layers::dropout::Mask;
 use crate::layers::slices::scratch;
 use std::ops::Range;

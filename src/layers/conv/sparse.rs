@@ -14,7 +14,7 @@
 use super::backward::Arriving;
 use super::geometry::{Geometry, cut};
 use super::tile::{unroll, unroll_two};
-use crate::device::simd::{Kernel, Simd, prefetch};
+use crate::hardware::simd::{Kernel, Simd, prefetch};
 use crate::layers::slices::scratch;
 
 /// Most lanes of any level: what a compressed store may write beyond the end.

@@ -6,7 +6,7 @@
 )]
 
 use super::pack::block_width;
-use crate::device::simd::{Kernel, Simd};
+use crate::hardware::simd::{Kernel, Simd};
 
 /// Widest tile, in pixels (forward) or patch numbers (weight gradient).
 const WIDEST: usize = 14;

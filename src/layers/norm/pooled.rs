@@ -2,7 +2,7 @@
 //! written.
 
 use super::{load, store};
-use crate::device::simd::{Kernel, Simd};
+use crate::hardware::simd::{Kernel, Simd};
 
 /// The pixels of one image before pooling; an odd last row or column is left out of the output.
 #[derive(Clone, Copy)]

@@ -4,7 +4,7 @@ use super::{
     Block, Builder, CONV, Flow, Laid, LaidNorm, NORM, POINTWISE, POOL, Step, TERMS, TILE,
     before_constants, pointwise,
 };
-use crate::device::machine::Launch;
+use crate::hardware::executor::Launch;
 
 impl Builder {
     pub(super) fn chain_backward(&mut self, steps: &[Step]) {

@@ -4,8 +4,8 @@ use super::{
     Before, Block, Builder, CONV, Flow, LOSS, Laid, LaidNorm, MOST_SHARDS, NORM, POINTWISE, POOL,
     Product, Step, TERMS, TILE, before_constants, dropout_constants, norm_parts, pointwise,
 };
-use crate::device::machine::Launch;
 use crate::domain::params::Precision;
+use crate::hardware::executor::Launch;
 use crate::layers::Layer;
 use crate::layers::blueprint::{Blueprint, Tail};
 use crate::layers::chain::Chain;

@@ -14,9 +14,9 @@ macro_rules! define {
 mod backward;
 mod forward;
 
-use crate::device::machine::{Launch, Place};
 use crate::domain::params::{Optimizer as Rule, Precision};
 use crate::domain::rng::Stream;
+use crate::hardware::executor::{Launch, Offset};
 use crate::layers::blueprint::Blueprint;
 use crate::layers::chain::Chain;
 use crate::layers::conv::{Dropout, Geometry};
@@ -145,7 +145,7 @@ struct Before {
     result: (usize, usize),
     pool: bool,
     dropout: Option<Dropout>,
-    taken: Place,
+    taken: Offset,
 }
 
 /// A convolution, or a dense layer as one.
@@ -165,7 +165,7 @@ enum Laid<'a> {
         product: Product,
         weight: usize,
         bias: Option<usize>,
-        packed_back: Place,
+        packed_back: Offset,
         constants: String,
     },
     Norm {
@@ -193,7 +193,7 @@ struct LaidNorm {
     shards: usize,
     weight: usize,
     bias: usize,
-    taken: Place,
+    taken: Offset,
     kept: usize,
     parts: usize,
     counter: usize,
@@ -434,7 +434,7 @@ impl Builder {
         constants: &str,
         entry: &'static str,
         len: usize,
-        arguments: Vec<Place>,
+        arguments: Vec<Offset>,
     ) -> Launch {
         Launch {
             source,
@@ -484,7 +484,7 @@ impl Builder {
     }
 
     /// Room for the parts of shared sums.
-    fn shared(&mut self, tiles: usize, splits: usize) -> (Place, Place) {
+    fn shared(&mut self, tiles: usize, splits: usize) -> (Offset, Offset) {
         match splits {
             0 | 1 => (None, None),
             _ => (

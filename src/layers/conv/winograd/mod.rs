@@ -14,8 +14,8 @@ pub use sums::{WeightSums, back, images_summed, sums_len};
 use super::geometry::{Geometry, cut};
 use super::pack;
 use super::tile::{Convolve, Pixels};
-use crate::device::simd::{Kernel, Simd, prefetch};
-use crate::device::threads::{Parts, Threads};
+use crate::hardware::simd::{Kernel, Simd, prefetch};
+use crate::hardware::threads::{Parts, Threads};
 use crate::layers::slices::scratch;
 use std::ops::Range;
 

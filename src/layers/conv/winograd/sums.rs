@@ -1,7 +1,7 @@
 //! The weight gradient: the steps of the convolution backwards.
 
 use super::{Input, LINE, PLACES, Place, SIDE, Tiles, minus};
-use crate::device::simd::{Kernel, Simd};
+use crate::hardware::simd::{Kernel, Simd};
 use crate::layers::conv::geometry::{Geometry, cut};
 use crate::layers::conv::tile::{Pixels, Sums};
 use crate::layers::slices::scratch;

@@ -1,7 +1,7 @@
 //! The GPU as a machine that runs lists of launches: kernels compiled by NVRTC for the GPU at hand, one block of memory,
 //! and each list captured as a CUDA graph after it ran once, so that running it again is one call.
 
-use super::machine::{Launch, List, Machine, MachineError, Result};
+use super::executor::{ExecutorError, KernelExecutor, KernelList, Launch, Result};
 use candle_core::cuda_backend::CudaDevice;
 use candle_core::cuda_backend::cudarc::driver::sys::{
     CUdevice_attribute, CUdeviceptr, CUgraphInstantiate_flags, CUstreamCaptureMode,
@@ -67,7 +67,7 @@ impl Cuda {
             .attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)
             .map_err(lost("asking its size"))?;
         if major < 8 {
-            return Err(MachineError::Kernel {
+            return Err(ExecutorError::Kernel {
                 device: name,
                 log: format!("its compute capability is {major}.{minor}, and 8.0 is needed"),
             });
@@ -89,18 +89,18 @@ impl Cuda {
         })
     }
 
-    fn lost(&self, what: &'static str) -> impl Fn(DriverError) -> MachineError + '_ {
+    fn lost(&self, what: &'static str) -> impl Fn(DriverError) -> ExecutorError + '_ {
         move |error| lost_device(&self.name, what, &error)
     }
 
     /// `bytes` of memory, or how much there is.
-    fn allocate(&self, bytes: usize) -> Result<CudaSlice<u8>> {
+    fn buffer(&self, bytes: usize) -> Result<CudaSlice<u8>> {
         let (free, _) = self
             .context
             .mem_get_info()
             .map_err(self.lost("asking for free memory"))?;
         // SAFETY: the kernels overwrite what they read.
-        unsafe { self.stream.alloc::<u8>(bytes.max(1)) }.map_err(|_| MachineError::Memory {
+        unsafe { self.stream.alloc::<u8>(bytes.max(1)) }.map_err(|_| ExecutorError::Memory {
             device: self.name.clone(),
             needed: bytes as u64,
             free: free as u64,
@@ -110,7 +110,7 @@ impl Cuda {
     fn inside(&self, at: usize, bytes: usize) -> Result<CUdeviceptr> {
         match at.checked_add(bytes) {
             Some(end) if end <= self.bytes => Ok(self.base + at as u64),
-            _ => Err(MachineError::Lost {
+            _ => Err(ExecutorError::Lost {
                 device: self.name.clone(),
                 what: "using its memory",
                 why: format!("{bytes} bytes at {at} of {}", self.bytes),
@@ -148,7 +148,7 @@ impl Cuda {
         let flags = CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
         let graph = self.stream.end_capture(flags);
         launched.map_err(&lost)?;
-        let graph = graph.map_err(&lost)?.ok_or_else(|| MachineError::Lost {
+        let graph = graph.map_err(&lost)?.ok_or_else(|| ExecutorError::Lost {
             device: self.name.clone(),
             what: "capturing a graph",
             why: "the driver gave none".into(),
@@ -160,7 +160,7 @@ impl Cuda {
 
 /// Machine code of a source for GPUs of an architecture.
 fn compile(device: &str, architecture: &str, text: &str) -> Result<Vec<u8>> {
-    let failed = |log: String| MachineError::Kernel {
+    let failed = |log: String| ExecutorError::Kernel {
         device: device.to_owned(),
         log,
     };
@@ -226,7 +226,7 @@ fn compiled(device: &str, architecture: &str, texts: &[String]) -> Result<Vec<Co
             .into_iter()
             .flat_map(|thread| {
                 thread.join().unwrap_or_else(|_| {
-                    vec![Err(MachineError::Kernel {
+                    vec![Err(ExecutorError::Kernel {
                         device: device.to_owned(),
                         log: "the compiler's thread failed".into(),
                     })]
@@ -243,27 +243,27 @@ fn compiled(device: &str, architecture: &str, texts: &[String]) -> Result<Vec<Co
         .collect())
 }
 
-fn lost_device(device: &str, what: &'static str, error: &DriverError) -> MachineError {
-    MachineError::Lost {
+fn lost_device(device: &str, what: &'static str, error: &DriverError) -> ExecutorError {
+    ExecutorError::Lost {
         device: device.to_owned(),
         what,
         why: error.to_string(),
     }
 }
 
-impl Machine for Cuda {
+impl KernelExecutor for Cuda {
     fn multiprocessors(&self) -> u32 {
         self.multiprocessors
     }
 
-    fn reserve(&mut self, bytes: usize) -> Result<()> {
+    fn allocate(&mut self, bytes: usize) -> Result<()> {
         self.lists.clear();
         self.stream.synchronize().map_err(self.lost("waiting"))?;
         self.memory = None;
         (self.base, self.bytes) = (0, 0);
         // What was freed is asked back only now.
         self.stream.synchronize().map_err(self.lost("waiting"))?;
-        let memory = self.allocate(bytes)?;
+        let memory = self.buffer(bytes)?;
         (self.base, self.bytes) = (memory.device_ptr(&self.stream).0, bytes);
         self.memory = Some(memory);
         // NaN wherever a kernel reads what none has written: such a mistake shows at once.
@@ -300,8 +300,8 @@ impl Machine for Cuda {
             .map_err(self.lost("running kernels"))
     }
 
-    fn keep(&mut self, bytes: &[u8]) -> Result<u64> {
-        let slice = self.allocate(bytes.len())?;
+    fn upload_persistent(&mut self, bytes: &[u8]) -> Result<u64> {
+        let slice = self.buffer(bytes.len())?;
         let at = slice.device_ptr(&self.stream).0;
         // SAFETY: as long as the slice; as in `write`.
         unsafe { result::memcpy_htod_async(at, bytes, self.stream.cu_stream()) }
@@ -310,7 +310,11 @@ impl Machine for Cuda {
         Ok(at)
     }
 
-    fn prepare(&mut self, common: &'static str, lists: Vec<Vec<Launch>>) -> Result<Vec<List>> {
+    fn prepare(
+        &mut self,
+        common: &'static str,
+        lists: Vec<Vec<Launch>>,
+    ) -> Result<Vec<KernelList>> {
         // The sources in use, and the number of each by what makes it.
         let mut numbers = HashMap::new();
         let mut texts = Vec::new();
@@ -351,16 +355,16 @@ impl Machine for Cuda {
         }
         let first = self.lists.len();
         self.lists.extend(prepared);
-        Ok((first..self.lists.len()).map(List).collect())
+        Ok((first..self.lists.len()).map(KernelList).collect())
     }
 
-    fn run(&mut self, list: List, times: usize) -> Result<()> {
+    fn run(&mut self, list: KernelList, times: usize) -> Result<()> {
         let Some(mut prepared) = self.lists.get_mut(list.0).map(|p| Prepared {
             launches: std::mem::take(&mut p.launches),
             warm: p.warm,
             graph: p.graph.take(),
         }) else {
-            return Err(MachineError::Lost {
+            return Err(ExecutorError::Lost {
                 device: self.name.clone(),
                 what: "running a list",
                 why: format!("there is no list {}", list.0),

@@ -1,0 +1,126 @@
+//! The seam between the GPU engine and a GPU: lists of kernel launches over one block of device memory. The engine
+//! records its lists against this trait, so that tests can run the same lists, and check them, without a GPU.
+
+use std::rc::Rc;
+
+/// Why an executor failed. The messages say what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecutorError {
+    #[error(
+        "not enough memory on {device}: {} MB are needed and {} MB are free; choose a smaller batch size or a smaller architecture",
+        needed / 1_000_000,
+        free / 1_000_000
+    )]
+    Memory {
+        device: String,
+        needed: u64,
+        free: u64,
+    },
+    #[error("a kernel does not compile for {device}: {log}")]
+    Kernel { device: String, log: String },
+    #[error("{device} failed ({what}: {why}); the last checkpoint stands: start again from it")]
+    Lost {
+        device: String,
+        what: &'static str,
+        why: String,
+    },
+}
+
+pub type Result<T> = std::result::Result<T, ExecutorError>;
+
+/// Bytes from the beginning of the executor's memory. None is a null pointer.
+pub type Offset = Option<usize>;
+
+/// One launch of one kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Launch {
+    /// CUDA C++.
+    pub source: &'static str,
+    /// `#define` lines for the source's constants.
+    pub constants: Rc<str>,
+    /// The kernel's name in the source.
+    pub entry: &'static str,
+    /// Number of blocks in x, y and z.
+    pub grid: [u32; 3],
+    /// Threads in a block.
+    pub block: u32,
+    /// The kernel takes pointers and nothing else.
+    pub arguments: Vec<Offset>,
+}
+
+impl Launch {
+    /// The text to compile: the constants, the header that all sources share, the source.
+    pub fn text(&self, common: &str) -> String {
+        format!("{}\n{common}\n{}", self.constants, self.source)
+    }
+}
+
+/// The number of a prepared list of launches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KernelList(pub usize);
+
+/// Executes recorded lists of kernel launches on one device allocation, in the order of the calls. The CUDA
+/// implementation captures each list as a graph; tests run the same lists on the CPU. One thread makes, uses and drops
+/// an executor.
+pub trait KernelExecutor {
+    /// Number of blocks that the device runs at the same time when each fills a multiprocessor.
+    fn multiprocessors(&self) -> u32;
+
+    /// Replaces the allocation by one of this size and forgets all lists. Its contents are undefined.
+    ///
+    /// # Errors
+    /// Returns an error if the device has too little free memory; there is then no allocation.
+    fn allocate(&mut self, bytes: usize) -> Result<()>;
+
+    /// The device address of the allocation, for pointers that are themselves stored in it.
+    fn base(&self) -> u64;
+
+    /// Copies bytes from the host into the allocation, at offset `at`.
+    ///
+    /// # Errors
+    /// Returns an error if the range is outside the allocation or the device fails.
+    fn write(&mut self, at: usize, bytes: &[u8]) -> Result<()>;
+
+    /// Sets bytes of the allocation to zero.
+    ///
+    /// # Errors
+    /// Returns an error if the range is outside the allocation or the device fails.
+    fn clear(&mut self, at: usize, bytes: usize) -> Result<()>;
+
+    /// Waits until all earlier calls have been executed, then copies bytes from the allocation to the host.
+    ///
+    /// # Errors
+    /// Returns an error if the range is outside the allocation, or if this or an earlier call failed on the device.
+    fn read(&mut self, at: usize, bytes: &mut [u8]) -> Result<()>;
+
+    /// Copies bytes into memory of their own, which stays until the executor is dropped. Returns the device address.
+    ///
+    /// # Errors
+    /// Returns an error if the device has too little free memory, or fails.
+    fn upload_persistent(&mut self, bytes: &[u8]) -> Result<u64>;
+
+    /// Compiles the kernels of the lists. Every source begins with `common`.
+    ///
+    /// # Errors
+    /// Returns an error if a kernel does not compile or cannot be loaded.
+    fn prepare(&mut self, common: &'static str, lists: Vec<Vec<Launch>>)
+    -> Result<Vec<KernelList>>;
+
+    /// Submits a list `times` times, and returns when the device has accepted the work.
+    ///
+    /// # Errors
+    /// Returns an error if the device fails.
+    fn run(&mut self, list: KernelList, times: usize) -> Result<()>;
+}
+
+/// The executor of a GPU; None for the CPU.
+///
+/// # Errors
+/// Returns an error if the device cannot be used.
+pub fn of(device: &candle_core::Device) -> Result<Option<Box<dyn KernelExecutor>>> {
+    match device {
+        #[cfg(feature = "cuda")]
+        candle_core::Device::Cuda(cuda) => Ok(Some(Box::new(super::cuda::Cuda::new(cuda)?))),
+        _ => Ok(None),
+    }
+}
