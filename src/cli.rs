@@ -445,6 +445,7 @@ fn options() -> Vec<Arg> {
                     "data" => "PATH",
                     "runs" => "FOLDER",
                     "device" => "DEVICE",
+                    "symbols" => "SET",
                     "on_hangup" => "WHAT",
                     _ => "N",
                 })

@@ -3,6 +3,8 @@
 //! done with a value.
 
 use crate::domain::params::{Hyperparameters, PARAMS, Param, Value, distance};
+use crate::domain::symbols::Symbols;
+use crate::domain::terminal::Terminal;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -20,6 +22,8 @@ pub struct Options {
     /// CPU threads; 0 is one a core.
     pub threads: usize,
     pub mouse: bool,
+    /// None takes those that the terminal shows, as far as the environment tells.
+    pub symbols: Option<Symbols>,
     pub on_hangup: OnHangup,
 }
 
@@ -40,8 +44,17 @@ impl Default for Options {
             device: "auto".into(),
             threads: 0,
             mouse: true,
+            symbols: None,
             on_hangup: OnHangup::Continue,
         }
+    }
+}
+
+impl Options {
+    /// The symbols to draw with: those set here, else those that the terminal shows.
+    pub fn symbols(&self) -> Symbols {
+        let detected = || Terminal::of_process().symbols;
+        self.symbols.unwrap_or_else(detected)
     }
 }
 
@@ -105,6 +118,14 @@ pub static OPTIONS: &[OptionRow] = &[
         set: |o, text| { o.mouse = match text.to_ascii_lowercase().as_str() {
             "on" | "true" | "yes" => true, "off" | "false" | "no" => false, _ => return None }; Some(()) },
         get: |o| if o.mouse { "on" } else { "off" }.into() },
+    OptionRow { key: "symbols", env: None, default: "\"auto\"", range: "auto, braille, block or ascii",
+        help: "The symbols that screens and progress bars are drawn with: braille dots, half blocks and lines, or plain \
+               ASCII. auto: what the terminal shows, by the locale (LC_ALL, LC_CTYPE, LANG) and TERM; `cifar-tui doctor` \
+               tells.",
+        set: |o, text| { let text = text.to_ascii_lowercase();
+            let named = Symbols::ALL.into_iter().find(|symbols| symbols.name() == text);
+            (text == "auto" || named.is_some()).then(|| o.symbols = named) },
+        get: |o| o.symbols.map_or("auto", Symbols::name).into() },
     OptionRow { key: "on_hangup", env: None, default: "\"continue\"", range: "continue or checkpoint-and-stop",
         help: "What happens when the terminal goes away (a dropped ssh connection, a closed window): train on without \
                a screen (`cifar-tui attach` returns to it), or write a checkpoint and end.",

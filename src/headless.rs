@@ -2,6 +2,7 @@
 //! of drawn. Knows the protocol and nothing of what is behind it.
 
 use crate::domain::report::{RunInfo, Split, State, StepReport};
+use crate::domain::symbols::Symbols;
 use crate::domain::text::{duration, grouped, percent};
 use crate::session::link::Link;
 use crate::session::protocol::{Command, Event};
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
     /// Progress bars under the lines, on a terminal.
-    Bars,
+    Bars(Symbols),
     /// Lines only.
     Lines,
     /// One event a line, as JSON.
@@ -175,8 +176,8 @@ impl Printer {
             Style::Json => Printer::Json,
             Style::Silent => Printer::Silent,
             Style::Lines => Printer::Text(Text::default()),
-            Style::Bars => Printer::Text(Text {
-                bars: Some(Bars::new()),
+            Style::Bars(symbols) => Printer::Text(Text {
+                bars: Some(Bars::new(symbols)),
                 ..Text::default()
             }),
         }
@@ -354,7 +355,7 @@ impl Text {
 }
 
 impl Bars {
-    fn new() -> Self {
+    fn new(symbols: Symbols) -> Self {
         let all = MultiProgress::with_draw_target(ProgressDrawTarget::stdout_with_hz(8));
         let bar = |name: &'static str| {
             let bar = all.add(ProgressBar::new(1).with_prefix(name));
@@ -362,7 +363,7 @@ impl Bars {
             if let Ok(style) =
                 ProgressStyle::with_template("{prefix:>5} {bar:32} {percent:>3}%  {msg}")
             {
-                bar.set_style(style.progress_chars("█▉▊▋▌▍▎▏ "));
+                bar.set_style(style.progress_chars(&symbols.bar()));
             }
             bar
         };

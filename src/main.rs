@@ -64,7 +64,7 @@ fn run(invocation: &Invocation) -> anyhow::Result<u8> {
         Task::Train { session, json } => {
             let style = match json {
                 true => Style::Json,
-                false if std::io::stdout().is_terminal() => Style::Bars,
+                false if std::io::stdout().is_terminal() => Style::Bars(config.options.symbols()),
                 false => Style::Lines,
             };
             return train(settings(&config, session)?, style, &config);
@@ -82,7 +82,7 @@ fn run(invocation: &Invocation) -> anyhow::Result<u8> {
         Task::Runs(task) => commands::runs::run(task, &config, out)?,
         Task::Data(cli::Data::Info { json }) => commands::data::info(&config, *json, out)?,
         Task::Data(cli::Data::Verify) => commands::data::verify(&config, out)?,
-        Task::Data(cli::Data::Download) => return download(out),
+        Task::Data(cli::Data::Download) => return download(&config, out),
         Task::Bench {
             seconds,
             eval,
@@ -120,7 +120,8 @@ fn screen(settings: Settings, config: &Config) -> anyhow::Result<u8> {
     let (link, worker) = session::start(settings)?;
     let options = tui::Options {
         mouse: config.options.mouse,
-        ..Default::default()
+        symbols: config.options.symbols,
+        attached: false,
     };
     let mut outcome = tui::run(&link, &options)?;
     if outcome.left != Left::Over {
@@ -182,8 +183,8 @@ fn attached(run: Option<&str>, config: &Config) -> anyhow::Result<u8> {
     let link = attach::attach(&found)?;
     let options = tui::Options {
         mouse: config.options.mouse,
+        symbols: config.options.symbols,
         attached: true,
-        ..Default::default()
     };
     let outcome = tui::run(&link, &options)?;
     let signal = match outcome.left {
@@ -263,7 +264,7 @@ fn train(settings: Settings, style: Style, config: &Config) -> anyhow::Result<u8
 }
 
 /// A signal stops the transfer; what has arrived is kept, and the next download goes on from there.
-fn download(out: &mut impl Write) -> anyhow::Result<u8> {
+fn download(config: &Config, out: &mut impl Write) -> anyhow::Result<u8> {
     let signals = catch_signals()?;
     let stop = Arc::new(AtomicBool::new(false));
     let (told, stopper) = (Arc::new(AtomicI32::new(0)), stop.clone());
@@ -276,7 +277,7 @@ fn download(out: &mut impl Write) -> anyhow::Result<u8> {
                 stopper.store(true, Ordering::SeqCst);
             }
         })?;
-    let fetched = commands::data::download(out, &stop);
+    let fetched = commands::data::download(config, out, &stop);
     match signal.load(Ordering::SeqCst) {
         0 => fetched.map(|()| 0),
         signal => Ok((128 + signal) as u8),

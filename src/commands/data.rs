@@ -14,7 +14,7 @@ use std::sync::atomic::AtomicBool;
 /// When nothing is found where the user said, or it cannot be read.
 pub fn load(config: &Config) -> anyhow::Result<(Found, Dataset)> {
     let found = data::find(config.options.data.as_deref())?;
-    let bar = bar("reading {bar:32} {percent:>3}%");
+    let bar = bar(config, "reading {bar:32} {percent:>3}%");
     let dataset = data::load(
         &found,
         &mut |done, total| {
@@ -28,11 +28,11 @@ pub fn load(config: &Config) -> anyhow::Result<(Found, Dataset)> {
 }
 
 /// A bar on standard error; nothing when that is no terminal.
-pub(super) fn bar(template: &str) -> ProgressBar {
+pub(super) fn bar(config: &Config, template: &str) -> ProgressBar {
     let bar = ProgressBar::new(1);
     // The templates are fixed and right; were one wrong, the default style would do.
     if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style.progress_chars("█▉▊▋▌▍▎▏ "));
+        bar.set_style(style.progress_chars(&config.options.symbols().bar()));
     }
     bar
 }
@@ -95,10 +95,13 @@ pub fn info(config: &Config, json: bool, out: &mut impl Write) -> anyhow::Result
 ///
 /// # Errors
 /// When it cannot be fetched or is not what was published.
-pub fn download(out: &mut impl Write, cancel: &AtomicBool) -> anyhow::Result<()> {
+pub fn download(config: &Config, out: &mut impl Write, cancel: &AtomicBool) -> anyhow::Result<()> {
     let folder = data::data_folder().ok_or(download::DownloadError::NoFolder)?;
     let source = download::Source::new(None);
-    let bar = bar("{bytes:>10} of {total_bytes} {bar:32} {bytes_per_sec}  {eta}");
+    let bar = bar(
+        config,
+        "{bytes:>10} of {total_bytes} {bar:32} {bytes_per_sec}  {eta}",
+    );
     writeln!(out, "fetching {} into {}", source.url, folder.display())?;
     let fetched = download::fetch(
         &source,

@@ -2,6 +2,7 @@
 
 use crate::config::{Config, Surroundings};
 use crate::data;
+use crate::domain::terminal::{MIN_SIZE, Terminal, drawn_size};
 use crate::hardware::choice::{Choice, describe};
 use crate::hardware::nvidia::{self, Driver};
 use crate::hardware::simd::Level;
@@ -109,7 +110,7 @@ fn findings(config: &Config, around: &Surroundings) -> Vec<Finding> {
         },
         false,
     );
-    let terminal = terminal();
+    let terminal = terminal(config);
     add("terminal", terminal.0, terminal.1);
     let data = match data::find(config.options.data.as_deref()) {
         Ok(found) if found.is_sample() => fine(format!(
@@ -203,38 +204,79 @@ fn writable(folder: &std::path::Path) -> Result<(), String> {
     }
 }
 
-fn terminal() -> (String, bool) {
-    let var = |name| std::env::var(name).ok().filter(|v| !v.is_empty());
-    let term = var("TERM").unwrap_or_else(|| "not set".into());
+/// What is drawn on this terminal, and why so.
+fn terminal(config: &Config) -> (String, bool) {
+    let terminal = Terminal::of_process();
+    let set = config.options.symbols.and(config.origin("symbols"));
+    let symbols = match (set, &terminal.locale) {
+        (Some(origin), _) => origin.to_owned(),
+        (None, Some(locale)) => format!("TERM, {locale}"),
+        (None, None) => "TERM; no locale is set".into(),
+    };
+    let words = format!(
+        "{}: {} ({}), {} symbols ({symbols})",
+        match terminal.term.as_str() {
+            "" => "TERM is not set",
+            term => term,
+        },
+        terminal.colors,
+        terminal.colors_by,
+        config.options.symbols(),
+    );
     if !std::io::stdout().is_terminal() {
+        return (format!("{words}; standard output is no terminal"), false);
+    }
+    let (size, wrong) = match crossterm::terminal::size() {
+        Ok(size) => size_words(size),
+        Err(error) => (format!("size unknown ({error})"), true),
+    };
+    (format!("{words}, {size}"), wrong || terminal.term == "dumb")
+}
+
+/// The size that a terminal reports and what is made of it, and whether something is wrong with it.
+fn size_words(reported: (u16, u16)) -> (String, bool) {
+    let (columns, lines) = drawn_size(reported);
+    let words = format!("{}x{}", reported.0, reported.1);
+    if reported.0 == 0 || reported.1 == 0 {
         return (
-            format!("standard output is no terminal (TERM is {term})"),
+            format!(
+                "{words}: it does not know its size, so {columns}x{lines} is drawn until it tells one"
+            ),
+            true,
+        );
+    }
+    if (columns, lines) != reported {
+        return (
+            format!("{words}, of which {columns}x{lines} is drawn: more would only cost memory"),
             false,
         );
     }
-    let colors = if var("NO_COLOR").is_some() {
-        "no colours (NO_COLOR)"
-    } else if var("COLORTERM").is_some_and(|v| v == "truecolor" || v == "24bit") {
-        "16 million colours"
-    } else if term.contains("256") {
-        "256 colours"
-    } else {
-        "16 colours"
-    };
-    let size = crossterm::terminal::size();
-    let (words, small) = match size {
-        Ok((width, height)) => (format!("{width}x{height}"), width < 60 || height < 18),
-        Err(_) => ("size unknown".into(), false),
-    };
-    (
-        format!(
-            "{term}, {colors}, {words}{}",
-            if small {
-                ": the screen needs 60x18"
-            } else {
-                ""
-            }
-        ),
-        small || term == "dumb",
-    )
+    let (least_columns, least_lines) = MIN_SIZE;
+    if columns < least_columns || lines < least_lines {
+        return (
+            format!("{words}: the screen needs {least_columns}x{least_lines}"),
+            true,
+        );
+    }
+    (words, false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_size_that_is_drawn_is_told_where_it_is_not_the_reported_one() {
+        let words = |columns, lines| size_words((columns, lines));
+        assert_eq!(words(120, 36), ("120x36".into(), false));
+        let (unknown, wrong) = words(0, 0);
+        assert!(unknown.contains("80x24 is drawn") && wrong, "{unknown}");
+        let (huge, wrong) = words(u16::MAX, 5000);
+        assert!(
+            huge.contains("65535x5000, of which 1000x400") && !wrong,
+            "{huge}"
+        );
+        let (small, wrong) = words(40, 10);
+        assert!(small.contains("needs 60x18") && wrong, "{small}");
+    }
 }

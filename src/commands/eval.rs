@@ -65,7 +65,7 @@ pub fn run(
         }
     };
     let images = Images::new(images)?;
-    let bar = super::data::bar("scoring {bar:32} {percent:>3}%");
+    let bar = super::data::bar(config, "scoring {bar:32} {percent:>3}%");
     bar.set_length(which.len() as u64);
     let begin = Instant::now();
     let scored = trained.score(&images, &which, &mut |done| bar.set_position(done));
@@ -145,7 +145,7 @@ fn print(report: &Report, out: &mut impl Write) -> anyhow::Result<()> {
         "{:<12} {:>7} {:>10} {:>8} {:>8}",
         "class", "images", "precision", "recall", "F1"
     )?;
-    let share = |v: Option<f64>| v.map_or("–".into(), percent);
+    let share = |v: Option<f64>| v.map_or("-".into(), percent);
     for class in 0..matrix.classes {
         writeln!(
             out,

@@ -3,6 +3,7 @@
 use super::network::{Images, Trained};
 use crate::config::Config;
 use crate::data;
+use crate::domain::symbols::Symbols;
 use crate::domain::text::percent;
 use anyhow::{Context, bail};
 use image::imageops::{FilterType, crop_imm, resize};
@@ -80,7 +81,7 @@ pub fn run(
         };
         match json {
             true => super::json(&line, out)?,
-            false => print(&line, out)?,
+            false => print(&line, config.options.symbols(), out)?,
         }
     }
     if !wrong.is_empty() {
@@ -89,7 +90,7 @@ pub fn run(
     Ok(())
 }
 
-fn print(line: &Line, out: &mut impl Write) -> anyhow::Result<()> {
+fn print(line: &Line, symbols: Symbols, out: &mut impl Write) -> anyhow::Result<()> {
     writeln!(
         out,
         "{}: {} {}",
@@ -98,7 +99,9 @@ fn print(line: &Line, out: &mut impl Write) -> anyhow::Result<()> {
         percent(line.probability.into())
     )?;
     for class in &line.probabilities {
-        let bar = "█".repeat((class.probability * 40.0).round() as usize);
+        let bar = symbols
+            .text("█")
+            .repeat((class.probability * 40.0).round() as usize);
         writeln!(
             out,
             "  {:<12} {:>6}  {bar}",

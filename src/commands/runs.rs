@@ -63,7 +63,7 @@ pub fn run(task: &cli::Runs, config: &Config, out: &mut impl Write) -> anyhow::R
 }
 
 fn share(value: Option<f64>) -> String {
-    value.map_or("–".into(), percent)
+    value.map_or("-".into(), percent)
 }
 
 fn differs(run: &RunSummary) -> String {
@@ -177,7 +177,7 @@ fn compare(runs: &[RunSummary], out: &mut impl Write) -> anyhow::Result<()> {
         of("epochs", |r| r.epochs_done.to_string()),
         of("best val", |r| share(r.best_val_accuracy)),
         of("in epoch", |r| {
-            r.best_epoch.map_or("–".into(), |e| e.to_string())
+            r.best_epoch.map_or("-".into(), |e| e.to_string())
         }),
         of("last val", |r| share(r.final_val_accuracy)),
         of("test", |r| share(r.test_accuracy)),

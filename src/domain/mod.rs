@@ -11,4 +11,6 @@ pub mod number;
 pub mod params;
 pub mod report;
 pub mod rng;
+pub mod symbols;
+pub mod terminal;
 pub mod text;

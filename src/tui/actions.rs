@@ -4,6 +4,7 @@
 
 use super::told::Told;
 use super::views::Screen;
+use crate::domain::symbols::Symbols;
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use std::fmt;
 
@@ -122,6 +123,25 @@ impl Key {
     }
 }
 
+impl Key {
+    /// Its name on a terminal that shows these symbols. Words stand for arrows in ASCII, where `^` and `v` are keys.
+    pub fn name(self, symbols: Symbols) -> String {
+        let word = match self.code {
+            KeyCode::Enter => symbols.enter(),
+            KeyCode::Up => "up",
+            KeyCode::Down => "down",
+            KeyCode::Left => "left",
+            KeyCode::Right => "right",
+            _ => return self.to_string(),
+        };
+        if symbols == Symbols::Ascii || self.code == KeyCode::Enter {
+            word.into()
+        } else {
+            self.to_string()
+        }
+    }
+}
+
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.ctrl {
@@ -197,10 +217,10 @@ pub struct Action {
 
 impl Action {
     /// Its keys as text: `k ↑`.
-    pub fn keys_text(&self) -> String {
+    pub fn keys_text(&self, symbols: Symbols) -> String {
         self.keys
             .iter()
-            .map(Key::to_string)
+            .map(|key| key.name(symbols))
             .collect::<Vec<_>>()
             .join(" ")
     }

@@ -153,6 +153,7 @@ impl App {
     /// Draws everything.
     pub fn draw(&self, buf: &mut Buffer) {
         frame::draw(self, buf);
+        self.theme.fit(buf);
     }
 
     /// Takes a message in. What the app cannot do itself comes back.

@@ -10,15 +10,14 @@ use super::views::{Screen, VIEWS};
 use super::widgets::spark::{growing, sparkline};
 use super::widgets::{line, text, text_right};
 use crate::domain::report::State;
+use crate::domain::symbols::Symbols;
+use crate::domain::terminal::MIN_SIZE;
 use crate::domain::text::{duration, grouped};
 use crossterm::event::KeyCode;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
-
-/// The smallest screen that is drawn.
-pub const SMALLEST: (u16, u16) = (60, 18);
 
 /// Where things lie.
 #[derive(Clone, Copy, Debug)]
@@ -88,7 +87,7 @@ pub fn tab_at(area: Rect, x: u16) -> Option<Tab> {
 /// Draws the whole screen.
 pub fn draw(app: &App, buf: &mut Buffer) {
     let size = app.size().intersection(buf.area);
-    if size.width < SMALLEST.0 || size.height < SMALLEST.1 {
+    if size.width < MIN_SIZE.0 || size.height < MIN_SIZE.1 {
         return too_small(app.theme, size, buf);
     }
     let layout = app.layout();
@@ -136,7 +135,7 @@ pub fn banner(told: &Told, size: Rect) -> Vec<String> {
 fn too_small(theme: Theme, size: Rect, buf: &mut Buffer) {
     let rows = [
         format!("have {}x{}", size.width, size.height),
-        format!("need {}x{}", SMALLEST.0, SMALLEST.1),
+        format!("need {}x{}", MIN_SIZE.0, MIN_SIZE.1),
         "q quits".to_owned(),
     ];
     let top = size.y + size.height.saturating_sub(3) / 2;
@@ -389,7 +388,7 @@ fn curves(told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
 }
 
 /// The key that the footer shows for an action.
-fn footer_key(action: &Action) -> String {
+fn footer_key(action: &Action, symbols: Symbols) -> String {
     let arrow = action.keys.iter().find(|k| {
         matches!(
             k.code,
@@ -398,7 +397,7 @@ fn footer_key(action: &Action) -> String {
     });
     arrow
         .or(action.keys.first())
-        .map_or(String::new(), ToString::to_string)
+        .map_or(String::new(), |key| key.name(symbols))
 }
 
 fn footer(app: &App, area: Rect, buf: &mut Buffer) {
@@ -423,8 +422,14 @@ fn footer(app: &App, area: Rect, buf: &mut Buffer) {
         let ready = app.enabled(action).is_ok();
         match items.last_mut() {
             // Left and right share a word.
-            Some(last) if last.3 == name => last.2 += &footer_key(action),
-            _ => items.push((action.rank, ready, footer_key(action), name)),
+            Some(last) if last.3 == name => {
+                last.2 += match theme.symbols {
+                    Symbols::Ascii => "/",
+                    _ => "",
+                };
+                last.2 += &footer_key(action, theme.symbols);
+            }
+            _ => items.push((action.rank, ready, footer_key(action, theme.symbols), name)),
         }
     }
     if matches!(app.overlay, Some(Overlay::Confirm { .. })) {

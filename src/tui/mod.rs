@@ -23,6 +23,8 @@ mod tests;
 pub use terminal::usable;
 
 use crate::domain::report::State;
+use crate::domain::symbols::Symbols;
+use crate::domain::terminal::Terminal;
 use crate::session::link::Link;
 use crate::session::protocol::Command;
 use anyhow::Context as _;
@@ -31,13 +33,13 @@ use crossbeam_channel::{Receiver, Sender, after, never, select, unbounded};
 use crossterm::event::Event as Input;
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGTSTP, SIGWINCH};
 use std::time::{Duration, Instant, SystemTime};
-use theme::{Colors, Theme};
+use theme::Theme;
 
 /// How the screen is to be.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// None: what the environment says.
-    pub colors: Option<Colors>,
+    pub symbols: Option<Symbols>,
     /// Whether the mouse counts.
     pub mouse: bool,
     /// The session is another process's: to leave is not to end it.
@@ -47,7 +49,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Options {
-            colors: None,
+            symbols: None,
             mouse: true,
             attached: false,
         }
@@ -101,15 +103,17 @@ enum FromTerminal {
 /// # Errors
 /// When the terminal cannot be used.
 pub fn run(link: &Link, options: &Options) -> anyhow::Result<Outcome> {
-    let colors = options
-        .colors
-        .unwrap_or_else(|| Colors::detect(|name| std::env::var(name).ok()));
+    let terminal = Terminal::of_process();
+    let theme = Theme {
+        colors: terminal.colors,
+        symbols: options.symbols.unwrap_or(terminal.symbols),
+    };
     let signals = signals()?;
     // Before the screen, so that it is dropped after it.
     let _panics = terminal::HeldPanics::begin();
     let screen = terminal::Screen::enter(options.mouse).context("cannot set up the terminal")?;
     let (width, height) = screen.size().context("cannot read the terminal's size")?;
-    let mut app = App::new(Theme { colors }, width, height, unix_time());
+    let mut app = App::new(theme, width, height, unix_time());
     app.mouse = options.mouse;
     app.attached = options.attached;
     app.told.local_time = terminal::local_time;

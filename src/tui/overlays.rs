@@ -246,7 +246,10 @@ fn draw_help(app: &App, scroll: u16, area: Rect, buf: &mut Buffer) {
             continue;
         }
         let mut spans = vec![
-            Span::styled(format!("{:>13}", action.keys_text()), theme.accent()),
+            Span::styled(
+                format!("{:>13}", action.keys_text(theme.symbols)),
+                theme.accent(),
+            ),
             Span::raw("  "),
         ];
         match app.enabled(action) {
@@ -282,7 +285,8 @@ fn draw_help(app: &App, scroll: u16, area: Rect, buf: &mut Buffer) {
 fn draw_palette(app: &App, query: &str, chosen: usize, area: Rect, buf: &mut Buffer) {
     let theme = app.theme;
     let title = Line::styled("palette", theme.strong());
-    let right = Line::styled("⏎ does it, esc closes", theme.dim());
+    let hint = format!("{} does it, esc closes", theme.symbols.enter());
+    let right = Line::styled(hint, theme.dim());
     let inner = panel(buf, area, theme.accent(), &title, &right);
     let field = Line::from(vec![
         Span::styled(": ", theme.accent()),
@@ -348,7 +352,7 @@ fn draw_palette(app: &App, query: &str, chosen: usize, area: Rect, buf: &mut Buf
             row,
             row.right() - 1,
             y,
-            &format!(" {}", action.keys_text()),
+            &format!(" {}", action.keys_text(theme.symbols)),
             style,
         );
     }

@@ -1,6 +1,7 @@
 //! The terminal itself: entered, drawn on, given back as it was found. Writes only what changed, nothing at all when
 //! nothing did. Knows no session.
 
+use crate::domain::terminal::drawn_size;
 use crossterm::event::{
     DisableBracketedPaste, DisableMouseCapture, EnableBracketedPaste, EnableMouseCapture,
 };
@@ -349,17 +350,17 @@ impl Screen {
         Write::flush(writer)
     }
 
-    /// Columns and lines.
+    /// Columns and lines to draw, see [`drawn_size`].
     ///
     /// # Errors
-    /// When the terminal does not know.
+    /// When the terminal has gone.
     pub fn size(&self) -> io::Result<(u16, u16)> {
         // SAFETY: plain numbers.
         let mut size: libc::winsize = unsafe { std::mem::zeroed() };
         let fd = self.tty.0.borrow().file.as_raw_fd();
         // SAFETY: `size` is valid for the length of the call.
         match unsafe { libc::ioctl(fd, libc::TIOCGWINSZ, &raw mut size) } {
-            0 => Ok((size.ws_col, size.ws_row)),
+            0 => Ok(drawn_size((size.ws_col, size.ws_row))),
             _ => Err(io::Error::last_os_error()),
         }
     }

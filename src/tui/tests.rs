@@ -8,6 +8,7 @@ use crate::domain::params::{Applies, Hyperparameters, Value};
 use crate::domain::report::{
     CheckpointReport, DataInfo, EpochReport, Evaluation, Load, RunInfo, Split, State, StepReport,
 };
+use crate::domain::symbols::Symbols;
 use crate::session::protocol::{Change, Command, Event};
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
 use proptest::prelude::*;
@@ -271,7 +272,12 @@ fn states() -> Vec<(&'static str, Vec<Event>)> {
 }
 
 fn app(colors: Colors, width: u16, height: u16, events: &[Event]) -> App {
-    let mut app = App::new(Theme { colors }, width, height, 52_000.0);
+    let symbols = Symbols::Braille;
+    themed(Theme { colors, symbols }, width, height, events)
+}
+
+fn themed(theme: Theme, width: u16, height: u16, events: &[Event]) -> App {
+    let mut app = App::new(theme, width, height, 52_000.0);
     for event in events {
         app.update(Msg::Event(Box::new(event.clone())));
     }
@@ -306,6 +312,48 @@ fn train_looks_as_it_should() {
             // Words in the status line pass.
             app.update(Msg::Tick(60_000.0));
             insta::assert_snapshot!(format!("train_{name}_{width}x{height}"), rows(&paint(&app)));
+        }
+    }
+}
+
+#[test]
+fn terminals_with_fewer_symbols_show_the_same() {
+    for symbols in [Symbols::Block, Symbols::Ascii] {
+        let colors = Colors::Ansi16;
+        let mut app = themed(Theme { colors, symbols }, 120, 36, &story(8100));
+        app.update(Msg::Tick(60_000.0));
+        insta::assert_snapshot!(format!("train_in_{symbols}"), rows(&paint(&app)));
+    }
+}
+
+#[test]
+fn every_state_shows_in_ascii_and_in_blocks() {
+    for (name, events) in states() {
+        for symbols in [Symbols::Block, Symbols::Ascii] {
+            for (width, height) in [(60, 18), (80, 24), (200, 60)] {
+                let colors = Colors::Ansi16;
+                let app = themed(Theme { colors, symbols }, width, height, &events);
+                shows_only(symbols, &paint(&app), name);
+            }
+        }
+    }
+}
+
+/// Every cell holds what a terminal with these symbols can show.
+#[track_caller]
+pub fn shows_only(symbols: Symbols, buf: &Buffer, what: &str) {
+    for cell in &buf.content {
+        let symbol = cell.symbol();
+        let mut drawn = symbol.chars();
+        assert!(
+            drawn.all(|c| symbols.fit(c) == c),
+            "{what}: {symbol} in {symbols}"
+        );
+        if symbols == Symbols::Ascii {
+            assert!(
+                symbol.bytes().all(|b| (b' '..=b'~').contains(&b)),
+                "{what}: {symbol:?}"
+            );
         }
     }
 }

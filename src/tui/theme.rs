@@ -1,37 +1,14 @@
 //! Colours and what they mean. One accent; the others only where they say something (train, validation, best, wrong).
-//! Without colour, marks, bold and dim carry the same meaning. Knows no screen.
+//! Without colour, marks, bold and dim carry the same meaning. Symbols that the terminal lacks are replaced here, when
+//! the screen has been drawn. Knows no screen.
 
+pub use crate::domain::terminal::Colors;
+
+use crate::domain::symbols::Symbols;
+use ratatui::buffer::Buffer;
 use ratatui::style::{Color, Modifier, Style};
 
-/// How many colours the terminal shows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Colors {
-    True,
-    Ansi256,
-    Ansi16,
-    None,
-}
-
 impl Colors {
-    /// What the environment says: `NO_COLOR` (set and not empty), `COLORTERM`, `TERM`.
-    pub fn detect(var: impl Fn(&str) -> Option<String>) -> Self {
-        let has = |name: &str| var(name).filter(|v| !v.is_empty());
-        if has("NO_COLOR").is_some() {
-            return Colors::None;
-        }
-        let term = has("TERM").unwrap_or_default();
-        let color_term = has("COLORTERM").unwrap_or_default();
-        if matches!(color_term.as_str(), "truecolor" | "24bit") || term.ends_with("-direct") {
-            Colors::True
-        } else if term.contains("256color")
-            || ["kitty", "alacritty", "foot", "wezterm"].contains(&term.as_str())
-        {
-            Colors::Ansi256
-        } else {
-            Colors::Ansi16
-        }
-    }
-
     /// The nearest colour that the terminal shows; `Reset` without colours.
     pub fn rgb(self, rgb: [u8; 3]) -> Color {
         match self {
@@ -100,9 +77,31 @@ fn nearest_16(rgb: [u8; 3]) -> Color {
 #[derive(Clone, Copy, Debug)]
 pub struct Theme {
     pub colors: Colors,
+    pub symbols: Symbols,
 }
 
 impl Theme {
+    /// Replaces what the terminal cannot show in a screen that was drawn with all symbols.
+    pub fn fit(self, buf: &mut Buffer) {
+        if self.symbols == Symbols::Braille {
+            return;
+        }
+        let width = usize::from(buf.area.width);
+        for i in 0..buf.content.len() {
+            let symbol = buf.content[i].symbol();
+            let Some(full) = symbol.chars().next().filter(|_| !symbol.is_ascii()) else {
+                continue;
+            };
+            let shown = self.symbols.fit(full);
+            buf.content[i].set_char(shown);
+            // `0.1 > 0.2` would be a comparison.
+            if full == '→' && shown == '>' && i % width > 0 && buf.content[i - 1].symbol() == " "
+            {
+                buf.content[i - 1].set_char('-');
+            }
+        }
+    }
+
     fn ink(self, rgb: [u8; 3], sixteen: Color) -> Style {
         match self.colors {
             Colors::None => self.text(),
@@ -198,27 +197,6 @@ impl Theme {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_environment_decides() {
-        let with = |pairs: &'static [(&str, &str)]| {
-            Colors::detect(move |name| pairs.iter().find(|p| p.0 == name).map(|p| p.1.to_owned()))
-        };
-        assert_eq!(with(&[("TERM", "xterm")]), Colors::Ansi16);
-        assert_eq!(with(&[("TERM", "xterm-256color")]), Colors::Ansi256);
-        assert_eq!(
-            with(&[("TERM", "xterm"), ("COLORTERM", "truecolor")]),
-            Colors::True
-        );
-        assert_eq!(
-            with(&[("NO_COLOR", "1"), ("COLORTERM", "truecolor")]),
-            Colors::None
-        );
-        assert_eq!(
-            with(&[("NO_COLOR", ""), ("COLORTERM", "24bit")]),
-            Colors::True
-        );
-    }
 
     #[test]
     fn colours_fall_to_the_nearest() {

@@ -338,7 +338,7 @@ impl Confusion {
             Some((_, _, items)) => {
                 let tiles = side_tiles(rest);
                 for (i, item) in items.iter().take(tiles.len()).enumerate() {
-                    tiles::draw(&item.picture, theme.colors, tiles.tile(i), buf);
+                    tiles::draw(&item.picture, theme, tiles.tile(i), buf);
                     let tile = tiles.tile(i);
                     let words = format!("{} ", tiles::confidence(item));
                     text(buf, tile, tile.x, tile.bottom() - 1, words, theme.dim());

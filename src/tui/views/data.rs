@@ -295,7 +295,7 @@ impl Data {
                 let tiles = Self::tiles(area);
                 for (i, (index, class, picture)) in items.iter().take(tiles.len()).enumerate() {
                     let tile = tiles.tile(i);
-                    tiles::draw(picture, theme.colors, tile, buf);
+                    tiles::draw(picture, theme, tile, buf);
                     let chosen = offset + i as u32 == self.selected;
                     let style = if chosen {
                         theme.selected()
@@ -366,7 +366,7 @@ impl Data {
             Some((_, _, items)) => {
                 let tiles = preview_tiles(inner);
                 for (i, (_, _, picture)) in items.iter().take(tiles.len()).enumerate() {
-                    tiles::draw(picture, theme.colors, tiles.tile(i), buf);
+                    tiles::draw(picture, theme, tiles.tile(i), buf);
                 }
             }
             None => {

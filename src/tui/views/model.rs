@@ -224,9 +224,13 @@ impl Model {
         ]);
         let waiting = told.coming("architecture").is_some();
         let right = match (&self.draft, waiting) {
-            (Some(_), _) => {
-                Span::styled("⏎ next run   ctrl-n preset   esc forget", theme.pending())
-            }
+            (Some(_), _) => Span::styled(
+                format!(
+                    "{} next run   ctrl-n preset   esc forget",
+                    theme.symbols.enter()
+                ),
+                theme.pending(),
+            ),
             (None, true) => Span::styled("waits for the next run: R starts it", theme.pending()),
             (None, false) if told.run.is_none() => Span::styled("the next run's", theme.dim()),
             (None, false) => Span::styled("as it runs", theme.dim()),
@@ -509,7 +513,7 @@ impl Model {
         if aside {
             if let Some(item) = item {
                 let image = Rect::new(inner.x, inner.y, width, width / 2);
-                half_block::draw(&item.picture, Scale::Smooth, theme.colors, image, buf);
+                half_block::draw(&item.picture, Scale::Smooth, theme, image, buf);
             }
             maps.x += width + 1;
             maps.width -= width + 1;
@@ -527,13 +531,7 @@ impl Model {
             levels.resize((side * side) as usize, 0);
             let (w, h) = half_block::fit(maps.width.min(side as u16 * 2), maps.height);
             let place = Rect::new(maps.x, maps.y, w, h);
-            half_block::draw(
-                &grey(side, &levels),
-                Scale::Pixels,
-                theme.colors,
-                place,
-                buf,
-            );
+            half_block::draw(&grey(side, &levels), Scale::Pixels, theme, place, buf);
             return;
         }
         let pictures: Vec<Picture> = found
@@ -744,7 +742,7 @@ impl Grid {
                 self.width,
                 self.width / 2,
             );
-            half_block::draw(picture, scale, theme.colors, place, buf);
+            half_block::draw(picture, scale, theme, place, buf);
         }
     }
 }

@@ -387,7 +387,7 @@ impl Samples {
         // Twice the size if it fits and leaves room for the bars beside it.
         let (width, height) = half_block::fit(body.width.saturating_sub(34).min(64), body.height);
         let image = Rect::new(body.x, body.y, width, height);
-        half_block::draw(&item.picture, Scale::Smooth, theme.colors, image, buf);
+        half_block::draw(&item.picture, Scale::Smooth, theme, image, buf);
         let side = Rect::new(
             image.right() + 2,
             body.y,

@@ -5,6 +5,7 @@ use crate::domain::arch::{Shape, resolve};
 use crate::domain::confusion::Confusion;
 use crate::domain::params::Hyperparameters;
 use crate::domain::report::*;
+use crate::domain::symbols::Symbols;
 use crate::session::protocol::{Answer, Command, Event, Filter, Question};
 use crate::tui::app::{App, Effect, Msg, press};
 use crate::tui::theme::{Colors, Theme};
@@ -42,8 +43,13 @@ impl Stage {
     }
 
     pub fn colored(width: u16, height: u16, colors: Colors) -> Self {
+        let symbols = Symbols::Braille;
+        Stage::themed(width, height, Theme { colors, symbols })
+    }
+
+    pub fn themed(width: u16, height: u16, theme: Theme) -> Self {
         Stage {
-            app: App::new(Theme { colors }, width, height, 0.0),
+            app: App::new(theme, width, height, 0.0),
             sent: Vec::new(),
             open: Vec::new(),
             answers: true,

@@ -4,10 +4,12 @@ use super::stage::{self, Stage};
 use super::{Screen, VIEWS};
 use crate::domain::report::{Split, State};
 use crate::domain::rng::{Rng, Stream};
+use crate::domain::symbols::Symbols;
 use crate::session::protocol::{Answer, Command, Event, Filter, Question};
 use crate::tui::actions::{self, Key};
 use crate::tui::app::{Msg, press};
-use crate::tui::theme::Colors;
+use crate::tui::tests::shows_only;
+use crate::tui::theme::{Colors, Theme};
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
 
 const SCREENS: [Screen; 5] = [
@@ -135,6 +137,49 @@ fn every_screen_at_every_size_in_every_state() {
             }
         }
     }
+}
+
+/// Every screen, with what each of its keys opens, help, palette and questions among it.
+#[test]
+fn in_ascii_and_in_blocks_every_screen_shows_what_the_terminal_has() {
+    for symbols in [Symbols::Block, Symbols::Ascii] {
+        for (colors, (width, height)) in [(Colors::Ansi16, (80, 24)), (Colors::None, (120, 36))] {
+            for row in VIEWS {
+                for action in actions::ACTIONS
+                    .iter()
+                    .filter(|a| a.scope.counts_on(row.screen))
+                {
+                    let Some(key) = action.keys.first() else {
+                        continue;
+                    };
+                    let mut stage = Stage::themed(width, height, Theme { colors, symbols });
+                    stage.play();
+                    stage.open(row.screen);
+                    stage.update(Msg::Key(press(key.code, key.ctrl)));
+                    let what = format!("{}, {key}", row.title);
+                    shows_only(symbols, &stage.buffer(), &what);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_name_that_the_terminal_cannot_show_is_spelled_in_ascii() {
+    let theme = Theme {
+        colors: Colors::Ansi16,
+        symbols: Symbols::Ascii,
+    };
+    let mut stage = Stage::themed(120, 36, theme);
+    let mut info = stage::run_info();
+    info.name = "größe-漢→x".into();
+    stage.event(Event::Started(Box::new(info)));
+    shows_only(Symbols::Ascii, &stage.buffer(), "the header");
+    assert!(
+        stage.line("cifar-tui").contains("grose-?->x"),
+        "{}",
+        stage.text()
+    );
 }
 
 #[test]

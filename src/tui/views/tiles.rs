@@ -81,9 +81,9 @@ impl Tiles {
 }
 
 /// Draws a picture and, under it, words.
-pub fn draw(picture: &Picture, colors: Colors, tile: Rect, buf: &mut Buffer) {
+pub fn draw(picture: &Picture, theme: Theme, tile: Rect, buf: &mut Buffer) {
     let image = Rect::new(tile.x, tile.y, tile.width, tile.height.saturating_sub(1));
-    half_block::draw(picture, Scale::Smooth, colors, image, buf);
+    half_block::draw(picture, Scale::Smooth, theme, image, buf);
 }
 
 /// Draws what the network says of an image: the picture, `✗ cat → dog 0.83`, and a mark when it is pinned.
@@ -95,7 +95,7 @@ pub fn prediction(
     tile: Rect,
     buf: &mut Buffer,
 ) {
-    draw(&item.picture, theme.colors, tile, buf);
+    draw(&item.picture, theme, tile, buf);
     let right = item.truth == item.predicted;
     let style = match (chosen, right) {
         (true, _) => theme.selected(),

@@ -355,7 +355,7 @@ impl Chart<'_> {
             let x = self.column(plot, *x);
             vertical(x, "┊", theme.frame(), buf);
             text(buf, area, x, plot.bottom(), "▲", theme.accent());
-            place(x, words, theme.accent(), buf);
+            place(x, &theme.symbols.spell(words), theme.accent(), buf);
         }
         let mut named = false;
         for &x in self.broken.iter().filter(|x| self.inside(**x)) {
@@ -406,6 +406,7 @@ fn log_axis(low: f64, high: f64) -> YAxis {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::symbols::Symbols;
     use crate::tui::theme::Colors;
 
     fn drawn(chart: &Chart, width: u16, height: u16) -> Vec<String> {
@@ -414,6 +415,7 @@ mod tests {
         chart.draw(
             Theme {
                 colors: Colors::None,
+                symbols: Symbols::Braille,
             },
             area,
             &mut buf,

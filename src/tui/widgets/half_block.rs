@@ -1,12 +1,13 @@
 //! Pictures drawn with half blocks: one cell shows two pixels, the upper one in the foreground colour of `▀`, the lower
 //! one in the background. A cell is about twice as high as wide, so the pixels come out square. Where the terminal has
-//! no colour, a ramp of characters shows the brightness.
+//! no colour or no half blocks, a ramp of characters shows the brightness.
 //!
-//! Drawing depends on nothing but the picture, the area and the colours, so that a repaint writes nothing that has not
+//! Drawing depends on nothing but the picture, the area and the theme, so that a repaint writes nothing that has not
 //! changed. Knows no network and no screen.
 
 use crate::domain::report::Picture;
-use crate::tui::theme::{ANSI16, Colors};
+use crate::domain::symbols::Symbols;
+use crate::tui::theme::{ANSI16, Colors, Theme};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::{Color, Style};
@@ -30,7 +31,7 @@ pub fn fit(width: u16, height: u16) -> (u16, u16) {
 }
 
 /// Draws the picture over the whole of `area` (cut to the buffer).
-pub fn draw(picture: &Picture, scale: Scale, colors: Colors, area: Rect, buf: &mut Buffer) {
+pub fn draw(picture: &Picture, scale: Scale, theme: Theme, area: Rect, buf: &mut Buffer) {
     let visible = area.intersection(buf.area);
     let expected = 3 * picture.side as usize * picture.side as usize;
     if visible.is_empty() || expected == 0 || picture.rgb.len() != expected {
@@ -45,27 +46,34 @@ pub fn draw(picture: &Picture, scale: Scale, colors: Colors, area: Rect, buf: &m
             let (column, row) = (x - area.x, 2 * (y - area.y));
             let (upper, lower) = (at(column, row), at(column, row + 1));
             let cell = &mut buf[(x, y)];
-            match colors {
-                Colors::None => {
+            match theme.colors {
+                colors if colors == Colors::None || theme.symbols == Symbols::Ascii => {
                     let ink = spread.stretched((luminance(upper) + luminance(lower)) / 2.0);
                     let step = (ink * RAMP.len() as f32) as usize;
                     cell.set_symbol(RAMP[step.min(RAMP.len() - 1)])
-                        .set_style(Style::reset());
+                        .set_style(Style::reset().fg(hue(upper, lower, colors)));
                 }
-                Colors::Ansi16 => {
+                Colors::None | Colors::Ansi16 => {
                     cell.set_symbol("▀").set_style(
                         Style::reset()
                             .fg(dithered16(upper, column, row))
                             .bg(dithered16(lower, column, row + 1)),
                     );
                 }
-                Colors::Ansi256 | Colors::True => {
+                colors @ (Colors::Ansi256 | Colors::True) => {
                     cell.set_symbol("▀")
                         .set_style(Style::reset().fg(colors.rgb(upper)).bg(colors.rgb(lower)));
                 }
             }
         }
     }
+}
+
+/// The colour of two pixels at full brightness: how bright they are is the ramp's to say.
+fn hue(upper: [u8; 3], lower: [u8; 3], colors: Colors) -> Color {
+    let sum: [u16; 3] = std::array::from_fn(|i| u16::from(upper[i]) + u16::from(lower[i]));
+    let brightest = sum.into_iter().max().unwrap_or(0).max(1);
+    colors.rgb(sum.map(|v| (255 * u32::from(v) / u32::from(brightest)) as u8))
 }
 
 /// The picture at `columns` x `rows` pixels.
@@ -185,9 +193,14 @@ mod tests {
     }
 
     fn drawn(picture: &Picture, scale: Scale, colors: Colors, width: u16, height: u16) -> Buffer {
-        let area = Rect::new(0, 0, width, height);
+        let symbols = Symbols::Braille;
+        themed(picture, scale, Theme { colors, symbols }, (width, height))
+    }
+
+    fn themed(picture: &Picture, scale: Scale, theme: Theme, size: (u16, u16)) -> Buffer {
+        let area = Rect::new(0, 0, size.0, size.1);
         let mut buf = Buffer::empty(area);
-        draw(picture, scale, colors, area, &mut buf);
+        draw(picture, scale, theme, area, &mut buf);
         buf
     }
 
@@ -252,6 +265,24 @@ mod tests {
     }
 
     #[test]
+    fn in_ascii_the_ramp_says_how_bright_and_the_colour_which_hue() {
+        let picture = Picture {
+            side: 2,
+            rgb: vec![0, 0, 0, 0, 120, 0, 0, 0, 0, 0, 120, 0],
+        };
+        let theme = Theme {
+            colors: Colors::True,
+            symbols: Symbols::Ascii,
+        };
+        let buf = themed(&picture, Scale::Pixels, theme, (2, 1));
+        assert_eq!((buf[(0, 0)].symbol(), buf[(1, 0)].symbol()), (" ", "@"));
+        assert_eq!(
+            (buf[(1, 0)].fg, buf[(1, 0)].bg),
+            (Color::Rgb(0, 255, 0), Color::Reset)
+        );
+    }
+
+    #[test]
     fn sixteen_colours_mix_what_the_palette_lacks() {
         let grey = |level| Picture {
             side: 1,
@@ -283,7 +314,10 @@ mod tests {
         draw(
             &four(),
             Scale::Smooth,
-            Colors::True,
+            Theme {
+                colors: Colors::True,
+                symbols: Symbols::Ascii,
+            },
             Rect::new(1, 1, 9, 9),
             &mut small,
         );

@@ -378,7 +378,8 @@ impl Panel {
                             .into_iter()
                             .map(|l| (l, theme.validation())),
                     );
-                    rows.push(("⏎ sets it, esc leaves it".into(), theme.dim()));
+                    let enter = theme.symbols.enter();
+                    rows.push((format!("{enter} sets it, esc leaves it"), theme.dim()));
                 }
             }
         } else {
