@@ -33,7 +33,7 @@ pub enum Msg {
     Tick(f64),
     /// Asked from outside to end.
     Terminate,
-    /// A picture was saved, or not.
+    /// A picture was saved, or text copied, or not.
     Said(Weight, String),
     /// The worker has gone without a word.
     WorkerGone,
@@ -52,7 +52,11 @@ pub enum Effect {
     Quit,
 
     Send(Command),
-    Copy(String),
+    /// Put `text` on the clipboard; [`Msg::Said`] tells how it went, and `what` it is.
+    Copy {
+        what: String,
+        text: String,
+    },
     /// Write a picture; [`Msg::Said`] tells how it went.
     Save(Box<super::pictures::Request>),
     Mouse(bool),

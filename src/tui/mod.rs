@@ -33,7 +33,9 @@ use crossbeam_channel::{Receiver, Sender, after, never, select, unbounded};
 use crossterm::event::Event as Input;
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGTSTP, SIGWINCH};
 use std::time::{Duration, Instant, SystemTime};
+use terminal::{FromTerminal, clipboard};
 use theme::Theme;
+use told::Weight;
 
 /// How the screen is to be.
 #[derive(Clone, Debug)]
@@ -91,12 +93,6 @@ fn interval(urgency: Urgency) -> Duration {
     })
 }
 
-enum FromTerminal {
-    Input(Input),
-    /// The terminal has gone.
-    Gone,
-}
-
 /// Runs the screen until the user quits or detaches, the worker ends, the terminal goes or a signal says so. The terminal is given back in every case,
 /// a panic included.
 ///
@@ -117,7 +113,7 @@ pub fn run(link: &Link, options: &Options) -> anyhow::Result<Outcome> {
     app.mouse = options.mouse;
     app.attached = options.attached;
     app.told.local_time = terminal::local_time;
-    let (input, _stop) = read_input()?;
+    let input = screen.input();
     let mut ui = Loop {
         link,
         app,
@@ -188,45 +184,12 @@ impl Drop for Signals {
     }
 }
 
-/// Keys as messages, from a thread of their own that ends when the terminal has gone, or the second value.
-fn read_input() -> anyhow::Result<(Receiver<FromTerminal>, std::io::PipeWriter)> {
-    let keyboard = terminal::Keyboard::open().context("there is no keyboard to read")?;
-    let (stopped, stop) = std::io::pipe().context("cannot make a pipe")?;
-    let (sender, receiver) = unbounded();
-    std::thread::Builder::new()
-        .name("keys".into())
-        .spawn(move || {
-            while keyboard.wait(&stopped) && read_waiting(&sender) {}
-            // The loop may have ended before.
-            let _ = sender.send(FromTerminal::Gone);
-        })
-        .context("cannot start a thread")?;
-    Ok((receiver, stop))
-}
-
-/// Passes on what waits. False when the terminal or the loop has gone.
-fn read_waiting(sender: &Sender<FromTerminal>) -> bool {
-    loop {
-        match crossterm::event::poll(Duration::ZERO) {
-            Ok(false) => return true,
-            Ok(true) => {}
-            Err(_) => return false,
-        }
-        let Ok(input) = crossterm::event::read() else {
-            return false;
-        };
-        if sender.send(FromTerminal::Input(input)).is_err() {
-            return false;
-        }
-    }
-}
-
 struct Loop<'a> {
     link: &'a Link,
     app: App,
     screen: terminal::Screen,
     input: Receiver<FromTerminal>,
-    /// What became of pictures that were saved.
+    /// What became of pictures that were saved and text that was copied.
     said: (Sender<Msg>, Receiver<Msg>),
     signals: Signals,
     /// When it was drawn last.
@@ -430,10 +393,7 @@ impl Loop<'_> {
         for effect in self.app.update(msg) {
             match effect {
                 Effect::Send(command) => self.send(command),
-                Effect::Copy(text) => {
-                    let copied = self.screen.copy(&text);
-                    leave |= self.is_gone(copied);
-                }
+                Effect::Copy { what, text } => leave |= self.copy(&what, text),
                 Effect::Mouse(on) => {
                     let set = self.screen.set_mouse(on);
                     leave |= self.is_gone(set);
@@ -452,21 +412,45 @@ impl Loop<'_> {
         leave
     }
 
-    /// On a thread of its own: drawing takes a tenth of a second, and the disk as long as it likes.
+    /// Puts text on the clipboard, and says no more of it than is known.
+    fn copy(&mut self, what: &str, text: String) -> bool {
+        let sent = self.screen.copy(&text);
+        if self.is_gone(sent) {
+            return true;
+        }
+        if !clipboard::inside_tmux() {
+            // A terminal does not tell whether it took it.
+            let words = format!("sent to the terminal's clipboard: {what}");
+            return self.update(Msg::Said(Weight::Plain, words));
+        }
+        let what = what.to_owned();
+        self.beside("clipboard", move || {
+            match clipboard::load_into_tmux(&text) {
+                Ok(()) => Msg::Said(Weight::Plain, format!("in tmux's buffer: {what}")),
+                Err(why) => Msg::Said(Weight::Warning, format!("not in tmux's buffer: {why}")),
+            }
+        });
+        false
+    }
+
+    /// Drawing takes a tenth of a second, and the disk as long as it likes.
     fn save(&self, request: pictures::Request) {
+        self.beside("picture", move || match request.write() {
+            Ok(path) => Msg::Said(Weight::Plain, format!("saved {path}")),
+            Err(why) => Msg::Said(Weight::Warning, format!("not saved: {why:#}")),
+        });
+    }
+
+    /// Does what may take long on a thread of its own; its words come back as a message.
+    fn beside(&self, name: &str, work: impl FnOnce() -> Msg + Send + 'static) {
         let back = self.said.0.clone();
         let work = move || {
-            let said = match request.write() {
-                Ok(path) => Msg::Said(told::Weight::Plain, format!("saved {path}")),
-                Err(why) => Msg::Said(told::Weight::Warning, format!("not saved: {why:#}")),
-            };
             // The loop may have ended meanwhile.
-            let _ = back.send(said);
+            let _ = back.send(work());
         };
-        let thread = std::thread::Builder::new().name("picture".into());
-        if let Err(error) = thread.spawn(work) {
-            let said = Msg::Said(told::Weight::Warning, format!("not saved: {error}"));
-            let _ = self.said.0.send(said);
+        if let Err(error) = std::thread::Builder::new().name(name.into()).spawn(work) {
+            let words = format!("no thread for the {name}: {error}");
+            let _ = self.said.0.send(Msg::Said(Weight::Warning, words));
         }
     }
 

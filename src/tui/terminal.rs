@@ -1,29 +1,37 @@
 //! The terminal itself: entered, drawn on, given back as it was found. Writes only what changed, nothing at all when
-//! nothing did. Knows no session.
+//! nothing did. Knows no session. `output` writes without waiting, `input` reads keys, `stray` keeps what others write
+//! from the screen, `clipboard` is tmux's.
+
+pub mod clipboard;
+mod input;
+mod output;
+mod stray;
+
+pub use input::FromTerminal;
+pub use stray::HeldPanics;
 
 use crate::domain::terminal::drawn_size;
+use crossbeam_channel::{Receiver, Sender, unbounded};
 use crossterm::event::{
     DisableBracketedPaste, DisableMouseCapture, EnableBracketedPaste, EnableMouseCapture,
 };
+use crossterm::style::Print;
 use crossterm::terminal::{
     BeginSynchronizedUpdate, DisableLineWrap, EnableLineWrap, EndSynchronizedUpdate,
     EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
 };
 use crossterm::{cursor, execute, queue};
+use input::{Keyboard, Reader, STATUS_REQUEST};
+use output::Tty;
 use ratatui::backend::{Backend, ClearType, CrosstermBackend};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
-use std::cell::RefCell;
-use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, IsTerminal, PipeReader, Write};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::OpenOptionsExt;
-use std::rc::Rc;
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
-
-/// How long a terminal that takes nothing is waited for when it is given back.
-const PATIENCE: Duration = Duration::from_millis(200);
+use std::fs::OpenOptions;
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::time::Duration;
+use stray::{Captured, redirect};
 
 /// Whether this process can show the screen; else why not.
 ///
@@ -42,251 +50,6 @@ pub fn usable() -> Result<(), String> {
     }
 }
 
-/// The descriptor from which crossterm reads keys.
-pub struct Keyboard(Option<File>);
-
-impl Keyboard {
-    /// Standard input when it is a terminal, else the controlling terminal.
-    ///
-    /// # Errors
-    /// When there is neither.
-    pub fn open() -> io::Result<Self> {
-        if io::stdin().is_terminal() {
-            Ok(Keyboard(None))
-        } else {
-            Ok(Keyboard(Some(File::open("/dev/tty")?)))
-        }
-    }
-
-    fn fd(&self) -> RawFd {
-        self.0
-            .as_ref()
-            .map_or(libc::STDIN_FILENO, AsRawFd::as_raw_fd)
-    }
-
-    /// Blocks until a key waits (true), or the terminal has gone or `stop` was closed (false). crossterm's own poll
-    /// would spin then.
-    pub fn wait(&self, stop: &PipeReader) -> bool {
-        loop {
-            let watched = |fd| libc::pollfd {
-                fd,
-                events: libc::POLLIN,
-                revents: 0,
-            };
-            let mut fds = [watched(self.fd()), watched(stop.as_raw_fd())];
-            // SAFETY: two valid pollfds, for the length of the call.
-            let n = unsafe { libc::poll(fds.as_mut_ptr(), 2, -1) };
-            if n < 0 {
-                if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted {
-                    continue;
-                }
-                return false;
-            }
-            let gone = libc::POLLHUP | libc::POLLERR | libc::POLLNVAL;
-            if fds[1].revents != 0 || fds[0].revents & gone != 0 {
-                return false;
-            }
-            if fds[0].revents & libc::POLLIN != 0 {
-                return true;
-            }
-        }
-    }
-}
-
-/// The terminal as a writer that never blocks, on a descriptor of its own, so that standard output and standard error
-/// can lead elsewhere meanwhile. What the terminal does not take yet waits.
-#[derive(Clone)]
-struct Tty(Rc<RefCell<Output>>);
-
-struct Output {
-    file: File,
-    /// Flushed, but not taken yet.
-    waiting: Vec<u8>,
-    /// Not flushed yet.
-    frame: Vec<u8>,
-    /// Since when the terminal takes nothing.
-    stalled: Option<Instant>,
-}
-
-impl Tty {
-    fn open() -> io::Result<Self> {
-        // Opened anew: the flag that forbids blocking must not reach the shell's own descriptor.
-        let anew = ["/proc/self/fd/1", "/dev/tty"]
-            .into_iter()
-            .find_map(|path| {
-                let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
-                let mut options = OpenOptions::new();
-                let file = options.write(true).custom_flags(flags).open(path).ok()?;
-                file.is_terminal().then_some(file)
-            });
-        let file = match anew {
-            Some(file) => file,
-            None => io::stdout().as_fd().try_clone_to_owned()?.into(),
-        };
-        Ok(Tty(Rc::new(RefCell::new(Output {
-            file,
-            waiting: Vec::new(),
-            frame: Vec::new(),
-            stalled: None,
-        }))))
-    }
-}
-
-impl Output {
-    /// Writes what the terminal takes; true when nothing waits.
-    fn push(&mut self) -> io::Result<bool> {
-        let mut done = 0;
-        let outcome = loop {
-            if done == self.waiting.len() {
-                break Ok(true);
-            }
-            match self.file.write(&self.waiting[done..]) {
-                Ok(0) => break Err(io::ErrorKind::WriteZero.into()),
-                Ok(n) => {
-                    done += n;
-                    self.stalled = None;
-                }
-                Err(error) => match error.kind() {
-                    io::ErrorKind::Interrupted => {}
-                    io::ErrorKind::WouldBlock => break Ok(false),
-                    _ => break Err(error),
-                },
-            }
-        };
-        self.waiting.drain(..done);
-        match outcome {
-            Ok(false) => {
-                self.stalled.get_or_insert_with(Instant::now);
-            }
-            _ => self.stalled = None,
-        }
-        outcome
-    }
-
-    /// Writes until nothing waits, or the terminal has taken nothing for too long.
-    fn drain(&mut self) -> io::Result<()> {
-        let end = Instant::now() + PATIENCE;
-        while !self.push()? {
-            let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                self.waiting.clear();
-                return Err(io::ErrorKind::TimedOut.into());
-            }
-            let mut fds = libc::pollfd {
-                fd: self.file.as_raw_fd(),
-                events: libc::POLLOUT,
-                revents: 0,
-            };
-            // SAFETY: one valid pollfd, for the length of the call.
-            unsafe { libc::poll(&raw mut fds, 1, left.as_millis() as i32 + 1) };
-        }
-        Ok(())
-    }
-}
-
-impl Write for Tty {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.borrow_mut().frame.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        let mut output = self.0.borrow_mut();
-        let frame = std::mem::take(&mut output.frame);
-        output.waiting.extend(frame);
-        output.push().map(|_| ())
-    }
-}
-
-/// Standard output and standard error while the screen is shown: what any library writes there goes to the log.
-/// Dropping it puts them back.
-struct Captured(Vec<(RawFd, OwnedFd)>);
-
-impl Captured {
-    fn begin() -> io::Result<Self> {
-        let (reader, writer) = io::pipe()?;
-        let mut captured = Captured(Vec::new());
-        for fd in [libc::STDOUT_FILENO, libc::STDERR_FILENO] {
-            // SAFETY: a descriptor number; the process does not close it.
-            if unsafe { libc::isatty(fd) } == 0 {
-                continue;
-            }
-            // SAFETY: as above; the copy is owned by nobody else.
-            let saved = unsafe {
-                match libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3) {
-                    -1 => return Err(io::Error::last_os_error()),
-                    copy => OwnedFd::from_raw_fd(copy),
-                }
-            };
-            redirect(writer.as_raw_fd(), fd)?;
-            captured.0.push((fd, saved));
-        }
-        std::thread::Builder::new()
-            .name("stray output".into())
-            .spawn(move || {
-                for line in BufReader::new(reader).split(b'\n').map_while(Result::ok) {
-                    tracing::warn!("written to the screen: {}", String::from_utf8_lossy(&line));
-                }
-            })?;
-        Ok(captured)
-    }
-}
-
-impl Drop for Captured {
-    fn drop(&mut self) {
-        // A line that was begun belongs to the log.
-        let _ = io::stdout().flush();
-        for (fd, saved) in &self.0 {
-            // It was that before, so it can be so again.
-            let _ = redirect(saved.as_raw_fd(), *fd);
-        }
-    }
-}
-
-fn redirect(from: RawFd, to: RawFd) -> io::Result<()> {
-    // SAFETY: descriptor numbers; both stay open.
-    match unsafe { libc::dup2(from, to) } {
-        -1 => Err(io::Error::last_os_error()),
-        _ => Ok(()),
-    }
-}
-
-/// Words of panics, kept while the screen is shown: they would be lost in it and spoil it.
-static PANICS: Mutex<Vec<String>> = Mutex::new(Vec::new());
-
-/// Keeps the words of panics (of any thread) from the screen; when dropped, after the screen, they go to standard error.
-pub struct HeldPanics;
-
-impl HeldPanics {
-    pub fn begin() -> Self {
-        std::panic::set_hook(Box::new(|info| {
-            let thread = std::thread::current();
-            let name = thread.name().unwrap_or("unnamed");
-            let words = format!("thread '{name}' {info}");
-            tracing::error!("{words}");
-            PANICS
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(words);
-        }));
-        HeldPanics
-    }
-}
-
-impl Drop for HeldPanics {
-    fn drop(&mut self) {
-        // The hook cannot be changed while this thread panics.
-        if !std::thread::panicking() {
-            drop(std::panic::take_hook());
-        }
-        let mut held = PANICS.lock().unwrap_or_else(PoisonError::into_inner);
-        for words in held.drain(..) {
-            // Standard error may have gone with the terminal.
-            let _ = writeln!(io::stderr(), "{words}");
-        }
-    }
-}
-
 /// The screen between entering and leaving. Dropping it leaves, whatever happened.
 pub struct Screen {
     tty: Tty,
@@ -298,10 +61,14 @@ pub struct Screen {
     entered: bool,
     captured: Option<Captured>,
     mouse: bool,
+    keyboard: Arc<Keyboard>,
+    /// While the screen is entered.
+    reader: Option<Reader>,
+    input: (Sender<FromTerminal>, Receiver<FromTerminal>),
 }
 
 impl Screen {
-    /// Enters raw mode and the alternate screen.
+    /// Enters raw mode and the alternate screen, and begins to read keys.
     ///
     /// # Errors
     /// Those of the terminal; it is then as it was.
@@ -316,6 +83,9 @@ impl Screen {
             entered: false,
             captured: None,
             mouse,
+            keyboard: Arc::new(Keyboard::open()?),
+            reader: None,
+            input: unbounded(),
         };
         screen.resume()?;
         Ok(screen)
@@ -347,7 +117,17 @@ impl Screen {
         if self.mouse {
             queue!(writer, EnableMouseCapture)?;
         }
-        Write::flush(writer)
+        Write::flush(writer)?;
+        if self.reader.is_none() {
+            let keyboard = Arc::clone(&self.keyboard);
+            self.reader = Some(Reader::start(keyboard, self.input.0.clone())?);
+        }
+        Ok(())
+    }
+
+    /// Keys and mouse reports, while the screen is entered.
+    pub fn input(&self) -> Receiver<FromTerminal> {
+        self.input.1.clone()
     }
 
     /// Columns and lines to draw, see [`drawn_size`].
@@ -357,7 +137,7 @@ impl Screen {
     pub fn size(&self) -> io::Result<(u16, u16)> {
         // SAFETY: plain numbers.
         let mut size: libc::winsize = unsafe { std::mem::zeroed() };
-        let fd = self.tty.0.borrow().file.as_raw_fd();
+        let fd = self.tty.fd();
         // SAFETY: `size` is valid for the length of the call.
         match unsafe { libc::ioctl(fd, libc::TIOCGWINSZ, &raw mut size) } {
             0 => Ok(drawn_size((size.ws_col, size.ws_row))),
@@ -370,12 +150,12 @@ impl Screen {
     /// # Errors
     /// When the terminal has gone.
     pub fn is_ready(&mut self) -> io::Result<bool> {
-        self.tty.0.borrow_mut().push()
+        self.tty.push()
     }
 
     /// For how long the terminal has taken nothing, if it takes nothing.
     pub fn stalled(&self) -> Option<Duration> {
-        self.tty.0.borrow().stalled.map(|since| since.elapsed())
+        self.tty.stalled()
     }
 
     /// Gives the terminal back; one that takes nothing is not waited for longer than 200 ms.
@@ -387,20 +167,34 @@ impl Screen {
             return Ok(());
         }
         self.entered = false;
+        // It would take what is waited for below.
+        self.reader = None;
+        // In the background the modes and the keys are another program's affair by now, and to touch them would stop
+        // this one.
+        let foreground = self.has_foreground();
+        // A mouse that moves sends reports until the terminal has read that it shall not.
+        let status = if self.mouse && foreground {
+            STATUS_REQUEST
+        } else {
+            ""
+        };
         let writer = &mut self.backend;
         let modes = queue!(
             writer,
             EndSynchronizedUpdate,
             DisableMouseCapture,
+            Print(status),
             DisableBracketedPaste,
             EnableLineWrap,
             LeaveAlternateScreen,
             cursor::Show
         )
         .and_then(|()| Write::flush(writer));
-        let taken = self.tty.0.borrow_mut().drain();
-        // In the background the modes are another program's affair by now, and to set them would stop this one.
-        let raw = match self.has_foreground() {
+        let taken = self.tty.drain();
+        if !status.is_empty() && modes.is_ok() && taken.is_ok() {
+            self.keyboard.discard_until_status();
+        }
+        let raw = match foreground {
             true => disable_raw_mode(),
             false => Ok(()),
         };
@@ -409,7 +203,7 @@ impl Screen {
     }
 
     fn has_foreground(&self) -> bool {
-        let fd = self.tty.0.borrow().file.as_raw_fd();
+        let fd = self.tty.fd();
         // SAFETY: numbers only.
         unsafe { libc::tcgetpgrp(fd) == libc::getpgrp() }
     }

@@ -4,7 +4,9 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
+mod clipboard;
 mod hangup;
+mod mouse;
 mod panics;
 mod pty;
 mod storm;
@@ -102,6 +104,97 @@ fn a_terminal_that_is_too_small_says_so_and_q_works() {
     );
     pty.wait_for("the sizes", |s| {
         s.contains("have 40x10") && s.contains("need 60x18")
+    });
+    pty.keys("q");
+    pty.ends_with(0);
+}
+
+#[test]
+fn a_terminal_that_does_not_know_its_size_is_drawn_on_until_it_does() {
+    let mut pty = Pty::start(
+        Size {
+            width: 0,
+            height: 0,
+        },
+        LONG,
+    );
+    pty.wait_for("training", |s| s.contains("img/s") && s.contains("best"));
+    pty.resize(Size {
+        width: 40,
+        height: 10,
+    });
+    pty.wait_for("the size", |s| s.contains("have 40x10"));
+    pty.keys("q");
+    pty.ends_with(0);
+}
+
+#[test]
+fn a_terminal_that_claims_to_be_huge_costs_no_more_than_a_large_one() {
+    let mut pty = Pty::start(
+        Size {
+            width: u16::MAX,
+            height: u16::MAX,
+        },
+        LONG,
+    );
+    pty.wait_for("training", |s| s.contains("training"));
+    #[cfg(target_os = "linux")]
+    {
+        let peak = pty.peak_memory();
+        assert!(peak < 1 << 30, "{peak} bytes");
+    }
+    pty.keys("q");
+    pty.ends_with(0);
+}
+
+/// What the environment says, and an option, and that no byte beyond comes of them.
+#[test]
+fn terminals_without_utf8_get_ascii() {
+    let program = std::path::Path::new(env!("CARGO_BIN_EXE_cifar-tui"));
+    for (term, variables) in [
+        ("vt100", &[("LANG", "C.UTF-8")][..]),
+        ("linux", &[("LANG", "C.UTF-8"), ("LC_ALL", "C")]),
+        ("screen", &[]),
+    ] {
+        let mut pty = Pty::command(Size::WIDE, program, LONG, term, variables);
+        pty.wait_for("training", |s| s.contains("best") && s.contains("img/s"));
+        for (key, word) in [
+            ("2", "most confused"),
+            ("3", "c class"),
+            ("4", "mult-adds"),
+            ("5", "outcome"),
+            ("6", "drawn by the program"),
+            ("?", "help: Data"),
+        ] {
+            pty.keys(key);
+            pty.wait_for(word, |s| s.contains(word));
+        }
+        pty.keys("\u{1b}");
+        pty.wait_for("no help", |s| !s.contains("help: Data"));
+        pty.keys("q");
+        pty.ends_with(0);
+        assert!(pty.written().is_ascii(), "{term}");
+    }
+}
+
+#[test]
+fn the_symbols_can_be_chosen() {
+    let bars: Vec<&str> = ["train", "--symbols", "ascii"]
+        .iter()
+        .chain(LONG)
+        .copied()
+        .collect();
+    let mut pty = Pty::start(Size::WIDE, &bars);
+    pty.wait_for("bars", |s| s.contains("img/s") && s.contains("#"));
+    pty.keys("\u{3}");
+    assert_eq!(pty.code(), 130);
+    assert!(pty.written().is_ascii());
+
+    let blocks = [&["--symbols", "block"], LONG].concat();
+    let mut pty = Pty::start(Size::WIDE, &blocks);
+    pty.wait_for("an epoch", |s| s.contains("best"));
+    pty.wait_for("no braille", |s| {
+        s.contains('█') && !s.contains(|c| ('\u{2800}'..='\u{28ff}').contains(&c))
     });
     pty.keys("q");
     pty.ends_with(0);

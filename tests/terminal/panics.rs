@@ -28,10 +28,13 @@ pub fn a_panic_of_the_worker_gives_the_terminal_back_and_is_told() {
     pty.wait_for("its words", |s| s.contains("the worker's words"));
 }
 
+/// The mouse moves all the while.
 #[test]
 pub fn a_panic_of_the_screen_gives_the_terminal_back_and_is_told() {
     let mut pty = start("screen");
+    pty.move_the_mouse();
     pty.ends_with(101);
+    pty.leaves_no_reports();
     pty.wait_for("its words", |s| s.contains("the screen's words"));
 }
 
@@ -61,7 +64,8 @@ fn the_program_that_panics() {
         }
         Ok("screen") => {
             let _panics = tui::terminal::HeldPanics::begin();
-            let _screen = tui::terminal::Screen::enter(true).unwrap();
+            let screen = tui::terminal::Screen::enter(true).unwrap();
+            screen.input().recv().unwrap();
             panic!("the screen's words");
         }
         Ok("stray") => {

@@ -31,12 +31,51 @@ impl Size {
     };
 }
 
+/// The side of the terminal on which keys and mouse reports are made.
+struct Keyboard {
+    /// None once the terminal has gone.
+    writer: Option<Box<dyn Write + Send>>,
+    /// Whether the program wants mouse reports.
+    mouse: bool,
+    /// The newest bytes of the program's output, in case a sequence is split.
+    tail: Vec<u8>,
+}
+
+impl Keyboard {
+    fn write(&mut self, keys: &str) {
+        if let Some(writer) = &mut self.writer {
+            writer.write_all(keys.as_bytes()).unwrap();
+            writer.flush().unwrap();
+        }
+    }
+
+    /// Takes in what the program wrote, in its order, as a terminal does: turns mouse reports on and off, and answers
+    /// when asked for the status.
+    fn heed(&mut self, output: &[u8]) {
+        self.tail.extend(output);
+        let mut rest = 0;
+        for at in 0..self.tail.len() {
+            let sequence = [&b"\x1b[?1000h"[..], b"\x1b[?1000l", b"\x1b[5n"]
+                .into_iter()
+                .position(|s| self.tail[at..].starts_with(s));
+            match sequence {
+                Some(2) => self.write("\x1b[0n"),
+                Some(off) => self.mouse = off == 0,
+                None => continue,
+            }
+            rest = at + 1;
+        }
+        rest = rest.max(self.tail.len().saturating_sub(8));
+        self.tail.drain(..rest);
+    }
+}
+
 pub struct Pty {
     folder: Arc<tempfile::TempDir>,
     master: Option<Box<dyn MasterPty + Send>>,
     /// Kept, so that the modes can be read after the program has ended.
     slave: Option<Box<dyn SlavePty + Send>>,
-    writer: Option<Box<dyn Write + Send>>,
+    keyboard: Arc<Mutex<Keyboard>>,
     child: Box<dyn Child + Send + Sync>,
     output: Receiver<Vec<u8>>,
     written: Vec<u8>,
@@ -111,10 +150,17 @@ impl Pty {
         let (sender, output) = channel();
         let reading = Arc::new(Mutex::new(()));
         let held = Arc::clone(&reading);
+        let keyboard = Arc::new(Mutex::new(Keyboard {
+            writer: Some(pair.master.take_writer().unwrap()),
+            mouse: false,
+            tail: Vec::new(),
+        }));
+        let heeding = Arc::clone(&keyboard);
         std::thread::spawn(move || {
             let mut buffer = [0; 1 << 16];
             while let Ok(n @ 1..) = reader.read(&mut buffer) {
                 drop(held.lock());
+                heeding.lock().unwrap().heed(&buffer[..n]);
                 if sender.send(buffer[..n].to_vec()).is_err() {
                     return;
                 }
@@ -122,13 +168,20 @@ impl Pty {
         });
         Pty {
             folder,
-            writer: Some(pair.master.take_writer().unwrap()),
+            keyboard,
             master: Some(pair.master),
             slave: Some(pair.slave),
             child,
             output,
             written: Vec::new(),
-            picture: vt100::Parser::new(size.height, size.width, 0),
+            // What a terminal of no size, or of one that no screen has, shows is looked at through a small window.
+            picture: match size {
+                Size {
+                    width: 1..=1000,
+                    height: 1..=1000,
+                } => vt100::Parser::new(size.height, size.width, 0),
+                _ => vt100::Parser::new(Size::SMALL.height, Size::SMALL.width, 0),
+            },
             before,
             reading,
         }
@@ -149,9 +202,48 @@ impl Pty {
     }
 
     pub fn keys(&mut self, keys: &str) {
-        let writer = self.writer.as_mut().unwrap();
-        writer.write_all(keys.as_bytes()).unwrap();
-        writer.flush().unwrap();
+        self.keyboard.lock().unwrap().write(keys);
+    }
+
+    /// From now on the mouse moves whenever the program wants to know, until it wants so no more.
+    pub fn move_the_mouse(&self) {
+        let keyboard = Arc::clone(&self.keyboard);
+        let mut wanted = false;
+        std::thread::spawn(move || {
+            loop {
+                let mut keyboard = keyboard.lock().unwrap();
+                match (keyboard.mouse, keyboard.writer.is_some()) {
+                    (true, true) => keyboard.write("\x1b[<35;10;10M"),
+                    (false, true) if !wanted => {}
+                    _ => return,
+                }
+                wanted |= keyboard.mouse;
+                drop(keyboard);
+                std::thread::yield_now();
+            }
+        });
+    }
+
+    /// What the program left unread of keys and mouse reports, which a shell would read next.
+    pub fn left_unread(&self) -> String {
+        use std::os::unix::fs::OpenOptionsExt;
+        let name = self.master.as_ref().unwrap().tty_name().unwrap();
+        let flags = libc::O_NOCTTY | libc::O_NONBLOCK;
+        let mut options = std::fs::File::options();
+        let mut tty = options.read(true).custom_flags(flags).open(name).unwrap();
+        // Line by line, as a shell finds it, half a line would not be handed out.
+        // SAFETY: an open terminal, and plain numbers that tcgetattr fills.
+        unsafe {
+            let fd = std::os::fd::AsRawFd::as_raw_fd(&tty);
+            let mut raw: libc::termios = std::mem::zeroed();
+            assert_eq!(libc::tcgetattr(fd, &raw mut raw), 0);
+            libc::cfmakeraw(&raw mut raw);
+            assert_eq!(libc::tcsetattr(fd, libc::TCSANOW, &raw const raw), 0);
+        }
+        let mut unread = Vec::new();
+        // It ends with an error, since nothing more waits.
+        let _ = tty.read_to_end(&mut unread);
+        String::from_utf8_lossy(&unread).into_owned()
     }
 
     pub fn resize(&mut self, size: Size) {
@@ -229,9 +321,20 @@ impl Pty {
         assert_eq!(modes(&**self.master.as_ref().unwrap()), self.before);
     }
 
+    /// No mouse report was echoed, and none waits for the shell.
+    #[track_caller]
+    pub fn leaves_no_reports(&mut self) {
+        assert_eq!(self.left_unread(), "");
+        while let Ok(bytes) = self.output.recv_timeout(GLANCE) {
+            self.take(bytes);
+        }
+        let written = String::from_utf8_lossy(&self.written);
+        assert!(!written.contains("<35;10;10M"), "a report was echoed");
+    }
+
     /// The terminal goes away, as when a window is closed.
     pub fn vanish(&mut self) {
-        self.writer = None;
+        self.keyboard.lock().unwrap().writer = None;
         self.slave = None;
         self.master = None;
         // The reader holds a copy of the terminal's end until it has nothing to read: the program has ended then, or
@@ -262,6 +365,16 @@ impl Pty {
             let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
             stat.unwrap().contains(") T ")
         }
+    }
+
+    /// The most memory that the program had resident so far, in bytes.
+    #[cfg(target_os = "linux")]
+    pub fn peak_memory(&self) -> u64 {
+        let pid = self.child.process_id().unwrap();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find(|l| l.starts_with("VmHWM:")).unwrap();
+        let kib = line.split_whitespace().nth(1).unwrap();
+        kib.parse::<u64>().unwrap() << 10
     }
 
     /// Asks the system whether the program has a thread of this name.

@@ -10,7 +10,7 @@ use crate::session::protocol::{Command, Event, Question};
 use crate::tui::actions::Do;
 use crate::tui::pictures::Request;
 use crate::tui::theme::Theme;
-use crate::tui::told::{Told, Weight, split_name};
+use crate::tui::told::{Told, split_name};
 use crate::tui::widgets::heatmap::{Cell, Geometry, Heatmap, MARK, Tone, cut};
 use crate::tui::widgets::{bars, panel, text, text_right};
 use crossterm::event::{MouseButton, MouseEvent, MouseEventKind};
@@ -646,11 +646,7 @@ impl View for Confusion {
             Do::Copy => {
                 if let Some(evaluation) = shown(ctx.told) {
                     let table = as_text(ctx.told, &evaluation.confusion);
-                    ctx.copy(table);
-                    ctx.say(
-                        Weight::Plain,
-                        "the matrix is on the clipboard, tabs between its columns",
-                    );
+                    ctx.copy("the matrix, tabs between its columns", table);
                 }
             }
             Do::Picture => {

@@ -143,9 +143,12 @@ impl Context<'_> {
         self.effects.push(Effect::Go(screen));
     }
 
-    /// Puts text on the clipboard (OSC 52).
-    pub fn copy(&mut self, text: impl Into<String>) {
-        self.effects.push(Effect::Copy(text.into()));
+    /// Puts text on the clipboard; the status line tells that `what` is there.
+    pub fn copy(&mut self, what: impl Into<String>, text: impl Into<String>) {
+        self.effects.push(Effect::Copy {
+            what: what.into(),
+            text: text.into(),
+        });
     }
 
     /// Saves a picture; the status line tells where.

@@ -631,8 +631,7 @@ impl View for Runs {
             Do::Copy => {
                 if let Some(run) = self.current() {
                     let command = format!("cifar-tui --resume {}", run.name);
-                    ctx.say(Weight::Plain, format!("on the clipboard: {command}"));
-                    ctx.copy(command);
+                    ctx.copy(command.clone(), command);
                 }
             }
             _ => {}

@@ -111,8 +111,7 @@ impl Panel {
                         other => other.to_string(),
                     };
                     let text = format!("{} = {value}", row.key);
-                    ctx.say(Weight::Plain, format!("copied: {text}"));
-                    ctx.copy(text);
+                    ctx.copy(text.clone(), text);
                 }
             }
             _ => {}

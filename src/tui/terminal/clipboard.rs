@@ -1,0 +1,104 @@
+//! tmux's paste buffer. Inside tmux the terminal's own clipboard is not enough: by default (`set-clipboard external`)
+//! tmux ignores what programs send to it, and tells them nothing.
+
+use std::io::{self, Read, Write};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long tmux may take.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How often it is looked after.
+const GLANCE: Duration = Duration::from_millis(5);
+/// What every pipe takes unread, in bytes.
+const PIPE: usize = 16 << 10;
+
+/// Whether this process runs inside tmux.
+pub fn inside_tmux() -> bool {
+    std::env::var_os("TMUX").is_some_and(|socket| !socket.is_empty())
+}
+
+/// Loads `text` into tmux's buffer, which tmux passes on to the clipboard of the terminal around it if it may. Blocks
+/// for two seconds at most.
+///
+/// # Errors
+/// Why it is not in the buffer, in tmux's words where it said some.
+pub fn load_into_tmux(text: &str) -> Result<(), String> {
+    let end = Instant::now() + PATIENCE;
+    load("tmux", &["load-buffer", "-w", "-"], text, end)
+        // Before 3.2 tmux did not pass it on and knew no -w.
+        .or_else(|_| load("tmux", &["load-buffer", "-"], text, end))
+}
+
+/// Runs a program with `text` as its input, until `end`.
+fn load(program: &str, arguments: &[&str], text: &str, end: Instant) -> Result<(), String> {
+    if text.len() > PIPE {
+        return Err(format!("{} bytes are too many", text.len()));
+    }
+    let run = || -> io::Result<Child> {
+        let (input, mut writer) = io::pipe()?;
+        writer.write_all(text.as_bytes())?;
+        Command::new(program)
+            .args(arguments)
+            .stdin(input)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+    };
+    let mut child = run().map_err(|error| format!("{program}: {error}"))?;
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) if status.success() => return Ok(()),
+            Ok(Some(status)) => {
+                let mut words = String::new();
+                if let Some(mut stderr) = child.stderr.take() {
+                    // Without words the status has to do.
+                    let _ = stderr.read_to_string(&mut words);
+                }
+                return Err(match words.trim() {
+                    "" => format!("{program}: {status}"),
+                    words => words.to_owned(),
+                });
+            }
+            Ok(None) if Instant::now() < end => std::thread::sleep(GLANCE),
+            Ok(None) => {
+                // One that has ended by now needs no killing.
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(format!("{program} did not answer"));
+            }
+            Err(error) => return Err(format!("{program}: {error}")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str, text: &str, patience: Duration) -> Result<(), String> {
+        load("/bin/sh", &["-c", script], text, Instant::now() + patience)
+    }
+
+    #[test]
+    fn what_the_program_makes_of_it_is_told() {
+        let long = Duration::from_secs(60);
+        let text = "a = 1\nb = 2";
+        assert_eq!(
+            shell("test \"$(cat)\" = \"a = 1\nb = 2\"", text, long),
+            Ok(())
+        );
+        let refused = shell("echo no server running >&2; exit 1", text, long);
+        assert_eq!(refused.unwrap_err(), "no server running");
+        assert!(shell("exit 3", text, long).unwrap_err().contains('3'));
+        let absent = load("/nowhere/tmux", &[], text, Instant::now() + long);
+        assert!(absent.unwrap_err().starts_with("/nowhere/tmux: "));
+        let large = "x".repeat(PIPE + 1);
+        assert!(shell("cat", &large, long).unwrap_err().contains("16385"));
+    }
+
+    #[test]
+    fn one_that_stands_still_is_ended() {
+        let stuck = shell("exec sleep 1000", "text", Duration::ZERO);
+        assert_eq!(stuck.unwrap_err(), "/bin/sh did not answer");
+    }
+}

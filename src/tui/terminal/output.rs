@@ -1,0 +1,144 @@
+//! Writing to the terminal without ever waiting for it.
+
+use std::cell::RefCell;
+use std::fs::{File, OpenOptions};
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+/// How long a terminal that takes nothing is waited for when it is given back.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// The terminal as a writer that never blocks, on a descriptor of its own, so that standard output and standard error
+/// can lead elsewhere meanwhile. What the terminal does not take yet waits.
+#[derive(Clone)]
+pub struct Tty(Rc<RefCell<Output>>);
+
+struct Output {
+    file: File,
+    /// Flushed, but not taken yet.
+    waiting: Vec<u8>,
+    /// Not flushed yet.
+    frame: Vec<u8>,
+    /// Since when the terminal takes nothing.
+    stalled: Option<Instant>,
+}
+
+impl Tty {
+    /// Standard output's terminal, or the controlling one.
+    ///
+    /// # Errors
+    /// When there is neither.
+    pub fn open() -> io::Result<Self> {
+        // Opened anew: the flag that forbids blocking must not reach the shell's own descriptor.
+        let anew = ["/proc/self/fd/1", "/dev/tty"]
+            .into_iter()
+            .find_map(|path| {
+                let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+                let mut options = OpenOptions::new();
+                let file = options.write(true).custom_flags(flags).open(path).ok()?;
+                file.is_terminal().then_some(file)
+            });
+        let file = match anew {
+            Some(file) => file,
+            None => io::stdout().as_fd().try_clone_to_owned()?.into(),
+        };
+        Ok(Tty(Rc::new(RefCell::new(Output {
+            file,
+            waiting: Vec::new(),
+            frame: Vec::new(),
+            stalled: None,
+        }))))
+    }
+
+    pub fn fd(&self) -> RawFd {
+        self.0.borrow().file.as_raw_fd()
+    }
+
+    /// Writes what the terminal takes; true when nothing waits.
+    ///
+    /// # Errors
+    /// When the terminal has gone.
+    pub fn push(&self) -> io::Result<bool> {
+        self.0.borrow_mut().push()
+    }
+
+    /// Writes until nothing waits.
+    ///
+    /// # Errors
+    /// When the terminal has gone, or has taken nothing for 200 ms; what waited is then dropped.
+    pub fn drain(&self) -> io::Result<()> {
+        self.0.borrow_mut().drain()
+    }
+
+    /// For how long the terminal has taken nothing, if it takes nothing.
+    pub fn stalled(&self) -> Option<Duration> {
+        self.0.borrow().stalled.map(|since| since.elapsed())
+    }
+}
+
+impl Output {
+    fn push(&mut self) -> io::Result<bool> {
+        let mut done = 0;
+        let outcome = loop {
+            if done == self.waiting.len() {
+                break Ok(true);
+            }
+            match self.file.write(&self.waiting[done..]) {
+                Ok(0) => break Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => {
+                    done += n;
+                    self.stalled = None;
+                }
+                Err(error) => match error.kind() {
+                    io::ErrorKind::Interrupted => {}
+                    io::ErrorKind::WouldBlock => break Ok(false),
+                    _ => break Err(error),
+                },
+            }
+        };
+        self.waiting.drain(..done);
+        match outcome {
+            Ok(false) => {
+                self.stalled.get_or_insert_with(Instant::now);
+            }
+            _ => self.stalled = None,
+        }
+        outcome
+    }
+
+    fn drain(&mut self) -> io::Result<()> {
+        let end = Instant::now() + PATIENCE;
+        while !self.push()? {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                self.waiting.clear();
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            let mut fds = libc::pollfd {
+                fd: self.file.as_raw_fd(),
+                events: libc::POLLOUT,
+                revents: 0,
+            };
+            // SAFETY: one valid pollfd, for the length of the call.
+            unsafe { libc::poll(&raw mut fds, 1, left.as_millis() as i32 + 1) };
+        }
+        Ok(())
+    }
+}
+
+impl Write for Tty {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.borrow_mut().frame.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let mut output = self.0.borrow_mut();
+        let frame = std::mem::take(&mut output.frame);
+        output.waiting.extend(frame);
+        output.push().map(|_| ())
+    }
+}
