@@ -59,6 +59,8 @@
 //! | a setting that is none | a row in [`config::OPTIONS`]: config.toml, flag, docs follow |
 //! | a screen | its file under [`tui::views`] and a row in VIEWS |
 //! | a key | a row in [`tui::actions::ACTIONS`]: dispatch, footer, help, palette, README follow |
+//! | a symbol to draw with | its row in [`domain::symbols::SYMBOLS`]: what stands for it in blocks and in ASCII |
+//! | a kind of terminal | its row in [`domain::terminal::TERMINALS`] |
 //! | an architecture | a row of text in [`domain::arch::ARCHS`] |
 //! | a kind of layer | its word in [`domain::arch`], its file in [`layers`], its line in [`net`] |
 //! | a data format | its reader in [`data`] and a row in [`data::FORMATS`] |

@@ -99,10 +99,10 @@ fn interval(urgency: Urgency) -> Duration {
 /// # Errors
 /// When the terminal cannot be used.
 pub fn run(link: &Link, options: &Options) -> anyhow::Result<Outcome> {
-    let terminal = Terminal::of_process();
+    let shown = Terminal::of_process();
     let theme = Theme {
-        colors: terminal.colors,
-        symbols: options.symbols.unwrap_or(terminal.symbols),
+        colors: shown.colors,
+        symbols: options.symbols.unwrap_or(shown.symbols),
     };
     let signals = signals()?;
     // Before the screen, so that it is dropped after it.

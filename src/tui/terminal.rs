@@ -12,6 +12,7 @@ pub use stray::HeldPanics;
 
 use crate::domain::terminal::drawn_size;
 use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossterm::clipboard::CopyToClipboard;
 use crossterm::event::{
     DisableBracketedPaste, DisableMouseCapture, EnableBracketedPaste, EnableMouseCapture,
 };
@@ -20,7 +21,7 @@ use crossterm::terminal::{
     BeginSynchronizedUpdate, DisableLineWrap, EnableLineWrap, EndSynchronizedUpdate,
     EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
 };
-use crossterm::{cursor, execute, queue};
+use crossterm::{Command, cursor, execute, queue};
 use input::{Keyboard, Reader, STATUS_REQUEST};
 use output::Tty;
 use ratatui::backend::{Backend, ClearType, CrosstermBackend};
@@ -238,10 +239,14 @@ impl Screen {
     /// # Errors
     /// Those of the terminal.
     pub fn copy(&mut self, text: &str) -> io::Result<()> {
-        execute!(
-            self.backend,
-            crossterm::clipboard::CopyToClipboard::to_clipboard_from(text)
-        )
+        let mut sequence = String::new();
+        CopyToClipboard::to_clipboard_from(text)
+            .write_ansi(&mut sequence)
+            .map_err(io::Error::other)?;
+        if clipboard::inside_screen() {
+            sequence = clipboard::through_screen(&sequence);
+        }
+        execute!(self.backend, Print(sequence))
     }
 
     /// Draws a frame: writes the cells that differ from what is shown.

@@ -1,5 +1,6 @@
-//! tmux's paste buffer. Inside tmux the terminal's own clipboard is not enough: by default (`set-clipboard external`)
-//! tmux ignores what programs send to it, and tells them nothing.
+//! The clipboard from within tmux and GNU screen. By default (`set-clipboard external`) tmux ignores what programs send
+//! to the terminal's clipboard, and tells them nothing, so its paste buffer is loaded as well. GNU screen passes it on
+//! when it is wrapped.
 
 use std::io::{self, Read, Write};
 use std::process::{Child, Command, Stdio};
@@ -14,7 +15,31 @@ const PIPE: usize = 16 << 10;
 
 /// Whether this process runs inside tmux.
 pub fn inside_tmux() -> bool {
-    std::env::var_os("TMUX").is_some_and(|socket| !socket.is_empty())
+    is_set("TMUX")
+}
+
+/// Whether this process runs inside GNU screen.
+pub fn inside_screen() -> bool {
+    is_set("STY") && !inside_tmux()
+}
+
+fn is_set(variable: &str) -> bool {
+    std::env::var_os(variable).is_some_and(|value| !value.is_empty())
+}
+
+/// A control sequence that a string terminator (`ESC \`) ends, in the form in which GNU screen passes it on to the
+/// terminal around it: in pieces, since it drops what is longer than 768 bytes, and ended by BEL, since the terminator
+/// would end a piece.
+pub fn through_screen(sequence: &str) -> String {
+    let mut rest = sequence.trim_end_matches("\x1b\\").to_owned() + "\x07";
+    let mut wrapped = String::new();
+    while !rest.is_empty() {
+        // Base64 and what stands around it is ASCII.
+        let after = rest.split_off(rest.len().min(256));
+        wrapped += &format!("\x1bP{rest}\x1b\\");
+        rest = after;
+    }
+    wrapped
 }
 
 /// Loads `text` into tmux's buffer, which tmux passes on to the clipboard of the terminal around it if it may. Blocks
@@ -94,6 +119,20 @@ mod tests {
         assert!(absent.unwrap_err().starts_with("/nowhere/tmux: "));
         let large = "x".repeat(PIPE + 1);
         assert!(shell("cat", &large, long).unwrap_err().contains("16385"));
+    }
+
+    #[test]
+    fn gnu_screen_is_handed_pieces_that_it_passes_on() {
+        let payload = "A".repeat(400);
+        let wrapped = through_screen(&format!("\x1b]52;c;{payload}\x1b\\"));
+        let pieces: Vec<&str> = wrapped.split_terminator("\x1b\\").collect();
+        assert!(
+            pieces
+                .iter()
+                .all(|p| p.starts_with("\x1bP") && p.len() <= 258)
+        );
+        let passed: String = pieces.iter().map(|p| &p[2..]).collect();
+        assert_eq!(passed, format!("\x1b]52;c;{payload}\x07"));
     }
 
     #[test]
