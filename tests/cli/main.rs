@@ -4,6 +4,7 @@
 
 mod commands;
 mod faults;
+mod numbers;
 mod settings;
 mod support;
 mod training;
