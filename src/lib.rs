@@ -23,8 +23,9 @@
 //! | [`hardware`] | threads, vector instructions, measured peaks; NVIDIA's driver and GPUs, and the executor of lists of kernel launches | domain |
 //! | [`plot`] | PNG charts and matrices | domain |
 //! | [`layers`] | fused layers, forward and back, with their kernels; beside each its reference in plain Candle | hardware, domain |
-//! | [`net`] | an architecture made into layers, or planned as lists of launches for a GPU; a training pass, a scoring pass | layers, hardware, domain |
-//! | [`train`] | the loop, optimizers, schedule, scoring, checkpoints | net, layers, data, hardware, domain |
+//! | [`optimizers`] | one file a rule: its state, its step over slices and as CUDA text | domain |
+//! | [`net`] | an architecture made into layers, or planned as lists of launches for a machine; a training pass, a scoring pass | layers, optimizers, hardware, domain |
+//! | [`train`] | the loop, schedule, scoring, checkpoints | net, layers, optimizers, data, hardware, domain |
 //! | [`session`] | the worker thread, its protocol, its viewers (here or over a socket), the runs folder | train, net, data, hardware, plot, domain |
 //! | [`tui`], [`headless`] | the front ends | session's `protocol` and `link`, plot, domain |
 //! | [`config`] | config.toml, environment and flags in layers | domain |
@@ -63,6 +64,7 @@
 //! | a kind of terminal | its row in [`domain::terminal::TERMINALS`] |
 //! | an architecture | a row of text in [`domain::arch::ARCHS`] |
 //! | a kind of layer | its word in [`domain::arch`], its file in [`layers`], its line in [`net`] |
+//! | an optimizer | its word in [`domain::params::Optimizer`], its file and its row in [`optimizers`]: backends, checkpoint, panel follow |
 //! | a data format | its reader in [`data`] and a row in [`data::FORMATS`] |
 
 pub mod cli;
@@ -74,6 +76,7 @@ pub mod hardware;
 pub mod headless;
 pub mod layers;
 pub mod net;
+pub mod optimizers;
 pub mod plot;
 pub mod session;
 pub mod train;

@@ -136,7 +136,6 @@ pub fn measure(config: &Config, seconds: f64, eval: bool) -> anyhow::Result<Repo
         step: 0,
     };
     let mut plan = Vec::new();
-    let mut beta_products = optimizer.beta_products();
     // So many steps, and how long each took.
     let mut some = |net: &mut Net, count: usize| -> anyhow::Result<Times> {
         let begin = Instant::now();
@@ -147,7 +146,7 @@ pub fn measure(config: &Config, seconds: f64, eval: bool) -> anyhow::Result<Repo
                 let (some, step) = feed.next();
                 numbers.extend_from_slice(some);
                 let settings = settings(step);
-                let update = Optimizer::plan(&settings, &mut beta_products);
+                let update = optimizer.plan(&settings);
                 steps.push(PlannedStep::new(settings, update, batch, params));
             }
             let order = begin.elapsed().as_secs_f64();

@@ -253,8 +253,8 @@ pub fn difference(
         .collect();
     let outcome = here.train_pass(&pixels, &labels, &placed, &scaling, &settings, threads)?;
     let mut optimizer = Optimizer::new(params.optimizer, &here.params())?;
-    let update = Optimizer::plan(&settings, &mut optimizer.beta_products());
     optimizer.step(&here.params(), &settings, threads)?;
+    let update = Optimizer::new(params.optimizer, &here.params())?.plan(&settings);
     let step = PlannedStep::new(settings, update, COMPARED, &params);
     let found = there.train_steps(&pixels, &labels, &scaling, &images, &[step])?;
     there.pull()?;

@@ -4,41 +4,55 @@
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// The optimizers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Optimizer {
-    Sgd,
-    Adam,
-    Adamw,
+/// An enumeration whose values are words in files, flags and the panel.
+macro_rules! choices {
+    ($(#[$about:meta])* $name:ident { $($(#[$what:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
+        $(#[$about])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        pub enum $name {
+            $($(#[$what])* #[serde(rename = $word)] $variant),+
+        }
+
+        impl $name {
+            pub const ALL: &'static [$name] = &[$($name::$variant),+];
+            /// The words, in the order of `ALL`.
+            pub const WORDS: &'static [&'static str] = &[$($word),+];
+
+            pub fn word(self) -> &'static str {
+                match self { $($name::$variant => $word),+ }
+            }
+        }
+    };
 }
 
-/// How the learning rate moves over the run, after the warm-up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Schedule {
-    /// The base learning rate throughout.
-    Constant,
-    /// A tenth of it after half of the run, a hundredth after three quarters.
-    Step,
-    /// Half a cosine from the base down to zero.
-    Cosine,
-    /// Linearly up from a 25th of the base over the first 30% of the run, then by a cosine down to a 250,000th.
-    OneCycle,
+choices! {
+    /// The optimizers. What each does stands in [`crate::optimizers`].
+    Optimizer { Sgd = "sgd", Adam = "adam", Adamw = "adamw" }
 }
 
-/// The number format of the matrix products. Master weights and accumulation stay f32.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Precision {
-    F32,
-    Tf32,
-    Bf16,
+choices! {
+    /// How the learning rate moves over the run, after the warm-up.
+    Schedule {
+        /// The base learning rate throughout.
+        Constant = "constant",
+        /// A tenth of it after half of the run, a hundredth after three quarters.
+        Step = "step",
+        /// Half a cosine from the base down to zero.
+        Cosine = "cosine",
+        /// Linearly up from a 25th of the base over the first 30% of the run, then by a cosine down to a 250,000th.
+        OneCycle = "one-cycle",
+    }
 }
 
-/// Everything that decides what a run learns. Every field has a row in [`PARAMS`].
+choices! {
+    /// The number format of the matrix products. Master weights and accumulation stay f32.
+    Precision { F32 = "f32", Tf32 = "tf32", Bf16 = "bf16" }
+}
+
+/// Everything that decides what a run learns. Every field has a row in [`PARAMS`]. A field that a file lacks takes its
+/// default, so the default of a new hyperparameter must be the value that changes nothing for the runs before it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct Hyperparameters {
     pub learning_rate: f64,
     pub weight_decay: f64,
@@ -470,17 +484,14 @@ macro_rules! field {
             },
         )
     };
-    (choice $name:ident { $($word:literal => $variant:path),+ $(,)? }) => {
+    (choice $name:ident: $of:ident) => {
         (
-            |p: &Hyperparameters| {
-                Value::Text(match p.$name { $($variant => $word),+ }.into())
-            },
+            |p: &Hyperparameters| Value::Text(p.$name.word().into()),
             |p: &mut Hyperparameters, v: Value| {
-                if let Value::Text(v) = v {
-                    match v.as_str() {
-                        $($word => p.$name = $variant,)+
-                        _ => {}
-                    }
+                if let Value::Text(v) = v
+                    && let Some(choice) = $of::ALL.iter().find(|choice| choice.word() == v)
+                {
+                    p.$name = *choice;
                 }
             },
         )
@@ -558,8 +569,7 @@ pub static PARAMS: &[Param] = &[
         "Images in one training step; the last, smaller batch of an epoch is kept."),
     row("epochs", "epochs", "", Applies::NextEpoch, int(1, 10_000, Nudge::Add(1.0, 10.0)), field!(int epochs),
         "Passes over the training images."),
-    row("schedule", "schedule", "", Applies::NextEpoch, Kind::Choice(&["constant", "step", "cosine", "one-cycle"]), field!(choice schedule {
-            "constant" => Schedule::Constant, "step" => Schedule::Step, "cosine" => Schedule::Cosine, "one-cycle" => Schedule::OneCycle }),
+    row("schedule", "schedule", "", Applies::NextEpoch, Kind::Choice(Schedule::WORDS), field!(choice schedule: Schedule),
         "How the learning rate moves over the run."),
     off_at_zero(row("warmup", "warm-up", "epochs", Applies::NextEpoch, float(0.0, 1000.0, Nudge::Add(0.5, 5.0)), field!(float warmup),
         "Epochs over which the learning rate first rises from zero; 0 is off.")),
@@ -567,8 +577,7 @@ pub static PARAMS: &[Param] = &[
         "Score the test images after every epoch, not only at the end."),
     row("architecture", "architecture", "", Applies::NextRun, Kind::Text(super::arch::check), field!(text architecture),
         "A preset's name, or layers such as `conv 32, relu, pool, drop, dense 10`."),
-    row("optimizer", "optimizer", "", Applies::NextRun, Kind::Choice(&["sgd", "adam", "adamw"]), field!(choice optimizer {
-            "sgd" => Optimizer::Sgd, "adam" => Optimizer::Adam, "adamw" => Optimizer::Adamw }),
+    row("optimizer", "optimizer", "", Applies::NextRun, Kind::Choice(Optimizer::WORDS), field!(choice optimizer: Optimizer),
         "The rule that turns gradients into steps."),
     row("nesterov", "nesterov", "", Applies::NextRun, Kind::Bool, field!(bool nesterov),
         "Nesterov's look-ahead for sgd's momentum."),
@@ -578,8 +587,7 @@ pub static PARAMS: &[Param] = &[
         "Share of the training images held out for validation."),
     row("standardize", "standardize", "", Applies::NextRun, Kind::Bool, field!(bool standardize),
         "Give each colour channel mean 0 and deviation 1 instead of the range 0 to 1."),
-    row("precision", "precision", "", Applies::NextRun, Kind::Choice(&["f32", "tf32", "bf16"]), field!(choice precision {
-            "f32" => Precision::F32, "tf32" => Precision::Tf32, "bf16" => Precision::Bf16 }),
+    row("precision", "precision", "", Applies::NextRun, Kind::Choice(Precision::WORDS), field!(choice precision: Precision),
         "Number format of the matrix products on a GPU; the CPU computes in f32."),
 ];
 
@@ -595,6 +603,20 @@ mod tests {
         fields.sort();
         rows.sort();
         assert_eq!(fields, rows);
+    }
+
+    #[test]
+    fn a_field_that_a_file_lacks_takes_its_default_and_an_unknown_one_is_refused() {
+        let all = serde_json::to_value(Hyperparameters::default()).unwrap();
+        for row in PARAMS {
+            let mut without = all.clone();
+            without.as_object_mut().unwrap().remove(row.key);
+            let read: Hyperparameters = serde_json::from_value(without).unwrap();
+            assert_eq!(read, Hyperparameters::default(), "{}", row.key);
+        }
+        let mut more = all;
+        more["lerning_rate"] = 1.into();
+        assert!(serde_json::from_value::<Hyperparameters>(more).is_err());
     }
 
     #[test]

@@ -22,8 +22,8 @@ struct Step {
     float smoothing;
     float share; // 1 / count
     float pixel_scale[3], pixel_shift[3];
-    // The optimizer's, as train/optim.rs computes them.
-    float rate, momentum, nesterov, beta1, beta2, rest1, rest2, root2, l2, shrink;
+    // The optimizer's: `Coefficients` of optimizers/mod.rs.
+    float l2, decay_factor, own[8];
     double clip_norm;
 };
 

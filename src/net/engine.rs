@@ -12,36 +12,16 @@ use crate::layers::chain::Chain;
 use crate::layers::dropout::Mask;
 use crate::layers::input::Scaling;
 use crate::layers::{Param, slices};
+use crate::optimizers::Coefficients;
 use candle_core::{CpuStorage, Storage, Tensor, TensorId};
 use std::collections::HashMap;
-
-/// The optimizer's numbers for one step, as its kernels take them: what follows from the settings and from the steps
-/// before.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Update {
-    /// Adam: with the first moment's bias correction.
-    pub rate: f32,
-    pub momentum: f32,
-    pub nesterov: bool,
-    pub beta1: f32,
-    pub beta2: f32,
-    /// One minus the betas.
-    pub rest1: f32,
-    pub rest2: f32,
-    /// One over the root of the second moment's bias correction.
-    pub root2: f32,
-    /// Weight decay as part of the gradient, and as a factor of the weight.
-    pub l2: f32,
-    pub shrink: f32,
-    /// Largest norm of the gradient; 0 is off.
-    pub clip_norm: f64,
-}
 
 /// One training step, planned ahead.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PlannedStep {
     pub settings: StepSettings,
-    pub update: Update,
+    /// What the optimizer's rule needs to know of it.
+    pub update: Coefficients,
     /// Images in its batch.
     pub images: usize,
     /// Augmentation, as in the hyperparameters.
@@ -53,7 +33,7 @@ pub struct PlannedStep {
 impl PlannedStep {
     pub fn new(
         settings: StepSettings,
-        update: Update,
+        update: Coefficients,
         images: usize,
         params: &Hyperparameters,
     ) -> Self {
@@ -202,14 +182,16 @@ impl Engine {
         Ok(())
     }
 
-    /// Takes the host's moments, in the order of the parameters; `second` may be empty.
+    /// Takes the host's optimizer state: for each slot a tensor for each parameter.
     ///
     /// # Errors
     /// When the device fails.
-    pub fn push_moments(&mut self, first: &[Tensor], second: &[Tensor]) -> Result<()> {
-        let (p, slots) = (&self.plan.places, &self.plan.params);
-        write_row(&mut *self.machine, p.first, slots, first.iter())?;
-        write_row(&mut *self.machine, p.second, slots, second.iter())
+    pub fn push_state(&mut self, state: &[Vec<Tensor>]) -> Result<()> {
+        for (slot, tensors) in state.iter().enumerate() {
+            let at = self.plan.state_row(slot);
+            write_row(&mut *self.machine, at, &self.plan.params, tensors.iter())?;
+        }
+        Ok(())
     }
 
     /// Brings weights, gradients and running statistics to the host.
@@ -226,14 +208,16 @@ impl Engine {
         read_row(&mut *self.machine, p.running, &self.plan.running, buffers)
     }
 
-    /// Brings the moments to the host.
+    /// Brings the optimizer's state to the host.
     ///
     /// # Errors
     /// When the device fails.
-    pub fn pull_moments(&mut self, first: &[Tensor], second: &[Tensor]) -> Result<()> {
-        let (p, slots) = (&self.plan.places, &self.plan.params);
-        read_row(&mut *self.machine, p.first, slots, first.iter())?;
-        read_row(&mut *self.machine, p.second, slots, second.iter())
+    pub fn pull_state(&mut self, state: &[Vec<Tensor>]) -> Result<()> {
+        for (slot, tensors) in state.iter().enumerate() {
+            let at = self.plan.state_row(slot);
+            read_row(&mut *self.machine, at, &self.plan.params, tensors.iter())?;
+        }
+        Ok(())
     }
 
     /// Runs training steps one after the other: step by step the next of `images` (numbers in the split whose pixels
@@ -383,7 +367,7 @@ fn scoring() -> PlannedStep {
     };
     PlannedStep {
         settings,
-        update: Update::default(),
+        update: Coefficients::default(),
         images: 0,
         flip: false,
         crop: 0,
@@ -419,27 +403,17 @@ fn record(
         s.label_smoothing as f32,
         1.0 / step.images.max(1) as f32,
     ];
-    let optimizer = [
-        u.rate,
-        u.momentum,
-        f32::from(u8::from(u.nesterov)),
-        u.beta1,
-        u.beta2,
-        u.rest1,
-        u.rest2,
-        u.root2,
-        u.l2,
-        u.shrink,
-    ];
+    let decay = [u.l2, u.decay_factor];
     for v in numbers
         .iter()
         .chain(&scaling.scale)
         .chain(&scaling.shift)
-        .chain(&optimizer)
+        .chain(&decay)
+        .chain(&u.own)
     {
         to.extend(v.to_le_bytes());
     }
-    to.extend(u.clip_norm.to_le_bytes());
+    to.extend(s.clip_norm.max(0.0).to_le_bytes());
 }
 
 /// A `Found` of kernels.cuh.

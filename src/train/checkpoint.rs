@@ -1,4 +1,4 @@
-//! A checkpoint: one safetensors file with the weights, the optimizer's moments and, in its metadata, everything else
+//! A checkpoint: one safetensors file with the weights, the optimizer's state and, in its metadata, everything else
 //! that resuming needs.
 //!
 //! The metadata holds `format` = `pt` (the tensors have PyTorch's names and shapes), `cifar-tui` (a [`Progress`] as
@@ -14,8 +14,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 /// The version of [`Progress`] that this program writes. Older ones are read, newer ones refused.
-pub const FORMAT: u32 = 1;
-/// Largest file that is read: 100 million parameters, their two moments, and room to spare.
+///
+/// Format 1 called the optimizer's state `first` and `second`, whichever rule it belonged to, and had the products of
+/// the betas in a field of their own.
+pub const FORMAT: u32 = 2;
+/// Largest file that is read: 100 million parameters, their optimizer's state, and room to spare.
 const LARGEST_FILE: u64 = 2 << 30;
 const STATE: &str = "cifar-tui";
 const HASH: &str = "sha256";
@@ -112,8 +115,8 @@ pub struct Progress {
     pub best: Option<Best>,
     /// Seconds of training.
     pub elapsed: f64,
-    /// The optimizer's products of betas.
-    pub beta_products: [f64; 2],
+    /// The optimizer's scalars by name.
+    pub optimizer: BTreeMap<String, f64>,
     /// Bytes of metrics.jsonl that belong to the steps done, and the steps that wait to be written there.
     pub metrics_bytes: u64,
     pub unwritten: Option<StepReport>,
@@ -220,14 +223,20 @@ impl Checkpoint {
         struct Version {
             format: u32,
         }
-        let version: Version = serde_json::from_str(state).map_err(|e| damaged(e.to_string()))?;
+        let mut state: serde_json::Value =
+            serde_json::from_str(state).map_err(|e| damaged(e.to_string()))?;
+        let version = Version::deserialize(&state).map_err(|e| damaged(e.to_string()))?;
         if version.format > FORMAT {
             return Err(CheckpointError::Newer {
                 path: path.into(),
                 found: version.format,
             });
         }
-        let progress = serde_json::from_str(state).map_err(|e| damaged(e.to_string()))?;
+        let slots = match version.format {
+            1 => from_format_1(&mut state).map_err(damaged)?,
+            _ => &[],
+        };
+        let progress = Progress::deserialize(state).map_err(|e| damaged(e.to_string()))?;
         let all = SafeTensors::deserialize(&file).map_err(|e| damaged(e.to_string()))?;
         let mut tensors = BTreeMap::new();
         for (name, view) in all.iter() {
@@ -239,7 +248,7 @@ impl Checkpoint {
                 shape: view.shape().to_vec(),
                 values: numbers.iter().map(|b| f32::from_le_bytes(*b)).collect(),
             };
-            tensors.insert(name.to_owned(), saved);
+            tensors.insert(renamed(name, slots), saved);
         }
         Ok(Checkpoint { progress, tensors })
     }
@@ -262,6 +271,41 @@ impl Checkpoint {
         }
         Self::decode(std::fs::read(path).map_err(io)?, path)
     }
+}
+
+/// Old and new names of the optimizer's slots.
+type Renamed = &'static [(&'static str, &'static str)];
+
+/// Rewrites the state of format 1 as that of format 2; gives the new names of the optimizer's slots.
+fn from_format_1(state: &mut serde_json::Value) -> Result<Renamed, String> {
+    let products = <[f64; 2]>::deserialize(&state["beta_products"])
+        .map_err(|e| format!("its products of the betas: {e}"))?;
+    let (slots, scalars): (Renamed, _) = match state["params"]["optimizer"].as_str() {
+        Some("sgd") => (&[("first", "momentum_buffer")], serde_json::json!({})),
+        _ => (
+            &[("first", "exp_avg"), ("second", "exp_avg_sq")],
+            serde_json::json!({ "beta1_product": products[0], "beta2_product": products[1] }),
+        ),
+    };
+    let fields = state.as_object_mut().ok_or("its state is no JSON object")?;
+    fields.insert("format".into(), FORMAT.into());
+    fields.insert("optimizer".into(), scalars);
+    Ok(slots)
+}
+
+/// A tensor's name with its slot renamed, if it is the optimizer's.
+fn renamed(name: &str, slots: Renamed) -> String {
+    let of_slot = |(old, new): &(&str, &str)| {
+        let parameter = name
+            .strip_prefix("optimizer.")?
+            .strip_prefix(old)?
+            .strip_prefix('.')?;
+        Some(format!("optimizer.{new}.{parameter}"))
+    };
+    slots
+        .iter()
+        .find_map(of_slot)
+        .unwrap_or_else(|| name.to_owned())
 }
 
 /// Sorts the header's keys, so that the same state makes the same file: the library writes metadata in the random order of
@@ -351,7 +395,10 @@ pub(crate) mod tests {
             },
             best: None,
             elapsed: 1.0 / 3.0,
-            beta_products: [0.9 * 0.9, 0.999 * 0.999],
+            optimizer: BTreeMap::from([
+                ("beta1_product".into(), 0.9 * 0.9),
+                ("beta2_product".into(), 0.999 * 0.999),
+            ]),
             metrics_bytes: 123,
             unwritten: None,
         };
@@ -364,7 +411,7 @@ pub(crate) mod tests {
             progress,
             tensors: BTreeMap::from([
                 ("dense1.weight".into(), tensor(10)),
-                ("optimizer.first.dense1.weight".into(), tensor(10)),
+                ("optimizer.exp_avg.dense1.weight".into(), tensor(10)),
                 ("dense1.bias".into(), tensor(1)),
             ]),
         }

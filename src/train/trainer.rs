@@ -1,7 +1,7 @@
 //! The training loop. [`Trainer::run`] reads top to bottom: epochs, batches, one step, the evaluation after each epoch.
 //! Whoever hosts it is asked between any two batches, also while images are scored, and may change a hyperparameter, ask
 //! for anything, or leave; the loop is picked up later where it was left. All that decides what comes next is in
-//! [`Progress`], the weights and the optimizer's moments, so a checkpoint of the three continues bit for bit.
+//! [`Progress`], the weights and the optimizer's state, so a checkpoint of the three continues bit for bit.
 
 use super::checkpoint::{
     Applied, Best, Checkpoint, CheckpointError, EpochTotals, FORMAT, Progress, Saved,
@@ -172,7 +172,7 @@ impl Trainer {
             totals: EpochTotals::default(),
             best: None,
             elapsed: 0.0,
-            beta_products: optimizer.beta_products(),
+            optimizer: optimizer.scalars(),
             metrics_bytes: 0,
             unwritten: None,
             params,
@@ -250,26 +250,29 @@ impl Trainer {
             ))
             .into());
         }
-        for (name, moment) in trainer.optimizer.moments() {
+        for (name, state) in trainer.optimizer.state() {
             let saved = tensors
                 .remove(&name)
                 .ok_or_else(|| mismatch(format!("it lacks {name}")))?;
-            if saved.shape != moment.dims() {
+            if saved.shape != state.dims() {
                 return Err(mismatch(format!(
                     "{name} has the shape {:?} instead of {:?}",
                     saved.shape,
-                    moment.dims()
+                    state.dims()
                 ))
                 .into());
             }
-            slices::write([moment], |[m]| m.copy_from_slice(&saved.values))?;
+            slices::write([state], |[s]| s.copy_from_slice(&saved.values))?;
         }
         trainer
             .net
             .load(&weights(tensors)?)
             .map_err(|e| mismatch(e.to_string()))?;
         trainer.optimizer.push(&trainer.net)?;
-        trainer.optimizer.set_beta_products(progress.beta_products);
+        trainer
+            .optimizer
+            .set_scalars(&progress.optimizer)
+            .map_err(|e| mismatch(e.to_string()))?;
         trainer.progress = progress;
         trainer.shuffle();
         Ok(trainer)
@@ -362,11 +365,10 @@ impl Trainer {
         let fits = (AHEAD * self.speed / f64::from(params.batch_size)) as usize;
         let left = self.steps_per_epoch() - self.progress.step_in_epoch;
         let count = host.ahead(fits).clamp(1, MOST_STEPS).min(left as usize);
-        let mut beta_products = self.optimizer.beta_products();
         let mut images = Vec::new();
         let mut steps = Vec::with_capacity(count);
-        // The products after each step.
-        let mut products = Vec::with_capacity(count);
+        // The optimizer's scalars before each step.
+        let mut scalars = Vec::with_capacity(count);
         for ahead in 0..count as u64 {
             let number = self.progress.step_in_epoch + ahead;
             let batch = batches::batch(&self.order, number, params.batch_size);
@@ -375,8 +377,8 @@ impl Trainer {
                 images.len() as u64,
                 batch.len() as u64,
             );
-            let update = Optimizer::plan(&settings, &mut beta_products);
-            products.push(beta_products);
+            scalars.push(self.optimizer.scalars());
+            let update = self.optimizer.plan(&settings);
             steps.push(PlannedStep::new(settings, update, batch.len(), params));
             images.extend_from_slice(batch);
         }
@@ -386,8 +388,9 @@ impl Trainer {
             .net
             .train_steps(&pool.pixels, &pool.labels, scaling, &images, &steps)?;
         let seconds = begin.elapsed().as_secs_f64() / count as f64;
-        for ((step, found), products) in steps.iter().zip(&found).zip(products) {
+        for ((step, found), scalars) in steps.iter().zip(&found).zip(scalars) {
             if !found.applied {
+                self.optimizer.set_scalars(&scalars)?;
                 self.net.pull()?;
                 let first = self.net.first_not_finite(0)?;
                 let unnamed = match found.loss.is_finite() {
@@ -396,7 +399,6 @@ impl Trainer {
                 };
                 return Ok(Some(first.unwrap_or_else(|| unnamed.into())));
             }
-            self.optimizer.set_beta_products(products);
             let rate = step.settings.learning_rate;
             host.stepped(&self.advance(found, step.images as u64, rate, seconds));
         }
@@ -705,11 +707,11 @@ impl Trainer {
         for (name, buffer) in self.net.buffers() {
             keep(name, buffer)?;
         }
-        for (name, moment) in self.optimizer.moments() {
-            keep(name, moment)?;
+        for (name, state) in self.optimizer.state() {
+            keep(name, state)?;
         }
         let mut progress = self.progress.clone();
-        progress.beta_products = self.optimizer.beta_products();
+        progress.optimizer = self.optimizer.scalars();
         Ok(Checkpoint { progress, tensors })
     }
 

@@ -152,8 +152,8 @@ impl World {
     }
 
     /// The same on a machine, all at once.
-    fn on_the_machine(&self, net: &mut Net, optimizer: &Optimizer, sizes: &[usize]) -> Vec<Found> {
-        let mut products = optimizer.beta_products();
+    fn on_the_machine(&self, net: &mut Net, sizes: &[usize]) -> Vec<Found> {
+        let mut optimizer = Optimizer::new(self.params.optimizer, &net.params()).unwrap();
         let mut images = Vec::new();
         let steps: Vec<_> = sizes
             .iter()
@@ -161,7 +161,7 @@ impl World {
             .map(|(i, &size)| {
                 let settings = self.settings(i as u64 + 1);
                 images.extend(self.batch(settings.step, size));
-                let update = Optimizer::plan(&settings, &mut products);
+                let update = optimizer.plan(&settings);
                 PlannedStep::new(settings, update, size, &self.params)
             })
             .collect();
@@ -242,7 +242,7 @@ fn step_agrees(what: &str, text: &str, side: usize, multiprocessors: u32) {
     let mut optimizer = Optimizer::new(Rule::Sgd, &cpu.params()).unwrap();
     let host = Box::new(Host::new(multiprocessors, false));
     gpu.accelerate(host, Rule::Sgd, Precision::F32).unwrap();
-    let found = world.on_the_machine(&mut gpu, &optimizer, &sizes);
+    let found = world.on_the_machine(&mut gpu, &sizes);
     let expected = world.on_the_cpu(&mut cpu, &mut optimizer, &sizes);
     same_findings(what, &found, &expected, 1e-4);
     compare(what, &gpu, &cpu, 2e-4, 1e-4);
@@ -313,14 +313,14 @@ fn every_optimizer_moves_as_on_the_cpu() {
             let mut optimizer = Optimizer::new(rule, &cpu.params()).unwrap();
             gpu.accelerate(Box::new(Host::new(8, false)), rule, Precision::F32)
                 .unwrap();
-            let found = world.on_the_machine(&mut gpu, &optimizer, &sizes);
+            let found = world.on_the_machine(&mut gpu, &sizes);
             let expected = world.on_the_cpu(&mut cpu, &mut optimizer, &sizes);
             let what = format!("{rule:?} {clip_norm} {momentum}");
             same_findings(&what, &found, &expected, 1e-4);
             compare(&what, &gpu, &cpu, 1e-3, 3e-4);
             let copy = Optimizer::new(rule, &gpu.params()).unwrap();
             copy.pull(&gpu).unwrap();
-            for ((name, a), (_, b)) in copy.moments().zip(optimizer.moments()) {
+            for ((name, a), (_, b)) in copy.state().zip(optimizer.state()) {
                 let apart = difference(&numbers(a), &numbers(b));
                 assert!(apart < 1e-3, "{what}: {name} differs by {apart}");
             }
@@ -342,7 +342,7 @@ fn coarser_numbers_are_as_coarse_as_they_should_be() {
         let mut optimizer = Optimizer::new(Rule::Sgd, &cpu.params()).unwrap();
         gpu.accelerate(Box::new(Host::new(8, false)), Rule::Sgd, precision)
             .unwrap();
-        let found = world.on_the_machine(&mut gpu, &optimizer, &[16]);
+        let found = world.on_the_machine(&mut gpu, &[16]);
         let expected = world.on_the_cpu(&mut cpu, &mut optimizer, &[16]);
         assert!((found[0].loss - expected[0].loss).abs() < f64::from(tolerance) * expected[0].loss);
         assert_ne!(found[0].loss, expected[0].loss);
@@ -375,14 +375,13 @@ fn the_order_of_threads_and_blocks_does_not_matter() {
         let world = world(13, 8);
         let nets = [false, true].map(|backwards| {
             let mut net = world.net(text, 12);
-            let optimizer = Optimizer::new(Rule::Sgd, &net.params()).unwrap();
             net.accelerate(
                 Box::new(Host::new(20, backwards)),
                 Rule::Sgd,
                 Precision::F32,
             )
             .unwrap();
-            let found = world.on_the_machine(&mut net, &optimizer, &[12, 5]);
+            let found = world.on_the_machine(&mut net, &[12, 5]);
             (net, found)
         });
         let [(a, found_a), (b, found_b)] = &nets;
@@ -402,16 +401,15 @@ fn a_step_that_is_not_finite_changes_nothing_and_neither_do_those_after_it() {
     let text = "conv 4, norm, relu, dense 10";
     let mut world = world(8, 3);
     let mut net = world.net(text, 8);
-    let optimizer = Optimizer::new(Rule::Sgd, &net.params()).unwrap();
     net.accelerate(Box::new(Host::new(4, false)), Rule::Sgd, Precision::F32)
         .unwrap();
-    world.on_the_machine(&mut net, &optimizer, &[8]);
+    world.on_the_machine(&mut net, &[8]);
     let before: Vec<_> = net.params().iter().map(|p| numbers(&p.var)).collect();
     let running: Vec<_> = net.buffers().iter().map(|(_, b)| numbers(b)).collect();
     // Far too high a rate: the step after it is not finite.
     world.params.learning_rate = 1e30;
     world.params.clip_norm = 0.0;
-    let found = world.on_the_machine(&mut net, &optimizer, &[8, 8, 8, 8]);
+    let found = world.on_the_machine(&mut net, &[8, 8, 8, 8]);
     let applied: Vec<_> = found.iter().map(|f| f.applied).collect();
     let first = applied.iter().position(|a| !a).unwrap();
     assert!(
@@ -445,7 +443,7 @@ fn a_step_that_is_not_finite_changes_nothing_and_neither_do_those_after_it() {
     let mut broken = before.clone();
     broken[0][0] = f32::NAN;
     net.load(&weights(&broken)).unwrap();
-    let found = world.on_the_machine(&mut net, &optimizer, &[8, 8]);
+    let found = world.on_the_machine(&mut net, &[8, 8]);
     assert!(found.iter().all(|f| !f.applied), "{found:?}");
     let moved: Vec<_> = net.params()[1..].iter().map(|p| numbers(&p.var)).collect();
     assert_eq!(moved, before[1..]);
@@ -462,12 +460,11 @@ fn another_capacity_keeps_all_and_one_too_large_leaves_all_as_it_was() {
     let world = world(10, 2);
     let mut stays = world.net(text, 8);
     let mut moves = world.net(text, 8);
-    let optimizer = Optimizer::new(Rule::Sgd, &stays.params()).unwrap();
     for net in [&mut stays, &mut moves] {
         let host = Host::new(4, false).with_memory(8_000_000);
         net.accelerate(Box::new(host), Rule::Sgd, Precision::F32)
             .unwrap();
-        world.on_the_machine(net, &optimizer, &[8, 8]);
+        world.on_the_machine(net, &[8, 8]);
     }
     let error = moves.set_capacity(100_000).unwrap_err();
     match &error {
@@ -480,8 +477,8 @@ fn another_capacity_keeps_all_and_one_too_large_leaves_all_as_it_was() {
     assert_eq!(moves.capacity(), 8);
     moves.set_capacity(20).unwrap();
     assert_eq!(moves.capacity(), 20);
-    let a = world.on_the_machine(&mut stays, &optimizer, &[8, 8]);
-    let b = world.on_the_machine(&mut moves, &optimizer, &[8, 8]);
+    let a = world.on_the_machine(&mut stays, &[8, 8]);
+    let b = world.on_the_machine(&mut moves, &[8, 8]);
     same_findings("capacity", &b, &a, 1e-5);
     compare("capacity", &moves, &stays, 1e-4, 1e-5);
 }

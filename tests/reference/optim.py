@@ -1,6 +1,6 @@
-"""Reference values for src/train/optim.rs: PyTorch's optimizers on gradients that both sides compute.
+"""Reference values for src/optimizers: PyTorch's optimizers on gradients that both sides compute.
 
-Prints the table in that file's tests. Run with any PyTorch 2: python tests/reference/optim.py
+Prints the values in the tests of that folder. Run with any PyTorch 2: python tests/reference/optim.py
 """
 import math
 import torch

@@ -10,8 +10,12 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("hardware", &["domain"]),
     ("plot", &["domain"]),
     ("layers", &["hardware", "domain"]),
-    ("net", &["layers", "hardware", "domain"]),
-    ("train", &["net", "layers", "data", "hardware", "domain"]),
+    ("optimizers", &["domain"]),
+    ("net", &["layers", "optimizers", "hardware", "domain"]),
+    (
+        "train",
+        &["net", "layers", "optimizers", "data", "hardware", "domain"],
+    ),
     (
         "session",
         &["train", "net", "data", "hardware", "plot", "domain"],

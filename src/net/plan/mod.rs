@@ -23,6 +23,7 @@ use crate::layers::conv::{Dropout, Geometry};
 use crate::layers::dropout::Mask;
 use crate::layers::norm::Norm;
 use crate::layers::{Layer, Param};
+use crate::optimizers;
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::rc::Rc;
@@ -35,11 +36,10 @@ const POOL: &str = include_str!("../../layers/pool.cu");
 const POINTWISE: &str = include_str!("../../layers/pointwise.cu");
 const INPUT: &str = include_str!("../../layers/input.cu");
 const LOSS: &str = include_str!("../../layers/loss.cu");
-const OPTIM: &str = include_str!("../optim.cu");
 
 /// Steps that are asked for at once, at most.
 pub const MOST_STEPS: usize = 512;
-/// Bytes of the records that the kernels and the engine share; see kernels.cuh and optim.cu.
+/// Bytes of the records that the kernels and the engine share; see kernels.cuh and update.cu.
 pub const STEP_BYTES: usize = 144;
 pub const FOUND_BYTES: usize = 32;
 pub const STATE_BYTES: usize = 24;
@@ -66,16 +66,15 @@ pub struct Slot {
 /// Where things stand, in bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Places {
-    /// The step under way, the list of steps, the state, and what the steps found.
+    /// The step under way, the list of steps, how far they have come, and what they found.
     pub now: usize,
     pub steps: usize,
     pub state: usize,
     pub found: usize,
-    /// All parameters, their gradients and moments, one after the other.
+    /// All parameters, their gradients, and the optimizer's state slot by slot: rows of one length.
     pub weights: usize,
     pub grads: usize,
-    pub first: usize,
-    pub second: usize,
+    pub optimizer: usize,
     /// The norms' running statistics, and what this step would make of them.
     pub running: usize,
     pub moved: usize,
@@ -101,6 +100,8 @@ pub struct Plan {
     pub classes: usize,
     pub places: Places,
     pub params: Vec<Slot>,
+    /// Numbers in a row of all parameters.
+    row: usize,
     pub running: Vec<Slot>,
     /// What must be zero at the beginning: place and bytes.
     pub zeroed: Vec<(usize, usize)>,
@@ -248,6 +249,11 @@ impl Plan {
         Self::lay(needs, chain, params, buffers, first.1).0
     }
 
+    /// Where the state of the optimizer's slot number `slot` begins.
+    pub fn state_row(&self, slot: usize) -> usize {
+        self.places.optimizer + 4 * self.row * slot
+    }
+
     /// A network's.
     pub fn of(needs: Needs, net: &super::Net) -> Plan {
         let parts = net.parts();
@@ -294,11 +300,8 @@ impl Plan {
         };
         // What lasts comes first.
         b.places.weights = b.zeros(4 * weights_len);
-        b.places.first = b.zeros(4 * weights_len);
-        b.places.second = match needs.rule {
-            Rule::Sgd => b.places.first,
-            Rule::Adam | Rule::Adamw => b.zeros(4 * weights_len),
-        };
+        let rule = optimizers::rule(needs.rule);
+        b.places.optimizer = b.zeros(4 * weights_len * rule.slots.len());
         b.places.running = b.zeros(4 * running_len);
         b.places.lasting = b.places.bytes;
         b.places.moved = b.zeros(4 * running_len);
@@ -364,7 +367,7 @@ impl Plan {
         let mut constants = String::new();
         define!(
             constants,
-            RULE = u32::from(needs.rule != Rule::Sgd),
+            ROW = weights_len,
             SQUARES = b.squares_used,
             RUNNING = running_len,
             STEPS = MOST_STEPS,
@@ -372,7 +375,7 @@ impl Plan {
         let counter = b.zeros(4);
         let p = &b.places;
         let launch = |entry, arguments: Vec<usize>| Launch {
-            source: OPTIM,
+            source: rule.cuda,
             constants: constants.as_str().into(),
             entry,
             grid: [piece_count as u32, 1, 1],
@@ -384,8 +387,19 @@ impl Plan {
         let update = launch(
             "update",
             vec![
-                p.now, p.steps, p.state, p.found, p.pieces, p.weights, p.grads, p.first, p.second,
-                b.squares, 0, p.running, p.moved, counter,
+                p.now,
+                p.steps,
+                p.state,
+                p.found,
+                p.pieces,
+                p.weights,
+                p.grads,
+                p.optimizer,
+                b.squares,
+                0,
+                p.running,
+                p.moved,
+                counter,
             ],
         );
         let mut training = b.forward;
@@ -396,6 +410,7 @@ impl Plan {
             classes,
             places: b.places,
             params: param_slots,
+            row: weights_len,
             running: running_slots,
             zeroed: b.zeroed,
             pieces,

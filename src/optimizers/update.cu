@@ -1,7 +1,7 @@
-// SGD, Adam and AdamW over all parameters in one launch, with the arithmetic of train/optim.rs. The parameters stand one
-// after the other, as do their gradients and moments. Constants: RULE (0 SGD, 1 Adam and AdamW), SQUARES (how many sums
-// of squares the gradients' kernels left), RUNNING (numbers of running statistics), STEPS (length of the list of steps).
-// A block does the 1024 numbers of one Piece.
+// The optimizer's step over all parameters in one launch. The parameters stand one after the other, as do their
+// gradients and each of their state tensors. Constants: UPDATE_ELEMENT (the rule's statements, see optimizers/mod.rs),
+// ROW (numbers in a row of state), SQUARES (how many sums of squares the gradients' kernels left), RUNNING (numbers of
+// running statistics), STEPS (length of the list of steps). A block updates the 1024 numbers of one Piece.
 
 struct Piece {
     u32 begin, end;   // in the row of all parameters
@@ -30,48 +30,44 @@ extern "C" __global__ void __launch_bounds__(256) pack(const Piece *pieces, cons
     for (u32 e = p.begin + threadIdx.x; e < p.end; e += 256) pack_one(p, e, weights[e], packed);
 }
 
+#define OWN s.own
+#define SLOT(i) state[(i) * ROW + e]
+
 extern "C" __global__ void __launch_bounds__(256)
-    update(Step *now, const Step *steps, State *state, Found *found, const Piece *pieces, float *weights, const float *grads, float *first,
-           float *second, const double *squares, float *packed, float *running, const float *moved, u32 *counter) {
+    update(Step *now, const Step *steps, State *progress, Found *found, const Piece *pieces, float *weights, const float *grads,
+           float *state, const double *squares, float *packed, float *running, const float *moved, u32 *counter) {
     __shared__ double scratch[256];
     const Step s = *now;
     const Piece p = pieces[blockIdx.x];
     double sum = 0.0;
     for (u32 i = threadIdx.x; i < SQUARES; i += 256) sum += squares[i];
     double norm = sqrt(block_sum(sum, scratch));
-    double loss = state->loss;
-    // As in train/optim.rs; what is no number is below nothing.
-    bool applied = !state->latched && loss - loss == 0.0 && norm < 1e19;
+    double loss = progress->loss;
+    // The limit is MAX_NORM of optimizers/mod.rs. NaN compares false, so it is never applied.
+    bool applied = !progress->latched && loss - loss == 0.0 && norm < 1e19;
     if (applied) {
         float clip = 1.0f;
         if (s.clip_norm > 0.0) {
             double wanted = s.clip_norm / (norm + 1e-6);
             clip = (float)(wanted < 1.0 ? wanted : 1.0);
         }
-        float l2 = p.decays ? s.l2 : 0.0f, shrink = p.decays ? s.shrink : 1.0f;
+        const float l2 = p.decays ? s.l2 : 0.0f, decay_factor = p.decays ? s.decay_factor : 1.0f;
         for (u32 e = p.begin + threadIdx.x; e < p.end; e += 256) {
-            float w = weights[e], g = clip * grads[e] + l2 * w, m = first[e];
-#if RULE == 0
-            m = s.momentum * m + g;
-            w -= s.rate * (s.nesterov != 0.0f ? g + s.momentum * m : m);
-#else
-            float v = second[e];
-            m = s.beta1 * m + s.rest1 * g;
-            v = s.beta2 * v + s.rest2 * (g * g);
-            w = shrink * w - s.rate * (m / (sqrtf(v) * s.root2 + 1e-7f));
-            second[e] = v;
-#endif
-            first[e] = m;
+            float w = weights[e], g = clip * grads[e] + l2 * w;
+            UPDATE_ELEMENT
             weights[e] = w;
             pack_one(p, e, w, packed);
         }
         for (u32 i = blockIdx.x * 256 + threadIdx.x; i < RUNNING; i += gridDim.x * 256) running[i] = moved[i];
     }
     if (!last_block(counter, gridDim.x) || threadIdx.x != 0) return;
-    u32 at = state->cursor;
-    Found f = {s.number, loss, norm, state->correct, applied};
+    u32 at = progress->cursor;
+    Found f = {s.number, loss, norm, progress->correct, applied};
     found[at] = f;
-    if (!applied) state->latched = 1;
-    state->cursor = at + 1;
+    if (!applied) progress->latched = 1;
+    progress->cursor = at + 1;
     if (at + 1 < STEPS) *now = steps[at + 1];
 }
+
+#undef OWN
+#undef SLOT

@@ -1,0 +1,199 @@
+//! The optimizers: one file a rule, one row a rule in [`rule`]. A rule says what state it keeps for each parameter, what
+//! follows from a step's settings, and how one step moves the numbers of a parameter: in Rust over slices, and as CUDA
+//! text over one element. Backends walk the parameters, measure and clip the gradient, and hold the state.
+//!
+//! The rules are PyTorch's `torch.optim.SGD`, `Adam` and `AdamW`; epsilon is Keras's 1e-7.
+
+mod adam;
+mod adamw;
+mod sgd;
+
+use crate::domain::params::Optimizer;
+use crate::domain::report::StepSettings;
+
+/// State tensors that a rule keeps for each parameter, at most.
+pub const MAX_SLOTS: usize = 2;
+/// Coefficients of a rule's own, at most. `Step` of the CUDA kernels has room for as many.
+pub const MAX_COEFFICIENTS: usize = 8;
+/// PyTorch's guard against a division by zero while clipping.
+const CLIP_EPSILON: f64 = 1e-6;
+/// A gradient whose norm is not below this counts as diverged: its square must fit the f32 of Adam's second moment. NaN
+/// compares false and counts as diverged too.
+pub const MAX_NORM: f64 = 1e19;
+
+/// One optimizer. It works element by element.
+pub struct Rule {
+    /// The state tensors of each parameter, by name: zeros at first, of the parameter's shape. A checkpoint holds them
+    /// as `optimizer.SLOT.PARAMETER`.
+    pub slots: &'static [&'static str],
+    /// Numbers of the whole network that one step hands to the next, by name, and their values before the first step.
+    pub scalars: &'static [(&'static str, f64)],
+    /// Takes the scalars (in the order of `scalars`) from before this step to after it, and computes the step's
+    /// coefficients.
+    pub coefficients: fn(&StepSettings, &mut [f64]) -> Coefficients,
+    /// Updates some numbers of a parameter from their gradients, which are to be multiplied by `clip` first. Slots that
+    /// the rule does not have are empty.
+    pub update: fn(&Coefficients, clip: f32, Numbers),
+    /// The source of the CUDA kernels `pack` and `update`, made by [`cuda_kernel`].
+    pub cuda: &'static str,
+}
+
+/// What a rule needs to know of one step, in the kernels' precision.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Coefficients {
+    /// Weight decay as a part of the gradient: `g + l2 * w`.
+    pub l2: f32,
+    /// Weight decay apart from the gradient: the weight is multiplied by this first.
+    pub decay_factor: f32,
+    /// The rule's own, in an order that its two implementations agree on; zeros at the end.
+    pub own: [f32; MAX_COEFFICIENTS],
+}
+
+impl Coefficients {
+    /// Without weight decay.
+    fn new<const N: usize>(own: [f32; N]) -> Self {
+        const { assert!(N <= MAX_COEFFICIENTS) };
+        let mut all = [0.0; MAX_COEFFICIENTS];
+        all[..N].copy_from_slice(&own);
+        Coefficients {
+            l2: 0.0,
+            decay_factor: 1.0,
+            own: all,
+        }
+    }
+
+    /// For a parameter that weight decay acts on, or does not (biases and norms).
+    pub fn of_parameter(self, decays: bool) -> Self {
+        match decays {
+            true => self,
+            false => Coefficients {
+                l2: 0.0,
+                decay_factor: 1.0,
+                ..self
+            },
+        }
+    }
+}
+
+/// Some numbers of a parameter, of its gradient and of its state: slices of one length.
+pub struct Numbers<'a> {
+    pub weights: &'a mut [f32],
+    pub gradients: &'a [f32],
+    pub state: [&'a mut [f32]; MAX_SLOTS],
+}
+
+/// The row of every optimizer.
+pub fn rule(optimizer: Optimizer) -> &'static Rule {
+    match optimizer {
+        Optimizer::Sgd => &sgd::RULE,
+        Optimizer::Adam => &adam::RULE,
+        Optimizer::Adamw => &adamw::RULE,
+    }
+}
+
+impl Rule {
+    /// The scalars before the first step.
+    pub fn initial_scalars(&self) -> Vec<f64> {
+        self.scalars.iter().map(|(_, value)| *value).collect()
+    }
+}
+
+/// The factor that brings a gradient of this norm down to the norm `max`, as PyTorch's `clip_grad_norm_`; 1 where `max`
+/// is 0 (off) or the norm is below it.
+pub fn clip_factor(max: f64, norm: f64) -> f32 {
+    match max > 0.0 {
+        true => (max / (norm + CLIP_EPSILON)).min(1.0) as f32,
+        false => 1.0,
+    }
+}
+
+/// The CUDA source of an optimizer's kernels from the statements that update one element. They see its gradient `g`
+/// (clipped, with the L2 penalty), its weight `w`, the `decay_factor`, the rule's own coefficients `OWN[i]` and the
+/// state tensors `SLOT(i)`.
+macro_rules! cuda_kernel {
+    ($update:literal) => {
+        concat!(
+            "#define UPDATE_ELEMENT ",
+            $update,
+            "\n",
+            include_str!("update.cu"),
+            "#undef UPDATE_ELEMENT\n"
+        )
+    };
+}
+use cuda_kernel;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::params::Hyperparameters;
+
+    /// Settings of step `step` under the default betas and momentum, without weight decay and clipping.
+    pub fn settings(optimizer: Optimizer) -> StepSettings {
+        let params = Hyperparameters {
+            optimizer,
+            ..Hyperparameters::default()
+        };
+        StepSettings::new(&params, 0.1, 0)
+    }
+
+    /// Holds four steps of a weight (with decay) and a bias to the values that tests/reference/optim.py prints
+    /// (PyTorch 2.15).
+    pub fn agrees_with_pytorch(case: StepSettings, expected: [f64; 7]) {
+        let rule = rule(case.optimizer);
+        let mut scalars = rule.initial_scalars();
+        let mut parameters = [vec![0.5f32, 0.3, 0.1, -0.1, -0.3], vec![0.1, -0.1]];
+        let mut state = [0, 1].map(|i| [0, 1].map(|_| vec![0.0; parameters[i].len()]));
+        let mut norm = 0.0;
+        for step in 1..=4u32 {
+            let angle = |i: usize| i as f64 + f64::from(step);
+            let gradients: [Vec<f32>; 2] = [
+                (0..5).map(|i| angle(i).sin() as f32).collect(),
+                (0..2).map(|i| angle(i).cos() as f32).collect(),
+            ];
+            let squares = gradients.iter().flatten().map(|&g| f64::from(g).powi(2));
+            norm = squares.sum::<f64>().sqrt();
+            let settings = StepSettings {
+                learning_rate: if step < 3 { 0.1 } else { 0.05 },
+                step: step.into(),
+                ..case
+            };
+            let coefficients = (rule.coefficients)(&settings, &mut scalars);
+            for (i, (weights, state)) in parameters.iter_mut().zip(&mut state).enumerate() {
+                let numbers = Numbers {
+                    weights,
+                    gradients: &gradients[i],
+                    state: state.each_mut().map(|s| s.as_mut_slice()),
+                };
+                let clip = clip_factor(settings.clip_norm, norm);
+                (rule.update)(&coefficients.of_parameter(i == 0), clip, numbers);
+            }
+        }
+        assert!((norm - 1.8677619).abs() < 1e-6, "{norm}");
+        let ours = parameters.concat();
+        for (a, b) in ours.iter().zip(expected) {
+            assert!(
+                (f64::from(*a) - b).abs() < 1e-6,
+                "{case:?}: {ours:?} and not {expected:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_rule_has_distinct_slots_and_a_kernel() {
+        for word in Optimizer::ALL {
+            let rule = rule(*word);
+            assert!((1..=MAX_SLOTS).contains(&rule.slots.len()), "{word:?}");
+            assert!(rule.slots.len() < 2 || rule.slots[0] != rule.slots[1]);
+            assert!(rule.slots.iter().all(|slot| !slot.contains('.')));
+            assert!(rule.cuda.contains("SLOT(0)"), "{word:?}");
+        }
+    }
+
+    #[test]
+    fn the_gradient_is_clipped_to_the_norm_and_never_enlarged() {
+        assert_eq!(clip_factor(0.0, 5.0), 1.0);
+        assert_eq!(clip_factor(2.0, 1.0), 1.0);
+        assert!((clip_factor(1.0, 4.0) - 0.25).abs() < 1e-6);
+    }
+}

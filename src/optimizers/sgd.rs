@@ -1,0 +1,76 @@
+//! Stochastic gradient descent with momentum, optionally Nesterov's: PyTorch's `torch.optim.SGD`.
+
+use super::{Coefficients, Numbers, Rule, cuda_kernel};
+use crate::domain::report::StepSettings;
+
+pub const RULE: Rule = Rule {
+    slots: &["momentum_buffer"],
+    scalars: &[],
+    coefficients,
+    update,
+    cuda: cuda_kernel!(
+        "{ \
+            const float learning_rate = OWN[0], momentum = OWN[1], nesterov = OWN[2]; \
+            float buffer = momentum * SLOT(0) + g; \
+            SLOT(0) = buffer; \
+            w -= learning_rate * (nesterov != 0.0f ? g + momentum * buffer : buffer); \
+        }"
+    ),
+};
+
+fn coefficients(settings: &StepSettings, _: &mut [f64]) -> Coefficients {
+    let own = [
+        settings.learning_rate as f32,
+        settings.momentum as f32,
+        f32::from(u8::from(settings.nesterov)),
+    ];
+    Coefficients {
+        l2: settings.weight_decay as f32,
+        ..Coefficients::new(own)
+    }
+}
+
+fn update(c: &Coefficients, clip: f32, numbers: Numbers) {
+    let (l2, [learning_rate, momentum, nesterov, ..]) = (c.l2, c.own);
+    let nesterov = nesterov != 0.0;
+    let [buffer, _] = numbers.state;
+    for ((w, &g), buffer) in numbers
+        .weights
+        .iter_mut()
+        .zip(numbers.gradients)
+        .zip(buffer)
+    {
+        let g = clip * g + l2 * *w;
+        *buffer = momentum * *buffer + g;
+        let by = if nesterov {
+            g + momentum * *buffer
+        } else {
+            *buffer
+        };
+        *w -= learning_rate * by;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{agrees_with_pytorch, settings};
+    use crate::domain::params::Optimizer;
+    use crate::domain::report::StepSettings;
+
+    #[test]
+    fn four_steps_as_pytorch_makes_them() {
+        let plain = settings(Optimizer::Sgd);
+        #[rustfmt::skip]
+        let cases = [
+            (StepSettings { momentum: 0.0, ..plain },
+             [0.35570729, 0.28074461, 0.22348525, 0.052694123, -0.25848326, 0.16976626, 0.059113003]),
+            (StepSettings { weight_decay: 0.01, ..plain },
+             [0.1287051, 0.14957955, 0.30710384, 0.27366915, -0.10276657, 0.15969302, 0.24264704]),
+            (StepSettings { weight_decay: 0.01, nesterov: true, clip_norm: 0.5, ..plain },
+             [0.36966392, 0.25733557, 0.18192691, 0.030426437, -0.24021891, 0.13319074, 0.024409266]),
+        ];
+        for (case, expected) in cases {
+            agrees_with_pytorch(case, expected);
+        }
+    }
+}
