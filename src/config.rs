@@ -5,10 +5,14 @@
 use crate::domain::params::{Hyperparameters, PARAMS, Param, Value, distance};
 use crate::domain::symbols::Symbols;
 use crate::domain::terminal::Terminal;
+use crate::files;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use toml_edit::{Document, DocumentMut, Item};
+
+/// Bytes that config.toml may have.
+pub const MAX_FILE: u64 = 1 << 20;
 
 /// Settings that are not hyperparameters: where things are and what the program runs on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -299,7 +303,7 @@ pub fn load(around: &Surroundings, flags: &Flags) -> Result<Config, ConfigError>
 fn config_file(around: &Surroundings, flags: &Flags) -> Result<Option<PathBuf>, ConfigError> {
     if let Some(file) = &flags.config {
         let file = around.here.join(file);
-        return match file.is_file() {
+        return match file.exists() {
             true => Ok(Some(file)),
             false => Err(ConfigError(format!(
                 "--config {}: there is no such file",
@@ -312,7 +316,7 @@ fn config_file(around: &Surroundings, flags: &Flags) -> Result<Option<PathBuf>, 
         .into_iter()
         .flatten()
         .map(|folder| folder.join("config.toml"))
-        .find(|file| file.is_file()))
+        .find(|file| file.exists()))
 }
 
 /// `--runs` and its like; else `./runs` in a project or where it exists; else the XDG state folder.
@@ -345,7 +349,7 @@ fn runs_folder(config: &Config, around: &Surroundings) -> (PathBuf, String) {
 
 fn read_file(config: &mut Config, file: &Path, around: &Surroundings) -> Result<(), ConfigError> {
     let shown = file.strip_prefix(&around.here).unwrap_or(file).display();
-    let text = std::fs::read_to_string(file)
+    let text = files::read_text(file, MAX_FILE)
         .map_err(|e| ConfigError(format!("{shown}: cannot be read: {e}")))?;
     let document = Document::parse(text.as_str())
         .map_err(|e| ConfigError(format!("{shown} is not valid TOML: {e}")))?;

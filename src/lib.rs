@@ -19,16 +19,17 @@
 //! | room | is for | imports |
 //! |---|---|---|
 //! | [`domain`] | plain data and pure functions: hyperparameters, architectures as text, reports, random numbers | nothing |
-//! | [`data`] | bytes on disk to images; the built-in set; batches | domain |
+//! | [`data`] | bytes on disk to images; the built-in set; batches | files, domain |
 //! | [`hardware`] | threads, vector instructions, measured peaks; NVIDIA's driver and GPUs, and the executor of lists of kernel launches | domain |
 //! | [`plot`] | PNG charts and matrices | domain |
+//! | [`files`] | opening regular files that somebody else made | nothing |
 //! | [`layers`] | fused layers, forward and back, with their kernels; beside each its reference in plain Candle | hardware, domain |
 //! | [`optimizers`] | one file a rule: its state, its step over slices and as CUDA text | domain |
 //! | [`net`] | an architecture made into layers, or planned as lists of launches for a machine; a training pass, a scoring pass | layers, optimizers, hardware, domain |
-//! | [`train`] | the loop, schedule, scoring, checkpoints | net, layers, optimizers, data, hardware, domain |
-//! | [`session`] | the worker thread, its protocol, its viewers (here or over a socket), the runs folder | train, net, data, hardware, plot, domain |
+//! | [`train`] | the loop, schedule, scoring, checkpoints | net, layers, optimizers, data, hardware, files, domain |
+//! | [`session`] | the worker thread, its protocol, its viewers (here or over a socket), the runs folder | train, net, data, hardware, plot, files, domain |
 //! | [`tui`], [`headless`] | the front ends | session's `protocol` and `link`, plot, domain |
-//! | [`config`] | config.toml, environment and flags in layers | domain |
+//! | [`config`] | config.toml, environment and flags in layers | files, domain |
 //! | [`cli`] | the command line | config, domain |
 //! | [`commands`] | what the command line does besides training | everything but tui |
 //!
@@ -72,6 +73,7 @@ pub mod commands;
 pub mod config;
 pub mod data;
 pub mod domain;
+pub mod files;
 pub mod hardware;
 pub mod headless;
 pub mod layers;

@@ -149,7 +149,8 @@ impl Trained {
 
 /// The checkpoint file that `named` means.
 fn find(named: &Path, runs: &Path) -> anyhow::Result<PathBuf> {
-    if named.is_file() {
+    // What is no regular file is refused when it is opened.
+    if named.exists() && !named.is_dir() {
         return Ok(named.into());
     }
     let folder = match named.is_dir() {

@@ -307,8 +307,11 @@ pub struct RunSummary {
     pub note: String,
     /// Seconds since the Unix epoch.
     pub started: f64,
-    /// `done`, `stopped`, `diverged`, `failed`, `running`, or `interrupted` when it has no end and no lock.
+    /// `done`, `stopped`, `diverged`, `failed`, `running`, `interrupted` when it has no end and no lock, or `unreadable`.
     pub outcome: String,
+    /// What of its metrics could not be read, in words; empty when all was.
+    #[serde(default)]
+    pub problem: String,
     pub data: String,
     pub params: Hyperparameters,
     pub epochs_done: u32,

@@ -3,6 +3,7 @@
 use super::link::{Commands, Feed, Link};
 use super::protocol::Event;
 use super::serve::{RECORD, is_stale};
+use crate::files;
 use crossbeam_channel::unbounded;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -14,6 +15,9 @@ use std::time::SystemTime;
 
 /// Longest line of a session: a snapshot of the longest run is a tenth of it.
 const LONGEST_LINE: u64 = 256 << 20;
+
+/// Bytes of a record: the path of a socket.
+const MAX_RECORD: u64 = 4096;
 
 /// Why there is nothing to attach to.
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +57,7 @@ pub fn running(runs: &Path) -> Vec<Found> {
 /// The session that is at the run in `folder`.
 fn session_of(folder: &Path) -> Option<Found> {
     let record = folder.join(RECORD);
-    let socket = PathBuf::from(fs::read_to_string(&record).ok()?.trim_end());
+    let socket = PathBuf::from(files::read_text(&record, MAX_RECORD).ok()?.trim_end());
     if is_stale(&socket) {
         // A live session whose socket has gone makes a new one soon, and writes it down again.
         if !super::run_dir::is_locked(folder) {

@@ -20,7 +20,8 @@ pub(super) fn write(
         format!("{name} could not be written to {folder}: {why}")
     };
     run.flush().map_err(|e| failed("metrics.jsonl", &e))?;
-    let events = read_metrics(&run.folder, u64::MAX).map_err(|e| failed("accuracy.png", &e))?;
+    let (events, _) =
+        read_metrics(&run.folder, u64::MAX).map_err(|e| failed("accuracy.png", &e))?;
     let (mut epochs, mut steps, mut marks) = (Vec::new(), Vec::new(), Vec::new());
     let mut length = 1;
     for event in events {

@@ -1,6 +1,7 @@
 //! A run's folder: its name, its lock, config.toml, metrics.jsonl, the TensorBoard file, pictures, and where the
 //! checkpoints go. PRODUCT's list of files is this room's contract with everything outside.
 
+use super::lines::Lines;
 use super::protocol::Event;
 use super::tfevents::EventFile;
 use crate::domain::params::{Hyperparameters, PARAMS, Value};
@@ -316,19 +317,19 @@ impl RunDir {
     }
 }
 
-/// The events of a run's metrics, in order, up to `bytes`; lines that are no event are left out.
+/// The events of a run's metrics, in order, up to `bytes`, and how many lines were too long to be read; lines that are no
+/// event are left out.
 ///
 /// # Errors
-/// Those of the file system.
-pub fn read_metrics(folder: &Path, bytes: u64) -> io::Result<Vec<Event>> {
-    let mut text = Vec::new();
-    File::open(folder.join(METRICS))?
-        .take(bytes)
-        .read_to_end(&mut text)?;
-    Ok(text
-        .split(|&b| b == b'\n')
-        .filter_map(|line| serde_json::from_slice(line).ok())
-        .collect())
+/// Those of the file system; when the metrics are no regular file.
+pub fn read_metrics(folder: &Path, bytes: u64) -> io::Result<(Vec<Event>, u64)> {
+    let file = crate::files::open(&folder.join(METRICS))?.take(bytes);
+    let mut lines = Lines::new(BufReader::new(file));
+    let mut events = Vec::new();
+    while let Some(line) = lines.next()? {
+        events.extend(serde_json::from_slice::<Event>(line).ok());
+    }
+    Ok((events, lines.too_long))
 }
 
 /// Takes the run's lock: it is the operating system's, so it goes when the process goes, however it ends.
@@ -486,7 +487,7 @@ mod tests {
     }
 
     fn ranges(folder: &Path) -> Vec<(u64, u64)> {
-        let events = read_metrics(folder, u64::MAX).unwrap();
+        let (events, _) = read_metrics(folder, u64::MAX).unwrap();
         let range = |event| match event {
             Event::Steps(s) => Some((s.first, s.last)),
             _ => None,

@@ -1,18 +1,20 @@
 //! The runs folder: what each run came to, and renaming, noting and deleting runs.
 
+use super::lines::{Lines, MAX_LINE};
 use super::protocol::Event;
 use super::run_dir::{CONFIG, METRICS, NOTE, RunError, check_name, is_locked, lock};
 use crate::domain::params::{Hyperparameters, PARAMS};
 use crate::domain::report::{RunSummary, Split, State};
+use crate::files;
 use crate::train::files::write_atomically;
 use std::collections::HashMap;
 use std::fs;
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// Longest note, in bytes.
-const LONGEST_NOTE: usize = 4096;
+/// Bytes of the longest note.
+const MAX_NOTE: u64 = 4096;
 
 /// The runs folder. What was read is kept until the run's metrics change.
 pub struct Runs {
@@ -64,7 +66,7 @@ impl Runs {
                 summary
             }
         };
-        summary.note = fs::read_to_string(folder.join(NOTE))
+        summary.note = files::read_text(&folder.join(NOTE), MAX_NOTE)
             .map(|note| note.trim_end().to_owned())
             .unwrap_or_default();
         summary.bytes = fs::read_dir(folder).map_or(0, |files| {
@@ -103,7 +105,7 @@ impl Runs {
     /// When there is no such run, or the file system refuses.
     pub fn note(&mut self, name: &str, note: &str) -> Result<(), RunError> {
         let path = self.run(name)?.join(NOTE);
-        let cut = (0..=LONGEST_NOTE.min(note.len()))
+        let cut = (0..=note.len().min(MAX_NOTE as usize))
             .rev()
             .find(|&at| note.is_char_boundary(at))
             .unwrap_or(0);
@@ -144,16 +146,15 @@ impl Runs {
     }
 }
 
-/// Reads a run's metrics once, line by line; the many lines of training steps are looked at only where they say
-/// something that no other line says (how far the run is).
+/// What the metrics of the run in `folder` come to; None for a path without a name.
 fn read(folder: &Path, metrics: &Path) -> Option<RunSummary> {
-    let mut file = BufReader::new(fs::File::open(metrics).ok()?);
     let mut summary = RunSummary {
         name: folder.file_name()?.to_string_lossy().into_owned(),
         folder: folder.display().to_string(),
         note: String::new(),
         started: 0.0,
         outcome: "interrupted".into(),
+        problem: String::new(),
         data: String::new(),
         params: Hyperparameters::default(),
         epochs_done: 0,
@@ -167,19 +168,41 @@ fn read(folder: &Path, metrics: &Path) -> Option<RunSummary> {
         differs: Vec::new(),
         epochs: Vec::new(),
     };
-    let mut last_steps = Vec::new();
-    let mut line = Vec::new();
-    let mut begun = false;
-    loop {
-        line.clear();
-        if file.read_until(b'\n', &mut line).ok()? == 0 {
-            break;
+    match read_into(&mut summary, metrics) {
+        Ok(0) => {}
+        Ok(too_long) => {
+            summary.problem = format!(
+                "lines of its metrics passed over because they are longer than {} MiB: {too_long}",
+                MAX_LINE >> 20
+            );
         }
+        Err(error) => {
+            summary.outcome = "unreadable".into();
+            summary.problem = format!("its metrics cannot be read: {error}");
+        }
+    }
+    let defaults = Hyperparameters::default();
+    summary.differs = PARAMS
+        .iter()
+        .filter(|row| row.get(&summary.params) != row.get(&defaults))
+        .map(|row| (row.key.to_owned(), row.show(&row.get(&summary.params))))
+        .collect();
+    Some(summary)
+}
+
+/// Reads a run's metrics once, line by line; the many lines of training steps are looked at only where they say
+/// something that no other line says (how far the run is). Returns how many lines were too long to be read.
+fn read_into(summary: &mut RunSummary, metrics: &Path) -> io::Result<u64> {
+    let mut lines = Lines::new(BufReader::new(files::open(metrics)?));
+    let mut last_steps = Vec::new();
+    let mut begun = false;
+    while let Some(line) = lines.next()? {
         if line.starts_with(br#"{"event":"steps""#) {
-            std::mem::swap(&mut last_steps, &mut line);
+            last_steps.clear();
+            last_steps.extend_from_slice(line);
             continue;
         }
-        match serde_json::from_slice(&line) {
+        match serde_json::from_slice(line) {
             Ok(Event::Started(info)) => {
                 if !begun {
                     summary.started = info.started;
@@ -229,13 +252,7 @@ fn read(folder: &Path, metrics: &Path) -> Option<RunSummary> {
         summary.step = steps.last;
         summary.elapsed = steps.elapsed;
     }
-    let defaults = Hyperparameters::default();
-    summary.differs = PARAMS
-        .iter()
-        .filter(|row| row.get(&summary.params) != row.get(&defaults))
-        .map(|row| (row.key.to_owned(), row.show(&row.get(&summary.params))))
-        .collect();
-    Some(summary)
+    Ok(lines.too_long)
 }
 
 #[cfg(test)]
@@ -324,6 +341,59 @@ mod tests {
         runs.delete("new").unwrap();
         drop(open);
         assert!(!folder.path().join("new").exists());
+    }
+
+    #[test]
+    fn metrics_and_messages_are_the_fuzz_targets_seeds() {
+        use super::super::protocol::{Command, Filter, Question};
+        use crate::domain::mutate::is_seed;
+        let events = [epoch(1, 0.4, true), Event::State(State::Done)];
+        let (folder, _) = runs_with("a", &events);
+        is_seed(
+            "metrics",
+            "run",
+            &fs::read(folder.path().join("a").join(METRICS)).unwrap(),
+        );
+        let filter = Filter::Class { class: 3 };
+        let question = Question::Samples {
+            filter,
+            offset: 1,
+            count: 2,
+        };
+        let command = Command::Ask { id: 1, question };
+        is_seed(
+            "protocol",
+            "command",
+            &serde_json::to_vec(&command).unwrap(),
+        );
+        let snapshot = Event::Snapshot {
+            events: events.into(),
+        };
+        is_seed("protocol", "event", &serde_json::to_vec(&snapshot).unwrap());
+    }
+
+    #[test]
+    fn a_run_whose_metrics_cannot_be_read_says_why() {
+        let (folder, mut runs) = runs_with("long", &[epoch(1, 0.4, true)]);
+        let path = folder.path().join("long").join(METRICS);
+        let mut metrics = fs::read(&path).unwrap();
+        let line = [vec![b' '; 3 << 20], b"\n".into(), metrics.clone()].concat();
+        metrics.extend(line);
+        fs::write(&path, metrics).unwrap();
+        fs::create_dir(folder.path().join("fifo")).unwrap();
+        crate::files::tests::make_fifo(&folder.path().join("fifo").join(METRICS));
+        crate::files::tests::make_fifo(&folder.path().join("fifo").join(NOTE));
+        let list = runs.list().unwrap();
+        let of = |name: &str| list.iter().find(|run| run.name == name).unwrap();
+        let (long, fifo) = (of("long"), of("fifo"));
+        assert_eq!(long.epochs.len(), 2, "what stands around it counts");
+        assert!(
+            long.problem.ends_with("longer than 1 MiB: 1"),
+            "{}",
+            long.problem
+        );
+        assert_eq!(fifo.outcome, "unreadable");
+        assert!(fifo.problem.contains("FIFO"), "{}", fifo.problem);
     }
 
     #[test]

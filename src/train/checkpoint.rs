@@ -7,10 +7,12 @@
 
 use crate::domain::params::{Change, Hyperparameters, Value};
 use crate::domain::report::{DataInfo, StepReport};
+use crate::files;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// The version of [`Progress`] that this program writes. Older ones are read, newer ones refused.
@@ -258,18 +260,17 @@ impl Checkpoint {
     /// # Errors
     /// When it cannot be read, or is damaged.
     pub fn read(path: &Path) -> Result<Self, CheckpointError> {
-        let io = |source| CheckpointError::Io {
-            path: path.into(),
-            source,
-        };
-        let length = std::fs::metadata(path).map_err(io)?.len();
-        if length > LARGEST_FILE {
-            return Err(CheckpointError::Damaged {
+        let file = files::read(path, LARGEST_FILE).map_err(|error| match error.kind() {
+            ErrorKind::FileTooLarge => CheckpointError::Damaged {
                 path: path.into(),
-                why: format!("it has {length} bytes, more than any checkpoint of this program"),
-            });
-        }
-        Self::decode(std::fs::read(path).map_err(io)?, path)
+                why: format!("{error}, more than any checkpoint of this program"),
+            },
+            _ => CheckpointError::Io {
+                path: path.into(),
+                source: error,
+            },
+        })?;
+        Self::decode(file, path)
     }
 }
 

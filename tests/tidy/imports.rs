@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 /// What each room may import of the crate, besides itself. `session::protocol` allows that module only.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("domain", &[]),
-    ("data", &["domain"]),
+    ("files", &[]),
+    ("data", &["files", "domain"]),
     ("hardware", &["domain"]),
     ("plot", &["domain"]),
     ("layers", &["hardware", "domain"]),
@@ -14,11 +15,21 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("net", &["layers", "optimizers", "hardware", "domain"]),
     (
         "train",
-        &["net", "layers", "optimizers", "data", "hardware", "domain"],
+        &[
+            "net",
+            "layers",
+            "optimizers",
+            "data",
+            "hardware",
+            "files",
+            "domain",
+        ],
     ),
     (
         "session",
-        &["train", "net", "data", "hardware", "plot", "domain"],
+        &[
+            "train", "net", "data", "hardware", "plot", "files", "domain",
+        ],
     ),
     ("session::protocol", &["domain"]),
     (
@@ -37,13 +48,13 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "headless",
         &["session::protocol", "session::link", "plot", "domain"],
     ),
-    ("config", &["domain"]),
+    ("config", &["files", "domain"]),
     ("cli", &["config", "domain"]),
     (
         "commands",
         &[
             "cli", "config", "headless", "session", "train", "net", "layers", "data", "hardware",
-            "plot", "domain",
+            "plot", "files", "domain",
         ],
     ),
 ];
