@@ -4,6 +4,7 @@
 pub mod attach;
 mod download;
 pub mod hub;
+mod lines;
 pub mod link;
 mod load;
 pub mod log;
@@ -19,7 +20,7 @@ mod tests;
 mod tfevents;
 mod worker;
 
-use crate::data::{self, DataError, Dataset};
+use crate::data;
 use crate::domain::params::Hyperparameters;
 use crate::hardware::choice::Choice;
 use link::Link;
@@ -88,10 +89,10 @@ pub fn start(settings: Settings) -> std::io::Result<(Link, JoinHandle<()>)> {
     })
 }
 
-/// [`start`] with data that `load` brings; it is called on the worker's thread.
+/// [`start`] with data that `load` brings; it is called on a thread of its own.
 fn start_with(
     settings: Settings,
-    load: impl FnOnce(&mut dyn FnMut(u64, u64)) -> Result<Dataset, DataError> + Send + 'static,
+    load: impl worker::Load,
 ) -> std::io::Result<(Link, JoinHandle<()>)> {
     let (link, tell) = link::link();
     let thread = std::thread::Builder::new()

@@ -223,7 +223,7 @@ fn content(path: &Path) -> Checkpoint {
 
 /// The metrics without times, and without where the run began.
 fn metrics(folder: &Path) -> Vec<Event> {
-    let mut events = read_metrics(folder, u64::MAX).unwrap();
+    let (mut events, _) = read_metrics(folder, u64::MAX).unwrap();
     events.retain(|e| !matches!(e, Event::Started(_)));
     for event in &mut events {
         match event {
@@ -240,6 +240,46 @@ fn train_through(settings: Settings) -> Vec<Event> {
     let mut front = Front::start(settings);
     front.until_state(State::Done);
     front.quit().1
+}
+
+#[test]
+fn a_session_ends_while_its_data_is_loaded_and_keeps_other_wishes() {
+    let runs = tempfile::tempdir().unwrap();
+    let held = || {
+        let (release, held) = crossbeam_channel::bounded::<()>(0);
+        let load = move |_: &mut dyn FnMut(u64, u64)| {
+            // Until it is released, or nobody is left to do so.
+            let _ = held.recv();
+            Ok(dataset())
+        };
+        let (link, thread) = start_with(settings(runs.path()), load).unwrap();
+        (link, thread, release)
+    };
+    let (link, thread, release) = held();
+    link.commands.send(Command::Quit).unwrap();
+    thread.join().unwrap();
+    let last = link.events.try_iter().last().unwrap();
+    assert!(
+        matches!(
+            last,
+            Event::Ended {
+                state: State::Stopped,
+                ..
+            }
+        ),
+        "{last:?}"
+    );
+    drop(release);
+    let (link, thread, release) = held();
+    link.commands.send(Command::Pause).unwrap();
+    release.send(()).unwrap();
+    let first = link
+        .events
+        .iter()
+        .find(|event| matches!(event, Event::State(State::Paused) | Event::Epoch(_)));
+    assert_eq!(first, Some(Event::State(State::Paused)));
+    drop(link);
+    thread.join().unwrap();
 }
 
 #[test]
@@ -878,13 +918,17 @@ fn a_damaged_checkpoint_gives_way_and_never_takes_the_good_one_s_place() {
     assert_eq!(step(runs.path(), LAST), good);
     assert!(!folder.join("last.safetensors.tmp").exists());
     // A second process does not get the run.
-    let (state, _) = Front::start(Settings {
+    let mut second = Front::start(Settings {
         resume: Some("one".into()),
         name: None,
         ..settings(runs.path())
-    })
-    .quit();
-    assert!(matches!(state, State::Failed { why } if why.contains("in use by another process")));
+    });
+    let why = second.until(|e| match e {
+        Event::State(State::Failed { why }) => Some(why.clone()),
+        _ => None,
+    });
+    assert!(why.contains("in use by another process"), "{why}");
+    second.quit();
     front.send(Command::Resume);
     front.until_state(State::Done);
     front.quit();

@@ -24,7 +24,9 @@ use crate::train::saver::{Job, Saver};
 use crate::train::trainer::{Doing, End, Flow, Host, Trainer, Wish};
 use candle_core::Device;
 use crossbeam_channel::TryRecvError;
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -55,15 +57,13 @@ enum SessionError {
 type Result<T> = std::result::Result<T, SessionError>;
 
 /// The session from its first event to `Ended`.
-pub(super) fn run(
-    settings: Settings,
-    tell: Tell,
-    load: impl FnOnce(&mut dyn FnMut(u64, u64)) -> std::result::Result<Dataset, DataError>,
-) {
+pub(super) fn run(settings: Settings, tell: Tell, load: impl Load) {
     let mut params = settings.params.clone();
     let mut unfinished = None;
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        let mut worker = Worker::new(&settings, &tell, load)?;
+        let Some(mut worker) = Worker::new(&settings, &tell, load)? else {
+            return Ok(State::Stopped);
+        };
         let outcome = worker.live(&mut params);
         unfinished = worker.run.take();
         outcome
@@ -102,6 +102,68 @@ pub(super) fn run(
     });
 }
 
+/// Brings the data; told of its progress as (done, total).
+pub(super) trait Load:
+    FnOnce(&mut dyn FnMut(u64, u64)) -> std::result::Result<Dataset, DataError> + Send + 'static
+{
+}
+
+impl<T> Load for T where
+    T: FnOnce(&mut dyn FnMut(u64, u64)) -> std::result::Result<Dataset, DataError> + Send + 'static
+{
+}
+
+/// Loads the data on a thread of its own: a wish to quit ends the wait at once, also where a read stands still (a network
+/// drive). None when the session is to end; the thread is then left behind. Other commands are put into `early`.
+fn load_data(
+    tell: &Tell,
+    load: impl Load,
+    early: &mut VecDeque<Command>,
+) -> Result<Option<Dataset>> {
+    let (report, reports) = crossbeam_channel::unbounded();
+    let (done, loaded) = crossbeam_channel::bounded(1);
+    let thread = std::thread::Builder::new()
+        .name("load".into())
+        .spawn(move || {
+            let mut told = Instant::now();
+            let data = load(&mut |done, total| {
+                if told.elapsed() >= REPORT_INTERVAL {
+                    told = Instant::now();
+                    // Nobody listens once the session is to end.
+                    let _ = report.send((done, total));
+                }
+            });
+            let _ = done.send(data);
+        })
+        .map_err(SessionError::Thread)?;
+    let mut reports = Some(reports);
+    let silent = crossbeam_channel::never();
+    loop {
+        crossbeam_channel::select! {
+            recv(reports.as_ref().unwrap_or(&silent)) -> report => match report {
+                Ok((done, total)) => tell.event(Event::State(State::Loading {
+                    what: "images".into(),
+                    done,
+                    total,
+                })),
+                Err(_) => reports = None,
+            },
+            recv(loaded) -> data => match data {
+                Ok(data) => return Ok(Some(data?)),
+                // It panicked: as if it had done so here.
+                Err(_) => match thread.join() {
+                    Err(panic) => std::panic::resume_unwind(panic),
+                    Ok(()) => return Ok(None),
+                },
+            },
+            recv(tell.commands) -> command => match command {
+                Ok(Command::Quit) | Err(_) => return Ok(None),
+                Ok(other) => early.push_back(other),
+            },
+        }
+    }
+}
+
 /// Why the loop is to be left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Exit {
@@ -115,6 +177,8 @@ enum Exit {
 struct Worker<'a> {
     settings: &'a Settings,
     tell: &'a Tell,
+    /// Commands that came while the data was loaded.
+    early: VecDeque<Command>,
     device: Device,
     threads: Rc<Threads>,
     material: Rc<Material>,
@@ -153,34 +217,26 @@ struct Worker<'a> {
 }
 
 impl<'a> Worker<'a> {
-    /// Opens the device and loads the data.
-    fn new(
-        settings: &'a Settings,
-        tell: &'a Tell,
-        load: impl FnOnce(&mut dyn FnMut(u64, u64)) -> std::result::Result<Dataset, DataError>,
-    ) -> Result<Self> {
-        let loading = |what: &str, done, total| State::Loading {
-            what: what.into(),
-            done,
-            total,
+    /// Opens the device and loads the data; None when the session is to end before that is done.
+    fn new(settings: &'a Settings, tell: &'a Tell, load: impl Load) -> Result<Option<Self>> {
+        let first = State::Loading {
+            what: "data".into(),
+            done: 0,
+            total: 0,
         };
-        let first = loading("data", 0, 0);
         tell.event(Event::State(first.clone()));
         let device = settings.device.open()?;
-        let mut told = Instant::now();
-        let mut progress = |done, total| {
-            if told.elapsed() >= REPORT_INTERVAL {
-                told = Instant::now();
-                tell.event(Event::State(loading("images", done, total)));
-            }
+        let mut early = VecDeque::new();
+        let Some(data) = load_data(tell, load, &mut early)? else {
+            return Ok(None);
         };
-        let data = load(&mut progress)?;
         tell.event(Event::Data(data.info.clone()));
         let now = Instant::now();
         let gpu = choice::gpu(&device);
-        Ok(Worker {
+        Ok(Some(Worker {
             settings,
             tell,
+            early,
             material: Rc::new(Material::new(data)?),
             device,
             threads: Rc::new(Threads::new(settings.threads)),
@@ -208,7 +264,7 @@ impl<'a> Worker<'a> {
             unsaved: None,
             meter: LoadMeter::new(gpu),
             download: None,
-        })
+        }))
     }
 
     /// Runs until the front end quits or goes; gives the state in which it left.
@@ -299,8 +355,7 @@ impl<'a> Worker<'a> {
                     });
                 }
                 run.adopt(&found.path)?;
-                past = run_dir::read_metrics(folder, progress.metrics_bytes)
-                    .map_err(RunError::io("cannot read the metrics in", folder))?;
+                past = self.read_past(folder, progress.metrics_bytes)?;
                 Some(run)
             }
         };
@@ -314,6 +369,20 @@ impl<'a> Worker<'a> {
             }
         }
         Ok(trainer)
+    }
+
+    /// The events in the first `bytes` of a run's metrics; warns of lines that were passed over.
+    fn read_past(&self, folder: &Path, bytes: u64) -> Result<Vec<Event>> {
+        let (events, too_long) = run_dir::read_metrics(folder, bytes)
+            .map_err(RunError::io("cannot read the metrics in", folder))?;
+        if too_long > 0 {
+            let text = format!(
+                "the metrics in {} have lines that are too long to be read ({too_long}); the curves may have a gap",
+                folder.display()
+            );
+            self.tell.event(Event::Warning { text });
+        }
+        Ok(events)
     }
 
     /// Tells what a run that goes on after `step` knows of its past, and has a look at the images wanted.
@@ -359,8 +428,7 @@ impl<'a> Worker<'a> {
                     progress.unwritten.clone(),
                 )
                 .map_err(RunError::io("cannot cut back the metrics in", &folder))?;
-                let past = run_dir::read_metrics(&folder, progress.metrics_bytes)
-                    .map_err(RunError::io("cannot read the metrics in", &folder))?;
+                let past = self.read_past(&folder, progress.metrics_bytes)?;
                 Ok((made, past, found.warning))
             });
         let (made, past, warning) = match made {
@@ -521,6 +589,9 @@ impl<'a> Worker<'a> {
 
     /// The next command, or None when something else happened. A front end that has gone wants to quit.
     fn wait(&mut self) -> Option<Command> {
+        if let Some(command) = self.early.pop_front() {
+            return Some(command);
+        }
         let again = match self.unsaved {
             Some(_) => crossbeam_channel::after(RETRY_INTERVAL),
             None => crossbeam_channel::never(),
@@ -917,7 +988,11 @@ impl Host for Worker<'_> {
                 self.try_again(trainer);
                 self.wait()
             } else {
-                match self.tell.commands.try_recv() {
+                match self
+                    .early
+                    .pop_front()
+                    .map_or_else(|| self.tell.commands.try_recv(), Ok)
+                {
                     Ok(command) => Some(command),
                     Err(TryRecvError::Empty) => None,
                     Err(TryRecvError::Disconnected) => Some(Command::Quit),
