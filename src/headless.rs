@@ -3,7 +3,7 @@
 
 use crate::domain::report::{RunInfo, Split, State, StepReport};
 use crate::domain::symbols::Symbols;
-use crate::domain::text::{duration, grouped, percent};
+use crate::domain::text::{duration, grouped, percent, plain, plain_json};
 use crate::session::link::Link;
 use crate::session::protocol::{Command, Event};
 use crossbeam_channel::{Receiver, after, never, select};
@@ -187,8 +187,8 @@ impl Printer {
         match self {
             Printer::Silent => Ok(()),
             Printer::Json => {
-                serde_json::to_writer(&mut *out, event)?;
-                out.write_all(b"\n")?;
+                let json = serde_json::to_string(event)?;
+                writeln!(out, "{}", plain_json(&json))?;
                 out.flush()
             }
             Printer::Text(text) => {
@@ -208,7 +208,7 @@ impl Printer {
     fn warn(&self, text: &str) {
         let tell = || {
             // With standard error gone there is nobody to tell.
-            let _ = writeln!(io::stderr(), "warning: {text}");
+            let _ = writeln!(io::stderr(), "warning: {}", plain(text));
         };
         match self {
             Printer::Text(Text {
@@ -267,7 +267,7 @@ impl Text {
                 data.name,
                 grouped(data.train.into()),
                 grouped(data.test.into()),
-                data.source,
+                plain(&data.source),
                 data.load_seconds
             ),
             Event::Started(run) => {
@@ -317,14 +317,14 @@ impl Text {
                     grouped(*step)
                 )
             }
-            Event::Refused { error } => format!("refused  {error}"),
-            Event::Notice { text } => format!("note     {text}"),
-            Event::Warning { text } => format!("warning  {text}"),
+            Event::Refused { error } => format!("refused  {}", plain(&error.to_string())),
+            Event::Notice { text } => format!("note     {}", plain(text)),
+            Event::Warning { text } => format!("warning  {}", plain(text)),
             Event::State(State::Diverged { step, first }) => format!(
                 "diverged {first} stopped being finite at step {}: try a lower learning rate or gradient clipping, or resume the last checkpoint",
                 grouped(*step)
             ),
-            Event::State(State::Failed { why }) => format!("failed   {why}"),
+            Event::State(State::Failed { why }) => format!("failed   {}", plain(why)),
             Event::State(State::Done) => "done".into(),
             _ => return None,
         };
@@ -400,12 +400,12 @@ fn started(run: &RunInfo) -> String {
     let mut lines = vec![
         match run.folder.is_empty() {
             true => "run      not saved".to_owned(),
-            false => format!("run      {} in {}", run.name, run.folder),
+            false => format!("run      {} in {}", plain(&run.name), plain(&run.folder)),
         },
         format!("device   {}", run.device),
         format!(
             "model    {}: {} parameters, {} multiply-adds an image",
-            p.architecture,
+            plain(&p.architecture),
             grouped(run.parameters),
             grouped(run.multiply_adds)
         ),

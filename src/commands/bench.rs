@@ -8,7 +8,7 @@ use crate::data::{self, batches};
 use crate::domain::arch::{self, Shape};
 use crate::domain::params::Hyperparameters;
 use crate::domain::report::StepSettings;
-use crate::domain::text::grouped;
+use crate::domain::text::{grouped, plain};
 use crate::hardware::choice::{Choice, describe};
 use crate::hardware::simd::Level;
 use crate::hardware::threads::Threads;
@@ -338,7 +338,7 @@ fn print(r: &Report, out: &mut impl Write) -> anyhow::Result<()> {
     writeln!(
         out,
         "{}, batch {}, {}, {}: {} parameters",
-        r.architecture,
+        plain(&r.architecture),
         r.batch,
         r.device,
         r.data,

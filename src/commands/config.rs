@@ -1,8 +1,10 @@
 //! `config`: what is set and where it was said; writing config.toml.
 
 use crate::cli::ConfigTask;
-use crate::config::{Config, OPTIONS, Surroundings, template, with_value};
+use crate::config::{Config, MAX_FILE, OPTIONS, Surroundings, template, with_value};
 use crate::domain::params::PARAMS;
+use crate::domain::text::{plain, plain_path};
+use crate::files;
 use anyhow::{Context, bail};
 use std::io::Write;
 use std::path::Path;
@@ -23,7 +25,7 @@ pub fn run(
                 bail!("config.toml is already here; `cifar-tui config set KEY VALUE` changes it");
             }
             write_atomically(&file, &template())?;
-            writeln!(out, "wrote {}", file.display())?;
+            writeln!(out, "wrote {}", plain_path(&file))?;
             Ok(())
         }
         ConfigTask::Set { key, value } => {
@@ -31,7 +33,7 @@ pub fn run(
                 Some(file) => file.clone(),
                 None => around.here.join("config.toml"),
             };
-            let old = match std::fs::read_to_string(&file) {
+            let old = match files::read_text(&file, MAX_FILE) {
                 Ok(text) => text,
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
                 Err(e) => {
@@ -41,9 +43,10 @@ pub fn run(
             write_atomically(&file, &with_value(&old, key, value)?)?;
             writeln!(
                 out,
-                "{}: {} = {value}",
-                file.display(),
-                key.replace('-', "_")
+                "{}: {} = {}",
+                plain_path(&file),
+                key.replace('-', "_"),
+                plain(value)
             )?;
             Ok(())
         }
@@ -53,18 +56,21 @@ pub fn run(
 fn show(config: &Config, out: &mut impl Write) -> anyhow::Result<()> {
     let none = "default";
     match &config.file {
-        Some(file) => writeln!(out, "# read: {}", file.display())?,
+        Some(file) => writeln!(out, "# read: {}", plain_path(file))?,
         None => writeln!(out, "# no config.toml was found")?,
     }
+    let mut line = |key: &str, value: &str, origin: &str| {
+        writeln!(out, "{key:<16} {:<24} {}", plain(value), plain(origin))
+    };
     for row in OPTIONS {
         let value = row.show(&config.options);
         let origin = config.origin(row.key).unwrap_or(none);
-        writeln!(out, "{:<16} {value:<24} {origin}", row.key)?;
+        line(row.key, &value, origin)?;
     }
     for row in PARAMS {
         let value = row.show(&row.get(&config.params));
         let origin = config.origin(row.key).unwrap_or(none);
-        writeln!(out, "{:<16} {value:<24} {origin}", row.key)?;
+        line(row.key, &value, origin)?;
     }
     Ok(())
 }

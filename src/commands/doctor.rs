@@ -3,6 +3,7 @@
 use crate::config::{Config, Surroundings};
 use crate::data;
 use crate::domain::terminal::{MIN_SIZE, Terminal, drawn_size};
+use crate::domain::text::plain;
 use crate::hardware::choice::{Choice, describe};
 use crate::hardware::nvidia::{self, Driver};
 use crate::hardware::simd::Level;
@@ -41,7 +42,7 @@ pub fn run(
     }
     for f in &findings {
         let mark = if f.wrong { "!" } else { " " };
-        writeln!(out, "{mark} {:<14} {}", f.key, f.text)?;
+        writeln!(out, "{mark} {:<14} {}", f.key, plain(&f.text))?;
     }
     Ok(())
 }

@@ -1,11 +1,12 @@
 //! `eval`: how good a checkpoint is on the test or validation images.
 
+use super::data::MAX_NAME;
 use super::network::{Images, Trained};
 use crate::config::Config;
 use crate::data::{self, batches::Division};
 use crate::domain::confusion::Confusion;
 use crate::domain::report::{Evaluation, Split};
-use crate::domain::text::{grouped, percent};
+use crate::domain::text::{cell, grouped, percent, plain};
 use anyhow::bail;
 use serde::Serialize;
 use std::io::Write;
@@ -129,14 +130,19 @@ fn data(config: &Config, trained: &Trained) -> anyhow::Result<data::Dataset> {
 fn print(report: &Report, out: &mut impl Write) -> anyhow::Result<()> {
     let e = report.evaluation;
     let matrix = &e.confusion;
-    let name = |class: usize| report.classes.get(class).map_or("?", String::as_str);
+    let name = |class: usize| {
+        report
+            .classes
+            .get(class)
+            .map_or("?".into(), |c| cell(c, MAX_NAME))
+    };
     writeln!(
         out,
         "{}, step {}, on {} images of {}\n\nloss      {:.4}\naccuracy  {:.2}%\n",
-        report.checkpoint,
+        plain(&report.checkpoint),
         grouped(e.step),
         grouped(matrix.total().into()),
-        report.data,
+        plain(report.data),
         e.loss,
         e.accuracy * 100.0
     )?;

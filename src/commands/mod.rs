@@ -11,12 +11,13 @@ pub mod predict;
 pub mod runs;
 pub mod suite;
 
+use crate::domain::text::plain_json;
 use std::io::{self, Write};
 
 /// Writes one line of JSON.
 fn json(value: &impl serde::Serialize, out: &mut impl Write) -> anyhow::Result<()> {
-    serde_json::to_writer(&mut *out, value)?;
-    out.write_all(b"\n")?;
+    let json = serde_json::to_string(value)?;
+    writeln!(out, "{}", plain_json(&json))?;
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use crate::cli;
 use crate::config::Config;
 use crate::domain::params::PARAMS;
 use crate::domain::report::RunSummary;
-use crate::domain::text::{bytes, duration, grouped, percent};
+use crate::domain::text::{bytes, duration, grouped, percent, plain, plain_path};
 use crate::session::runs::Runs;
 use anyhow::Context;
 use std::fmt::Write as _;
@@ -16,7 +16,7 @@ use std::path::Path;
 pub fn run(task: &cli::Runs, config: &Config, out: &mut impl Write) -> anyhow::Result<()> {
     let mut runs = Runs::new(&config.runs);
     let mut one = |name: &str| -> anyhow::Result<RunSummary> {
-        let folder = match Path::new(name).join("metrics.jsonl").is_file() {
+        let folder = match Path::new(name).join("metrics.jsonl").exists() {
             true => Path::new(name).to_owned(),
             false => config.runs.join(name),
         };
@@ -80,13 +80,13 @@ fn list(runs: &[RunSummary], folder: &Path, out: &mut impl Write) -> anyhow::Res
         writeln!(
             out,
             "No runs in {} yet; `cifar-tui` or `cifar-tui train` makes one.",
-            folder.display()
+            plain_path(folder)
         )?;
         return Ok(());
     }
     let width = runs
         .iter()
-        .map(|r| r.name.chars().count())
+        .map(|r| plain(&r.name).chars().count())
         .max()
         .unwrap_or(0)
         .max(4);
@@ -99,30 +99,33 @@ fn list(runs: &[RunSummary], folder: &Path, out: &mut impl Write) -> anyhow::Res
         let epochs = format!("{}/{}", run.epochs_done, run.params.epochs);
         let line = format!(
             "{:<width$}  {:<11}  {epochs:>7}  {:>8}  {:>7}  {:>8}  {}",
-            run.name,
+            plain(&run.name),
             run.outcome,
             share(run.best_val_accuracy),
             share(run.test_accuracy),
             duration(run.elapsed),
-            differs(run)
+            plain(&differs(run))
         );
         writeln!(out, "{}", line.trim_end())?;
-        if !run.note.is_empty() {
-            writeln!(out, "{:<width$}  {}", "", run.note)?;
+        for text in [&run.problem, &run.note] {
+            if !text.is_empty() {
+                writeln!(out, "{:<width$}  {}", "", plain(text))?;
+            }
         }
     }
     Ok(())
 }
 
 fn show(run: &RunSummary, out: &mut impl Write) -> anyhow::Result<()> {
-    writeln!(out, "{}", run.name)?;
+    writeln!(out, "{}", plain(&run.name))?;
     let mut line = |key: &str, value: String| match value.is_empty() {
         true => Ok(()),
-        false => writeln!(out, "  {key:<16} {value}"),
+        false => writeln!(out, "  {key:<16} {}", plain(&value)),
     };
     line("folder", run.folder.clone())?;
     line("note", run.note.clone())?;
     line("outcome", run.outcome.clone())?;
+    line("problem", run.problem.clone())?;
     line("data", run.data.clone())?;
     line("steps", grouped(run.step))?;
     line("time", duration(run.elapsed))?;
@@ -142,7 +145,7 @@ fn show(run: &RunSummary, out: &mut impl Write) -> anyhow::Result<()> {
             true => "*",
             false => " ",
         };
-        writeln!(out, "{mark} {:<16} {value}", row.key)?;
+        writeln!(out, "{mark} {:<16} {}", row.key, plain(&value))?;
     }
     writeln!(
         out,
@@ -168,25 +171,27 @@ fn show(run: &RunSummary, out: &mut impl Write) -> anyhow::Result<()> {
 
 fn compare(runs: &[RunSummary], out: &mut impl Write) -> anyhow::Result<()> {
     type Row = (&'static str, Vec<String>);
-    let of =
-        |key, value: fn(&RunSummary) -> String| -> Row { (key, runs.iter().map(value).collect()) };
+    let of = |key, value: &dyn Fn(&RunSummary) -> String| -> Row {
+        let values = runs.iter().map(value);
+        (key, values.map(|v| plain(&v).into_owned()).collect())
+    };
     let mut rows = vec![
-        of("run", |r| r.name.clone()),
-        of("outcome", |r| r.outcome.clone()),
-        of("data", |r| r.data.clone()),
-        of("epochs", |r| r.epochs_done.to_string()),
-        of("best val", |r| share(r.best_val_accuracy)),
-        of("in epoch", |r| {
+        of("run", &|r| r.name.clone()),
+        of("outcome", &|r| r.outcome.clone()),
+        of("data", &|r| r.data.clone()),
+        of("epochs", &|r| r.epochs_done.to_string()),
+        of("best val", &|r| share(r.best_val_accuracy)),
+        of("in epoch", &|r| {
             r.best_epoch.map_or("-".into(), |e| e.to_string())
         }),
-        of("last val", |r| share(r.final_val_accuracy)),
-        of("test", |r| share(r.test_accuracy)),
-        of("time", |r| duration(r.elapsed)),
+        of("last val", &|r| share(r.final_val_accuracy)),
+        of("test", &|r| share(r.test_accuracy)),
+        of("time", &|r| duration(r.elapsed)),
     ];
-    for row in PARAMS {
-        let values: Vec<_> = runs.iter().map(|r| row.show(&row.get(&r.params))).collect();
+    for param in PARAMS {
+        let (key, values) = of(param.key, &|r| param.show(&param.get(&r.params)));
         if values.iter().any(|v| *v != values[0]) {
-            rows.push((row.key, values));
+            rows.push((key, values));
         }
     }
     let widths: Vec<usize> = (0..runs.len())

@@ -1,4 +1,102 @@
-//! Numbers in words, alike in every front end.
+//! Numbers in words, alike in every front end, and text that came from outside made fit to be printed.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::io;
+use std::path::Path;
+
+/// Whether a terminal acts on `c` or shows nothing for it: control characters (escape sequences begin with one), marks
+/// that turn the direction of text, characters without a width.
+pub fn is_hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}'
+            | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}'
+            | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
+}
+
+/// `text` with `escape` in the place of each hidden character other than those in `kept`.
+fn escaped<'a>(text: &'a str, kept: &[char], escape: impl Fn(char, &mut String)) -> Cow<'a, str> {
+    let hidden = |c: &char| is_hidden(*c) && !kept.contains(c);
+    if !text.chars().any(|c| hidden(&c)) {
+        return text.into();
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        match hidden(&c) {
+            true => escape(c, &mut out),
+            false => out.push(c),
+        }
+    }
+    out.into()
+}
+
+/// Text from outside (a name, a note, a path) as one line: hidden characters are shown as escapes such as `\u{1b}`.
+pub fn plain(text: &str) -> Cow<'_, str> {
+    escaped(text, &[], |c, out| out.extend(c.escape_default()))
+}
+
+/// A path as [`plain`] text.
+pub fn plain_path(path: &Path) -> String {
+    plain(&path.to_string_lossy()).into_owned()
+}
+
+/// [`plain`], cut to `width` characters.
+pub fn cell(text: &str, width: usize) -> String {
+    let text = plain(text);
+    match text.chars().count() > width {
+        true => text
+            .chars()
+            .take(width.saturating_sub(1))
+            .chain(['…'])
+            .collect(),
+        false => text.into_owned(),
+    }
+}
+
+/// `text` as one word of a shell's command line: in quotes where it needs them. A hidden character becomes an escape, which
+/// names nothing, rather than something that a terminal acts on when it is pasted.
+pub fn shell_word(text: &str) -> String {
+    let text = plain(text);
+    let harmless = |c: char| c.is_ascii_alphanumeric() || "-_./:@%+=,".contains(c);
+    match !text.is_empty() && text.chars().all(harmless) {
+        true => text.into_owned(),
+        false => format!("'{}'", text.replace('\'', r"'\''")),
+    }
+}
+
+/// [`plain`] for text of several lines.
+pub fn plain_lines(text: &str) -> Cow<'_, str> {
+    escaped(text, &['\n'], |c, out| out.extend(c.escape_default()))
+}
+
+/// A line of JSON with its hidden characters written as JSON's own escapes: it stays the same JSON, since such characters
+/// stand only in strings there.
+pub fn plain_json(json: &str) -> Cow<'_, str> {
+    escaped(json, &['\n'], |c, out| {
+        for unit in c.encode_utf16(&mut [0; 2]) {
+            // Writing to a string cannot fail.
+            let _ = write!(out, "\\u{unit:04x}");
+        }
+    })
+}
+
+/// An output through which no hidden character passes, line breaks apart. What it is given is whole UTF-8 at each call,
+/// as formatting gives it; other bytes are replaced.
+pub struct Plain<W>(pub W);
+
+impl<W: io::Write> io::Write for Plain<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0
+            .write_all(plain_lines(&String::from_utf8_lossy(bytes)).as_bytes())?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
 
 /// With thousands separators: `40,000`.
 pub fn grouped(n: u64) -> String {
@@ -63,5 +161,46 @@ mod tests {
         assert_eq!(bytes(170_498_071), "170.5 MB");
         assert_eq!(percent(0.5961), "59.6%");
         assert_eq!(percent(f64::NAN), "NaN");
+    }
+
+    /// What each must become: a name, and the name as it is printed.
+    const HOSTILE: [(&str, &str); 6] = [
+        ("a\u{1b}[31mb", "a\\u{1b}[31mb"),
+        ("a\nb\tc\r", "a\\nb\\tc\\r"),
+        ("a\u{9b}b\u{7f}\0", "a\\u{9b}b\\u{7f}\\u{0}"),
+        ("cat\u{202e}tac\u{2066}", "cat\\u{202e}tac\\u{2066}"),
+        (
+            "a\u{200b}\u{feff}b\u{e0041}",
+            "a\\u{200b}\\u{feff}b\\u{e0041}",
+        ),
+        ("Löwe 猫 🐱", "Löwe 猫 🐱"),
+    ];
+
+    #[test]
+    fn what_a_terminal_would_act_on_is_shown() {
+        for (text, shown) in HOSTILE {
+            assert_eq!(plain(text), shown);
+            assert!(!plain(text).chars().any(is_hidden));
+            let mut out = Plain(Vec::new());
+            io::Write::write_fmt(&mut out, format_args!("{text}: {text}")).unwrap();
+            let out = String::from_utf8(out.0).unwrap();
+            assert!(!out.chars().any(|c| is_hidden(c) && c != '\n'), "{out:?}");
+        }
+        assert_eq!(plain_lines("a\n\u{1b}b"), "a\n\\u{1b}b");
+        assert_eq!(cell("abcdef", 4), "abc…");
+        assert_eq!(shell_word("runs/a-1.b"), "runs/a-1.b");
+        assert_eq!(shell_word("a; rm 'b'\n"), r"'a; rm '\''b'\''\n'");
+        assert_eq!(shell_word(""), "''");
+        assert_eq!(cell("ab\u{1b}", 99), "ab\\u{1b}");
+    }
+
+    #[test]
+    fn json_stays_the_same_json() {
+        for (text, _) in HOSTILE {
+            let json = serde_json::to_string(text).unwrap();
+            let shown = plain_json(&json);
+            assert!(!shown.chars().any(is_hidden), "{shown:?}");
+            assert_eq!(serde_json::from_str::<String>(&shown).unwrap(), text);
+        }
     }
 }

@@ -12,7 +12,7 @@ use super::widgets::{line, text, text_right};
 use crate::domain::report::State;
 use crate::domain::symbols::Symbols;
 use crate::domain::terminal::MIN_SIZE;
-use crate::domain::text::{duration, grouped};
+use crate::domain::text::{duration, grouped, is_hidden};
 use crossterm::event::KeyCode;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -110,6 +110,12 @@ pub fn draw(app: &App, buf: &mut Buffer) {
     footer(app, layout.footer, buf);
     if let Some(overlay) = &app.overlay {
         overlay.draw(app, buf);
+    }
+    // Names and notes come from files. Control characters do not get into a cell, what hides behind another character does.
+    for cell in &mut buf.content {
+        if cell.symbol().contains(is_hidden) {
+            cell.set_symbol("\u{fffd}");
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 use super::feed::{Basis, Feed, message};
 use super::{Context, View};
 use crate::domain::report::RunSummary;
-use crate::domain::text::{bytes, duration, grouped};
+use crate::domain::text::{bytes, duration, grouped, shell_word};
 use crate::session::protocol::{Answer, Event, Question};
 use crate::tui::actions::Do;
 use crate::tui::theme::Theme;
@@ -630,7 +630,7 @@ impl View for Runs {
             }
             Do::Copy => {
                 if let Some(run) = self.current() {
-                    let command = format!("cifar-tui --resume {}", run.name);
+                    let command = format!("cifar-tui --resume {}", shell_word(&run.name));
                     ctx.copy(command.clone(), command);
                 }
             }

@@ -5,6 +5,7 @@ use super::{Screen, VIEWS};
 use crate::domain::report::{Split, State};
 use crate::domain::rng::{Rng, Stream};
 use crate::domain::symbols::Symbols;
+use crate::domain::text::is_hidden;
 use crate::session::protocol::{Answer, Command, Event, Filter, Question};
 use crate::tui::actions::{self, Key};
 use crate::tui::app::{Msg, press};
@@ -35,6 +36,45 @@ fn goldens() {
             let name = format!("{}_{width}x{height}", screen.title().to_lowercase());
             insta::assert_snapshot!(name, stage.body());
         }
+    }
+}
+
+#[test]
+fn no_cell_has_what_a_terminal_acts_on() {
+    // By ESC, C1, a line break, a turned direction, without a width, and hidden behind the letter before it.
+    let hostile = "a\u{1b}[31mb\u{9b}c\nd\u{202e}e\u{200b}f\u{200d}g\u{e0041}h\u{ad}";
+    for row in VIEWS {
+        let mut stage = Stage::new(120, 36);
+        stage.play();
+        let mut run = stage::run_info();
+        run.name = hostile.into();
+        run.folder = hostile.into();
+        run.data.name = hostile.into();
+        run.data.source = hostile.into();
+        run.data.classes = vec![hostile.into(); 10];
+        stage.event(Event::Data(run.data.clone()));
+        stage.event(Event::Started(Box::new(run)));
+        stage.event(Event::Warning {
+            text: hostile.into(),
+        });
+        stage.event(Event::Evaluation(stage::evaluation(1)));
+        stage.event(Event::State(State::Failed {
+            why: hostile.into(),
+        }));
+        stage.open(row.screen);
+        let buffer = stage.buffer();
+        let seen: String = buffer.content.iter().map(|cell| cell.symbol()).collect();
+        assert!(
+            seen.contains("a[31mb"),
+            "{} shows nothing of it",
+            row.screen.title()
+        );
+        assert_eq!(
+            seen.chars().find(|c| is_hidden(*c)),
+            None,
+            "{}",
+            row.screen.title()
+        );
     }
 }
 
