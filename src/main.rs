@@ -4,6 +4,7 @@ use cifar_tui::cli::{self, Invocation, Task};
 use cifar_tui::commands;
 use cifar_tui::config::{self, Config, ConfigError, OnHangup, Surroundings};
 use cifar_tui::domain::report::State;
+use cifar_tui::domain::text::{Plain, plain, plain_lines};
 use cifar_tui::headless::{self, Style};
 use cifar_tui::session::link::Link;
 use cifar_tui::session::protocol::Command;
@@ -30,6 +31,9 @@ fn main() -> ExitCode {
         Err(error) => {
             // Help and version are no errors: clap knows the stream and the code.
             let code = error.exit_code();
+            // It may quote an argument: the same error with arguments that can be printed.
+            let shown = std::env::args_os().map(|arg| plain(&arg.to_string_lossy()).into_owned());
+            let error = cli::parse(shown).err().unwrap_or(error);
             return match error.print() {
                 Ok(()) => ExitCode::from(code as u8),
                 Err(_) => ExitCode::from(FAILED),
@@ -46,10 +50,16 @@ fn main() -> ExitCode {
                 false => FAILED,
             };
             // With standard error gone there is nobody to tell.
-            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            let _ = writeln!(std::io::stderr(), "error: {}", paragraph(&error));
             ExitCode::from(code)
         }
     }
+}
+
+/// An error's text. What it quotes may hold line breaks: the lines after the first are indented, so that none of them
+/// looks like a message of its own.
+fn paragraph(error: &anyhow::Error) -> String {
+    plain_lines(format!("{error:#}").trim_end()).replace('\n', "\n       ")
 }
 
 fn run(invocation: &Invocation) -> anyhow::Result<u8> {
@@ -57,7 +67,7 @@ fn run(invocation: &Invocation) -> anyhow::Result<u8> {
     let around = Surroundings::of_process()?;
     let config = config::load(&around, &invocation.flags)?;
     // Not locked: the bars and the screen write from threads of their own.
-    let out = &mut std::io::stdout();
+    let out = &mut Plain(std::io::stdout());
     match &invocation.task {
         Task::Screen(session) => return screen(settings(&config, session)?, &config),
         Task::Attach { run } => return attached(run.as_deref(), &config),
@@ -78,7 +88,10 @@ fn run(invocation: &Invocation) -> anyhow::Result<u8> {
             checkpoint,
             images,
             json,
-        } => commands::predict::run(&config, checkpoint, images, *json, out)?,
+        } => {
+            let err = &mut Plain(std::io::stderr());
+            commands::predict::run(&config, checkpoint, images, *json, out, err)?;
+        }
         Task::Runs(task) => commands::runs::run(task, &config, out)?,
         Task::Data(cli::Data::Info { json }) => commands::data::info(&config, *json, out)?,
         Task::Data(cli::Data::Verify) => commands::data::verify(&config, out)?,
@@ -145,7 +158,7 @@ fn without_screen(
     let signals = catch_signals()?;
     let stop = screen.left == Left::Gone && config.options.on_hangup == OnHangup::CheckpointAndStop;
     if screen.left == Left::Detached {
-        let run = &screen.run;
+        let run = plain(&screen.run);
         println!("{run} trains on; `cifar-tui attach {run}` returns to it");
         if !terminal::to_background()? {
             tracing::info!("there is no shell to give the terminal back to");
@@ -178,7 +191,10 @@ fn attached(run: Option<&str>, config: &Config) -> anyhow::Result<u8> {
     check_terminal()?;
     let (found, others) = attach::find(&config.runs, run)?;
     for other in others {
-        println!("also running: {0}; `cifar-tui attach {0}`", other.name);
+        println!(
+            "also running: {0}; `cifar-tui attach {0}`",
+            plain(&other.name)
+        );
     }
     let link = attach::attach(&found)?;
     let options = tui::Options {
@@ -203,7 +219,7 @@ fn attached(run: Option<&str>, config: &Config) -> anyhow::Result<u8> {
         (None, _) => {
             println!(
                 "{0} trains on; `cifar-tui attach {0}` returns to it",
-                outcome.run
+                plain(&outcome.run)
             );
             Ok(0)
         }
@@ -230,7 +246,7 @@ fn train(settings: Settings, style: Style, config: &Config) -> anyhow::Result<u8
                 }
                 on_hangup == OnHangup::Continue
             };
-            let out = &mut std::io::stdout();
+            let out = &mut Plain(std::io::stdout());
             let outcome = headless::run_through(&printed, style, &forwarded, &mut hangup, out);
             // Nobody waits any more when a signal was quicker.
             let _ = done.send(outcome);

@@ -1,9 +1,8 @@
 //! The binary batches: a folder with `data_batch_1.bin` to `data_batch_5.bin`, `test_batch.bin` and `batches.meta.txt`.
 //! A batch is one record after the other: a label, then the pixels, 3,073 bytes.
 
-use super::python_batches::{Piece, pieces, recognise_folder, room};
+use super::python_batches::{Piece, open, pieces, recognise_folder, room};
 use super::{DataError, IMAGE_BYTES, Progress, Read, pool};
-use std::fs::File;
 use std::io::{self, Read as _, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
@@ -94,31 +93,19 @@ pub fn class_names(text: &[u8], path: &Path) -> Result<Vec<String>, DataError> {
     Ok(names)
 }
 
-fn missing(folder: &Path, name: &str) -> impl FnOnce(io::Error) -> DataError {
-    move |source| match source.kind() {
-        io::ErrorKind::NotFound => DataError::Missing {
-            path: folder.into(),
-            file: name.into(),
-        },
-        _ => DataError::Io {
-            path: folder.join(name),
-            source,
-        },
-    }
-}
-
 /// Reads the folder.
 pub fn read(folder: &Path, threads: usize, progress: Progress) -> Result<Read, DataError> {
     let meta = folder.join(META);
     let mut text = Vec::new();
-    let file = File::open(&meta).map_err(missing(folder, META))?;
+    let file = open(&meta)?;
     file.take(1 << 16)
         .read_to_end(&mut text)
         .map_err(DataError::io(&meta))?;
     let classes = class_names(&text, &meta)?;
     let batch = |name: &&str| {
         let path = folder.join(name);
-        let size = path.metadata().map_err(missing(folder, name))?.len();
+        let file = open(&path)?;
+        let size = file.metadata().map_err(DataError::io(&path))?.len();
         let count = images(&path, size)?;
         Ok((path, 0, count))
     };
@@ -133,7 +120,7 @@ pub fn read(folder: &Path, threads: usize, progress: Progress) -> Result<Read, D
         .chain(pieces(&test_batches, RECORD, &mut test))
         .collect();
     pool::run(jobs, threads, total, progress, |piece: Piece, tell| {
-        let mut file = File::open(piece.path).map_err(DataError::io(piece.path))?;
+        let mut file = open(piece.path)?;
         file.seek(SeekFrom::Start(piece.offset))
             .map_err(DataError::io(piece.path))?;
         records(

@@ -2,7 +2,8 @@
 //! ended, as long as the server still has the same file; and only a file whose sha256 is right gets its name. Knows HTTP
 //! and files, and not what is in them.
 
-use sha2::{Digest, Sha256};
+use super::verify::digest;
+use sha2::Sha256;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -101,7 +102,7 @@ pub fn fetch(
         folder.join(format!("{NAME}.part")),
         folder.join(format!("{NAME}.part.tag")),
     );
-    if sha256(&path).is_ok_and(|sum| sum == source.sha256) {
+    if digest::<Sha256>(&path).is_ok_and(|sum| sum == source.sha256) {
         return Ok(path);
     }
     fs::create_dir_all(folder).map_err(at(folder))?;
@@ -120,7 +121,7 @@ pub fn fetch(
     }
     transfer(source, &mut file, &part, &tag, progress, cancel)?;
     file.sync_all().map_err(at(&part))?;
-    let found = sha256(&part).map_err(at(&part))?;
+    let found = digest::<Sha256>(&part).map_err(at(&part))?;
     discard(&tag)?;
     if found != source.sha256 {
         discard(&part)?;
@@ -150,27 +151,6 @@ fn discard(path: &Path) -> Result<(), DownloadError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at(path)(error)),
         _ => Ok(()),
-    }
-}
-
-/// The sha256 of a file, in hexadecimal.
-///
-/// # Errors
-/// When it cannot be read.
-pub fn sha256(path: &Path) -> io::Result<String> {
-    let mut file = File::open(path)?;
-    let (mut hash, mut buffer) = (Sha256::new(), vec![0; 1 << 18]);
-    loop {
-        match file.read(&mut buffer)? {
-            0 => {
-                return Ok(hash
-                    .finalize()
-                    .iter()
-                    .map(|byte| format!("{byte:02x}"))
-                    .collect());
-            }
-            n => hash.update(&buffer[..n]),
-        }
     }
 }
 
@@ -385,6 +365,7 @@ fn talk(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sha2::Digest;
     use std::io::{BufRead, BufReader};
     use std::net::TcpListener;
 

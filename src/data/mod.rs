@@ -7,16 +7,22 @@ pub mod batches;
 mod binary_batches;
 
 pub mod download;
+mod lookalike;
 mod parquet;
 mod pickle;
+pub mod picture;
 mod pool;
 mod python_batches;
 mod sample;
 mod tarball;
 #[cfg(test)]
 mod tests;
+mod verify;
+
+pub use verify::{Compared, Published, Verified, verify};
 
 use crate::domain::report::{DataInfo, Picture, Split};
+use crate::domain::text::plain;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use thiserror::Error;
@@ -149,10 +155,17 @@ pub enum DataError {
         path.display()
     )]
     Missing { path: PathBuf, file: String },
-    #[error("{} cannot be read: {source}. Check that the file is there and that you may read it.", path.display())]
+    #[error("{} cannot be read: {source}. Check that it is a file that you may read.", path.display())]
     Io {
         path: PathBuf,
         source: std::io::Error,
+    },
+    #[error("{} {what}. {to_do}", path.display())]
+    Unsupported {
+        path: PathBuf,
+        /// What was recognised, as in "PATH is ...".
+        what: String,
+        to_do: String,
     },
     #[error(
         "{}, {place}: {why}. The file is damaged or is not what its name says: fetch or unpack the data set anew (`cifar-tui data download`), or name another one with --data.",
@@ -170,6 +183,10 @@ impl DataError {
     /// An error of the system is told as such; any other means that the bytes are not what they should be.
     fn io(path: &Path) -> impl FnOnce(std::io::Error) -> DataError + '_ {
         move |source| match source.kind() {
+            std::io::ErrorKind::InvalidInput => DataError::Io {
+                path: path.into(),
+                source,
+            },
             _ if source.raw_os_error().is_some() => DataError::Io {
                 path: path.into(),
                 source,
@@ -182,12 +199,19 @@ impl DataError {
     }
 
     fn damaged(path: &Path, place: impl Into<String>, why: impl Into<String>) -> DataError {
-        // What a library says may quote the file: no control character of it reaches a terminal.
-        let plain = |text: String| text.replace(|c: char| c.is_control(), "\u{fffd}");
+        // What a library says may quote the file.
         DataError::Damaged {
             path: path.into(),
-            place: plain(place.into()),
-            why: plain(why.into()),
+            place: plain(&place.into()).into(),
+            why: plain(&why.into()).into(),
+        }
+    }
+
+    fn unsupported(path: &Path, what: impl Into<String>, to_do: impl Into<String>) -> DataError {
+        DataError::Unsupported {
+            path: path.into(),
+            what: plain(&what.into()).into(),
+            to_do: to_do.into(),
         }
     }
 }
@@ -209,6 +233,8 @@ pub struct Format {
     pub sign: &'static str,
     /// The folder it is published in, also looked into.
     pub folder: &'static str,
+    /// The files whose published digest is known, by name; the empty name is the file itself.
+    published: &'static [(&'static str, Published)],
     /// What to read if `path` (a file or a folder) is of this format.
     recognise: fn(path: &Path) -> Option<PathBuf>,
     read: fn(path: &Path, threads: usize, progress: Progress) -> Result<Read, DataError>,
@@ -220,6 +246,7 @@ pub static FORMATS: &[Format] = &[
         name: "python batches",
         sign: "a folder with data_batch_1 to 5, test_batch and batches.meta",
         folder: "cifar-10-batches-py",
+        published: &verify::PYTHON_BATCHES,
         recognise: python_batches::recognise,
         read: python_batches::read,
     },
@@ -227,6 +254,7 @@ pub static FORMATS: &[Format] = &[
         name: "binary batches",
         sign: "a folder with data_batch_1.bin to 5, test_batch.bin and batches.meta.txt",
         folder: "cifar-10-batches-bin",
+        published: &[],
         recognise: binary_batches::recognise,
         read: binary_batches::read,
     },
@@ -234,6 +262,7 @@ pub static FORMATS: &[Format] = &[
         name: "python archive",
         sign: "cifar-10-python.tar.gz",
         folder: "",
+        published: &verify::PYTHON_ARCHIVE,
         recognise: tarball::recognise_python,
         read: tarball::read_python,
     },
@@ -241,6 +270,7 @@ pub static FORMATS: &[Format] = &[
         name: "binary archive",
         sign: "cifar-10-binary.tar.gz",
         folder: "",
+        published: &verify::BINARY_ARCHIVE,
         recognise: tarball::recognise_binary,
         read: tarball::read_binary,
     },
@@ -248,6 +278,7 @@ pub static FORMATS: &[Format] = &[
         name: "parquet",
         sign: "a folder with train*.parquet and test*.parquet",
         folder: "plain_text",
+        published: &[],
         recognise: parquet::recognise,
         read: parquet::read,
     },
@@ -255,6 +286,7 @@ pub static FORMATS: &[Format] = &[
         name: SAMPLE_FORMAT,
         sign: "the word `sample`",
         folder: "",
+        published: &[],
         recognise: |path| (path == Path::new(SAMPLE)).then(|| path.into()),
         read: sample::read,
     },
@@ -275,6 +307,8 @@ pub struct Found {
     pub format: &'static Format,
     /// The file or folder to read; [`SAMPLE`] for the built-in set.
     pub path: PathBuf,
+    /// Other formats that lie in the same place and are not read, by name.
+    pub beside: Vec<&'static str>,
 }
 
 impl Found {
@@ -343,16 +377,12 @@ pub fn find(named: Option<&Path>) -> Result<Found, DataError> {
 /// As [`find`]'s.
 pub fn find_among(named: Option<&Path>, places: &[Place]) -> Result<Found, DataError> {
     if let Some(path) = named {
-        return at(path)?.ok_or_else(|| DataError::Nothing { path: path.into() });
+        return at(path)?.ok_or_else(|| lookalike::explain(path));
     }
     for place in places {
         match at(&place.path) {
             Ok(Some(found)) => return Ok(found),
-            Ok(None) if place.named => {
-                return Err(DataError::Nothing {
-                    path: place.path.clone(),
-                });
-            }
+            Ok(None) if place.named => return Err(lookalike::explain(&place.path)),
             Err(error) if place.named => return Err(error),
             // Most folders called `data` are somebody else's.
             Ok(None) | Err(_) => {}
@@ -377,11 +407,14 @@ fn at(path: &Path) -> Result<Option<Found>, DataError> {
             }
         }
     }
-    let found = |format: &'static Format, path: &Path| {
-        (format.recognise)(path).map(|path| Found { format, path })
-    };
-    Ok(FORMATS.iter().find_map(|format| {
-        found(format, path).or_else(|| found(format, &path.join(format.folder)))
+    let mut all = FORMATS.iter().filter_map(|format| {
+        let recognise = |path: &Path| Some((format, (format.recognise)(path)?));
+        recognise(path).or_else(|| recognise(&path.join(format.folder)))
+    });
+    Ok(all.next().map(|(format, path)| Found {
+        format,
+        path,
+        beside: all.map(|(format, _)| format.name).collect(),
     }))
 }
 
@@ -399,7 +432,7 @@ pub fn load(
         classes,
         train,
         test,
-    } = (found.format.read)(&found.path, threads, progress)?;
+    } = (found.format.read)(&found.path, threads, progress).map_err(lookalike::instead_of)?;
     let (mean, deviation) = channel_statistics(&train, threads);
     let sample = found.is_sample();
     let info = DataInfo {
@@ -423,35 +456,6 @@ pub fn load(
         load_seconds: start.elapsed().as_secs_f64(),
     };
     Ok(Dataset { info, train, test })
-}
-
-/// What [`verify`] found.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Verified {
-    pub info: DataInfo,
-    /// The sha256 of an archive, in hexadecimal, and whether it is that of the published one. None for what is no archive.
-    pub archive: Option<(String, bool)>,
-}
-
-/// Reads all of `found`, and for an archive compares its sha256 with the published one's. An archive that somebody packed
-/// anew loads all the same: that it differs is for the caller to tell.
-///
-/// # Errors
-/// As [`load`]'s.
-pub fn verify(
-    found: &Found,
-    progress: &mut dyn FnMut(u64, u64),
-    threads: usize,
-) -> Result<Verified, DataError> {
-    let info = load(found, progress, threads)?.info;
-    let archive = if found.path.is_file() {
-        let sum = download::sha256(&found.path).map_err(DataError::io(&found.path))?;
-        let published = [download::SHA256, download::BINARY_SHA256].contains(&&sum[..]);
-        Some((sum, published))
-    } else {
-        None
-    };
-    Ok(Verified { info, archive })
 }
 
 /// Mean and standard deviation of each channel over all pixels, in [0, 1].

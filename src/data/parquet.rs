@@ -5,6 +5,7 @@
 //! The parquet crate takes the memory that a page's header asks for, so the headers are checked first ([`pages`]).
 
 use super::{DataError, IMAGE_BYTES, Images, MOST_IMAGES, Progress, Read, SIDE, pool};
+use crate::files;
 use image::{ImageFormat, ImageReader, Limits};
 use parquet::basic::{Compression, Type};
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
@@ -12,6 +13,7 @@ use parquet::data_type::{ByteArray, DataType};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ColumnChunkMetaData;
 use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::schema::types::SchemaDescriptor;
 use std::fs::File;
 use std::io::{self, Cursor, Read as _, Seek, SeekFrom};
 use std::panic::AssertUnwindSafe;
@@ -29,11 +31,14 @@ const MOST_PAGE: i64 = 64 << 20;
 /// Bytes of the description at a file's end.
 const MOST_FOOTER: u32 = 1 << 20;
 
+/// Columns that an error names.
+const MAX_COLUMNS: usize = 8;
+
 mod pages;
 
 /// The folder, when `path` is one with such files, or is one of them.
 pub fn recognise(path: &Path) -> Option<PathBuf> {
-    if path.is_file() && split_of(path).is_some() {
+    if !path.is_dir() && split_of(path).is_some() {
         let folder = path
             .parent()
             .filter(|folder| !folder.as_os_str().is_empty());
@@ -54,40 +59,136 @@ fn split_of(path: &Path) -> Option<&'static str> {
     name.ends_with(".parquet").then_some(split)
 }
 
-/// The files of one split in order. Names such as `train-00000-of-00002.parquet` say how many there are.
+/// How a file says which part of a split it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// `train.parquet`.
+    All,
+    /// `train-00001-of-00002.parquet`, also with a hash behind the numbers.
+    Of { number: usize, count: usize },
+    /// `train-00001.parquet`, `train_1.parquet`: of how many, nobody says.
+    Numbered(usize),
+    /// A name that says nothing.
+    Unclear,
+}
+
+impl Part {
+    fn of(path: &Path, split: &str) -> Part {
+        let stem = path
+            .file_stem()
+            .and_then(|stem| stem.to_str())
+            .unwrap_or_default();
+        let rest = stem.strip_prefix(split).unwrap_or_default();
+        if rest.is_empty() {
+            return Part::All;
+        }
+        let rest = rest.strip_prefix(['-', '_', '.']).unwrap_or(rest);
+        if let Ok(number) = rest.parse() {
+            return Part::Numbered(number);
+        }
+        let numbers = rest.split_once("-of-").and_then(|(number, rest)| {
+            let (count, _) = rest.split_once('-').unwrap_or((rest, ""));
+            Some((number.parse().ok()?, count.parse().ok()?))
+        });
+        numbers.map_or(Part::Unclear, |(number, count)| Part::Of { number, count })
+    }
+
+    /// Whether both can be parts of one split.
+    fn goes_with(self, other: Part) -> bool {
+        match (self, other) {
+            (
+                Part::Of { number, count },
+                Part::Of {
+                    number: n,
+                    count: c,
+                },
+            ) => count == c && number != n,
+            (Part::Numbered(number), Part::Numbered(n)) => number != n,
+            _ => false,
+        }
+    }
+
+    fn number(self) -> usize {
+        match self {
+            Part::Of { number, .. } | Part::Numbered(number) => number,
+            Part::All | Part::Unclear => 0,
+        }
+    }
+}
+
+/// The files of one split in order.
+///
+/// # Errors
+/// When a part is missing, or two files cannot be parts of the same split: their images would count twice.
 fn files(folder: &Path, split: &str) -> Result<Vec<PathBuf>, DataError> {
     let entries = folder.read_dir().map_err(DataError::io(folder))?;
-    let mut files: Vec<_> = entries
-        .flatten()
-        .map(|e| e.path())
+    let paths = entries.flatten().map(|entry| entry.path());
+    let mut parts: Vec<(Part, PathBuf)> = paths
         .filter(|path| split_of(path) == Some(split))
+        .map(|path| (Part::of(&path, split), path))
         .collect();
-    files.sort();
+    parts.sort_by(|a, b| (a.0.number(), &a.1).cmp(&(b.0.number(), &b.1)));
     let missing = |file: String| DataError::Missing {
         path: folder.into(),
         file,
     };
-    let Some(first) = files.first() else {
+    let Some((first, path)) = parts.first() else {
         return Err(missing(format!("{split}-00000-of-00001.parquet")));
     };
-    let stem = first
-        .file_stem()
-        .and_then(|stem| stem.to_str())
-        .unwrap_or_default();
-    let of = stem.rsplit_once("-of-").and_then(|(_, of)| of.parse().ok());
-    for i in 0..of.unwrap_or(0usize).min(MOST_IMAGES) {
-        let wanted = folder.join(format!("{split}-{i:05}-of-{:05}.parquet", of.unwrap_or(0)));
-        if !files.contains(&wanted) {
-            return Err(missing(
-                wanted
-                    .file_name()
-                    .unwrap_or_default()
-                    .to_string_lossy()
-                    .into(),
-            ));
-        }
+    let pairs = parts.iter().zip(&parts[1..]);
+    let strangers = pairs
+        .map(|((a, path), (b, other))| (a.goes_with(*b), path, other))
+        .find(|(goes, ..)| !goes);
+    if let Some((_, path, other)) = strangers {
+        let name = |path: &Path| {
+            path.file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned()
+        };
+        return Err(DataError::unsupported(
+            folder,
+            format!(
+                "holds {} and {}, which are not parts of the same split: images would count twice",
+                name(path),
+                name(other)
+            ),
+            "Move one of them elsewhere, or name another folder with --data.",
+        ));
     }
-    Ok(files)
+    // Without a count only a gap shows that a part is missing.
+    let (from, to) = match *first {
+        Part::Of { count, .. } => (0, count),
+        Part::Numbered(number) => (
+            number.min(1),
+            parts.last().map_or(0, |last| last.0.number() + 1),
+        ),
+        Part::All | Part::Unclear => (0, 1),
+    };
+    let wanted = from..to.max(1);
+    if wanted.len() != parts.len()
+        || wanted
+            .clone()
+            .zip(&parts)
+            .any(|(i, part)| part.0.number() != i)
+    {
+        let absent = wanted
+            .clone()
+            .find(|i| parts.iter().all(|part| part.0.number() != *i));
+        let beyond = || parts.last().map(|part| part.1.clone()).unwrap_or_default();
+        return Err(match (absent, *first) {
+            (Some(i), Part::Of { count, .. }) => {
+                missing(format!("{split}-{i:05}-of-{count:05}.parquet"))
+            }
+            (Some(i), _) => missing(format!("part {i} beside {}", path.display())),
+            (None, _) => DataError::damaged(
+                &beyond(),
+                "its name",
+                "there are fewer parts than its number says",
+            ),
+        });
+    }
+    Ok(parts.into_iter().map(|(_, path)| path).collect())
 }
 
 /// Reads the folder. The parquet crate is not made for bytes that mean ill: where it panics, that is an error too.
@@ -148,7 +249,7 @@ struct Table {
 
 impl Table {
     fn open(path: PathBuf) -> Result<Table, DataError> {
-        let mut file = File::open(&path).map_err(DataError::io(&path))?;
+        let mut file = files::open(&path).map_err(DataError::io(&path))?;
         check_footer(&mut file, &path)?;
         let broken = |e: ParquetError| {
             DataError::damaged(&path, "the description at its end", e.to_string())
@@ -167,21 +268,8 @@ impl Table {
                 format!("more than {MOST_IMAGES}, or none that can be"),
             )
         })?;
-        let column = |name: &str, kind| {
-            let columns = metadata.file_metadata().schema_descr().columns();
-            let found = columns.iter().position(|column| {
-                column.path().string() == name
-                    && column.physical_type() == kind
-                    && column.max_rep_level() == 0
-            });
-            found.ok_or_else(|| {
-                DataError::damaged(
-                    &path,
-                    format!("column '{name}'"),
-                    format!("there is none of type {kind}"),
-                )
-            })
-        };
+        let schema = metadata.file_metadata().schema_descr();
+        let column = |name, kind| column(schema, name, kind, &path);
         let (bytes, label) = (
             column("img.bytes", Type::BYTE_ARRAY)?,
             column("label", Type::INT64)?,
@@ -208,6 +296,51 @@ impl Table {
             label,
         })
     }
+}
+
+/// The number of the column `name`, which holds one value of type `kind` a row.
+fn column(
+    schema: &SchemaDescriptor,
+    name: &str,
+    kind: Type,
+    path: &Path,
+) -> Result<usize, DataError> {
+    let columns = schema.columns();
+    let names: Vec<String> = columns
+        .iter()
+        .map(|column| column.path().string())
+        .collect();
+    let place = names.iter().position(|n| n == name);
+    let what = match place.map(|i| &columns[i]) {
+        Some(found) if found.physical_type() != kind => {
+            format!(
+                "has a column '{name}' of type {}, where {kind} is read",
+                found.physical_type()
+            )
+        }
+        Some(found) if found.max_rep_level() > 0 => {
+            format!("has a column '{name}' of lists, where one value a row is read")
+        }
+        Some(_) => return Ok(place.unwrap_or_default()),
+        None if names.iter().any(|n| n == "fine_label") => {
+            "holds CIFAR-100 (there is a column 'fine_label'); only CIFAR-10 is read".into()
+        }
+        None => format!(
+            "has no column '{name}'; its columns are {}",
+            names
+                .iter()
+                .take(MAX_COLUMNS)
+                .map(|n| format!("'{n}'"))
+                .collect::<Vec<_>>()
+                .join(", ")
+        ),
+    };
+    Err(DataError::unsupported(
+        path,
+        what,
+        "Write it with the columns img (a struct with the field bytes, a PNG or JPEG each) and label (64-bit integers), or \
+         fetch CIFAR-10 with `cifar-tui data download`.",
+    ))
 }
 
 /// The description stands at the end, before its length and the word PAR1.
@@ -241,10 +374,13 @@ fn check_chunk(chunk: &ColumnChunkMetaData, file: &File, path: &Path) -> Result<
         chunk.compression(),
         Compression::SNAPPY | Compression::UNCOMPRESSED
     ) {
-        return Err(damaged(format!(
-            "it is packed with {}, where snappy and none are read",
-            chunk.compression()
-        )));
+        let packing = format!("{:?}", chunk.compression());
+        let packing = packing.split('(').next().unwrap_or_default().to_lowercase();
+        return Err(DataError::unsupported(
+            path,
+            format!("is packed with {packing}, where snappy and no packing at all are read"),
+            "Write it again with compression='snappy', or fetch CIFAR-10 with `cifar-tui data download`.",
+        ));
     }
     let start = chunk
         .dictionary_page_offset()

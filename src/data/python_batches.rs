@@ -4,6 +4,7 @@
 
 use super::pickle::{self, Pickle, Problem, Source};
 use super::{DataError, IMAGE_BYTES, Images, MOST_IMAGES, Progress, Read, SIDE, pool};
+use crate::files;
 use std::fs::File;
 use std::io::{self, BufReader, Read as _, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -38,7 +39,7 @@ pub fn recognise_folder(path: &Path, is_batch: impl Fn(&str) -> bool) -> Option<
             .any(|name| name.to_str().is_some_and(&is_batch))
             .then(|| path.into());
     }
-    let named = path.file_name()?.to_str().is_some_and(is_batch) && path.is_file();
+    let named = path.file_name()?.to_str().is_some_and(is_batch);
     let folder = path
         .parent()
         .filter(|parent| !parent.as_os_str().is_empty());
@@ -57,6 +58,13 @@ pub fn batch(pickle: &Pickle, path: &Path) -> Result<Batch, DataError> {
     let damaged = |key: &str, why: String| DataError::damaged(path, format!("key '{key}'"), why);
     let data = pickle.matrix("data");
     let data = data.ok_or_else(|| damaged("data", "there is no array of bytes under it".into()))?;
+    if pickle.numbers("fine_labels").is_some() {
+        return Err(DataError::unsupported(
+            path,
+            "holds CIFAR-100 (there is a key 'fine_labels'); only CIFAR-10 is read",
+            "`cifar-tui data download` fetches CIFAR-10.",
+        ));
+    }
     let labels = pickle.numbers("labels");
     let labels = labels.ok_or_else(|| {
         damaged(
@@ -130,17 +138,15 @@ impl Source for OnDisk {
     }
 }
 
-fn open(path: &Path) -> Result<File, DataError> {
-    File::open(path).map_err(
+/// Opens a file of the data set; one that is not there is told as missing from its folder.
+pub fn open(path: &Path) -> Result<File, DataError> {
+    files::open(path).map_err(
         |source| match (source.kind(), path.parent(), path.file_name()) {
             (io::ErrorKind::NotFound, Some(folder), Some(name)) => DataError::Missing {
                 path: folder.into(),
                 file: name.to_string_lossy().into(),
             },
-            _ => DataError::Io {
-                path: path.into(),
-                source,
-            },
+            _ => DataError::io(path)(source),
         },
     )
 }

@@ -7,6 +7,7 @@ use super::{
     DataError, IMAGE_BYTES, Images, MOST_IMAGES, Progress, Read, SIDE, binary_batches,
     python_batches,
 };
+use crate::files;
 use flate2::read::GzDecoder;
 use std::fs::File;
 use std::io::{self, BufReader, Read as _};
@@ -14,7 +15,7 @@ use std::path::{Component, Path, PathBuf};
 use tar::{Archive, EntryType};
 
 /// Unpacked bytes: the published archives have 186 million. What claims more is a bomb.
-const MOST_BYTES: u64 = 256 << 20;
+pub const MAX_BYTES: u64 = 256 << 20;
 /// Bytes of one entry.
 const MOST_ENTRY: u64 = (MOST_IMAGES * (binary_batches::RECORD + 64)) as u64;
 /// Bytes of an extended header (names, times): passed by unread.
@@ -72,10 +73,10 @@ pub fn recognise_binary(path: &Path) -> Option<PathBuf> {
 /// The archive of this kind that `path` is, or that lies in it under its published name.
 fn recognise(path: &Path, kind: Kind) -> Option<PathBuf> {
     if path.is_dir() {
-        return Some(path.join(kind.published())).filter(|file| file.is_file());
+        return Some(path.join(kind.published())).filter(|file| file.exists() && !file.is_dir());
     }
     let name = path.file_name()?.to_str()?;
-    if !(name.ends_with(".tar.gz") || name.ends_with(".tgz")) || !path.is_file() {
+    if !(name.ends_with(".tar.gz") || name.ends_with(".tgz")) || path.is_dir() {
         return None;
     }
     // By the name, so that a damaged archive is told as such; else by what is in it.
@@ -100,7 +101,7 @@ fn first_kind(path: &Path) -> Option<Kind> {
         })
 }
 
-/// Unpacked bytes, of which there must not be more than [`MOST_BYTES`].
+/// Unpacked bytes, of which there must not be more than [`MAX_BYTES`].
 struct Limited {
     bytes: GzDecoder<BufReader<File>>,
     left: u64,
@@ -108,10 +109,10 @@ struct Limited {
 
 impl Limited {
     fn open(path: &Path) -> io::Result<Self> {
-        let bytes = GzDecoder::new(BufReader::with_capacity(1 << 18, File::open(path)?));
+        let bytes = GzDecoder::new(BufReader::with_capacity(1 << 18, files::open(path)?));
         Ok(Limited {
             bytes,
-            left: MOST_BYTES,
+            left: MAX_BYTES,
         })
     }
 }
@@ -122,7 +123,7 @@ impl io::Read for Limited {
         self.left = self.left.checked_sub(n as u64).ok_or_else(|| {
             io::Error::other(format!(
                 "it unpacks to more than {} MiB, where CIFAR-10 has 178",
-                MOST_BYTES >> 20
+                MAX_BYTES >> 20
             ))
         })?;
         Ok(n)

@@ -48,8 +48,8 @@ pub fn cell(text: &str, width: usize) -> String {
     match text.chars().count() > width {
         true => text
             .chars()
-            .take(width.saturating_sub(1))
-            .chain(['…'])
+            .take(width.saturating_sub(3))
+            .chain("...".chars())
             .collect(),
         false => text.into_owned(),
     }
@@ -187,7 +187,7 @@ mod tests {
             assert!(!out.chars().any(|c| is_hidden(c) && c != '\n'), "{out:?}");
         }
         assert_eq!(plain_lines("a\n\u{1b}b"), "a\n\\u{1b}b");
-        assert_eq!(cell("abcdef", 4), "abc…");
+        assert_eq!(cell("abcdef", 5), "ab...");
         assert_eq!(shell_word("runs/a-1.b"), "runs/a-1.b");
         assert_eq!(shell_word("a; rm 'b'\n"), r"'a; rm '\''b'\''\n'");
         assert_eq!(shell_word(""), "''");

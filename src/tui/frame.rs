@@ -114,7 +114,7 @@ pub fn draw(app: &App, buf: &mut Buffer) {
     // Names and notes come from files. Control characters do not get into a cell, what hides behind another character does.
     for cell in &mut buf.content {
         if cell.symbol().contains(is_hidden) {
-            cell.set_symbol("\u{fffd}");
+            cell.set_symbol("?");
         }
     }
 }
