@@ -4,6 +4,7 @@
 
 mod commands;
 mod faults;
+mod hostile;
 mod numbers;
 mod settings;
 mod support;

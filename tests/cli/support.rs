@@ -223,3 +223,21 @@ pub fn write_batches(folder: &Path, images: u32) {
     ];
     std::fs::write(folder.join("batches.meta.txt"), classes.join("\n") + "\n").unwrap();
 }
+
+/// Runs a command and gives its exit code, its standard output and the most memory that it had, in MiB.
+#[allow(clippy::zombie_processes, reason = "wait4 waits for it")]
+pub fn measured(command: &mut Command) -> (Option<i32>, String, i64) {
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut out = String::new();
+    std::io::Read::read_to_string(&mut child.stdout.take().unwrap(), &mut out).unwrap();
+    let pid = i32::try_from(child.id()).unwrap();
+    let mut status = 0;
+    // SAFETY: plain numbers, for which zero is a value; the child has not been waited for.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        assert_eq!(libc::wait4(pid, &mut status, 0, &mut usage), pid);
+        usage
+    };
+    let code = libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status));
+    (code, out, usage.ru_maxrss / 1024)
+}
