@@ -56,10 +56,18 @@ fn main() -> ExitCode {
     }
 }
 
-/// An error's text. What it quotes may hold line breaks: the lines after the first are indented, so that none of them
-/// looks like a message of its own.
+/// An error's text with its causes, those apart that it quotes itself. What it quotes may hold line breaks: the lines after
+/// the first are indented, so that none of them looks like a message of its own.
 fn paragraph(error: &anyhow::Error) -> String {
-    plain_lines(format!("{error:#}").trim_end()).replace('\n', "\n       ")
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        match text.is_empty() {
+            true => text = cause,
+            false if !text.contains(&cause) => text = format!("{text}: {cause}"),
+            false => {}
+        }
+    }
+    plain_lines(text.trim_end()).replace('\n', "\n       ")
 }
 
 fn run(invocation: &Invocation) -> anyhow::Result<u8> {

@@ -237,6 +237,12 @@ fn folder(path: &Path) -> Option<DataError> {
             FETCH,
         );
     }
+    if has("train") && has("test") || has("data_batch") {
+        return holds(
+            "its images in other files than CIFAR-10 is published in (data_batch_1 to 5 and test_batch)",
+            FETCH,
+        );
+    }
     names.iter().find_map(|name| {
         let inside = path.join(name);
         let (what, to_do) = file(&inside)?;

@@ -168,7 +168,7 @@ pub enum DataError {
         to_do: String,
     },
     #[error(
-        "{}, {place}: {why}. The file is damaged or is not what its name says: fetch or unpack the data set anew (`cifar-tui data download`), or name another one with --data.",
+        "{}, {place}: {why}. The file is damaged, or is of another kind than the published one: fetch or unpack the data set anew (`cifar-tui data download`), or name another one with --data.",
         path.display()
     )]
     Damaged {

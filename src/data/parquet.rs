@@ -6,7 +6,7 @@
 
 use super::{DataError, IMAGE_BYTES, Images, MOST_IMAGES, Progress, Read, SIDE, pool};
 use crate::files;
-use image::{ImageFormat, ImageReader, Limits};
+use image::{ImageError, ImageFormat, ImageReader, Limits};
 use parquet::basic::{Compression, Type};
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
 use parquet::data_type::{ByteArray, DataType};
@@ -594,7 +594,10 @@ fn decode_image(file: &[u8], pixels: &mut [u8]) -> Result<(), String> {
     reader.limits(limits);
     let image = reader
         .decode()
-        .map_err(|error| error.to_string())?
+        .map_err(|error| match error {
+            ImageError::Limits(_) => format!("an image larger than {SIDE}x{SIDE}"),
+            error => error.to_string(),
+        })?
         .into_rgb8();
     if image.dimensions() != (SIDE as u32, SIDE as u32) {
         return Err(format!(

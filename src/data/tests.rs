@@ -811,6 +811,9 @@ fn what_lies_in_the_place_of_cifar_10_is_recognised() {
     for name in ["train", "test", "meta"] {
         file(&format!("100/{name}"), b"");
     }
+    for name in ["train", "test"] {
+        file(&format!("merged/{name}"), b"\x80\x04}.");
+    }
     file("kaggle/trainLabels.csv", b"id,label\n");
     file("kaggle/train/1.png", b"");
     file("classes/train/frog/1.png", b"");
@@ -838,6 +841,7 @@ fn what_lies_in_the_place_of_cifar_10_is_recognised() {
         ("100", "CIFAR-100"),
         ("fine", "CIFAR-100"),
         ("other.tar.gz", "an archive without CIFAR-10's batches"),
+        ("merged", "in other files than"),
         ("kaggle", "Kaggle's copy"),
         ("classes", "a folder for each class"),
         ("hf", "hf/data does (parquet)"),
