@@ -145,6 +145,10 @@ pub fn verify(config: &Config, out: &mut impl Write) -> anyhow::Result<()> {
     let verified = with_bar(config, |progress| {
         data::verify(&found, progress, config.options.threads)
     })?;
+    verdict(&verified, out)
+}
+
+fn verdict(verified: &data::Verified, out: &mut impl Write) -> anyhow::Result<()> {
     let info = &verified.info;
     writeln!(
         out,
@@ -203,4 +207,66 @@ pub fn verify(config: &Config, out: &mut impl Write) -> anyhow::Result<()> {
         )?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{CLASSES, Compared, Published, Verified};
+    use crate::domain::report::DataInfo;
+
+    fn said(files: Vec<Compared>, differences: &[&str]) -> (String, Option<String>) {
+        let info = DataInfo {
+            source: "here".into(),
+            format: "binary batches".into(),
+            classes: CLASSES.map(String::from).into(),
+            train: 50_000,
+            test: 10_000,
+            ..DataInfo::default()
+        };
+        let verified = Verified {
+            info,
+            files,
+            differences: differences.iter().map(|text| (*text).into()).collect(),
+        };
+        let mut out = Vec::new();
+        let result = verdict(&verified, &mut out);
+        let out = String::from_utf8(out).unwrap();
+        (out, result.err().map(|error| error.to_string()))
+    }
+
+    #[test]
+    fn a_verdict_says_what_was_compared_with_what_and_what_is_unknown() {
+        let file = |name: &str, found: &str| Compared {
+            name: name.into(),
+            published: Published::Md5("c99c"),
+            found: found.into(),
+        };
+        let (out, error) = said(vec![file("data_batch_1", "c99c")], &[]);
+        assert!(
+            out.contains("data_batch_1: as published (its MD5 is c99c)"),
+            "{out}"
+        );
+        assert_eq!(error, None);
+        let (out, error) = said(vec![file("a", "c99c"), file("b", "beef")], &[]);
+        let line = "b: not the published file (its MD5 is beef, that of the published one c99c)";
+        assert!(out.contains(line), "{out}");
+        let error = error.unwrap();
+        assert!(
+            error.contains("1 of 2 files differ") && error.contains("unknown"),
+            "{error}"
+        );
+        let (out, error) = said(Vec::new(), &[]);
+        assert!(
+            out.contains("whether its pixels and labels are is unknown"),
+            "{out}"
+        );
+        assert!(!out.contains("as published") && error.is_none(), "{out}");
+        let (_, error) = said(Vec::new(), &["it has 3 test images"]);
+        assert!(
+            error
+                .unwrap()
+                .contains("not CIFAR-10 as published: it has 3 test images")
+        );
+    }
 }

@@ -76,6 +76,53 @@ fn eval_agrees_with_the_run_and_predict_sorts_its_classes() {
 }
 
 #[test]
+fn predict_stays_small_on_large_pictures_and_warns_of_a_cut_one() {
+    let place = trained();
+    image::RgbImage::from_fn(6000, 4000, |x, y| image::Rgb([x as u8, y as u8, 9]))
+        .save(place.path("large.jpg"))
+        .unwrap();
+    image::GrayImage::new(8000, 8000)
+        .save(place.path("large.png"))
+        .unwrap();
+    for picture in ["large.jpg", "large.png"] {
+        let args = ["predict", "one", picture, "--runs", "runs"];
+        let (code, out, peak) = crate::support::measured(&mut place.command(&args));
+        assert_eq!(code, Some(0), "{out}");
+        // Decoded whole they have 72 and 64 MB; a small picture leaves the process at some 20 MiB.
+        assert!(peak < 80, "{picture} took {peak} MiB");
+    }
+    let whole = std::fs::read(place.path("large.jpg")).unwrap();
+    place.write("cut.jpg", &whole[..whole.len() / 2]);
+    let done = place
+        .run(&["predict", "one", "cut.jpg", "--runs", "runs", "--json"])
+        .exits(0)
+        .says(&["warning: cut.jpg ends before its picture does"]);
+    assert_eq!(done.json()[0]["cut_short"], true);
+    let mut header = image::RgbImage::new(1, 1);
+    header.put_pixel(0, 0, image::Rgb([9; 3]));
+    header.save(place.path("huge.bmp")).unwrap();
+    let mut bytes = std::fs::read(place.path("huge.bmp")).unwrap();
+    bytes[18..26].copy_from_slice(&[0x20, 0x4e, 0, 0, 0x20, 0x4e, 0, 0]);
+    place.write("huge.bmp", bytes);
+    place
+        .run(&["predict", "one", "huge.bmp", "--runs", "runs"])
+        .exits(1)
+        .says(&["huge.bmp is too large: 20000x20000 pixels"]);
+}
+
+#[test]
+fn verify_says_what_it_compared() {
+    let place = Place::with_data();
+    let done = place.run(&["data", "verify"]).exits(1);
+    assert!(
+        done.out.contains("all 144 images can be read"),
+        "{}",
+        done.out
+    );
+    done.says(&["it has 120 training images", "where 50000 were published"]);
+}
+
+#[test]
 fn a_checkpoint_that_is_none_is_named() {
     let place = trained();
     let eval = |file: &str| place.run(&["eval", file, "--runs", "runs"]);

@@ -274,7 +274,7 @@ fn what_is_no_regular_file_is_refused_in_words_and_at_once() {
     for split in ["train", "test"] {
         fifo(&place.path(&format!("hf/{split}.parquet")));
     }
-    let sample = ["--data", "sample"];
+    write_batches(&place.path("good"), 24);
     for (args, code, named) in [
         (
             &["data", "info", "--data", "data"][..],
@@ -300,7 +300,7 @@ fn what_is_no_regular_file_is_refused_in_words_and_at_once() {
         ),
         (&["eval", "x.safetensors"], 1, "x.safetensors"),
         (
-            &["train", "--resume", "x.safetensors", sample[0], sample[1]],
+            &["train", "--resume", "x.safetensors", "--data", "good"],
             1,
             "x.safetensors",
         ),
