@@ -110,7 +110,7 @@ pub static OPTIONS: &[OptionRow] = &[
                then the XDG state folder.",
         set: |o, text| { o.runs = path(text); Some(()) }, get: |o| shown(&o.runs) },
     OptionRow { key: "device", env: None, default: "\"auto\"", range: "auto, cpu, cuda or cuda:N",
-        help: "Where the network runs. auto: the first GPU if this build and machine have one, else the CPU.",
+        help: "Where the network runs. auto: the first NVIDIA GPU if it can be used, else the CPU.",
         set: |o, text| { let text = text.to_ascii_lowercase(); device_word(&text).then(|| o.device = text) },
         get: |o| o.device.clone() },
     OptionRow { key: "threads", env: None, default: "0", range: "a whole number, 0 to 1024",

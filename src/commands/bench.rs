@@ -9,10 +9,10 @@ use crate::domain::arch::{self, Shape};
 use crate::domain::params::Hyperparameters;
 use crate::domain::report::StepSettings;
 use crate::domain::text::{grouped, plain};
-use crate::hardware::choice::{Choice, describe};
+use crate::hardware::device::DeviceChoice;
+use crate::hardware::peak;
 use crate::hardware::simd::Level;
 use crate::hardware::threads::Threads;
-use crate::hardware::{executor, peak};
 use crate::net::engine::PlannedStep;
 use crate::net::plan::MOST_STEPS;
 use crate::net::{Net, Scaling};
@@ -95,7 +95,7 @@ pub fn run(
 /// As [`run`].
 pub fn measure(config: &Config, seconds: f64, eval: bool) -> anyhow::Result<Report> {
     let params = &config.params;
-    let device = config.options.device.parse::<Choice>()?.open()?;
+    let device = config.options.device.parse::<DeviceChoice>()?.open()?;
     let threads = Threads::new(config.options.threads);
     let named = config.options.data.as_deref();
     let found = data::find(Some(named.unwrap_or(Path::new(data::SAMPLE))))?;
@@ -106,8 +106,8 @@ pub fn measure(config: &Config, seconds: f64, eval: bool) -> anyhow::Result<Repo
     let arch = arch::resolve(&params.architecture)?;
     let batch = (params.batch_size as usize).min(dataset.train.labels.len());
     let mut net = Net::build(&arch, shape, classes, batch, params.seed, &Device::Cpu)?;
-    if let Some(machine) = executor::of(&device)? {
-        net.accelerate(machine, params.optimizer, params.precision)?;
+    if let Some(executor) = device.executor()? {
+        net.accelerate(executor, params.optimizer, params.precision)?;
     }
     let mut optimizer = Optimizer::new(params.optimizer, &net.params())?;
     let images = Images::new(dataset.train)?;
@@ -230,7 +230,7 @@ pub fn measure(config: &Config, seconds: f64, eval: bool) -> anyhow::Result<Repo
     };
     Ok(Report {
         architecture: params.architecture.clone(),
-        device: describe(&device, threads.count()),
+        device: device.describe(threads.count()),
         threads: threads.count(),
         batch,
         data: info.name,

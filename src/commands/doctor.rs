@@ -4,8 +4,9 @@ use crate::config::{Config, Surroundings};
 use crate::data;
 use crate::domain::terminal::{MIN_SIZE, Terminal, drawn_size};
 use crate::domain::text::plain;
-use crate::hardware::choice::{Choice, describe};
-use crate::hardware::nvidia::{self, Driver};
+use crate::hardware::device::DeviceChoice;
+use crate::hardware::nvidia::driver::{self, Driver};
+use crate::hardware::nvidia::nvrtc_search::{SearchPath, install_command};
 use crate::hardware::simd::Level;
 use serde_json::{Value, json};
 use std::io::{IsTerminal, Write};
@@ -56,16 +57,12 @@ fn findings(config: &Config, around: &Surroundings) -> Vec<Finding> {
     add(
         "version",
         format!(
-            "cifar-tui {}, {} build, {}",
+            "cifar-tui {}, {} build",
             env!("CARGO_PKG_VERSION"),
             match cfg!(debug_assertions) {
                 true => "debug",
                 false => "release",
             },
-            match cfg!(feature = "cuda") {
-                true => "with CUDA",
-                false => "without CUDA",
-            }
         ),
         false,
     );
@@ -77,22 +74,21 @@ fn findings(config: &Config, around: &Surroundings) -> Vec<Finding> {
     let device = config
         .options
         .device
-        .parse::<Choice>()
-        .and_then(Choice::open)
-        .map_or_else(|e| bad(e.to_string()), |d| fine(describe(&d, threads)));
+        .parse::<DeviceChoice>()
+        .and_then(DeviceChoice::open)
+        .map_or_else(
+            |error| bad(error.to_string()),
+            |device| match device.unused_gpu() {
+                Some(error) => bad(format!("{}: {error}", device.describe(threads))),
+                None => fine(device.describe(threads)),
+            },
+        );
     add("device", device.0, device.1);
-    let driver = nvidia::driver();
-    add("NVIDIA driver", driver_words(&driver), false);
-    let libraries: Vec<_> = nvidia::libraries()
-        .into_iter()
-        .map(|(what, file)| format!("{what}: {}", file.unwrap_or("none")))
-        .collect();
-    add("CUDA libraries", libraries.join(", "), false);
-    add(
-        "fitting build",
-        nvidia::fitting_build(&driver).into(),
-        false,
-    );
+    let driver = driver::driver();
+    let broken = matches!(driver, Driver::Broken { .. });
+    add("NVIDIA driver", driver_words(&driver), broken);
+    let compiler = compiler_words(&driver);
+    add("NVRTC", compiler.0, compiler.1);
     let levels: Vec<_> = Level::available().into_iter().map(Level::name).collect();
     add(
         "processor",
@@ -168,10 +164,13 @@ fn findings(config: &Config, around: &Surroundings) -> Vec<Finding> {
 fn driver_words(driver: &Driver) -> String {
     match driver {
         Driver::Absent(why) => format!("none ({why})"),
-        Driver::Idle {
+        Driver::NoGpu {
+            cuda: (major, minor),
+        } => format!("for CUDA {major}.{minor}; it finds no GPU that it may use"),
+        Driver::Broken {
             cuda: (major, minor),
             why,
-        } => format!("for CUDA {major}.{minor}, but {why}"),
+        } => format!("for CUDA {major}.{minor}; it does not work: {why}"),
         Driver::Ready {
             cuda: (major, minor),
             gpus,
@@ -183,6 +182,24 @@ fn driver_words(driver: &Driver) -> String {
                 .collect();
             format!("for CUDA {major}.{minor}; {}", gpus.join("; "))
         }
+    }
+}
+
+/// The copy of NVRTC that a GPU's kernels are compiled with, and whether it is missed.
+fn compiler_words(driver: &Driver) -> (String, bool) {
+    let (version, missed) = match *driver {
+        Driver::Absent(_) => (None, false),
+        Driver::NoGpu { cuda } | Driver::Broken { cuda, .. } => (Some(cuda), false),
+        Driver::Ready { cuda, .. } => (Some(cuda), true),
+    };
+    let most = version.map_or(u32::MAX, |(major, _)| major);
+    match (SearchPath::of_process().newest(most), version) {
+        (Some(compiler), _) => (compiler.to_string(), false),
+        (None, Some(version)) if missed => {
+            let command = install_command(version);
+            (format!("none; install it with `{command}`"), true)
+        }
+        (None, _) => ("none (only a GPU needs it)".into(), false),
     }
 }
 

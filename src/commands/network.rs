@@ -4,8 +4,7 @@ use crate::config::Config;
 use crate::data;
 use crate::domain::arch::{self, Shape};
 use crate::domain::augment::Placement;
-use crate::hardware::choice::Choice;
-use crate::hardware::executor;
+use crate::hardware::device::DeviceChoice;
 use crate::hardware::threads::Threads;
 use crate::net::{Net, Scaling};
 use crate::train::checkpoint::{Checkpoint, Progress};
@@ -102,7 +101,7 @@ impl Trained {
     pub fn open(named: &Path, config: &Config) -> anyhow::Result<Self> {
         let file = find(named, &config.runs)?;
         let Checkpoint { progress, tensors } = Checkpoint::read(&file)?;
-        let device = config.options.device.parse::<Choice>()?.open()?;
+        let device = config.options.device.parse::<DeviceChoice>()?.open()?;
         let shape = Shape::new(3, progress.side, progress.side);
         let build = || -> anyhow::Result<Net> {
             let arch = arch::resolve(&progress.architecture)?;
@@ -110,9 +109,9 @@ impl Trained {
             let classes = progress.classes.len();
             let mut net = Net::build(&arch, shape, classes, CHUNK, seed, &Device::Cpu)?;
             net.load(&trainer::weights(tensors)?)?;
-            if let Some(machine) = executor::of(&device)? {
+            if let Some(executor) = device.executor()? {
                 let params = &progress.params;
-                net.accelerate(machine, params.optimizer, params.precision)?;
+                net.accelerate(executor, params.optimizer, params.precision)?;
             }
             Ok(net)
         };

@@ -8,8 +8,8 @@ use crate::domain::augment::Placement;
 use crate::domain::params::{Hyperparameters, Precision};
 use crate::domain::report::{Split, StepSettings};
 use crate::domain::rng::{Rng, Stream};
-use crate::hardware::choice::{Choice, describe};
-use crate::hardware::executor::{self, KernelExecutor};
+use crate::hardware::device::DeviceChoice;
+use crate::hardware::executor::KernelExecutor;
 use crate::hardware::threads::Threads;
 use crate::layers::slices;
 use crate::net::engine::PlannedStep;
@@ -85,7 +85,7 @@ pub fn run(
     out: &mut impl Write,
     progress: &mut impl Write,
 ) -> anyhow::Result<()> {
-    let device = config.options.device.parse::<Choice>()?.open()?;
+    let device = config.options.device.parse::<DeviceChoice>()?.open()?;
     let threads = Threads::new(config.options.threads);
     let on_gpu = !device.is_cpu();
     let mut rows: Vec<Row> = Vec::new();
@@ -101,10 +101,10 @@ pub fn run(
                 _ => NO_CHOICES.to_vec(),
             };
             for arch in archs {
-                let machine = executor::of(&device)?.context("the device is no machine")?;
+                let executor = device.executor()?.context("the device is no GPU")?;
                 tell(Row {
                     what: format!("{name} against the CPU: {arch}"),
-                    figure: difference(machine, arch, precision, &threads)
+                    figure: difference(executor, arch, precision, &threads)
                         .with_context(|| format!("{name}, {arch}"))?,
                     unit: "of the largest",
                     most: Some(most),
@@ -171,7 +171,7 @@ pub fn run(
         })?;
     }
     let report = Report {
-        device: describe(&device, threads.count()),
+        device: device.describe(threads.count()),
         passed: rows.iter().all(Row::passed),
         rows,
     };
@@ -208,13 +208,13 @@ fn line(row: &Row) -> String {
     format!("{figure:>12} {:<15} {}{verdict}", row.unit, row.what)
 }
 
-/// The largest difference between a machine's training step and the CPU's, over loss, gradients and probabilities, each
+/// The largest difference between a GPU's training step and the CPU's, over loss, gradients and probabilities, each
 /// as a share of its largest number. The images are random, others for each architecture.
 ///
 /// # Errors
-/// Those of the network and the machine.
+/// Returns an error if the network or the executor fails.
 pub fn difference(
-    machine: Box<dyn KernelExecutor>,
+    executor: Box<dyn KernelExecutor>,
     text: &str,
     precision: Precision,
     threads: &Threads,
@@ -243,7 +243,7 @@ pub fn difference(
     let arch = arch::resolve(text)?;
     let build = || Net::build(&arch, shape, 10, COMPARED, params.seed, &Device::Cpu);
     let (mut here, mut there) = (build()?, build()?);
-    there.accelerate(machine, params.optimizer, precision)?;
+    there.accelerate(executor, params.optimizer, precision)?;
 
     let settings = StepSettings::new(&params, params.learning_rate, 1);
     let images: Vec<u32> = (0..COMPARED as u32).collect();

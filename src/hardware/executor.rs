@@ -112,15 +112,3 @@ pub trait KernelExecutor {
     /// Returns an error if the device fails.
     fn run(&mut self, list: KernelList, times: usize) -> Result<()>;
 }
-
-/// The executor of a GPU; None for the CPU.
-///
-/// # Errors
-/// Returns an error if the device cannot be used.
-pub fn of(device: &candle_core::Device) -> Result<Option<Box<dyn KernelExecutor>>> {
-    match device {
-        #[cfg(feature = "cuda")]
-        candle_core::Device::Cuda(cuda) => Ok(Some(Box::new(super::cuda::Cuda::new(cuda)?))),
-        _ => Ok(None),
-    }
-}

@@ -1,7 +1,7 @@
 //! How busy this process keeps the machine.
 
 use crate::domain::report::Load;
-use crate::hardware::nvidia::Monitor;
+use crate::hardware::nvidia::nvml::Monitor;
 use std::time::{Duration, Instant};
 use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
 
@@ -49,7 +49,7 @@ impl LoadMeter {
         }
         self.refresh();
         let process = self.system.process(self.process)?;
-        let gpu = self.gpu.as_ref().map(Monitor::look).unwrap_or_default();
+        let gpu = self.gpu.as_ref().map(Monitor::usage).unwrap_or_default();
         Some(Load {
             gpu: gpu.load,
             gpu_memory: gpu.memory,

@@ -22,7 +22,7 @@ mod worker;
 
 use crate::data;
 use crate::domain::params::Hyperparameters;
-use crate::hardware::choice::Choice;
+use crate::hardware::device::DeviceChoice;
 use link::Link;
 use std::path::PathBuf;
 use std::thread::JoinHandle;
@@ -44,7 +44,7 @@ pub struct Settings {
     pub name: Option<String>,
     /// A run's folder, a run's name or a checkpoint file to go on from.
     pub resume: Option<PathBuf>,
-    pub device: Choice,
+    pub device: DeviceChoice,
     /// Threads of the training step; 0 for one a core.
     pub threads: usize,
     /// Wait, paused, before the first step.
@@ -66,7 +66,7 @@ impl Default for Settings {
             runs: None,
             name: None,
             resume: None,
-            device: Choice::Auto,
+            device: DeviceChoice::Auto,
             threads: 0,
             paused: false,
             serve: false,

@@ -7,7 +7,7 @@ use super::{Settings, start_with};
 use crate::data::{Dataset, Images};
 use crate::domain::params::{Applies, Hyperparameters, Optimizer, Value};
 use crate::domain::report::{DataInfo, EpochReport, Evaluation, Split, State};
-use crate::hardware::choice::Choice;
+use crate::hardware::device::DeviceChoice;
 use crate::train::checkpoint::Checkpoint;
 use crate::train::saver::{BEST, LAST};
 use std::path::Path;
@@ -70,7 +70,7 @@ fn settings(runs: &Path) -> Settings {
         params: params(),
         runs: Some(runs.into()),
         name: Some("one".into()),
-        device: Choice::Cpu,
+        device: DeviceChoice::Cpu,
         threads: 1,
         ..Settings::default()
     }

@@ -13,8 +13,8 @@ use super::{Settings, pictures, resume};
 use crate::data::{DataError, Dataset};
 use crate::domain::params::{self, ParamError, Value};
 use crate::domain::report::{EpochReport, RunInfo, Split, State, StepReport};
-use crate::hardware::choice::{self, DeviceError};
-use crate::hardware::executor::{self, KernelExecutor};
+use crate::hardware::device::{Device, DeviceError};
+use crate::hardware::executor::KernelExecutor;
 use crate::hardware::threads::Threads;
 use crate::train;
 use crate::train::checkpoint::{Applied, CheckpointError};
@@ -22,7 +22,6 @@ use crate::train::evaluate::Scores;
 use crate::train::material::Material;
 use crate::train::saver::{Job, Saver};
 use crate::train::trainer::{Doing, End, Flow, Host, Trainer, Wish};
-use candle_core::Device;
 use crossbeam_channel::TryRecvError;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -232,7 +231,7 @@ impl<'a> Worker<'a> {
         };
         tell.event(Event::Data(data.info.clone()));
         let now = Instant::now();
-        let gpu = choice::gpu(&device);
+        let gpu = device.gpu_index();
         Ok(Some(Worker {
             settings,
             tell,
@@ -494,7 +493,7 @@ impl<'a> Worker<'a> {
             name,
             folder,
             data: self.material.info.clone(),
-            device: choice::describe(&self.device, self.threads.count()),
+            device: self.device.describe(self.threads.count()),
             params: progress.params.clone(),
             architecture: progress.architecture.clone(),
             parameters: layers.iter().map(|l| l.parameters).sum(),
@@ -509,12 +508,18 @@ impl<'a> Worker<'a> {
         };
         tracing::info!("run {} begins: {:?}", info.name, info.params);
         self.record(Event::Started(Box::new(info)));
+        if let Some(error) = self.device.unused_gpu() {
+            self.warn(format!("the GPU is not used: {error}"));
+        }
         trainer
     }
 
     /// What a new trainer's network runs on, when that is not the CPU.
     fn machine(&self) -> Result<Option<Box<dyn KernelExecutor>>> {
-        Ok(executor::of(&self.device).map_err(|error| train::Error::Net(error.into()))?)
+        Ok(self
+            .device
+            .executor()
+            .map_err(|error| train::Error::Net(error.into()))?)
     }
 
     /// Replaces the run by a new one with everything that waits. When that cannot be, the old one stays.

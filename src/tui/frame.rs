@@ -249,7 +249,10 @@ fn header(app: &App, area: Rect, buf: &mut Buffer) {
         middle.push(Piece::new(6, vec![name.clone(), dim(sizes)]).or(2, vec![name]));
     }
     if let Some(run) = &told.run {
-        let short = run.device.split(' ').next().unwrap_or_default().to_owned();
+        // `CPU 2 threads AVX-512 (GPU: no NVRTC)`: the kind of device, and why the GPU is not used, stay the longest.
+        let kind = run.device.split(' ').next().unwrap_or_default();
+        let reason = run.device.find('(').map_or("", |at| &run.device[at..]);
+        let short = format!("{kind} {reason}").trim_end().to_owned();
         middle.push(Piece::new(10, vec![dim(run.device.clone())]).or(2, vec![dim(short)]));
     }
     let mut right = Vec::new();

@@ -580,6 +580,31 @@ fn tabs_are_reached_by_key_and_mouse() {
 }
 
 #[test]
+fn the_header_says_why_the_gpu_is_not_used() {
+    let device = "CPU 2 threads AVX-512 (GPU: no NVRTC)";
+    let started = Event::Started(Box::new(RunInfo {
+        device: device.into(),
+        ..run()
+    }));
+    for width in [80, 120, 200] {
+        let mut events = vec![Event::Data(data()), started.clone()];
+        events.push(Event::Steps(steps(50)));
+        let app = app(Colors::True, width, 24, &events);
+        let text = rows(&paint(&app));
+        let header = text.lines().next().unwrap();
+        let words = if width == 200 {
+            device
+        } else {
+            "(GPU: no NVRTC)"
+        };
+        assert!(
+            header.contains("CPU") && header.contains(words),
+            "{width}: {header}"
+        );
+    }
+}
+
+#[test]
 fn too_small_a_screen_says_so_and_still_quits() {
     let mut app = app(Colors::True, 59, 30, &story(500));
     let text = rows(&paint(&app));

@@ -4,6 +4,7 @@
 
 mod commands;
 mod faults;
+mod gpu;
 mod hostile;
 mod numbers;
 mod settings;

@@ -102,7 +102,7 @@ pub struct Done {
 }
 
 impl Done {
-    fn of(output: Output, args: &[&str]) -> Self {
+    pub fn of(output: Output, args: &[&str]) -> Self {
         Done {
             code: output.status.code(),
             out: String::from_utf8(output.stdout).unwrap(),

@@ -14,6 +14,7 @@ use cifar_tui::domain::params::{Hyperparameters, Optimizer as Rule, Precision};
 use cifar_tui::domain::report::StepSettings;
 use cifar_tui::domain::rng::{Rng, Stream};
 use cifar_tui::hardware::executor::{ExecutorError, Launch};
+use cifar_tui::hardware::nvidia::nvrtc_search::SearchPath;
 use cifar_tui::hardware::threads::Threads;
 use cifar_tui::layers::{Param, slices};
 use cifar_tui::net::engine::{Found, PlannedStep};
@@ -509,51 +510,29 @@ fn all_launches() -> Vec<Vec<Launch>> {
     lists.into_iter().flatten().collect()
 }
 
-/// nvcc of an installed toolkit, if there is one.
-fn nvcc() -> Option<std::path::PathBuf> {
-    let home =
-        std::env::var_os("CUDA_HOME").map(|home| std::path::Path::new(&home).join("bin/nvcc"));
-    home.into_iter()
-        .chain(["nvcc".into(), "/usr/local/cuda/bin/nvcc".into()])
-        .find(|nvcc| {
-            let found = std::process::Command::new(nvcc).arg("--version").output();
-            found.is_ok_and(|o| o.status.success())
-        })
-}
+/// Compute capabilities of the GPUs in use: 89 is 8.9.
+const ARCHITECTURES: [u32; 5] = [80, 86, 89, 90, 100];
 
 #[test]
 fn every_kernel_compiles_for_the_gpus_in_use() {
-    let Some(nvcc) = nvcc() else {
-        eprintln!("left out: no nvcc (CUDA_HOME, or on the PATH)");
+    let Some(nvrtc) = SearchPath::of_process().newest(u32::MAX) else {
+        eprintln!("left out: NVRTC was not found (pip install nvidia-cuda-nvrtc-cu12)");
         return;
     };
+    eprintln!("NVRTC {nvrtc}");
     let (text, _) = host::one_source(COMMON, &all_launches(), "");
-    let folder = tempfile::tempdir().unwrap();
-    let source = folder.path().join("all.cu");
-    std::fs::write(&source, text).unwrap();
-    let mut command = std::process::Command::new(nvcc);
-    command.args([
-        "-fatbin",
-        "-Werror",
-        "all-warnings",
-        "-diag-suppress",
-        "177,186",
-    ]);
-    for capability in [80, 86, 89, 90] {
-        command.arg(format!(
-            "-gencode=arch=compute_{capability},code=sm_{capability}"
-        ));
-    }
-    let output = command
-        .arg("-o")
-        .arg(folder.path().join("all.fatbin"))
-        .arg(&source)
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.success(),
-        "{said}{}",
-        String::from_utf8_lossy(&output.stdout)
-    );
+    std::thread::scope(|scope| {
+        for architecture in ARCHITECTURES {
+            let (nvrtc, text) = (&nvrtc, &text);
+            scope.spawn(move || {
+                if !nvrtc.supports(architecture) {
+                    eprintln!("left out: this NVRTC does not know sm_{architecture}");
+                    return;
+                }
+                let code = nvrtc.compile(text, architecture);
+                let code = code.unwrap_or_else(|log| panic!("sm_{architecture}: {log}"));
+                assert!(code.starts_with(b"\x7fELF"), "sm_{architecture}");
+            });
+        }
+    });
 }

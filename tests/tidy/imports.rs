@@ -63,9 +63,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
 const KNOWN_BY: &[(&str, &[&str])] = &[
     (
         "candle_core",
-        &["hardware", "layers", "net", "train", "session", "commands"],
+        &["layers", "net", "train", "session", "commands"],
     ),
     ("candle_nn", &["layers", "net", "train"]),
+    ("cudarc", &["hardware"]),
+    ("libloading", &["hardware"]),
     ("ratatui", &["tui"]),
     ("crossterm", &["tui", "commands"]),
     ("clap", &["cli"]),

@@ -1,0 +1,171 @@
+//! NVIDIA's driver (libcuda), found at run time: whether there is one, which CUDA it runs, and its GPUs.
+
+use cudarc::driver::sys::{self, CUdevice_attribute, CUresult};
+use cudarc::driver::{DriverError, result};
+use std::ffi::{CStr, CString, c_char, c_int};
+use std::fmt;
+use std::sync::OnceLock;
+
+const LIBRARY: &str = "libcuda.so.1";
+
+/// A version of CUDA: major and minor.
+pub type Version = (u32, u32);
+
+/// A GPU as the driver describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gpu {
+    pub name: String,
+    /// Bytes.
+    pub memory: u64,
+    /// Compute capability: major and minor.
+    pub capability: (u32, u32),
+}
+
+impl fmt::Display for Gpu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}, {:.1} GB, compute capability {}.{}",
+            self.name,
+            self.memory as f64 / 1e9,
+            self.capability.0,
+            self.capability.1
+        )
+    }
+}
+
+/// What the driver says about itself and its GPUs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Driver {
+    /// No driver is installed. The text is the loader's.
+    Absent(String),
+    /// The driver works and offers no GPU: there is none, or CUDA_VISIBLE_DEVICES hides all.
+    NoGpu { cuda: Version },
+    /// The driver cannot start.
+    Broken { cuda: Version, why: String },
+    /// `cuda` is the newest CUDA that the driver runs; `gpus` are in the order of their numbers, at least one.
+    Ready { cuda: Version, gpus: Vec<Gpu> },
+}
+
+/// Loads the driver's library, once. cudarc panics where it is missing, so nothing of cudarc may be called before this
+/// succeeded. cudarc has a check of its own, but only when it is not linked to the driver at build time, as it is under
+/// Candle's feature `cuda`.
+fn load() -> Result<(), String> {
+    static LOADED: OnceLock<Result<(), String>> = OnceLock::new();
+    LOADED
+        .get_or_init(|| {
+            // SAFETY: the library is NVIDIA's driver, whose initialisers may run at any time.
+            match unsafe { libloading::Library::new(LIBRARY) } {
+                Ok(library) => {
+                    // A driver must stay loaded once it was initialised.
+                    std::mem::forget(library);
+                    Ok(())
+                }
+                Err(error) => Err(super::loader_words(&error)),
+            }
+        })
+        .clone()
+}
+
+/// A driver's error in its own words.
+pub(super) fn words(error: DriverError) -> String {
+    match error.error_string() {
+        Ok(text) => format!("{} (CUDA error {})", text.to_string_lossy(), error.0 as u32),
+        Err(_) => format!("CUDA error {}", error.0 as u32),
+    }
+}
+
+/// Asks the driver.
+pub fn driver() -> Driver {
+    if let Err(why) = load() {
+        return Driver::Absent(why);
+    }
+    let mut number: c_int = 0;
+    // SAFETY: the library is loaded and the pointer is valid over the call.
+    let asked = unsafe { sys::cuDriverGetVersion(&raw mut number) }.result();
+    let cuda = (number as u32 / 1000, number as u32 % 1000 / 10);
+    match asked.and_then(|()| gpus()) {
+        Ok(gpus) if gpus.is_empty() => Driver::NoGpu { cuda },
+        Ok(gpus) => Driver::Ready { cuda, gpus },
+        Err(DriverError(CUresult::CUDA_ERROR_NO_DEVICE)) => Driver::NoGpu { cuda },
+        Err(error) => Driver::Broken {
+            cuda,
+            why: words(error),
+        },
+    }
+}
+
+/// Starts the driver and describes its GPUs.
+fn gpus() -> Result<Vec<Gpu>, DriverError> {
+    const MAJOR: CUdevice_attribute =
+        CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR;
+    const MINOR: CUdevice_attribute =
+        CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR;
+    result::init()?;
+    (0..result::device::get_count()?)
+        .map(|index| {
+            let device = result::device::get(index)?;
+            // SAFETY: the driver gave this device.
+            let (memory, major, minor) = unsafe {
+                (
+                    result::device::total_mem(device)?,
+                    result::device::get_attribute(device, MAJOR)?,
+                    result::device::get_attribute(device, MINOR)?,
+                )
+            };
+            Ok(Gpu {
+                name: result::device::get_name(device)?,
+                memory: memory as u64,
+                capability: (major as u32, minor as u32),
+            })
+        })
+        .collect()
+}
+
+/// The PCI address of CUDA device `index`, the one name that the driver and NVML share: they number GPUs in different
+/// orders, and CUDA_VISIBLE_DEVICES changes only CUDA's. None if there is no such device.
+pub(super) fn pci_address(index: usize) -> Option<CString> {
+    load().ok()?;
+    result::init().ok()?;
+    let device = result::device::get(c_int::try_from(index).ok()?).ok()?;
+    let mut text = [0 as c_char; 64];
+    // SAFETY: the driver gave this device, writes at most this many bytes, and ends the text with a zero.
+    unsafe {
+        sys::cuDeviceGetPCIBusId(text.as_mut_ptr(), text.len() as c_int, device)
+            .result()
+            .ok()?;
+        Some(CStr::from_ptr(text.as_ptr()).to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_driver_describes_its_gpus_or_says_why_not() {
+        match driver() {
+            Driver::Absent(why) | Driver::Broken { why, .. } => {
+                assert!(!why.is_empty());
+                assert!(pci_address(0).is_none());
+            }
+            Driver::NoGpu { .. } => assert!(pci_address(0).is_none()),
+            Driver::Ready { cuda, gpus } => {
+                assert!(cuda.0 >= 9);
+                assert!(!gpus.is_empty());
+                for (index, gpu) in gpus.iter().enumerate() {
+                    assert!(gpu.memory > 0 && gpu.capability.0 > 0, "{gpu:?}");
+                    assert!(pci_address(index).is_some());
+                }
+                assert!(pci_address(gpus.len()).is_none());
+            }
+        }
+        assert!(pci_address(usize::MAX).is_none());
+        let gpu = Gpu {
+            name: "A GPU".into(),
+            memory: 24_000_000_000,
+            capability: (8, 9),
+        };
+        assert_eq!(gpu.to_string(), "A GPU, 24.0 GB, compute capability 8.9");
+    }
+}

@@ -1,0 +1,294 @@
+//! The executor on an NVIDIA GPU: one block of memory, one stream, and each list captured as a CUDA graph after it ran
+//! once, so that running it again is one call.
+
+use super::device::CudaDevice;
+use super::driver::words;
+use crate::hardware::executor::{
+    ExecutorError, KernelExecutor, KernelList, Launch, Offset, Result,
+};
+use cudarc::driver::sys::{CUdeviceptr, CUfunction, CUgraphInstantiate_flags, CUstreamCaptureMode};
+use cudarc::driver::{CudaGraph, CudaSlice, CudaStream, DevicePtr, DriverError, result};
+use std::collections::HashMap;
+use std::ffi::c_void;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// A launch with its kernel loaded and its addresses known.
+struct ReadyLaunch {
+    function: CUfunction,
+    grid: (u32, u32, u32),
+    block: (u32, u32, u32),
+    arguments: Vec<CUdeviceptr>,
+}
+
+struct PreparedList {
+    launches: Vec<ReadyLaunch>,
+    /// Whether it ran once: the first launch of a kernel loads it, which a capture does not allow.
+    warm: bool,
+    graph: Option<CudaGraph>,
+}
+
+/// Executes lists of launches on a GPU.
+pub struct CudaExecutor {
+    // Owns the kernels that the lists launch.
+    device: Rc<CudaDevice>,
+    stream: Arc<CudaStream>,
+    memory: Option<CudaSlice<u8>>,
+    base: CUdeviceptr,
+    bytes: usize,
+    persistent: Vec<CudaSlice<u8>>,
+    lists: Vec<PreparedList>,
+}
+
+impl CudaExecutor {
+    /// An executor on a device that was opened on this thread.
+    ///
+    /// # Errors
+    /// Returns an error if the device fails.
+    pub fn new(device: Rc<CudaDevice>) -> Result<Self> {
+        let stream = device
+            .stream()
+            .map_err(|error| lost_device(&device, "making a stream", error))?;
+        Ok(CudaExecutor {
+            device,
+            stream,
+            memory: None,
+            base: 0,
+            bytes: 0,
+            persistent: Vec::new(),
+            lists: Vec::new(),
+        })
+    }
+
+    fn lost(&self, what: &'static str) -> impl Fn(DriverError) -> ExecutorError + '_ {
+        move |error| lost_device(&self.device, what, error)
+    }
+
+    /// Allocates bytes, whose contents are undefined.
+    fn buffer(&self, bytes: usize) -> Result<CudaSlice<u8>> {
+        let (free, _) = self
+            .device
+            .context()
+            .mem_get_info()
+            .map_err(self.lost("asking for free memory"))?;
+        // SAFETY: the kernels overwrite what they read.
+        unsafe { self.stream.alloc::<u8>(bytes.max(1)) }.map_err(|_| ExecutorError::Memory {
+            device: self.device.name().to_owned(),
+            needed: bytes as u64,
+            free: free as u64,
+        })
+    }
+
+    fn inside(&self, at: usize, bytes: usize) -> Result<CUdeviceptr> {
+        match at.checked_add(bytes) {
+            Some(end) if end <= self.bytes => Ok(self.base + at as u64),
+            _ => Err(ExecutorError::Lost {
+                device: self.device.name().to_owned(),
+                what: "using its memory",
+                why: format!("{bytes} bytes at {at} of {}", self.bytes),
+            }),
+        }
+    }
+
+    fn launch(&self, ready: &ReadyLaunch) -> std::result::Result<(), DriverError> {
+        let mut values = ready.arguments.clone();
+        let mut arguments: Vec<*mut c_void> = values
+            .iter_mut()
+            .map(|value| std::ptr::from_mut(value).cast())
+            .collect();
+        // SAFETY: the kernel takes these pointers, which lie in memory that this holds as long as the function.
+        unsafe {
+            result::launch_kernel(
+                ready.function,
+                ready.grid,
+                ready.block,
+                0,
+                self.stream.cu_stream(),
+                &mut arguments,
+            )
+        }
+    }
+
+    /// Captures a list. Nothing runs.
+    fn capture(&self, launches: &[ReadyLaunch]) -> Result<CudaGraph> {
+        let lost = self.lost("capturing a graph");
+        self.stream
+            .begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
+            .map_err(&lost)?;
+        let launched = launches.iter().try_for_each(|ready| self.launch(ready));
+        // Ended whatever happened, or the stream stays in capture.
+        let flags = CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
+        let graph = self.stream.end_capture(flags);
+        launched.map_err(&lost)?;
+        let graph = graph.map_err(&lost)?.ok_or_else(|| ExecutorError::Lost {
+            device: self.device.name().to_owned(),
+            what: "capturing a graph",
+            why: "the driver gave none".into(),
+        })?;
+        graph.upload().map_err(&lost)?;
+        Ok(graph)
+    }
+}
+
+fn lost_device(device: &CudaDevice, what: &'static str, error: DriverError) -> ExecutorError {
+    ExecutorError::Lost {
+        device: device.name().to_owned(),
+        what,
+        why: words(error),
+    }
+}
+
+impl KernelExecutor for CudaExecutor {
+    fn multiprocessors(&self) -> u32 {
+        self.device.multiprocessors()
+    }
+
+    fn allocate(&mut self, bytes: usize) -> Result<()> {
+        self.lists.clear();
+        self.stream.synchronize().map_err(self.lost("waiting"))?;
+        self.memory = None;
+        (self.base, self.bytes) = (0, 0);
+        // What was freed is asked back only now.
+        self.stream.synchronize().map_err(self.lost("waiting"))?;
+        let memory = self.buffer(bytes)?;
+        (self.base, self.bytes) = (memory.device_ptr(&self.stream).0, bytes);
+        self.memory = Some(memory);
+        // NaN wherever a kernel reads what none has written: such a mistake shows at once.
+        // SAFETY: all of the memory.
+        unsafe { result::memset_d8_async(self.base, 0xff, bytes, self.stream.cu_stream()) }
+            .map_err(self.lost("clearing its memory"))
+    }
+
+    fn base(&self) -> u64 {
+        self.base
+    }
+
+    fn write(&mut self, at: usize, bytes: &[u8]) -> Result<()> {
+        let to = self.inside(at, bytes.len())?;
+        // SAFETY: within the memory; from pageable memory the copy is done with `bytes` when the call returns.
+        unsafe { result::memcpy_htod_async(to, bytes, self.stream.cu_stream()) }
+            .map_err(self.lost("writing its memory"))
+    }
+
+    fn clear(&mut self, at: usize, bytes: usize) -> Result<()> {
+        let to = self.inside(at, bytes)?;
+        // SAFETY: within the memory.
+        unsafe { result::memset_d8_async(to, 0, bytes, self.stream.cu_stream()) }
+            .map_err(self.lost("clearing its memory"))
+    }
+
+    fn read(&mut self, at: usize, bytes: &mut [u8]) -> Result<()> {
+        let from = self.inside(at, bytes.len())?;
+        // SAFETY: within the memory, and `bytes` lives until the stream has been waited for.
+        unsafe { result::memcpy_dtoh_async(bytes, from, self.stream.cu_stream()) }
+            .map_err(self.lost("reading its memory"))?;
+        self.stream
+            .synchronize()
+            .map_err(self.lost("running kernels"))
+    }
+
+    fn upload_persistent(&mut self, bytes: &[u8]) -> Result<u64> {
+        let slice = self.buffer(bytes.len())?;
+        let at = slice.device_ptr(&self.stream).0;
+        // SAFETY: as long as the slice; as in `write`.
+        unsafe { result::memcpy_htod_async(at, bytes, self.stream.cu_stream()) }
+            .map_err(self.lost("copying the images"))?;
+        self.persistent.push(slice);
+        Ok(at)
+    }
+
+    fn prepare(
+        &mut self,
+        common: &'static str,
+        lists: Vec<Vec<Launch>>,
+    ) -> Result<Vec<KernelList>> {
+        // The sources in use, and the number of each by what makes it.
+        let mut numbers = HashMap::new();
+        let mut sources = Vec::new();
+        let key = |launch: &Launch| (launch.source.as_ptr(), launch.constants.clone());
+        for launch in lists.iter().flatten() {
+            numbers.entry(key(launch)).or_insert_with(|| {
+                sources.push(launch.text(common));
+                sources.len() - 1
+            });
+        }
+        let modules = self
+            .device
+            .modules(&sources)
+            .map_err(|log| ExecutorError::Kernel {
+                device: self.device.name().to_owned(),
+                log,
+            })?;
+        let mut prepared = Vec::new();
+        for list in lists {
+            let mut launches = Vec::new();
+            for launch in list {
+                let function = modules[numbers[&key(&launch)]]
+                    .function(launch.entry)
+                    .map_err(self.lost("loading a kernel"))?;
+                let address = |at: &Offset| at.map_or(0, |at| self.base + at as u64);
+                launches.push(ReadyLaunch {
+                    function,
+                    grid: launch.grid.into(),
+                    block: (launch.block, 1, 1),
+                    arguments: launch.arguments.iter().map(address).collect(),
+                });
+            }
+            prepared.push(PreparedList {
+                launches,
+                warm: false,
+                graph: None,
+            });
+        }
+        let first = self.lists.len();
+        self.lists.extend(prepared);
+        Ok((first..self.lists.len()).map(KernelList).collect())
+    }
+
+    fn run(&mut self, list: KernelList, times: usize) -> Result<()> {
+        let Some(mut prepared) = self.lists.get_mut(list.0).map(|p| PreparedList {
+            launches: std::mem::take(&mut p.launches),
+            warm: p.warm,
+            graph: p.graph.take(),
+        }) else {
+            return Err(ExecutorError::Lost {
+                device: self.device.name().to_owned(),
+                what: "running a list",
+                why: format!("there is no list {}", list.0),
+            });
+        };
+        let done = self.run_prepared(&mut prepared, times);
+        self.lists[list.0] = prepared;
+        done
+    }
+}
+
+impl CudaExecutor {
+    fn run_prepared(&self, prepared: &mut PreparedList, times: usize) -> Result<()> {
+        let lost = self.lost("running kernels");
+        for _ in 0..times {
+            if !prepared.warm {
+                for ready in &prepared.launches {
+                    self.launch(ready).map_err(&lost)?;
+                }
+                prepared.warm = true;
+                continue;
+            }
+            if prepared.graph.is_none() {
+                prepared.graph = Some(self.capture(&prepared.launches)?);
+            }
+            if let Some(graph) = &prepared.graph {
+                graph.launch().map_err(&lost)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for CudaExecutor {
+    fn drop(&mut self) {
+        // Graphs before the memory that they use; an error now changes nothing.
+        self.lists.clear();
+        let _ = self.stream.synchronize();
+    }
+}
