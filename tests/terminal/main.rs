@@ -141,7 +141,8 @@ fn a_terminal_that_claims_to_be_huge_costs_no_more_than_a_large_one() {
     #[cfg(target_os = "linux")]
     {
         let peak = pty.peak_memory();
-        assert!(peak < 1 << 30, "{peak} bytes");
+        // Training so small a network takes 55 MiB, and 91 with the largest screen.
+        assert!(peak < 256 << 20, "{peak} bytes");
     }
     pty.keys("q");
     pty.ends_with(0);
