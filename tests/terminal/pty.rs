@@ -31,12 +31,16 @@ impl Size {
     };
 }
 
+/// The mouse moves at the tenth column of the tenth line.
+const REPORT: &str = "\x1b[<35;10;10M";
+
 /// The side of the terminal on which keys and mouse reports are made.
 struct Keyboard {
     /// None once the terminal has gone.
     writer: Option<Box<dyn Write + Send>>,
     /// Whether the program wants mouse reports.
     mouse: bool,
+    moves: bool,
     /// The newest bytes of the program's output, in case a sequence is split.
     tail: Vec<u8>,
 }
@@ -60,7 +64,13 @@ impl Keyboard {
                 .position(|s| self.tail[at..].starts_with(s));
             match sequence {
                 Some(2) => self.write("\x1b[0n"),
-                Some(off) => self.mouse = off == 0,
+                Some(off) => {
+                    self.mouse = off == 0;
+                    if off == 1 && self.moves {
+                        // Under way when the terminal read that it shall send no more.
+                        self.write(&REPORT.repeat(20));
+                    }
+                }
                 None => continue,
             }
             rest = at + 1;
@@ -153,6 +163,7 @@ impl Pty {
         let keyboard = Arc::new(Mutex::new(Keyboard {
             writer: Some(pair.master.take_writer().unwrap()),
             mouse: false,
+            moves: false,
             tail: Vec::new(),
         }));
         let heeding = Arc::clone(&keyboard);
@@ -209,11 +220,12 @@ impl Pty {
     pub fn move_the_mouse(&self) {
         let keyboard = Arc::clone(&self.keyboard);
         let mut wanted = false;
+        keyboard.lock().unwrap().moves = true;
         std::thread::spawn(move || {
             loop {
                 let mut keyboard = keyboard.lock().unwrap();
                 match (keyboard.mouse, keyboard.writer.is_some()) {
-                    (true, true) => keyboard.write("\x1b[<35;10;10M"),
+                    (true, true) => keyboard.write(REPORT),
                     (false, true) if !wanted => {}
                     _ => return,
                 }
@@ -329,7 +341,7 @@ impl Pty {
             self.take(bytes);
         }
         let written = String::from_utf8_lossy(&self.written);
-        assert!(!written.contains("<35;10;10M"), "a report was echoed");
+        assert!(!written.contains(&REPORT[1..]), "a report was echoed");
     }
 
     /// The terminal goes away, as when a window is closed.
