@@ -33,6 +33,8 @@ pub static SYMBOLS: &[(char, char, char)] = &[
     // In text.
     ('→', '→', '>'), ('←', '←', '<'), ('↑', '↑', '^'), ('↓', '↓', 'v'), ('⏎', '◄', '<'), ('·', '·', '.'),
     ('…', '~', '~'), ('–', '-', '-'), ('×', 'x', 'x'), ('°', '°', '\''),
+    // Stands for what must not be shown.
+    ('\u{fffd}', '?', '?'),
     // Spelled out where there is room, see `Symbols::spell`.
     ('½', '½', '/'), ('¼', '¼', '/'),
 ];
