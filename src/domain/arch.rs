@@ -400,7 +400,8 @@ impl Planner {
                     .map(|(height, width)| Shape::new(out, height, width))
                     .ok_or_else(|| {
                         fail(format!(
-                            "its {kernel}x{kernel} kernel is larger than its input ({input}); try 'same'"
+                            "its {kernel}x{kernel} kernel is larger than its input ({}x{}); try 'same'",
+                            input.height, input.width,
                         ))
                     })?;
                 let weights =
@@ -415,7 +416,8 @@ impl Planner {
                     .map(|(height, width)| Shape::new(input.channels, height, width))
                     .ok_or_else(|| {
                         fail(format!(
-                            "its {kernel}x{kernel} window is larger than its input ({input})"
+                            "its {kernel}x{kernel} window is larger than its input ({}x{})",
+                            input.height, input.width,
                         ))
                     })?;
             }
@@ -649,7 +651,19 @@ mod tests {
                 "conv 8, pool 40, dense 10",
                 2,
                 "pool 40",
-                "larger than its input (8 x 30x30)",
+                "larger than its input (30x30)",
+            ),
+            (
+                "pool, pool, pool, pool, pool, pool, dense 10",
+                6,
+                "pool",
+                "2x2 window is larger than its input (1x1)",
+            ),
+            (
+                "global-pool, conv 8, dense 10",
+                2,
+                "conv 8",
+                "3x3 kernel is larger than its input (1x1)",
             ),
             ("pool 16, conv 8 k5, dense 10", 2, "conv 8 k5", "try 'same'"),
             ("conv 8, dense 12", 2, "dense 12", "must be 'dense 10'"),
