@@ -1,10 +1,16 @@
 //! Pictures that a key saves: what the screen shows, as PNG beside the run's files (or here, when the run is not saved).
+//! Each goes to a file of its own; none replaces an earlier one.
 
 use crate::domain::confusion::Confusion;
 use crate::domain::report::EpochReport;
 use crate::plot::{Curve, Curves, Mark, confusion, curves};
 use anyhow::Context as _;
-use std::path::Path;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+/// Most pictures of one kind in one folder.
+const MAX_PICTURES: u32 = 10_000;
 
 /// What to draw into a PNG file.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,10 +35,10 @@ pub enum Request {
 }
 
 impl Request {
-    /// Draws and writes it. Returns the path.
+    /// Draws it and writes it to a new file. Returns the path.
     ///
     /// # Errors
-    /// When it cannot be drawn or written; names the file.
+    /// If it cannot be drawn, or the file cannot be created or written; names the folder or the file.
     pub fn write(&self) -> anyhow::Result<String> {
         let (folder, name, png) = match self {
             Request::Curves {
@@ -49,8 +55,8 @@ impl Request {
                     marks,
                 };
                 let name = match curve {
-                    Curve::Loss => "screen-loss.png",
-                    Curve::Accuracy => "screen-accuracy.png",
+                    Curve::Loss => "screen-loss",
+                    Curve::Accuracy => "screen-accuracy",
                 };
                 (folder, name, curves(*curve, &what)?)
             }
@@ -61,12 +67,61 @@ impl Request {
                 confusion: matrix,
             } => (
                 folder,
-                "screen-confusion.png",
+                "screen-confusion",
                 confusion(matrix, classes, title)?,
             ),
         };
-        let path = Path::new(folder).join(name);
-        std::fs::write(&path, png).with_context(|| format!("cannot write {}", path.display()))?;
+        let (path, mut file) = new_file(Path::new(folder), name)?;
+        file.write_all(&png)
+            .with_context(|| format!("cannot write {}", path.display()))?;
         Ok(path.display().to_string())
+    }
+}
+
+/// Creates `NAME.png` in `folder`, or `NAME-2.png`, `NAME-3.png`, ... where those before exist.
+fn new_file(folder: &Path, name: &str) -> anyhow::Result<(PathBuf, File)> {
+    for number in 1..=MAX_PICTURES {
+        let path = folder.join(match number {
+            1 => format!("{name}.png"),
+            n => format!("{name}-{n}.png"),
+        });
+        match File::create_new(&path) {
+            Ok(file) => return Ok((path, file)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot create {}", path.display()));
+            }
+        }
+    }
+    anyhow::bail!(
+        "{} already holds {MAX_PICTURES} pictures named {name}; delete some",
+        folder.display()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_picture_never_replaces_an_earlier_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let request = |counts: [u32; 4]| {
+            let mut matrix = Confusion::new(2);
+            matrix.counts = counts.to_vec();
+            Request::Matrix {
+                folder: folder.path().display().to_string(),
+                title: "matrix".into(),
+                classes: vec!["cat".into(), "dog".into()],
+                confusion: matrix,
+            }
+        };
+        let first = request([9, 1, 2, 8]).write().unwrap();
+        let bytes = std::fs::read(&first).unwrap();
+        let second = request([1, 9, 8, 2]).write().unwrap();
+        assert!(first.ends_with("screen-confusion.png"), "{first}");
+        assert!(second.ends_with("screen-confusion-2.png"), "{second}");
+        assert_eq!(std::fs::read(&first).unwrap(), bytes);
+        assert_ne!(std::fs::read(&second).unwrap(), bytes);
     }
 }
