@@ -1,7 +1,7 @@
 //! The command line: every flag and subcommand, made from the tables where there is one. Says what was asked; does
 //! nothing itself.
 
-use crate::config::{Flags, OPTIONS, Options};
+use crate::config::{Flags, OPTIONS, OptionKind, Options};
 use crate::domain::params::{Hyperparameters, Kind, PARAMS};
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
@@ -106,12 +106,11 @@ pub fn parse(
         ..Default::default()
     };
     for row in OPTIONS {
-        // `--no-mouse` is the flag of the one option that is a switch.
-        if row.key == "mouse" {
-            if sub.get_flag("no-mouse") {
-                flags.options.push((row.key, "off".into()));
-            }
-        } else if let Some(text) = text(sub, row.key) {
+        let given = match row.kind {
+            OptionKind::Switch(_) => sub.get_flag(row.key).then(|| "off".into()),
+            OptionKind::Path(_) | OptionKind::Word(_) | OptionKind::Number => text(sub, row.key),
+        };
+        if let Some(text) = given {
             flags.options.push((row.key, text));
         }
     }
@@ -434,21 +433,20 @@ fn options() -> Vec<Arg> {
             .help("Read this file instead of config.toml"),
     ];
     for row in OPTIONS {
-        all.push(match row.key {
-            "mouse" => Arg::new("no-mouse")
-                .long("no-mouse")
-                .action(ArgAction::SetTrue)
-                .help("Leave the mouse to the terminal"),
-            key => Arg::new(key)
+        let value_name = match row.kind {
+            OptionKind::Switch(help) => {
+                let flag = format!("no-{}", row.flag());
+                let arg = Arg::new(row.key).long(flag).action(ArgAction::SetTrue);
+                all.push(arg.help(help));
+                continue;
+            }
+            OptionKind::Path(name) | OptionKind::Word(name) => name,
+            OptionKind::Number => "N",
+        };
+        all.push(
+            Arg::new(row.key)
                 .long(row.flag())
-                .value_name(match key {
-                    "data" => "PATH",
-                    "runs" => "FOLDER",
-                    "device" => "DEVICE",
-                    "symbols" => "SET",
-                    "on_hangup" => "WHAT",
-                    _ => "N",
-                })
+                .value_name(value_name)
                 .allow_negative_numbers(true)
                 .value_parser(move |text: &str| {
                     row.parse(&mut Options::default(), text)

@@ -62,10 +62,24 @@ impl Options {
     }
 }
 
+/// What an option's value is: how it is written in config.toml, and what its flag takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OptionKind {
+    /// A file or a folder, in a config file meant from the file's folder; the word that stands for it in the help.
+    Path(&'static str),
+    /// A word; the word that stands for it in the help.
+    Word(&'static str),
+    /// A whole number.
+    Number,
+    /// On or off, and on unless its flag `--no-NAME` is given; the flag's help.
+    Switch(&'static str),
+}
+
 /// One key of config.toml that is no hyperparameter; its flag has the same name.
 pub struct OptionRow {
     pub key: &'static str,
     /// The environment variable that sets it where neither flag nor file does. The data's is read where data is
+    pub kind: OptionKind,
     /// looked for, beside the other places.
     pub env: Option<&'static str>,
     pub help: &'static str,
@@ -101,28 +115,28 @@ impl OptionRow {
 /// Every setting that is no hyperparameter.
 #[rustfmt::skip]
 pub static OPTIONS: &[OptionRow] = &[
-    OptionRow { key: "data", env: None, default: "\"\"", range: "a file or folder",
+    OptionRow { key: "data", kind: OptionKind::Path("PATH"), env: None, default: "\"\"", range: "a file or folder",
         help: "The data set: python or binary batches or their tar.gz, parquet files, or `sample` for the built-in set. \
                Empty: $CIFAR_TUI_DATA, then ./data, then the XDG data folder, then the built-in set.",
         set: |o, text| { o.data = path(text); Some(()) }, get: |o| shown(&o.data) },
-    OptionRow { key: "runs", env: Some("CIFAR_TUI_RUNS"), default: "\"\"", range: "a folder",
+    OptionRow { key: "runs", kind: OptionKind::Path("FOLDER"), env: Some("CIFAR_TUI_RUNS"), default: "\"\"", range: "a folder",
         help: "The folder that runs are kept in. Empty: $CIFAR_TUI_RUNS, then ./runs in a project or where it exists, \
                then the XDG state folder.",
         set: |o, text| { o.runs = path(text); Some(()) }, get: |o| shown(&o.runs) },
-    OptionRow { key: "device", env: None, default: "\"auto\"", range: "auto, cpu, cuda or cuda:N",
+    OptionRow { key: "device", kind: OptionKind::Word("DEVICE"), env: None, default: "\"auto\"", range: "auto, cpu, cuda or cuda:N",
         help: "Where the network runs. auto: the first NVIDIA GPU if it can be used, else the CPU.",
         set: |o, text| { let text = text.to_ascii_lowercase(); device_word(&text).then(|| o.device = text) },
         get: |o| o.device.clone() },
-    OptionRow { key: "threads", env: None, default: "0", range: "a whole number, 0 to 1024",
+    OptionRow { key: "threads", kind: OptionKind::Number, env: None, default: "0", range: "a whole number, 0 to 1024",
         help: "CPU threads of the training step; 0 is one a core. Results do not depend on it.",
         set: |o, text| { o.threads = text.parse().ok().filter(|n| *n <= 1024)?; Some(()) },
         get: |o| o.threads.to_string() },
-    OptionRow { key: "mouse", env: None, default: "true", range: "on or off",
+    OptionRow { key: "mouse", kind: OptionKind::Switch("Leave the mouse to the terminal"), env: None, default: "true", range: "on or off",
         help: "Whether the screen takes the mouse.",
         set: |o, text| { o.mouse = match text.to_ascii_lowercase().as_str() {
             "on" | "true" | "yes" => true, "off" | "false" | "no" => false, _ => return None }; Some(()) },
         get: |o| if o.mouse { "on" } else { "off" }.into() },
-    OptionRow { key: "symbols", env: None, default: "\"auto\"", range: "auto, braille, block or ascii",
+    OptionRow { key: "symbols", kind: OptionKind::Word("SET"), env: None, default: "\"auto\"", range: "auto, braille, block or ascii",
         help: "The symbols that screens and progress bars are drawn with: braille dots, half blocks and lines, or plain \
                ASCII. auto: what the terminal shows, by the locale (LC_ALL, LC_CTYPE, LANG) and TERM; `cifar-tui doctor` \
                tells.",
@@ -130,7 +144,7 @@ pub static OPTIONS: &[OptionRow] = &[
             let named = Symbols::ALL.into_iter().find(|symbols| symbols.name() == text);
             (text == "auto" || named.is_some()).then(|| o.symbols = named) },
         get: |o| o.symbols.map_or("auto", Symbols::name).into() },
-    OptionRow { key: "on_hangup", env: None, default: "\"continue\"", range: "continue or checkpoint-and-stop",
+    OptionRow { key: "on_hangup", kind: OptionKind::Word("WHAT"), env: None, default: "\"continue\"", range: "continue or checkpoint-and-stop",
         help: "What happens when the terminal goes away (a dropped ssh connection, a closed window): train on without \
                a screen (`cifar-tui attach` returns to it), or write a checkpoint and end.",
         set: |o, text| { o.on_hangup = match text { "continue" => OnHangup::Continue,
@@ -419,7 +433,7 @@ fn option_text(
             ));
         }
     };
-    let is_path = matches!(row.key, "data" | "runs");
+    let is_path = matches!(row.kind, OptionKind::Path(_));
     if !is_path || text.is_empty() || text == "sample" {
         return Ok(text);
     }
@@ -468,12 +482,13 @@ pub fn with_value(text: &str, key: &str, value: &str) -> Result<String, ConfigEr
     let mut new: toml_edit::Value = if let Some(row) = PARAMS.iter().find(|row| row.key == key) {
         toml_value(&row.parse(value).map_err(|e| ConfigError(e.to_string()))?)
     } else if let Some(row) = OPTIONS.iter().find(|row| row.key == key) {
-        row.parse(&mut Options::default(), value)
-            .map_err(ConfigError)?;
-        match row.key {
-            "threads" => value.trim().parse::<i64>().map_or(value.into(), Into::into),
-            "mouse" => matches!(value.trim(), "on" | "true" | "yes").into(),
-            _ => value.into(),
+        let mut options = Options::default();
+        row.parse(&mut options, value).map_err(ConfigError)?;
+        let shown = row.show(&options);
+        match row.kind {
+            OptionKind::Number => shown.parse::<i64>().map_or(shown.into(), Into::into),
+            OptionKind::Switch(_) => (shown == "on").into(),
+            OptionKind::Path(_) | OptionKind::Word(_) => value.into(),
         }
     } else {
         return Err(ConfigError(unknown_key(&key)));
