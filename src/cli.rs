@@ -453,7 +453,7 @@ fn options() -> Vec<Arg> {
                         .map(|()| text.to_owned())
                 })
                 .help(row.help),
-        });
+        );
     }
     all.into_iter()
         .map(|arg| arg.global(true).help_heading("Where and on what"))

@@ -2,9 +2,10 @@
 //! tables, PARAMS for the hyperparameters and [`OPTIONS`] for the rest. Knows the file and the folders, never what is
 //! done with a value.
 
-use crate::domain::params::{Hyperparameters, PARAMS, Param, Value, distance};
+use crate::domain::params::{Hyperparameters, PARAMS, Param, Value};
 use crate::domain::symbols::Symbols;
 use crate::domain::terminal::Terminal;
+use crate::domain::text::nearest;
 use crate::files;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -456,13 +457,8 @@ fn unknown_key(key: &str) -> String {
             .map(|row| row.key)
             .chain(PARAMS.iter().map(|row| row.key))
     };
-    let written = key.replace('-', "_");
-    match known()
-        .map(|k| (distance(k, &written), k))
-        .min()
-        .filter(|(d, _)| *d <= 3)
-    {
-        Some((_, near)) => format!("there is no key '{key}'; did you mean '{near}'?"),
+    match nearest(&key.replace('-', "_"), known(), 3) {
+        Some(near) => format!("there is no key '{key}'; did you mean '{near}'?"),
         None => format!(
             "there is no key '{key}'; there are: {}",
             known().collect::<Vec<_>>().join(", ")
@@ -553,20 +549,11 @@ pub fn template() -> String {
 
 /// `text` as comment lines of at most 118 columns.
 fn comment(text: &str) -> String {
-    let mut lines = vec![String::from("#")];
-    for word in text.split_whitespace() {
-        if lines
-            .last()
-            .is_some_and(|line| line.len() + 1 + word.len() > 118)
-        {
-            lines.push("#".into());
-        }
-        if let Some(line) = lines.last_mut() {
-            line.push(' ');
-            line.push_str(word);
-        }
-    }
-    lines.join("\n") + "\n"
+    let lines = textwrap::Options::new(118)
+        .initial_indent("# ")
+        .subsequent_indent("# ")
+        .word_splitter(textwrap::WordSplitter::NoHyphenation);
+    textwrap::fill(text, lines) + "\n"
 }
 
 /// The README's table of hyperparameters, as Markdown.

@@ -1,5 +1,5 @@
-//! Plain data and pure functions: what a run is, in numbers and text. Knows no device, no file and no screen; uses std
-//! and serde only.
+//! Plain data and pure functions: what a run is, in numbers and text. Knows no device, no file and no screen; uses std,
+//! serde and strsim only.
 
 pub mod arch;
 pub mod augment;

@@ -1,6 +1,7 @@
 //! The hyperparameters and the PARAMS table: the one place where a hyperparameter's name, help, unit, range, step and
 //! time of effect stand. The panel, config.toml, the flags, the checkpoint and the docs follow the table.
 
+use super::text::nearest;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -406,40 +407,20 @@ pub fn param(key: &str) -> Option<&'static Param> {
 /// When there is no such hyperparameter.
 pub fn find(key: &str) -> Result<&'static Param, ParamError> {
     param(key).ok_or_else(|| {
-        let near = PARAMS
-            .iter()
-            .map(|p| (distance(p.key, &key.replace('-', "_")), p.key))
-            .min()
-            .filter(|(d, _)| *d <= 3);
+        let keys = || PARAMS.iter().map(|p| p.key);
         ParamError {
             key: key.into(),
-            why: match near {
-                Some((_, known)) => {
-                    format!("there is no such hyperparameter; did you mean '{known}'?")
+            why: match nearest(&key.replace('-', "_"), keys(), 3) {
+                Some(known) => {
+                    format!("no hyperparameter has this name; did you mean '{known}'?")
                 }
                 None => format!(
-                    "there is no such hyperparameter; there are: {}",
-                    PARAMS.iter().map(|p| p.key).collect::<Vec<_>>().join(", ")
+                    "no hyperparameter has this name; there are: {}",
+                    keys().collect::<Vec<_>>().join(", ")
                 ),
             },
         }
     })
-}
-
-/// Levenshtein's edit distance.
-pub fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let cost = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = cost.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 /// A row's getter and setter for a field of plain type. [`Param::check`] runs first, so the kind always matches.

@@ -135,6 +135,21 @@ pub fn bytes(n: u64) -> String {
     }
 }
 
+/// The word that somebody who wrote `word` may have meant: the nearest of `known` that at most `within` single letters
+/// set apart, the first of several.
+pub fn nearest<'a>(
+    word: &str,
+    known: impl IntoIterator<Item = &'a str>,
+    within: usize,
+) -> Option<&'a str> {
+    known
+        .into_iter()
+        .map(|known| (strsim::levenshtein(word, known), known))
+        .filter(|(distance, _)| *distance <= within)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, known)| known)
+}
+
 /// A share as `59.6%`; NaN stays NaN.
 pub fn percent(share: f64) -> String {
     match share.is_finite() {
@@ -202,5 +217,14 @@ mod tests {
             assert!(!shown.chars().any(is_hidden), "{shown:?}");
             assert_eq!(serde_json::from_str::<String>(&shown).unwrap(), text);
         }
+    }
+
+    #[test]
+    fn the_nearest_word_is_what_was_meant() {
+        let known = ["momentum", "seed", "epochs", "speed"];
+        assert_eq!(nearest("momentun", known, 3), Some("momentum"));
+        assert_eq!(nearest("sped", known, 3), Some("seed"));
+        assert_eq!(nearest("learning", known, 3), None);
+        assert_eq!(nearest("seed", [], 3), None);
     }
 }

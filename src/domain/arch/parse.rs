@@ -19,7 +19,7 @@ use super::{
     Arch, ArchError, Layer, MAX_CHANNELS, MAX_DEPTH, MAX_KERNEL, MAX_LAYERS, MAX_REPEATS,
     MAX_SHARE, MAX_STRIDE, MAX_TEXT, MAX_WINDOW, Op, shortened,
 };
-use crate::domain::params::distance;
+use crate::domain::text::nearest;
 use std::fmt;
 use std::ops::{Range, RangeInclusive};
 
@@ -286,16 +286,12 @@ impl Parser<'_> {
                 Op::Residual { body }
             }
             _ => {
-                let near = WORDS
-                    .iter()
-                    .map(|known| (distance(known, &word), known))
-                    .min()
-                    .filter(|(d, _)| *d <= 2);
+                let near = nearest(&word, WORDS, 2);
                 let word = shortened(&word);
                 return Err(self.fail(
                     at,
                     match near {
-                        Some((_, known)) => {
+                        Some(known) => {
                             format!("'{word}' is no layer; did you mean '{known}'?")
                         }
                         None => format!("'{word}' is no layer; there are: {}", WORDS.join(", ")),
