@@ -79,8 +79,8 @@ pub enum OptionKind {
 /// One key of config.toml that is no hyperparameter; its flag has the same name.
 pub struct OptionRow {
     pub key: &'static str,
-    /// The environment variable that sets it where neither flag nor file does. The data's is read where data is
     pub kind: OptionKind,
+    /// The environment variable that sets it where neither flag nor file does. The data's is read where data is
     /// looked for, beside the other places.
     pub env: Option<&'static str>,
     pub help: &'static str,
@@ -266,11 +266,27 @@ impl Config {
 /// # Errors
 /// When the file cannot be read or a key or a value in it or in the environment is wrong.
 pub fn load(around: &Surroundings, flags: &Flags) -> Result<Config, ConfigError> {
+    layers(around, flags, config_file(around, flags)?)
+}
+
+/// As [`load`], but without the config file: what `doctor` goes on with when the file is wrong.
+///
+/// # Errors
+/// When a value in the environment or a flag is wrong.
+pub fn load_without_file(around: &Surroundings, flags: &Flags) -> Result<Config, ConfigError> {
+    layers(around, flags, None)
+}
+
+fn layers(
+    around: &Surroundings,
+    flags: &Flags,
+    file: Option<PathBuf>,
+) -> Result<Config, ConfigError> {
     let mut config = Config {
         params: Hyperparameters::default(),
         options: Options::default(),
         given: flags.params.clone(),
-        file: config_file(around, flags)?,
+        file,
         runs: PathBuf::new(),
         runs_because: String::new(),
         origins: Vec::new(),

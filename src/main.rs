@@ -73,7 +73,14 @@ fn paragraph(error: &anyhow::Error) -> String {
 fn run(invocation: &Invocation) -> anyhow::Result<u8> {
     session::log::start();
     let around = Surroundings::of_process()?;
-    let config = config::load(&around, &invocation.flags)?;
+    let (config, wrong) = match (config::load(&around, &invocation.flags), &invocation.task) {
+        // An error in the config file is one of doctor's findings.
+        (Err(error), Task::Doctor { .. }) => {
+            let config = config::load_without_file(&around, &invocation.flags)?;
+            (config, Some(error))
+        }
+        (loaded, _) => (loaded?, None),
+    };
     // Not locked: the bars and the screen write from threads of their own.
     let out = &mut Plain(std::io::stdout());
     match &invocation.task {
@@ -113,7 +120,9 @@ fn run(invocation: &Invocation) -> anyhow::Result<u8> {
         Task::Bench { json, .. } => {
             commands::suite::run(&config, *json, out, &mut std::io::stderr())?;
         }
-        Task::Doctor { json } => commands::doctor::run(&config, &around, *json, out)?,
+        Task::Doctor { json } => {
+            commands::doctor::run(&config, wrong.as_ref(), &around, *json, out)?;
+        }
         Task::Config(task) => commands::config::run(task, &config, &around, out)?,
     }
     out.flush()?;

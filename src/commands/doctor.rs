@@ -1,9 +1,9 @@
 //! `doctor`: what this machine has and where things are.
 
-use crate::config::{Config, Surroundings};
+use crate::config::{Config, ConfigError, Surroundings};
 use crate::data;
 use crate::domain::terminal::{MIN_SIZE, Terminal, drawn_size};
-use crate::domain::text::plain;
+use crate::domain::text::plain_lines;
 use crate::hardware::device::DeviceChoice;
 use crate::hardware::nvidia::driver::{self, Driver};
 use crate::hardware::nvidia::nvrtc_search::{SearchPath, install_command};
@@ -18,17 +18,19 @@ struct Finding {
     wrong: bool,
 }
 
-/// Prints every finding; the exit tells nothing, since none of them keeps the program from running.
+/// Prints every finding; the exit tells nothing, since none of them keeps the program from running. `wrong` is the error
+/// for which the config file was left out of `config`.
 ///
 /// # Errors
 /// When standard output cannot be written.
 pub fn run(
     config: &Config,
+    wrong: Option<&ConfigError>,
     around: &Surroundings,
     as_json: bool,
     out: &mut impl Write,
 ) -> anyhow::Result<()> {
-    let findings = findings(config, around);
+    let findings = findings(config, wrong, around);
     if as_json {
         let map: serde_json::Map<String, Value> = findings
             .iter()
@@ -43,12 +45,13 @@ pub fn run(
     }
     for f in &findings {
         let mark = if f.wrong { "!" } else { " " };
-        writeln!(out, "{mark} {:<14} {}", f.key, plain(&f.text))?;
+        let text = plain_lines(&f.text).replace('\n', "\n                 ");
+        writeln!(out, "{mark} {:<14} {text}", f.key)?;
     }
     Ok(())
 }
 
-fn findings(config: &Config, around: &Surroundings) -> Vec<Finding> {
+fn findings(config: &Config, wrong: Option<&ConfigError>, around: &Surroundings) -> Vec<Finding> {
     let mut all = Vec::new();
     let mut add = |key, text: String, wrong| all.push(Finding { key, text, wrong });
     let fine = |found: String| (found, false);
@@ -132,9 +135,10 @@ fn findings(config: &Config, around: &Surroundings) -> Vec<Finding> {
     add("data places", looked.join(", then "), false);
     add(
         "config",
-        match &config.file {
-            Some(file) => file.display().to_string(),
-            None => format!(
+        match (wrong, &config.file) {
+            (Some(error), _) => format!("left out here, since it is wrong: {error}"),
+            (None, Some(file)) => file.display().to_string(),
+            (None, None) => format!(
                 "no config.toml here or in {}",
                 around
                     .config_folder
@@ -142,7 +146,7 @@ fn findings(config: &Config, around: &Surroundings) -> Vec<Finding> {
                     .map_or("the XDG config folder".into(), |f| f.display().to_string())
             ),
         },
-        false,
+        wrong.is_some(),
     );
     let runs = writable(&config.runs);
     add(

@@ -46,7 +46,7 @@ fn a_wrong_config_is_named_with_file_line_key_and_range() {
         .says(&["config.toml, line 3", "dropout", "'2'", "0 to 0.95"]);
     place.write("config.toml", "dropout = \n");
     place
-        .run(&["doctor"])
+        .run(&["train"])
         .exits(2)
         .says(&["config.toml", "TOML"]);
     place
@@ -98,6 +98,24 @@ fn config_is_shown_set_and_started_anew() {
         line.contains("0.0005") && line.contains("config.toml, line"),
         "{line}"
     );
+}
+
+#[test]
+fn doctor_reports_a_wrong_config_file_and_goes_on() {
+    let place = Place::with_data();
+    for (text, why) in [
+        ("dropout = \n", "not valid TOML"),
+        ("epochs = 3\ndropout = 2\n", "line 2"),
+    ] {
+        place.write("config.toml", text);
+        let json = &place.run(&["doctor", "--json"]).exits(0).json()[0];
+        assert_eq!(json["config"]["wrong"], true);
+        assert!(json["config"]["text"].as_str().unwrap().contains(why));
+        assert_eq!(json["data"]["wrong"], false, "the rest is still looked at");
+        let lines = place.run(&["doctor"]).exits(0).out;
+        let config = lines.find("! config").unwrap();
+        assert!(lines[config..].contains("\n  runs"), "{lines}");
+    }
 }
 
 #[test]
