@@ -49,6 +49,8 @@ pub enum Task {
         run: Option<String>,
     },
     Config(ConfigTask),
+    /// Every key of the screen.
+    Keys,
 }
 
 /// Which run a session makes or goes on with.
@@ -191,6 +193,7 @@ pub fn parse(
             run: text(sub, "run"),
         },
         "doctor" => Task::Doctor { json: json(sub) },
+        "keys" => Task::Keys,
         "config" => Task::Config(match sub.subcommand() {
             Some(("init", _)) => ConfigTask::Init,
             Some(("set", m)) => ConfigTask::Set {
@@ -329,6 +332,11 @@ pub fn command() -> Command {
                 .about("Show what this machine has: device, CPU, terminal, data, folders")
                 .arg(json("Write it as JSON"))
                 .after_help("Examples:\n  cifar-tui doctor\n  cifar-tui doctor --json"),
+        )
+        .subcommand(
+            Command::new("keys")
+                .about("List every key of the screen, by screen")
+                .after_help("Example:\n  cifar-tui keys | less"),
         )
         .subcommand(
             Command::new("config")

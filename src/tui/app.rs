@@ -1,12 +1,12 @@
 //! All state of the screen in one `App`, changed by `update` alone: a message in, effects out. Knows no terminal and no
 //! channel, so that tests drive it with scripted messages.
 
-use super::actions::{self, ACTIONS, Action, Do, Key};
+use super::actions::{self, Action, Do, Key, ProgramAction, key_of};
 use super::frame::{self, Layout};
 use super::overlays::{Choice, Overlay};
 use super::theme::Theme;
 use super::told::{Told, Weight, describe};
-use super::views::{Context, Screen, VIEWS, View};
+use super::views::{Context, Screen, VIEWS, View, Views};
 use crate::domain::params::Value;
 use crate::domain::report::{State, StepReport};
 use crate::domain::text::grouped;
@@ -17,7 +17,7 @@ use crossterm::event::{
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
 
-/// How long words stand in the status line, in seconds.
+/// How long a message stands on the status line, in seconds.
 const TOAST_SECONDS: f64 = 5.0;
 
 /// What comes in.
@@ -81,12 +81,14 @@ pub enum Urgency {
     User,
 }
 
-/// Words in the status line.
+/// A message on the status line.
 #[derive(Clone, Debug)]
 pub struct Toast {
     pub weight: Weight,
     pub text: String,
-    until: f64,
+    /// Set by the first [`Msg::Tick`] that finds it: where nothing happens the clock stands still, and the time before
+    /// would count.
+    until: Option<f64>,
 }
 
 /// Everything the screen shows.
@@ -104,7 +106,7 @@ pub struct App {
     /// Since the last drawing.
     pub changed: Urgency,
     size: Rect,
-    views: Vec<Box<dyn View>>,
+    views: Views,
     next_id: u64,
 }
 
@@ -124,7 +126,7 @@ impl App {
             quitting: false,
             changed: Urgency::User,
             size: Rect::new(0, 0, width, height),
-            views: VIEWS.iter().map(|v| (v.make)()).collect(),
+            views: Views::default(),
             next_id: 0,
         }
     }
@@ -141,17 +143,19 @@ impl App {
 
     /// Where things lie now.
     pub fn layout(&self) -> Layout {
-        Layout::new(self.size, self.screen, self.banner().len())
+        Layout::new(self.size, self.banner().len())
     }
 
     /// The open view.
     pub fn view(&self) -> &dyn View {
-        &*self.views[self.screen as usize]
+        self.views.get(self.screen)
     }
 
     /// When the next [`Msg::Tick`] is due, if at all.
     pub fn wake_at(&self) -> Option<f64> {
-        self.toast.as_ref().map(|t| t.until)
+        self.toast
+            .as_ref()
+            .map(|t| t.until.unwrap_or(self.told.now))
     }
 
     /// Draws everything.
@@ -178,7 +182,8 @@ impl App {
             }
             Msg::Tick(now) => {
                 self.told.now = now;
-                if self.toast.as_ref().is_some_and(|t| t.until <= now) {
+                let until = |toast: &mut Toast| *toast.until.get_or_insert(now + TOAST_SECONDS);
+                if self.toast.as_mut().is_some_and(|t| until(t) <= now) {
                     self.toast = None;
                     self.changes(Urgency::Event);
                 }
@@ -244,7 +249,7 @@ impl App {
         self.toast = Some(Toast {
             weight,
             text,
-            until: self.told.now + TOAST_SECONDS,
+            until: None,
         });
         self.changes(Urgency::Event);
     }
@@ -256,7 +261,17 @@ impl App {
         effects: &mut Vec<Effect>,
         f: impl FnOnce(&mut dyn View, &mut Context),
     ) {
-        let area = Layout::new(self.size, screen, self.banner().len()).body;
+        self.with_views(screen, effects, |views, ctx| f(views.get_mut(screen), ctx));
+    }
+
+    /// Runs something on the views with the context of one of them.
+    fn with_views(
+        &mut self,
+        screen: Screen,
+        effects: &mut Vec<Effect>,
+        f: impl FnOnce(&mut Views, &mut Context),
+    ) {
+        let area = self.layout().body;
         let mut ctx = Context {
             told: &self.told,
             area,
@@ -264,7 +279,7 @@ impl App {
             effects,
             next_id: &mut self.next_id,
         };
-        f(&mut *self.views[screen as usize], &mut ctx);
+        f(&mut self.views, &mut ctx);
     }
 
     fn event(&mut self, event: &Event, effects: &mut Vec<Effect>) {
@@ -337,20 +352,22 @@ impl App {
             self.with_view(self.screen, effects, |view, ctx| view.typed(event, ctx));
             return;
         }
-        match actions::find(key, self.screen) {
-            Some(action) => self.perform(action, effects),
-            None if key.code == KeyCode::Esc => self.toast = None,
-            None => {}
+        let Some(action) = actions::find(key, self.screen) else {
+            return;
+        };
+        // Where there is nothing else to leave, esc takes the message away.
+        let idle = key.code == KeyCode::Esc && self.enabled(action).is_err();
+        if !idle || self.toast.take().is_none() {
+            self.perform(action, effects);
         }
     }
 
     /// Why an action cannot be used now, if so.
     pub fn enabled(&self, action: &Action) -> Result<(), String> {
         (action.enabled)(&self.told)?;
-        if action.does.is_global() {
-            Ok(())
-        } else {
-            self.view().enabled(action.does, &self.told)
+        match action.does {
+            Do::Program(_) => Ok(()),
+            Do::View(does) => self.views.enabled(does, &self.told, self.layout().body),
         }
     }
 
@@ -359,37 +376,52 @@ impl App {
             self.say(Weight::Warning, format!("{}: {why}", action.name));
             return;
         }
-        let send = |effects: &mut Vec<Effect>, command| effects.push(Effect::Send(command));
         match action.does {
-            Do::Pause if self.told.state == State::Paused => send(effects, Command::Resume),
-            Do::Pause => send(effects, Command::Pause),
-            Do::Step => send(effects, Command::Step),
-            Do::Evaluate => send(effects, Command::Evaluate),
-            Do::Checkpoint => send(effects, Command::Checkpoint),
-            Do::Undo => send(effects, Command::Undo),
-            Do::Download => send(effects, Command::Download),
-            Do::Stop => effects.push(Effect::Confirm(
-                "Stop this run? It is saved; R starts a new one.".into(),
+            Do::Program(does) => self.program(does, effects),
+            Do::View(does) => {
+                self.with_views(self.screen, effects, |views, ctx| views.act(does, ctx));
+            }
+        }
+    }
+
+    fn program(&mut self, does: ProgramAction, effects: &mut Vec<Effect>) {
+        let send = |effects: &mut Vec<Effect>, command| effects.push(Effect::Send(command));
+        match does {
+            ProgramAction::Pause if self.told.state == State::Paused => {
+                send(effects, Command::Resume);
+            }
+            ProgramAction::Pause => send(effects, Command::Pause),
+            ProgramAction::Step => send(effects, Command::Step),
+            ProgramAction::Evaluate => send(effects, Command::Evaluate),
+            ProgramAction::Checkpoint => send(effects, Command::Checkpoint),
+            ProgramAction::Undo => send(effects, Command::Undo),
+            ProgramAction::Download => send(effects, Command::Download),
+            ProgramAction::Stop => effects.push(Effect::Confirm(
+                format!(
+                    "Stop this run? It is saved; {} starts a new one.",
+                    key_of(ProgramAction::Restart)
+                ),
                 Box::new(Effect::Send(Command::Stop)),
             )),
-            Do::Restart => self.restart(effects),
-            Do::GoBack => send(effects, Command::GoBack),
-            Do::Show(screen) => effects.push(Effect::Go(screen)),
-            Do::NextScreen => effects.push(Effect::Go(self.neighbour(1))),
-            Do::PreviousScreen => effects.push(Effect::Go(self.neighbour(VIEWS.len() - 1))),
-            Do::Help => self.overlay = Some(Overlay::help()),
-            Do::Palette => self.overlay = Some(Overlay::palette()),
-            Do::Mouse => {
+            ProgramAction::Restart => self.restart(effects),
+            ProgramAction::GoBack => send(effects, Command::GoBack),
+            ProgramAction::Show(screen) => effects.push(Effect::Go(screen)),
+            ProgramAction::NextScreen => effects.push(Effect::Go(self.neighbour(1))),
+            ProgramAction::PreviousScreen => {
+                effects.push(Effect::Go(self.neighbour(VIEWS.len() - 1)));
+            }
+            ProgramAction::Help => self.overlay = Some(Overlay::help()),
+            ProgramAction::Palette => self.overlay = Some(Overlay::palette()),
+            ProgramAction::Mouse => {
                 self.mouse = !self.mouse;
                 effects.push(Effect::Mouse(self.mouse));
                 let word = if self.mouse { "on" } else { "off" };
                 self.say(Weight::Plain, format!("mouse {word}"));
             }
-            Do::Redraw => effects.push(Effect::Redraw),
-            Do::Suspend => effects.push(Effect::Suspend),
-            Do::Detach => effects.push(Effect::Detach),
-            Do::Quit => self.quit(effects),
-            does => self.with_view(self.screen, effects, |view, ctx| view.act(does, ctx)),
+            ProgramAction::Redraw => effects.push(Effect::Redraw),
+            ProgramAction::Suspend => effects.push(Effect::Suspend),
+            ProgramAction::Detach => effects.push(Effect::Detach),
+            ProgramAction::Quit => self.quit(effects),
         }
     }
 
@@ -431,7 +463,10 @@ impl App {
             self.say(Weight::Plain, "saving; it ends by itself".into());
         } else if self.attached && !asked {
             effects.push(Effect::Confirm(
-                "Save and end this session, for everyone? (D leaves and lets it train)".into(),
+                format!(
+                    "Save and end this session, for everyone? ({} leaves and lets it train)",
+                    key_of(ProgramAction::Detach)
+                ),
                 Box::new(Effect::Quit),
             ));
         } else if unsaved && !asked {
@@ -500,12 +535,4 @@ pub fn press(code: KeyCode, ctrl: bool) -> KeyEvent {
             KeyModifiers::NONE
         },
     )
-}
-
-/// The actions that the palette offers on a screen.
-pub fn offered(screen: Screen) -> Vec<&'static Action> {
-    ACTIONS
-        .iter()
-        .filter(|a| a.scope.counts_on(screen))
-        .collect()
 }

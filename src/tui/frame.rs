@@ -1,14 +1,14 @@
-//! What stands around every screen: header, tabs, the line of curves, status and footer. Where things lie is a function
-//! of the size alone.
+//! What stands around every screen: header, tabs, banner, status line and footer. Where things lie is a function of the
+//! size alone, and figures keep their places while they grow. Knows no particular screen.
 
-use super::actions::{Action, Do, on_screen};
-use super::app::App;
-use super::overlays::{Overlay, wrapped};
+use super::actions::{Action, Do, ProgramAction, key_of, on_screen};
+use super::app::{App, Toast};
 use super::theme::Theme;
 use super::told::{Told, Weight};
+use super::views::train::TrainAction;
 use super::views::{Screen, VIEWS};
 use super::widgets::spark::{growing, sparkline};
-use super::widgets::{line, text, text_right};
+use super::widgets::{fitted, line, text, text_right, wrap};
 use crate::domain::report::State;
 use crate::domain::symbols::Symbols;
 use crate::domain::terminal::MIN_SIZE;
@@ -18,34 +18,35 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
+use ratatui::widgets::{Clear, Widget};
 
 /// Where things lie.
 #[derive(Clone, Copy, Debug)]
 pub struct Layout {
     pub header: Rect,
     pub tabs: Rect,
-    /// The line of curves; empty on Train.
-    pub curves: Rect,
     /// What went wrong for good; mostly empty.
     pub banner: Rect,
     pub body: Rect,
+    /// What the open view says of the run as a whole, or a message for as long as it lasts.
+    pub status: Rect,
     pub footer: Rect,
 }
 
 impl Layout {
     /// `banner` is the number of lines that [`banner`] has.
-    pub fn new(size: Rect, screen: Screen, banner: usize) -> Self {
+    pub fn new(size: Rect, banner: usize) -> Self {
         let banner = banner as u16;
         let row = |y: u16, height: u16| {
             Rect::new(size.x, size.y + y, size.width, height).intersection(size)
         };
-        let top = if screen == Screen::Train { 2 } else { 3 };
+        let top = 2 + banner;
         Layout {
             header: row(0, 1),
             tabs: row(1, 1),
-            curves: row(2, top - 2),
-            banner: row(top, banner),
-            body: row(top + banner, size.height.saturating_sub(top + banner + 1)),
+            banner: row(2, banner),
+            body: row(top, size.height.saturating_sub(top + 2)),
+            status: row(size.height.saturating_sub(2), 1),
             footer: row(size.height.saturating_sub(1), 1),
         }
     }
@@ -103,10 +104,11 @@ pub fn draw(app: &App, buf: &mut Buffer) {
     }
     header(app, layout.header, buf);
     draw_tabs(app, layout.tabs, buf);
-    if !layout.curves.is_empty() {
-        curves(&app.told, app.theme, layout.curves, buf);
-    }
     app.view().draw(&app.told, app.theme, layout.body, buf);
+    match &app.toast {
+        Some(toast) => message(toast, app.theme, layout.status, buf),
+        None => app.view().status(&app.told, app.theme, layout.status, buf),
+    }
     footer(app, layout.footer, buf);
     if let Some(overlay) = &app.overlay {
         overlay.draw(app, buf);
@@ -123,9 +125,12 @@ pub fn draw(app: &App, buf: &mut Buffer) {
 pub fn banner(told: &Told, size: Rect) -> Vec<String> {
     let words = match &told.state {
         State::Diverged { step, first } => format!(
-            "✗ At step {} {first} stopped being finite. b: back to the last checkpoint, half the learning rate; or lower it (h) \
-             and R starts anew",
-            grouped(*step)
+            "✗ At step {} {first} stopped being finite. {}: back to the last checkpoint, half the learning rate; or lower it ({}) \
+             and {} starts anew",
+            grouped(*step),
+            key_of(ProgramAction::GoBack),
+            key_of(TrainAction::Lower),
+            key_of(ProgramAction::Restart),
         ),
         State::Failed { why } => format!("✗ {why}"),
         _ => match &told.unsaved {
@@ -133,7 +138,7 @@ pub fn banner(told: &Told, size: Rect) -> Vec<String> {
             None => return Vec::new(),
         },
     };
-    let mut lines = wrapped(&words, usize::from(size.width.saturating_sub(2)).max(20));
+    let mut lines = wrap(&words, usize::from(size.width.saturating_sub(2)).max(20));
     lines.truncate(3);
     lines
 }
@@ -151,11 +156,14 @@ fn too_small(theme: Theme, size: Rect, buf: &mut Buffer) {
     }
 }
 
+/// Columns that the header keeps for the state, wide and narrow: `◆ evaluating 99%` and `◆ evaluating`.
+const STATE_COLUMNS: (usize, usize) = (16, 12);
+
 /// The state's mark, word and style.
-pub fn state(told: &Told, theme: Theme) -> (&'static str, String, Style) {
+fn state(told: &Told, theme: Theme, narrow: bool) -> (&'static str, String, Style) {
     let percent = |done: u64, total: u64| match total {
         0 => String::new(),
-        _ => format!(" {:>2}%", (100 * done.min(total)) / total),
+        _ => format!(" {:>2}%", (100 * done.min(total) / total).min(99)),
     };
     match &told.state {
         State::Loading { what, done, total } => (
@@ -165,6 +173,7 @@ pub fn state(told: &Told, theme: Theme) -> (&'static str, String, Style) {
         ),
         State::Running => ("●", "training".into(), theme.best()),
         State::Paused => ("‖", "paused".into(), theme.accent()),
+        State::Evaluating { .. } if narrow => ("◆", "evaluating".into(), theme.validation()),
         State::Evaluating { done, total, .. } => (
             "◆",
             format!("evaluating{}", percent(u64::from(*done), u64::from(*total))),
@@ -172,11 +181,7 @@ pub fn state(told: &Told, theme: Theme) -> (&'static str, String, Style) {
         ),
         State::Done => ("✓", "done".into(), theme.best()),
         State::Stopped => ("■", "stopped".into(), theme.accent()),
-        State::Diverged { step, .. } => (
-            "✗",
-            format!("diverged at step {}", grouped(*step)),
-            theme.wrong(),
-        ),
+        State::Diverged { .. } => ("✗", "diverged".into(), theme.wrong()),
         State::Failed { .. } => ("✗", "failed".into(), theme.wrong()),
     }
 }
@@ -210,7 +215,8 @@ impl Piece {
 
 fn header(app: &App, area: Rect, buf: &mut Buffer) {
     let (told, theme) = (&app.told, app.theme);
-    let (mark, word, style) = state(told, theme);
+    let narrow = area.width < 100;
+    let (mark, word, style) = state(told, theme, narrow);
     let word = if app.quitting { "saving" } else { &word };
     let dim = |words: String| Span::styled(words, theme.dim());
     let plain = |words: String| Span::styled(words, theme.text());
@@ -220,15 +226,19 @@ fn header(app: &App, area: Rect, buf: &mut Buffer) {
     )];
     if let Some(run) = &told.run {
         let name = match run.name.as_str() {
-            "" => "not saved".to_owned(),
-            name => name.to_owned(),
+            "" => "not saved",
+            name => name,
         };
+        let name = fitted(name, (area.width / 6).max(12).into());
         left.push(Piece::new(3, vec![Span::styled(name, theme.strong())]));
     }
-    left.push(Piece::new(
-        0,
-        vec![Span::styled(format!("{mark} {word}"), style)],
-    ));
+    let columns = if narrow {
+        STATE_COLUMNS.1
+    } else {
+        STATE_COLUMNS.0
+    };
+    let state = format!("{:<columns$}", format!("{mark} {word}"));
+    left.push(Piece::new(0, vec![Span::styled(state, style)]));
     let mut middle = Vec::new();
     if let Some(data) = &told.data {
         let (train, held) = told
@@ -240,7 +250,7 @@ fn header(app: &App, area: Rect, buf: &mut Buffer) {
         } else {
             theme.text()
         };
-        let name = Span::styled(data.name.clone(), style);
+        let name = Span::styled(fitted(&data.name, 20), style);
         let sizes = format!(
             " {}/{}",
             grouped(u64::from(train)),
@@ -256,26 +266,34 @@ fn header(app: &App, area: Rect, buf: &mut Buffer) {
         middle.push(Piece::new(10, vec![dim(run.device.clone())]).or(2, vec![dim(short)]));
     }
     let mut right = Vec::new();
-    if let Some(steps) = &told.steps {
+    if let Some(run) = &told.run {
+        // Figures that are not known yet, or no longer, keep their places.
+        let steps = told.steps.as_ref();
+        let per_epoch = steps.map_or(run.steps_per_epoch, |s| s.steps_per_epoch);
         let epochs = told.params.epochs;
         let wide = epochs.to_string().len();
-        let total = steps.steps_per_epoch * u64::from(epochs);
-        let step_width = grouped(total.max(steps.last)).len();
-        let epoch = format!("{:>wide$}/{epochs}", steps.epoch);
-        let step = format!("{:>step_width$}", grouped(steps.last));
-        let rate = format!("{:>6}", grouped(rounded(steps.images_per_s)));
+        let total = per_epoch * u64::from(epochs);
+        let step_width = grouped(total.max(told.step())).len();
+        let epoch = format!("{:>wide$}/{epochs}", steps.map_or(0, |s| s.epoch));
+        let step = format!("{:>step_width$}", grouped(told.step()));
+        let rate = steps.map_or(String::new(), |s| images_per_s(s.images_per_s));
+        let elapsed = steps.map_or(0.0, |s| s.elapsed);
         right.push(Piece::new(1, vec![dim("epoch ".into()), plain(epoch)]));
         right.push(Piece::new(8, vec![dim("step ".into()), plain(step)]));
-        right.push(Piece::new(4, vec![plain(rate), dim(" img/s".into())]));
-        let elapsed = format!("{:>5}", duration(steps.elapsed));
-        right.push(Piece::new(7, vec![plain(elapsed)]));
-        if let Some(eta) = steps.eta.filter(|_| told.training().is_ok()) {
-            let eta = format!("{:>5}", duration(eta));
-            right.push(Piece::new(5, vec![dim("ETA ".into()), plain(eta)]));
-        }
+        right.push(Piece::new(
+            4,
+            vec![plain(format!("{rate:>7}")), dim(" img/s".into())],
+        ));
+        right.push(Piece::new(7, vec![plain(short_duration(elapsed))]));
+        let eta = steps.and_then(|s| s.eta);
+        let eta = match eta.filter(|_| told.training().is_ok()) {
+            Some(eta) => vec![dim("ETA ".into()), plain(short_duration(eta))],
+            None => vec![plain(" ".repeat("ETA ".len() + DURATION_COLUMNS))],
+        };
+        right.push(Piece::new(5, eta));
     }
-    // Each piece takes two columns of space beside its own.
-    let room = area.width.saturating_sub(1);
+    // Each piece takes two columns of space beside its own; those of the last are the margins.
+    let room = area.width;
     let mut groups = [left, middle, right];
     let width = |pieces: &[Piece]| pieces.iter().map(|p| p.width() + 2).sum::<u16>();
     while groups.iter().map(|g| width(g)).sum::<u16>() > room {
@@ -296,7 +314,7 @@ fn header(app: &App, area: Rect, buf: &mut Buffer) {
     }
     let [l, m, r] = [0, 1, 2].map(|i| width(&groups[i]));
     let gap = room.saturating_sub(l + m + r);
-    let starts = [1, 1 + l + gap / 2, 2 + l + gap + m];
+    let starts = [1, 1 + l + gap / 2, 1 + l + gap + m];
     for (start, pieces) in starts.into_iter().zip(&groups) {
         let mut x = area.x + start;
         for piece in pieces {
@@ -305,13 +323,36 @@ fn header(app: &App, area: Rect, buf: &mut Buffer) {
     }
 }
 
-/// Images a second to three figures: the last ones are noise.
-pub fn rounded(rate: f64) -> u64 {
+/// Images a second to three figures, the last ones are noise; at most seven columns.
+pub fn images_per_s(rate: f64) -> String {
+    match rounded(rate) {
+        n @ 0..1_000_000 => grouped(n),
+        n => format!("{:.2} M", n as f64 / 1e6),
+    }
+}
+
+fn rounded(rate: f64) -> u64 {
     if !rate.is_finite() || rate <= 0.0 {
         return 0;
     }
     let unit = 10f64.powf(rate.log10().floor() - 2.0).max(1.0);
     ((rate / unit).round() * unit) as u64
+}
+
+/// Columns of [`short_duration`].
+const DURATION_COLUMNS: usize = 6;
+
+/// Seconds as ` 12:03`, `1h 02m` or `3d 04h`, always as wide, up to 99 days.
+fn short_duration(seconds: f64) -> String {
+    let minutes = (seconds / 60.0) as u64;
+    let words = match minutes {
+        0..60 => duration(seconds),
+        60..600 => format!("{}h {:02}m", minutes / 60, minutes % 60),
+        600..1440 => format!("{}h{:02}m", minutes / 60, minutes % 60),
+        1440..14_400 => format!("{}d {:02}h", minutes / 1440, minutes / 60 % 24),
+        _ => format!("{}d{:02}h", minutes / 1440, minutes / 60 % 24),
+    };
+    format!("{words:>DURATION_COLUMNS$}")
 }
 
 fn draw_tabs(app: &App, area: Rect, buf: &mut Buffer) {
@@ -346,8 +387,8 @@ fn draw_tabs(app: &App, area: Rect, buf: &mut Buffer) {
     }
 }
 
-/// Loss and accuracy in one line, for the screens other than Train.
-fn curves(told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
+/// Loss and accuracy in one line, so that learning is seen on every screen.
+pub fn curves(told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
     let half = area.width / 2;
     let parts = [
         ("loss", &told.train_loss, false),
@@ -409,23 +450,47 @@ fn footer_key(action: &Action, symbols: Symbols) -> String {
         .map_or(String::new(), |key| key.name(symbols))
 }
 
+/// Most lines of a message.
+const MESSAGE_LINES: usize = 3;
+
+/// A message on the status line; a long one takes lines above it as well.
+fn message(toast: &Toast, theme: Theme, status: Rect, buf: &mut Buffer) {
+    let (mark, style) = match toast.weight {
+        Weight::Plain => ("·", theme.text()),
+        Weight::Good => ("✓", theme.best()),
+        Weight::Warning => ("!", theme.validation()),
+        Weight::Bad => ("✗", theme.wrong()),
+    };
+    let room = usize::from(status.width.saturating_sub(4));
+    let mut lines = wrap(&toast.text, room.max(20));
+    if lines.len() > MESSAGE_LINES {
+        // What is left over makes the last line too long, which is cut with an ellipsis.
+        let rest = lines.split_off(MESSAGE_LINES - 1).join(" ");
+        lines.push(rest);
+    }
+    let height = lines.len() as u16;
+    let area = Rect::new(
+        status.x,
+        (status.y + 1).saturating_sub(height),
+        status.width,
+        height,
+    )
+    .intersection(buf.area);
+    Clear.render(area, buf);
+    text(buf, area, area.x + 1, area.y, mark, style);
+    for (y, words) in (area.top()..area.bottom()).zip(lines) {
+        text(buf, area, area.x + 3, y, words, style);
+    }
+}
+
 fn footer(app: &App, area: Rect, buf: &mut Buffer) {
     let theme = app.theme;
-    if let Some(toast) = &app.toast {
-        let (mark, style) = match toast.weight {
-            Weight::Plain => ("·", theme.text()),
-            Weight::Good => ("✓", theme.best()),
-            Weight::Warning => ("!", theme.validation()),
-            Weight::Bad => ("✗", theme.wrong()),
-        };
-        let x = text(buf, area, area.x + 1, area.y, format!("{mark} "), style);
-        text(buf, area, x, area.y, &toast.text, style);
-        return;
-    }
     let mut items: Vec<(u8, bool, String, &str)> = Vec::new();
     for action in on_screen(app.screen).filter(|a| a.rank > 0 && !a.keys.is_empty()) {
         let name = match action.does {
-            Do::Pause if app.told.state == State::Paused => "resume",
+            Do::Program(ProgramAction::Pause) if app.told.state == State::Paused => "resume",
+            // As wide as the word that takes its place.
+            Do::Program(ProgramAction::Pause) => "pause ",
             _ => action.name,
         };
         let ready = app.enabled(action).is_ok();
@@ -441,8 +506,14 @@ fn footer(app: &App, area: Rect, buf: &mut Buffer) {
             _ => items.push((action.rank, ready, footer_key(action, theme.symbols), name)),
         }
     }
-    if matches!(app.overlay, Some(Overlay::Confirm { .. })) {
+    if app.overlay.is_some() {
+        // It has the keys, and says which.
         items.clear();
+    } else if app.view().editing() {
+        items = vec![
+            (1, true, theme.symbols.enter().into(), "apply"),
+            (1, true, "esc".into(), "cancel"),
+        ];
     }
     let width = |items: &[(u8, bool, String, &str)]| -> usize {
         items

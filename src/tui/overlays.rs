@@ -1,9 +1,9 @@
 //! What lies over a screen: help, the command palette, questions. All from the ACTIONS table.
 
-use super::actions::{self, Action};
-use super::app::{App, Effect, offered};
+use super::actions::{self, Action, Do};
+use super::app::{App, Effect};
 use super::views::Screen;
-use super::widgets::{line, panel, text, text_right};
+use super::widgets::{line, panel, text, text_right, wrap};
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use nucleo_matcher::pattern::{CaseMatching, Normalization, Pattern};
 use nucleo_matcher::{Config, Matcher, Utf32Str};
@@ -30,7 +30,7 @@ pub enum Choice {
 
 /// The actions whose name or help matches, best first.
 fn matching(query: &str, screen: Screen) -> Vec<&'static Action> {
-    let all = offered(screen);
+    let all: Vec<_> = actions::offered(screen).collect();
     if query.trim().is_empty() {
         return all;
     }
@@ -54,24 +54,6 @@ fn matching(query: &str, screen: Screen) -> Vec<&'static Action> {
     scored.into_iter().map(|s| s.2).collect()
 }
 
-/// Breaks text into lines of at most `width` columns, between words.
-pub fn wrapped(content: &str, width: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    for word in content.split_whitespace() {
-        let last = lines.len() - 1;
-        let used = lines[last].chars().count();
-        if used > 0 && used + 1 + word.chars().count() > width {
-            lines.push(word.to_owned());
-        } else {
-            if used > 0 {
-                lines[last].push(' ');
-            }
-            lines[last] += word;
-        }
-    }
-    lines
-}
-
 impl Overlay {
     pub fn help() -> Self {
         Overlay::Help { scroll: 0 }
@@ -91,7 +73,7 @@ impl Overlay {
             Overlay::Palette { .. } => (70, 18),
             Overlay::Confirm { question, .. } => {
                 let width = 64.min(screen.width.saturating_sub(4));
-                let lines = wrapped(question, usize::from(width.saturating_sub(6))).len();
+                let lines = wrap(question, usize::from(width.saturating_sub(6))).len();
                 (width, lines as u16 + 6)
             }
         };
@@ -204,7 +186,7 @@ impl Overlay {
                     &Line::default(),
                     &Line::default(),
                 );
-                let lines = wrapped(question, usize::from(inner.width.saturating_sub(4)));
+                let lines = wrap(question, usize::from(inner.width.saturating_sub(4)));
                 for (i, content) in lines.iter().enumerate() {
                     let y = inner.y + 1 + i as u16;
                     text(buf, inner, inner.x + 2, y, content, theme.strong());
@@ -228,7 +210,7 @@ fn draw_help(app: &App, scroll: u16, area: Rect, buf: &mut Buffer) {
     let right = Line::styled("esc closes", theme.dim());
     let inner = panel(buf, area, theme.accent(), &title, &right);
     let mut rows: Vec<Line> = Vec::new();
-    for content in wrapped(
+    for content in wrap(
         app.screen.row().help,
         usize::from(inner.width.saturating_sub(4)),
     ) {
@@ -237,7 +219,7 @@ fn draw_help(app: &App, scroll: u16, area: Rect, buf: &mut Buffer) {
     let mut global = false;
     rows.push(Line::default());
     for action in actions::on_screen(app.screen) {
-        if action.does.is_global() && !global {
+        if matches!(action.does, Do::Program(_)) && !global {
             global = true;
             rows.push(Line::default());
             rows.push(Line::styled("on every screen", theme.dim()));
@@ -312,7 +294,7 @@ fn draw_palette(app: &App, query: &str, chosen: usize, area: Rect, buf: &mut Buf
             list,
             list.x + 3,
             list.y,
-            "nothing is called so",
+            format!("no action matches '{query}'"),
             theme.dim(),
         );
     }

@@ -1,6 +1,7 @@
 //! What the worker has told so far, in the form in which the screens need it. Changed by events alone: a value on the
 //! screen is one that the worker has acknowledged. Knows no terminal.
 
+use super::actions::{ProgramAction, key_of};
 use crate::domain::history::Series;
 use crate::domain::params::{Applies, Hyperparameters, PARAMS, Value, param};
 use crate::domain::report::{
@@ -186,8 +187,14 @@ impl Told {
         }
         match &self.state {
             State::Loading { .. } => Err("still loading".into()),
-            State::Done => Err("the run is done; R starts a new one".into()),
-            State::Stopped => Err("the run is stopped; R starts a new one".into()),
+            State::Done => Err(format!(
+                "the run is done; {} starts a new one",
+                key_of(ProgramAction::Restart)
+            )),
+            State::Stopped => Err(format!(
+                "the run is stopped; {} starts a new one",
+                key_of(ProgramAction::Restart)
+            )),
             State::Failed { .. } => Err("the run has failed".into()),
             _ if self.run.is_none() => Err("no run has begun".into()),
             State::Running | State::Paused | State::Evaluating { .. } | State::Diverged { .. } => {

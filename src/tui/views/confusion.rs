@@ -7,12 +7,12 @@ use crate::domain::confusion::Confusion as Matrix;
 use crate::domain::report::{Evaluation, Split};
 use crate::domain::text::grouped;
 use crate::session::protocol::{Command, Event, Question};
-use crate::tui::actions::Do;
+use crate::tui::actions::{Move, key_of};
 use crate::tui::pictures::Request;
 use crate::tui::theme::Theme;
 use crate::tui::told::{Told, split_name};
-use crate::tui::widgets::heatmap::{Cell, Geometry, Heatmap, MARK, Tone, cut};
-use crate::tui::widgets::{bars, panel, text, text_right};
+use crate::tui::widgets::heatmap::{Cell, Geometry, Heatmap, MARK, Tone};
+use crate::tui::widgets::{bars, fitted, panel, text, text_right};
 use crossterm::event::{MouseButton, MouseEvent, MouseEventKind};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -22,6 +22,23 @@ use ratatui::text::{Line, Span};
 const WORST: usize = 5;
 /// Most images of one cell that are asked for at a time.
 const PAGE: u32 = 120;
+
+/// What the Confusion screen does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConfusionAction {
+    /// Up and down the true classes; with a cell open, through its images.
+    Choose(Move),
+    Left,
+    Right,
+    NextWorst,
+    PreviousWorst,
+    OpenCell,
+    Back,
+    Values,
+    OtherSplit,
+    Copy,
+    Picture,
+}
 
 /// What the cells hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -117,6 +134,88 @@ fn shown(told: &Told) -> Option<&Evaluation> {
 }
 
 impl Confusion {
+    /// Why an action cannot be used now, if so.
+    pub fn enabled(&self, does: ConfusionAction, told: &Told, _area: Rect) -> Result<(), String> {
+        use ConfusionAction::*;
+        let evaluation = shown(told);
+        let nothing_confused =
+            || evaluation.is_none_or(|e| e.confusion.most_confused(1).is_empty());
+        match does {
+            OtherSplit => Ok(()),
+            Back if !self.open => Err("the matrix is on the screen".into()),
+            Back => Ok(()),
+            _ if evaluation.is_none() => Err("nothing has been scored yet".into()),
+            Choose(Move::HalfUp | Move::HalfDown) if !self.open => Err(format!(
+                "only through a cell's images; {} shows them",
+                key_of(OpenCell)
+            )),
+            Values if self.open => Err(format!(
+                "the matrix is not on the screen; {} returns to it",
+                key_of(Back)
+            )),
+            NextWorst | PreviousWorst if nothing_confused() => Err("nothing is confused".into()),
+            Picture if told.run.as_ref().is_none_or(|r| r.folder.is_empty()) => {
+                Err("this run is not saved to a folder".into())
+            }
+            Choose(_) | Left | Right | NextWorst | PreviousWorst | OpenCell | Values | Copy
+            | Picture => Ok(()),
+        }
+    }
+
+    pub fn act(&mut self, does: ConfusionAction, ctx: &mut Context) {
+        use ConfusionAction::*;
+        let last = ctx.told.classes().len().saturating_sub(1);
+        let (truth, predicted) = self.cursor;
+        match does {
+            OtherSplit => {
+                self.images.clear();
+                // Once the app has turned, it calls `shown`.
+                return other_split(ctx);
+            }
+            Values => self.values = self.values.next(),
+            OpenCell => self.open = !self.open,
+            Back => {
+                self.open = false;
+                self.offset = 0;
+            }
+            Copy => {
+                if let Some(evaluation) = shown(ctx.told) {
+                    let table = as_text(ctx.told, &evaluation.confusion);
+                    ctx.copy("the matrix, tabs between its columns", table);
+                }
+            }
+            Picture => {
+                if let (Some(evaluation), Some(run)) = (shown(ctx.told), &ctx.told.run) {
+                    let request = Request::Matrix {
+                        folder: run.folder.clone(),
+                        title: format!(
+                            "{}: {} images, epoch {}",
+                            run.name,
+                            split_name(evaluation.split),
+                            evaluation.epoch
+                        ),
+                        classes: ctx.told.classes().to_vec(),
+                        confusion: evaluation.confusion.clone(),
+                    };
+                    ctx.picture(request);
+                }
+            }
+            NextWorst => self.worst(true, ctx.told),
+            PreviousWorst => self.worst(false, ctx.told),
+            Choose(Move::HalfDown | Move::Down) if self.open => self.page(true, ctx),
+            Choose(Move::HalfUp | Move::Up) if self.open => self.page(false, ctx),
+            Choose(Move::Up) => self.move_to((truth.saturating_sub(1), predicted)),
+            Choose(Move::Down) => self.move_to(((truth + 1).min(last), predicted)),
+            Choose(Move::Top) => self.move_to((0, 0)),
+            Choose(Move::Bottom) => self.move_to((last, last)),
+            // Disabled while the matrix is shown.
+            Choose(Move::HalfUp | Move::HalfDown) => {}
+            Left => self.move_to((truth, predicted.saturating_sub(1))),
+            Right => self.move_to((truth, (predicted + 1).min(last))),
+        }
+        self.refresh(ctx);
+    }
+
     /// Asks for the images that the screen shows, if they are not there yet.
     fn refresh(&mut self, ctx: &mut Context) {
         let Some(basis) = Basis::evaluation(ctx.told) else {
@@ -258,6 +357,13 @@ impl Confusion {
             ),
         ]);
         let inner = panel(buf, area, theme.frame(), &title, &right);
+        if self.values == Values::Change && told.evaluation_before(told.shown).is_none() {
+            let lines = [
+                "There is no earlier evaluation to compare with.".to_owned(),
+                format!("{} shows the counts.", key_of(ConfusionAction::Values)),
+            ];
+            return message(&lines, theme, inner, buf);
+        }
         let Some((map, geometry)) = self.map(told, evaluation, theme, inner) else {
             let lines = [
                 "The matrix needs more room.".to_owned(),
@@ -266,19 +372,6 @@ impl Confusion {
             return message(&lines, theme, inner, buf);
         };
         map.draw(map_area(inner, &geometry), buf);
-        if self.values == Values::Change && told.evaluation_before(told.shown).is_none() {
-            let lines = [
-                "There is no earlier evaluation to compare with.".to_owned(),
-                "v shows the counts.".to_owned(),
-            ];
-            let middle = geometry.body.y + geometry.body.height / 2;
-            message(
-                &lines,
-                theme,
-                Rect::new(inner.x, middle, inner.width, 2).intersection(inner),
-                buf,
-            );
-        }
     }
 
     /// The heat map and where it lies in the panel.
@@ -380,16 +473,13 @@ impl Confusion {
             // Name and three figures; what remains is bars.
             let name = 10.min(room.width.saturating_sub(12));
             let each = (room.width.saturating_sub(name) / 3).clamp(4, 26);
-            for (i, word) in ["precision", "recall", "F1"].iter().enumerate() {
-                if header == 1 {
-                    let end = x + name + each * (i as u16 + 1);
-                    let word = if each < 12 {
-                        cut(word, 4)
-                    } else {
-                        (*word).into()
-                    };
-                    text_right(buf, room, end, inner.y, &word, theme.dim());
-                }
+            let words = match each {
+                0..12 => ["prec", "rec", "F1"],
+                _ => ["precision", "recall", "F1"],
+            };
+            for (i, word) in words.into_iter().enumerate().take(3 * usize::from(header)) {
+                let end = x + name + each * (i as u16 + 1);
+                text_right(buf, room, end, inner.y, word, theme.dim());
             }
             for line in 0..lines {
                 let class = usize::from(column * lines + line);
@@ -399,7 +489,14 @@ impl Confusion {
                 let y = inner.y + header + line;
                 let chosen = class == self.cursor.0 || class == self.cursor.1;
                 let style = if chosen { theme.accent() } else { theme.text() };
-                text(buf, room, x, y, cut(&told.class(class), name.into()), style);
+                text(
+                    buf,
+                    room,
+                    x,
+                    y,
+                    fitted(&told.class(class), name.into()),
+                    style,
+                );
                 let figures = [
                     matrix.precision(class),
                     matrix.recall(class),
@@ -458,7 +555,7 @@ impl Confusion {
             } else {
                 let each = room.saturating_sub(2) / 2;
                 let (t, p) = (told.class(truth), told.class(predicted));
-                format!("{mark}{}→{}", cut(&t, each), cut(&p, each))
+                format!("{mark}{}→{}", fitted(&t, each), fitted(&p, each))
             };
             text(
                 buf,
@@ -616,70 +713,6 @@ impl View for Confusion {
         self.refresh(ctx);
     }
 
-    fn enabled(&self, does: Do, told: &Told) -> Result<(), String> {
-        match does {
-            Do::OtherSplit => Ok(()),
-            Do::Back => Ok(()),
-            _ if shown(told).is_none() => Err("nothing has been scored yet".into()),
-            Do::Picture if told.run.as_ref().is_none_or(|r| r.folder.is_empty()) => {
-                Err("this run is not saved to a folder".into())
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn act(&mut self, does: Do, ctx: &mut Context) {
-        let last = ctx.told.classes().len().saturating_sub(1);
-        let (truth, predicted) = self.cursor;
-        match does {
-            Do::OtherSplit => {
-                self.images.clear();
-                // Once the app has turned, it calls `shown`.
-                return other_split(ctx);
-            }
-            Do::Values => self.values = self.values.next(),
-            Do::Enter => self.open = true,
-            Do::Back => {
-                self.open = false;
-                self.offset = 0;
-            }
-            Do::Copy => {
-                if let Some(evaluation) = shown(ctx.told) {
-                    let table = as_text(ctx.told, &evaluation.confusion);
-                    ctx.copy("the matrix, tabs between its columns", table);
-                }
-            }
-            Do::Picture => {
-                if let (Some(evaluation), Some(run)) = (shown(ctx.told), &ctx.told.run) {
-                    let request = Request::Matrix {
-                        folder: run.folder.clone(),
-                        title: format!(
-                            "{}: {} images, epoch {}",
-                            run.name,
-                            split_name(evaluation.split),
-                            evaluation.epoch
-                        ),
-                        classes: ctx.told.classes().to_vec(),
-                        confusion: evaluation.confusion.clone(),
-                    };
-                    ctx.picture(request);
-                }
-            }
-            Do::NextWorst => self.worst(true, ctx.told),
-            Do::PreviousWorst => self.worst(false, ctx.told),
-            Do::HalfDown | Do::Down if self.open => self.page(true, ctx),
-            Do::HalfUp | Do::Up if self.open => self.page(false, ctx),
-            Do::Up => self.move_to((truth.saturating_sub(1), predicted)),
-            Do::Down => self.move_to(((truth + 1).min(last), predicted)),
-            Do::Left => self.move_to((truth, predicted.saturating_sub(1))),
-            Do::Right => self.move_to((truth, (predicted + 1).min(last))),
-            Do::Top => self.move_to((0, 0)),
-            Do::Bottom => self.move_to((last, last)),
-            _ => {}
-        }
-        self.refresh(ctx);
-    }
-
     fn event(&mut self, event: &Event, ctx: &mut Context) {
         if matches!(event, Event::Started(_)) {
             self.images.clear();
@@ -692,8 +725,12 @@ impl View for Confusion {
 
     fn mouse(&mut self, mouse: MouseEvent, ctx: &mut Context) {
         match mouse.kind {
-            MouseEventKind::ScrollDown => self.act(Do::HalfDown, ctx),
-            MouseEventKind::ScrollUp => self.act(Do::HalfUp, ctx),
+            MouseEventKind::ScrollDown if self.open => {
+                self.act(ConfusionAction::Choose(Move::HalfDown), ctx)
+            }
+            MouseEventKind::ScrollUp if self.open => {
+                self.act(ConfusionAction::Choose(Move::HalfUp), ctx)
+            }
             MouseEventKind::Down(MouseButton::Left) if !self.open => {
                 let Some(evaluation) = shown(ctx.told) else {
                     return;

@@ -7,16 +7,27 @@ use super::{Context, View};
 use crate::domain::params::Hyperparameters;
 use crate::domain::report::{DataInfo, Split, State};
 use crate::domain::text::{bytes, grouped};
-use crate::session::protocol::{Command, Event, Question};
-use crate::tui::actions::Do;
+use crate::session::protocol::{Event, Question};
+use crate::tui::actions::{Move, ProgramAction, key_of, moved};
 use crate::tui::theme::Theme;
 use crate::tui::told::{Told, split_name};
-use crate::tui::widgets::heatmap::cut;
-use crate::tui::widgets::{bars, line, panel, text, text_right};
+use crate::tui::widgets::{bars, fitted, line, panel, text, text_right};
 use crossterm::event::{MouseButton, MouseEvent, MouseEventKind};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
+
+/// What the Data screen does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DataAction {
+    Choose(Move),
+    Left,
+    Right,
+    Class,
+    OtherSplit,
+    Augment,
+    Back,
+}
 
 /// How often one image is augmented for the preview.
 const VARIANTS: u32 = 24;
@@ -107,6 +118,53 @@ fn has_notice(told: &Told) -> bool {
 }
 
 impl Data {
+    /// Why an action cannot be used now, if so.
+    pub fn enabled(&self, does: DataAction, told: &Told, _area: Rect) -> Result<(), String> {
+        use DataAction::*;
+        match does {
+            Back if !self.augmented => Err("the grid is on the screen".into()),
+            Back => Ok(()),
+            _ if told.run.is_none() => Err("no images yet".into()),
+            Augment if self.split != Split::Train => Err(format!(
+                "only training images are augmented; {} turns to them",
+                key_of(OtherSplit)
+            )),
+            Choose(_) | Left | Right if self.browse.pictures().is_none_or(|p| p.0 == 0) => {
+                Err("there are no images to choose from".into())
+            }
+            Choose(_) | Left | Right | Class | OtherSplit | Augment => Ok(()),
+        }
+    }
+
+    pub fn act(&mut self, does: DataAction, ctx: &mut Context) {
+        use DataAction::*;
+        let tiles = Self::tiles(Layout::of(ctx.area, has_notice(ctx.told)).grid);
+        match does {
+            Choose(step) => self.step(step.by(tiles.columns.into(), tiles.len())),
+            Left => self.step(-1),
+            Right => self.step(1),
+            Class => {
+                let classes = ctx.told.classes().len() as u8;
+                self.class = match self.class {
+                    None => Some(0),
+                    Some(c) => Some(c + 1).filter(|c| *c < classes),
+                };
+                self.restart();
+            }
+            OtherSplit => {
+                self.split = match self.split {
+                    Split::Train => Split::Validation,
+                    Split::Validation => Split::Test,
+                    Split::Test => Split::Train,
+                };
+                self.restart();
+            }
+            Augment => self.augmented = !self.augmented,
+            Back => self.augmented = false,
+        }
+        self.refresh(ctx);
+    }
+
     fn tiles(area: Rect) -> Tiles {
         Tiles::automatic(inside(area))
     }
@@ -160,8 +218,7 @@ impl Data {
 
     fn step(&mut self, by: i64) {
         let total = self.browse.pictures().map_or(0, |p| p.0);
-        let last = i64::from(total.saturating_sub(1));
-        self.selected = (i64::from(self.selected) + by).clamp(0, last) as u32;
+        self.selected = moved(self.selected as usize, by, total as usize) as u32;
     }
 
     fn draw_info(&self, told: &Told, data: &DataInfo, theme: Theme, area: Rect, buf: &mut Buffer) {
@@ -244,7 +301,7 @@ impl Data {
             } else {
                 theme.text()
             };
-            text(buf, inner, inner.x, y, cut(name, 10), style);
+            text(buf, inner, inner.x, y, fitted(name, 10), style);
             let width = inner.width.saturating_sub(26);
             if width > 2 {
                 let share = f64::from(train) / most;
@@ -307,14 +364,14 @@ impl Data {
                     let room = width.saturating_sub(number.len() + 1);
                     let words = format!(
                         "{:<room$} {number}",
-                        cut(&told.class((*class).into()), room)
+                        fitted(&told.class((*class).into()), room)
                     );
                     text(
                         buf,
                         tile,
                         tile.x,
                         tile.bottom() - 1,
-                        cut(&words, width),
+                        fitted(&words, width),
                         style,
                     );
                 }
@@ -359,7 +416,10 @@ impl Data {
             return message(&lines, theme, inner, buf);
         }
         if self.split != Split::Train {
-            let lines = ["Only training images are augmented: t turns to them.".to_owned()];
+            let lines = [format!(
+                "Only training images are augmented: {} turns to them.",
+                key_of(DataAction::OtherSplit)
+            )];
             return message(&lines, theme, inner, buf);
         }
         match self.variants.pictures() {
@@ -413,7 +473,7 @@ impl Data {
         } else if data.is_some_and(|d| d.is_sample) {
             let words = Line::from(vec![
                 Span::styled(" These are drawn, not photographed. ", theme.dim()),
-                Span::styled("d", theme.accent()),
+                Span::styled(key_of(ProgramAction::Download), theme.accent()),
                 Span::styled(
                     " fetches the real CIFAR-10 (170 MB); or --data FOLDER",
                     theme.dim(),
@@ -480,53 +540,6 @@ impl View for Data {
         self.refresh(ctx);
     }
 
-    fn enabled(&self, does: Do, told: &Told) -> Result<(), String> {
-        match does {
-            Do::Back | Do::Fetch => Ok(()),
-            _ if told.run.is_none() => Err("no images yet".into()),
-            Do::Enter if self.split != Split::Train => {
-                Err("only training images are augmented; t turns to them".into())
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn act(&mut self, does: Do, ctx: &mut Context) {
-        let tiles = Self::tiles(Layout::of(ctx.area, has_notice(ctx.told)).grid);
-        let (row, page) = (i64::from(tiles.columns), tiles.len() as i64);
-        match does {
-            Do::Left => self.step(-1),
-            Do::Right => self.step(1),
-            Do::Up => self.step(-row),
-            Do::Down => self.step(row),
-            Do::HalfUp => self.step(-page),
-            Do::HalfDown => self.step(page),
-            Do::Top => self.step(i64::MIN / 2),
-            Do::Bottom => self.step(i64::MAX / 2),
-            Do::Class => {
-                let classes = ctx.told.classes().len() as u8;
-                self.class = match self.class {
-                    None => Some(0),
-                    Some(c) => Some(c + 1).filter(|c| *c < classes),
-                };
-                self.restart();
-            }
-            Do::OtherSplit => {
-                self.split = match self.split {
-                    Split::Train => Split::Validation,
-                    Split::Validation => Split::Test,
-                    Split::Test => Split::Train,
-                };
-                self.restart();
-            }
-            Do::Enter => self.augmented = !self.augmented,
-            Do::Back => self.augmented = false,
-            Do::Fetch => ctx.send(Command::Download),
-            _ => {}
-        }
-        self.refresh(ctx);
-    }
-
     fn event(&mut self, event: &Event, ctx: &mut Context) {
         if matches!(event, Event::Started(_)) {
             self.restart();
@@ -537,8 +550,8 @@ impl View for Data {
 
     fn mouse(&mut self, mouse: MouseEvent, ctx: &mut Context) {
         match mouse.kind {
-            MouseEventKind::ScrollDown => self.act(Do::HalfDown, ctx),
-            MouseEventKind::ScrollUp => self.act(Do::HalfUp, ctx),
+            MouseEventKind::ScrollDown => self.act(DataAction::Choose(Move::HalfDown), ctx),
+            MouseEventKind::ScrollUp => self.act(DataAction::Choose(Move::HalfUp), ctx),
             MouseEventKind::Down(MouseButton::Left) if !self.augmented => {
                 let tiles = Self::tiles(Layout::of(ctx.area, has_notice(ctx.told)).grid);
                 let Some((total, offset, _)) = self.browse.pictures() else {

@@ -5,9 +5,10 @@ use super::Context;
 use crate::domain::report::{Picture, Prediction, Split, State};
 use crate::domain::text::{duration, grouped};
 use crate::session::protocol::{Answer, Event, Question};
+use crate::tui::actions::{ProgramAction, key_of};
 use crate::tui::theme::Theme;
 use crate::tui::told::{Told, split_name};
-use crate::tui::widgets::text;
+use crate::tui::widgets::{paragraph, wrap};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use unicode_width::UnicodeWidthStr;
@@ -174,7 +175,7 @@ pub fn no_evaluation(told: &Told) -> Vec<String> {
                 "The run diverged at step {} before anything was scored.",
                 grouped(*step)
             ),
-            "R restarts it.".into(),
+            format!("{} restarts it.", key_of(ProgramAction::Restart)),
         ],
         State::Failed { why } => vec![
             "The run failed before anything was scored:".into(),
@@ -211,9 +212,16 @@ pub fn no_evaluation(told: &Told) -> Vec<String> {
                 (Split::Test, _) => vec![first],
                 (_, true) => vec![
                     first,
-                    "Training is paused: space goes on, e scores them now.".into(),
+                    format!(
+                        "Training is paused: {} goes on, {} scores them now.",
+                        key_of(ProgramAction::Pause),
+                        key_of(ProgramAction::Evaluate)
+                    ),
                 ],
-                (_, false) => vec![first, "e scores them now.".into()],
+                (_, false) => vec![
+                    first,
+                    format!("{} scores them now.", key_of(ProgramAction::Evaluate)),
+                ],
             }
         }
     };
@@ -230,56 +238,21 @@ pub fn message(lines: &[String], theme: Theme, area: Rect, buf: &mut Buffer) {
         .enumerate()
         .flat_map(|(i, l)| wrap(l, room).into_iter().map(move |w| (i == 0, w)))
         .collect();
-    let top = area.y + area.height.saturating_sub(wrapped.len() as u16) / 2;
-    for (i, (first, content)) in wrapped.iter().enumerate() {
-        let x = area.x + area.width.saturating_sub(content.width() as u16) / 2;
-        let style = if *first { theme.text() } else { theme.dim() };
-        text(buf, area, x, top + i as u16, content, style);
-    }
-}
-
-/// A text in lines of at most `width` columns, broken at spaces where there are any.
-pub fn wrap(content: &str, width: usize) -> Vec<String> {
-    let width = width.max(1);
-    let mut lines = vec![String::new()];
-    for word in content.split(' ') {
-        let mut word = word.to_owned();
-        loop {
-            let line = lines.last_mut().map_or(0, |l| l.width());
-            let gap = usize::from(line > 0);
-            if line + gap + word.width() <= width {
-                if let Some(last) = lines.last_mut() {
-                    if gap == 1 {
-                        last.push(' ');
-                    }
-                    last.push_str(&word);
-                }
-                break;
-            }
-            if line == 0 {
-                let head = crate::tui::widgets::heatmap::cut(&word, width);
-                if head.is_empty() {
-                    break;
-                }
-                word = word[head.len()..].to_owned();
-                if let Some(last) = lines.last_mut() {
-                    last.push_str(&head);
-                }
-            }
-            lines.push(String::new());
-        }
-    }
-    lines
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn text_wraps_at_words_and_breaks_long_ones() {
-        assert_eq!(wrap("one two three", 7), ["one two", "three"]);
-        assert_eq!(wrap("abcdefgh", 3), ["abc", "def", "gh"]);
-        assert_eq!(wrap("", 3), [""]);
-    }
+    let rows: Vec<_> = wrapped
+        .into_iter()
+        .map(|(first, content)| {
+            let style = if first { theme.text() } else { theme.dim() };
+            let left = (room.saturating_sub(content.width())) / 2;
+            (format!("{:left$}{content}", ""), style)
+        })
+        .collect();
+    let height = (rows.len() as u16).min(area.height);
+    let width = (room as u16).min(area.width);
+    let place = Rect::new(
+        area.x + (area.width - width) / 2,
+        area.y + (area.height - height) / 2,
+        width,
+        height,
+    );
+    paragraph(buf, place, &rows);
 }

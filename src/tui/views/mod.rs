@@ -3,7 +3,8 @@
 //! A view keeps its own state (cursor, scroll, filter, answers it asked for) and draws from `&self` and what the worker
 //! has told. It changes in four ways, each with a [`Context`] through which it answers:
 //!
-//! - [`View::act`]: a key of a row in ACTIONS whose scope names this screen (add rows there; global keys never arrive);
+//! - `act`: an action of its own, from a row in ACTIONS; beside it `enabled` says why one cannot be used now. Each view
+//!   has an enum of its actions, so that both are exhaustive ([`Views`] hands them on);
 //! - [`View::typed`] and [`View::paste`]: raw keys, only while [`View::editing`] says that it holds a text field;
 //! - [`View::mouse`]: with the area in which it is drawn;
 //! - [`View::event`]: every event of the worker, also while another screen is open, after [`Told`] took it in. Answers
@@ -29,6 +30,7 @@ pub mod train;
 
 use super::actions::Do;
 use super::app::Effect;
+use super::frame;
 use super::pictures::Request;
 use super::theme::Theme;
 use super::told::{Told, Weight};
@@ -38,15 +40,107 @@ use crossterm::event::{KeyEvent, MouseEvent};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
-/// The screens, in the order of their tabs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Screen {
-    Train,
-    Confusion,
-    Samples,
-    Model,
-    Runs,
-    Data,
+/// A row of the table.
+pub struct ViewRow {
+    pub screen: Screen,
+    pub title: &'static str,
+    /// One sentence for the help screen.
+    pub help: &'static str,
+}
+
+/// The table of screens: `NAME: module, type of its actions, sentence for the help`, in the order of the tabs. From it
+/// follow [`Screen`], [`VIEWS`], [`ViewAction`] and [`Views`].
+macro_rules! views {
+    ($($name:ident: $module:ident, $action:ident, $help:literal;)*) => {
+        /// The screens, in the order of their tabs.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Screen {
+            $($name,)*
+        }
+
+        /// Every screen; `VIEWS[s as usize].screen == s`.
+        pub static VIEWS: &[ViewRow] = &[
+            $(ViewRow { screen: Screen::$name, title: stringify!($name), help: $help },)*
+        ];
+
+        /// What a view does for a row in ACTIONS.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum ViewAction {
+            $($name($module::$action),)*
+        }
+
+        impl ViewAction {
+            /// The screen that does it.
+            pub const fn screen(self) -> Screen {
+                match self {
+                    $(ViewAction::$name(_) => Screen::$name,)*
+                }
+            }
+        }
+
+        $(
+            impl From<$module::$action> for Do {
+                fn from(action: $module::$action) -> Self {
+                    Do::View(ViewAction::$name(action))
+                }
+            }
+        )*
+
+        /// All views with their state.
+        #[derive(Default)]
+        pub struct Views {
+            $($module: $module::$name,)*
+        }
+
+        impl Views {
+            pub fn get(&self, screen: Screen) -> &dyn View {
+                match screen {
+                    $(Screen::$name => &self.$module,)*
+                }
+            }
+
+            pub fn get_mut(&mut self, screen: Screen) -> &mut dyn View {
+                match screen {
+                    $(Screen::$name => &mut self.$module,)*
+                }
+            }
+
+            /// Hands an action to its view.
+            pub fn act(&mut self, does: ViewAction, ctx: &mut Context) {
+                match does {
+                    $(ViewAction::$name(does) => self.$module.act(does, ctx),)*
+                }
+            }
+
+            /// Why an action cannot be used now, when that depends on its view's state or on the area in which the view
+            /// is drawn.
+            pub fn enabled(
+                &self,
+                does: ViewAction,
+                told: &Told,
+                area: Rect,
+            ) -> Result<(), String> {
+                match does {
+                    $(ViewAction::$name(does) => self.$module.enabled(does, told, area),)*
+                }
+            }
+        }
+    };
+}
+
+views! {
+    Train: train, TrainAction,
+        "Loss and accuracy as the network learns, and the hyperparameters that steer it.";
+    Confusion: confusion, ConfusionAction,
+        "What is taken for what: rows are true classes, columns what the network calls them.";
+    Samples: samples, SamplesAction,
+        "Held-out images, what the network takes them for, and how sure it is.";
+    Model: model, ModelAction,
+        "The architecture as text to edit, its layers and their cost, and a look inside the running network.";
+    Runs: runs, RunsAction,
+        "Every run in the runs folder; marked ones lie over each other.";
+    Data: data, DataAction,
+        "What was loaded and from where, the images themselves, and what augmentation makes of them.";
 }
 
 impl Screen {
@@ -60,32 +154,6 @@ impl Screen {
         self.row().title
     }
 }
-
-/// A row of the table.
-pub struct ViewRow {
-    pub screen: Screen,
-    pub title: &'static str,
-    /// One sentence for the help screen.
-    pub help: &'static str,
-    pub make: fn() -> Box<dyn View>,
-}
-
-/// Every screen; `VIEWS[s as usize].screen == s`.
-#[rustfmt::skip]
-pub static VIEWS: &[ViewRow] = &[
-    ViewRow { screen: Screen::Train, title: "Train", make: || Box::<train::Train>::default(),
-        help: "Loss and accuracy as the network learns, and the hyperparameters that steer it." },
-    ViewRow { screen: Screen::Confusion, title: "Confusion", make: || Box::<confusion::Confusion>::default(),
-        help: "What is taken for what: rows are true classes, columns what the network calls them." },
-    ViewRow { screen: Screen::Samples, title: "Samples", make: || Box::<samples::Samples>::default(),
-        help: "Held-out images, what the network takes them for, and how sure it is." },
-    ViewRow { screen: Screen::Model, title: "Model", make: || Box::<model::Model>::default(),
-        help: "The architecture as text to edit, its layers and their cost, and a look inside the running network." },
-    ViewRow { screen: Screen::Runs, title: "Runs", make: || Box::<runs::Runs>::default(),
-        help: "Every run in the runs folder; marked ones lie over each other." },
-    ViewRow { screen: Screen::Data, title: "Data", make: || Box::<data::Data>::default(),
-        help: "What was loaded and from where, the images themselves, and what augmentation makes of them." },
-];
 
 /// How a view answers: commands, questions, words for the status line, another screen.
 pub struct Context<'a> {
@@ -168,16 +236,13 @@ pub trait View {
     /// Draws into `area`, never outside.
     fn draw(&self, told: &Told, theme: Theme, area: Rect, buf: &mut Buffer);
 
+    /// Draws the status line under it, except while a message stands there.
+    fn status(&self, told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
+        frame::curves(told, theme, area, buf);
+    }
+
     /// It was opened.
     fn shown(&mut self, _ctx: &mut Context) {}
-
-    /// A key of this screen's rows in ACTIONS.
-    fn act(&mut self, _does: Do, _ctx: &mut Context) {}
-
-    /// Why one of its actions cannot be used now, when that depends on the view's own state.
-    fn enabled(&self, _does: Do, _told: &Told) -> Result<(), String> {
-        Ok(())
-    }
 
     /// The worker told something, which `ctx.told` already holds.
     fn event(&mut self, _event: &Event, _ctx: &mut Context) {}

@@ -8,18 +8,31 @@ use crate::domain::params::{Value, param};
 use crate::domain::report::{Activations, ModelReport, Picture, State};
 use crate::domain::text::grouped;
 use crate::session::protocol::{Answer, Event, Filter, Question};
-use crate::tui::actions::Do;
+use crate::tui::actions::{Move, ProgramAction, key_of, moved};
 use crate::tui::theme::Theme;
 use crate::tui::told::{Told, Weight, split_name};
 use crate::tui::widgets::field::Field;
 use crate::tui::widgets::half_block::{self, Scale};
-use crate::tui::widgets::heatmap::cut;
-use crate::tui::widgets::{panel, text, text_right};
+use crate::tui::widgets::{fitted, panel, text, text_right, wrapped_ranges};
 use crossterm::event::{KeyCode, KeyEvent, MouseButton, MouseEvent, MouseEventKind};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
+
+/// What the Model screen does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ModelAction {
+    Edit,
+    Presets,
+    Back,
+    /// Choose a layer.
+    Choose(Move),
+    /// Filters instead of activations, or the other way round.
+    OtherPictures,
+    NextImage,
+    PreviousImage,
+}
 
 /// The report is asked anew after so many seconds of training, while the screen is open: it costs a forward pass.
 const REFRESH_SECONDS: f64 = 5.0;
@@ -110,6 +123,48 @@ fn preset(name_or_text: &str) -> Option<&'static str> {
 }
 
 impl Model {
+    /// Why an action cannot be used now, if so.
+    pub fn enabled(&self, does: ModelAction, told: &Told, area: Rect) -> Result<(), String> {
+        use ModelAction::*;
+        let layout = self.layout(told, area);
+        let (activations, filters) = (!layout.activations.is_empty(), !layout.filters.is_empty());
+        match does {
+            Edit | Presets if told.ended => Err("the session is over".into()),
+            Back => Err("nothing was typed".into()),
+            OtherPictures | NextImage | PreviousImage if !activations && !filters => {
+                Err("there is no room for pictures beside the layers".into())
+            }
+            OtherPictures if activations && filters => {
+                Err("activations and filters are both on the screen".into())
+            }
+            NextImage | PreviousImage if images(told) == 0 => Err("no run has begun".into()),
+            NextImage | PreviousImage if !activations => Err(format!(
+                "the activations are not on the screen; {} turns to them",
+                key_of(OtherPictures)
+            )),
+            Edit | Presets | Choose(_) | OtherPictures | NextImage | PreviousImage => Ok(()),
+        }
+    }
+
+    pub fn act(&mut self, does: ModelAction, ctx: &mut Context) {
+        use ModelAction::*;
+        let half = usize::from(ctx.area.height / 2);
+        match does {
+            Edit => self.draft = Some(Field::new(&self.text(ctx.told))),
+            Presets => self.next_preset(ctx.told),
+            // While something is typed, `typed` has this key.
+            Back => {}
+            Choose(step) => self.select(step.by(1, half), ctx.told),
+            OtherPictures => self.filters = !self.filters,
+            NextImage => self.image = (self.image + 1) % images(ctx.told).max(1),
+            PreviousImage => {
+                let n = images(ctx.told).max(1);
+                self.image = (self.image % n + n - 1) % n;
+            }
+        }
+        self.refresh(ctx);
+    }
+
     fn refresh(&mut self, ctx: &mut Context) {
         if !ctx.visible || ctx.told.run.is_none() {
             return;
@@ -200,14 +255,13 @@ impl Model {
     }
 
     fn select(&mut self, by: i64, told: &Told) {
-        let last = self.layers(told).len().saturating_sub(1) as i64;
-        self.selected = (self.selected as i64 + by).clamp(0, last) as usize;
+        self.selected = moved(self.selected, by, self.layers(told).len());
     }
 
     fn text_lines(&self, told: &Told, width: u16) -> u16 {
         let text = self.text(told);
         let error = u16::from(self.draft.is_some()) * 2;
-        wrapped(&text, width.saturating_sub(4)).len() as u16 + error
+        wrapped_ranges(&text, width.saturating_sub(4).into()).len() as u16 + error
     }
 
     fn layout(&self, told: &Told, area: Rect) -> Layout {
@@ -231,7 +285,13 @@ impl Model {
                 ),
                 theme.pending(),
             ),
-            (None, true) => Span::styled("waits for the next run: R starts it", theme.pending()),
+            (None, true) => Span::styled(
+                format!(
+                    "waits for the next run: {} starts it",
+                    key_of(ProgramAction::Restart)
+                ),
+                theme.pending(),
+            ),
             (None, false) if told.run.is_none() => Span::styled("the next run's", theme.dim()),
             (None, false) => Span::styled("as it runs", theme.dim()),
         };
@@ -244,7 +304,7 @@ impl Model {
         if inner.is_empty() {
             return;
         }
-        let lines = wrapped(&content, inner.width.saturating_sub(2));
+        let lines = wrapped_ranges(&content, inner.width.saturating_sub(2).into());
         let cursor = self.draft.as_ref().map(Field::cursor);
         let wrong = error.as_ref().filter(|_| self.draft.is_some());
         let mut y = inner.y;
@@ -386,7 +446,7 @@ impl Model {
             let indent = 2 * layer.depth as usize;
             let words = format!(" {:indent$}{}", "", layer.text);
             let width = usize::from(name);
-            text(buf, inner, inner.x, y, cut(&words, width), style);
+            text(buf, inner, inner.x, y, fitted(&words, width), style);
             text_right(
                 buf,
                 inner,
@@ -505,7 +565,7 @@ impl Model {
                     inner,
                     inner.x,
                     y,
-                    cut(words, width.into()),
+                    fitted(words, width.into()),
                     theme.dim(),
                 );
             }
@@ -563,13 +623,20 @@ impl Model {
         if !self.runs(told, layers) {
             return vec![
                 "This network does not run yet.".into(),
-                "Enter keeps it for the next run, R starts that.".into(),
+                format!(
+                    "Applied, it waits for the next run; {} starts that.",
+                    key_of(ProgramAction::Restart)
+                ),
             ];
         }
         match self.report() {
             Some(_) => vec![
                 "This layer keeps no activations of its own.".into(),
-                "j k choose another.".into(),
+                format!(
+                    "{} and {} choose another.",
+                    key_of(ModelAction::Choose(Move::Up)),
+                    key_of(ModelAction::Choose(Move::Down))
+                ),
             ],
             None => vec!["Looking into the network.".into()],
         }
@@ -789,32 +856,6 @@ fn columns(content: &str) -> u16 {
     unicode_width::UnicodeWidthStr::width(content) as u16
 }
 
-/// Byte ranges of the lines of a text, broken after spaces, each at most `width` columns but for longer words.
-fn wrapped(content: &str, width: u16) -> Vec<std::ops::Range<usize>> {
-    let width = usize::from(width.max(1));
-    let mut lines = Vec::new();
-    let (mut start, mut end) = (0, 0);
-    for word in content.split_inclusive(' ') {
-        let after = end + word.len();
-        let used = unicode_width::UnicodeWidthStr::width(content[start..after].trim_end());
-        if used > width && end > start {
-            lines.push(start..end);
-            start = end;
-        }
-        end = after;
-        while unicode_width::UnicodeWidthStr::width(content[start..end].trim_end()) > width {
-            let head = cut(&content[start..end], width).len();
-            if head == 0 {
-                break;
-            }
-            lines.push(start..start + head);
-            start += head;
-        }
-    }
-    lines.push(start..content.len());
-    lines
-}
-
 impl View for Model {
     fn draw(&self, told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
         let area = area.intersection(buf.area);
@@ -829,38 +870,6 @@ impl View for Model {
     }
 
     fn shown(&mut self, ctx: &mut Context) {
-        self.refresh(ctx);
-    }
-
-    fn enabled(&self, does: Do, told: &Told) -> Result<(), String> {
-        match does {
-            Do::Enter | Do::Presets if told.ended => Err("the session is over".into()),
-            Do::NextImage | Do::PreviousImage if images(told) == 0 => {
-                Err("no run has begun".into())
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn act(&mut self, does: Do, ctx: &mut Context) {
-        let half = i64::from(ctx.area.height / 2);
-        match does {
-            Do::Enter => self.draft = Some(Field::new(&self.text(ctx.told))),
-            Do::Presets => self.next_preset(ctx.told),
-            Do::Up => self.select(-1, ctx.told),
-            Do::Down => self.select(1, ctx.told),
-            Do::Top => self.select(i64::MIN / 2, ctx.told),
-            Do::Bottom => self.select(i64::MAX / 2, ctx.told),
-            Do::HalfUp => self.select(-half, ctx.told),
-            Do::HalfDown => self.select(half, ctx.told),
-            Do::Values => self.filters = !self.filters,
-            Do::NextImage => self.image = (self.image + 1) % images(ctx.told).max(1),
-            Do::PreviousImage => {
-                let n = images(ctx.told).max(1);
-                self.image = (self.image % n + n - 1) % n;
-            }
-            _ => {}
-        }
         self.refresh(ctx);
     }
 
@@ -926,24 +935,6 @@ impl View for Model {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn wrapped_lines_cover_the_text() {
-        let content = "conv 32, relu, averyveryverylongword, pool";
-        for width in 1..50 {
-            let lines = wrapped(content, width);
-            assert_eq!(lines[0].start, 0);
-            assert_eq!(lines[lines.len() - 1].end, content.len());
-            assert!(lines.windows(2).all(|w| w[0].end == w[1].start));
-            for line in &lines {
-                assert!(
-                    content[line.clone()].trim_end().len() <= usize::from(width),
-                    "{width}"
-                );
-            }
-        }
-        assert_eq!(wrapped("", 5).len(), 1);
-    }
 
     #[test]
     fn figures_keep_few_columns() {

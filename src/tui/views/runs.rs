@@ -6,12 +6,11 @@ use super::{Context, View};
 use crate::domain::report::RunSummary;
 use crate::domain::text::{bytes, duration, grouped, shell_word};
 use crate::session::protocol::{Answer, Event, Question};
-use crate::tui::actions::Do;
+use crate::tui::actions::{Move, key_of, moved};
 use crate::tui::theme::Theme;
 use crate::tui::told::{Told, Weight};
 use crate::tui::widgets::field::Field;
-use crate::tui::widgets::heatmap::cut;
-use crate::tui::widgets::{panel, text, text_right};
+use crate::tui::widgets::{fitted, panel, paragraph, text, text_right, wrap};
 use crossterm::event::{KeyCode, KeyEvent, MouseButton, MouseEvent, MouseEventKind};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -20,6 +19,18 @@ use ratatui::symbols::Marker;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Widget;
 use ratatui::widgets::canvas::{Canvas, Line as Stroke};
+
+/// What the Runs screen does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunsAction {
+    Choose(Move),
+    Mark,
+    Rename,
+    Note,
+    Delete,
+    Back,
+    Copy,
+}
 
 /// Most runs that are marked at a time: one letter and one colour each.
 const MOST: usize = 6;
@@ -57,9 +68,12 @@ struct Layout {
 
 impl Layout {
     fn of(area: Rect, runs: usize) -> Self {
-        // Frame and header; the curves get at least as much as the table.
+        // Frame and header; the curves get at least as much as the table. Words instead of a table get all.
         let wanted = u16::try_from(runs).unwrap_or(u16::MAX).saturating_add(3);
-        let table = wanted.clamp(5, (area.height / 2).max(5)).min(area.height);
+        let table = match runs {
+            0 => area.height,
+            _ => wanted.clamp(5, (area.height / 2).max(5)).min(area.height),
+        };
         let rest = Rect::new(area.x, area.y + table, area.width, area.height - table);
         let side = if rest.width >= 76 {
             (rest.width / 3).clamp(30, 56)
@@ -75,6 +89,69 @@ impl Layout {
 }
 
 impl Runs {
+    /// Why an action cannot be used now, if so.
+    pub fn enabled(&self, does: RunsAction, told: &Told, _area: Rect) -> Result<(), String> {
+        use RunsAction::*;
+        if does == Back && self.marked.is_empty() {
+            return Err("no run is marked".into());
+        }
+        let Some(run) = self.current() else {
+            return match self.runs.failure() {
+                // Any key reads the folder again.
+                Some(_) => Ok(()),
+                None => Err("there is no run yet".into()),
+            };
+        };
+        let here = told.run.as_ref().is_some_and(|r| r.name == run.name);
+        match does {
+            Rename | Note | Delete if told.ended => Err("the session is over".into()),
+            Rename | Delete if here || run.outcome == "running" => {
+                Err(format!("{} is in use", run.name))
+            }
+            Choose(_) | Mark | Rename | Note | Delete | Back | Copy => Ok(()),
+        }
+    }
+
+    pub fn act(&mut self, does: RunsAction, ctx: &mut Context) {
+        use RunsAction::*;
+        if self.runs.failure().is_some() {
+            // What failed may work by now.
+            self.runs.outdated();
+        }
+        let half = usize::from(Layout::of(ctx.area, self.items().len()).table.height / 2);
+        match does {
+            Choose(step) => self.select(step.by(1, half)),
+            Mark => self.mark(ctx),
+            Back => self.marked.clear(),
+            Rename => {
+                let name = self.current().map(|r| r.name.clone());
+                self.editing = name.map(|n| (Edit::Rename, Field::new(&n)));
+            }
+            Note => {
+                let note = self.current().map(|r| r.note.clone());
+                self.editing = note.map(|n| (Edit::Note, Field::new(&n)));
+            }
+            Delete => {
+                if let Some(run) = self.current() {
+                    let (name, size) = (run.name.clone(), bytes(run.bytes));
+                    let (id, yes) = ctx.asking(Question::DeleteRun { name: name.clone() });
+                    self.change.expect(id);
+                    ctx.confirm(
+                        format!("Delete run {name} with its checkpoints ({size})? This cannot be undone."),
+                        yes,
+                    );
+                }
+            }
+            Copy => {
+                if let Some(run) = self.current() {
+                    let command = format!("cifar-tui --resume {}", shell_word(&run.name));
+                    ctx.copy(command.clone(), command);
+                }
+            }
+        }
+        self.refresh(ctx);
+    }
+
     fn refresh(&mut self, ctx: &mut Context) {
         if !ctx.visible || ctx.told.ended {
             return;
@@ -114,8 +191,7 @@ impl Runs {
     }
 
     fn select(&mut self, by: i64) {
-        let last = self.items().len().saturating_sub(1) as i64;
-        let to = (self.at() as i64 + by).clamp(0, last) as usize;
+        let to = moved(self.at(), by, self.items().len());
         self.chosen = self.items().get(to).map(|r| r.name.clone());
     }
 
@@ -128,7 +204,10 @@ impl Runs {
         } else if self.marked.len() == MOST {
             ctx.say(
                 Weight::Warning,
-                format!("{MOST} runs are marked already; esc unmarks all"),
+                format!(
+                    "{MOST} runs are marked already; {} unmarks all",
+                    key_of(RunsAction::Back)
+                ),
             );
         } else {
             self.marked.push(name);
@@ -171,7 +250,7 @@ impl Runs {
             };
             return message(&lines, theme, inner, buf);
         }
-        let columns = Columns::of(inner.width);
+        let columns = Columns::of(inner.width, items);
         columns.header(theme, inner, buf);
         let lines = usize::from(inner.height.saturating_sub(1)).max(1);
         let at = self.at();
@@ -217,7 +296,7 @@ impl Runs {
             let words = if self.marked.is_empty() {
                 run.name.clone()
             } else {
-                format!("{} {}", LETTERS[*i], cut(&run.name, 14))
+                format!("{} {}", LETTERS[*i], fitted(&run.name, 14))
             };
             names.push(Span::styled(words, curve_style(*i, theme)));
         }
@@ -257,12 +336,10 @@ impl Runs {
         let title = Line::from(Span::styled(run.name.clone(), theme.accent()));
         let inner = panel(buf, area, theme.frame(), &title, &Line::default());
         let width = usize::from(inner.width);
-        let mut y = inner.y;
+        let mut rows = Vec::new();
         let mut put = |words: &str, style: Style| {
-            for line in super::feed::wrap(words, width) {
-                text(buf, inner, inner.x, y, line, style);
-                y += 1;
-            }
+            let lines = wrap(words, width);
+            rows.extend(lines.into_iter().map(|line| (line, style)));
         };
         if !run.note.is_empty() {
             put(&run.note, theme.validation());
@@ -284,6 +361,7 @@ impl Runs {
         for (key, value) in &run.differs {
             put(&format!("{} {value}", key.replace('_', " ")), theme.text());
         }
+        paragraph(buf, inner, &rows);
     }
 
     fn draw_field(&self, theme: Theme, area: Rect, buf: &mut Buffer) {
@@ -335,12 +413,15 @@ fn percent(value: Option<f64>) -> String {
 }
 
 impl Columns {
-    fn of(width: u16) -> Self {
-        /// From the most to the least needed.
+    fn of(width: u16, runs: &[RunSummary]) -> Self {
+        // As wide as `10000/10000` where a run has so many epochs.
+        let digits = runs.iter().map(|r| r.params.epochs.to_string().len()).max();
+        let epochs = (2 * digits.unwrap_or(0) as u16 + 3).max(8);
+        /// From the most to the least needed; the width of `epochs` depends on the runs.
         const FIGURES: [Figure; 6] = [
             ("best", 8, |r| percent(r.best_val_accuracy)),
             ("final", 8, |r| percent(r.final_val_accuracy)),
-            ("epochs", 8, |r| {
+            ("epochs", 0, |r| {
                 format!("{}/{}", r.epochs_done, r.params.epochs)
             }),
             ("test", 8, |r| percent(r.test_accuracy)),
@@ -354,6 +435,7 @@ impl Columns {
         let mut used = 2 + name + outcome;
         let mut figures = Vec::new();
         for (word, columns, figure) in FIGURES {
+            let columns = if columns == 0 { epochs } else { columns };
             if used + columns <= width {
                 used += columns;
                 figures.push((word, used, figure));
@@ -405,7 +487,7 @@ impl Columns {
         } else {
             theme.text()
         };
-        let name = cut(&run.name, usize::from(self.name.saturating_sub(1)));
+        let name = fitted(&run.name, usize::from(self.name.saturating_sub(1)));
         text(buf, area, area.x + 2, y, name, style);
         let outcome = match run.outcome.as_str() {
             _ if chosen => style,
@@ -413,7 +495,14 @@ impl Columns {
             "running" => theme.accent(),
             _ => theme.dim(),
         };
-        text(buf, area, area.x + self.outcome, y, &run.outcome, outcome);
+        text(
+            buf,
+            area,
+            area.x + self.outcome,
+            y,
+            fitted(&run.outcome, 11),
+            outcome,
+        );
         for (_, end, figure) in &self.figures {
             text_right(buf, area, area.x + end, y, &figure(run), style);
         }
@@ -581,64 +670,6 @@ impl View for Runs {
         self.refresh(ctx);
     }
 
-    fn enabled(&self, does: Do, told: &Told) -> Result<(), String> {
-        let Some(run) = self.current() else {
-            return match does {
-                Do::Back => Ok(()),
-                _ => Err("there is no run yet".into()),
-            };
-        };
-        let here = told.run.as_ref().is_some_and(|r| r.name == run.name);
-        match does {
-            Do::Rename | Do::Note | Do::Delete if told.ended => Err("the session is over".into()),
-            Do::Rename | Do::Delete if here || run.outcome == "running" => {
-                Err(format!("{} is in use", run.name))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn act(&mut self, does: Do, ctx: &mut Context) {
-        let half = i64::from(Layout::of(ctx.area, self.items().len()).table.height / 2);
-        match does {
-            Do::Up => self.select(-1),
-            Do::Down => self.select(1),
-            Do::Top => self.select(i64::MIN / 2),
-            Do::Bottom => self.select(i64::MAX / 2),
-            Do::HalfUp => self.select(-half),
-            Do::HalfDown => self.select(half),
-            Do::Mark => self.mark(ctx),
-            Do::Back => self.marked.clear(),
-            Do::Rename => {
-                let name = self.current().map(|r| r.name.clone());
-                self.editing = name.map(|n| (Edit::Rename, Field::new(&n)));
-            }
-            Do::Note => {
-                let note = self.current().map(|r| r.note.clone());
-                self.editing = note.map(|n| (Edit::Note, Field::new(&n)));
-            }
-            Do::Delete => {
-                if let Some(run) = self.current() {
-                    let (name, size) = (run.name.clone(), bytes(run.bytes));
-                    let (id, yes) = ctx.asking(Question::DeleteRun { name: name.clone() });
-                    self.change.expect(id);
-                    ctx.confirm(
-                        format!("Delete run {name} with its checkpoints ({size})? This cannot be undone."),
-                        yes,
-                    );
-                }
-            }
-            Do::Copy => {
-                if let Some(run) = self.current() {
-                    let command = format!("cifar-tui --resume {}", shell_word(&run.name));
-                    ctx.copy(command.clone(), command);
-                }
-            }
-            _ => {}
-        }
-        self.refresh(ctx);
-    }
-
     fn event(&mut self, event: &Event, ctx: &mut Context) {
         if self.change.take(event) {
             let renamed = self.renaming.take();
@@ -655,9 +686,14 @@ impl View for Runs {
                 }
             }
         }
-        if self.runs.take(event) {
+        let at = self.at();
+        if self.runs.take(event) && self.runs.failure().is_none() {
             let names: Vec<String> = self.items().iter().map(|r| r.name.clone()).collect();
             self.marked.retain(|m| names.contains(m));
+            // Of a run that has gone the next one takes the place.
+            if self.chosen.as_ref().is_some_and(|c| !names.contains(c)) {
+                self.chosen = names.get(at.min(names.len().saturating_sub(1))).cloned();
+            }
         }
         self.refresh(ctx);
     }

@@ -8,17 +8,34 @@ use super::{Context, View};
 use crate::domain::report::{Prediction, Split};
 use crate::domain::text::grouped;
 use crate::session::protocol::{Event, Filter, Question};
-use crate::tui::actions::Do;
+use crate::tui::actions::{Move, key_of, moved};
 use crate::tui::theme::Theme;
 use crate::tui::told::{Told, Weight, split_name};
 use crate::tui::widgets::half_block::{self, Scale};
-use crate::tui::widgets::heatmap::cut;
-use crate::tui::widgets::{bars, line, text, text_right};
+use crate::tui::widgets::{bars, fitted, line, text, text_right};
 use crossterm::event::{MouseButton, MouseEvent, MouseEventKind};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use std::collections::BTreeMap;
+
+/// What the Samples screen does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SamplesAction {
+    Choose(Move),
+    Left,
+    Right,
+    /// One image on the whole screen.
+    Enlarge,
+    Back,
+    NextFilter,
+    PreviousFilter,
+    Class,
+    Pin,
+    OtherSplit,
+    LargerImages,
+    SmallerImages,
+}
 
 /// Which filter is chosen; the class and the pinned images stand beside it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,6 +84,78 @@ pub struct Samples {
 type Numbering = (String, u64, f64);
 
 impl Samples {
+    /// Why an action cannot be used now, if so.
+    pub fn enabled(&self, does: SamplesAction, told: &Told, area: Rect) -> Result<(), String> {
+        use SamplesAction::*;
+        match does {
+            OtherSplit => Ok(()),
+            Back if self.open.is_none() => Err("the grid is on the screen".into()),
+            Back => Ok(()),
+            _ if told.evaluation(told.shown).is_none() => Err("nothing has been scored yet".into()),
+            NextFilter | PreviousFilter | Class => Ok(()),
+            LargerImages | SmallerImages if self.open.is_some() => Err(format!(
+                "one image is on the screen; {} returns to the grid",
+                key_of(Back)
+            )),
+            LargerImages if self.other_width(true, area).is_none() => {
+                Err("there is no room for larger images".into())
+            }
+            SmallerImages if self.other_width(false, area).is_none() => {
+                Err("these are the smallest images".into())
+            }
+            LargerImages | SmallerImages => Ok(()),
+            _ if self.grid.predictions().is_none() => Err("the images are not here yet".into()),
+            _ if self.open.is_none() && self.selected_item().is_none() => {
+                Err("no image passes this filter".into())
+            }
+            Choose(_) | Left | Right | Enlarge | Pin => Ok(()),
+        }
+    }
+
+    pub fn act(&mut self, does: SamplesAction, ctx: &mut Context) {
+        use SamplesAction::*;
+        let tiles = self.tiles(ctx.area);
+        let row = if self.open.is_some() {
+            1
+        } else {
+            tiles.columns
+        };
+        match does {
+            OtherSplit => {
+                self.open = None;
+                self.selected = 0;
+                self.grid.clear();
+                // Once the app has turned, it calls `shown`.
+                return other_split(ctx);
+            }
+            Choose(step) => self.step(step.by(row.into(), tiles.len())),
+            Left => self.step(-1),
+            Right => self.step(1),
+            Enlarge => self.follow_or_open(),
+            Back => self.open = None,
+            NextFilter => self.turn_filter(1),
+            PreviousFilter => self.turn_filter(FILTERS.len() - 1),
+            Class => {
+                self.open = None;
+                if self.chosen == Chosen::Class {
+                    let classes = ctx.told.classes().len().max(1);
+                    self.class = ((usize::from(self.class) + 1) % classes) as u8;
+                }
+                self.choose(Chosen::Class);
+            }
+            Pin => self.pin(ctx),
+            LargerImages => self.width = self.other_width(true, ctx.area).or(self.width),
+            SmallerImages => self.width = self.other_width(false, ctx.area).or(self.width),
+        }
+        self.refresh(ctx);
+    }
+
+    fn turn_filter(&mut self, by: usize) {
+        self.open = None;
+        let at = FILTERS.iter().position(|f| *f == self.chosen).unwrap_or(0);
+        self.choose(FILTERS[(at + by) % FILTERS.len()]);
+    }
+
     fn filter(&self, told: &Told) -> Filter {
         match self.chosen {
             Chosen::All => Filter::All,
@@ -146,8 +235,7 @@ impl Samples {
     }
 
     fn step(&mut self, by: i64) {
-        let last = i64::from(self.total().saturating_sub(1));
-        self.selected = (i64::from(self.selected) + by).clamp(0, last) as u32;
+        self.selected = moved(self.selected as usize, by, self.total() as usize) as u32;
         if self.open.is_some() {
             self.follow();
         }
@@ -189,23 +277,24 @@ impl Samples {
             ctx.say(
                 Weight::Plain,
                 format!(
-                    "{} image {index} is pinned; f turns to the pinned images",
-                    split_name(split)
+                    "{} image {index} is pinned; {} turns to the pinned images",
+                    split_name(split),
+                    key_of(SamplesAction::NextFilter)
                 ),
             );
         }
     }
 
-    fn resize(&mut self, larger: bool, ctx: &Context) {
-        let now = self.tiles(ctx.area).width;
-        let next = if larger {
-            tiles::WIDTHS.iter().rev().find(|w| **w > now)
+    /// The next width at which pictures have another size in this area.
+    fn other_width(&self, larger: bool, area: Rect) -> Option<u16> {
+        let now = self.tiles(area).width;
+        let width = |w: &&u16| Tiles::of(grid_area(area), **w).width;
+        if larger {
+            tiles::WIDTHS.iter().rev().find(|w| width(w) > now)
         } else {
-            tiles::WIDTHS.iter().find(|w| **w < now)
-        };
-        if let Some(width) = next {
-            self.width = Some(*width);
+            tiles::WIDTHS.iter().find(|w| width(w) < now)
         }
+        .copied()
     }
 
     fn filter_name(&self, chosen: Chosen, told: &Told, narrow: bool) -> String {
@@ -310,8 +399,10 @@ impl Samples {
         match self.chosen {
             Chosen::Pinned => vec![
                 "No image is pinned.".into(),
-                "p pins the chosen one; what the network says of it is kept after each evaluation."
-                    .into(),
+                format!(
+                    "{} pins the chosen one; what the network says of it is kept after each evaluation.",
+                    key_of(SamplesAction::Pin)
+                ),
             ],
             Chosen::Class => vec![format!(
                 "No {} image is a {}.",
@@ -436,7 +527,7 @@ fn draw_probabilities(item: &Prediction, told: &Told, theme: Theme, area: Rect, 
             area,
             area.x + 2,
             y,
-            cut(&told.class(class), name.into()),
+            fitted(&told.class(class), name.into()),
             style,
         );
         let at = area.x + 2 + name + 1;
@@ -476,7 +567,7 @@ fn draw_past(item: &Prediction, told: &Told, theme: Theme, area: Rect, buf: &mut
         };
         let step = format!("{:>8}", grouped(opinion.step));
         let after = text(buf, area, x, y, step, theme.dim());
-        let name = cut(&told.class(opinion.predicted.into()), 10);
+        let name = fitted(&told.class(opinion.predicted.into()), 10);
         text(
             buf,
             area,
@@ -523,62 +614,6 @@ impl View for Samples {
         self.refresh(ctx);
     }
 
-    fn enabled(&self, does: Do, told: &Told) -> Result<(), String> {
-        match does {
-            Do::OtherSplit | Do::Back => Ok(()),
-            _ if told.evaluation(told.shown).is_none() => Err("nothing has been scored yet".into()),
-            Do::Enter | Do::Pin if self.open.is_none() && self.selected_item().is_none() => {
-                Err("no image is chosen".into())
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn act(&mut self, does: Do, ctx: &mut Context) {
-        let tiles = self.tiles(ctx.area);
-        let (row, page) = (i64::from(tiles.columns), tiles.len() as i64);
-        let large = self.open.is_some();
-        match does {
-            Do::OtherSplit => {
-                self.open = None;
-                self.selected = 0;
-                self.grid.clear();
-                // Once the app has turned, it calls `shown`.
-                return other_split(ctx);
-            }
-            Do::Left => self.step(-1),
-            Do::Right => self.step(1),
-            Do::Up => self.step(if large { -1 } else { -row }),
-            Do::Down => self.step(if large { 1 } else { row }),
-            Do::HalfUp => self.step(-page),
-            Do::HalfDown => self.step(page),
-            Do::Top => self.step(i64::MIN / 2),
-            Do::Bottom => self.step(i64::MAX / 2),
-            Do::Enter => self.follow_or_open(),
-            Do::Back => self.open = None,
-            Do::NextFilter | Do::PreviousFilter => {
-                self.open = None;
-                let at = FILTERS.iter().position(|f| *f == self.chosen).unwrap_or(0);
-                let n = FILTERS.len();
-                let by = if does == Do::NextFilter { 1 } else { n - 1 };
-                self.choose(FILTERS[(at + by) % n]);
-            }
-            Do::Class => {
-                self.open = None;
-                if self.chosen == Chosen::Class {
-                    let classes = ctx.told.classes().len().max(1);
-                    self.class = ((usize::from(self.class) + 1) % classes) as u8;
-                }
-                self.choose(Chosen::Class);
-            }
-            Do::Pin => self.pin(ctx),
-            Do::Closer => self.resize(true, ctx),
-            Do::Wider => self.resize(false, ctx),
-            _ => {}
-        }
-        self.refresh(ctx);
-    }
-
     fn event(&mut self, event: &Event, ctx: &mut Context) {
         if let Event::Started(run) = event {
             self.grid.clear();
@@ -607,11 +642,11 @@ impl View for Samples {
 
     fn mouse(&mut self, mouse: MouseEvent, ctx: &mut Context) {
         match mouse.kind {
-            MouseEventKind::ScrollDown => self.act(Do::HalfDown, ctx),
-            MouseEventKind::ScrollUp => self.act(Do::HalfUp, ctx),
+            MouseEventKind::ScrollDown => self.act(SamplesAction::Choose(Move::HalfDown), ctx),
+            MouseEventKind::ScrollUp => self.act(SamplesAction::Choose(Move::HalfUp), ctx),
             MouseEventKind::Down(MouseButton::Left) => {
                 if self.open.is_some() {
-                    return self.act(Do::Back, ctx);
+                    return self.act(SamplesAction::Back, ctx);
                 }
                 let here = (mouse.column, mouse.row).into();
                 let tab = self

@@ -31,6 +31,8 @@ pub const CLASSES: [&str; 10] = [
 pub struct Stage {
     pub app: App,
     pub sent: Vec<Command>,
+    /// How many effects left the app, commands included.
+    pub effects: usize,
     /// Questions that were asked and not answered.
     pub open: Vec<(u64, Question)>,
     /// Whether questions are answered at once.
@@ -51,6 +53,7 @@ impl Stage {
         Stage {
             app: App::new(theme, width, height, 0.0),
             sent: Vec::new(),
+            effects: 0,
             open: Vec::new(),
             answers: true,
         }
@@ -122,6 +125,7 @@ impl Stage {
 
     pub fn update(&mut self, msg: Msg) {
         for effect in self.app.update(msg) {
+            self.effects += 1;
             if let Effect::Send(command) = effect {
                 self.sent.push(command.clone());
                 if let Command::Ask { id, question } = command {

@@ -7,7 +7,7 @@ use crate::domain::rng::{Rng, Stream};
 use crate::domain::symbols::Symbols;
 use crate::domain::text::is_hidden;
 use crate::session::protocol::{Answer, Command, Event, Filter, Question};
-use crate::tui::actions::{self, Key};
+use crate::tui::actions::{self, ACTIONS, Action, Do, Key, ProgramAction};
 use crate::tui::app::{Msg, press};
 use crate::tui::tests::shows_only;
 use crate::tui::theme::{Colors, Theme};
@@ -143,6 +143,23 @@ fn states() -> Vec<Play> {
             s.answers = false;
             s.play();
         }),
+        ("paused", |s| {
+            s.play();
+            s.event(Event::State(State::Paused));
+        }),
+        ("done", |s| {
+            s.play();
+            s.event(Event::State(State::Done));
+        }),
+        ("ended", |s| {
+            s.play();
+            s.event(Event::Ended {
+                params: Box::default(),
+                state: State::Failed {
+                    why: "the disk has gone".into(),
+                },
+            });
+        }),
         ("downloading", |s| {
             s.play();
             s.event(Event::Download {
@@ -185,10 +202,7 @@ fn in_ascii_and_in_blocks_every_screen_shows_what_the_terminal_has() {
     for symbols in [Symbols::Block, Symbols::Ascii] {
         for (colors, (width, height)) in [(Colors::Ansi16, (80, 24)), (Colors::None, (120, 36))] {
             for row in VIEWS {
-                for action in actions::ACTIONS
-                    .iter()
-                    .filter(|a| a.scope.counts_on(row.screen))
-                {
+                for action in actions::ACTIONS.iter().filter(|a| a.counts_on(row.screen)) {
                     let Some(key) = action.keys.first() else {
                         continue;
                     };
@@ -343,7 +357,7 @@ fn every_key_on_every_screen_in_every_state() {
             play(&mut stage);
             stage.open(screen);
             let keys: Vec<Key> = actions::on_screen(screen)
-                .filter(|a| !a.does.is_global())
+                .filter(|a| matches!(a.does, Do::View(_)))
                 .flat_map(|a| a.keys.iter().copied())
                 .collect();
             for key in keys.iter().chain(keys.iter().rev()) {
@@ -358,6 +372,88 @@ fn every_key_on_every_screen_in_every_state() {
             }
         }
     }
+}
+
+/// Whether an action, begun by its key or in the palette, shows: in the frame, as a command or as another effect.
+fn shows(stage: &mut Stage, action: &Action) -> bool {
+    // Earlier messages pass.
+    stage.update(Msg::Tick(1000.0));
+    stage.update(Msg::Tick(1010.0));
+    let (before, effects) = (stage.buffer(), stage.effects);
+    match action.keys.first() {
+        Some(key) => {
+            let modifiers = if key.ctrl {
+                KeyModifiers::CONTROL
+            } else {
+                KeyModifiers::NONE
+            };
+            stage.update(Msg::Key(KeyEvent::new(key.code, modifiers)));
+        }
+        None => {
+            stage.key(":");
+            stage.types(action.name);
+            stage.key("enter");
+        }
+    }
+    stage.effects > effects || stage.buffer() != before
+}
+
+/// Every row of ACTIONS on its screen in every state: it does something or says why not. Where a cursor stands at an end,
+/// or a zoom at its edge, other keys come first.
+#[test]
+fn every_action_does_something_or_says_why_not() {
+    const BEFORE: [&str; 5] = ["", "j l", "G", "+ <", "+ + ["];
+    for (state, play) in states() {
+        let large = (state == "running").then_some((200, 60));
+        for (width, height) in [(80, 24)].into_iter().chain(large) {
+            for action in ACTIONS {
+                // The program's actions are tried on the first screen.
+                let screen = action.screen.unwrap_or(Screen::Train);
+                if action.does == ProgramAction::Show(screen).into() {
+                    continue;
+                }
+                let shown = BEFORE.iter().any(|keys| {
+                    let mut stage = Stage::new(width, height);
+                    play(&mut stage);
+                    stage.open(screen);
+                    if !keys.is_empty() {
+                        stage.key(keys);
+                    }
+                    shows(&mut stage, action)
+                });
+                assert!(
+                    shown,
+                    "{:?} does nothing and says nothing: {state}, {width}x{height}",
+                    action.does
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn keys_that_would_change_nothing_say_why() {
+    let said = |stage: &Stage| stage.app.toast.as_ref().map(|t| t.text.clone());
+    let mut stage = Stage::running(200, 60, Screen::Model);
+    stage.key("v");
+    assert_eq!(
+        said(&stage).as_deref(),
+        Some("filters: activations and filters are both on the screen")
+    );
+    let mut stage = Stage::running(200, 60, Screen::Train);
+    stage.key("f");
+    assert_eq!(
+        said(&stage).as_deref(),
+        Some("flip: both charts are on the screen")
+    );
+    let mut stage = Stage::running(80, 24, Screen::Train);
+    stage.key("f");
+    assert_eq!(said(&stage), None);
+    stage.line("╭ accuracy ─");
+    let mut stage = Stage::running(80, 24, Screen::Model);
+    stage.key("v");
+    assert_eq!(said(&stage), None);
+    stage.line("╭ first-layer filters");
 }
 
 /// A picture that never was a square, a class that is out of range: a newer worker's, or a broken one's.
@@ -582,6 +678,120 @@ fn runs_are_renamed_noted_and_deleted_after_asking() {
         name: "wide".into(),
     };
     assert_eq!(stage.questions()[0], delete);
+}
+
+/// A row of the Runs screen's table.
+fn listed(name: &str) -> crate::domain::report::RunSummary {
+    let Answer::Runs { mut items, .. } = stage::answer(&Question::Runs) else {
+        unreachable!("the question asks for runs")
+    };
+    items[1].name = name.into();
+    items.swap_remove(1)
+}
+
+fn answer_runs(stage: &mut Stage, names: &[&str]) {
+    let (id, _) = stage.open.pop().expect("the runs were asked for");
+    let answer = Answer::Runs {
+        folder: "runs".into(),
+        items: names.iter().map(|name| listed(name)).collect(),
+    };
+    stage.event(Event::Answer { id, answer });
+}
+
+#[test]
+fn after_a_delete_the_cursor_stays_in_its_place() {
+    let mut stage = Stage::new(120, 36);
+    stage.answers = false;
+    stage.play();
+    stage.open(Screen::Runs);
+    answer_runs(&mut stage, &["a", "b", "c", "d"]);
+    stage.key("j j d y");
+    answer_runs(&mut stage, &["a", "b", "d"]);
+    answer_runs(&mut stage, &["a", "b", "d"]);
+    // The panel about the chosen run has its name as its title.
+    stage.line("╮╭ d ─");
+    stage.key("d y");
+    answer_runs(&mut stage, &["a", "b"]);
+    answer_runs(&mut stage, &["a", "b"]);
+    stage.line("╮╭ b ─");
+}
+
+#[test]
+fn an_error_of_the_runs_folder_is_whole_and_goes_when_it_can_be_read() {
+    let mut stage = Stage::new(80, 24);
+    stage.answers = false;
+    stage.play();
+    stage.open(Screen::Runs);
+    let (id, _) = stage.open.pop().unwrap();
+    let why = "/scratch/someone/experiments/of-the-year/cifar-tui/runs cannot be read: Permission denied \
+               (os error 13); give it the right permissions, or name another folder with --runs; the end";
+    stage.event(Event::Answer {
+        id,
+        answer: Answer::Failed { why: why.into() },
+    });
+    let words: Vec<String> = stage
+        .body()
+        .replace(['│', '\n'], " ")
+        .split_whitespace()
+        .map(String::from)
+        .collect();
+    let wanted: Vec<&str> = why.split_whitespace().collect();
+    assert!(
+        words.windows(wanted.len()).any(|w| w == wanted),
+        "{}",
+        stage.text()
+    );
+    stage.key("j");
+    answer_runs(&mut stage, &["a", "b"]);
+    assert!(!stage.text().contains("could not be read"));
+}
+
+#[test]
+fn ten_thousand_epochs_fit_their_column() {
+    for width in [80, 120, 200] {
+        let mut stage = Stage::new(width, 24);
+        stage.answers = false;
+        stage.play();
+        stage.open(Screen::Runs);
+        let (id, _) = stage.open.pop().unwrap();
+        let mut run = listed("long");
+        run.params.epochs = 10_000;
+        run.epochs_done = 10_000;
+        let answer = Answer::Runs {
+            folder: "runs".into(),
+            items: vec![run],
+        };
+        stage.event(Event::Answer { id, answer });
+        stage.line("66.00%  10000/10000 ");
+    }
+}
+
+#[test]
+fn a_change_without_an_earlier_evaluation_is_said_and_no_matrix_drawn() {
+    let mut stage = Stage::new(80, 24);
+    stage.event(Event::Data(stage::data()));
+    stage.event(Event::Started(Box::new(stage::run_info())));
+    stage.event(Event::Steps(stage::steps(1250, 1.6)));
+    stage.event(Event::Evaluation(stage::evaluation(1)));
+    stage.open(Screen::Confusion);
+    stage.key("v v");
+    // The matrix's panel is the upper left one, 13 rows high.
+    let rows: Vec<String> = stage
+        .body()
+        .lines()
+        .take(12)
+        .skip(1)
+        .filter_map(|line| line.split_once("││"))
+        .map(|(matrix, _)| matrix.trim_matches(['│', ' ']).to_owned())
+        .filter(|words| !words.is_empty())
+        .collect();
+    assert_eq!(
+        rows,
+        [
+            "There is no earlier evaluation to compare with.",
+            "v shows the counts."
+        ]
+    );
 }
 
 #[test]

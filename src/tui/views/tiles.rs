@@ -4,8 +4,7 @@ use crate::domain::report::{Picture, Prediction};
 use crate::tui::theme::{Colors, Theme};
 use crate::tui::told::Told;
 use crate::tui::widgets::half_block::{self, Scale};
-use crate::tui::widgets::heatmap::cut;
-use crate::tui::widgets::text;
+use crate::tui::widgets::{fitted, text};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
@@ -124,25 +123,25 @@ pub fn caption(item: &Prediction, told: &Told, width: usize) -> String {
     let mark = if right { "✓" } else { "✗" };
     let confidence = confidence(item);
     if width < 12 {
-        return cut(&format!("{mark} {confidence}"), width);
+        return fitted(&format!("{mark} {confidence}"), width);
     }
     let room = width - 2;
     let truth = told.class(usize::from(item.truth));
     let predicted = told.class(usize::from(item.predicted));
     let figure = confidence.width() + 1;
     let names = if right {
-        cut(&truth, room - figure)
+        fitted(&truth, room - figure)
     } else {
         let whole = format!("{truth} → {predicted}");
         if whole.width() + figure <= room {
             whole
         } else if room >= figure + 9 {
             let each = (room - figure - 1) / 2;
-            format!("{}→{}", cut(&truth, each), cut(&predicted, each))
+            format!("{}→{}", fitted(&truth, each), fitted(&predicted, each))
         } else {
             // Too narrow for both and a figure: the names say more.
             let each = (room - 1) / 2;
-            let names = format!("{}→{}", cut(&truth, each), cut(&predicted, each));
+            let names = format!("{}→{}", fitted(&truth, each), fitted(&predicted, each));
             return format!("{mark} {names:<room$}");
         }
     };

@@ -7,7 +7,7 @@ mod pulse;
 use super::{Context, View};
 use crate::domain::text::{duration, grouped};
 use crate::session::protocol::Event;
-use crate::tui::actions::Do;
+use crate::tui::actions::{Move, key_of};
 use crate::tui::theme::Theme;
 use crate::tui::told::{Told, Weight};
 use crate::tui::widgets;
@@ -18,9 +18,38 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
 use ratatui::text::Line;
 
+/// What the Train screen does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TrainAction {
+    /// Choose a hyperparameter.
+    Choose(Move),
+    Lower,
+    Raise,
+    LowerMuch,
+    RaiseMuch,
+    Type,
+    Copy,
+    Filter,
+    Back,
+    Zoom,
+    FlipChart,
+    Picture,
+    LogScale,
+    Smoother,
+    Rougher,
+    CursorLeft,
+    CursorRight,
+    CursorFarLeft,
+    CursorFarRight,
+    Closer,
+    Wider,
+    PanLeft,
+    PanRight,
+}
+
 /// What fills the whole screen, if anything does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Zoom {
+enum Zoomed {
     Loss,
     Accuracy,
     Panel,
@@ -32,7 +61,7 @@ enum Zoom {
 pub struct Train {
     charts: Charts,
     panel: Panel,
-    zoom: Option<Zoom>,
+    zoom: Option<Zoomed>,
     /// Lines that the log is scrolled up by.
     scroll: usize,
 }
@@ -50,24 +79,22 @@ struct Places {
     pulse: Rect,
     pulse_line: Rect,
     log: Rect,
-    progress: Rect,
 }
 
 impl Places {
-    fn new(area: Rect, zoom: Option<Zoom>) -> Self {
+    fn new(area: Rect, zoom: Option<Zoomed>) -> Self {
         let mut places = Places::default();
-        let (mut rest, progress) = split_bottom(area, 1);
-        places.progress = progress;
+        let mut rest = area;
         if let Some(zoom) = zoom {
             *match zoom {
-                Zoom::Loss => &mut places.loss,
-                Zoom::Accuracy => &mut places.accuracy,
-                Zoom::Panel => &mut places.panel,
-                Zoom::Log => &mut places.log,
+                Zoomed::Loss => &mut places.loss,
+                Zoomed::Accuracy => &mut places.accuracy,
+                Zoomed::Panel => &mut places.panel,
+                Zoomed::Log => &mut places.log,
             } = rest;
             return places;
         }
-        if area.width >= 104 && area.height >= 20 {
+        if area.width >= 104 && area.height >= 19 {
             // The panel needs 50 columns; beyond 60 they are the curves'.
             let width = (area.width * 45 / 100).clamp(50, 60);
             let right = Rect::new(rest.right() - width, rest.y, width, rest.height);
@@ -96,10 +123,117 @@ fn split_bottom(area: Rect, height: u16) -> (Rect, Rect) {
 }
 
 impl Train {
+    /// Why an action cannot be used now, if so.
+    pub fn enabled(&self, does: TrainAction, told: &Told, area: Rect) -> Result<(), String> {
+        use TrainAction::*;
+        match does {
+            Choose(_) | Copy if self.panel.is_empty() => Err(format!(
+                "no hyperparameter passes the filter; {} clears it",
+                key_of(Back)
+            )),
+            Lower | Raise | LowerMuch | RaiseMuch | Type => {
+                if told.ended {
+                    Err("the session is over".into())
+                } else if told.run.is_none() {
+                    Err("no run has begun".into())
+                } else if self.panel.is_empty() {
+                    Err("no hyperparameter passes the filter".into())
+                } else {
+                    Ok(())
+                }
+            }
+            Back if !self.can_leave() => Err("there is nothing to leave".into()),
+            FlipChart => match self.zoom {
+                Some(Zoomed::Panel | Zoomed::Log) => Err("no chart is on the screen".into()),
+                None if Places::new(area, None).either.is_empty() => {
+                    Err("both charts are on the screen".into())
+                }
+                _ => Ok(()),
+            },
+            Picture if told.epochs.is_empty() => Err("no epoch is done yet".into()),
+            CursorLeft | CursorRight | CursorFarLeft | CursorFarRight
+                if told.train_loss.is_empty() =>
+            {
+                Err("there is no curve to read yet".into())
+            }
+            PanLeft | PanRight | Wider if !self.charts.is_zoomed() => Err(format!(
+                "the whole run is on the screen; {} zooms in",
+                key_of(Closer)
+            )),
+            Choose(_) | Copy | Filter | Back | Zoom | Picture | LogScale | Smoother | Rougher
+            | CursorLeft | CursorRight | CursorFarLeft | CursorFarRight | Closer | Wider
+            | PanLeft | PanRight => Ok(()),
+        }
+    }
+
+    pub fn act(&mut self, does: TrainAction, ctx: &mut Context) {
+        use TrainAction::*;
+        match does {
+            Choose(step) => self.panel.choose(step),
+            Lower => self.panel.nudge(false, false, ctx),
+            Raise => self.panel.nudge(true, false, ctx),
+            LowerMuch => self.panel.nudge(false, true, ctx),
+            RaiseMuch => self.panel.nudge(true, true, ctx),
+            Type => self.panel.edit(ctx.told),
+            Copy => self.panel.copy(ctx),
+            Filter => self.panel.edit_filter(),
+            Back => {
+                let left = self.panel.leave() || self.charts.leave() || self.zoom.take().is_some();
+                if !left {
+                    self.scroll = 0;
+                }
+            }
+            Zoom => {
+                self.zoom = match self.zoom {
+                    None if self.charts.front == What::Accuracy => Some(Zoomed::Accuracy),
+                    None => Some(Zoomed::Loss),
+                    Some(Zoomed::Loss) => Some(Zoomed::Accuracy),
+                    Some(Zoomed::Accuracy) => Some(Zoomed::Panel),
+                    Some(Zoomed::Panel) => Some(Zoomed::Log),
+                    Some(Zoomed::Log) => None,
+                };
+            }
+            FlipChart => {
+                self.charts.front = self.charts.front.other();
+                self.zoom = match self.zoom {
+                    Some(Zoomed::Loss) => Some(Zoomed::Accuracy),
+                    Some(Zoomed::Accuracy) => Some(Zoomed::Loss),
+                    other => other,
+                };
+            }
+            Picture => {
+                let what = self.charted(ctx);
+                if let Some(request) = self.charts.picture(what, ctx.told) {
+                    ctx.save(request);
+                }
+            }
+            LogScale => self.charts.turn_log_scale(ctx),
+            Smoother => self.charts.smooth(true, ctx),
+            Rougher => self.charts.smooth(false, ctx),
+            CursorLeft => self.charts.move_cursor(-0.01, ctx.told),
+            CursorRight => self.charts.move_cursor(0.01, ctx.told),
+            CursorFarLeft => self.charts.move_cursor_an_epoch(false, ctx.told),
+            CursorFarRight => self.charts.move_cursor_an_epoch(true, ctx.told),
+            Closer => self.charts.closer(ctx),
+            Wider => self.charts.wider(ctx.told),
+            PanLeft => self.charts.pan(-0.25, ctx.told),
+            PanRight => self.charts.pan(0.25, ctx.told),
+        }
+    }
+
+    /// Whether there is something that esc gives up.
+    fn can_leave(&self) -> bool {
+        self.panel.is_filtered()
+            || self.charts.has_cursor()
+            || self.charts.is_zoomed()
+            || self.zoom.is_some()
+            || self.scroll > 0
+    }
+
     fn charted(&self, ctx: &Context) -> What {
         match self.zoom {
-            Some(Zoom::Loss) => What::Loss,
-            Some(Zoom::Accuracy) => What::Accuracy,
+            Some(Zoomed::Loss) => What::Loss,
+            Some(Zoomed::Accuracy) => What::Accuracy,
             _ if Places::new(ctx.area, None).either.is_empty() => What::Loss,
             _ => self.charts.front,
         }
@@ -119,75 +253,10 @@ impl View for Train {
         pulse::draw(told, theme, places.pulse, buf);
         pulse::draw_line(told, theme, places.pulse_line, buf);
         draw_log(told, theme, self.scroll, places.log, buf);
-        draw_progress(told, theme, places.progress, buf);
     }
 
-    fn enabled(&self, does: Do, told: &Told) -> Result<(), String> {
-        match does {
-            Do::Left | Do::Right | Do::CoarseLeft | Do::CoarseRight | Do::Enter => {
-                if told.ended {
-                    Err("the session is over".into())
-                } else if told.run.is_none() {
-                    Err("no run has begun".into())
-                } else {
-                    Ok(())
-                }
-            }
-            Do::Picture if told.epochs.is_empty() => Err("no epoch is done yet".into()),
-            Do::CursorLeft | Do::CursorRight | Do::CursorFarLeft | Do::CursorFarRight
-                if told.train_loss.is_empty() =>
-            {
-                Err("there is no curve to read yet".into())
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn act(&mut self, does: Do, ctx: &mut Context) {
-        match does {
-            Do::Zoom => {
-                self.zoom = match self.zoom {
-                    None if self.charts.front == What::Accuracy => Some(Zoom::Accuracy),
-                    None => Some(Zoom::Loss),
-                    Some(Zoom::Loss) => Some(Zoom::Accuracy),
-                    Some(Zoom::Accuracy) => Some(Zoom::Panel),
-                    Some(Zoom::Panel) => Some(Zoom::Log),
-                    Some(Zoom::Log) => None,
-                };
-            }
-            Do::FlipChart => {
-                self.charts.front = self.charts.front.other();
-                self.zoom = match self.zoom {
-                    Some(Zoom::Loss) => Some(Zoom::Accuracy),
-                    Some(Zoom::Accuracy) => Some(Zoom::Loss),
-                    other => other,
-                };
-            }
-            Do::Back => {
-                let left = self.panel.leave() || self.charts.leave() || self.zoom.take().is_some();
-                if !left {
-                    self.scroll = 0;
-                }
-            }
-            Do::Picture => {
-                let what = self.charted(ctx);
-                if let Some(request) = self.charts.picture(what, ctx.told) {
-                    ctx.save(request);
-                }
-            }
-            Do::LogScale
-            | Do::Smoother
-            | Do::Rougher
-            | Do::CursorLeft
-            | Do::CursorRight
-            | Do::CursorFarLeft
-            | Do::CursorFarRight
-            | Do::Closer
-            | Do::Wider
-            | Do::PanLeft
-            | Do::PanRight => self.charts.act(does, ctx),
-            _ => self.panel.act(does, ctx),
-        }
+    fn status(&self, told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
+        draw_progress(told, theme, area, buf);
     }
 
     fn event(&mut self, event: &Event, _ctx: &mut Context) {
@@ -213,14 +282,16 @@ impl View for Train {
             if chart.contains(at) && pressed {
                 self.charts.point(mouse.column, chart, ctx.told);
             } else if chart.contains(at) && wheel != 0 {
-                self.charts
-                    .act(if wheel < 0 { Do::Closer } else { Do::Wider }, ctx);
+                match wheel {
+                    -1 => self.charts.closer(ctx),
+                    _ => self.charts.wider(ctx.told),
+                }
             }
         }
         if places.panel.contains(at) || places.panel_line.contains(at) {
             if wheel != 0 {
                 self.panel
-                    .act(if wheel < 0 { Do::Up } else { Do::Down }, ctx);
+                    .choose(if wheel < 0 { Move::Up } else { Move::Down });
             } else if mouse.kind == MouseEventKind::Down(MouseButton::Left)
                 && places.panel.contains(at)
             {
@@ -319,7 +390,8 @@ fn draw_progress(told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
         }
         None => String::new(),
     };
-    let fixed = 1 + 6 + 6 + 2 + 4 + 6 + if ends.is_empty() { 0 } else { 18 };
+    // The words at the end keep their room while there are none.
+    let fixed = 1 + 6 + 6 + 2 + 4 + 6 + 18;
     let width = area.width.saturating_sub(fixed) / 2;
     let mut x = area.x + 1;
     for (label, share, gap) in [("epoch ", epoch, 2), ("run ", run, 2)] {

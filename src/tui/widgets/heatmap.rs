@@ -140,6 +140,7 @@ impl Heatmap<'_> {
         for (i, name) in self.labels.iter().enumerate() {
             let row = geometry.cell_area(i, 0);
             let name_width = usize::from(geometry.label);
+            // Names are abbreviated rather than cut: an ellipsis would take a third of the room.
             let short = cut(name, name_width);
             buf.set_string(
                 row.x - geometry.label - 1,
@@ -193,7 +194,7 @@ impl Heatmap<'_> {
         } else {
             0
         };
-        let text = cut(&cell.text, width);
+        let text = super::fitted(&cell.text, width);
         let figure = width.saturating_sub(right + text.width());
         buf.set_string(area.x + figure as u16, text_row, &text, style);
         if cell.marked && figure > 0 {

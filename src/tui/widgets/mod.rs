@@ -11,6 +11,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
 use ratatui::text::Line;
+use unicode_width::UnicodeWidthStr;
 
 /// Writes text at (x, y), cut with an ellipsis at the right edge of `area`; nothing outside of it. Returns the x after it.
 pub fn text(
@@ -28,11 +29,50 @@ pub fn text(
     let room = usize::from(area.right() - x);
     let content = content.as_ref();
     let end = buf.set_stringn(x, y, content, room, style).0;
-    if unicode_width::UnicodeWidthStr::width(content.trim_end()) > room {
+    if content.trim_end().width() > room {
         buf.set_stringn(area.right() - 1, y, "…", 1, style);
         return area.right();
     }
     end
+}
+
+/// A text in at most `width` columns, its last one an ellipsis where it had to be cut.
+pub fn fitted(content: &str, width: usize) -> String {
+    if content.width() <= width {
+        return content.to_owned();
+    }
+    let mut text = heatmap::cut(content, width.saturating_sub(1));
+    text.push_str(if width > 0 { "…" } else { "" });
+    text
+}
+
+/// A text in lines of at most `width` columns, broken at spaces where there are any; at least one line.
+pub fn wrap(content: &str, width: usize) -> Vec<String> {
+    let options =
+        textwrap::Options::new(width.max(1)).word_splitter(textwrap::WordSplitter::NoHyphenation);
+    textwrap::wrap(content, options)
+        .into_iter()
+        .map(std::borrow::Cow::into_owned)
+        .collect()
+}
+
+/// The byte ranges of the lines of [`wrap`], which together cover the whole text, for a text that is edited.
+pub fn wrapped_ranges(content: &str, width: usize) -> Vec<std::ops::Range<usize>> {
+    use textwrap::{WordSeparator, core::break_words, wrap_algorithms::wrap_first_fit};
+    let width = width.max(1);
+    let words = break_words(WordSeparator::AsciiSpace.find_words(content), width);
+    let mut end = 0;
+    wrap_first_fit(&words, &[width as f64])
+        .into_iter()
+        .map(|line| {
+            let start = end;
+            end += line
+                .iter()
+                .map(|word| word.len() + word.whitespace.len())
+                .sum::<usize>();
+            start..end
+        })
+        .collect()
 }
 
 /// Writes a line of spans at (x, y), cut like [`text`].
@@ -49,9 +89,25 @@ pub fn line(buf: &mut Buffer, area: Rect, x: u16, y: u16, content: &Line<'_>) ->
     end
 }
 
+/// Writes rows below each other; where there are more than fit, the last one ends in an ellipsis.
+pub fn paragraph(buf: &mut Buffer, area: Rect, rows: &[(String, Style)]) {
+    let shown = rows.iter().take(area.height.into());
+    let cut = rows.len() > usize::from(area.height);
+    for (y, (words, style)) in (area.top()..area.bottom()).zip(shown) {
+        let words = match cut && y + 1 == area.bottom() {
+            true => &format!(
+                "{} …",
+                fitted(words, usize::from(area.width.saturating_sub(2)))
+            ),
+            false => words,
+        };
+        text(buf, area, area.x, y, words, *style);
+    }
+}
+
 /// Writes text that ends before `right`.
 pub fn text_right(buf: &mut Buffer, area: Rect, right: u16, y: u16, content: &str, style: Style) {
-    let width = unicode_width::UnicodeWidthStr::width(content) as u16;
+    let width = content.width() as u16;
     let x = right.saturating_sub(width).max(area.left());
     text(buf, area, x, y, content, style);
 }
@@ -98,4 +154,51 @@ pub fn panel(
         text(buf, top, x, top.y, " ", frame);
     }
     inner
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_that_is_cut_ends_in_an_ellipsis() {
+        assert_eq!(fitted("abc", 3), "abc");
+        assert_eq!(fitted("abcd", 3), "ab…");
+        assert_eq!(fitted("猫猫猫", 4), "猫…");
+        assert_eq!(fitted("abc", 0), "");
+    }
+
+    #[test]
+    fn text_wraps_at_spaces_and_breaks_long_words() {
+        assert_eq!(wrap("one two three", 7), ["one two", "three"]);
+        assert_eq!(wrap("abcdefgh", 3), ["abc", "def", "gh"]);
+        assert_eq!(wrap("run cifar-tui now", 12), ["run", "cifar-tui", "now"]);
+        assert_eq!(wrap("", 3), [""]);
+        assert_eq!(wrap("one", 0), ["o", "n", "e"]);
+    }
+
+    #[test]
+    fn wrapped_ranges_cover_the_text() {
+        let content = "conv 32, relu,  averyveryverylongword, pool ";
+        for width in 1..50 {
+            let lines = wrapped_ranges(content, width);
+            assert_eq!(lines[0].start, 0);
+            assert_eq!(lines[lines.len() - 1].end, content.len());
+            assert!(lines.windows(2).all(|w| w[0].end == w[1].start));
+            for line in &lines {
+                assert!(content[line.clone()].trim_end().len() <= width, "{width}");
+            }
+        }
+        assert_eq!(wrapped_ranges("", 5).len(), 1);
+    }
+
+    #[test]
+    fn a_paragraph_that_is_too_long_says_so() {
+        let area = Rect::new(0, 0, 8, 2);
+        let mut buf = Buffer::empty(area);
+        let rows = ["one", "two", "three"].map(|r| (r.to_owned(), Style::new()));
+        paragraph(&mut buf, area, &rows);
+        assert_eq!(buf[(0, 1)].symbol(), "t");
+        assert_eq!(buf[(4, 1)].symbol(), "…");
+    }
 }

@@ -3,7 +3,6 @@
 use crate::domain::history::Series;
 use crate::domain::text::grouped;
 use crate::plot::{self, Curve};
-use crate::tui::actions::Do;
 use crate::tui::pictures::Request;
 use crate::tui::theme::Theme;
 use crate::tui::told::{Told, Weight};
@@ -105,52 +104,56 @@ impl Charts {
         self.cursor.take().is_some() || self.window.take().is_some()
     }
 
+    pub fn has_cursor(&self) -> bool {
+        self.cursor.is_some()
+    }
+
+    /// Whether only a part of the x axis is shown.
+    pub fn is_zoomed(&self) -> bool {
+        self.window.is_some()
+    }
+
     fn shown(&self, told: &Told) -> (f64, f64) {
         self.window.unwrap_or_else(|| whole(told))
     }
 
-    pub fn act(&mut self, does: Do, ctx: &mut Context) {
-        let told = ctx.told;
-        let (from, to) = self.shown(told);
-        let range = to - from;
-        match does {
-            Do::LogScale => {
-                self.log_y = !self.log_y;
-                let word = if self.log_y { "logarithmic" } else { "linear" };
-                ctx.say(Weight::Plain, format!("loss axis: {word}"));
-            }
-            Do::Smoother | Do::Rougher => {
-                self.smoothing = match does {
-                    Do::Smoother => (self.smoothing + 1).min(SMOOTHINGS.len() - 1),
-                    _ => self.smoothing.saturating_sub(1),
-                };
-                let text = match SMOOTHINGS[self.smoothing] {
-                    0.0 => "smoothing: off".to_owned(),
-                    s => format!("smoothing: {s}"),
-                };
-                ctx.say(Weight::Plain, text);
-            }
-            Do::CursorLeft => self.move_cursor(-range / 100.0, told),
-            Do::CursorRight => self.move_cursor(range / 100.0, told),
-            Do::CursorFarLeft => {
-                let x = self.cursor.unwrap_or(told.x());
-                self.move_cursor((x - 1e-6).floor() - x, told);
-            }
-            Do::CursorFarRight => {
-                let x = self.cursor.unwrap_or(told.x());
-                self.move_cursor((x + 1e-6).floor() + 1.0 - x, told);
-            }
-            Do::Closer => self.zoom(0.5, told),
-            Do::Wider => self.zoom(2.0, told),
-            Do::PanLeft => self.pan(-range / 4.0, told),
-            Do::PanRight => self.pan(range / 4.0, told),
-            _ => {}
-        }
+    pub fn turn_log_scale(&mut self, ctx: &mut Context) {
+        self.log_y = !self.log_y;
+        let word = if self.log_y { "logarithmic" } else { "linear" };
+        ctx.say(Weight::Plain, format!("loss axis: {word}"));
     }
 
-    fn move_cursor(&mut self, by: f64, told: &Told) {
-        let start = self.cursor.unwrap_or(told.x());
-        let x = (start + by).clamp(0.0, told.x().max(0.0));
+    /// Smooths more or less.
+    pub fn smooth(&mut self, more: bool, ctx: &mut Context) {
+        self.smoothing = match more {
+            true => (self.smoothing + 1).min(SMOOTHINGS.len() - 1),
+            false => self.smoothing.saturating_sub(1),
+        };
+        let text = match SMOOTHINGS[self.smoothing] {
+            0.0 => "smoothing: off".to_owned(),
+            s => format!("smoothing: {s}"),
+        };
+        ctx.say(Weight::Plain, text);
+    }
+
+    /// Moves the cursor by a share of what is shown.
+    pub fn move_cursor(&mut self, share: f64, told: &Told) {
+        let (from, to) = self.shown(told);
+        self.set_cursor(self.cursor.unwrap_or(told.x()) + share * (to - from), told);
+    }
+
+    /// Moves the cursor to the end of the epoch before or after it.
+    pub fn move_cursor_an_epoch(&mut self, forward: bool, told: &Told) {
+        let x = self.cursor.unwrap_or(told.x());
+        let to = match forward {
+            true => (x + 1e-6).floor() + 1.0,
+            false => (x - 1e-6).floor(),
+        };
+        self.set_cursor(to, told);
+    }
+
+    fn set_cursor(&mut self, x: f64, told: &Told) {
+        let x = x.clamp(0.0, told.x().max(0.0));
         self.cursor = Some(x);
         // The window follows.
         if let Some((from, to)) = self.window
@@ -161,14 +164,26 @@ impl Charts {
         }
     }
 
+    /// Shows half as much of the x axis.
+    pub fn closer(&mut self, ctx: &mut Context) {
+        let (from, to) = self.shown(ctx.told);
+        // A hundredth of an epoch is a few steps: nothing is left to see below.
+        if (to - from) * 0.5 < 0.01 {
+            ctx.say(Weight::Warning, "the x axis is as close as it gets");
+        } else {
+            self.zoom(0.5, ctx.told);
+        }
+    }
+
+    /// Shows twice as much of the x axis.
+    pub fn wider(&mut self, told: &Told) {
+        self.zoom(2.0, told);
+    }
+
     fn zoom(&mut self, by: f64, told: &Told) {
         let (from, to) = self.shown(told);
         let around = self.cursor.unwrap_or(told.x()).clamp(from, to);
         let range = (to - from) * by;
-        // A hundredth of an epoch is a few steps: nothing is left to see below.
-        if range < 0.01 {
-            return;
-        }
         if range >= f64::from(told.params.epochs.max(1)) {
             self.window = None;
             return;
@@ -177,8 +192,10 @@ impl Charts {
         self.set_window(around - share * range, around + (1.0 - share) * range, told);
     }
 
-    fn pan(&mut self, by: f64, told: &Told) {
+    /// Moves what is shown by a share of it.
+    pub fn pan(&mut self, share: f64, told: &Told) {
         if let Some((from, to)) = self.window {
+            let by = share * (to - from);
             self.set_window(from + by, to + by, told);
         }
     }

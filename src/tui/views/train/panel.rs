@@ -1,17 +1,20 @@
 //! The hyperparameter panel: a row for each row of PARAMS, with its value, what waits and when a change applies.
 
+use super::TrainAction;
 use crate::domain::params::{Applies, Hyperparameters, Optimizer, PARAMS, Param, Value};
-use crate::tui::actions::Do;
+use crate::domain::text::nearest;
+use crate::tui::actions::{Move, key_of, moved};
 use crate::tui::theme::Theme;
 use crate::tui::told::{Told, Weight};
 use crate::tui::views::Context;
 use crate::tui::widgets::field::Field;
-use crate::tui::widgets::{line, panel, text, text_right};
+use crate::tui::widgets::{fitted, line, panel, paragraph, text, text_right, wrap};
 use crossterm::event::{KeyCode, KeyEvent};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Span};
+use unicode_width::UnicodeWidthStr;
 
 /// What is being typed.
 #[derive(Debug)]
@@ -72,53 +75,54 @@ impl Panel {
         self.editor.is_some()
     }
 
+    pub fn is_filtered(&self) -> bool {
+        !self.filter.is_empty()
+    }
+
     /// Gives up the filter. False when there was none.
     pub fn leave(&mut self) -> bool {
         !std::mem::take(&mut self.filter).is_empty()
     }
 
-    fn choose(&mut self, to: usize) {
-        self.chosen = to.min(self.rows().len().saturating_sub(1));
+    /// Whether no hyperparameter passes the filter.
+    pub fn is_empty(&self) -> bool {
+        self.rows().is_empty()
     }
 
-    pub fn act(&mut self, does: Do, ctx: &mut Context) {
-        match does {
-            Do::Up => self.choose(self.chosen.saturating_sub(1)),
-            Do::Down => self.choose(self.chosen + 1),
-            Do::Top => self.choose(0),
-            Do::Bottom => self.choose(usize::MAX),
-            Do::HalfUp => self.choose(self.chosen.saturating_sub(HALF_PAGE)),
-            Do::HalfDown => self.choose(self.chosen + HALF_PAGE),
-            Do::Left => self.nudge(false, false, ctx),
-            Do::Right => self.nudge(true, false, ctx),
-            Do::CoarseLeft => self.nudge(false, true, ctx),
-            Do::CoarseRight => self.nudge(true, true, ctx),
-            Do::Enter => {
-                if let Some(row) = self.row() {
-                    self.editor = Some(Editor::Value {
-                        field: Field::new(&row.show(&Self::value(row, ctx.told))),
-                        fresh: true,
-                        error: None,
-                    });
-                }
-            }
-            Do::Filter => self.editor = Some(Editor::Filter(Field::new(&self.filter))),
-            Do::Copy => {
-                if let Some(row) = self.row() {
-                    let value = match Self::value(row, ctx.told) {
-                        Value::Text(text) => format!("{text:?}"),
-                        Value::Bool(on) => on.to_string(),
-                        other => other.to_string(),
-                    };
-                    let text = format!("{} = {value}", row.key);
-                    ctx.copy(text.clone(), text);
-                }
-            }
-            _ => {}
+    pub fn choose(&mut self, step: Move) {
+        self.chosen = moved(self.chosen, step.by(1, HALF_PAGE), self.rows().len());
+    }
+
+    /// Begins to type a value for the chosen one.
+    pub fn edit(&mut self, told: &Told) {
+        if let Some(row) = self.row() {
+            self.editor = Some(Editor::Value {
+                field: Field::new(&row.show(&Self::value(row, told))),
+                fresh: true,
+                error: None,
+            });
         }
     }
 
-    fn nudge(&mut self, up: bool, coarse: bool, ctx: &mut Context) {
+    /// Begins to type the filter.
+    pub fn edit_filter(&mut self) {
+        self.editor = Some(Editor::Filter(Field::new(&self.filter)));
+    }
+
+    /// Copies the chosen one as `key = value`.
+    pub fn copy(&self, ctx: &mut Context) {
+        if let Some(row) = self.row() {
+            let value = match Self::value(row, ctx.told) {
+                Value::Text(text) => format!("{text:?}"),
+                Value::Bool(on) => on.to_string(),
+                other => other.to_string(),
+            };
+            let text = format!("{} = {value}", row.key);
+            ctx.copy(text.clone(), text);
+        }
+    }
+
+    pub fn nudge(&mut self, up: bool, coarse: bool, ctx: &mut Context) {
         let Some(row) = self.row() else {
             return;
         };
@@ -126,7 +130,7 @@ impl Panel {
         match row.nudged(&value, up, coarse) {
             None => ctx.say(
                 Weight::Warning,
-                format!("{}: press enter to type it", row.label),
+                format!("{}: {} types a value", row.label, key_of(TrainAction::Type)),
             ),
             Some(next) if next == value => ctx.say(
                 Weight::Warning,
@@ -210,6 +214,14 @@ impl Panel {
         }
     }
 
+    /// Says that no hyperparameter passes the filter, and which one may have been meant.
+    fn no_match(&self) -> String {
+        let names = PARAMS.iter().flat_map(|p| [p.label, p.key]);
+        let meant = nearest(&self.filter, names, 3)
+            .map_or_else(String::new, |name| format!("; did you mean '{name}'?"));
+        format!("no hyperparameter named '{}'{meant}", self.filter)
+    }
+
     /// First row of the list that is drawn, for a list of `height` rows.
     fn first(&self, height: usize) -> usize {
         let n = self.rows().len();
@@ -238,7 +250,8 @@ impl Panel {
     pub fn click(&mut self, y: u16, area: Rect) {
         let (list, _) = Self::parts(area);
         if (list.top()..list.bottom()).contains(&y) && !self.editing() {
-            self.choose(self.first(usize::from(list.height)) + usize::from(y - list.y));
+            let row = self.first(usize::from(list.height)) + usize::from(y - list.y);
+            self.chosen = row.min(self.rows().len().saturating_sub(1));
         }
     }
 
@@ -253,9 +266,10 @@ impl Panel {
                 spans.extend(field_spans(field, theme.strong(), false));
                 Line::from(spans)
             }
-            _ if !self.filter.is_empty() => {
-                Line::styled(format!("/{}  esc clears", self.filter), theme.accent())
-            }
+            _ if !self.filter.is_empty() => Line::styled(
+                format!("/{}  {} clears", self.filter, key_of(TrainAction::Back)),
+                theme.accent(),
+            ),
             _ => Line::default(),
         };
         panel(buf, area, theme.frame(), &title, &right);
@@ -317,49 +331,44 @@ impl Panel {
             (false, true) => theme.strong(),
             (false, false) => theme.text(),
         };
-        let x = text(buf, area, x, area.y, shown, style);
-        let x = x.max(area.x + 30);
-        let (applies, mark) = match row.applies {
-            Applies::Now => ("next step", String::new()),
-            Applies::NextEpoch => ("next epoch", "next epoch".to_owned()),
-            Applies::NextRun => ("next run", "next run".to_owned()),
-        };
-        if let Some(coming) = told.coming(row.key) {
-            let when = match told.pending.get(row.key) {
-                Some((_, at)) => at.to_string(),
-                None => applies.into(),
-            };
-            let words = format!("→ {} at {when}", row.show(coming));
-            text(buf, area, x, area.y, words, theme.pending());
-            return;
-        }
+        let waits = row.applies != Applies::Now;
         let effective = told.steps.as_ref().map(|s| s.learning_rate);
-        match effective {
-            Some(rate)
-                if row.key == "learning_rate" && differs(rate, told.params.learning_rate) =>
-            {
-                let words = format!("now {}", figure(rate));
-                text(buf, area, x, area.y, words, theme.dim());
+        let rate = effective
+            .filter(|rate| row.key == "learning_rate" && differs(*rate, told.params.learning_rate));
+        // What stands beside the value, and whether at the right edge.
+        let (words, words_style, right) = match (told.coming(row.key), rate) {
+            (Some(coming), _) => {
+                let when = match told.pending.get(row.key) {
+                    Some((_, at)) => at.to_string(),
+                    None if waits => row.applies.to_string(),
+                    None => "next step".into(),
+                };
+                let words = format!("→ {} at {when}", row.show(coming));
+                (words, theme.pending(), false)
             }
-            _ if here || row.applies != Applies::Now => {
-                let words = if mark.is_empty() { "now" } else { &mark };
-                text_right(buf, area, area.right() - 1, area.y, words, theme.frame());
-            }
-            _ => {}
+            (None, Some(rate)) => (format!("now {}", figure(rate)), theme.dim(), false),
+            (None, None) if here || waits => (row.applies.to_string(), theme.frame(), true),
+            (None, None) => (String::new(), style, true),
+        };
+        // The value gives way, down to the columns that it has before the words' usual place.
+        let room = usize::from(area.right().saturating_sub(x));
+        let gap = if words.is_empty() { 0 } else { 3 };
+        let value_room = room.saturating_sub(words.width() + gap).max(10);
+        let end = text(buf, area, x, area.y, fitted(&shown, value_room), style);
+        if right {
+            text_right(buf, area, area.right() - 1, area.y, &words, words_style);
+        } else {
+            // In its usual place, or before that where it would not fit.
+            let last = area.right().saturating_sub(words.width() as u16);
+            let x = (area.x + 30).min(last).max(end + 1);
+            text(buf, area, x, area.y, words, words_style);
         }
     }
 
     /// Help and range of the chosen one, or what is wrong with what was typed.
     fn draw_words(&self, told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
         let Some(row) = self.row() else {
-            text(
-                buf,
-                area,
-                area.x + 2,
-                area.y,
-                "no hyperparameter is called so",
-                theme.dim(),
-            );
+            text(buf, area, area.x + 2, area.y, self.no_match(), theme.dim());
             return;
         };
         let width = usize::from(area.width.saturating_sub(3)).max(1);
@@ -391,9 +400,13 @@ impl Panel {
             rows.extend(wrap(&words, width).into_iter().map(|l| (l, theme.dim())));
             rows.push((format!("allowed: {}", row.range()), theme.dim()));
         }
-        for (y, (words, style)) in (area.top()..area.bottom()).zip(&rows) {
-            text(buf, area, area.x + 2, y, words, *style);
-        }
+        let area = Rect::new(
+            area.x + 2,
+            area.y,
+            area.width.saturating_sub(2),
+            area.height,
+        );
+        paragraph(buf, area, &rows);
     }
 
     /// The panel as one line that scrolls: the chosen one with its neighbours.
@@ -409,14 +422,7 @@ impl Panel {
         }
         let rows = self.rows();
         let Some(row) = self.row() else {
-            text(
-                buf,
-                area,
-                area.x + 1,
-                area.y,
-                "no hyperparameter is called so",
-                theme.dim(),
-            );
+            text(buf, area, area.x + 1, area.y, self.no_match(), theme.dim());
             return;
         };
         if let Some(Editor::Value {
@@ -446,6 +452,14 @@ impl Panel {
         }
         let mut x = area.x + 1;
         let chosen = self.chosen.min(rows.len() - 1);
+        let place = format!("{}/{}", chosen + 1, rows.len());
+        text_right(buf, area, area.right(), area.y, &place, theme.dim());
+        let area = Rect::new(
+            area.x,
+            area.y,
+            area.width.saturating_sub(place.len() as u16 + 2),
+            1,
+        );
         // The chosen one keeps its place at the left, so that nothing else moves but the list.
         for (i, row) in rows[chosen..].iter().enumerate() {
             if x + 4 >= area.right() {
@@ -479,16 +493,6 @@ impl Panel {
                 );
             }
             x = text(buf, area, x, area.y, " ", theme.text());
-        }
-        if chosen + 1 < rows.len() {
-            text_right(
-                buf,
-                area,
-                area.right(),
-                area.y,
-                &format!(" {}/{}", chosen + 1, rows.len()),
-                theme.dim(),
-            );
         }
     }
 }
@@ -540,10 +544,6 @@ pub fn figure(v: f64) -> String {
             format!("{v:.decimals$}")
         }
     }
-}
-
-fn wrap(words: &str, width: usize) -> Vec<String> {
-    crate::tui::overlays::wrapped(words, width)
 }
 
 #[cfg(test)]

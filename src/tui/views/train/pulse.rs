@@ -3,8 +3,7 @@
 use super::panel::figure;
 use crate::domain::history::Series;
 use crate::domain::report::{Load, Split};
-use crate::domain::text::grouped;
-use crate::tui::frame::rounded;
+use crate::tui::frame::images_per_s;
 use crate::tui::theme::Theme;
 use crate::tui::told::Told;
 use crate::tui::widgets::spark::{growing, sparkline};
@@ -48,8 +47,8 @@ fn rows(told: &Told, width: usize) -> Vec<Row> {
         curve: sparkline(&points(&told.throughput), span, width, Some(0.0)),
         value: format!(
             "{:>9}  peak {}",
-            grouped(rounded(steps.images_per_s)),
-            grouped(rounded(peak))
+            images_per_s(steps.images_per_s),
+            images_per_s(peak)
         ),
         broken: false,
     });

@@ -1,0 +1,331 @@
+//! The ACTIONS table: every key, where it counts, what it is called and when it cannot be used. Dispatch, footer, help,
+//! command palette, `cifar-tui keys`, README's keys and the key names in sentences follow it. A key is added by adding a
+//! row and, where it does something new, a variant of [`ProgramAction`] or of the view's own actions, which the compiler
+//! then wants to see done.
+
+mod table;
+
+pub use table::{ACTIONS, FIRST};
+
+use super::told::Told;
+use super::views::{Screen, VIEWS, ViewAction};
+use crate::domain::symbols::Symbols;
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use std::fmt;
+
+/// What an action does: something that the program does, or something that the open view does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Do {
+    Program(ProgramAction),
+    View(ViewAction),
+}
+
+/// What the program itself does, whichever screen is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProgramAction {
+    Pause,
+    Step,
+    Evaluate,
+    Checkpoint,
+    Restart,
+    GoBack,
+    Stop,
+    Undo,
+    Download,
+    Show(Screen),
+    NextScreen,
+    PreviousScreen,
+    Help,
+    Palette,
+    Mouse,
+    Redraw,
+    Suspend,
+    Detach,
+    Quit,
+}
+
+impl From<ProgramAction> for Do {
+    fn from(action: ProgramAction) -> Self {
+        Do::Program(action)
+    }
+}
+
+impl From<ViewAction> for Do {
+    fn from(action: ViewAction) -> Self {
+        Do::View(action)
+    }
+}
+
+/// A move of the cursor through lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Move {
+    Up,
+    Down,
+    Top,
+    Bottom,
+    HalfUp,
+    HalfDown,
+}
+
+impl Move {
+    /// How many items it goes forward, where a line has `line` items and a page `page`; beyond the end for the ends.
+    pub fn by(self, line: usize, page: usize) -> i64 {
+        let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX / 2);
+        match self {
+            Move::Up => -count(line),
+            Move::Down => count(line),
+            Move::Top => i64::MIN / 2,
+            Move::Bottom => i64::MAX / 2,
+            Move::HalfUp => -count(page),
+            Move::HalfDown => count(page),
+        }
+    }
+}
+
+/// A place among `count` items, moved by [`Move::by`] and kept within them.
+pub fn moved(place: usize, by: i64, count: usize) -> usize {
+    let last = i64::try_from(count.saturating_sub(1)).unwrap_or(i64::MAX / 2);
+    let place = i64::try_from(place).unwrap_or(i64::MAX / 2);
+    usize::try_from((place + by).clamp(0, last)).unwrap_or(0)
+}
+
+/// A key press.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key {
+    pub code: KeyCode,
+    pub ctrl: bool,
+}
+
+impl Key {
+    /// The key of an event. Shift is in the character itself.
+    pub fn of(event: &KeyEvent) -> Self {
+        Key {
+            code: event.code,
+            ctrl: event.modifiers.contains(KeyModifiers::CONTROL),
+        }
+    }
+}
+
+impl Key {
+    /// Its name on a terminal that shows these symbols. Words stand for arrows in ASCII, where `^` and `v` are keys.
+    pub fn name(self, symbols: Symbols) -> String {
+        let word = match self.code {
+            KeyCode::Enter => symbols.enter(),
+            KeyCode::Up => "up",
+            KeyCode::Down => "down",
+            KeyCode::Left => "left",
+            KeyCode::Right => "right",
+            _ => return self.to_string(),
+        };
+        if symbols == Symbols::Ascii || self.code == KeyCode::Enter {
+            word.into()
+        } else {
+            self.to_string()
+        }
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.ctrl {
+            f.write_str("ctrl-")?;
+        }
+        match self.code {
+            KeyCode::Char(' ') => f.write_str("space"),
+            KeyCode::Char(c) => write!(f, "{c}"),
+            KeyCode::Up => f.write_str("↑"),
+            KeyCode::Down => f.write_str("↓"),
+            KeyCode::Left => f.write_str("←"),
+            KeyCode::Right => f.write_str("→"),
+            KeyCode::Enter => f.write_str("⏎"),
+            KeyCode::Esc => f.write_str("esc"),
+            KeyCode::Tab => f.write_str("tab"),
+            KeyCode::BackTab => f.write_str("shift-tab"),
+            KeyCode::PageUp => f.write_str("pgup"),
+            KeyCode::PageDown => f.write_str("pgdn"),
+            KeyCode::Home => f.write_str("home"),
+            KeyCode::End => f.write_str("end"),
+            other => write!(f, "{other:?}"),
+        }
+    }
+}
+
+const fn ch(c: char) -> Key {
+    key(KeyCode::Char(c))
+}
+
+const fn key(code: KeyCode) -> Key {
+    Key { code, ctrl: false }
+}
+
+const fn ctrl(c: char) -> Key {
+    Key {
+        code: KeyCode::Char(c),
+        ctrl: true,
+    }
+}
+
+/// A row of the table.
+pub struct Action {
+    pub does: Do,
+    pub keys: &'static [Key],
+    /// The screen on which the keys count; None for all.
+    pub screen: Option<Screen>,
+    /// A word for the footer.
+    pub name: &'static str,
+    /// A few words for help, palette and the key table.
+    pub help: &'static str,
+    /// Place in the footer: the smallest stay when it gets narrow; 0 is not shown there.
+    pub rank: u8,
+    /// Why it cannot be used now.
+    pub enabled: fn(&Told) -> Result<(), String>,
+}
+
+impl Action {
+    /// Its keys as text: `k ↑`.
+    pub fn keys_text(&self, symbols: Symbols) -> String {
+        self.keys
+            .iter()
+            .map(|key| key.name(symbols))
+            .collect::<Vec<_>>()
+            .join(" ")
+    }
+
+    /// Whether its keys count on a screen.
+    pub fn counts_on(&self, screen: Screen) -> bool {
+        self.screen.is_none_or(|own| own == screen)
+    }
+}
+
+/// The action of a key on a screen.
+pub fn find(key: Key, screen: Screen) -> Option<&'static Action> {
+    on_screen(screen).find(|a| a.keys.contains(&key))
+}
+
+/// Those whose keys count on a screen, its own first.
+pub fn on_screen(screen: Screen) -> impl Iterator<Item = &'static Action> {
+    ACTIONS.iter().filter(move |a| a.counts_on(screen))
+}
+
+/// Those that the palette offers on a screen: the open view's and all of the program's.
+pub fn offered(screen: Screen) -> impl Iterator<Item = &'static Action> {
+    ACTIONS.iter().filter(move |a| match a.does {
+        Do::Program(_) => true,
+        Do::View(does) => does.screen() == screen,
+    })
+}
+
+/// The first key of an action in words, for sentences that name it.
+pub fn key_of(does: impl Into<Do>) -> String {
+    let does = does.into();
+    ACTIONS
+        .iter()
+        .find(|a| a.does == does)
+        .and_then(|a| a.keys.first())
+        .map_or_else(|| format!("{does:?}"), |key| key.name(Symbols::Ascii))
+}
+
+/// Every key, by screen, as aligned lines of a terminal that shows these symbols.
+pub fn listing(symbols: Symbols) -> String {
+    let places = VIEWS
+        .iter()
+        .map(|view| (view.title, Some(view.screen)))
+        .chain([("everywhere", None)]);
+    let mut text = String::new();
+    for (place, screen) in places {
+        text += &format!("{}{place}\n", if text.is_empty() { "" } else { "\n" });
+        for action in ACTIONS.iter().filter(|a| a.screen == screen) {
+            if !action.keys.is_empty() {
+                text += &format!("  {:<12} {}\n", action.keys_text(symbols), action.help);
+            }
+        }
+    }
+    text
+}
+
+/// README's table of the keys that one starts with, in Markdown.
+pub fn markdown() -> String {
+    let mut text = String::from("| where | keys | does |\n|---|---|---|\n");
+    let rows = FIRST
+        .iter()
+        .flat_map(|first| ACTIONS.iter().filter(move |a| a.does == *first));
+    for action in rows {
+        let place = action.screen.map_or("everywhere", Screen::title);
+        let keys = action
+            .keys
+            .iter()
+            .map(|k| format!("`{k}`"))
+            .collect::<Vec<_>>()
+            .join(" ");
+        text += &format!("| {place} | {keys} | {} |\n", action.help);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tui::views::train::TrainAction;
+
+    #[test]
+    fn every_key_is_unique_in_its_scope() {
+        for view in VIEWS {
+            let mut seen: Vec<Key> = Vec::new();
+            for action in on_screen(view.screen) {
+                for key in action.keys {
+                    assert!(
+                        !seen.contains(key),
+                        "{key} twice on {}",
+                        view.screen.title()
+                    );
+                    seen.push(*key);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_action_is_explained() {
+        for action in ACTIONS {
+            assert!(!action.name.is_empty() && !action.help.is_empty());
+        }
+    }
+
+    #[test]
+    fn every_screen_has_its_key() {
+        for view in VIEWS {
+            let n = ACTIONS
+                .iter()
+                .filter(|a| a.does == ProgramAction::Show(view.screen).into())
+                .count();
+            assert_eq!(n, 1, "{}", view.screen.title());
+        }
+    }
+
+    #[test]
+    fn every_key_is_listed_and_twenty_are_enough_to_start_with() {
+        let (listing, markdown) = (listing(Symbols::Braille), markdown());
+        for action in ACTIONS.iter().filter(|a| !a.keys.is_empty()) {
+            let keys = action.keys_text(Symbols::Braille);
+            let line = format!("  {keys:<12} {}\n", action.help);
+            assert!(listing.contains(&line), "{line}");
+        }
+        assert_eq!(FIRST.len(), 20);
+        assert_eq!(markdown.lines().count(), 2 + FIRST.len());
+    }
+
+    #[test]
+    fn every_action_that_a_sentence_names_has_a_key() {
+        for action in ACTIONS {
+            if !action.keys.is_empty() {
+                assert_eq!(key_of(action.does), action.keys[0].name(Symbols::Ascii));
+            }
+        }
+        assert_eq!(key_of(ProgramAction::Restart), "R");
+        assert_eq!(key_of(ProgramAction::Pause), "space");
+        assert_eq!(
+            key_of(Do::View(ViewAction::Train(TrainAction::Type))),
+            "enter"
+        );
+    }
+}
