@@ -1,0 +1,211 @@
+//! The architecture as text: what is typed, what is wrong with it, and the presets.
+
+use super::Model;
+use crate::domain::arch::{ARCHS, ArchError, Shape, Summary, resolve};
+use crate::domain::params::{Value, param};
+use crate::tui::actions::{ProgramAction, key_of};
+use crate::tui::theme::Theme;
+use crate::tui::told::{Told, Weight};
+use crate::tui::views::Context;
+use crate::tui::widgets::field::Field;
+use crate::tui::widgets::{panel, text, text_right, wrapped_ranges};
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::style::Style;
+use ratatui::text::{Line, Span};
+
+/// Classes of CIFAR-10, which architectures are checked against.
+const CLASSES: usize = 10;
+
+/// The layers of a text, or what is wrong with it.
+pub(super) fn summary(text: &str) -> Result<Vec<Summary>, ArchError> {
+    resolve(text)?.summary(Shape::CIFAR, CLASSES)
+}
+
+/// The architecture that the next run will have: a preset's name or a text.
+fn wanted(told: &Told) -> String {
+    told.wanted().architecture
+}
+
+/// A preset's text for its name, other text as it is.
+fn written_out(name_or_text: &str) -> &str {
+    ARCHS
+        .iter()
+        .find(|p| p.name.eq_ignore_ascii_case(name_or_text.trim()))
+        .map_or(name_or_text, |p| p.text)
+}
+
+/// The preset that a text is, if any.
+fn preset(name_or_text: &str) -> Option<&'static str> {
+    let arch = resolve(name_or_text).ok()?;
+    ARCHS
+        .iter()
+        .find(|p| resolve(p.text).is_ok_and(|a| a == arch))
+        .map(|p| p.name)
+}
+
+impl Model {
+    /// The text that the screen is about: what is typed, what waits, or what runs.
+    pub(super) fn text(&self, told: &Told) -> String {
+        match &self.draft {
+            Some(field) => field.text().to_owned(),
+            None => written_out(&wanted(told)).to_owned(),
+        }
+    }
+
+    pub(super) fn apply(&mut self, ctx: &mut Context) {
+        let Some(field) = &self.draft else {
+            return;
+        };
+        let text = field.text().trim().to_owned();
+        let Some(row) = param("architecture") else {
+            return;
+        };
+        if let Err(error) = summary(&text) {
+            ctx.say(Weight::Warning, error.to_string());
+            return;
+        }
+        // A preset goes by its name, however it was typed.
+        let value = preset(&text).map_or(text, str::to_owned);
+        match row.check(Value::Text(value)) {
+            Ok(value) => {
+                if row.get(&ctx.told.wanted()) != value {
+                    ctx.set("architecture", value);
+                }
+                self.draft = None;
+            }
+            Err(error) => ctx.say(Weight::Warning, error.to_string()),
+        }
+    }
+
+    pub(super) fn next_preset(&mut self, told: &Told) {
+        let now = preset(&self.text(told));
+        let at = ARCHS.iter().position(|p| Some(p.name) == now);
+        let next = at.map_or(0, |i| (i + 1) % ARCHS.len());
+        self.draft = Some(Field::new(ARCHS[next].text));
+    }
+
+    pub(super) fn text_lines(&self, told: &Told, width: u16) -> u16 {
+        let text = self.text(told);
+        let error = u16::from(self.draft.is_some()) * 2;
+        wrapped_ranges(&text, width.saturating_sub(4).into()).len() as u16 + error
+    }
+
+    pub(super) fn draw_text(&self, told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
+        let content = self.text(told);
+        let error = summary(&content).err();
+        let name = preset(&content).unwrap_or("your own");
+        let title = Line::from(vec![
+            Span::styled("architecture  ", theme.text()),
+            Span::styled(name, theme.accent()),
+        ]);
+        let waiting = told.coming("architecture").is_some();
+        let right = match (&self.draft, waiting) {
+            (Some(_), _) => Span::styled(
+                format!(
+                    "{} next run   ctrl-n preset   esc forget",
+                    theme.symbols.enter()
+                ),
+                theme.pending(),
+            ),
+            (None, true) => Span::styled(
+                format!(
+                    "waits for the next run: {} starts it",
+                    key_of(ProgramAction::Restart)
+                ),
+                theme.pending(),
+            ),
+            (None, false) if told.run.is_none() => Span::styled("the next run's", theme.dim()),
+            (None, false) => Span::styled("as it runs", theme.dim()),
+        };
+        let frame = if self.draft.is_some() {
+            theme.accent()
+        } else {
+            theme.frame()
+        };
+        let inner = panel(buf, area, frame, &title, &Line::from(right));
+        if inner.is_empty() {
+            return;
+        }
+        let lines = wrapped_ranges(&content, inner.width.saturating_sub(2).into());
+        let cursor = self.draft.as_ref().map(Field::cursor);
+        let wrong = error.as_ref().filter(|_| self.draft.is_some());
+        let mut y = inner.y;
+        // The line with the cursor stays in sight.
+        let room = usize::from(
+            inner
+                .height
+                .saturating_sub(2 * u16::from(self.draft.is_some())),
+        )
+        .max(1);
+        let line_of = |at: usize| lines.iter().position(|l| at <= l.end).unwrap_or(0);
+        let first = cursor.map_or(0, |c| (line_of(c) + 1).saturating_sub(room));
+        let error_line = wrong.map(|e| line_of(e.at.start));
+        for (i, range) in lines.iter().enumerate().skip(first).take(room) {
+            let line_text = &content[range.clone()];
+            text(buf, inner, inner.x + 1, y, line_text, theme.text());
+            if let Some(at) = cursor
+                && range.contains(&at) | (at == range.end && i == line_of(at))
+            {
+                let x = inner.x + 1 + columns(&content[range.start..at]);
+                let inner = inner.intersection(buf.area);
+                if inner.contains((x, y).into()) {
+                    buf[(x, y)]
+                        .set_style(Style::new().add_modifier(ratatui::style::Modifier::REVERSED));
+                }
+            }
+            y += 1;
+            if error_line == Some(i)
+                && let Some(e) = wrong
+            {
+                let start = e.at.start.clamp(range.start, range.end);
+                let end = e.at.end.clamp(start, range.end);
+                let x = inner.x + 1 + columns(&content[range.start..start]);
+                let carets = usize::from(columns(&content[start..end])).max(1);
+                text(buf, inner, x, y, "^".repeat(carets), theme.wrong());
+                y += 1;
+            }
+        }
+        if self.draft.is_some() {
+            let y = inner.bottom() - 1;
+            text(
+                buf,
+                inner,
+                inner.x,
+                y,
+                " ".repeat(inner.width.into()),
+                Style::new(),
+            );
+            match wrong {
+                Some(e) => text(buf, inner, inner.x + 1, y, e.to_string(), theme.wrong()),
+                None => {
+                    let about = ARCHS
+                        .iter()
+                        .find(|p| p.name == name)
+                        .map_or("It fits.", |p| p.about);
+                    text(
+                        buf,
+                        inner,
+                        inner.x + 1,
+                        y,
+                        format!("✓ {about}"),
+                        theme.best(),
+                    )
+                }
+            };
+        } else if lines.len() > room {
+            text_right(
+                buf,
+                inner,
+                inner.right(),
+                inner.bottom() - 1,
+                " …",
+                theme.dim(),
+            );
+        }
+    }
+}
+
+fn columns(content: &str) -> u16 {
+    unicode_width::UnicodeWidthStr::width(content) as u16
+}

@@ -1,0 +1,261 @@
+//! The Model screen: the architecture as text that is checked as it is typed, its layers and what they cost, and a look
+//! inside the running network: first-layer filters, activations of an image, norms, dead units.
+
+mod editor;
+mod layers;
+mod pictures;
+
+use super::feed::{Basis, Feed};
+use super::{Context, View};
+use crate::domain::report::ModelReport;
+use crate::session::protocol::{Answer, Event, Filter, Question};
+use crate::tui::actions::{Move, key_of};
+use crate::tui::theme::Theme;
+use crate::tui::told::Told;
+use crate::tui::widgets::field::Field;
+use crossterm::event::{KeyCode, KeyEvent, MouseButton, MouseEvent, MouseEventKind};
+use layers::first_line;
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+
+/// What the Model screen does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ModelAction {
+    Edit,
+    Presets,
+    Back,
+    /// Choose a layer.
+    Choose(Move),
+    /// Filters instead of activations, or the other way round.
+    OtherPictures,
+    NextImage,
+    PreviousImage,
+}
+
+/// The report is asked anew after so many seconds of training, while the screen is open: it costs a forward pass.
+const REFRESH_SECONDS: f64 = 5.0;
+
+/// State of the Model screen.
+#[derive(Debug, Default)]
+pub struct Model {
+    /// What is being typed.
+    draft: Option<Field>,
+    /// Chosen layer.
+    selected: usize,
+    /// The image whose activations are shown: its number in the shown split.
+    image: u32,
+    /// Filters instead of activations, where there is no room for both.
+    filters: bool,
+    report: Feed,
+    /// The image itself.
+    picture: Feed,
+}
+
+/// Where the parts lie.
+struct Layout {
+    text: Rect,
+    layers: Rect,
+    activations: Rect,
+    filters: Rect,
+}
+
+impl Layout {
+    fn of(area: Rect, lines: u16, filters: bool) -> Self {
+        let none = Rect::new(area.x, area.y, 0, 0);
+        let top = (lines + 2).min((area.height / 2).max(4)).min(area.height);
+        let rest = Rect::new(area.x, area.y + top, area.width, area.height - top);
+        let side = if rest.width >= 76 {
+            (rest.width * 2 / 5).clamp(32, 90)
+        } else {
+            0
+        };
+        let layers = Rect::new(rest.x, rest.y, rest.width - side, rest.height);
+        let right = Rect::new(rest.x + rest.width - side, rest.y, side, rest.height);
+        let (activations, below) = if right.height >= 24 {
+            let share = right.height * 3 / 5;
+            (
+                Rect::new(right.x, right.y, right.width, share),
+                Rect::new(right.x, right.y + share, right.width, right.height - share),
+            )
+        } else if filters {
+            (none, right)
+        } else {
+            (right, none)
+        };
+        Layout {
+            text: Rect::new(area.x, area.y, area.width, top),
+            layers,
+            activations,
+            filters: below,
+        }
+    }
+}
+
+impl Model {
+    /// Why an action cannot be used now, if so.
+    pub fn enabled(&self, does: ModelAction, told: &Told, area: Rect) -> Result<(), String> {
+        use ModelAction::*;
+        let layout = self.layout(told, area);
+        let (activations, filters) = (!layout.activations.is_empty(), !layout.filters.is_empty());
+        match does {
+            Edit | Presets if told.ended => Err("the session is over".into()),
+            Back => Err("nothing was typed".into()),
+            OtherPictures | NextImage | PreviousImage if !activations && !filters => {
+                Err("there is no room for pictures beside the layers".into())
+            }
+            OtherPictures if activations && filters => {
+                Err("activations and filters are both on the screen".into())
+            }
+            NextImage | PreviousImage if images(told) == 0 => Err("no run has begun".into()),
+            NextImage | PreviousImage if !activations => Err(format!(
+                "the activations are not on the screen; {} turns to them",
+                key_of(OtherPictures)
+            )),
+            Edit | Presets | Choose(_) | OtherPictures | NextImage | PreviousImage => Ok(()),
+        }
+    }
+
+    pub fn act(&mut self, does: ModelAction, ctx: &mut Context) {
+        use ModelAction::*;
+        let half = usize::from(ctx.area.height / 2);
+        match does {
+            Edit => self.draft = Some(Field::new(&self.text(ctx.told))),
+            Presets => self.next_preset(ctx.told),
+            // While something is typed, `typed` has this key.
+            Back => {}
+            Choose(step) => self.select(step.by(1, half), ctx.told),
+            OtherPictures => self.filters = !self.filters,
+            NextImage => self.image = (self.image + 1) % images(ctx.told).max(1),
+            PreviousImage => {
+                let n = images(ctx.told).max(1);
+                self.image = (self.image % n + n - 1) % n;
+            }
+        }
+        self.refresh(ctx);
+    }
+
+    fn refresh(&mut self, ctx: &mut Context) {
+        if !ctx.visible || ctx.told.run.is_none() {
+            return;
+        }
+        let images = images(ctx.told);
+        self.image = self.image.min(images.saturating_sub(1));
+        let question = Question::Model {
+            activations_of: (images > 0).then_some(self.image),
+        };
+        let seconds = ctx.told.steps.as_ref().map_or(0.0, |s| s.elapsed);
+        let at = format!("{:.0}", (seconds / REFRESH_SECONDS).floor());
+        // Whatever is awaited is news enough.
+        if !self.report.is_waiting() || self.report.is_about_other(&question) {
+            self.report.want(question, Basis::and(ctx.told, &at), ctx);
+        }
+        if let Some(basis) = Basis::evaluation(ctx.told) {
+            let filter = Filter::Pinned {
+                indices: vec![self.image],
+            };
+            let question = Question::Samples {
+                filter,
+                offset: 0,
+                count: 1,
+            };
+            self.picture.want(question, basis, ctx);
+        }
+    }
+
+    fn report(&self) -> Option<&ModelReport> {
+        match self.report.answer() {
+            Some(Answer::Model(report)) => Some(report),
+            _ => None,
+        }
+    }
+
+    fn layout(&self, told: &Told, area: Rect) -> Layout {
+        Layout::of(area, self.text_lines(told, area.width), self.filters)
+    }
+}
+
+/// How many images the shown split has.
+fn images(told: &Told) -> u32 {
+    use crate::domain::report::Split;
+    told.run.as_ref().map_or(0, |r| match told.shown {
+        Split::Train => r.train,
+        Split::Validation => r.validation,
+        Split::Test => r.test,
+    })
+}
+
+impl View for Model {
+    fn draw(&self, told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
+        let area = area.intersection(buf.area);
+        if area.is_empty() {
+            return;
+        }
+        let layout = self.layout(told, area);
+        self.draw_text(told, theme, layout.text, buf);
+        self.draw_layers(told, theme, layout.layers, buf);
+        self.draw_activations(told, theme, layout.activations, buf);
+        self.draw_filters(told, theme, layout.filters, buf);
+    }
+
+    fn shown(&mut self, ctx: &mut Context) {
+        self.refresh(ctx);
+    }
+
+    fn event(&mut self, event: &Event, ctx: &mut Context) {
+        if matches!(event, Event::Started(_)) {
+            self.report.clear();
+            self.picture.clear();
+        }
+        let _ = self.report.take(event) || self.picture.take(event);
+        self.refresh(ctx);
+    }
+
+    fn mouse(&mut self, mouse: MouseEvent, ctx: &mut Context) {
+        let layout = self.layout(ctx.told, ctx.area);
+        let here = (mouse.column, mouse.row).into();
+        match mouse.kind {
+            MouseEventKind::ScrollDown => self.select(1, ctx.told),
+            MouseEventKind::ScrollUp => self.select(-1, ctx.told),
+            MouseEventKind::Down(MouseButton::Left)
+                if layout.text.contains(here) && self.draft.is_none() && !ctx.told.ended =>
+            {
+                self.draft = Some(Field::new(&self.text(ctx.told)));
+            }
+            MouseEventKind::Down(MouseButton::Left) if layout.layers.contains(here) => {
+                let line = usize::from(mouse.row.saturating_sub(layout.layers.y + 2));
+                let count = self.layers(ctx.told).len();
+                let lines = usize::from(layout.layers.height.saturating_sub(3)).max(1);
+                let selected = self.selected.min(count.saturating_sub(1));
+                let first = first_line(selected, count, lines);
+                self.selected = (first + line).min(count.saturating_sub(1));
+            }
+            _ => {}
+        }
+        self.refresh(ctx);
+    }
+
+    fn editing(&self) -> bool {
+        self.draft.is_some()
+    }
+
+    fn typed(&mut self, key: KeyEvent, ctx: &mut Context) {
+        use crossterm::event::KeyModifiers;
+        let ctrl = key.modifiers.contains(KeyModifiers::CONTROL);
+        match key.code {
+            KeyCode::Esc => self.draft = None,
+            KeyCode::Enter => self.apply(ctx),
+            KeyCode::Char('n') if ctrl => self.next_preset(ctx.told),
+            _ => {
+                if let Some(field) = &mut self.draft {
+                    field.key(&key);
+                }
+            }
+        }
+    }
+
+    fn paste(&mut self, text: &str, _ctx: &mut Context) {
+        if let Some(field) = &mut self.draft {
+            field.insert(text);
+        }
+    }
+}
