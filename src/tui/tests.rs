@@ -324,6 +324,7 @@ fn terminals_with_fewer_symbols_show_the_same() {
         let colors = Colors::Ansi16;
         let mut app = themed(Theme { colors, symbols }, 120, 36, &story(8100));
         app.update(Msg::Tick(60_000.0));
+        app.update(Msg::Tick(60_006.0));
         insta::assert_snapshot!(format!("train_in_{symbols}"), rows(&paint(&app)));
     }
 }
