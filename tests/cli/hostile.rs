@@ -92,6 +92,7 @@ const COMMANDS: &[&[&str]] = &[
     &["doctor", "--data", "NAME", "--runs", "runs/RUN"],
     &["doctor", "--data", "DATA", "--json"],
     &["config", "show", "--data", "DATA", "--runs", "NAME"],
+    &["keys"],
     &["config", "init"],
     &["config", "set", "NAME", "1"],
     &["config", "set", "data", "NAME"],
@@ -304,8 +305,8 @@ fn what_is_no_regular_file_is_refused_in_words_and_at_once() {
             1,
             "x.safetensors",
         ),
-        (&["doctor", "--config", "x.toml"], 2, "x.toml"),
-        (&["doctor", "--config", "/dev/zero"], 2, "/dev/zero"),
+        (&["config", "--config", "x.toml"], 2, "x.toml"),
+        (&["config", "--config", "/dev/zero"], 2, "/dev/zero"),
     ] {
         place
             .run(args)
@@ -319,9 +320,14 @@ fn what_is_no_regular_file_is_refused_in_words_and_at_once() {
     );
     fifo(&place.path("config.toml"));
     place
-        .run(&["doctor"])
+        .run(&["config"])
         .exits(2)
         .says(&["config.toml", "not a regular file"]);
+    let doctor = place.run(&["doctor"]).exits(0).out;
+    assert!(
+        doctor.contains("config.toml") && doctor.contains("not a regular file"),
+        "{doctor}"
+    );
 }
 
 #[test]
