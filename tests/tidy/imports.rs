@@ -77,7 +77,7 @@ const KNOWN_BY: &[(&str, &[&str])] = &[
 ];
 
 /// The domain uses these and nothing else (its tests may use what they like).
-const DOMAIN_KNOWS: &[&str] = &["std", "core", "serde", "thiserror"];
+const DOMAIN_KNOWS: &[&str] = &["std", "core", "serde", "strsim", "thiserror"];
 
 #[derive(Clone, Debug, PartialEq)]
 enum Token {
@@ -405,8 +405,10 @@ const DEPENDENCIES: &[&str] = &[
     "serde_json",
     "sha2",
     "signal_hook",
+    "strsim",
     "sysinfo",
     "tar",
+    "textwrap",
     "tiny_skia",
     "toml_edit",
     "tracing",
