@@ -660,6 +660,32 @@ mod tests {
         is_seed("picture", "webp", &bytes);
     }
 
+    #[test]
+    fn mutated_pictures_never_panic_and_give_pixels_or_words() {
+        use crate::domain::mutate::mutated;
+        let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/seeds/picture");
+        let (mut read, mut refused) = (0, 0);
+        for seed in std::fs::read_dir(seeds).unwrap() {
+            let whole = std::fs::read(seed.unwrap().path()).unwrap();
+            for number in 0..200 {
+                match read_bytes(&mutated(&whole, number)) {
+                    Ok(picture) => {
+                        assert_eq!(picture.pixels.len(), 3 * 32 * 32);
+                        read += 1;
+                    }
+                    Err(problem) => {
+                        assert!(!problem.to_string().is_empty());
+                        refused += 1;
+                    }
+                }
+            }
+        }
+        assert!(
+            read > 100 && refused > 100,
+            "{read} read, {refused} refused"
+        );
+    }
+
     fn chunk(kind: &[u8; 4], data: &[u8]) -> Vec<u8> {
         let mut crc = flate2::Crc::new();
         crc.update(kind);

@@ -373,6 +373,29 @@ mod tests {
     }
 
     #[test]
+    fn mutated_metrics_never_panic_and_stay_a_run() {
+        use crate::domain::mutate::mutated;
+        let events = [
+            epoch(1, 0.4, true),
+            epoch(2, 0.5, true),
+            Event::State(State::Done),
+        ];
+        let (folder, mut runs) = runs_with("a", &events);
+        let path = folder.path().join("a").join(METRICS);
+        let whole = fs::read(&path).unwrap();
+        let mut lost = 0;
+        for number in 0..300 {
+            fs::write(&path, mutated(&whole, number)).unwrap();
+            // What was read before is kept by time and length, which two mutations may share.
+            runs.known.clear();
+            let list = runs.list().unwrap();
+            assert_eq!(list.len(), 1);
+            lost += usize::from(list[0].epochs.len() < 2);
+        }
+        assert!(lost > 30, "{lost} mutations cost an epoch");
+    }
+
+    #[test]
     fn a_run_whose_metrics_cannot_be_read_says_why() {
         let (folder, mut runs) = runs_with("long", &[epoch(1, 0.4, true)]);
         let path = folder.path().join("long").join(METRICS);
