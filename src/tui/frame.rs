@@ -13,6 +13,7 @@ use crate::domain::report::State;
 use crate::domain::symbols::Symbols;
 use crate::domain::terminal::MIN_SIZE;
 use crate::domain::text::{duration, grouped, is_hidden};
+use crate::session::status::TRIED_AGAIN;
 use crossterm::event::KeyCode;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -129,7 +130,7 @@ pub fn banner(told: &Told, size: Rect) -> Vec<String> {
         ),
         State::Failed { why } => format!("✗ {why}"),
         _ => match &told.unsaved {
-            Some(why) => format!("! Not saved: {why}"),
+            Some(why) => format!("! Not saved: {why} {TRIED_AGAIN}"),
             None => return Vec::new(),
         },
     };
@@ -269,7 +270,7 @@ fn header(app: &App, area: Rect, buf: &mut Buffer) {
         right.push(Piece::new(4, vec![plain(rate), dim(" img/s".into())]));
         let elapsed = format!("{:>5}", duration(steps.elapsed));
         right.push(Piece::new(7, vec![plain(elapsed)]));
-        if let Some(eta) = steps.eta.filter(|_| told.training().is_ok()) {
+        if let Some(eta) = steps.eta.filter(|_| told.busy()) {
             let eta = format!("{:>5}", duration(eta));
             right.push(Piece::new(5, vec![dim("ETA ".into()), plain(eta)]));
         }
