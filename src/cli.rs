@@ -446,7 +446,7 @@ fn options() -> Vec<Arg> {
                     "runs" => "FOLDER",
                     "device" => "DEVICE",
                     "symbols" => "SET",
-                    "on_hangup" => "WHAT",
+                    "on_hangup" | "on_usr1" => "WHAT",
                     _ => "N",
                 })
                 .allow_negative_numbers(true)

@@ -324,25 +324,70 @@ pub fn let_go() -> io::Result<()> {
 /// there is no shell with job control.
 ///
 /// # Errors
-/// When the helper that continues the process cannot be started.
+/// When the system gives no pipe or no process for the helper that continues this one.
 pub fn to_background() -> io::Result<bool> {
-    use std::os::unix::process::CommandExt;
     // SAFETY: numbers only.
     let (group, leader) = unsafe { (libc::getpgrp(), libc::getsid(0)) };
+    let Ok(terminal) = File::open("/dev/tty") else {
+        return Ok(false);
+    };
     if group == leader {
         return Ok(false);
     }
-    // In a group of its own, so that it is not stopped with this one.
-    let mut helper = std::process::Command::new("/bin/sh")
-        .args(["-c", &format!("sleep 0.2; kill -CONT -- -{group}")])
-        .process_group(0)
-        .stdin(std::process::Stdio::null())
-        .stdout(std::process::Stdio::null())
-        .stderr(std::process::Stdio::null())
-        .spawn()?;
+    let (running, runs) = io::pipe()?;
+    // SAFETY: the child calls nothing but what is safe between fork and exit in a program of several threads.
+    let helper = unsafe { libc::fork() };
+    match helper {
+        -1 => return Err(io::Error::last_os_error()),
+        // SAFETY: as above; the descriptors are open in the child too.
+        0 => unsafe {
+            libc::close(runs.as_raw_fd());
+            continue_group(group, terminal.as_raw_fd(), running.as_raw_fd())
+        },
+        _ => {}
+    }
+    // In a group of its own, so that it is not stopped with this one. It says so too: whoever is first.
+    // SAFETY: numbers only.
+    unsafe { libc::setpgid(helper, helper) };
     stop_process();
-    helper.wait()?;
-    Ok(true)
+    // It runs again: the helper sees the pipe's end.
+    drop(runs);
+    // SAFETY: the status is not wanted.
+    unsafe { libc::waitpid(helper, std::ptr::null_mut(), 0) };
+    // SAFETY: numbers only.
+    Ok(unsafe { libc::tcgetpgrp(terminal.as_raw_fd()) } != group)
+}
+
+/// Times that a helper looks whether the shell has taken the terminal back, a hundredth of a second apart.
+const LOOKS: u32 = 200;
+
+/// What the helper of [`to_background`] does: continues the process group `group` once the shell has taken the
+/// terminal back, which it does when it has seen that its job has stopped; at the latest after two seconds. It ends when
+/// `running` ends, whose other end the continued process holds.
+///
+/// # Safety
+/// To be called between fork and exit: it allocates nothing, takes no lock and never returns.
+unsafe fn continue_group(group: libc::pid_t, terminal: RawFd, running: RawFd) -> ! {
+    // SAFETY: numbers, and one valid pollfd for the length of each call; all of them may be called after a fork.
+    unsafe {
+        libc::setpgid(0, 0);
+        let mut looks = 0;
+        loop {
+            let mut end = libc::pollfd {
+                fd: running,
+                events: libc::POLLIN,
+                revents: 0,
+            };
+            if libc::poll(&raw mut end, 1, 10) > 0 {
+                libc::_exit(0);
+            }
+            looks += 1;
+            // Again and again: a process may stop only after its group was continued.
+            if looks > LOOKS || libc::tcgetpgrp(terminal) != group {
+                libc::kill(-group, libc::SIGCONT);
+            }
+        }
+    }
 }
 
 /// Hour and minute of a time (seconds since the Unix epoch) here.
