@@ -159,7 +159,7 @@ pub fn run(
         };
     }
     printer.finish();
-    if outcome.status.state != State::Done
+    if !outcome.status.is_complete()
         && let Some(words) = outcome.status.where_it_lies("cifar-tui train")
     {
         // The session is over; there is nobody to tell when the reader has gone.

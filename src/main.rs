@@ -4,7 +4,7 @@ use cifar_tui::cli::{self, Invocation, Task};
 use cifar_tui::commands;
 use cifar_tui::config::{self, Config, ConfigError, OnHangup, OnUsr1, Surroundings};
 use cifar_tui::domain::report::State;
-use cifar_tui::domain::text::{Plain, plain, plain_lines};
+use cifar_tui::domain::text::{Plain, grouped, plain, plain_lines};
 use cifar_tui::exits::{DIVERGED, DONE, FAILED, USAGE, of_signal};
 use cifar_tui::headless::{self, Notice, Style};
 use cifar_tui::session::link::Link;
@@ -366,7 +366,10 @@ fn download(config: &Config, out: &mut impl Write) -> anyhow::Result<u8> {
 fn finish(status: &Status, signal: Option<i32>) -> anyhow::Result<u8> {
     match (&status.state, &status.unsaved, signal) {
         (State::Failed { why }, ..) => anyhow::bail!("{why}"),
-        (_, Some(why), _) => anyhow::bail!("not everything is saved: {why}"),
+        (_, Some(why), _) => anyhow::bail!(
+            "not everything is saved of a run that came to step {}: {why}",
+            grouped(status.step)
+        ),
         (State::Diverged { .. }, ..) => Ok(DIVERGED),
         (.., Some(signal)) => Ok(of_signal(signal)),
         _ => Ok(DONE),

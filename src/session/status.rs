@@ -71,7 +71,12 @@ impl Status {
         }
     }
 
-    /// Where the run lies and, unless it is done, the command that goes on with it; `program` is the command's
+    /// Whether the run is through and all of it on the disk.
+    pub fn is_complete(&self) -> bool {
+        self.state == State::Done && self.unsaved.is_none()
+    }
+
+    /// Where the run lies and, unless it is complete, the command that goes on with it; `program` is the command's
     /// beginning. None where nothing is saved.
     pub fn where_it_lies(&self, program: &str) -> Option<String> {
         let step = self.saved_step?;
@@ -81,9 +86,9 @@ impl Status {
         }
         let Status { run, folder, .. } = self;
         let step = grouped(step);
-        Some(match self.state {
-            State::Done => format!("{run} is done and lies in {folder}"),
-            _ => format!(
+        Some(match self.is_complete() {
+            true => format!("{run} is done and lies in {folder}"),
+            false => format!(
                 "{run} is saved up to step {step} in {folder}; `{program} --resume {}` goes on",
                 quoted(&shortest(folder))
             ),

@@ -161,8 +161,6 @@ fn bring_about(cause: &str) -> Vec<Ended> {
         }
         "SIGINT, SIGTERM" => vec![
             by(train(&[]), libc::SIGINT),
-            by(training(&[]), libc::SIGINT),
-            by(train(&[]), libc::SIGTERM),
             by(training(&[]), libc::SIGTERM),
         ],
         "SIGHUP with `on_hangup = \"checkpoint-and-stop\"`" => {
