@@ -3,7 +3,7 @@
 
 use super::protocol::Event;
 use crate::domain::report::State;
-use crate::domain::text::grouped;
+use crate::domain::text::{grouped, shell_word};
 use std::path::Path;
 
 /// What follows the reason why something is not saved, for as long as the session lives.
@@ -90,7 +90,7 @@ impl Status {
             true => format!("{run} is done and lies in {folder}"),
             false => format!(
                 "{run} is saved up to step {step} in {folder}; `{program} --resume {}` goes on",
-                quoted(&shortest(folder))
+                shell_word(&shortest(folder))
             ),
         })
     }
@@ -125,13 +125,4 @@ fn shortest(path: &str) -> String {
         })
         .filter(|below| !below.is_empty())
         .unwrap_or_else(|| path.to_owned())
-}
-
-/// A word as a shell takes it.
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_alphanumeric() || "/._-+:,@%".contains(c);
-    match word.chars().all(plain) {
-        true => word.to_owned(),
-        false => format!("'{}'", word.replace('\'', r"'\''")),
-    }
 }

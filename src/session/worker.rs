@@ -156,7 +156,7 @@ fn load_data(
                 },
             },
             recv(tell.commands) -> command => match command {
-                Ok(Command::Quit) | Err(_) => return Ok(None),
+                Ok(Command::Quit | Command::SaveAndQuit) | Err(_) => return Ok(None),
                 Ok(other) => early.push_back(other),
             },
         }
