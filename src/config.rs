@@ -30,6 +30,7 @@ pub struct Options {
     /// None takes those that the terminal shows, as far as the environment tells.
     pub symbols: Option<Symbols>,
     pub on_hangup: OnHangup,
+    pub on_usr1: OnUsr1,
 }
 
 /// What a session does when its terminal goes away.
@@ -37,6 +38,15 @@ pub struct Options {
 pub enum OnHangup {
     /// Train on, without a screen.
     Continue,
+    /// Write a checkpoint and end.
+    CheckpointAndStop,
+}
+
+/// What a session does when it is sent SIGUSR1 or SIGUSR2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnUsr1 {
+    /// Write a checkpoint and go on.
+    Checkpoint,
     /// Write a checkpoint and end.
     CheckpointAndStop,
 }
@@ -51,6 +61,7 @@ impl Default for Options {
             mouse: true,
             symbols: None,
             on_hangup: OnHangup::Continue,
+            on_usr1: OnUsr1::Checkpoint,
         }
     }
 }
@@ -152,6 +163,13 @@ pub static OPTIONS: &[OptionRow] = &[
             "checkpoint-and-stop" => OnHangup::CheckpointAndStop, _ => return None }; Some(()) },
         get: |o| match o.on_hangup { OnHangup::Continue => "continue",
             OnHangup::CheckpointAndStop => "checkpoint-and-stop" }.into() },
+    OptionRow { key: "on_usr1", kind: OptionKind::Word("WHAT"), env: None, default: "\"checkpoint\"", range: "checkpoint or checkpoint-and-stop",
+        help: "What the signals SIGUSR1 and SIGUSR2 do (Slurm sends one before its time limit, where asked to): write a \
+               checkpoint and go on, or write a checkpoint and end.",
+        set: |o, text| { o.on_usr1 = match text { "checkpoint" => OnUsr1::Checkpoint,
+            "checkpoint-and-stop" => OnUsr1::CheckpointAndStop, _ => return None }; Some(()) },
+        get: |o| match o.on_usr1 { OnUsr1::Checkpoint => "checkpoint",
+            OnUsr1::CheckpointAndStop => "checkpoint-and-stop" }.into() },
 ];
 
 fn path(text: &str) -> Option<PathBuf> {

@@ -6,6 +6,7 @@ use crate::domain::symbols::Symbols;
 use crate::domain::text::{duration, grouped, percent, plain, plain_json};
 use crate::session::link::Link;
 use crate::session::protocol::{Command, Event};
+use crate::session::status::{Status, TRIED_AGAIN};
 use crossbeam_channel::{Receiver, after, never, select};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{self, Write};
@@ -25,12 +26,23 @@ pub enum Style {
     Silent,
 }
 
-/// How it went.
+/// What happens to a session beside its own events. Who sends it has told the worker already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// This signal ends the session.
+    Stopping(i32),
+    /// A checkpoint was asked for.
+    Saving,
+    /// The terminal has gone, with the output if that was it, and the session goes on.
+    HungUp { output_gone: bool },
+}
+
+/// How the output ended.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
-    /// The session's last state.
-    pub state: State,
-    /// The signal that ended it, if one did.
+    pub status: Status,
+    /// The signal that ended the session, if one did; also the one by which a reader or a terminal would have told that
+    /// it has gone.
     pub signal: Option<i32>,
 }
 
@@ -40,39 +52,39 @@ const STEPS_EVERY: Duration = Duration::from_millis(250);
 /// Time between two looks for viewers when the run is over.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// [`run_through`], for those whom a hangup ends like any other signal.
-pub fn run(link: &Link, style: Style, signals: &Receiver<i32>, out: &mut impl Write) -> Outcome {
-    run_through(link, style, signals, &mut || false, out)
-}
-
-/// Prints a session until it is over. A number on `signals` ends it in order, with a checkpoint; more of them change
-/// nothing, so that an impatient second ctrl-c never breaks a save. A reader that has gone ends it likewise. A hangup,
-/// or a terminal that has gone, calls `hangup`: true means to go on in silence, false to end it in order.
-pub fn run_through(
+/// Prints a session, which stands at `status`, until it is over; a session whose run is over is asked to quit. A reader
+/// that has gone ends the session in order. `hangup` is called when the terminal that is written to has gone; it says
+/// whether the session goes on (in silence).
+pub fn run(
     link: &Link,
     style: Style,
-    signals: &Receiver<i32>,
+    status: Status,
+    notices: &Receiver<Notice>,
     hangup: &mut dyn FnMut() -> bool,
     out: &mut impl Write,
 ) -> Outcome {
     let mut printer = Printer::new(style);
     let mut outcome = Outcome {
-        state: State::Failed {
-            why: "the training thread ended without a word".into(),
-        },
+        status,
         signal: None,
     };
     let mut quitting = false;
-    // The run is over; with viewers attached the session may not be.
-    let mut over = false;
+    // Without a terminal of its own the session stays for those who are attached when its run is over.
+    let mut stays = style == Style::Silent;
     // Some while step reports rest.
     let mut rest: Option<Receiver<Instant>> = None;
     let mut steps_closed = false;
-    let silent = never();
-    let idle = never();
+    let (no_steps, idle, nothing) = (never(), never(), never());
+    let mut notices = notices;
     loop {
+        let over = outcome.status.state.is_over();
+        if over && !quitting && (!stays || link.is_alone()) {
+            quitting = true;
+            // A session that is already over needs no telling.
+            let _ = link.commands.send(Command::Quit);
+        }
         let steps_ready = match rest.is_some() || steps_closed {
-            true => &silent,
+            true => &no_steps,
             false => &link.steps_ready,
         };
         let look = match over && !quitting {
@@ -80,73 +92,79 @@ pub fn run_through(
             false => never(),
         };
         let mut written = Ok(());
-        let mut quit = false;
         select! {
             recv(link.events) -> event => {
                 let Ok(event) = event else { break };
                 // What was trained before it comes before it.
-                if let Some(report) = link.take_steps() {
-                    written = printer.event(&Event::Steps(report), out);
-                }
+                written = printer.steps(link, &mut outcome.status, out);
+                outcome.status.event(&event);
                 // Steps behind other events are those before a resume, which metrics.jsonl holds.
                 if !matches!(event, Event::Steps(_)) {
                     written = written.and_then(|()| printer.event(&event, out));
                 }
                 if let Event::Unsaved { why } = &event {
-                    printer.warn(why.as_deref().unwrap_or("everything is saved again"));
+                    printer.warn(why.as_deref());
                 }
-                match event {
-                    Event::Ended { state, .. } => {
-                        outcome.state = state;
-                        break;
-                    }
-                    Event::State(state) => over = matches!(
-                        state,
-                        State::Done | State::Stopped | State::Diverged { .. } | State::Failed { .. }
-                    ),
-                    _ => {}
+                if outcome.status.ended {
+                    break;
                 }
             }
             recv(steps_ready) -> token => match token {
                 Ok(()) => {
-                    if let Some(report) = link.take_steps() {
-                        written = printer.event(&Event::Steps(report), out);
-                    }
+                    written = printer.steps(link, &mut outcome.status, out);
                     rest = Some(after(STEPS_EVERY));
                 }
                 Err(_) => steps_closed = true,
             },
             recv(rest.as_ref().unwrap_or(&idle)) -> _ => rest = None,
             recv(look) -> _ => {}
-            recv(signals) -> signal => {
-                if signal == Ok(libc::SIGHUP) && hangup() {
-                    printer = Printer::Silent;
-                } else if let (Ok(signal), None) = (signal, outcome.signal) {
-                    outcome.signal = Some(signal);
-                    quit = true;
-                    written = printer.line(out, "stopping: writing a checkpoint");
+            recv(notices) -> notice => match notice {
+                Ok(Notice::Stopping(signal)) => {
+                    if outcome.signal.is_none() {
+                        outcome.signal = Some(signal);
+                        written = printer.line(out, "stopping: writing a checkpoint");
+                    }
                 }
+                Ok(Notice::Saving) => written = printer.line(out, "writing a checkpoint"),
+                Ok(Notice::HungUp { output_gone }) => {
+                    stays = true;
+                    if output_gone {
+                        printer = Printer::Silent;
+                    }
+                }
+                Err(_) => notices = &nothing,
             }
         }
         if let Err(error) = written {
-            let gone = error.raw_os_error() == Some(libc::EIO);
             printer.finish();
             printer = Printer::Silent;
-            if gone && hangup() {
-                continue;
+            let terminal_gone = error.raw_os_error() == Some(libc::EIO);
+            let (goes_on, signal) = match terminal_gone {
+                true => (hangup(), libc::SIGHUP),
+                // A reader that went with the terminal is no reason to end what has outlived the terminal.
+                false => (stays, libc::SIGPIPE),
+            };
+            stays = goes_on;
+            if !goes_on {
+                outcome.signal.get_or_insert(signal);
+                quitting = true;
+                // It may be over.
+                let _ = link.commands.send(Command::Quit);
             }
-            // Nobody reads any more: what a shell would say of a closed pipe.
-            outcome.signal = outcome.signal.or(Some(libc::SIGPIPE));
-            quit = true;
-        }
-        quit |= over && (!matches!(printer, Printer::Silent) || link.is_alone());
-        if quit && !quitting {
-            quitting = true;
-            // A session that is already over needs no telling.
-            let _ = link.commands.send(Command::Quit);
         }
     }
+    if !outcome.status.ended {
+        outcome.status.state = State::Failed {
+            why: "the training thread ended without a word; the run's log.txt may say more".into(),
+        };
+    }
     printer.finish();
+    if !outcome.status.is_complete()
+        && let Some(words) = outcome.status.where_it_lies("cifar-tui train")
+    {
+        // The session is over; there is nobody to tell when the reader has gone.
+        let _ = printer.line(out, &format!("run      {}", plain(&words)));
+    }
     outcome
 }
 
@@ -159,6 +177,7 @@ enum Printer {
 #[derive(Default)]
 struct Text {
     bars: Option<Bars>,
+    run: String,
     epochs: u32,
     /// The newest epoch that was printed.
     told: u32,
@@ -204,11 +223,26 @@ impl Printer {
         }
     }
 
-    /// A line on standard error, for people and for logs, in every style.
-    fn warn(&self, text: &str) {
+    /// The steps that wait.
+    fn steps(&mut self, link: &Link, status: &mut Status, out: &mut impl Write) -> io::Result<()> {
+        let Some(report) = link.take_steps() else {
+            return Ok(());
+        };
+        let event = Event::Steps(report);
+        status.event(&event);
+        self.event(&event, out)
+    }
+
+    /// Why something is not saved, or that everything is again: on standard error, for people and for logs, in every
+    /// style.
+    fn warn(&self, unsaved: Option<&str>) {
+        let text = match unsaved {
+            Some(why) => format!("not saved: {why} {TRIED_AGAIN}"),
+            None => "everything is saved again".into(),
+        };
         let tell = || {
             // With standard error gone there is nobody to tell.
-            let _ = writeln!(io::stderr(), "warning: {}", plain(text));
+            let _ = writeln!(io::stderr(), "warning: {}", plain(&text));
         };
         match self {
             Printer::Text(Text {
@@ -271,6 +305,7 @@ impl Text {
                 data.load_seconds
             ),
             Event::Started(run) => {
+                self.run = run.name.clone();
                 self.epochs = run.params.epochs;
                 self.told = 0;
                 started(run)
@@ -320,11 +355,13 @@ impl Text {
             Event::Refused { error } => format!("refused  {}", plain(&error.to_string())),
             Event::Notice { text } => format!("note     {}", plain(text)),
             Event::Warning { text } => format!("warning  {}", plain(text)),
+            Event::State(State::Paused) => {
+                format!("paused   `cifar-tui attach {}` goes on", plain(&self.run))
+            }
             Event::State(State::Diverged { step, first }) => format!(
                 "diverged {first} stopped being finite at step {}: try a lower learning rate or gradient clipping, or resume the last checkpoint",
                 grouped(*step)
             ),
-            Event::State(State::Failed { why }) => format!("failed   {}", plain(why)),
             Event::State(State::Done) => "done".into(),
             _ => return None,
         };
@@ -348,6 +385,7 @@ impl Text {
                     Split::Test => "scoring the test images",
                 });
             }
+            Event::State(State::Paused) => bars.run.set_message("paused"),
             Event::Steps(report) => bars.steps(report, self.epochs),
             _ => {}
         }
@@ -434,7 +472,7 @@ fn started(run: &RunInfo) -> String {
 mod tests {
     use super::*;
     use crate::domain::params::Hyperparameters;
-    use crate::domain::report::EpochReport;
+    use crate::domain::report::{CheckpointReport, EpochReport};
     use crate::session::link::link;
     use crossbeam_channel::unbounded;
 
@@ -473,6 +511,29 @@ mod tests {
         })
     }
 
+    fn run_info() -> RunInfo {
+        RunInfo {
+            name: "seed-1".into(),
+            folder: "runs/seed-1".into(),
+            data: crate::domain::report::DataInfo {
+                is_sample: true,
+                ..Default::default()
+            },
+            device: "CPU 2 threads".into(),
+            params: Hyperparameters::default(),
+            architecture: "conv 32".into(),
+            layers: Vec::new(),
+            parameters: 122_570,
+            multiply_adds: 9_479_000,
+            train: 40_000,
+            validation: 10_000,
+            test: 10_000,
+            steps_per_epoch: 1250,
+            resumed_at: Some(17),
+            started: 0.0,
+        }
+    }
+
     fn ended(state: State) -> Event {
         Event::Ended {
             params: Box::default(),
@@ -480,13 +541,23 @@ mod tests {
         }
     }
 
+    /// [`run`] where a hangup ends the session.
+    fn seen_through(
+        link: &Link,
+        style: Style,
+        status: Status,
+        notices: &Receiver<Notice>,
+        out: &mut impl Write,
+    ) -> Outcome {
+        run(link, style, status, notices, &mut || false, out)
+    }
+
     /// What a session that tells `events` prints, and the commands it was sent.
     fn printed(style: Style, events: Vec<Event>) -> (String, Outcome, Vec<Command>) {
         let (link, tell) = link();
-        let (_signal, signals) = unbounded();
         events.into_iter().for_each(|event| tell.event(event));
         let mut out = Vec::new();
-        let outcome = run(&link, style, &signals, &mut out);
+        let outcome = seen_through(&link, style, Status::default(), &never(), &mut out);
         let commands = tell.commands.try_iter().collect();
         (String::from_utf8(out).unwrap(), outcome, commands)
     }
@@ -499,7 +570,7 @@ mod tests {
             text,
             "epoch 1/0  train 1.5000  40.0%  val NaN  45.0%  test 44.0%     5,612 img/s  0:07  best\ndone\n"
         );
-        assert_eq!(outcome.state, State::Done);
+        assert_eq!(outcome.status.state, State::Done);
         assert_eq!(commands, [Command::Quit]);
     }
 
@@ -520,73 +591,167 @@ mod tests {
     #[test]
     fn a_worker_that_goes_without_a_word_is_a_failure() {
         let (link, tell) = link();
-        let (_signal, signals) = unbounded();
         drop(tell);
-        let outcome = run(&link, Style::Lines, &signals, &mut Vec::new());
-        assert!(matches!(outcome.state, State::Failed { .. }));
+        let status = Status::default();
+        let outcome = seen_through(&link, Style::Lines, status, &never(), &mut Vec::new());
+        assert!(matches!(outcome.status.state, State::Failed { .. }));
     }
 
     #[test]
-    fn the_first_signal_quits_once_and_names_itself() {
+    fn the_first_signal_is_the_one_that_counts() {
         let (link, tell) = link();
-        let (signal, signals) = unbounded();
-        signal.send(libc::SIGTERM).unwrap();
-        signal.send(libc::SIGINT).unwrap();
+        let (notice, notices) = unbounded();
+        for signal in [libc::SIGTERM, libc::SIGINT] {
+            notice.send(Notice::Stopping(signal)).unwrap();
+        }
         let worker = std::thread::spawn(move || {
-            assert_eq!(tell.commands.recv(), Ok(Command::Quit));
+            // Whoever sent the notices has told the worker: no command comes from here.
+            while !notice.is_empty() {
+                std::thread::yield_now();
+            }
             tell.event(ended(State::Stopped));
             tell.commands.try_iter().count()
         });
-        let outcome = run(&link, Style::Lines, &signals, &mut Vec::new());
+        let mut out = Vec::new();
+        let outcome = seen_through(&link, Style::Lines, Status::default(), &notices, &mut out);
         assert_eq!(outcome.signal, Some(libc::SIGTERM));
         assert_eq!(worker.join().unwrap(), 0);
+        assert_eq!(out, b"stopping: writing a checkpoint\n");
+    }
+
+    /// A writer whose reader, or whose terminal, has gone.
+    struct Gone(i32);
+
+    impl Write for Gone {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::Error::from_raw_os_error(self.0))
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
     }
 
     #[test]
-    fn a_reader_that_has_gone_ends_the_session_in_order() {
-        struct Gone;
-        impl Write for Gone {
-            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-                Err(io::ErrorKind::BrokenPipe.into())
+    fn a_reader_or_a_terminal_that_has_gone_ends_the_session_in_order() {
+        for (error, signal) in [(libc::EPIPE, libc::SIGPIPE), (libc::EIO, libc::SIGHUP)] {
+            let (link, tell) = link();
+            for event in [epoch(), epoch(), ended(State::Stopped)] {
+                tell.event(event);
             }
-            fn flush(&mut self) -> io::Result<()> {
-                Ok(())
-            }
+            let status = Status::default();
+            let outcome = seen_through(&link, Style::Json, status, &never(), &mut Gone(error));
+            assert_eq!(outcome.signal, Some(signal));
+            assert_eq!(outcome.status.state, State::Stopped);
+            assert_eq!(tell.commands.try_iter().count(), 1);
         }
+    }
+
+    #[test]
+    fn after_a_hangup_a_file_gets_the_rest_and_a_terminal_nothing() {
+        for (output_gone, lines) in [(false, 2), (true, 0)] {
+            let (link, tell) = link();
+            let (notice, notices) = unbounded();
+            notice.send(Notice::HungUp { output_gone }).unwrap();
+            let worker = std::thread::spawn(move || {
+                while !notice.is_empty() {
+                    std::thread::yield_now();
+                }
+                for event in [epoch(), epoch(), ended(State::Done)] {
+                    tell.event(event);
+                }
+            });
+            let mut out = Vec::new();
+            let status = Status::default();
+            let outcome = seen_through(&link, Style::Lines, status, &notices, &mut out);
+            worker.join().unwrap();
+            assert_eq!(outcome.signal, None);
+            assert_eq!(out.iter().filter(|b| **b == b'\n').count(), lines);
+        }
+    }
+
+    #[test]
+    fn a_reader_that_goes_with_the_terminal_does_not_end_what_outlives_it() {
         let (link, tell) = link();
-        let (_signal, signals) = unbounded();
-        tell.event(epoch());
-        tell.event(epoch());
-        tell.event(ended(State::Stopped));
-        let outcome = run(&link, Style::Json, &signals, &mut Gone);
-        assert_eq!(outcome.signal, Some(libc::SIGPIPE));
-        assert_eq!(outcome.state, State::Stopped);
-        assert_eq!(tell.commands.try_iter().count(), 1);
+        let (notice, notices) = unbounded();
+        let hung_up = Notice::HungUp { output_gone: false };
+        notice.send(hung_up).unwrap();
+        let worker = std::thread::spawn(move || {
+            while !notice.is_empty() {
+                std::thread::yield_now();
+            }
+            tell.event(epoch());
+            tell.event(ended(State::Done));
+            tell.commands.try_iter().count()
+        });
+        let mut gone = Gone(libc::EPIPE);
+        let outcome = seen_through(&link, Style::Lines, Status::default(), &notices, &mut gone);
+        assert_eq!((outcome.signal, worker.join().unwrap()), (None, 0));
+    }
+
+    #[test]
+    fn a_session_that_is_taken_over_ends_when_its_run_was_over_before() {
+        let over = [
+            State::Done,
+            State::Stopped,
+            State::Diverged {
+                step: 3,
+                first: "the loss".into(),
+            },
+        ];
+        for state in over {
+            let (link, tell) = link();
+            let status = Status {
+                state: state.clone(),
+                ..Status::default()
+            };
+            let worker = std::thread::spawn(move || {
+                assert_eq!(tell.commands.recv(), Ok(Command::Quit));
+                tell.event(ended(state));
+            });
+            seen_through(&link, Style::Silent, status, &never(), &mut Vec::new());
+            worker.join().unwrap();
+        }
+    }
+
+    #[test]
+    fn where_a_run_that_is_not_done_lies_is_its_last_line() {
+        let runs = tempfile::tempdir().unwrap();
+        let folder = runs.path().join("my one");
+        std::fs::create_dir(&folder).unwrap();
+        let folder = folder.display().to_string();
+        let started = Event::Started(Box::new(RunInfo {
+            name: "one".into(),
+            folder: folder.clone(),
+            ..run_info()
+        }));
+        let saved = Event::Checkpoint(CheckpointReport {
+            step: 1234,
+            epoch: 1,
+            path: format!("{folder}/last.safetensors"),
+            bytes: 1,
+            best: false,
+        });
+        let stopped = ended(State::Stopped);
+        let (text, ..) = printed(Style::Lines, vec![started, saved, stopped]);
+        assert_eq!(
+            text.lines().last().unwrap(),
+            format!(
+                "run      one is saved up to step 1,234 in {folder}; `cifar-tui train --resume '{folder}'` goes on"
+            )
+        );
+    }
+
+    #[test]
+    fn a_failure_is_left_to_the_one_who_ends_the_process() {
+        let failed = State::Failed { why: "why".into() };
+        let events = vec![Event::State(failed.clone()), ended(failed)];
+        let (text, ..) = printed(Style::Lines, events);
+        assert_eq!(text, "");
     }
 
     #[test]
     fn what_starts_is_told_and_the_sample_set_says_how_to_get_the_real_one() {
-        let run = RunInfo {
-            name: "seed-1".into(),
-            folder: "runs/seed-1".into(),
-            data: crate::domain::report::DataInfo {
-                is_sample: true,
-                ..Default::default()
-            },
-            device: "CPU 2 threads".into(),
-            params: Hyperparameters::default(),
-            architecture: "conv 32".into(),
-            layers: Vec::new(),
-            parameters: 122_570,
-            multiply_adds: 9_479_000,
-            train: 40_000,
-            validation: 10_000,
-            test: 10_000,
-            steps_per_epoch: 1250,
-            resumed_at: Some(17),
-            started: 0.0,
-        };
-        let text = started(&run);
+        let text = started(&run_info());
         for part in [
             "runs/seed-1",
             "122,570",

@@ -28,7 +28,9 @@
 //! | [`net`] | an architecture made into layers, or planned as lists of launches for a machine; a training pass, a scoring pass | layers, optimizers, hardware, domain |
 //! | [`train`] | the loop, schedule, scoring, checkpoints | net, layers, optimizers, data, hardware, files, domain |
 //! | [`session`] | the worker thread, its protocol, its viewers (here or over a socket), the runs folder | train, net, data, hardware, plot, files, domain |
-//! | [`tui`], [`headless`] | the front ends | session's `protocol` and `link`, plot, domain |
+//! | [`tui`], [`headless`] | the front ends | session's `protocol`, `link` and `status`, plot, domain |
+//! | [`signals`] | the system's signals as messages | nothing |
+//! | [`exits`] | every way in which the program ends, and its exit code | nothing |
 //! | [`config`] | config.toml, environment and flags in layers | files, domain |
 //! | [`cli`] | the command line | config, domain |
 //! | [`commands`] | what the command line does besides training | everything but tui |
@@ -58,6 +60,7 @@
 //! | to add | touch |
 //! |---|---|
 //! | a hyperparameter | its field and row in [`domain::params`], and where it is used: panel, config, flags, checkpoint, docs follow |
+//! | a way to end | a row in [`exits::EXITS`]: README and the test that brings it about follow |
 //! | a setting that is none | a row in [`config::OPTIONS`]: config.toml, flag, docs follow |
 //! | a screen | its file under [`tui::views`] and a row in VIEWS |
 //! | a key | a row in [`tui::actions::ACTIONS`]: dispatch, footer, help, palette, README follow |
@@ -73,6 +76,7 @@ pub mod commands;
 pub mod config;
 pub mod data;
 pub mod domain;
+pub mod exits;
 pub mod files;
 pub mod hardware;
 pub mod headless;
@@ -81,5 +85,6 @@ pub mod net;
 pub mod optimizers;
 pub mod plot;
 pub mod session;
+pub mod signals;
 pub mod train;
 pub mod tui;

@@ -2,23 +2,24 @@
 
 use cifar_tui::cli::{self, Invocation, Task};
 use cifar_tui::commands;
-use cifar_tui::config::{self, Config, ConfigError, OnHangup, Surroundings};
+use cifar_tui::config::{self, Config, ConfigError, OnHangup, OnUsr1, Surroundings};
 use cifar_tui::domain::report::State;
-use cifar_tui::domain::text::{Plain, plain, plain_lines};
-use cifar_tui::headless::{self, Style};
+use cifar_tui::domain::text::{Plain, grouped, plain, plain_lines};
+use cifar_tui::exits::{DIVERGED, DONE, FAILED, USAGE, of_signal};
+use cifar_tui::headless::{self, Notice, Style};
 use cifar_tui::session::link::Link;
 use cifar_tui::session::protocol::Command;
+use cifar_tui::session::status::Status;
 use cifar_tui::session::{self, Settings, attach};
+use cifar_tui::signals;
 use cifar_tui::tui::{self, Left, terminal};
+use crossbeam_channel::Receiver;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
-
-const FAILED: u8 = 1;
-const USAGE: u8 = 2;
-const DIVERGED: u8 = 3;
 
 /// Something that was asked for in a way that cannot work.
 #[derive(Debug, thiserror::Error)]
@@ -43,7 +44,7 @@ fn main() -> ExitCode {
     match run(&invocation) {
         Ok(code) => ExitCode::from(code),
         // What a shell would say of `| head`.
-        Err(error) if commands::reader_gone(&error) => ExitCode::from(128 + libc::SIGPIPE as u8),
+        Err(error) if commands::reader_gone(&error) => ExitCode::from(of_signal(libc::SIGPIPE)),
         Err(error) => {
             let code = match error.is::<ConfigError>() || error.is::<Usage>() {
                 true => USAGE,
@@ -127,7 +128,7 @@ fn run(invocation: &Invocation) -> anyhow::Result<u8> {
         Task::Config(task) => commands::config::run(task, &config, &around, out)?,
     }
     out.flush()?;
-    Ok(0)
+    Ok(DONE)
 }
 
 fn settings(config: &Config, session: &cli::Session) -> anyhow::Result<Settings> {
@@ -148,52 +149,61 @@ fn settings(config: &Config, session: &cli::Session) -> anyhow::Result<Settings>
 
 fn screen(settings: Settings, config: &Config) -> anyhow::Result<u8> {
     check_terminal()?;
+    let signals = signals::listen(true)?;
     let (link, worker) = session::start(settings)?;
-    let options = tui::Options {
-        mouse: config.options.mouse,
-        symbols: config.options.symbols,
-        attached: false,
-    };
-    let mut outcome = tui::run(&link, &options)?;
-    if outcome.left != Left::Over {
-        let silent = without_screen(&link, &outcome, config)?;
-        outcome.finished = true;
-        (outcome.state, outcome.signal) = (silent.state, silent.signal);
+    let screen = tui::run(&link, &signals, &screen_options(config))?;
+    let mut stopped_by = screen.signal;
+    if screen.left != Left::Over && !screen.status.ended {
+        if screen.left == Left::Gone && config.options.on_hangup == OnHangup::CheckpointAndStop {
+            stopped_by = stopped_by.or(Some(libc::SIGHUP));
+        }
+        leave_terminal(&link, &screen)?;
+        let (style, status) = (Style::Silent, screen.status);
+        return see_through(link, worker, style, status, &signals, stopped_by, config);
     }
-    let panicked = worker.join().is_err();
-    if panicked || !outcome.finished {
+    if worker.join().is_err() || !screen.status.ended {
         anyhow::bail!("the training thread died; the run's log.txt may say more");
     }
-    finish(&outcome.state, outcome.signal)
+    say_where_it_lies(&screen.status);
+    finish(&screen.status, stopped_by)
 }
 
-/// The session goes on after its screen: the terminal has gone, or the user detached.
-fn without_screen(
-    link: &Link,
-    screen: &tui::Outcome,
-    config: &Config,
-) -> anyhow::Result<headless::Outcome> {
-    let signals = catch_signals()?;
-    let stop = screen.left == Left::Gone && config.options.on_hangup == OnHangup::CheckpointAndStop;
+fn screen_options(config: &Config) -> tui::Options {
+    tui::Options {
+        mouse: config.options.mouse,
+        symbols: config.options.symbols,
+        usr1_stops: config.options.on_usr1 == OnUsr1::CheckpointAndStop,
+        ..Default::default()
+    }
+}
+
+/// The session goes on without its screen: the terminal has gone, or the user detached.
+fn leave_terminal(link: &Link, screen: &tui::Outcome) -> anyhow::Result<()> {
     if screen.left == Left::Detached {
-        let run = plain(&screen.run);
-        println!("{run} trains on; `cifar-tui attach {run}` returns to it");
+        if screen.status.state.is_over() && link.is_alone() {
+            // There is nothing left to do, and nobody watches: it ends at once.
+            say_where_it_lies(&screen.status);
+            return Ok(());
+        }
+        say(&screen.status.goes_on());
         if !terminal::to_background()? {
             tracing::info!("there is no shell to give the terminal back to");
         }
     }
+    signals::stop_at_once();
     terminal::let_go()?;
-    if stop {
-        // A session that is already over needs no telling.
-        let _ = link.commands.send(Command::Quit);
+    Ok(())
+}
+
+fn say_where_it_lies(status: &Status) {
+    if let Some(words) = status.where_it_lies("cifar-tui") {
+        say(&words);
     }
-    let mut on = || config.options.on_hangup == OnHangup::Continue;
-    let mut outcome =
-        headless::run_through(link, Style::Silent, &signals, &mut on, &mut std::io::sink());
-    if stop {
-        outcome.signal = outcome.signal.or(Some(libc::SIGHUP));
-    }
-    Ok(outcome)
+}
+
+/// A line on standard output, which may have gone.
+fn say(words: &str) {
+    let _ = writeln!(std::io::stdout(), "{}", plain(words));
 }
 
 fn check_terminal() -> Result<(), Usage> {
@@ -207,6 +217,7 @@ fn check_terminal() -> Result<(), Usage> {
 /// The screen of a session of another process.
 fn attached(run: Option<&str>, config: &Config) -> anyhow::Result<u8> {
     check_terminal()?;
+    let signals = signals::listen(true)?;
     let (found, others) = attach::find(&config.runs, run)?;
     for other in others {
         println!(
@@ -216,30 +227,30 @@ fn attached(run: Option<&str>, config: &Config) -> anyhow::Result<u8> {
     }
     let link = attach::attach(&found)?;
     let options = tui::Options {
-        mouse: config.options.mouse,
-        symbols: config.options.symbols,
         attached: true,
+        ..screen_options(config)
     };
-    let outcome = tui::run(&link, &options)?;
-    let signal = match outcome.left {
+    let screen = tui::run(&link, &signals, &options)?;
+    let signal = match screen.left {
         Left::Gone => Some(libc::SIGHUP),
-        _ => outcome.signal,
+        _ => screen.signal,
     };
-    match (signal, outcome.left) {
-        (Some(signal), _) => Ok((128 + signal) as u8),
-        (None, Left::Over) if !outcome.finished => {
+    let ended = screen.status.ended;
+    match (signal, screen.left) {
+        (Some(signal), _) => Ok(of_signal(signal)),
+        (None, Left::Over) if ended => {
+            say_where_it_lies(&screen.status);
+            finish(&screen.status, None)
+        }
+        (None, Left::Over) => {
             anyhow::bail!(
                 "the session of {} has gone; its log.txt may say more",
                 found.name
             )
         }
-        (None, Left::Over) => finish(&outcome.state, None),
         (None, _) => {
-            println!(
-                "{0} trains on; `cifar-tui attach {0}` returns to it",
-                plain(&outcome.run)
-            );
-            Ok(0)
+            say(&screen.status.goes_on());
+            Ok(DONE)
         }
     }
 }
@@ -248,40 +259,73 @@ fn attached(run: Option<&str>, config: &Config) -> anyhow::Result<u8> {
 const PATIENCE: Duration = Duration::from_millis(200);
 
 fn train(settings: Settings, style: Style, config: &Config) -> anyhow::Result<u8> {
-    let signals = catch_signals()?;
+    let signals = signals::listen(false)?;
     let (link, worker) = session::start(settings)?;
+    let status = Status::default();
+    see_through(link, worker, style, status, &signals, None, config)
+}
+
+/// Sees a session, which stands at `status`, to its end without a screen; a signal that ended the screen, `stopped_by`,
+/// ends the session. Signals are taken up on this thread and printing has its own, since a terminal that stands still
+/// must not keep signals from being heard.
+fn see_through(
+    link: Link,
+    worker: JoinHandle<()>,
+    style: Style,
+    status: Status,
+    signals: &Receiver<i32>,
+    mut stopped_by: Option<i32>,
+    config: &Config,
+) -> anyhow::Result<u8> {
+    let hangup_stops = config.options.on_hangup == OnHangup::CheckpointAndStop;
+    let usr1_stops = config.options.on_usr1 == OnUsr1::CheckpointAndStop;
+    let on_terminal = std::io::stdout().is_terminal();
     let link = Arc::new(link);
-    let (sender, forwarded) = crossbeam_channel::unbounded();
+    let printed = Arc::clone(&link);
+    let (notices, noticed) = crossbeam_channel::unbounded();
     let (done, outcome) = crossbeam_channel::bounded(1);
-    let (printed, on_hangup) = (Arc::clone(&link), config.options.on_hangup);
-    // On a thread of its own, since a terminal that stands still would keep signals from being heard.
     std::thread::Builder::new()
         .name("print".into())
         .spawn(move || {
             let mut hangup = || {
-                if let Err(error) = terminal::let_go() {
-                    tracing::warn!("cannot let go of the terminal: {error}");
-                }
-                on_hangup == OnHangup::Continue
+                let_go();
+                !hangup_stops
             };
             let out = &mut Plain(std::io::stdout());
-            let outcome = headless::run_through(&printed, style, &forwarded, &mut hangup, out);
+            let outcome = headless::run(&printed, style, status, &noticed, &mut hangup, out);
             // Nobody waits any more when a signal was quicker.
             let _ = done.send(outcome);
         })?;
-    let mut ended_by = None;
+    let stop = |signal| {
+        // A session that is already over needs no telling, and neither do those who print it.
+        let _ = notices.send(Notice::Stopping(signal));
+        let _ = link.commands.send(Command::Quit);
+    };
+    if let Some(signal) = stopped_by {
+        stop(signal);
+    }
     let outcome = loop {
         crossbeam_channel::select! {
             recv(outcome) -> outcome => break outcome.ok(),
-            recv(signals) -> signal => if let Ok(signal) = signal {
-                // It ends only after the last word on `outcome`.
-                let _ = sender.send(signal);
-                if signal != libc::SIGHUP {
-                    ended_by = Some(signal);
-                    let _ = link.commands.send(Command::Quit);
+            recv(signals) -> signal => match signal {
+                Ok(signal @ (libc::SIGUSR1 | libc::SIGUSR2)) if !usr1_stops => {
+                    let _ = link.commands.send(Command::Checkpoint);
+                    let _ = notices.send(Notice::Saving);
+                    tracing::info!("a checkpoint was asked for by signal {signal}");
                 }
+                Ok(libc::SIGHUP) if !hangup_stops => {
+                    let_go();
+                    let _ = notices.send(Notice::HungUp { output_gone: on_terminal });
+                }
+                // Left over from the screen.
+                Ok(libc::SIGTSTP | libc::SIGCONT | libc::SIGWINCH) => {}
+                Ok(signal) => {
+                    stopped_by.get_or_insert(signal);
+                    stop(signal);
+                }
+                Err(_) => anyhow::bail!("the thread that listens to signals has died"),
             },
-            default(PATIENCE) => if ended_by.is_some() && worker.is_finished() {
+            default(PATIENCE) => if stopped_by.is_some() && worker.is_finished() {
                 break outcome.recv_timeout(PATIENCE).ok();
             },
         }
@@ -289,17 +333,24 @@ fn train(settings: Settings, style: Style, config: &Config) -> anyhow::Result<u8
     if worker.join().is_err() {
         anyhow::bail!("the training thread panicked; the run's log.txt may say more");
     }
-    match (outcome, ended_by) {
-        (Some(outcome), _) => finish(&outcome.state, outcome.signal),
+    match (outcome, stopped_by) {
+        (Some(outcome), _) => finish(&outcome.status, stopped_by.or(outcome.signal)),
         // Its output stands still.
-        (None, Some(signal)) => Ok((128 + signal) as u8),
+        (None, Some(signal)) => Ok(of_signal(signal)),
         (None, None) => anyhow::bail!("the thread that prints panicked"),
+    }
+}
+
+/// Nothing is read from or written to the terminal any more.
+fn let_go() {
+    if let Err(error) = terminal::let_go() {
+        tracing::warn!("cannot let go of the terminal: {error}");
     }
 }
 
 /// A signal stops the transfer; what has arrived is kept, and the next download goes on from there.
 fn download(config: &Config, out: &mut impl Write) -> anyhow::Result<u8> {
-    let signals = catch_signals()?;
+    let signals = signals::listen(false)?;
     let stop = Arc::new(AtomicBool::new(false));
     let (told, stopper) = (Arc::new(AtomicI32::new(0)), stop.clone());
     let signal = told.clone();
@@ -313,44 +364,24 @@ fn download(config: &Config, out: &mut impl Write) -> anyhow::Result<u8> {
         })?;
     let fetched = commands::data::download(config, out, &stop);
     match signal.load(Ordering::SeqCst) {
-        0 => fetched.map(|()| 0),
-        signal => Ok((128 + signal) as u8),
+        0 => fetched.map(|()| DONE),
+        signal => Ok(of_signal(signal)),
     }
 }
 
 /// The exit code of a session.
-fn finish(state: &State, signal: Option<i32>) -> anyhow::Result<u8> {
-    match (signal, state) {
-        (_, State::Failed { why }) => anyhow::bail!("{why}"),
-        (_, State::Diverged { .. }) => Ok(DIVERGED),
-        (Some(signal), _) => Ok((128 + signal) as u8),
-        _ => Ok(0),
+///
+/// # Errors
+/// When the session failed, or not everything is saved.
+fn finish(status: &Status, signal: Option<i32>) -> anyhow::Result<u8> {
+    match (&status.state, &status.unsaved, signal) {
+        (State::Failed { why }, ..) => anyhow::bail!("{why}"),
+        (_, Some(why), _) => anyhow::bail!(
+            "not everything is saved of a run that came to step {}: {why}",
+            grouped(status.step)
+        ),
+        (State::Diverged { .. }, ..) => Ok(DIVERGED),
+        (.., Some(signal)) => Ok(of_signal(signal)),
+        _ => Ok(DONE),
     }
-}
-
-/// The signals that end a session in order, as they arrive.
-fn catch_signals() -> std::io::Result<crossbeam_channel::Receiver<i32>> {
-    let mut wanted = vec![libc::SIGINT, libc::SIGTERM];
-    // Under nohup a hangup is to stay without effect.
-    // SAFETY: plain data, filled by sigaction, which changes nothing with a null pointer.
-    let ignored = unsafe {
-        let mut now: libc::sigaction = std::mem::zeroed();
-        libc::sigaction(libc::SIGHUP, std::ptr::null(), &raw mut now) == 0
-            && now.sa_sigaction == libc::SIG_IGN
-    };
-    if !ignored {
-        wanted.push(libc::SIGHUP);
-    }
-    let mut signals = signal_hook::iterator::Signals::new(wanted)?;
-    let (sender, receiver) = crossbeam_channel::unbounded();
-    std::thread::Builder::new()
-        .name("signals".into())
-        .spawn(move || {
-            for signal in &mut signals {
-                if sender.send(signal).is_err() {
-                    return;
-                }
-            }
-        })?;
-    Ok(receiver)
 }

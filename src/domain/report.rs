@@ -49,6 +49,18 @@ pub enum State {
     },
 }
 
+impl State {
+    /// Whether the run has come to an end: nothing happens any more unless somebody asks for it.
+    pub fn is_over(&self) -> bool {
+        match self {
+            State::Done | State::Stopped | State::Diverged { .. } | State::Failed { .. } => true,
+            State::Loading { .. } | State::Running | State::Paused | State::Evaluating { .. } => {
+                false
+            }
+        }
+    }
+}
+
 /// What is fixed for a run, told when it starts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunInfo {

@@ -6,4 +6,5 @@ pub mod executor;
 pub mod nvidia;
 pub mod peak;
 pub mod simd;
+pub mod stopwatch;
 pub mod threads;

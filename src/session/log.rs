@@ -1,5 +1,6 @@
 //! The log: what the program has to say of itself goes to `log.txt` in the folder of the run at hand, since the screen
-//! and standard output belong to others. What is said before there is a run is kept, and opens its log.
+//! and standard output belong to others. What is said before there is a run, or while its disk is full, is kept and
+//! written when that can be done.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -9,34 +10,62 @@ use tracing_subscriber::EnvFilter;
 
 /// The environment variable that says what is logged, as `info` (the default), `debug` or `cifar_tui=trace`.
 pub const ENV: &str = "CIFAR_TUI_LOG";
-/// Bytes that are kept while there is no run: some hundred lines.
-const MOST_EARLY: usize = 1 << 16;
+/// Bytes that are kept while they cannot be written: some hundred lines.
+const MAX_WAITING: usize = 1 << 16;
 
 /// Where lines go.
-enum Sink {
-    Early(Vec<u8>),
-    File(File),
+struct Sink<F> {
+    /// Not written yet.
+    waiting: Vec<u8>,
+    file: Option<F>,
 }
 
-static SINK: Mutex<Sink> = Mutex::new(Sink::Early(Vec::new()));
+static SINK: Mutex<Sink<File>> = Mutex::new(Sink {
+    waiting: Vec::new(),
+    file: None,
+});
 
-fn sink() -> MutexGuard<'static, Sink> {
+fn sink() -> MutexGuard<'static, Sink<File>> {
     SINK.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<F: Write> Sink<F> {
+    /// Adds a line, unless too many wait already.
+    fn add(&mut self, line: &[u8]) {
+        if self.waiting.len() + line.len() <= MAX_WAITING {
+            self.waiting.extend_from_slice(line);
+        }
+    }
+
+    /// Writes what waits.
+    ///
+    /// # Errors
+    /// Those of the file; what it did not take waits.
+    fn flush(&mut self) -> io::Result<()> {
+        let Some(file) = &mut self.file else {
+            return Ok(());
+        };
+        while !self.waiting.is_empty() {
+            match file.write(&self.waiting) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => drop(self.waiting.drain(..count)),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
 }
 
 struct Writer;
 
 impl Write for Writer {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        match &mut *sink() {
-            Sink::File(file) => file.write(line),
-            Sink::Early(kept) => {
-                if kept.len() + line.len() <= MOST_EARLY {
-                    kept.extend_from_slice(line);
-                }
-                Ok(line.len())
-            }
-        }
+        let mut sink = sink();
+        sink.add(line);
+        // An error told here would be written to standard error, which on the screen leads back into the log.
+        let _ = sink.flush();
+        Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -58,14 +87,63 @@ pub fn start() {
 /// From now on the log is that of the run in `folder`; it is appended to.
 ///
 /// # Errors
-/// When the file cannot be written.
+/// When the file cannot be opened or written.
 pub(super) fn open(folder: &Path) -> io::Result<()> {
     let path = folder.join(super::run_dir::LOG);
-    let mut file = OpenOptions::new().create(true).append(true).open(path)?;
+    let file = OpenOptions::new().create(true).append(true).open(path)?;
     let mut sink = sink();
-    if let Sink::Early(kept) = &*sink {
-        file.write_all(kept)?;
+    sink.file = Some(file);
+    sink.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file on a disk with little room.
+    struct Small {
+        written: Vec<u8>,
+        room: usize,
     }
-    *sink = Sink::File(file);
-    Ok(())
+
+    impl Write for Small {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let count = bytes.len().min(self.room - self.written.len());
+            if count == 0 {
+                return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+            }
+            self.written.extend_from_slice(&bytes[..count]);
+            Ok(count)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lines_wait_for_a_file_and_for_room_in_bounded_number() {
+        let mut sink = Sink {
+            waiting: Vec::new(),
+            file: None,
+        };
+        sink.add(b"early\n");
+        sink.flush().unwrap();
+        let small = Small {
+            written: Vec::new(),
+            room: 8,
+        };
+        sink.file = Some(small);
+        sink.add(b"full\n");
+        let error = sink.flush().unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENOSPC));
+        let line = [b'x'; 1000];
+        (0..200).for_each(|_| sink.add(&line));
+        assert!(sink.waiting.len() <= MAX_WAITING);
+        sink.file.as_mut().unwrap().room = 1 << 20;
+        sink.flush().unwrap();
+        let written = &sink.file.as_ref().unwrap().written;
+        assert!(written.starts_with(b"early\nfull\nxxx"));
+        assert!(sink.waiting.is_empty());
+    }
 }

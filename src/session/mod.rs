@@ -15,6 +15,7 @@ mod resume;
 pub mod run_dir;
 pub mod runs;
 pub mod serve;
+pub mod status;
 #[cfg(test)]
 mod tests;
 mod tfevents;

@@ -45,7 +45,9 @@ pub enum Command {
     },
     /// Fetch CIFAR-10 into the data folder; progress comes as `Event::Download`.
     Download,
-    /// Finish: save what is unsaved, end the thread.
+    /// Save what is unsaved; then finish, or go on where it could not be saved: `Unsaved` says why.
+    SaveAndQuit,
+    /// Finish: save what is unsaved as far as that can be done, end the thread.
     Quit,
 }
 
@@ -185,7 +187,8 @@ pub enum Event {
     Warning {
         text: String,
     },
-    /// Whether the newest save failed and why; None when everything is saved again. Training goes on.
+    /// Whether something of the run could not be saved and why; None when everything is saved again. It is tried again
+    /// for as long as the session lives; told anew when the session does not end for it.
     Unsaved {
         why: Option<String>,
     },

@@ -183,6 +183,15 @@ impl Front {
         }
     }
 
+    /// Waits for the session's end; the state it ended in.
+    fn until_ended(&mut self) -> State {
+        loop {
+            if let Event::Ended { state, .. } = self.next() {
+                return state;
+            }
+        }
+    }
+
     fn notice(&mut self) -> String {
         self.until(|e| match e {
             Event::Notice { text } => Some(text.clone()),
@@ -801,6 +810,124 @@ fn a_full_disk_is_told_and_training_goes_on_until_there_is_room_again() {
     assert_eq!(step(runs.path(), LAST), 30);
     assert!(folder.join(BEST).exists());
     assert_metrics_are_seamless(&folder, 30);
+}
+
+impl Front {
+    /// Waits until the worker tells whether everything is saved.
+    fn unsaved(&mut self) -> Option<String> {
+        self.until(|e| match e {
+            Event::Unsaved { why } => Some(why.clone()),
+            _ => None,
+        })
+    }
+}
+
+#[test]
+fn to_quit_is_refused_while_something_is_not_saved() {
+    use crate::train::files::faults::{Fault, lay};
+    for done in [false, true] {
+        let runs = tempfile::tempdir().unwrap();
+        let mut front = Front::start(Settings {
+            paused: true,
+            ..settings(runs.path())
+        });
+        front.until_state(State::Paused);
+        front.until(|e| matches!(e, Event::Checkpoint(_)).then_some(()));
+        let full = lay(&runs.path().join("one"), Some(Fault::Full));
+        match done {
+            true => {
+                front.send(Command::Resume);
+                front.until_state(State::Done);
+            }
+            false => {
+                front.send(Command::Step);
+                front.until_state(State::Running);
+                front.until_state(State::Paused);
+            }
+        }
+        // What was told of it before has been read by then.
+        front.ask(Question::Runs);
+        // Each time anew, so that the one who asks hears it.
+        for _ in 0..2 {
+            front.send(Command::SaveAndQuit);
+            let why = front.unsaved().unwrap();
+            assert!(why.contains("No space left"), "{why}");
+        }
+        drop(full);
+        front.send(Command::SaveAndQuit);
+        while front.unsaved().is_some() {}
+        let state = front.until_ended();
+        assert_eq!(state == State::Done, done);
+        assert_eq!(step(runs.path(), LAST), if done { 30 } else { 1 });
+    }
+}
+
+#[test]
+fn what_could_not_be_saved_is_told_before_the_end() {
+    use crate::train::files::faults::{Fault, lay};
+    for deleted in [true, false] {
+        let runs = tempfile::tempdir().unwrap();
+        let mut front = Front::start(Settings {
+            paused: true,
+            ..settings(runs.path())
+        });
+        front.until_state(State::Paused);
+        front.until(|e| matches!(e, Event::Checkpoint(_)).then_some(()));
+        let folder = runs.path().join("one");
+        let _full = match deleted {
+            true => {
+                std::fs::remove_dir_all(&folder).unwrap();
+                None
+            }
+            false => Some(lay(&folder, Some(Fault::Full))),
+        };
+        front.send(Command::Step);
+        front.until_state(State::Running);
+        front.until_state(State::Paused);
+        let (_, events) = front.quit();
+        let last = events.iter().rev().find_map(|e| match e {
+            Event::Unsaved { why } => Some(why.clone()),
+            _ => None,
+        });
+        let why = last.unwrap().unwrap();
+        assert!(why.contains("one"), "{why}");
+    }
+}
+
+#[test]
+fn a_run_whose_folder_was_deleted_after_its_end_is_not_called_saved() {
+    let runs = tempfile::tempdir().unwrap();
+    let mut front = Front::start(settings(runs.path()));
+    front.until_state(State::Done);
+    std::fs::remove_dir_all(runs.path().join("one")).unwrap();
+    front.send(Command::SaveAndQuit);
+    let why = front.unsaved().unwrap();
+    assert!(why.contains("No such file"), "{why}");
+    front.quit();
+}
+
+#[test]
+fn pictures_that_found_no_room_are_drawn_when_there_is_some() {
+    use crate::train::files::faults::{Fault, lay};
+    let runs = tempfile::tempdir().unwrap();
+    let mut front = Front::start(Settings {
+        paused: true,
+        ..settings(runs.path())
+    });
+    front.until_state(State::Paused);
+    let folder = runs.path().join("one");
+    let full = lay(&folder, Some(Fault::Full));
+    front.send(Command::Resume);
+    front.until_state(State::Done);
+    // It is answered when the pictures have been tried.
+    front.ask(Question::Runs);
+    drop(full);
+    assert!(!folder.join("loss.png").exists());
+    front.send(Command::SaveAndQuit);
+    front.until_ended();
+    for name in ["loss.png", "accuracy.png", "confusion.png"] {
+        assert!(folder.join(name).is_file(), "{name}");
+    }
 }
 
 #[test]

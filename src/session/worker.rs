@@ -20,7 +20,7 @@ use crate::train;
 use crate::train::checkpoint::{Applied, CheckpointError};
 use crate::train::evaluate::Scores;
 use crate::train::material::Material;
-use crate::train::saver::{Job, Saver};
+use crate::train::saver::{Job, LAST, Saver, WHAT_TO_DO};
 use crate::train::trainer::{Doing, End, Flow, Host, Trainer, Wish};
 use crossbeam_channel::TryRecvError;
 use std::collections::VecDeque;
@@ -156,7 +156,7 @@ fn load_data(
                 },
             },
             recv(tell.commands) -> command => match command {
-                Ok(Command::Quit) | Err(_) => return Ok(None),
+                Ok(Command::Quit | Command::SaveAndQuit) | Err(_) => return Ok(None),
                 Ok(other) => early.push_back(other),
             },
         }
@@ -207,9 +207,11 @@ struct Worker<'a> {
     steps_told: Instant,
     saved_step: Option<u64>,
     saved_at: Instant,
-    /// Why the newest checkpoint, and the newest lines of the metrics, are not on the disk; and what was told of it.
+    /// Why the newest checkpoint, the newest lines of the metrics and the pictures of a run that is over are not on the
+    /// disk; and what was told of it.
     save_failed: Option<String>,
     metrics_failed: Option<String>,
+    pictures_failed: Option<String>,
     unsaved: Option<String>,
     meter: LoadMeter,
     download: Option<Download>,
@@ -260,6 +262,7 @@ impl<'a> Worker<'a> {
             saved_at: now,
             save_failed: None,
             metrics_failed: None,
+            pictures_failed: None,
             unsaved: None,
             meter: LoadMeter::new(gpu),
             download: None,
@@ -292,11 +295,10 @@ impl<'a> Worker<'a> {
             match self.exit.take() {
                 Some(Exit::Quit) => {
                     let state = self.over.clone().unwrap_or(State::Stopped);
+                    self.save_everything(&mut trainer);
                     if self.over.is_none() {
-                        self.save_unsaved(&mut trainer);
                         self.record(Event::State(State::Stopped));
                     }
-                    self.tell_saved(true);
                     return Ok(state);
                 }
                 Some(Exit::Restart) => self.restart(&mut trainer),
@@ -475,6 +477,7 @@ impl<'a> Worker<'a> {
         self.steps = None;
         self.saved_step = None;
         self.saved_at = Instant::now();
+        self.pictures_failed = None;
         let (name, folder) = match &self.run {
             Some(run) => (run.name.clone(), run.folder.display().to_string()),
             None => Default::default(),
@@ -529,11 +532,10 @@ impl<'a> Worker<'a> {
             .and_then(|new| Ok((self.new_run(&new, None)?, new)));
         match made {
             Ok((run, new)) => {
+                self.save_everything(trainer);
                 if self.over.is_none() {
-                    self.save_unsaved(trainer);
                     self.record(Event::State(State::Stopped));
                 }
-                self.tell_saved(true);
                 self.paused = false;
                 *trainer = self.begin(new, run, None);
                 self.save(trainer, false);
@@ -558,21 +560,23 @@ impl<'a> Worker<'a> {
 
     /// What is left to do when a run is over.
     fn close_run(&mut self, trainer: &mut Trainer, over: State) {
-        // The weights just before a divergence are seldom any good: the last checkpoint stays.
-        if !matches!(over, State::Diverged { .. }) {
-            self.save_unsaved(trainer);
-        }
-        self.tell_saved(true);
+        self.save_everything(trainer);
         self.record(Event::State(over));
+        self.write_pictures();
+    }
+
+    /// Draws the run's curves and its newest matrix into its folder.
+    fn write_pictures(&mut self) {
+        let Some(run) = &mut self.run else {
+            return;
+        };
         let evaluation = [1, 0]
             .into_iter()
             .find_map(|i| self.known[i].scores.as_ref());
         let evaluation = evaluation.map(|scores| &scores.evaluation);
-        if let Some(run) = &mut self.run
-            && let Err(why) = pictures::write(run, &self.material.info.classes, evaluation)
-        {
-            self.warn(why);
-        }
+        let written = pictures::write(run, &self.material.info.classes, evaluation);
+        self.pictures_failed = written.err().map(|why| format!("{why}. {WHAT_TO_DO}"));
+        self.tell_unsaved();
     }
 
     /// Blocks on the channel until there is something to train again, or the session ends.
@@ -622,6 +626,7 @@ impl<'a> Worker<'a> {
         let evaluating = doing != Doing::Training;
         match command {
             Command::Quit => self.exit = Some(Exit::Quit),
+            Command::SaveAndQuit => self.save_and_quit(trainer),
             Command::Restart => self.exit = Some(Exit::Restart),
             Command::GoBack => match self.over {
                 Some(State::Diverged { .. }) => self.go_back(trainer),
@@ -825,16 +830,51 @@ impl<'a> Worker<'a> {
         if self.unsaved.is_none() || self.saved_at.elapsed() < RETRY_INTERVAL {
             return;
         }
-        self.write(RunDir::flush);
-        match self.save_failed.is_some() && !self.saver.is_busy() {
+        self.write_files();
+        match self.save_failed.is_some() && !self.saver.is_busy() && !self.has_diverged() {
             true => self.save(trainer, false),
             false => self.saved_at = Instant::now(),
         }
     }
 
     fn save_unsaved(&mut self, trainer: &mut Trainer) {
-        if self.saved_step != Some(trainer.progress().step) && trainer.progress().step > 0 {
+        let step = trainer.progress().step;
+        // Somebody may have deleted the run's folder.
+        let deleted = |run: &RunDir| !self.saver.is_busy() && !run.folder.join(LAST).is_file();
+        let deleted = self.run.as_ref().is_some_and(deleted);
+        if step > 0 && (self.saved_step != Some(step) || deleted) {
             self.save(trainer, false);
+        }
+    }
+
+    /// The weights just before a divergence are seldom any good: the last checkpoint stays.
+    fn has_diverged(&self) -> bool {
+        matches!(self.over, Some(State::Diverged { .. }))
+    }
+
+    /// Saves what is not saved yet, and waits for it.
+    fn save_everything(&mut self, trainer: &mut Trainer) {
+        if !self.has_diverged() {
+            self.save_unsaved(trainer);
+        }
+        self.write_files();
+        self.tell_saved(true);
+    }
+
+    /// Writes what waits for its file beside the checkpoints.
+    fn write_files(&mut self) {
+        self.write(RunDir::flush);
+        if self.pictures_failed.is_some() {
+            self.write_pictures();
+        }
+    }
+
+    /// Finishes, unless something would be lost.
+    fn save_and_quit(&mut self, trainer: &mut Trainer) {
+        self.save_everything(trainer);
+        match &self.unsaved {
+            None => self.exit = Some(Exit::Quit),
+            why => self.tell.event(Event::Unsaved { why: why.clone() }),
         }
     }
 
@@ -883,7 +923,10 @@ impl<'a> Worker<'a> {
                 for report in reports {
                     self.tell.event(Event::Checkpoint(report));
                 }
-                self.save_failed = None;
+                if self.save_failed.take().is_some() {
+                    // There is room again, for all of it.
+                    self.write_files();
+                }
             }
             Err(why) => {
                 self.saved_step = None;
@@ -896,7 +939,13 @@ impl<'a> Worker<'a> {
     /// Tells when saving begins to fail, fails for another reason, or goes well again.
     fn tell_unsaved(&mut self) {
         let first = |why: &str| why.split_once(": ").map(|(_, why)| why.to_owned());
-        let why = self.save_failed.as_ref().or(self.metrics_failed.as_ref());
+        let why = [
+            &self.save_failed,
+            &self.metrics_failed,
+            &self.pictures_failed,
+        ]
+        .into_iter()
+        .find_map(Option::as_ref);
         // The step in the message changes with each attempt; the reason is what counts.
         let same = match (&self.unsaved, why) {
             (Some(old), Some(new)) => first(old) == first(new),
@@ -948,7 +997,7 @@ impl<'a> Worker<'a> {
             Ok(()) => {}
             Err(error) => {
                 self.metrics_failed = Some(format!(
-                    "the metrics in {} could not be written: {error}. Make room there, or check that you may write; training goes on and it is tried again.",
+                    "the metrics in {} could not be written: {error}. {WHAT_TO_DO}",
                     run.folder.display()
                 ));
             }

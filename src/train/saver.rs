@@ -14,6 +14,9 @@ pub const LAST: &str = "last.safetensors";
 pub const PREVIOUS: &str = "previous.safetensors";
 pub const BEST: &str = "best.safetensors";
 
+/// What follows the reason why something could not be saved.
+pub const WHAT_TO_DO: &str = "Make room there, or check that you may write.";
+
 /// What is to be saved.
 pub struct Job {
     pub checkpoint: Checkpoint,
@@ -124,7 +127,7 @@ fn save(mut job: Job, owed: &mut Option<Owed>) -> Outcome {
     let progress = &job.checkpoint.progress;
     let in_folder = |e: io::Error| {
         format!(
-            "the checkpoint of step {} could not be saved in {}: {e}. Make room there, or check that you may write; training goes on and it is tried again.",
+            "the checkpoint of step {} could not be saved in {}: {e}. {WHAT_TO_DO}",
             progress.step,
             job.folder.display()
         )
@@ -215,7 +218,7 @@ mod tests {
         let outcomes = saver.finish();
         let why = outcomes[0].as_ref().unwrap_err();
         assert!(
-            why.contains("step 5") && why.contains("gone") && why.contains("again"),
+            why.contains("step 5") && why.contains("gone") && why.contains("room"),
             "{why}"
         );
         // A folder where the file should be: the rename fails after the file was written beside.

@@ -16,6 +16,7 @@ use crate::domain::augment::Placement;
 use crate::domain::params::{self, Applies, Change, Hyperparameters, PARAMS, Param, Value};
 use crate::domain::report::{EpochReport, Split, StepReport, StepSettings};
 use crate::hardware::executor::{ExecutorError, KernelExecutor};
+use crate::hardware::stopwatch::Stopwatch;
 use crate::hardware::threads::Threads;
 use crate::layers::slices;
 use crate::net::engine::{Found, PlannedStep};
@@ -25,7 +26,6 @@ use candle_core::{Device, Tensor};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::rc::Rc;
-use std::time::Instant;
 
 /// Fewest images that are scored at once: a pass over a few keeps no thread busy.
 const LEAST_CAPACITY: usize = 32;
@@ -314,7 +314,7 @@ impl Trainer {
 
     /// One training step. Some, when something was not finite: what was first.
     fn step(&mut self, host: &mut impl Host) -> Result<Option<String>> {
-        let begin = Instant::now();
+        let watch = Stopwatch::start();
         let params = &self.progress.params;
         let batch = batches::batch(&self.order, self.progress.step_in_epoch, params.batch_size);
         let images = batch.len() as u64;
@@ -352,7 +352,7 @@ impl Trainer {
             correct: outcome.correct,
             applied: true,
         };
-        let seconds = begin.elapsed().as_secs_f64();
+        let seconds = watch.seconds();
         host.stepped(&self.advance(&found, images, settings.learning_rate, seconds));
         Ok(None)
     }
@@ -360,7 +360,7 @@ impl Trainer {
     /// As many steps as fill a moment, on the network's machine, which is asked for all at once. Some, when something was
     /// not finite: what was first. The step in which it was, and those after it, changed nothing.
     fn steps_ahead(&mut self, host: &mut impl Host) -> Result<Option<String>> {
-        let begin = Instant::now();
+        let watch = Stopwatch::start();
         let params = &self.progress.params;
         let fits = (AHEAD * self.speed / f64::from(params.batch_size)) as usize;
         let left = self.steps_per_epoch() - self.progress.step_in_epoch;
@@ -387,7 +387,7 @@ impl Trainer {
         let found = self
             .net
             .train_steps(&pool.pixels, &pool.labels, scaling, &images, &steps)?;
-        let seconds = begin.elapsed().as_secs_f64() / count as f64;
+        let seconds = watch.seconds().map(|all| all / count as f64);
         for ((step, found), scalars) in steps.iter().zip(&found).zip(scalars) {
             if !found.applied {
                 self.optimizer.set_scalars(&scalars)?;
@@ -405,9 +405,22 @@ impl Trainer {
         Ok(None)
     }
 
-    /// Counts a step that was made.
-    fn advance(&mut self, found: &Found, images: u64, rate: f64, seconds: f64) -> StepReport {
-        self.time(images, seconds);
+    /// Counts a step that was made; in how many seconds is not known when the process was stopped meanwhile.
+    fn advance(
+        &mut self,
+        found: &Found,
+        images: u64,
+        rate: f64,
+        seconds: Option<f64>,
+    ) -> StepReport {
+        if let Some(seconds) = seconds {
+            self.time(images, seconds);
+        }
+        // Then as many as a step usually takes; before there was one, none.
+        let seconds = seconds.unwrap_or(match self.steps_timed {
+            0 => 0.0,
+            _ => images as f64 / self.speed,
+        });
         let progress = &mut self.progress;
         progress.step = found.step;
         progress.step_in_epoch += 1;
@@ -430,7 +443,10 @@ impl Trainer {
             correct: u64::from(found.correct),
             grad_norm: found.grad_norm,
             learning_rate: rate,
-            images_per_s: images as f64 / seconds.max(1e-9),
+            images_per_s: match seconds {
+                0.0 => 0.0,
+                seconds => images as f64 / seconds.max(1e-9),
+            },
             elapsed: self.progress.elapsed,
             eta: self.eta(),
         }
@@ -514,7 +530,7 @@ impl Trainer {
             if host.between(self, doing) == Flow::Leave {
                 return Ok(None);
             }
-            let begin = Instant::now();
+            let watch = Stopwatch::start();
             let end = (done + self.net.capacity()).min(total as usize);
             self.plan.clear();
             self.plan.extend(
@@ -531,7 +547,9 @@ impl Trainer {
                 &mut scoring.probabilities[done * classes..end * classes],
                 &mut scoring.losses[done..end],
             )?;
-            let seconds = begin.elapsed().as_secs_f64();
+            // Where the process was stopped meanwhile: as many as it took for the images before.
+            let usual = || scoring.seconds / done.max(1) as f64 * (end - done) as f64;
+            let seconds = watch.seconds().unwrap_or_else(usual);
             scoring.seconds += seconds;
             self.progress.elapsed += seconds;
             done = end;

@@ -11,6 +11,7 @@ use crate::domain::params::Value;
 use crate::domain::report::{State, StepReport};
 use crate::domain::text::grouped;
 use crate::session::protocol::{Command, Event};
+use crate::session::status::Status;
 use crossterm::event::{
     KeyCode, KeyEvent, KeyEventKind, KeyModifiers, MouseButton, MouseEvent, MouseEventKind,
 };
@@ -19,6 +20,9 @@ use ratatui::layout::{Position, Rect};
 
 /// How long a message stands on the status line, in seconds.
 const TOAST_SECONDS: f64 = 5.0;
+
+/// Why somebody who wants to end a run is asked.
+const UNSAVED: &str = "Not everything of this run is saved; the banner says why.";
 
 /// What comes in.
 #[derive(Clone, Debug)]
@@ -94,6 +98,8 @@ pub struct Toast {
 /// Everything the screen shows.
 pub struct App {
     pub told: Told,
+    /// How the session stands: for those who go on when the screen has been left.
+    pub status: Status,
     pub theme: Theme,
     pub screen: Screen,
     pub overlay: Option<Overlay>,
@@ -117,6 +123,7 @@ impl App {
         told.now = now;
         App {
             told,
+            status: Status::default(),
             theme,
             screen: Screen::Train,
             overlay: None,
@@ -191,7 +198,9 @@ impl App {
             Msg::Terminate => effects.push(if self.told.ended || self.attached {
                 Effect::Leave
             } else {
-                Effect::Quit
+                // Nobody can be asked: what can be saved is.
+                self.quitting = true;
+                Effect::Send(Command::Quit)
             }),
             Msg::Said(weight, text) => {
                 self.told.note(weight, text.clone());
@@ -236,7 +245,7 @@ impl App {
                 Effect::Quit => {
                     if !self.quitting {
                         self.quitting = true;
-                        out.push(Effect::Send(Command::Quit));
+                        out.push(Effect::Send(Command::SaveAndQuit));
                     }
                 }
                 other => out.push(other),
@@ -284,6 +293,7 @@ impl App {
 
     fn event(&mut self, event: &Event, effects: &mut Vec<Effect>) {
         self.told.event(event);
+        self.status.event(event);
         // To a view a snapshot is a run that begins: what it was told before counts no more.
         let begun = match (event, &self.told.run) {
             (Event::Snapshot { .. }, Some(run)) => Some(Event::Started(run.clone())),
@@ -305,6 +315,12 @@ impl App {
                 Weight::Plain,
                 format!("{} from step {}", describe(change), grouped(*step)),
             ),
+            Event::Unsaved { why: Some(_) } if self.quitting => {
+                self.quitting = false;
+                let question = format!("{UNSAVED} Quit all the same?");
+                let yes = Box::new(Effect::Send(Command::Quit));
+                effects.push(Effect::Confirm(question, yes));
+            }
             Event::Ended { state, .. } => {
                 match state {
                     State::Failed { why } if !self.quitting => self.say(Weight::Bad, why.clone()),
@@ -431,6 +447,11 @@ impl App {
 
     fn restart(&mut self, effects: &mut Vec<Effect>) {
         let yes = Effect::Send(Command::Restart);
+        if self.told.unsaved.is_some() {
+            let question = format!("{UNSAVED} Start a new run all the same?");
+            effects.push(Effect::Confirm(question, Box::new(yes)));
+            return;
+        }
         if self.told.training().is_err() {
             effects.push(yes);
             return;
@@ -455,13 +476,22 @@ impl App {
         let unsaved = self.told.run.as_ref().is_some_and(|r| r.name.is_empty())
             && self.told.step() > 0
             && !self.told.ended;
-        let asked =
-            matches!(&self.overlay, Some(Overlay::Confirm { yes, .. }) if **yes == Effect::Quit);
+        let asked = match &self.overlay {
+            Some(Overlay::Confirm { yes, .. })
+                if matches!(**yes, Effect::Quit | Effect::Send(Command::Quit)) =>
+            {
+                Some((**yes).clone())
+            }
+            _ => None,
+        };
         if self.told.ended {
             effects.push(Effect::Leave);
         } else if self.quitting {
             self.say(Weight::Plain, "saving; it ends by itself".into());
-        } else if self.attached && !asked {
+        } else if let Some(yes) = asked {
+            self.overlay = None;
+            effects.push(yes);
+        } else if self.attached {
             effects.push(Effect::Confirm(
                 format!(
                     "Save and end this session, for everyone? ({} leaves and lets it train)",
@@ -469,13 +499,12 @@ impl App {
                 ),
                 Box::new(Effect::Quit),
             ));
-        } else if unsaved && !asked {
+        } else if unsaved {
             effects.push(Effect::Confirm(
                 "This run is not saved anywhere. Quit and lose it?".into(),
                 Box::new(Effect::Quit),
             ));
         } else {
-            self.overlay = None;
             effects.push(Effect::Quit);
         }
     }

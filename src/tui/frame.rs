@@ -13,6 +13,7 @@ use crate::domain::report::State;
 use crate::domain::symbols::Symbols;
 use crate::domain::terminal::MIN_SIZE;
 use crate::domain::text::{duration, grouped, is_hidden};
+use crate::session::status::TRIED_AGAIN;
 use crossterm::event::KeyCode;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -134,7 +135,7 @@ pub fn banner(told: &Told, size: Rect) -> Vec<String> {
         ),
         State::Failed { why } => format!("✗ {why}"),
         _ => match &told.unsaved {
-            Some(why) => format!("! Not saved: {why}"),
+            Some(why) => format!("! Not saved: {why} {TRIED_AGAIN}"),
             None => return Vec::new(),
         },
     };
@@ -286,7 +287,7 @@ fn header(app: &App, area: Rect, buf: &mut Buffer) {
         ));
         right.push(Piece::new(7, vec![plain(short_duration(elapsed))]));
         let eta = steps.and_then(|s| s.eta);
-        let eta = match eta.filter(|_| told.training().is_ok()) {
+        let eta = match eta.filter(|_| told.busy()) {
             Some(eta) => vec![dim("ETA ".into()), plain(short_duration(eta))],
             None => vec![plain(" ".repeat("ETA ".len() + DURATION_COLUMNS))],
         };

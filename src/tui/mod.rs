@@ -22,16 +22,16 @@ mod tests;
 
 pub use terminal::usable;
 
-use crate::domain::report::State;
 use crate::domain::symbols::Symbols;
 use crate::domain::terminal::Terminal;
 use crate::session::link::Link;
 use crate::session::protocol::Command;
+use crate::session::status::Status;
 use anyhow::Context as _;
 use app::{App, Effect, Msg, Urgency};
 use crossbeam_channel::{Receiver, Sender, after, never, select, unbounded};
 use crossterm::event::Event as Input;
-use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGTSTP, SIGWINCH};
+use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGTSTP, SIGUSR1, SIGUSR2, SIGWINCH};
 use std::time::{Duration, Instant, SystemTime};
 use terminal::{FromTerminal, clipboard};
 use theme::Theme;
@@ -46,6 +46,8 @@ pub struct Options {
     pub mouse: bool,
     /// The session is another process's: to leave is not to end it.
     pub attached: bool,
+    /// SIGUSR1 and SIGUSR2 end the session; else they ask for a checkpoint.
+    pub usr1_stops: bool,
 }
 
 impl Default for Options {
@@ -54,6 +56,7 @@ impl Default for Options {
             symbols: None,
             mouse: true,
             attached: false,
+            usr1_stops: false,
         }
     }
 }
@@ -73,14 +76,11 @@ pub enum Left {
 #[derive(Clone, Debug)]
 pub struct Outcome {
     pub left: Left,
-    /// The newest run's name; empty where it is not saved.
-    pub run: String,
-    /// The session's last state.
-    pub state: State,
+    /// How the session stands, as far as the screen was told; when it is left because the session is over and this has
+    /// not ended, the worker's thread has died.
+    pub status: Status,
     /// The signal that ended it, if one did.
     pub signal: Option<i32>,
-    /// Whether the worker said goodbye; if not, its thread has died.
-    pub finished: bool,
 }
 
 /// Least time between drawings, by what changed. Training alone is shown five times a second: often enough to be
@@ -93,18 +93,17 @@ fn interval(urgency: Urgency) -> Duration {
     })
 }
 
-/// Runs the screen until the user quits or detaches, the worker ends, the terminal goes or a signal says so. The terminal is given back in every case,
-/// a panic included.
+/// Runs the screen until the user quits or detaches, the worker ends, the terminal goes or one of `signals` (those of the
+/// process, as they arrive) says so. The terminal is given back in every case, a panic included.
 ///
 /// # Errors
 /// When the terminal cannot be used.
-pub fn run(link: &Link, options: &Options) -> anyhow::Result<Outcome> {
+pub fn run(link: &Link, signals: &Receiver<i32>, options: &Options) -> anyhow::Result<Outcome> {
     let shown = Terminal::of_process();
     let theme = Theme {
         colors: shown.colors,
         symbols: options.symbols.unwrap_or(shown.symbols),
     };
-    let signals = signals()?;
     // Before the screen, so that it is dropped after it.
     let _panics = terminal::HeldPanics::begin();
     let screen = terminal::Screen::enter(options.mouse).context("cannot set up the terminal")?;
@@ -121,11 +120,12 @@ pub fn run(link: &Link, options: &Options) -> anyhow::Result<Outcome> {
         input,
         said: unbounded(),
         signals,
+        usr1_stops: options.usr1_stops,
         drawn: None,
         signal: None,
         left: Left::Over,
     };
-    let finished = ui.run();
+    ui.run();
     let Loop {
         app,
         mut screen,
@@ -140,10 +140,8 @@ pub fn run(link: &Link, options: &Options) -> anyhow::Result<Outcome> {
     }
     Ok(Outcome {
         left,
-        run: app.told.run.map(|run| run.name).unwrap_or_default(),
-        state: app.told.state,
+        status: app.status,
         signal,
-        finished,
     })
 }
 
@@ -153,37 +151,6 @@ fn unix_time() -> f64 {
         .map_or(0.0, |d| d.as_secs_f64())
 }
 
-/// Signals as messages, from a thread of their own.
-fn signals() -> anyhow::Result<Signals> {
-    let mut signals =
-        signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP, SIGTSTP, SIGCONT, SIGWINCH])
-            .context("cannot listen to signals")?;
-    let handle = signals.handle();
-    let (sender, receiver) = unbounded();
-    std::thread::Builder::new()
-        .name("signals".into())
-        .spawn(move || {
-            for signal in signals.forever() {
-                if sender.send(signal).is_err() {
-                    break;
-                }
-            }
-        })
-        .context("cannot start a thread")?;
-    Ok(Signals { receiver, handle })
-}
-
-struct Signals {
-    receiver: Receiver<i32>,
-    handle: signal_hook::iterator::Handle,
-}
-
-impl Drop for Signals {
-    fn drop(&mut self) {
-        self.handle.close();
-    }
-}
-
 struct Loop<'a> {
     link: &'a Link,
     app: App,
@@ -191,7 +158,8 @@ struct Loop<'a> {
     input: Receiver<FromTerminal>,
     /// What became of pictures that were saved and text that was copied.
     said: (Sender<Msg>, Receiver<Msg>),
-    signals: Signals,
+    signals: &'a Receiver<i32>,
+    usr1_stops: bool,
     /// When it was drawn last.
     drawn: Option<Instant>,
     signal: Option<i32>,
@@ -200,11 +168,10 @@ struct Loop<'a> {
 }
 
 impl Loop<'_> {
-    /// True when the worker said goodbye.
-    fn run(&mut self) -> bool {
+    fn run(&mut self) {
         let nothing = never();
         if self.draw() {
-            return self.app.told.ended;
+            return;
         }
         loop {
             let due = self.due();
@@ -233,14 +200,14 @@ impl Loop<'_> {
                     Ok(event) => leave |= self.update(Msg::Event(Box::new(event))),
                     Err(_) => {
                         self.update(Msg::WorkerGone);
-                        return self.app.told.ended;
+                        return;
                     }
                 },
                 recv(steps_ready) -> token => if token.is_ok()
                     && let Some(report) = self.link.take_steps() {
                     leave |= self.update(Msg::Steps(report));
                 },
-                recv(self.signals.receiver) -> signal => if let Ok(signal) = signal {
+                recv(self.signals) -> signal => if let Ok(signal) = signal {
                     leave |= self.signalled(signal);
                 },
                 recv(self.said.1) -> said => if let Ok(said) = said {
@@ -257,7 +224,7 @@ impl Loop<'_> {
             }
             leave |= self.update(Msg::Tick(unix_time()));
             if leave {
-                return self.app.told.ended;
+                return;
             }
             let due = self.app.changed > Urgency::None && self.frame_in(self.app.changed).is_zero();
             let leave = match self.screen.is_ready() {
@@ -270,7 +237,7 @@ impl Loop<'_> {
                 Err(error) => self.gone(&error),
             };
             if leave {
-                return self.app.told.ended;
+                return;
             }
         }
     }
@@ -352,11 +319,15 @@ impl Loop<'_> {
         match signal {
             SIGWINCH => self.resized(),
             SIGHUP => self.hangup(),
-            SIGTERM | SIGINT => {
+            SIGTSTP => self.suspend(),
+            SIGUSR1 | SIGUSR2 if !self.usr1_stops => {
+                self.send(Command::Checkpoint);
+                false
+            }
+            SIGTERM | SIGINT | SIGUSR1 | SIGUSR2 => {
                 self.signal.get_or_insert(signal);
                 self.update(Msg::Terminate)
             }
-            SIGTSTP => self.suspend(),
             // The shell may have set its own modes meanwhile.
             SIGCONT => self.again(),
             _ => false,
@@ -372,7 +343,7 @@ impl Loop<'_> {
         // Back again. Our own SIGTSTP waits among the signals and must not stop the process a second time; others count.
         let mut leave = self.again();
         let soon = Duration::from_millis(50);
-        while let Ok(signal) = self.signals.receiver.recv_timeout(soon) {
+        while let Ok(signal) = self.signals.recv_timeout(soon) {
             if ![SIGTSTP, SIGCONT].contains(&signal) {
                 leave |= self.signalled(signal);
             }

@@ -1,13 +1,15 @@
 //! The terminal itself: entered, drawn on, given back as it was found. Writes only what changed, nothing at all when
 //! nothing did. Knows no session. `output` writes without waiting, `input` reads keys, `stray` keeps what others write
-//! from the screen, `clipboard` is tmux's.
+//! from the screen, `clipboard` is tmux's, `job_control` gives the terminal to the shell.
 
 pub mod clipboard;
 mod input;
+mod job_control;
 mod output;
 mod stray;
 
 pub use input::FromTerminal;
+pub use job_control::{let_go, stop_process, to_background};
 pub use stray::HeldPanics;
 
 use crate::domain::terminal::drawn_size;
@@ -27,12 +29,10 @@ use output::Tty;
 use ratatui::backend::{Backend, ClearType, CrosstermBackend};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
-use std::fs::OpenOptions;
 use std::io::{self, IsTerminal, Write};
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
-use stray::{Captured, redirect};
+use stray::Captured;
 
 /// Whether this process can show the screen; else why not.
 ///
@@ -286,63 +286,6 @@ impl Drop for Screen {
         // Nobody is left to tell.
         let _ = self.leave();
     }
-}
-
-/// Stops this process and its group as ctrl-z does, until it is continued.
-pub fn stop_process() {
-    // SAFETY: plain system calls without pointers. The group's others (cargo run) stop by SIGTSTP, which this process
-    // handles; it stops itself by the signal that nothing handles.
-    unsafe {
-        libc::kill(0, libc::SIGTSTP);
-        libc::raise(libc::SIGSTOP);
-    }
-}
-
-/// Lets go of the terminal for good: standard input, output and error lead nowhere from now on, where they led to a
-/// terminal. Nothing can then block on it, or be told that it has gone.
-///
-/// # Errors
-/// When /dev/null cannot be opened.
-pub fn let_go() -> io::Result<()> {
-    let nowhere = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open("/dev/null")?;
-    for fd in 0..3 {
-        // SAFETY: plain numbers, filled by fstat.
-        let mut about: libc::stat = unsafe { std::mem::zeroed() };
-        // SAFETY: `about` is valid for the length of the call. A terminal that has gone is no terminal to isatty.
-        let known = unsafe { libc::fstat(fd, &raw mut about) } == 0;
-        if known && about.st_mode & libc::S_IFMT == libc::S_IFCHR {
-            redirect(nowhere.as_raw_fd(), fd)?;
-        }
-    }
-    Ok(())
-}
-
-/// Gives the shell its prompt back while this process goes on in the background, as `ctrl-z` and `bg` do. False where
-/// there is no shell with job control.
-///
-/// # Errors
-/// When the helper that continues the process cannot be started.
-pub fn to_background() -> io::Result<bool> {
-    use std::os::unix::process::CommandExt;
-    // SAFETY: numbers only.
-    let (group, leader) = unsafe { (libc::getpgrp(), libc::getsid(0)) };
-    if group == leader {
-        return Ok(false);
-    }
-    // In a group of its own, so that it is not stopped with this one.
-    let mut helper = std::process::Command::new("/bin/sh")
-        .args(["-c", &format!("sleep 0.2; kill -CONT -- -{group}")])
-        .process_group(0)
-        .stdin(std::process::Stdio::null())
-        .stdout(std::process::Stdio::null())
-        .stderr(std::process::Stdio::null())
-        .spawn()?;
-    stop_process();
-    helper.wait()?;
-    Ok(true)
 }
 
 /// Hour and minute of a time (seconds since the Unix epoch) here.

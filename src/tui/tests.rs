@@ -263,7 +263,7 @@ fn states() -> Vec<(&'static str, Vec<Event>)> {
                 8100,
                 vec![Event::Unsaved {
                     why: Some(
-                        "the checkpoint of step 8100 could not be saved in runs/seed-0412: No space left on device (os error 28). Make room there, or check that you may write; training goes on and it is tried again."
+                        "the checkpoint of step 8100 could not be saved in runs/seed-0412: No space left on device (os error 28). Make room there, or check that you may write."
                             .into(),
                     ),
                 }],
@@ -507,7 +507,7 @@ fn the_filter_narrows_the_panel() {
 #[test]
 fn quitting_saves_once_and_asks_only_when_work_would_be_lost() {
     let mut app = running();
-    assert_eq!(commands(&mut app, "q"), [Command::Quit]);
+    assert_eq!(commands(&mut app, "q"), [Command::SaveAndQuit]);
     assert_eq!(
         commands(&mut app, "q\u{3}"),
         [],
@@ -536,7 +536,51 @@ fn quitting_saves_once_and_asks_only_when_work_would_be_lost() {
     assert_eq!(commands(&mut app, "q"), []);
     assert!(rows(&paint(&app)).contains("Quit and lose it?"));
     assert_eq!(commands(&mut app, "n"), []);
-    assert_eq!(commands(&mut app, "qy"), [Command::Quit]);
+    assert_eq!(commands(&mut app, "qy"), [Command::SaveAndQuit]);
+}
+
+#[test]
+fn what_is_not_saved_is_not_lost_without_a_question() {
+    let unsaved = || {
+        Msg::Event(Box::new(Event::Unsaved {
+            why: Some("the checkpoint of step 500 could not be saved".into()),
+        }))
+    };
+    // Nothing was known of it before: the worker refuses to quit.
+    let mut app = running();
+    assert_eq!(commands(&mut app, "q"), [Command::SaveAndQuit]);
+    app.update(unsaved());
+    assert!(rows(&paint(&app)).contains("Quit all the same?"));
+    assert_eq!(commands(&mut app, "n"), []);
+    assert_eq!(commands(&mut app, "q"), [Command::SaveAndQuit]);
+    app.update(unsaved());
+    assert_eq!(commands(&mut app, "\u{3}"), [Command::Quit]);
+    // To begin another run asks too, also when this one is done.
+    let mut app = running();
+    app.update(unsaved());
+    app.update(Msg::Event(Box::new(Event::State(State::Done))));
+    assert_eq!(commands(&mut app, "R"), []);
+    assert!(rows(&paint(&app)).contains("Start a new run all the same?"));
+    assert_eq!(commands(&mut app, "y"), [Command::Restart]);
+    // A signal cannot be asked.
+    let mut app = running();
+    app.update(unsaved());
+    let quit = [Effect::Send(Command::Quit)];
+    assert_eq!(app.update(Msg::Terminate), quit);
+}
+
+#[test]
+fn no_end_is_foretold_while_nothing_is_trained() {
+    for (name, events) in states() {
+        let app = app(Colors::True, 120, 36, &events);
+        let text = rows(&paint(&app));
+        let foretold = text.contains("ETA") || text.contains("ends about");
+        assert_eq!(
+            foretold,
+            matches!(name, "running" | "disk_full"),
+            "{name}: {text}"
+        );
+    }
 }
 
 #[test]
@@ -612,7 +656,7 @@ fn too_small_a_screen_says_so_and_still_quits() {
     let mut app = app(Colors::True, 59, 30, &story(500));
     let text = rows(&paint(&app));
     assert!(text.contains("have 59x30") && text.contains("need 60x18"));
-    assert_eq!(commands(&mut app, "q"), [Command::Quit]);
+    assert_eq!(commands(&mut app, "q"), [Command::SaveAndQuit]);
 }
 
 #[test]

@@ -331,6 +331,8 @@ impl Told {
             Event::Warning { text } => self.note(Weight::Warning, text.clone()),
             Event::Unsaved { why } => {
                 match why {
+                    // It is told anew when somebody wants to quit.
+                    _ if *why == self.unsaved => {}
                     Some(why) => self.note(Weight::Warning, why.clone()),
                     None => self.note(Weight::Good, "everything is saved again"),
                 }

@@ -6,6 +6,7 @@ mod commands;
 mod faults;
 mod gpu;
 mod hostile;
+mod lifecycle;
 mod numbers;
 mod settings;
 mod support;

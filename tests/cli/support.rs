@@ -71,13 +71,20 @@ impl Place {
 
     /// The same, still running.
     pub fn begin(&self, args: &[&str]) -> Running {
-        let mut child = self
-            .command(&train(args))
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap());
+        self.start(&train(args))
+    }
+
+    /// Any command, still running.
+    pub fn start(&self, args: &[&str]) -> Running {
+        self.start_with(args, Stdio::piped())
+    }
+
+    /// The same with another standard output.
+    pub fn start_with(&self, args: &[&str], out: Stdio) -> Running {
+        let mut command = self.command(args);
+        let child = command.stdout(out).stderr(Stdio::piped()).spawn();
+        let mut child = child.unwrap();
+        let lines = child.stdout.take().map(BufReader::new);
         Running { child, lines }
     }
 }
@@ -153,21 +160,23 @@ pub fn json(text: &str) -> Vec<serde_json::Value> {
 /// The binary while it runs.
 pub struct Running {
     child: Child,
-    lines: BufReader<ChildStdout>,
+    /// None where the output leads elsewhere.
+    lines: Option<BufReader<ChildStdout>>,
 }
 
 impl Running {
     /// Reads lines up to one that holds `part`.
     pub fn wait_for(&mut self, part: &str) {
+        while !self.line().contains(part) {}
+    }
+
+    /// The next line.
+    #[track_caller]
+    pub fn line(&mut self) -> String {
         let mut line = String::new();
-        loop {
-            line.clear();
-            let bytes = self.lines.read_line(&mut line).unwrap();
-            assert!(bytes > 0, "the output ended without '{part}'");
-            if line.contains(part) {
-                return;
-            }
-        }
+        let bytes = self.lines.as_mut().unwrap().read_line(&mut line).unwrap();
+        assert!(bytes > 0, "the output has ended");
+        line
     }
 
     pub fn signal(&self, signal: i32) {
@@ -176,11 +185,32 @@ impl Running {
         assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
     }
 
+    /// Waits until a signal has stopped it.
+    pub fn wait_stopped(&self) {
+        let pid = i32::try_from(self.child.id()).unwrap();
+        let mut status = 0;
+        // SAFETY: `status` is valid for the length of the call.
+        assert_eq!(
+            unsafe { libc::waitpid(pid, &raw mut status, libc::WUNTRACED) },
+            pid
+        );
+        assert!(libc::WIFSTOPPED(status));
+    }
+
     /// The exit code, when it has ended.
-    pub fn end(mut self) -> Option<i32> {
-        let mut rest = String::new();
-        while self.lines.read_line(&mut rest).unwrap() > 0 {}
-        self.child.wait().unwrap().code()
+    pub fn end(self) -> Option<i32> {
+        self.end_with_errors().0
+    }
+
+    /// The exit code and what was written to standard error, when it has ended.
+    pub fn end_with_errors(mut self) -> (Option<i32>, String) {
+        if let Some(lines) = &mut self.lines {
+            std::io::copy(lines, &mut std::io::sink()).unwrap();
+        }
+        let mut errors = String::new();
+        let mut stderr = self.child.stderr.take().unwrap();
+        std::io::Read::read_to_string(&mut stderr, &mut errors).unwrap();
+        (self.child.wait().unwrap().code(), errors)
     }
 }
 

@@ -4,7 +4,7 @@ use crate::LONG;
 use crate::pty::{Pty, Size};
 use std::time::{Duration, Instant};
 
-const ATTACH: &[&str] = &["attach", "--runs", "runs", "long"];
+pub const ATTACH: &[&str] = &["attach", "--runs", "runs", "long"];
 
 fn training() -> Pty {
     let mut pty = Pty::start(Size::SMALL, LONG);
@@ -109,6 +109,206 @@ fn a_key_detaches_and_attached_screens_come_and_go() {
     ends_by_attaching(&mut pty);
 }
 
+/// Leaves with `D` an interactive `shell` in which it was started, comes back with `fg`, stops with ctrl-z.
+fn detaches_from(shell: &str, args: &[&str]) {
+    let prompt = |s: &str| s.trim_end().ends_with("ready>");
+    let shell = std::path::Path::new(shell);
+    let mut pty = Pty::command(
+        Size::WIDE,
+        shell,
+        args,
+        "xterm-256color",
+        &[("PS1", "ready> ")],
+    );
+    pty.wait_for("a prompt", prompt);
+    // It ends by itself should this test fail.
+    let words: Vec<String> = LONG
+        .iter()
+        .map(|word| format!("'{}'", word.replace("9999", "500")))
+        .collect();
+    let program = env!("CARGO_BIN_EXE_cifar-tui");
+    pty.keys(&format!("{program} {}\r", words.join(" ")));
+    pty.wait_for("an epoch", |s| s.contains("best"));
+    pty.keys("D");
+    pty.wait_for("the shell", |s| s.contains("attach long") && prompt(s));
+    trains_on(&mut pty);
+    let mut other = pty.beside(Size::SMALL, ATTACH);
+    other.wait_for("the history", |s| {
+        s.contains("best") && s.contains("training")
+    });
+    other.keys("D");
+    other.ends_with(0);
+    pty.keys("clear; fg\r");
+    trains_on(&mut pty);
+    pty.keys("\u{1a}");
+    pty.wait_for("the stop", |s| s.contains("Stopped") && prompt(s));
+    pty.keys("clear; fg\r");
+    trains_on(&mut pty);
+    pty.keys("\u{3}");
+    pty.wait_for("the prompt", prompt);
+    pty.keys("echo code $?\r");
+    pty.wait_for("the exit code", |s| s.contains("code 130"));
+    pty.keys("exit\r");
+    assert_eq!(pty.code(), 0);
+    assert!(!pty.path("runs/long/socket").exists());
+}
+
+#[test]
+fn a_key_detaches_from_the_system_s_shell() {
+    // dash on Debian: it takes other words for `kill` than bash does, and none is used.
+    detaches_from("/bin/sh", &["-i"]);
+}
+
+#[test]
+fn a_key_detaches_from_bash() {
+    detaches_from("/bin/bash", &["--norc", "--noprofile", "-i"]);
+}
+
+/// The states of a session in which its terminal goes away.
+const STATES: [&str; 8] = [
+    "loading",
+    "running",
+    "paused",
+    "evaluating",
+    "done",
+    "stopped",
+    "diverged",
+    "failed",
+];
+
+/// Diverges in its first steps.
+pub const WILD: &[&str] = &[
+    "--data",
+    "sample",
+    "--arch",
+    "conv 8 s2, conv 8, conv 8, pool, dense 32, dense 10",
+    "--optimizer",
+    "sgd",
+    "--lr",
+    "10",
+    "--momentum",
+    "0.99",
+    "--dropout",
+    "0",
+    "--name",
+    "long",
+    "--threads",
+    "1",
+];
+
+/// The terminal goes away when the session is in `state`. One that has nothing left to do ends by itself; any other can
+/// be attached to, and ends by a signal.
+fn hangup_when(state: &str, attaches: bool) {
+    let one = [
+        &LONG[..4],
+        &["--epochs", "1", "--name", "long", "--threads", "1"],
+    ]
+    .concat();
+    let many = [LONG, &["--validation", "0.9"]].concat();
+    let mut pty = Pty::start(
+        Size::SMALL,
+        match state {
+            "done" => &one,
+            "evaluating" => &many,
+            "diverged" => WILD,
+            "failed" => &["--data", "absent"],
+            _ => LONG,
+        },
+    );
+    let ends_with = match state {
+        "done" => Some(0),
+        "stopped" => Some(0),
+        "diverged" => Some(3),
+        "failed" => Some(1),
+        _ => None,
+    };
+    match state {
+        "running" => pty.wait_for("an epoch", |s| s.contains("best")),
+        "paused" => {
+            pty.wait_for("an epoch", |s| s.contains("best"));
+            pty.keys(" ");
+            pty.wait_for("a pause", |s| s.contains("paused"));
+        }
+        "stopped" => {
+            pty.wait_for("an epoch", |s| s.contains("best"));
+            pty.keys("x");
+            pty.wait_for("a question", |s| s.contains("Stop this run?"));
+            pty.keys("y");
+            pty.wait_for("the stop", |s| s.contains("■ stopped"));
+        }
+        "done" => pty.wait_for("the end", |s| s.contains("✓ done")),
+        // It may have left its screen by then.
+        "failed" => pty.wait_for("the failure", |s| s.contains("absent")),
+        state => pty.wait_for("the state", |s| s.contains(state)),
+    }
+    match ends_with {
+        Some(code) => {
+            pty.vanish();
+            assert_eq!(pty.code(), code, "{state}");
+        }
+        None => {
+            pty.vanish();
+            if attaches {
+                let record = pty.path("runs/long/socket");
+                pty.until("the run", || record.exists());
+                let mut other = pty.beside(Size::SMALL, ATTACH);
+                let now = if state == "paused" { "paused" } else { "long" };
+                other.wait_for("the session", |s| s.contains(now));
+                other.keys("D");
+                other.ends_with(0);
+            }
+            pty.signal(libc::SIGTERM);
+            assert_eq!(pty.code(), 143, "{state}");
+        }
+    }
+    assert!(!pty.path("runs/long/socket").exists(), "{state}");
+}
+
+#[test]
+fn a_session_with_nothing_left_to_do_ends_and_any_other_can_be_attached_to() {
+    for state in STATES {
+        hangup_when(state, true);
+    }
+}
+
+#[test]
+fn a_session_that_is_over_is_left_with_the_same_key_and_ends() {
+    let args = [
+        &LONG[..4],
+        &["--epochs", "1", "--name", "long", "--threads", "1"],
+    ]
+    .concat();
+    let mut pty = Pty::start(Size::SMALL, &args);
+    pty.wait_for("the end", |s| s.contains("✓ done"));
+    pty.keys("D");
+    pty.ends_with(0);
+    pty.wait_for("where it lies", |s| s.contains("long is done and lies in"));
+}
+
+#[test]
+fn a_user_signal_writes_a_checkpoint_or_ends_a_paused_session() {
+    for (signal, args) in [
+        (libc::SIGUSR2, &["--on-usr1", "checkpoint-and-stop"][..]),
+        (libc::SIGUSR1, &[]),
+    ] {
+        let mut pty = Pty::start(Size::SMALL, &[LONG, args].concat());
+        pty.wait_for("an epoch", |s| s.contains("best"));
+        pty.keys(" ");
+        pty.wait_for("a pause", |s| s.contains("paused"));
+        let last = pty.path("runs/long/last.safetensors");
+        let number = || std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(&last).unwrap());
+        let before = number();
+        pty.signal(signal);
+        if args.is_empty() {
+            pty.until("a checkpoint", || number() != before);
+            pty.signal(libc::SIGTERM);
+            pty.ends_with(143);
+        } else {
+            pty.ends_with(u32::try_from(128 + signal).unwrap());
+        }
+    }
+}
+
 #[test]
 fn training_without_a_screen_can_be_attached_to() {
     let args: Vec<&str> = ["train"].iter().chain(LONG).copied().collect();
@@ -153,10 +353,10 @@ fn frozen(least: Duration) {
 }
 
 #[test]
-#[ignore = "the long form: 50 hangups, and a minute without a reader"]
-fn fifty_hangups_and_a_minute_without_a_reader() {
-    for i in 0..50 {
-        hangup(i % 2 == 0);
+#[ignore = "the long form: 500 hangups over every state, and a minute without a reader"]
+fn five_hundred_hangups_and_a_minute_without_a_reader() {
+    for i in 0..500 {
+        hangup_when(STATES[i % STATES.len()], false);
     }
     frozen(Duration::from_secs(60));
 }

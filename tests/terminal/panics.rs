@@ -58,8 +58,9 @@ fn the_program_that_panics() {
                 tell.event(Event::State(State::Running));
                 panic!("the worker's words");
             });
-            let outcome = tui::run(&link, &tui::Options::default()).unwrap();
-            assert!(!outcome.finished && worker.join().is_err());
+            let options = tui::Options::default();
+            let outcome = tui::run(&link, &crossbeam_channel::never(), &options).unwrap();
+            assert!(!outcome.status.ended && worker.join().is_err());
             panic!("the worker's words came through");
         }
         Ok("screen") => {

@@ -308,9 +308,14 @@ impl Pty {
         self.written.extend(bytes);
     }
 
-    /// Waits for the end; the exit code, 128 + n for a signal that was not handled.
+    /// Waits for the end; the exit code, which is 137 where it was killed, as a shell has it.
     pub fn code(&mut self) -> u32 {
-        self.child.wait().unwrap().exit_code()
+        let status = self.child.wait().unwrap();
+        match status.signal() {
+            None => status.exit_code(),
+            Some("Killed") => 137,
+            Some(other) => panic!("a signal that should have been handled ended it: {other}"),
+        }
     }
 
     /// It ends with `code`, and the terminal is as it was found: modes, screen, cursor, mouse.

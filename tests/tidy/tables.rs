@@ -1,4 +1,4 @@
-//! README's tables are generated: from ACTIONS and from PARAMS. `UPDATE=1 cargo test --test tidy` writes them anew.
+//! README's tables are generated: from ACTIONS, from PARAMS and from EXITS. `UPDATE=1 cargo test --test tidy` writes them anew.
 
 use std::path::Path;
 
@@ -10,6 +10,7 @@ fn readme_s_tables_are_those_of_the_program() {
     for (name, table) in [
         ("keys", cifar_tui::tui::actions::markdown()),
         ("parameters", cifar_tui::config::parameter_table()),
+        ("exits", cifar_tui::exits::markdown()),
     ] {
         let (begin, end) = (
             format!("<!-- {name}: begin (generated) -->\n"),

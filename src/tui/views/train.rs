@@ -383,7 +383,7 @@ fn draw_progress(told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
         ),
         None => (0.0, 0.0),
     };
-    let ends = match told.ends_at.filter(|_| told.training().is_ok()) {
+    let ends = match told.ends_at.filter(|_| told.busy()) {
         Some(at) => {
             let (hour, minute) = (told.local_time)(at);
             format!("ends about {hour:02}:{minute:02}")

@@ -1,0 +1,97 @@
+//! How the program ends: each cause, its exit code, what is said and what is on the disk then. README's table is made
+//! from it, and a test brings every row about.
+
+/// Exit codes that are no signal's.
+pub const DONE: u8 = 0;
+pub const FAILED: u8 = 1;
+pub const USAGE: u8 = 2;
+pub const DIVERGED: u8 = 3;
+
+/// The exit code of a process that ends because of a signal, as shells give it.
+pub fn of_signal(signal: i32) -> u8 {
+    (128 + signal) as u8
+}
+
+/// What a cause comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    Code(u8),
+    /// [`of_signal`] of the signal that was the cause.
+    Signal,
+    /// The process goes on.
+    GoesOn,
+}
+
+/// A cause and what it comes to.
+pub struct ExitRow {
+    pub cause: &'static str,
+    pub ending: Ending,
+    pub says: &'static str,
+    pub leaves: &'static str,
+}
+
+#[rustfmt::skip]
+pub static EXITS: &[ExitRow] = &[
+    ExitRow { cause: "all epochs are through", ending: Ending::Code(DONE),
+        says: "`done`",
+        leaves: "everything" },
+    ExitRow { cause: "`q` or ctrl-c on the screen", ending: Ending::Code(DONE),
+        says: "where the run lies and the command that goes on",
+        leaves: "a checkpoint of the last step" },
+    ExitRow { cause: "`D`, or a terminal that goes away, with the run under way", ending: Ending::GoesOn,
+        says: "how to return",
+        leaves: "as while it trains; the process ends as below when its run is over and nobody watches" },
+    ExitRow { cause: "`D`, or a terminal that goes away, while paused", ending: Ending::GoesOn,
+        says: "how to return",
+        leaves: "as before; it stays paused until somebody attaches, or a signal ends it" },
+    ExitRow { cause: "`D`, or a terminal that goes away, with the run over", ending: Ending::Code(DONE),
+        says: "where the run lies (diverged: exit code 3)",
+        leaves: "everything" },
+    ExitRow { cause: "an error, a panic", ending: Ending::Code(FAILED),
+        says: "the error, on standard error",
+        leaves: "the last checkpoint, if a run had begun" },
+    ExitRow { cause: "something of the run cannot be saved at its end", ending: Ending::Code(FAILED),
+        says: "what and why, on standard error; `q` asks first",
+        leaves: "what was saved before" },
+    ExitRow { cause: "a wrong flag or config.toml, no terminal for the screen", ending: Ending::Code(USAGE),
+        says: "what is allowed, on standard error",
+        leaves: "nothing" },
+    ExitRow { cause: "the run has diverged (with a screen: after `q`)", ending: Ending::Code(DIVERGED),
+        says: "what stopped being finite, at which step",
+        leaves: "the last checkpoint before" },
+    ExitRow { cause: "SIGINT, SIGTERM", ending: Ending::Signal,
+        says: "where the run lies and the command that goes on",
+        leaves: "a checkpoint of the last step" },
+    ExitRow { cause: "SIGHUP with `on_hangup = \"checkpoint-and-stop\"`", ending: Ending::Signal,
+        says: "the same, where that still arrives",
+        leaves: "a checkpoint of the last step" },
+    ExitRow { cause: "SIGUSR1, SIGUSR2", ending: Ending::GoesOn,
+        says: "`writing a checkpoint`",
+        leaves: "a checkpoint of that step" },
+    ExitRow { cause: "SIGUSR1, SIGUSR2 with `on_usr1 = \"checkpoint-and-stop\"`", ending: Ending::Signal,
+        says: "where the run lies and the command that goes on",
+        leaves: "a checkpoint of the last step" },
+    ExitRow { cause: "the reader of standard output has gone", ending: Ending::Code(141),
+        says: "nothing",
+        leaves: "a checkpoint of the last step" },
+    ExitRow { cause: "SIGKILL, a crash, a power cut", ending: Ending::Signal,
+        says: "nothing",
+        leaves: "the last checkpoint, at most 30 s old" },
+];
+
+/// The table for README.
+pub fn markdown() -> String {
+    let mut out = String::from("| cause | exit code | says | on the disk |\n|---|---|---|---|\n");
+    for row in EXITS {
+        let code = match row.ending {
+            Ending::Code(code) => code.to_string(),
+            Ending::Signal => "128 + signal".into(),
+            Ending::GoesOn => "goes on".into(),
+        };
+        out += &format!(
+            "| {} | {code} | {} | {} |\n",
+            row.cause, row.says, row.leaves
+        );
+    }
+    out
+}

@@ -1,0 +1,128 @@
+//! How a session stands, as far as its events tell: where its run lies and what of it is saved. A front end that takes
+//! over from another begins with it, and it decides how the process ends.
+
+use super::protocol::Event;
+use crate::domain::report::State;
+use crate::domain::text::{grouped, shell_word};
+use std::path::Path;
+
+/// What follows the reason why something is not saved, for as long as the session lives.
+pub const TRIED_AGAIN: &str = "It is tried again every few seconds.";
+
+/// How a session stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Status {
+    pub state: State,
+    /// The run's name and folder; both empty before a run begins, and where it is not saved.
+    pub run: String,
+    pub folder: String,
+    /// The newest step that was trained.
+    pub step: u64,
+    /// The step of the newest checkpoint on the disk.
+    pub saved_step: Option<u64>,
+    /// Why the newest checkpoint or other files are not on the disk.
+    pub unsaved: Option<String>,
+    /// The session's last event has come.
+    pub ended: bool,
+}
+
+impl Default for Status {
+    fn default() -> Self {
+        Status {
+            state: State::Loading {
+                what: "data".into(),
+                done: 0,
+                total: 0,
+            },
+            run: String::new(),
+            folder: String::new(),
+            step: 0,
+            saved_step: None,
+            unsaved: None,
+            ended: false,
+        }
+    }
+}
+
+impl Status {
+    /// Takes an event in.
+    pub fn event(&mut self, event: &Event) {
+        match event {
+            Event::State(state) => self.state = state.clone(),
+            Event::Started(run) => {
+                let resumed = run.resumed_at.map(|next| next.saturating_sub(1));
+                self.run = run.name.clone();
+                self.folder = run.folder.clone();
+                self.step = resumed.unwrap_or(0);
+                self.saved_step = resumed;
+            }
+            Event::Steps(report) => self.step = report.last,
+            Event::Checkpoint(report) if !report.best => self.saved_step = Some(report.step),
+            Event::Unsaved { why } => self.unsaved = why.clone(),
+            Event::Snapshot { events } => {
+                *self = Status::default();
+                events.iter().for_each(|event| self.event(event));
+            }
+            Event::Ended { state, .. } => {
+                self.state = state.clone();
+                self.ended = true;
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether the run is through and all of it on the disk.
+    pub fn is_complete(&self) -> bool {
+        self.state == State::Done && self.unsaved.is_none()
+    }
+
+    /// Where the run lies and, unless it is complete, the command that goes on with it; `program` is the command's
+    /// beginning. None where nothing is saved.
+    pub fn where_it_lies(&self, program: &str) -> Option<String> {
+        let step = self.saved_step?;
+        // It may have been deleted.
+        if !Path::new(&self.folder).is_dir() {
+            return None;
+        }
+        let Status { run, folder, .. } = self;
+        let step = grouped(step);
+        Some(match self.is_complete() {
+            true => format!("{run} is done and lies in {folder}"),
+            false => format!(
+                "{run} is saved up to step {step} in {folder}; `{program} --resume {}` goes on",
+                shell_word(&shortest(folder))
+            ),
+        })
+    }
+
+    /// What becomes of a session whose screen has been left, while it goes on without one.
+    pub fn goes_on(&self) -> String {
+        let Status { run, .. } = self;
+        let does = match self.state {
+            State::Paused => "stays paused",
+            _ if self.state.is_over() => "stays for those who watch it",
+            _ => "trains on",
+        };
+        match run.as_str() {
+            "" => format!("the session {does}; `cifar-tui attach` returns to it"),
+            run => format!("{run} {does}; `cifar-tui attach {run}` returns to it"),
+        }
+    }
+}
+
+/// A path as seen from the current folder, where it lies below it.
+fn shortest(path: &str) -> String {
+    std::env::current_dir()
+        .ok()
+        .and_then(|here| {
+            Some(
+                Path::new(path)
+                    .strip_prefix(here)
+                    .ok()?
+                    .display()
+                    .to_string(),
+            )
+        })
+        .filter(|below| !below.is_empty())
+        .unwrap_or_else(|| path.to_owned())
+}

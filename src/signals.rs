@@ -1,0 +1,50 @@
+//! The signals that a session listens to, as messages on one channel from the process's first moment to its last: no
+//! signal is lost while one front end takes over from another.
+
+use crossbeam_channel::{Receiver, unbounded};
+use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGTSTP, SIGUSR1, SIGUSR2, SIGWINCH};
+use std::io;
+
+/// Signals that every session listens to. SIGUSR1 is what batch systems send shortly before their time limit.
+const SESSION: [i32; 5] = [SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2];
+/// Signals that only a screen needs.
+const SCREEN: [i32; 3] = [SIGTSTP, SIGCONT, SIGWINCH];
+
+/// Listens from now on, with `screen` also to what a screen needs. A hangup that this process was started to ignore
+/// (nohup) stays ignored.
+///
+/// # Errors
+/// When the system refuses a handler or a thread.
+pub fn listen(screen: bool) -> io::Result<Receiver<i32>> {
+    let wanted = SESSION
+        .into_iter()
+        .filter(|signal| *signal != SIGHUP || !is_ignored(SIGHUP))
+        .chain(SCREEN.into_iter().filter(|_| screen));
+    let mut signals = signal_hook::iterator::Signals::new(wanted)?;
+    let (sender, receiver) = unbounded();
+    std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            for signal in &mut signals {
+                if sender.send(signal).is_err() {
+                    return;
+                }
+            }
+        })?;
+    Ok(receiver)
+}
+
+/// From now on ctrl-z stops this process at once, as it does any program without a screen.
+pub fn stop_at_once() {
+    // SAFETY: a signal's number and the default action.
+    unsafe { libc::signal(SIGTSTP, libc::SIG_DFL) };
+}
+
+fn is_ignored(signal: i32) -> bool {
+    // SAFETY: plain data, filled by sigaction, which changes nothing with a null pointer.
+    unsafe {
+        let mut now: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(signal, std::ptr::null(), &raw mut now) == 0
+            && now.sa_sigaction == libc::SIG_IGN
+    }
+}

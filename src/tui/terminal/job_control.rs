@@ -1,0 +1,109 @@
+//! What a shell does with its jobs, from the job's side: stopping, going on in the background, letting go of the
+//! terminal for good.
+
+use super::stray::redirect;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+
+/// Stops this process and its group as ctrl-z does, until it is continued.
+pub fn stop_process() {
+    // SAFETY: plain system calls without pointers. The group's others (cargo run) stop by SIGTSTP, which this process
+    // handles; it stops itself by the signal that nothing handles.
+    unsafe {
+        libc::kill(0, libc::SIGTSTP);
+        libc::raise(libc::SIGSTOP);
+    }
+}
+
+/// Lets go of the terminal for good: standard input, output and error lead nowhere from now on, where they led to a
+/// terminal. Nothing can then block on it, or be told that it has gone.
+///
+/// # Errors
+/// When /dev/null cannot be opened.
+pub fn let_go() -> io::Result<()> {
+    let nowhere = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/null")?;
+    for fd in 0..3 {
+        // SAFETY: plain numbers, filled by fstat.
+        let mut about: libc::stat = unsafe { std::mem::zeroed() };
+        // SAFETY: `about` is valid for the length of the call. A terminal that has gone is no terminal to isatty.
+        let known = unsafe { libc::fstat(fd, &raw mut about) } == 0;
+        if known && about.st_mode & libc::S_IFMT == libc::S_IFCHR {
+            redirect(nowhere.as_raw_fd(), fd)?;
+        }
+    }
+    Ok(())
+}
+
+/// Gives the shell its prompt back while this process goes on in the background, as `ctrl-z` and `bg` do. False where
+/// there is no shell with job control.
+///
+/// # Errors
+/// When the system gives no pipe or no process for the helper that continues this one.
+pub fn to_background() -> io::Result<bool> {
+    // SAFETY: numbers only.
+    let (group, leader) = unsafe { (libc::getpgrp(), libc::getsid(0)) };
+    let Ok(terminal) = File::open("/dev/tty") else {
+        return Ok(false);
+    };
+    if group == leader {
+        return Ok(false);
+    }
+    let (running, runs) = io::pipe()?;
+    // SAFETY: the child calls nothing but what is safe between fork and exit in a program of several threads.
+    let helper = unsafe { libc::fork() };
+    match helper {
+        -1 => return Err(io::Error::last_os_error()),
+        // SAFETY: as above; the descriptors are open in the child too.
+        0 => unsafe {
+            libc::close(runs.as_raw_fd());
+            continue_group(group, terminal.as_raw_fd(), running.as_raw_fd())
+        },
+        _ => {}
+    }
+    // In a group of its own, so that it is not stopped with this one. It says so too: whoever is first.
+    // SAFETY: numbers only.
+    unsafe { libc::setpgid(helper, helper) };
+    stop_process();
+    // It runs again: the helper sees the pipe's end.
+    drop(runs);
+    // SAFETY: the status is not wanted.
+    unsafe { libc::waitpid(helper, std::ptr::null_mut(), 0) };
+    // SAFETY: numbers only.
+    Ok(unsafe { libc::tcgetpgrp(terminal.as_raw_fd()) } != group)
+}
+
+/// Times that a helper looks whether the shell has taken the terminal back, a hundredth of a second apart.
+const LOOKS: u32 = 200;
+
+/// What the helper of [`to_background`] does: continues the process group `group` once the shell has taken the
+/// terminal back, which it does when it has seen that its job has stopped; at the latest after two seconds. It ends when
+/// `running` ends, whose other end the continued process holds.
+///
+/// # Safety
+/// To be called between fork and exit: it allocates nothing, takes no lock and never returns.
+unsafe fn continue_group(group: libc::pid_t, terminal: RawFd, running: RawFd) -> ! {
+    // SAFETY: numbers, and one valid pollfd for the length of each call; all of them may be called after a fork.
+    unsafe {
+        libc::setpgid(0, 0);
+        let mut looks = 0;
+        loop {
+            let mut end = libc::pollfd {
+                fd: running,
+                events: libc::POLLIN,
+                revents: 0,
+            };
+            if libc::poll(&raw mut end, 1, 10) > 0 {
+                libc::_exit(0);
+            }
+            looks += 1;
+            // Again and again: a process may stop only after its group was continued.
+            if looks > LOOKS || libc::tcgetpgrp(terminal) != group {
+                libc::kill(-group, libc::SIGCONT);
+            }
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! What happens to a run from outside: signals, a terminal that goes, time in which it is stopped, a folder that is
+//! deleted; and what is said at its end.
+
+use crate::support::{Place, Running, TINY};
+use cifar_tui::train::checkpoint::Checkpoint;
+use cifar_tui::train::saver::LAST;
+use serde_json::Value;
+use std::fs::File;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+/// Longer than anything takes on a busy machine.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// Trains with epochs of some seconds: no checkpoint but the first one is due before that.
+const SLOW: &[&str] = &[
+    "train",
+    "--json",
+    "--runs",
+    "runs",
+    "--device",
+    "cpu",
+    "--threads",
+    "1",
+    "--data",
+    "sample",
+    "--arch",
+    "seed",
+    "--epochs",
+    "9999",
+    "--name",
+    "long",
+];
+const USER: [i32; 2] = [libc::SIGUSR1, libc::SIGUSR2];
+
+/// Waits until something beside the output is as it should be.
+#[track_caller]
+fn until(what: &str, is: impl Fn() -> bool) {
+    let end = Instant::now() + DEADLINE;
+    while !is() {
+        assert!(Instant::now() < end, "{what} did not come");
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+}
+
+fn slow(place: &Place, batch: &str, more: &[&str]) -> Running {
+    place.start(&[SLOW, &["--batch", batch], more].concat())
+}
+
+/// The next event of this name; no `other` may come before it.
+#[track_caller]
+fn next(running: &mut Running, name: &str, other: &str) -> Value {
+    loop {
+        let line = running.line();
+        let event: Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}"));
+        assert_ne!(event["event"], other, "{line}");
+        if event["event"] == name {
+            return event;
+        }
+    }
+}
+
+fn saved_step(place: &Place) -> u64 {
+    let read = Checkpoint::read(&place.path("runs/long").join(LAST));
+    read.unwrap().progress.step
+}
+
+#[test]
+fn user_signals_write_a_checkpoint_and_the_run_goes_on() {
+    for signal in USER {
+        let place = Place::new();
+        let mut running = slow(&place, "1", &[]);
+        next(&mut running, "steps", "epoch");
+        running.signal(signal);
+        let step = loop {
+            let event = next(&mut running, "checkpoint", "epoch");
+            if event["step"] != 0 {
+                break event["step"].as_u64().unwrap();
+            }
+        };
+        assert!(saved_step(&place) >= step);
+        let next = next(&mut running, "steps", "epoch");
+        assert!(next["last"].as_u64().unwrap() > step);
+        running.signal(libc::SIGTERM);
+        assert_eq!(running.end(), Some(143));
+    }
+}
+
+#[test]
+fn user_signals_end_a_run_with_a_checkpoint_where_that_was_chosen() {
+    for (signal, state) in [
+        (libc::SIGUSR1, "loading"),
+        (libc::SIGUSR2, "loading"),
+        (libc::SIGUSR1, "running"),
+        (libc::SIGUSR1, "evaluating"),
+    ] {
+        let place = Place::new();
+        // More to score than to learn.
+        let share = if state == "evaluating" { "0.9" } else { "0.2" };
+        let args = ["--on-usr1", "checkpoint-and-stop", "--validation", share];
+        let mut running = slow(&place, "50", &args);
+        running.wait_for(&format!("\"is\":\"{state}\""));
+        running.signal(signal);
+        assert_eq!(running.end(), Some(128 + signal), "{state}");
+        match state {
+            // No run had begun.
+            "loading" => assert!(!place.path("runs/long").exists()),
+            _ => assert!(saved_step(&place) > 0),
+        }
+    }
+}
+
+/// Epochs that a log of lines tells.
+fn epochs(log: &str) -> usize {
+    log.lines()
+        .filter(|line| line.starts_with("epoch "))
+        .count()
+}
+
+#[test]
+fn a_log_goes_on_after_a_hangup() {
+    let place = Place::with_data();
+    let args = [
+        "train", "--runs", "runs", "--data", "data", "--arch", TINY, "--epochs", "9999", "--name",
+        "long",
+    ];
+    let log = File::create(place.path("log")).unwrap();
+    let running = place.start_with(&args, Stdio::from(log));
+    until("an epoch", || epochs(&place.read("log")) > 0);
+    running.signal(libc::SIGHUP);
+    let before = epochs(&place.read("log"));
+    until("more epochs", || epochs(&place.read("log")) > before + 1);
+    running.signal(libc::SIGTERM);
+    assert_eq!(running.end(), Some(143));
+    let log = place.read("log");
+    assert!(log.contains("stopping"), "{log}");
+}
+
+#[test]
+fn a_run_that_was_stopped_says_how_to_go_on_and_that_works() {
+    let place = Place::with_data();
+    let args = [
+        "train", "--runs", "my runs", "--data", "data", "--arch", TINY, "--epochs", "9999",
+        "--name", "long",
+    ];
+    let log = File::create(place.path("log")).unwrap();
+    let running = place.start_with(&args, Stdio::from(log));
+    until("an epoch", || epochs(&place.read("log")) > 0);
+    running.signal(libc::SIGINT);
+    assert_eq!(running.end(), Some(130));
+    let log = place.read("log");
+    let last = log.lines().last().unwrap();
+    assert!(
+        last.starts_with("run      long is saved up to step "),
+        "{log}"
+    );
+    let command = last.split('`').nth(1).unwrap();
+    assert_eq!(command, "cifar-tui train --resume 'my runs/long'");
+    let mut again = place.start(&[
+        "train",
+        "--json",
+        "--resume",
+        "my runs/long",
+        "--data",
+        "data",
+    ]);
+    next(&mut again, "steps", "ended");
+    again.signal(libc::SIGINT);
+    assert_eq!(again.end(), Some(130));
+}
+
+#[test]
+fn a_failure_is_said_once() {
+    let place = Place::new();
+    let done = place
+        .run(&["train", "--runs", "runs", "--data", "absent"])
+        .exits(1);
+    assert_eq!(done.err.matches("absent").count(), 1, "{}", done.err);
+    assert!(!done.out.contains("absent"), "{}", done.out);
+}
+
+#[test]
+fn a_run_whose_folder_was_deleted_is_not_saved_and_that_is_said() {
+    let place = Place::new();
+    let mut running = slow(&place, "50", &[]);
+    next(&mut running, "steps", "epoch");
+    std::fs::remove_dir_all(place.path("runs/long")).unwrap();
+    running.signal(libc::SIGTERM);
+    let (code, err) = running.end_with_errors();
+    assert_eq!(code, Some(1), "{err}");
+    assert!(
+        err.contains("error: not everything is saved of a run that came to step ")
+            && err.contains("runs/long"),
+        "{err}"
+    );
+}
+
+#[test]
+fn time_in_which_a_run_is_stopped_is_no_training() {
+    let place = Place::new();
+    let begin = Instant::now();
+    let mut running = slow(&place, "512", &[]);
+    // Not the first steps, before which nobody knows how long one takes.
+    (0..3).for_each(|_| drop(next(&mut running, "steps", "epoch")));
+    running.signal(libc::SIGSTOP);
+    running.wait_stopped();
+    let stopped = Instant::now();
+    // Meanwhile something that takes its time: as much as the run had until then.
+    while stopped.elapsed() < stopped - begin {
+        place.run(&["data", "info", "--data", "sample"]).exits(0);
+    }
+    let pause = stopped.elapsed();
+    running.signal(libc::SIGCONT);
+    // The step that was under way, those that were told before apart.
+    let last = (0..4)
+        .map(|_| next(&mut running, "steps", "epoch"))
+        .last()
+        .unwrap();
+    let running_time = begin.elapsed() - pause;
+    let elapsed = last["elapsed"].as_f64().unwrap();
+    assert!(
+        elapsed <= running_time.as_secs_f64(),
+        "{elapsed} of {running_time:?}, stopped for {pause:?}"
+    );
+    running.signal(libc::SIGTERM);
+    assert_eq!(running.end(), Some(143));
+}

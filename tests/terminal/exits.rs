@@ -1,0 +1,210 @@
+//! Every row of the table of exits, brought about.
+
+use crate::LONG;
+use crate::hangup::{ATTACH, WILD};
+use crate::pty::{Pty, Size};
+use cifar_tui::exits::{EXITS, Ending};
+use cifar_tui::train::checkpoint::Checkpoint;
+
+/// How a cause came out.
+struct Ended {
+    /// None where the process goes on.
+    code: Option<u32>,
+    /// The signal that was the cause.
+    signal: Option<i32>,
+}
+
+fn start(args: &[&str]) -> Pty {
+    Pty::start(Size::WIDE, args)
+}
+
+/// The screen with a run whose first epoch is through.
+fn training(more: &[&str]) -> Pty {
+    let mut pty = start(&[LONG, more].concat());
+    pty.wait_for("an epoch", |s| s.contains("best"));
+    pty
+}
+
+/// A run of one epoch.
+fn short(before: &[&'static str]) -> Vec<&'static str> {
+    [
+        before,
+        &LONG[..4],
+        &["--epochs", "1", "--name", "long", "--threads", "1"],
+    ]
+    .concat()
+}
+
+fn step(pty: &Pty) -> u64 {
+    let read = Checkpoint::read(&pty.path("runs/long/last.safetensors"));
+    read.unwrap().progress.step
+}
+
+/// What ends with `signal`.
+fn by(mut pty: Pty, signal: i32) -> Ended {
+    let last = pty.path("runs/long/last.safetensors");
+    // That of the first epoch is written beside the training.
+    pty.until("a checkpoint", || {
+        Checkpoint::read(&last).is_ok_and(|read| read.progress.step > 0)
+    });
+    let before = step(&pty);
+    pty.signal(signal);
+    let code = Some(pty.code());
+    assert!(step(&pty) >= before);
+    Ended {
+        code,
+        signal: Some(signal),
+    }
+}
+
+fn code(mut pty: Pty) -> Ended {
+    Ended {
+        code: Some(pty.code()),
+        signal: None,
+    }
+}
+
+/// It is still there: it can be attached to. Then a signal ends it.
+fn goes_on(mut pty: Pty, shows: &str) -> Ended {
+    let mut other = pty.beside(Size::SMALL, ATTACH);
+    other.wait_for("the session", |s| s.contains(shows));
+    other.keys("D");
+    other.ends_with(0);
+    pty.signal(libc::SIGTERM);
+    assert_eq!(pty.code(), 143);
+    Ended {
+        code: None,
+        signal: None,
+    }
+}
+
+fn train(more: &[&'static str]) -> Pty {
+    let mut pty = start(&[&["train"], LONG, more].concat());
+    pty.wait_for("an epoch", |s| s.contains("1/9999"));
+    pty
+}
+
+const USR1_STOPS: &[&str] = &["--on-usr1", "checkpoint-and-stop"];
+
+fn bring_about(cause: &str) -> Vec<Ended> {
+    match cause {
+        "all epochs are through" => {
+            let mut pty = start(&short(&["train"]));
+            pty.wait_for("the end", |s| s.contains("done"));
+            vec![code(pty)]
+        }
+        "`q` or ctrl-c on the screen" => {
+            let leave = |key: &str| {
+                let mut pty = training(&[]);
+                pty.keys(key);
+                pty.wait_for("how to go on", |s| s.contains("cifar-tui --resume"));
+                assert!(step(&pty) > 0);
+                code(pty)
+            };
+            vec![leave("q"), leave("\u{3}")]
+        }
+        "`D`, or a terminal that goes away, with the run under way" => {
+            let mut detached = training(&[]);
+            detached.keys("D");
+            detached.wait_for("how to return", |s| s.contains("attach long"));
+            let mut gone = training(&[]);
+            gone.vanish();
+            vec![goes_on(detached, "best"), goes_on(gone, "best")]
+        }
+        "`D`, or a terminal that goes away, while paused" => {
+            let mut pty = training(&[]);
+            pty.keys(" ");
+            pty.wait_for("a pause", |s| s.contains("paused"));
+            pty.keys("D");
+            pty.wait_for("how to return", |s| s.contains("stays paused"));
+            vec![goes_on(pty, "paused")]
+        }
+        "`D`, or a terminal that goes away, with the run over" => {
+            let over = || {
+                let mut pty = start(&short(&[]));
+                pty.wait_for("the end", |s| s.contains("✓ done"));
+                pty
+            };
+            let (mut detached, mut gone) = (over(), over());
+            detached.keys("D");
+            detached.wait_for("where it lies", |s| s.contains("lies in"));
+            gone.vanish();
+            vec![code(detached), code(gone)]
+        }
+        "an error, a panic" => {
+            let mut pty = start(&["train", "--data", "absent"]);
+            pty.wait_for("the error", |s| {
+                s.contains("error: ") && s.contains("absent")
+            });
+            vec![code(pty)]
+        }
+        "something of the run cannot be saved at its end" => {
+            let mut pty = train(&[]);
+            std::fs::remove_dir_all(pty.path("runs/long")).unwrap();
+            pty.signal(libc::SIGTERM);
+            pty.wait_for("what is lost", |s| s.contains("not everything is saved"));
+            vec![code(pty)]
+        }
+        "a wrong flag or config.toml, no terminal for the screen" => {
+            let mut flag = start(&["train", "--lr", "11"]);
+            flag.wait_for("what is allowed", |s| s.contains("0 to 10"));
+            let terminal = Pty::start_as(Size::WIDE, &[], "dumb");
+            vec![code(flag), code(terminal)]
+        }
+        "the run has diverged (with a screen: after `q`)" => {
+            let mut without = start(&[&["train"], WILD].concat());
+            without.wait_for("what happened", |s| s.contains("stopped being finite"));
+            let mut with = start(WILD);
+            with.wait_for("what happened", |s| s.contains("stopped being finite"));
+            with.keys("q");
+            vec![code(without), code(with)]
+        }
+        "SIGINT, SIGTERM" => vec![
+            by(train(&[]), libc::SIGINT),
+            by(training(&[]), libc::SIGTERM),
+        ],
+        "SIGHUP with `on_hangup = \"checkpoint-and-stop\"`" => {
+            let stops = ["--on-hangup", "checkpoint-and-stop"];
+            vec![
+                by(train(&stops), libc::SIGHUP),
+                by(training(&stops), libc::SIGHUP),
+            ]
+        }
+        "SIGUSR1, SIGUSR2" => {
+            let mut pty = train(&[]);
+            pty.signal(libc::SIGUSR1);
+            pty.wait_for("a word", |s| s.contains("writing a checkpoint"));
+            vec![goes_on(pty, "best")]
+        }
+        "SIGUSR1, SIGUSR2 with `on_usr1 = \"checkpoint-and-stop\"`" => vec![
+            by(train(USR1_STOPS), libc::SIGUSR1),
+            by(training(USR1_STOPS), libc::SIGUSR2),
+        ],
+        "the reader of standard output has gone" => {
+            let program = env!("CARGO_BIN_EXE_cifar-tui");
+            let line = format!("exec '{program}' train '{}' > >(head -3)", LONG.join("' '"));
+            let shell = std::path::Path::new("/bin/bash");
+            let pty = Pty::command(Size::WIDE, shell, &["-c", &line], "xterm-256color", &[]);
+            vec![code(pty)]
+        }
+        "SIGKILL, a crash, a power cut" => vec![by(training(&[]), libc::SIGKILL)],
+        other => panic!("'{other}' is not brought about"),
+    }
+}
+
+#[test]
+fn every_exit_is_as_the_table_says() {
+    for row in EXITS {
+        for ended in bring_about(row.cause) {
+            let wanted = match (row.ending, ended.signal) {
+                (Ending::Code(code), _) => Some(u32::from(code)),
+                (Ending::Signal, Some(signal)) => {
+                    Some(u32::from(cifar_tui::exits::of_signal(signal)))
+                }
+                (Ending::Signal, None) => panic!("{}: by which signal?", row.cause),
+                (Ending::GoesOn, _) => None,
+            };
+            assert_eq!(ended.code, wanted, "{}", row.cause);
+        }
+    }
+}
