@@ -8,6 +8,7 @@ use cifar_tui::domain::text::{Plain, plain, plain_lines};
 use cifar_tui::headless::{self, Style};
 use cifar_tui::session::link::Link;
 use cifar_tui::session::protocol::Command;
+use cifar_tui::session::run_dir::Host;
 use cifar_tui::session::{self, Settings, attach};
 use cifar_tui::tui::{self, Left, terminal};
 use std::io::{IsTerminal, Write};
@@ -77,7 +78,9 @@ fn run(invocation: &Invocation) -> anyhow::Result<u8> {
     // Not locked: the bars and the screen write from threads of their own.
     let out = &mut Plain(std::io::stdout());
     match &invocation.task {
-        Task::Screen(session) => return screen(settings(&config, session)?, &config),
+        Task::Screen(session) => {
+            return screen(settings(&config, session)?, &config);
+        }
         Task::Attach { run } => return attached(run.as_deref(), &config),
         Task::Train { session, json } => {
             let style = match json {
@@ -125,14 +128,13 @@ fn settings(config: &Config, session: &cli::Session) -> anyhow::Result<Settings>
         params: config.params.clone(),
         overrides: config.given.iter().map(|(key, _)| (*key).into()).collect(),
         data: config.options.data.clone(),
-        download_to: None,
         runs: Some(config.runs.clone()),
         name: session.name.clone(),
         resume: session.resume.as_ref().map(Into::into),
         device: config.options.device.parse()?,
         threads: config.options.threads,
-        paused: false,
         serve: true,
+        ..Settings::default()
     })
 }
 
@@ -197,7 +199,7 @@ fn check_terminal() -> Result<(), Usage> {
 /// The screen of a session of another process.
 fn attached(run: Option<&str>, config: &Config) -> anyhow::Result<u8> {
     check_terminal()?;
-    let (found, others) = attach::find(&config.runs, run)?;
+    let (found, others) = attach::find(&config.runs, run, &Host::this())?;
     for other in others {
         println!(
             "also running: {0}; `cifar-tui attach {0}`",

@@ -5,6 +5,7 @@ use crate::config::Config;
 use crate::domain::params::PARAMS;
 use crate::domain::report::RunSummary;
 use crate::domain::text::{bytes, duration, grouped, percent, plain, plain_path};
+use crate::session::run_dir::{Host, Owner};
 use crate::session::runs::Runs;
 use anyhow::Context;
 use std::fmt::Write as _;
@@ -14,7 +15,7 @@ use std::path::Path;
 /// # Errors
 /// When the folder cannot be read, or there is no such run.
 pub fn run(task: &cli::Runs, config: &Config, out: &mut impl Write) -> anyhow::Result<()> {
-    let mut runs = Runs::new(&config.runs);
+    let mut runs = Runs::new(&config.runs, Owner::new(Host::this()));
     let mut one = |name: &str| -> anyhow::Result<RunSummary> {
         let folder = match Path::new(name).join("metrics.jsonl").exists() {
             true => Path::new(name).to_owned(),

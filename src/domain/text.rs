@@ -143,6 +143,12 @@ pub fn percent(share: f64) -> String {
     }
 }
 
+/// A command as it is typed, from its words.
+pub fn command_line(words: &[&str]) -> String {
+    let words: Vec<_> = words.iter().map(|word| shell_word(word)).collect();
+    words.join(" ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -202,5 +208,23 @@ mod tests {
             assert!(!shown.chars().any(is_hidden), "{shown:?}");
             assert_eq!(serde_json::from_str::<String>(&shown).unwrap(), text);
         }
+    }
+
+    #[test]
+    fn words_of_a_command_reach_the_program_as_they_are() {
+        assert_eq!(command_line(&["a-b", "/c/d_1.x"]), "a-b /c/d_1.x");
+        let odd = ["my runs", "it's", "", "$HOME", "~", "*", "ä"];
+        let line = command_line(&odd);
+        let shell = format!("printf '%s\\0' {line}");
+        let shown = std::process::Command::new("sh")
+            .args(["-c", &shell])
+            .output()
+            .unwrap();
+        let seen = String::from_utf8(shown.stdout).unwrap();
+        assert_eq!(
+            seen.split_terminator('\0').collect::<Vec<_>>(),
+            odd,
+            "{line}"
+        );
     }
 }

@@ -3,7 +3,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tracing_subscriber::EnvFilter;
 
@@ -15,7 +15,7 @@ const MOST_EARLY: usize = 1 << 16;
 /// Where lines go.
 enum Sink {
     Early(Vec<u8>),
-    File(File),
+    File(PathBuf, File),
 }
 
 static SINK: Mutex<Sink> = Mutex::new(Sink::Early(Vec::new()));
@@ -29,7 +29,7 @@ struct Writer;
 impl Write for Writer {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         match &mut *sink() {
-            Sink::File(file) => file.write(line),
+            Sink::File(_, file) => file.write(line),
             Sink::Early(kept) => {
                 if kept.len() + line.len() <= MOST_EARLY {
                     kept.extend_from_slice(line);
@@ -61,11 +61,19 @@ pub fn start() {
 /// When the file cannot be written.
 pub(super) fn open(folder: &Path) -> io::Result<()> {
     let path = folder.join(super::run_dir::LOG);
-    let mut file = OpenOptions::new().create(true).append(true).open(path)?;
+    let mut file = OpenOptions::new().create(true).append(true).open(&path)?;
     let mut sink = sink();
     if let Sink::Early(kept) = &*sink {
         file.write_all(kept)?;
     }
-    *sink = Sink::File(file);
+    *sink = Sink::File(path, file);
     Ok(())
+}
+
+/// From now on the log is not the file at `path`, if it was: what is said is kept again.
+pub(super) fn close(path: &Path) {
+    let mut sink = sink();
+    if matches!(&*sink, Sink::File(open, _) if open == path) {
+        *sink = Sink::Early(Vec::new());
+    }
 }

@@ -11,7 +11,7 @@ pub mod log;
 mod pictures;
 pub mod protocol;
 mod questions;
-mod resume;
+pub mod resume;
 pub mod run_dir;
 pub mod runs;
 pub mod serve;
@@ -24,6 +24,7 @@ use crate::data;
 use crate::domain::params::Hyperparameters;
 use crate::hardware::device::DeviceChoice;
 use link::Link;
+use run_dir::{Host, Owner};
 use std::path::PathBuf;
 use std::thread::JoinHandle;
 
@@ -51,6 +52,8 @@ pub struct Settings {
     pub paused: bool,
     /// Let viewers attach over a socket.
     pub serve: bool,
+    /// The computer that the session runs on.
+    pub host: Host,
     /// Before the step after this one, parameter number so and so becomes this number; until the first change.
     #[cfg(test)]
     pub(crate) spoil: Option<(u64, usize, f32)>,
@@ -70,6 +73,7 @@ impl Default for Settings {
             threads: 0,
             paused: false,
             serve: false,
+            host: Host::this(),
             #[cfg(test)]
             spoil: None,
         }
@@ -98,8 +102,12 @@ fn start_with(
     let thread = std::thread::Builder::new()
         .name("worker".into())
         .spawn(move || {
-            let _server = settings.serve.then(|| serve(&tell));
-            worker::run(settings, tell, load);
+            let server = settings.serve.then(|| serve(&tell)).flatten();
+            let owner = Owner {
+                host: settings.host.clone(),
+                socket: server.as_ref().map(serve::Server::socket),
+            };
+            worker::run(settings, owner, tell, load);
         })?;
     Ok((link, thread))
 }

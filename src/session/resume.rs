@@ -1,57 +1,143 @@
-//! Finding what `--resume` means: a run's name, its folder, or a checkpoint file.
+//! Finding what `--resume` means (a run's name, its folder, or a checkpoint file), and taking the run's lease before
+//! anything of it is read.
 
-use super::run_dir::METRICS;
+use super::Settings;
+use super::hub::Tell;
+use super::protocol::{Command, Event};
+use super::run_dir::lease::{Clock, Lease, STALE};
+use super::run_dir::name::folder_of;
+use super::run_dir::{InUse, METRICS, Owner, RunError};
 use crate::train::checkpoint::{Checkpoint, CheckpointError};
 use crate::train::saver::{LAST, PREVIOUS};
+use crossbeam_channel::RecvTimeoutError;
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Why a run cannot go on as was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ResumeError {
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    #[error(transparent)]
+    Run(#[from] RunError),
+}
 
 /// A checkpoint to go on from.
-pub(super) struct Found {
+pub(super) struct ResumePoint {
     pub checkpoint: Checkpoint,
+    /// The checkpoint's file.
     pub path: PathBuf,
-    /// The run's folder, when the checkpoint lies in one.
-    pub run: Option<PathBuf>,
+    /// The lease of the run that the checkpoint lies in, when the session saves there.
+    pub lease: Option<Lease>,
     /// What was not as it should be.
     pub warning: Option<String>,
 }
 
-/// Reads the newest checkpoint of a run (by name in `runs`, or by folder), or the checkpoint file that was named. When
-/// a run's last checkpoint is damaged, the one before it is taken.
-///
-/// # Errors
-/// When there is none, or none that is whole.
-pub(super) fn find(wanted: &Path, runs: Option<&Path>) -> Result<Found, CheckpointError> {
-    let path = match runs.map(|runs| runs.join(wanted)) {
-        Some(run) if !wanted.exists() && run.is_dir() => run,
-        _ => wanted.to_owned(),
-    };
-    if !path.is_dir() {
-        let checkpoint = Checkpoint::read(&path)?;
-        let folder = path.parent().filter(|f| f.join(METRICS).is_file());
-        return Ok(Found {
-            run: folder.map(Path::to_owned),
-            checkpoint,
-            path,
-            warning: None,
-        });
+/// What `--resume` names.
+enum Place {
+    /// A run's folder.
+    Run(PathBuf),
+    /// A checkpoint file, and the folder of the run that it lies in, if it does.
+    File(PathBuf, Option<PathBuf>),
+}
+
+impl Place {
+    fn of(wanted: &Path, runs: Option<&Path>) -> Self {
+        let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.into());
+        if let Some(run) = folder_of(runs.unwrap_or(Path::new("")), wanted) {
+            return Place::Run(absolute(&run));
+        }
+        let file = absolute(wanted);
+        let run = file.parent().filter(|f| f.join(METRICS).is_file());
+        let run = run.map(Path::to_owned);
+        Place::File(file, run)
     }
-    let (last, previous) = (path.join(LAST), path.join(PREVIOUS));
-    let (checkpoint, file, warning) = match Checkpoint::read(&last) {
-        Ok(checkpoint) => (checkpoint, last, None),
+
+    fn run(&self) -> Option<&Path> {
+        match self {
+            Place::Run(run) => Some(run),
+            Place::File(_, run) => run.as_deref(),
+        }
+    }
+
+    /// Reads the checkpoint; gives its file too, and what was wrong with a newer one.
+    fn read(&self) -> Result<(Checkpoint, PathBuf, Option<String>), ResumeError> {
+        let file = match self {
+            Place::Run(run) => return Ok(newest(run)?),
+            Place::File(file, _) => file,
+        };
+        Ok((Checkpoint::read(file)?, file.clone(), None))
+    }
+}
+
+/// The newest whole checkpoint of a run, its file, and what was wrong with a newer one.
+pub(super) fn newest(run: &Path) -> Result<(Checkpoint, PathBuf, Option<String>), CheckpointError> {
+    let (last, previous) = (run.join(LAST), run.join(PREVIOUS));
+    match Checkpoint::read(&last) {
+        Ok(checkpoint) => Ok((checkpoint, last, None)),
         Err(error) => match Checkpoint::read(&previous) {
             Ok(checkpoint) => {
                 let warning = format!("{error} Going on from {} instead.", previous.display());
-                (checkpoint, previous, Some(warning))
+                Ok((checkpoint, previous, Some(warning)))
             }
-            Err(_) => return Err(error),
+            Err(_) => Err(error),
         },
-    };
-    Ok(Found {
+    }
+}
+
+/// The worker's clock: while it waits for another session's lease it hears whether the front end goes. Other commands are
+/// kept.
+struct Patience<'a>(&'a Tell, &'a mut VecDeque<Command>);
+
+impl Clock for Patience<'_> {
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn wait(&mut self, time: Duration) -> bool {
+        match self.0.commands.recv_timeout(time) {
+            Err(RecvTimeoutError::Timeout) => true,
+            Ok(Command::Quit) | Err(RecvTimeoutError::Disconnected) => false,
+            Ok(other) => {
+                self.1.push_back(other);
+                true
+            }
+        }
+    }
+}
+
+/// Takes the run's lease and then reads its checkpoint: before that, its session might write a newer one. None when the
+/// front end goes while another session's lease is waited for; other commands that come meanwhile are put into `early`.
+///
+/// # Errors
+/// When another session has the run, there is no whole checkpoint, or it cannot be read.
+pub(super) fn begin(
+    wanted: &Path,
+    settings: &Settings,
+    owner: &Owner,
+    tell: &Tell,
+    early: &mut VecDeque<Command>,
+) -> Result<Option<ResumePoint>, ResumeError> {
+    let place = Place::of(wanted, settings.runs.as_deref());
+    let mut lease = None;
+    if let (Some(folder), Some(_)) = (place.run(), &settings.runs) {
+        let waits = |in_use: &InUse| {
+            let text = format!("{in_use} Looking for up to {} s.", STALE.as_secs());
+            tell.event(Event::Notice { text });
+        };
+        lease = Lease::wait_and_take(folder, owner, &mut Patience(tell, early), waits)?;
+        if lease.is_none() {
+            return Ok(None);
+        }
+    }
+    let (checkpoint, path, warning) = place.read()?;
+    Ok(Some(ResumePoint {
         checkpoint,
-        path: file,
-        run: Some(path),
+        path,
+        lease,
         warning,
-    })
+    }))
 }
 
 #[cfg(test)]
@@ -68,13 +154,15 @@ mod tests {
         let file = example().encode().unwrap();
         fs::write(run.join(PREVIOUS), &file).unwrap();
         fs::write(run.join(LAST), &file[..file.len() / 2]).unwrap();
-        let found = find(Path::new("a"), Some(runs.path())).unwrap();
-        assert_eq!(found.path, run.join(PREVIOUS));
-        assert!(found.warning.unwrap().contains(LAST));
-        assert_eq!(found.run, Some(run.clone()));
+        let place = Place::of(Path::new("a"), Some(runs.path()));
+        assert_eq!(place.run(), Some(&*run));
+        let (_, path, warning) = place.read().unwrap();
+        assert_eq!(path, run.join(PREVIOUS));
+        assert!(warning.unwrap().contains(LAST));
         fs::write(run.join(PREVIOUS), &file[1..]).unwrap();
-        let error = find(&run, None).err().unwrap().to_string();
+        let error = Place::of(&run, None).read().err().unwrap().to_string();
         assert!(error.contains(LAST), "the newest is named: {error}");
-        assert!(find(Path::new("no such run"), Some(runs.path())).is_err());
+        let absent = Place::of(Path::new("no such run"), Some(runs.path()));
+        assert!(absent.read().is_err());
     }
 }

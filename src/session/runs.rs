@@ -2,16 +2,18 @@
 
 use super::lines::{Lines, MAX_LINE};
 use super::protocol::Event;
-use super::run_dir::{CONFIG, METRICS, NOTE, RunError, check_name, is_locked, lock};
+use super::run_dir::lease::{Lease, Watch};
+use super::run_dir::name::check_name;
+use super::run_dir::{CONFIG, METRICS, NOTE, Owner, RunError};
 use crate::domain::params::{Hyperparameters, PARAMS};
 use crate::domain::report::{RunSummary, Split, State};
 use crate::files;
-use crate::train::files::write_atomically;
+use crate::train::files::Folder;
 use std::collections::HashMap;
 use std::fs;
 use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 /// Bytes of the longest note.
 const MAX_NOTE: u64 = 4096;
@@ -19,13 +21,18 @@ const MAX_NOTE: u64 = 4096;
 /// The runs folder. What was read is kept until the run's metrics change.
 pub struct Runs {
     folder: PathBuf,
+    /// Who looks at the runs, and changes them.
+    owner: Owner,
+    watch: Watch,
     known: HashMap<PathBuf, (SystemTime, u64, RunSummary)>,
 }
 
 impl Runs {
-    pub fn new(folder: &Path) -> Self {
+    pub fn new(folder: &Path, owner: Owner) -> Self {
         Runs {
             folder: folder.into(),
+            owner,
+            watch: Watch::default(),
             known: HashMap::new(),
         }
     }
@@ -76,7 +83,8 @@ impl Runs {
                 .map(|m| m.len())
                 .sum()
         });
-        if is_locked(folder) {
+        let host = &self.owner.host;
+        if self.watch.look(folder, host, Instant::now()).is_some() {
             summary.outcome = "running".into();
         }
         Some(summary)
@@ -93,29 +101,41 @@ impl Runs {
         if target.exists() {
             return Err(RunError::Exists(to.into()));
         }
-        let _lock = lock(&folder)?;
+        let lease = self.take(&folder)?;
         fs::rename(&folder, &target).map_err(RunError::io("cannot rename", &folder))?;
+        lease.moved_to(&target);
         self.known.remove(&folder);
         Ok(())
     }
 
-    /// Writes a run's note; an empty one removes it.
+    fn take(&mut self, folder: &Path) -> Result<Lease, RunError> {
+        Lease::take(folder, &self.owner, &mut self.watch, Instant::now())
+    }
+
+    /// Writes a run's note; an empty one removes it. `open` is the run that this session has open itself.
     ///
     /// # Errors
-    /// When there is no such run, or the file system refuses.
-    pub fn note(&mut self, name: &str, note: &str) -> Result<(), RunError> {
-        let path = self.run(name)?.join(NOTE);
+    /// When there is no such run, another session has it, or the file system refuses.
+    pub fn note(&mut self, name: &str, note: &str, open: Option<&Folder>) -> Result<(), RunError> {
+        let folder = self.run(name)?;
+        let path = folder.join(NOTE);
+        let lease;
+        let real = |path: &Path| fs::canonicalize(path).ok();
+        let files = match open.filter(|open| real(open.path()) == real(&folder)) {
+            Some(open) => open.clone(),
+            None => {
+                lease = self.take(&folder)?;
+                Folder::with_permit(&folder, lease.permit())
+            }
+        };
         let cut = (0..=note.len().min(MAX_NOTE as usize))
             .rev()
             .find(|&at| note.is_char_boundary(at))
             .unwrap_or(0);
         let written = if note.trim().is_empty() {
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-                other => other,
-            }
+            files.remove(NOTE)
         } else {
-            write_atomically(&path, &note.as_bytes()[..cut])
+            files.write(NOTE, &note.as_bytes()[..cut])
         };
         written.map_err(RunError::io("cannot write", &path))
     }
@@ -126,7 +146,7 @@ impl Runs {
     /// When there is no such run, it is in use, or the file system refuses.
     pub fn delete(&mut self, name: &str) -> Result<(), RunError> {
         let folder = self.run(name)?;
-        let _lock = lock(&folder)?;
+        let _lease = self.take(&folder)?;
         fs::remove_dir_all(&folder).map_err(RunError::io("cannot delete", &folder))?;
         self.known.remove(&folder);
         Ok(())
@@ -257,7 +277,7 @@ fn read_into(summary: &mut RunSummary, metrics: &Path) -> io::Result<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::run_dir::RunDir;
+    use super::super::run_dir::{Host, RunDir};
     use super::*;
     use crate::domain::params::{Change, Value};
     use crate::domain::report::EpochReport;
@@ -277,13 +297,22 @@ mod tests {
         })
     }
 
+    fn owner() -> Owner {
+        Owner::new(Host::this())
+    }
+
     fn runs_with(name: &str, events: &[Event]) -> (tempfile::TempDir, Runs) {
         let folder = tempfile::tempdir().unwrap();
-        let mut run =
-            RunDir::create(folder.path(), Some(name), &Hyperparameters::default()).unwrap();
+        let mut run = RunDir::create(
+            folder.path(),
+            Some(name),
+            &Hyperparameters::default(),
+            &owner(),
+        )
+        .unwrap();
         events.iter().for_each(|e| run.event(e).unwrap());
         run.flush().unwrap();
-        let runs = Runs::new(folder.path());
+        let runs = Runs::new(folder.path(), owner());
         (folder, runs)
     }
 
@@ -320,12 +349,23 @@ mod tests {
     fn runs_are_renamed_noted_and_deleted_but_not_those_in_use() {
         let (folder, mut runs) = runs_with("a", &[epoch(1, 0.4, true)]);
         let (in_use, name) = (folder.path().join("b"), "b");
-        let open = RunDir::create(folder.path(), Some(name), &Hyperparameters::default()).unwrap();
+        let open = RunDir::create(
+            folder.path(),
+            Some(name),
+            &Hyperparameters::default(),
+            &owner(),
+        )
+        .unwrap();
         assert!(in_use.is_dir());
-        for refused in [runs.rename("b", "c"), runs.delete("b")] {
-            assert!(matches!(refused.unwrap_err(), RunError::Locked(_)));
+        for refused in [
+            runs.rename("b", "c"),
+            runs.delete("b"),
+            runs.note("b", "another's", None),
+        ] {
+            assert!(matches!(refused.unwrap_err(), RunError::InUse(_)));
         }
-        runs.note("a", "a note\n").unwrap();
+        runs.note("b", "mine", Some(open.files())).unwrap();
+        runs.note("a", "a note\n", None).unwrap();
         runs.rename("a", "new").unwrap();
         let list = runs.list().unwrap();
         let new = list.iter().find(|r| r.name == "new").unwrap();
@@ -405,7 +445,7 @@ mod tests {
         assert!(runs.delete("photos").is_err());
         assert!(folder.path().join("photos/cat.jpg").exists());
         assert!(
-            Runs::new(&folder.path().join("gone"))
+            Runs::new(&folder.path().join("gone"), owner())
                 .list()
                 .unwrap()
                 .is_empty()

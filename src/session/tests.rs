@@ -935,3 +935,48 @@ fn a_damaged_checkpoint_gives_way_and_never_takes_the_good_one_s_place() {
     assert_eq!(step(runs.path(), LAST), 30);
     assert_metrics_are_seamless(&folder, 30);
 }
+
+#[test]
+fn a_session_whose_run_was_taken_over_writes_nothing_more_and_ends() {
+    for wakes in [true, false] {
+        let runs = tempfile::tempdir().unwrap();
+        let mut front = Front::start(Settings {
+            paused: true,
+            ..settings(runs.path())
+        });
+        front.until_state(State::Paused);
+        front.send(Command::Step);
+        front.until_state(State::Paused);
+        let folder = runs.path().join("one");
+        let files = || {
+            let mut all: Vec<_> = std::fs::read_dir(&folder)
+                .unwrap()
+                .map(|f| f.unwrap().path())
+                .map(|path| (std::fs::read(&path).unwrap(), path))
+                .collect();
+            all.sort();
+            all
+        };
+        // What another computer does that saw the lease stand still for a minute.
+        let lease = files().into_iter().find(|(_, path)| {
+            path.file_name()
+                .unwrap()
+                .to_string_lossy()
+                .starts_with("lease-")
+        });
+        std::fs::rename(lease.unwrap().1, folder.join("lease-0-1")).unwrap();
+        let before = files();
+        match wakes {
+            true => front.send(Command::Resume),
+            false => front.send(Command::Checkpoint),
+        }
+        let (state, events) = front.quit();
+        assert!(
+            matches!(&state, State::Failed { why } if why.contains("lease")),
+            "{state:?}"
+        );
+        assert_eq!(files(), before);
+        let saved = |e: &&Event| matches!(e, Event::Checkpoint(c) if c.step > 0);
+        assert_eq!(events.iter().filter(saved).count(), 0);
+    }
+}

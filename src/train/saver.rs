@@ -1,12 +1,11 @@
 //! Saving checkpoints off the training thread.
 
 use super::checkpoint::Checkpoint;
-use super::files::{keep_as, write_atomically};
+use super::files::Folder;
 use crate::domain::report::CheckpointReport;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use std::fs::File;
 use std::io;
-use std::path::PathBuf;
 use std::thread::JoinHandle;
 
 /// The newest checkpoint of a run's folder, the one before it, and the one that validated best.
@@ -17,7 +16,7 @@ pub const BEST: &str = "best.safetensors";
 /// What is to be saved.
 pub struct Job {
     pub checkpoint: Checkpoint,
-    pub folder: PathBuf,
+    pub folder: Folder,
     /// Also keep it as the best.
     pub best: bool,
     /// Synced first: the metrics that the checkpoint counts on, or why they could not be written.
@@ -113,7 +112,7 @@ impl Drop for Saver {
 
 /// A best checkpoint that could not be written: it is tried again at each save of its run, until another is better.
 struct Owed {
-    folder: PathBuf,
+    folder: Folder,
     report: CheckpointReport,
     bytes: Vec<u8>,
 }
@@ -126,7 +125,7 @@ fn save(mut job: Job, owed: &mut Option<Owed>) -> Outcome {
         format!(
             "the checkpoint of step {} could not be saved in {}: {e}. Make room there, or check that you may write; training goes on and it is tried again.",
             progress.step,
-            job.folder.display()
+            job.folder.path().display()
         )
     };
     let bytes = job.checkpoint.encode()?;
@@ -137,7 +136,11 @@ fn save(mut job: Job, owed: &mut Option<Owed>) -> Outcome {
         bytes: bytes.len() as u64,
         best,
     };
-    if job.best || owed.as_ref().is_some_and(|o| o.folder != job.folder) {
+    if job.best
+        || owed
+            .as_ref()
+            .is_some_and(|o| o.folder.path() != job.folder.path())
+    {
         *owed = None;
     }
     if job.best {
@@ -150,14 +153,13 @@ fn save(mut job: Job, owed: &mut Option<Owed>) -> Outcome {
     if let Some(metrics) = metrics {
         metrics.and_then(|m| m.sync_data()).map_err(in_folder)?;
     }
-    let last = job.folder.join(LAST);
-    if last.exists() {
-        keep_as(&last, &job.folder.join(PREVIOUS)).map_err(in_folder)?;
+    if job.folder.join(LAST).exists() {
+        job.folder.keep_as(LAST, PREVIOUS).map_err(in_folder)?;
     }
-    write_atomically(&last, &bytes).map_err(in_folder)?;
+    job.folder.write(LAST, &bytes).map_err(in_folder)?;
     let mut written = vec![report(LAST, false)];
     if let Some(best) = owed {
-        write_atomically(&job.folder.join(BEST), &best.bytes).map_err(in_folder)?;
+        job.folder.write(BEST, &best.bytes).map_err(in_folder)?;
         written.push(best.report.clone());
         *owed = None;
     }
@@ -167,8 +169,8 @@ fn save(mut job: Job, owed: &mut Option<Owed>) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::super::checkpoint::tests::example;
+    use super::super::files::Op;
     use super::super::files::faults::{Fault, lay};
-    use super::super::files::{Op, sweep};
     use super::*;
     use std::fs;
     use std::path::Path;
@@ -221,7 +223,7 @@ mod tests {
         // A folder where the file should be: the rename fails after the file was written beside.
         let last = folder.path().join(LAST);
         fs::create_dir(&last).unwrap();
-        assert!(write_atomically(&last, b"x").is_err());
+        assert!(Folder::from(folder.path()).write(LAST, b"x").is_err());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
@@ -274,7 +276,7 @@ mod tests {
                 assert!(matches!(best, Some(1 | 3)), "{fault:?}: {best:?}");
                 save(job(folder.path(), 4, false), &mut None).unwrap();
                 assert_eq!(steps(folder.path())[0], Some(4), "{fault:?}");
-                sweep(folder.path()).unwrap();
+                Folder::from(folder.path()).sweep().unwrap();
                 assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3, "{fault:?}");
             }
         }
@@ -291,7 +293,7 @@ mod tests {
                 assert!(matches!(last, Some(2 | 3)), "{fault:?}: {last:?}");
                 assert!(matches!(previous, Some(1 | 2)), "{fault:?}: {previous:?}");
                 assert!(matches!(best, Some(1 | 3)), "{fault:?}: {best:?}");
-                sweep(folder.path()).unwrap();
+                Folder::from(folder.path()).sweep().unwrap();
                 assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3, "{fault:?}");
                 save(job(folder.path(), 4, true), &mut None).unwrap();
                 assert_eq!(steps(folder.path())[0], Some(4), "{fault:?}");
