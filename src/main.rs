@@ -2,7 +2,7 @@
 
 use cifar_tui::cli::{self, Invocation, Task};
 use cifar_tui::commands;
-use cifar_tui::config::{self, Config, ConfigError, OnHangup, Surroundings};
+use cifar_tui::config::{self, Config, ConfigError, Flags, OnHangup, Surroundings};
 use cifar_tui::domain::report::State;
 use cifar_tui::domain::text::{Plain, plain, plain_lines};
 use cifar_tui::headless::{self, Style};
@@ -79,7 +79,7 @@ fn run(invocation: &Invocation) -> anyhow::Result<u8> {
     let out = &mut Plain(std::io::stdout());
     match &invocation.task {
         Task::Screen(session) => {
-            return screen(settings(&config, session)?, &config);
+            return screen(settings(&config, &invocation.flags, session)?, &config);
         }
         Task::Attach { run } => return attached(run.as_deref(), &config),
         Task::Train { session, json } => {
@@ -88,7 +88,11 @@ fn run(invocation: &Invocation) -> anyhow::Result<u8> {
                 false if std::io::stdout().is_terminal() => Style::Bars(config.options.symbols()),
                 false => Style::Lines,
             };
-            return train(settings(&config, session)?, style, &config);
+            return train(
+                settings(&config, &invocation.flags, session)?,
+                style,
+                &config,
+            );
         }
         Task::Eval {
             checkpoint,
@@ -123,8 +127,8 @@ fn run(invocation: &Invocation) -> anyhow::Result<u8> {
     Ok(0)
 }
 
-fn settings(config: &Config, session: &cli::Session) -> anyhow::Result<Settings> {
-    Ok(Settings {
+fn settings(config: &Config, flags: &Flags, session: &cli::Session) -> anyhow::Result<Settings> {
+    let settings = Settings {
         params: config.params.clone(),
         overrides: config.given.iter().map(|(key, _)| (*key).into()).collect(),
         data: config.options.data.clone(),
@@ -133,9 +137,17 @@ fn settings(config: &Config, session: &cli::Session) -> anyhow::Result<Settings>
         resume: session.resume.as_ref().map(Into::into),
         device: config.options.device.parse()?,
         threads: config.options.threads,
+        data_is_for_this_session: flags.options.iter().any(|(key, _)| *key == "data"),
         serve: true,
         ..Settings::default()
-    })
+    };
+    match session::resume::check(&settings) {
+        Err(error) if error.is_usage() => Err(Usage(error.to_string()).into()),
+        outcome => {
+            outcome?;
+            Ok(settings)
+        }
+    }
 }
 
 fn screen(settings: Settings, config: &Config) -> anyhow::Result<u8> {

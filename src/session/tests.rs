@@ -86,7 +86,7 @@ struct Front {
 
 impl Front {
     fn start(settings: Settings) -> Self {
-        let (link, thread) = start_with(settings, |_| Ok(dataset())).unwrap();
+        let (link, thread) = start_with(settings, |_, _| Ok(dataset())).unwrap();
         Front {
             link,
             thread: Some(thread),
@@ -247,7 +247,7 @@ fn a_session_ends_while_its_data_is_loaded_and_keeps_other_wishes() {
     let runs = tempfile::tempdir().unwrap();
     let held = || {
         let (release, held) = crossbeam_channel::bounded::<()>(0);
-        let load = move |_: &mut dyn FnMut(u64, u64)| {
+        let load = move |_: Option<&Path>, _: &mut dyn FnMut(u64, u64)| {
             // Until it is released, or nobody is left to do so.
             let _ = held.recv();
             Ok(dataset())
@@ -690,7 +690,8 @@ fn a_front_end_that_goes_ends_the_session_and_the_work_is_saved() {
 
 #[test]
 fn a_panic_and_a_wrong_data_set_become_failures() {
-    let (link, thread) = start_with(Settings::default(), |_| panic!("as {} asked", "we")).unwrap();
+    let (link, thread) =
+        start_with(Settings::default(), |_, _| panic!("as {} asked", "we")).unwrap();
     let events: Vec<_> = link.events.iter().collect();
     thread.join().unwrap();
     match &events[events.len() - 1] {
@@ -706,7 +707,7 @@ fn a_panic_and_a_wrong_data_set_become_failures() {
         resume: Some("one".into()),
         ..settings(runs.path())
     };
-    let other = |_: &mut dyn FnMut(u64, u64)| {
+    let other = |_: Option<&Path>, _: &mut dyn FnMut(u64, u64)| {
         let mut data = dataset();
         data.test.labels[0] ^= 1;
         Ok(data)
@@ -979,4 +980,44 @@ fn a_session_whose_run_was_taken_over_writes_nothing_more_and_ends() {
         let saved = |e: &&Event| matches!(e, Event::Checkpoint(c) if c.step > 0);
         assert_eq!(events.iter().filter(saved).count(), 0);
     }
+}
+
+#[test]
+fn a_resumed_run_learns_from_the_data_it_began_with_unless_other_data_is_named_for_it() {
+    use super::find_data;
+    use crate::data::SAMPLE;
+    let folder = tempfile::tempdir().unwrap();
+    let of = |named: Option<&Path>, recorded: Option<&Path>| {
+        find_data(named, recorded).map(|found| found.path)
+    };
+    let sample = Path::new(SAMPLE);
+    assert_eq!(of(Some(folder.path()), Some(sample)).unwrap(), sample);
+    assert_eq!(
+        of(Some(sample), Some(&folder.path().join("gone"))).unwrap(),
+        sample
+    );
+    assert!(
+        of(Some(sample), Some(folder.path())).is_err(),
+        "it is there and holds nothing"
+    );
+    let runs = tempfile::tempdir().unwrap();
+    train_through(settings(runs.path()));
+    let again = Settings {
+        resume: Some("one".into()),
+        name: None,
+        ..settings(runs.path())
+    };
+    let (link, thread) = start_with(again, |recorded, _| {
+        let expected = std::path::absolute(dataset().info.source).unwrap();
+        assert_eq!(recorded, Some(&*expected));
+        Ok(dataset())
+    })
+    .unwrap();
+    let last = link
+        .events
+        .iter()
+        .find(|e| matches!(e, Event::State(State::Done | State::Failed { .. })));
+    assert_eq!(last, Some(Event::State(State::Done)));
+    drop(link);
+    thread.join().unwrap();
 }

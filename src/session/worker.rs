@@ -26,7 +26,7 @@ use crate::train::trainer::{Doing, End, Flow, Host, Trainer, Wish};
 use crossbeam_channel::TryRecvError;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -72,7 +72,8 @@ pub(super) fn run(settings: Settings, owner: Owner, tell: Tell, load: impl Load)
                 point => point,
             },
         };
-        let Some(mut worker) = Worker::new(&settings, owner, &tell, early, load)? else {
+        let recorded = point.as_ref().and_then(ResumePoint::data);
+        let Some(mut worker) = Worker::new(&settings, owner, &tell, early, recorded, load)? else {
             return Ok(State::Stopped);
         };
         let outcome = worker.live(point, &mut params);
@@ -113,14 +114,18 @@ pub(super) fn run(settings: Settings, owner: Owner, tell: Tell, load: impl Load)
     });
 }
 
-/// Brings the data; told of its progress as (done, total).
+/// Brings the data, which a resumed run had at the path; told of its progress as (done, total).
 pub(super) trait Load:
-    FnOnce(&mut dyn FnMut(u64, u64)) -> std::result::Result<Dataset, DataError> + Send + 'static
+    FnOnce(Option<&Path>, &mut dyn FnMut(u64, u64)) -> std::result::Result<Dataset, DataError>
+    + Send
+    + 'static
 {
 }
 
 impl<T> Load for T where
-    T: FnOnce(&mut dyn FnMut(u64, u64)) -> std::result::Result<Dataset, DataError> + Send + 'static
+    T: FnOnce(Option<&Path>, &mut dyn FnMut(u64, u64)) -> std::result::Result<Dataset, DataError>
+        + Send
+        + 'static
 {
 }
 
@@ -128,7 +133,9 @@ impl<T> Load for T where
 /// drive). None when the session is to end; the thread is then left behind. Other commands are put into `early`.
 fn load_data(
     tell: &Tell,
-    load: impl Load,
+    load: impl FnOnce(&mut dyn FnMut(u64, u64)) -> std::result::Result<Dataset, DataError>
+    + Send
+    + 'static,
     early: &mut VecDeque<Command>,
 ) -> Result<Option<Dataset>> {
     let (report, reports) = crossbeam_channel::unbounded();
@@ -233,15 +240,18 @@ struct Worker<'a> {
 }
 
 impl<'a> Worker<'a> {
-    /// Opens the device and loads the data; None when the session is to end before that is done. `early` holds commands that came before.
+    /// Opens the device and loads the data, which a resumed run had at `recorded`; None when the session is to end before
+    /// that is done. `early` holds commands that came before.
     fn new(
         settings: &'a Settings,
         owner: Owner,
         tell: &'a Tell,
         mut early: VecDeque<Command>,
+        recorded: Option<PathBuf>,
         load: impl Load,
     ) -> Result<Option<Self>> {
         let device = settings.device.open()?;
+        let load = move |told: &mut dyn FnMut(u64, u64)| load(recorded.as_deref(), told);
         let Some(data) = load_data(tell, load, &mut early)? else {
             return Ok(None);
         };

@@ -7,6 +7,7 @@ mod faults;
 mod gpu;
 mod hostile;
 mod numbers;
+mod resume;
 mod settings;
 mod support;
 mod training;
