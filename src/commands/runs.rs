@@ -91,17 +91,20 @@ fn list(runs: &[RunSummary], folder: &Path, out: &mut impl Write) -> anyhow::Res
         .max()
         .unwrap_or(0)
         .max(4);
+    let standings: Vec<_> = runs.iter().map(RunSummary::standing).collect();
+    let standing_width = standings.iter().map(|s| s.chars().count()).max();
+    let standing_width = standing_width.unwrap_or(0).max(11);
     writeln!(
         out,
-        "{:<width$}  {:<11}  {:>7}  {:>8}  {:>7}  {:>8}  differs from the seed recipe",
+        "{:<width$}  {:<standing_width$}  {:>7}  {:>8}  {:>7}  {:>8}  differs from the seed recipe",
         "run", "outcome", "epochs", "best val", "test", "time"
     )?;
-    for run in runs {
+    for (run, standing) in runs.iter().zip(&standings) {
         let epochs = format!("{}/{}", run.epochs_done, run.params.epochs);
         let line = format!(
-            "{:<width$}  {:<11}  {epochs:>7}  {:>8}  {:>7}  {:>8}  {}",
+            "{:<width$}  {:<standing_width$}  {epochs:>7}  {:>8}  {:>7}  {:>8}  {}",
             plain(&run.name),
-            run.outcome,
+            plain(standing),
             share(run.best_val_accuracy),
             share(run.test_accuracy),
             duration(run.elapsed),
@@ -125,7 +128,7 @@ fn show(run: &RunSummary, out: &mut impl Write) -> anyhow::Result<()> {
     };
     line("folder", run.folder.clone())?;
     line("note", run.note.clone())?;
-    line("outcome", run.outcome.clone())?;
+    line("outcome", run.standing())?;
     line("problem", run.problem.clone())?;
     line("data", run.data.clone())?;
     line("steps", grouped(run.step))?;
@@ -178,7 +181,7 @@ fn compare(runs: &[RunSummary], out: &mut impl Write) -> anyhow::Result<()> {
     };
     let mut rows = vec![
         of("run", &|r| r.name.clone()),
-        of("outcome", &|r| r.outcome.clone()),
+        of("outcome", &RunSummary::standing),
         of("data", &|r| r.data.clone()),
         of("epochs", &|r| r.epochs_done.to_string()),
         of("best val", &|r| share(r.best_val_accuracy)),

@@ -6,7 +6,7 @@ use super::run_dir::lease::{Lease, Watch};
 use super::run_dir::name::check_name;
 use super::run_dir::{CONFIG, METRICS, NOTE, Owner, RunError};
 use crate::domain::params::{Hyperparameters, PARAMS};
-use crate::domain::report::{RunSummary, Split, State};
+use crate::domain::report::{HERE, RunSummary, Split, State};
 use crate::files;
 use crate::train::files::Folder;
 use std::collections::HashMap;
@@ -83,8 +83,12 @@ impl Runs {
                 .map(|m| m.len())
                 .sum()
         });
-        let host = &self.owner.host;
-        if self.watch.look(folder, host, Instant::now()).is_some() {
+        summary.open = match self.watch.look(folder, &self.owner.host, Instant::now()) {
+            None => None,
+            Some(session) if session.here => Some(HERE.into()),
+            Some(session) => Some(session.holder.host),
+        };
+        if summary.open.is_some() && summary.outcome == "interrupted" {
             summary.outcome = "running".into();
         }
         Some(summary)
@@ -174,6 +178,7 @@ fn read(folder: &Path, metrics: &Path) -> Option<RunSummary> {
         note: String::new(),
         started: 0.0,
         outcome: "interrupted".into(),
+        open: None,
         problem: String::new(),
         data: String::new(),
         params: Hyperparameters::default(),
@@ -343,6 +348,27 @@ mod tests {
         assert_eq!(a.final_val_accuracy, Some(0.5));
         assert_eq!(a.differs, [("learning_rate".into(), "0.0005".into())]);
         assert_eq!(runs.list().unwrap(), list, "also when it is remembered");
+    }
+
+    #[test]
+    fn how_a_run_stands_is_how_it_ended_and_whether_a_session_has_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut runs = Runs::new(folder.path(), owner());
+        let mut run = RunDir::create(
+            folder.path(),
+            Some("a"),
+            &Hyperparameters::default(),
+            &owner(),
+        )
+        .unwrap();
+        let mut standing = |event: &Event, run: &mut RunDir| {
+            run.event(event).unwrap();
+            runs.list().unwrap()[0].standing()
+        };
+        assert_eq!(standing(&epoch(1, 0.4, true), &mut run), "running");
+        assert_eq!(standing(&Event::State(State::Done), &mut run), "done, open");
+        drop(run);
+        assert_eq!(runs.list().unwrap()[0].standing(), "done");
     }
 
     #[test]

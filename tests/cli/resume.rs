@@ -1,6 +1,8 @@
-//! `--resume`: what takes effect with it, what is refused.
+//! `--resume`: what takes effect with it, what is refused, where the data is found; runs of other computers.
 
 use crate::support::{Place, TINY};
+use cifar_tui::session::run_dir::{Host, Owner};
+use cifar_tui::session::runs::Runs;
 
 fn trained() -> Place {
     let place = Place::with_data();
@@ -46,4 +48,66 @@ fn what_cannot_change_in_a_run_is_refused_and_nothing_is_written() {
     // What is as it was anyway is no change.
     let same = ["--arch", TINY, "--seed", "4", "--epochs", "3"];
     place.train(&resumed(&same)).exits(0);
+}
+
+#[test]
+fn the_command_that_a_run_is_resumed_with_works_from_anywhere_and_finds_the_data() {
+    let place = Place::with_data();
+    place
+        .run(&[
+            "train", "--runs", "my runs", "--device", "cpu", "--arch", TINY, "--batch", "16",
+            "--epochs", "1", "--data", "data", "--name", "one",
+        ])
+        .exits(0);
+    std::fs::create_dir(place.path("elsewhere")).unwrap();
+    // The command is the screen's; without a terminal the same words train.
+    let script = format!(
+        "#!/bin/sh\nexec '{}' train \"$@\"\n",
+        env!("CARGO_BIN_EXE_cifar-tui")
+    );
+    place.write("elsewhere/cifar-tui", script);
+    let owner_may = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    std::fs::set_permissions(place.path("elsewhere/cifar-tui"), owner_may).unwrap();
+    for name in ["it's one", "-dash", "one"] {
+        let folder = place.path("my runs");
+        let first = std::fs::read_dir(&folder)
+            .unwrap()
+            .next()
+            .unwrap()
+            .unwrap()
+            .path();
+        std::fs::rename(first, folder.join(name)).unwrap();
+        let runs = Runs::new(&folder, Owner::new(Host::this())).list().unwrap();
+        let command = runs[0].resume_command();
+        let mut shell = std::process::Command::new("sh");
+        shell
+            .args(["-c", &command])
+            .current_dir(place.path("elsewhere"))
+            .env_clear()
+            .env(
+                "PATH",
+                format!("{}:/usr/bin:/bin", place.path("elsewhere").display()),
+            )
+            .env("HOME", place.path("home"));
+        let done = shell.output().unwrap();
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.success(), "{command}: {said}");
+    }
+}
+
+#[test]
+fn a_run_of_another_computer_is_listed_with_its_name_and_left_alone() {
+    let place = trained();
+    let lease = place.path("runs/one/lease-00000000-1");
+    std::fs::rename(place.path("runs/one/lease"), &lease).unwrap();
+    let text = "owner = \"00000000-1\"\nhost = \"gpu-7\"\nprocess = 7\nsince = 0\ncounter = 5\n";
+    std::fs::write(&lease, text).unwrap();
+    let list = place.run(&["runs", "--runs", "runs"]).exits(0).out;
+    assert!(list.contains("done, open on gpu-7"), "{list}");
+    // It is looked at for a while; who does not want to wait goes, and nothing was touched.
+    let mut waiting = place.begin(&["--resume", "one"]);
+    waiting.wait_for("open on gpu-7 (process 7)");
+    waiting.signal(libc::SIGINT);
+    assert_eq!(waiting.end(), Some(130));
+    assert_eq!(std::fs::read_to_string(&lease).unwrap(), text);
 }

@@ -4,7 +4,7 @@
 use super::feed::{Basis, Feed, message};
 use super::{Context, View};
 use crate::domain::report::RunSummary;
-use crate::domain::text::{bytes, duration, grouped, shell_word};
+use crate::domain::text::{bytes, duration, grouped};
 use crate::session::protocol::{Answer, Event, Question};
 use crate::tui::actions::Do;
 use crate::tui::theme::Theme;
@@ -413,7 +413,14 @@ impl Columns {
             "running" => theme.accent(),
             _ => theme.dim(),
         };
-        text(buf, area, area.x + self.outcome, y, &run.outcome, outcome);
+        text(
+            buf,
+            area,
+            area.x + self.outcome,
+            y,
+            cut(&run.standing(), 11),
+            outcome,
+        );
         for (_, end, figure) in &self.figures {
             text_right(buf, area, area.x + end, y, &figure(run), style);
         }
@@ -591,7 +598,8 @@ impl View for Runs {
         let here = told.run.as_ref().is_some_and(|r| r.name == run.name);
         match does {
             Do::Rename | Do::Note | Do::Delete if told.ended => Err("the session is over".into()),
-            Do::Rename | Do::Delete if here || run.outcome == "running" => {
+            Do::Note if run.open.is_some() && !here => Err(format!("{} is in use", run.name)),
+            Do::Rename | Do::Delete if here || run.open.is_some() => {
                 Err(format!("{} is in use", run.name))
             }
             _ => Ok(()),
@@ -630,7 +638,7 @@ impl View for Runs {
             }
             Do::Copy => {
                 if let Some(run) = self.current() {
-                    let command = format!("cifar-tui --resume {}", shell_word(&run.name));
+                    let command = run.resume_command();
                     ctx.copy(command.clone(), command);
                 }
             }
