@@ -225,6 +225,10 @@ fn read_into(summary: &mut RunSummary, metrics: &Path) -> io::Result<u64> {
         if line.starts_with(br#"{"event":"steps""#) {
             last_steps.clear();
             last_steps.extend_from_slice(line);
+            // A run that was over and trains again has no end yet.
+            if summary.outcome != "interrupted" {
+                summary.outcome = "interrupted".into();
+            }
             continue;
         }
         match serde_json::from_slice(line) {
@@ -367,8 +371,13 @@ mod tests {
         };
         assert_eq!(standing(&epoch(1, 0.4, true), &mut run), "running");
         assert_eq!(standing(&Event::State(State::Done), &mut run), "done, open");
+        let steps = r#"{"event":"steps","first":1,"last":2,"epoch":2,"step_in_epoch":2,"steps_per_epoch":9,"images":2,
+            "loss":1,"loss_min":1,"loss_max":1,"correct":1,"grad_norm":1,"learning_rate":1,"images_per_s":1,"elapsed":1,
+            "eta":null}"#;
+        let steps = serde_json::from_str(steps).unwrap();
+        assert_eq!(standing(&steps, &mut run), "running", "it trains again");
         drop(run);
-        assert_eq!(runs.list().unwrap()[0].standing(), "done");
+        assert_eq!(runs.list().unwrap()[0].standing(), "interrupted");
     }
 
     #[test]

@@ -602,17 +602,49 @@ fn a_restart_begins_a_new_run_with_what_waited() {
     // The steps of the old run that nobody read are not taken for those of the new one.
     let steps = front.link.take_steps().unwrap();
     assert_eq!(steps.images, 3 * u64::from(info.train));
-    // More epochs, and the same run goes on.
-    front.send(Command::Resume);
-    assert!(front.notice().contains("epochs"));
-    front.set("epochs", Value::Int(4));
-    front.send(Command::Resume);
-    assert_eq!(front.epoch().epoch, 4);
-    front.until_state(State::Done);
     let question = Question::DeleteRun { name: "one".into() };
     assert!(matches!(front.ask(question), Answer::Runs { items, .. } if items.len() == 1));
     front.quit();
     assert!(!runs.path().join("one").exists());
+}
+
+fn standing(front: &mut Front) -> String {
+    match front.ask(Question::Runs) {
+        Answer::Runs { items, .. } => items[0].standing(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn raising_the_epochs_of_a_finished_run_continues_it_live_and_when_it_is_resumed() {
+    let runs = tempfile::tempdir().unwrap();
+    let mut front = Front::start(settings(runs.path()));
+    front.until_state(State::Done);
+    assert_eq!(standing(&mut front), "done, open");
+    front.send(Command::Resume);
+    assert!(front.notice().contains("raise `epochs`"));
+    front.set("epochs", Value::Int(4));
+    assert_eq!(front.applied(), ("epochs".into(), Value::Int(4), 31));
+    assert_eq!(front.epoch().epoch, 4);
+    front.until_state(State::Done);
+    front.quit();
+    assert_eq!(step(runs.path(), LAST), 40);
+
+    let mut front = Front::start(Settings {
+        params: Hyperparameters {
+            epochs: 5,
+            ..params()
+        },
+        overrides: vec!["epochs".into()],
+        resume: Some("one".into()),
+        name: None,
+        ..settings(runs.path())
+    });
+    front.until(|e| matches!(e, Event::Epoch(epoch) if epoch.epoch == 5).then_some(()));
+    front.until_state(State::Done);
+    front.quit();
+    assert_eq!(step(runs.path(), LAST), 50);
+    assert_metrics_are_seamless(&runs.path().join("one"), 50);
 }
 
 #[test]

@@ -637,6 +637,8 @@ impl<'a> Worker<'a> {
             if let Some(command) = self.wait() {
                 self.handle(command, trainer, Doing::Training);
             }
+            // More epochs were asked for.
+            self.go_on |= self.over == Some(State::Done) && !trainer.is_finished();
         }
     }
 

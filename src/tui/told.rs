@@ -186,7 +186,9 @@ impl Told {
         }
         match &self.state {
             State::Loading { .. } => Err("still loading".into()),
-            State::Done => Err("the run is done; R starts a new one".into()),
+            State::Done => {
+                Err("the run is done: more epochs continue it, R starts a new one".into())
+            }
             State::Stopped => Err("the run is stopped; R starts a new one".into()),
             State::Failed { .. } => Err("the run has failed".into()),
             _ if self.run.is_none() => Err("no run has begun".into()),

@@ -14,6 +14,20 @@ fn resumed<'a>(args: &[&'a str]) -> Vec<&'a str> {
     [&["--resume", "one", "--json"], args].concat()
 }
 
+/// The key, old and new value of each change that was told.
+fn changes(out: &str) -> Vec<(String, String)> {
+    crate::support::json(out)
+        .iter()
+        .filter(|e| e["event"] == "applied")
+        .map(|e| {
+            (
+                e["change"]["key"].to_string(),
+                e["change"]["new"].to_string(),
+            )
+        })
+        .collect()
+}
+
 #[test]
 fn what_cannot_change_in_a_run_is_refused_and_nothing_is_written() {
     let place = trained();
@@ -48,6 +62,31 @@ fn what_cannot_change_in_a_run_is_refused_and_nothing_is_written() {
     // What is as it was anyway is no change.
     let same = ["--arch", TINY, "--seed", "4", "--epochs", "3"];
     place.train(&resumed(&same)).exits(0);
+}
+
+#[test]
+fn what_can_change_in_a_run_does_and_more_epochs_go_on_with_a_finished_one() {
+    let place = trained();
+    let args = ["--epochs", "5", "--batch", "8", "--lr", "0.002"];
+    let done = place.train(&resumed(&args)).exits(0);
+    let mut changes = changes(&done.out);
+    changes.sort();
+    let expected = [
+        ("batch_size", "8"),
+        ("epochs", "5"),
+        ("learning_rate", "0.002"),
+    ];
+    let expected = expected.map(|(key, new)| (format!("\"{key}\""), new.to_owned()));
+    assert_eq!(changes, expected);
+    let runs = place
+        .run(&["runs", "--runs", "runs", "--json"])
+        .exits(0)
+        .json();
+    assert_eq!(runs[0][0]["epochs_done"], 5);
+    assert_eq!(
+        (&runs[0][0]["outcome"], &runs[0][0]["open"]),
+        (&"done".into(), &().into())
+    );
 }
 
 #[test]
