@@ -27,6 +27,7 @@ use link::Link;
 use run_dir::{Host, Owner};
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// What a session starts from. [`Settings::default`] trains the seed recipe on whatever data is found and saves nothing.
 #[derive(Clone, Debug)]
@@ -57,6 +58,8 @@ pub struct Settings {
     pub serve: bool,
     /// The computer that the session runs on.
     pub host: Host,
+    /// Least time between two step reports, and between two reports of an evaluation's progress.
+    pub report_interval: Duration,
     /// Before the step after this one, parameter number so and so becomes this number; until the first change.
     #[cfg(test)]
     pub(crate) spoil: Option<(u64, usize, f32)>,
@@ -78,6 +81,7 @@ impl Default for Settings {
             paused: false,
             serve: false,
             host: Host::this(),
+            report_interval: Duration::from_millis(40),
             #[cfg(test)]
             spoil: None,
         }

@@ -30,8 +30,6 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-/// Least time between two step reports, and between two reports of an evaluation's progress.
-const REPORT_INTERVAL: Duration = Duration::from_millis(40);
 /// Most time between two checkpoints while training.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(30);
 /// Time until a save that failed is tried again.
@@ -136,6 +134,7 @@ fn load_data(
     load: impl FnOnce(&mut dyn FnMut(u64, u64)) -> std::result::Result<Dataset, DataError>
     + Send
     + 'static,
+    interval: Duration,
     early: &mut VecDeque<Command>,
 ) -> Result<Option<Dataset>> {
     let (report, reports) = crossbeam_channel::unbounded();
@@ -145,7 +144,7 @@ fn load_data(
         .spawn(move || {
             let mut told = Instant::now();
             let data = load(&mut |done, total| {
-                if told.elapsed() >= REPORT_INTERVAL {
+                if told.elapsed() >= interval {
                     told = Instant::now();
                     // Nobody listens once the session is to end.
                     let _ = report.send((done, total));
@@ -251,8 +250,9 @@ impl<'a> Worker<'a> {
         load: impl Load,
     ) -> Result<Option<Self>> {
         let device = settings.device.open()?;
+        let interval = settings.report_interval;
         let load = move |told: &mut dyn FnMut(u64, u64)| load(recorded.as_deref(), told);
-        let Some(data) = load_data(tell, load, &mut early)? else {
+        let Some(data) = load_data(tell, load, interval, &mut early)? else {
             return Ok(None);
         };
         tell.event(Event::Data(data.info.clone()));
@@ -882,7 +882,7 @@ impl<'a> Worker<'a> {
         if self.has_lost_its_run() {
             return;
         }
-        if self.steps_told.elapsed() >= REPORT_INTERVAL {
+        if self.steps_told.elapsed() >= self.settings.report_interval {
             self.tell_steps();
         }
         self.tell_saved(false);
@@ -1097,7 +1097,7 @@ impl Host for Worker<'_> {
             Doing::Training => self.tell_state(State::Running),
             Doing::Evaluating { split, done, total } => {
                 let same = matches!(self.told, State::Evaluating { split: s, .. } if s == split);
-                if !same || self.told_at.elapsed() >= REPORT_INTERVAL {
+                if !same || self.told_at.elapsed() >= self.settings.report_interval {
                     self.tell_steps();
                     self.tell_state(State::Evaluating { split, done, total });
                 }
