@@ -21,7 +21,7 @@ use crate::train;
 use crate::train::checkpoint::{Applied, CheckpointError};
 use crate::train::evaluate::Scores;
 use crate::train::material::Material;
-use crate::train::saver::{Job, Saver};
+use crate::train::saver::{Job, NewBest, Saver};
 use crate::train::trainer::{Doing, End, Flow, Host, Trainer, Wish};
 use crossbeam_channel::TryRecvError;
 use std::collections::VecDeque;
@@ -932,7 +932,7 @@ impl<'a> Worker<'a> {
                 self.saver.save(Job {
                     checkpoint,
                     folder,
-                    best,
+                    best: if best { NewBest::This } else { NewBest::None },
                     metrics: Some(metrics),
                 });
             }

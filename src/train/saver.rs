@@ -4,8 +4,10 @@ use super::checkpoint::Checkpoint;
 use super::files::Folder;
 use crate::domain::report::CheckpointReport;
 use crossbeam_channel::{Receiver, Sender, unbounded};
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 /// The newest checkpoint of a run's folder, the one before it, and the one that validated best.
@@ -17,10 +19,49 @@ pub const BEST: &str = "best.safetensors";
 pub struct Job {
     pub checkpoint: Checkpoint,
     pub folder: Folder,
-    /// Also keep it as the best.
-    pub best: bool,
+    pub best: NewBest,
     /// Synced first: the metrics that the checkpoint counts on, or why they could not be written.
     pub metrics: Option<io::Result<File>>,
+}
+
+/// The checkpoint that is to be kept as the best from now on.
+pub enum NewBest {
+    None,
+    /// The job's own.
+    This,
+    /// That of a job whose place this one took.
+    Earlier(Box<Checkpoint>),
+}
+
+impl Job {
+    /// What is left to save when `next`, of the same run, comes before this was begun: the newest, and the newest best.
+    fn followed_by(self, next: Job) -> Job {
+        let best = match (next.best, self.best) {
+            (NewBest::None, NewBest::This) => NewBest::Earlier(Box::new(self.checkpoint)),
+            (NewBest::None, earlier) => earlier,
+            (newer, _) => newer,
+        };
+        Job { best, ..next }
+    }
+}
+
+/// Jobs that were not begun, at most one a run: where saving is slower than the epochs, memory must not grow.
+type Waiting = Arc<Mutex<VecDeque<Job>>>;
+
+/// Adds a job to those that wait. False when it took the place of one.
+fn wait(waiting: &Waiting, job: Job) -> bool {
+    let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+    match waiting.pop_back() {
+        Some(newest) if newest.folder.path() == job.folder.path() => {
+            waiting.push_back(newest.followed_by(job));
+            false
+        }
+        newest => {
+            waiting.extend(newest);
+            waiting.push_back(job);
+            true
+        }
+    }
 }
 
 /// What became of it: the files written, or why not.
@@ -28,7 +69,9 @@ pub type Outcome = Result<Vec<CheckpointReport>, String>;
 
 /// A thread that saves.
 pub struct Saver {
-    jobs: Option<Sender<Job>>,
+    waiting: Waiting,
+    /// Gets a token for each job that waits.
+    ready: Option<Sender<()>>,
     outcomes: Receiver<Outcome>,
     thread: Option<JoinHandle<()>>,
     under_way: usize,
@@ -38,20 +81,27 @@ impl Saver {
     /// # Errors
     /// When the system gives no thread.
     pub fn start() -> io::Result<Self> {
-        let (jobs, todo) = unbounded::<Job>();
+        let (ready, tokens) = unbounded::<()>();
         let (tell, outcomes) = unbounded();
+        let waiting = Waiting::default();
+        let jobs = Arc::clone(&waiting);
         let thread = std::thread::Builder::new()
             .name("saver".into())
             .spawn(move || {
                 let mut owed = None;
-                for job in todo {
+                for () in tokens {
+                    let mut jobs = jobs.lock().unwrap_or_else(PoisonError::into_inner);
+                    let job = jobs.pop_front();
+                    drop(jobs);
+                    let Some(job) = job else { continue };
                     if tell.send(save(job, &mut owed)).is_err() {
                         return;
                     }
                 }
             })?;
         Ok(Saver {
-            jobs: Some(jobs),
+            waiting,
+            ready: Some(ready),
             outcomes,
             thread: Some(thread),
             under_way: 0,
@@ -63,10 +113,11 @@ impl Saver {
         self.under_way > 0
     }
 
-    /// Saves this when what came before is done.
+    /// Saves this when what is under way is done; a job of the same run that waits until then is not begun any more.
     pub fn save(&mut self, job: Job) {
-        if let Some(jobs) = &self.jobs
-            && jobs.send(job).is_ok()
+        if wait(&self.waiting, job)
+            && let Some(ready) = &self.ready
+            && ready.send(()).is_ok()
         {
             self.under_way += 1;
         }
@@ -102,7 +153,7 @@ impl Saver {
 
 impl Drop for Saver {
     fn drop(&mut self) {
-        self.jobs = None;
+        self.ready = None;
         if let Some(thread) = self.thread.take() {
             // A panic there was told as an outcome that never came.
             let _ = thread.join();
@@ -129,25 +180,30 @@ fn save(mut job: Job, owed: &mut Option<Owed>) -> Outcome {
         )
     };
     let bytes = job.checkpoint.encode()?;
-    let report = |name: &str, best| CheckpointReport {
-        step: progress.step,
-        epoch: progress.epochs + u32::from(progress.step_in_epoch > 0),
+    let report = |of: &Checkpoint, name: &str, bytes: &[u8]| CheckpointReport {
+        step: of.progress.step,
+        epoch: of.progress.epochs + u32::from(of.progress.step_in_epoch > 0),
         path: job.folder.join(name).display().to_string(),
         bytes: bytes.len() as u64,
-        best,
+        best: name == BEST,
     };
-    if job.best
+    let best = match &job.best {
+        NewBest::None => None,
+        NewBest::This => Some((&job.checkpoint, bytes.clone())),
+        NewBest::Earlier(best) => Some((&**best, best.encode()?)),
+    };
+    if best.is_some()
         || owed
             .as_ref()
             .is_some_and(|o| o.folder.path() != job.folder.path())
     {
         *owed = None;
     }
-    if job.best {
+    if let Some((best, bytes)) = best {
         *owed = Some(Owed {
             folder: job.folder.clone(),
-            report: report(BEST, true),
-            bytes: bytes.clone(),
+            report: report(best, BEST, &bytes),
+            bytes,
         });
     }
     if let Some(metrics) = metrics {
@@ -157,7 +213,7 @@ fn save(mut job: Job, owed: &mut Option<Owed>) -> Outcome {
         job.folder.keep_as(LAST, PREVIOUS).map_err(in_folder)?;
     }
     job.folder.write(LAST, &bytes).map_err(in_folder)?;
-    let mut written = vec![report(LAST, false)];
+    let mut written = vec![report(&job.checkpoint, LAST, &bytes)];
     if let Some(best) = owed {
         job.folder.write(BEST, &best.bytes).map_err(in_folder)?;
         written.push(best.report.clone());
@@ -181,7 +237,7 @@ mod tests {
         Job {
             checkpoint,
             folder: folder.into(),
-            best,
+            best: if best { NewBest::This } else { NewBest::None },
             metrics: None,
         }
     }
@@ -192,8 +248,8 @@ mod tests {
         let mut saver = Saver::start().unwrap();
         for (step, best) in [(1, true), (2, false), (3, false)] {
             saver.save(job(folder.path(), step, best));
+            assert!(saver.finish().iter().all(Result::is_ok));
         }
-        assert!(saver.finish().iter().all(Result::is_ok));
         assert!(!saver.is_busy());
         let step = |name| {
             let read = Checkpoint::read(&folder.path().join(name)).unwrap();
@@ -206,6 +262,29 @@ mod tests {
             .collect();
         names.sort();
         assert_eq!(names, [BEST, LAST, PREVIOUS], "nothing is left behind");
+    }
+
+    #[test]
+    fn of_jobs_that_wait_the_newest_and_the_newest_best_are_saved() {
+        let folder = tempfile::tempdir().unwrap();
+        let other = tempfile::tempdir().unwrap();
+        let waiting = Waiting::default();
+        let jobs = [(1, true), (2, false), (3, true), (4, false), (5, false)];
+        let added = jobs.map(|(step, best)| wait(&waiting, job(folder.path(), step, best)));
+        assert_eq!(added, [true, false, false, false, false]);
+        // The last of a run is never lost to that of another.
+        assert!(wait(&waiting, job(other.path(), 1, false)));
+        let mut owed = None;
+        let waiting = waiting.lock().unwrap().drain(..).collect::<Vec<_>>();
+        assert_eq!(waiting.len(), 2);
+        let reports: Vec<_> = waiting
+            .into_iter()
+            .flat_map(|job| save(job, &mut owed).unwrap())
+            .map(|report| (report.step, report.best))
+            .collect();
+        assert_eq!(reports, [(5, false), (3, true), (1, false)]);
+        assert_eq!(steps(folder.path()), [Some(5), None, Some(3)]);
+        assert_eq!(steps(other.path()), [Some(1), None, None]);
     }
 
     #[test]
