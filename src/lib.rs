@@ -49,8 +49,11 @@
 //! - A panic, an error, a signal and a plain quit all leave the terminal as it was found.
 //! - Everything random comes from [`domain::rng`]: a seed fixes the run for any number of threads, and a resumed run
 //!   continues bit for bit (CPU).
-//! - A checkpoint is one file, checksummed, made real by one rename; the one before it is kept. Two processes never write
-//!   one run. Every file operation of a save goes through [`train::files`], where tests make it fail or crash.
+//! - A checkpoint is one file, checksummed, made real by one rename; the one before it is kept. Every file operation of a
+//!   save goes through [`train::files`], where tests make it fail or crash.
+//! - Two sessions never write one run, on one computer or on two ([`session::run_dir::lease`]): a session asks before each
+//!   operation whether the run's lease is still its own. Nobody deletes what a session on another computer made; taking over
+//!   a lease that has stood still for a minute is the one exception.
 //! - Weights that are not finite are never saved.
 //! - On a machine training steps are asked for many at a time. Parameters here are then copies, made when somebody looks
 //!   ([`net::Net::pull`]); a step that is not finite changes nothing there, and neither do those asked for after it.

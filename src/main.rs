@@ -2,13 +2,14 @@
 
 use cifar_tui::cli::{self, Invocation, Task};
 use cifar_tui::commands;
-use cifar_tui::config::{self, Config, ConfigError, OnHangup, OnUsr1, Surroundings};
+use cifar_tui::config::{self, Config, ConfigError, Flags, OnHangup, OnUsr1, Surroundings};
 use cifar_tui::domain::report::State;
 use cifar_tui::domain::text::{Plain, grouped, plain, plain_lines};
 use cifar_tui::exits::{DIVERGED, DONE, FAILED, USAGE, of_signal};
 use cifar_tui::headless::{self, Notice, Style};
 use cifar_tui::session::link::Link;
 use cifar_tui::session::protocol::Command;
+use cifar_tui::session::run_dir::Host;
 use cifar_tui::session::status::Status;
 use cifar_tui::session::{self, Settings, attach};
 use cifar_tui::signals;
@@ -85,7 +86,9 @@ fn run(invocation: &Invocation) -> anyhow::Result<u8> {
     // Not locked: the bars and the screen write from threads of their own.
     let out = &mut Plain(std::io::stdout());
     match &invocation.task {
-        Task::Screen(session) => return screen(settings(&config, session)?, &config),
+        Task::Screen(session) => {
+            return screen(settings(&config, &invocation.flags, session)?, &config);
+        }
         Task::Attach { run } => return attached(run.as_deref(), &config),
         Task::Train { session, json } => {
             let style = match json {
@@ -93,7 +96,11 @@ fn run(invocation: &Invocation) -> anyhow::Result<u8> {
                 false if std::io::stdout().is_terminal() => Style::Bars(config.options.symbols()),
                 false => Style::Lines,
             };
-            return train(settings(&config, session)?, style, &config);
+            return train(
+                settings(&config, &invocation.flags, session)?,
+                style,
+                &config,
+            );
         }
         Task::Eval {
             checkpoint,
@@ -131,20 +138,27 @@ fn run(invocation: &Invocation) -> anyhow::Result<u8> {
     Ok(DONE)
 }
 
-fn settings(config: &Config, session: &cli::Session) -> anyhow::Result<Settings> {
-    Ok(Settings {
+fn settings(config: &Config, flags: &Flags, session: &cli::Session) -> anyhow::Result<Settings> {
+    let settings = Settings {
         params: config.params.clone(),
         overrides: config.given.iter().map(|(key, _)| (*key).into()).collect(),
         data: config.options.data.clone(),
-        download_to: None,
         runs: Some(config.runs.clone()),
         name: session.name.clone(),
         resume: session.resume.as_ref().map(Into::into),
         device: config.options.device.parse()?,
         threads: config.options.threads,
-        paused: false,
+        data_is_for_this_session: flags.options.iter().any(|(key, _)| *key == "data"),
         serve: true,
-    })
+        ..Settings::default()
+    };
+    match session::resume::check(&settings) {
+        Err(error) if error.is_usage() => Err(Usage(error.to_string()).into()),
+        outcome => {
+            outcome?;
+            Ok(settings)
+        }
+    }
 }
 
 fn screen(settings: Settings, config: &Config) -> anyhow::Result<u8> {
@@ -218,7 +232,7 @@ fn check_terminal() -> Result<(), Usage> {
 fn attached(run: Option<&str>, config: &Config) -> anyhow::Result<u8> {
     check_terminal()?;
     let signals = signals::listen(true)?;
-    let (found, others) = attach::find(&config.runs, run)?;
+    let (found, others) = attach::find(&config.runs, run, &Host::this())?;
     for other in others {
         println!(
             "also running: {0}; `cifar-tui attach {0}`",

@@ -5,6 +5,7 @@ use crate::config::Config;
 use crate::domain::params::PARAMS;
 use crate::domain::report::RunSummary;
 use crate::domain::text::{bytes, duration, grouped, percent, plain, plain_path};
+use crate::session::run_dir::{Host, Owner};
 use crate::session::runs::Runs;
 use anyhow::Context;
 use std::fmt::Write as _;
@@ -14,7 +15,7 @@ use std::path::Path;
 /// # Errors
 /// When the folder cannot be read, or there is no such run.
 pub fn run(task: &cli::Runs, config: &Config, out: &mut impl Write) -> anyhow::Result<()> {
-    let mut runs = Runs::new(&config.runs);
+    let mut runs = Runs::new(&config.runs, Owner::new(Host::this()));
     let mut one = |name: &str| -> anyhow::Result<RunSummary> {
         let folder = match Path::new(name).join("metrics.jsonl").exists() {
             true => Path::new(name).to_owned(),
@@ -90,17 +91,20 @@ fn list(runs: &[RunSummary], folder: &Path, out: &mut impl Write) -> anyhow::Res
         .max()
         .unwrap_or(0)
         .max(4);
+    let standings: Vec<_> = runs.iter().map(RunSummary::standing).collect();
+    let standing_width = standings.iter().map(|s| s.chars().count()).max();
+    let standing_width = standing_width.unwrap_or(0).max(11);
     writeln!(
         out,
-        "{:<width$}  {:<11}  {:>7}  {:>8}  {:>7}  {:>8}  differs from the seed recipe",
+        "{:<width$}  {:<standing_width$}  {:>7}  {:>8}  {:>7}  {:>8}  differs from the seed recipe",
         "run", "outcome", "epochs", "best val", "test", "time"
     )?;
-    for run in runs {
+    for (run, standing) in runs.iter().zip(&standings) {
         let epochs = format!("{}/{}", run.epochs_done, run.params.epochs);
         let line = format!(
-            "{:<width$}  {:<11}  {epochs:>7}  {:>8}  {:>7}  {:>8}  {}",
+            "{:<width$}  {:<standing_width$}  {epochs:>7}  {:>8}  {:>7}  {:>8}  {}",
             plain(&run.name),
-            run.outcome,
+            plain(standing),
             share(run.best_val_accuracy),
             share(run.test_accuracy),
             duration(run.elapsed),
@@ -124,7 +128,7 @@ fn show(run: &RunSummary, out: &mut impl Write) -> anyhow::Result<()> {
     };
     line("folder", run.folder.clone())?;
     line("note", run.note.clone())?;
-    line("outcome", run.outcome.clone())?;
+    line("outcome", run.standing())?;
     line("problem", run.problem.clone())?;
     line("data", run.data.clone())?;
     line("steps", grouped(run.step))?;
@@ -177,7 +181,7 @@ fn compare(runs: &[RunSummary], out: &mut impl Write) -> anyhow::Result<()> {
     };
     let mut rows = vec![
         of("run", &|r| r.name.clone()),
-        of("outcome", &|r| r.outcome.clone()),
+        of("outcome", &RunSummary::standing),
         of("data", &|r| r.data.clone()),
         of("epochs", &|r| r.epochs_done.to_string()),
         of("best val", &|r| share(r.best_val_accuracy)),

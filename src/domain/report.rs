@@ -4,7 +4,9 @@ use super::arch::Summary;
 use super::confusion::Confusion;
 use super::number;
 use super::params::{Hyperparameters, Optimizer};
+use super::text::command_line;
 use serde::{Deserialize, Serialize};
+use std::path::Path;
 
 /// Which images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -319,8 +321,11 @@ pub struct RunSummary {
     pub note: String,
     /// Seconds since the Unix epoch.
     pub started: f64,
-    /// `done`, `stopped`, `diverged`, `failed`, `running`, `interrupted` when it has no end and no lock, or `unreadable`.
+    /// How it ended: `done`, `stopped`, `diverged` or `failed`. Without an end: `running` while a session has it open,
+    /// else `interrupted`. `unreadable` when its metrics are.
     pub outcome: String,
+    /// Where a session has the run open: [`HERE`], or the name of another host. None when no session has it.
+    pub open: Option<String>,
     /// What of its metrics could not be read, in words; empty when all was.
     #[serde(default)]
     pub problem: String,
@@ -338,6 +343,42 @@ pub struct RunSummary {
     pub differs: Vec<(String, String)>,
     /// The run's epochs.
     pub epochs: Vec<EpochReport>,
+}
+
+/// The value of [`RunSummary::open`] for a session on this computer.
+pub const HERE: &str = "here";
+
+impl RunSummary {
+    /// The command that goes on with the run, from any folder.
+    pub fn resume_command(&self) -> String {
+        let runs = Path::new(&self.folder).parent();
+        let runs = runs.map_or(String::new(), |runs| runs.display().to_string());
+        // A name that begins with a dash would read as a flag.
+        let resume = match self.name.starts_with('-') {
+            true => vec![format!("--resume={}", self.name)],
+            false => vec!["--resume".into(), self.name.clone()],
+        };
+        let words = ["cifar-tui"]
+            .into_iter()
+            .chain(resume.iter().map(String::as_str));
+        command_line(&words.chain(["--runs", &runs]).collect::<Vec<_>>())
+    }
+
+    /// How the run stands: `running`, `done`, `done, open`, `running on gpu-7`.
+    pub fn standing(&self) -> String {
+        let Some(place) = &self.open else {
+            return self.outcome.clone();
+        };
+        let open = match self.outcome.as_str() {
+            "running" => "",
+            _ => ", open",
+        };
+        let place = match place.as_str() {
+            HERE => String::new(),
+            host => format!(" on {host}"),
+        };
+        format!("{}{open}{place}", self.outcome)
+    }
 }
 
 /// Load of the machine. What is not known is None.

@@ -158,6 +158,12 @@ pub fn percent(share: f64) -> String {
     }
 }
 
+/// A command as it is typed, from its words.
+pub fn command_line(words: &[&str]) -> String {
+    let words: Vec<_> = words.iter().map(|word| shell_word(word)).collect();
+    words.join(" ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -226,5 +232,23 @@ mod tests {
         assert_eq!(nearest("sped", known, 3), Some("seed"));
         assert_eq!(nearest("learning", known, 3), None);
         assert_eq!(nearest("seed", [], 3), None);
+    }
+
+    #[test]
+    fn words_of_a_command_reach_the_program_as_they_are() {
+        assert_eq!(command_line(&["a-b", "/c/d_1.x"]), "a-b /c/d_1.x");
+        let odd = ["my runs", "it's", "", "$HOME", "~", "*", "ä"];
+        let line = command_line(&odd);
+        let shell = format!("printf '%s\\0' {line}");
+        let shown = std::process::Command::new("sh")
+            .args(["-c", &shell])
+            .output()
+            .unwrap();
+        let seen = String::from_utf8(shown.stdout).unwrap();
+        assert_eq!(
+            seen.split_terminator('\0').collect::<Vec<_>>(),
+            odd,
+            "{line}"
+        );
     }
 }

@@ -2,8 +2,10 @@
 
 use super::link::{Commands, Feed, Link};
 use super::protocol::Event;
-use super::serve::{RECORD, is_stale};
-use crate::files;
+use super::run_dir::lease::Watch;
+use super::run_dir::name::folder_of;
+use super::run_dir::{Host, InUse};
+use super::serve::is_stale;
 use crossbeam_channel::unbounded;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -11,13 +13,10 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::Instant;
 
 /// Longest line of a session: a snapshot of the longest run is a tenth of it.
 const LONGEST_LINE: u64 = 256 << 20;
-
-/// Bytes of a record: the path of a socket.
-const MAX_RECORD: u64 = 4096;
 
 /// Why there is nothing to attach to.
 #[derive(Debug, thiserror::Error)]
@@ -30,46 +29,46 @@ pub enum AttachError {
     Absent { name: String, runs: PathBuf },
     #[error("the run '{0}' is not running. `cifar-tui --resume {0}` goes on with it.")]
     NotRunning(String),
+    #[error(transparent)]
+    Elsewhere(Box<InUse>),
+    #[error(
+        "the session of '{name}' (process {process}) takes no viewers: it has no socket, or is making a new one. Try again in some seconds; its log.txt may say more."
+    )]
+    NoSocket { name: String, process: u32 },
     #[error("cannot reach the session of {}: {source}", run.display())]
     Io { run: PathBuf, source: io::Error },
 }
 
-/// A session that runs.
+/// A session that runs on this computer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
+pub struct RunningSession {
     /// The run that it is at.
     pub name: String,
     pub folder: PathBuf,
     pub socket: PathBuf,
-    began: SystemTime,
+    since: u64,
 }
 
-/// The sessions that run in a runs folder, newest first. Records of those that have died are removed.
-pub fn running(runs: &Path) -> Vec<Found> {
-    let entries = fs::read_dir(runs).into_iter().flatten().flatten();
-    let mut found: Vec<_> = entries
-        .filter_map(|entry| session_of(&entry.path()))
-        .collect();
-    found.sort_by(|a, b| b.began.cmp(&a.began).then(a.name.cmp(&b.name)));
-    found
-}
-
-/// The session that is at the run in `folder`.
-fn session_of(folder: &Path) -> Option<Found> {
-    let record = folder.join(RECORD);
-    let socket = PathBuf::from(files::read_text(&record, MAX_RECORD).ok()?.trim_end());
-    if is_stale(&socket) {
-        // A live session whose socket has gone makes a new one soon, and writes it down again.
-        if !super::run_dir::is_locked(folder) {
-            let _ = fs::remove_file(&record);
-        }
-        return None;
+/// The session that has the run in `folder`. None when no session has it.
+fn session_of(folder: &Path, host: &Host) -> Option<Result<RunningSession, AttachError>> {
+    let session = Watch::default().look(folder, host, Instant::now())?;
+    let name = folder.file_name()?.to_string_lossy().into_owned();
+    if !session.here {
+        return Some(Err(AttachError::Elsewhere(Box::new(session))));
     }
-    Some(Found {
-        name: folder.file_name()?.to_string_lossy().into_owned(),
-        folder: folder.into(),
-        socket,
-        began: fs::metadata(&record).and_then(|m| m.modified()).ok()?,
+    let holder = session.holder;
+    let socket = holder.socket.map(PathBuf::from);
+    Some(match socket.filter(|socket| !is_stale(socket)) {
+        Some(socket) => Ok(RunningSession {
+            name,
+            folder: folder.into(),
+            socket,
+            since: holder.since,
+        }),
+        None => Err(AttachError::NoSocket {
+            name,
+            process: holder.process,
+        }),
     })
 }
 
@@ -77,34 +76,44 @@ fn session_of(folder: &Path) -> Option<Found> {
 /// are the others that could have been meant.
 ///
 /// # Errors
-/// When there is none.
-pub fn find(runs: &Path, name: Option<&str>) -> Result<(Found, Vec<Found>), AttachError> {
-    let Some(name) = name else {
-        let mut all = running(runs);
-        return match all.is_empty() {
-            true => Err(AttachError::None(runs.into())),
-            false => Ok((all.remove(0), all)),
-        };
-    };
-    let folder = [runs.join(name), PathBuf::from(name)]
-        .into_iter()
-        .find(|folder| folder.is_dir())
-        .ok_or_else(|| AttachError::Absent {
+/// When there is none on this computer; says where else it runs.
+pub fn find(
+    runs: &Path,
+    name: Option<&str>,
+    host: &Host,
+) -> Result<(RunningSession, Vec<RunningSession>), AttachError> {
+    if let Some(name) = name {
+        let folder = folder_of(runs, Path::new(name)).ok_or_else(|| AttachError::Absent {
             name: name.into(),
             runs: runs.into(),
         })?;
-    session_of(&folder)
-        .map(|found| (found, Vec::new()))
-        .ok_or_else(|| AttachError::NotRunning(name.into()))
+        return match session_of(&folder, host) {
+            Some(session) => Ok((session?, Vec::new())),
+            None => Err(AttachError::NotRunning(name.into())),
+        };
+    }
+    let entries = fs::read_dir(runs).into_iter().flatten().flatten();
+    let (mut sessions, mut elsewhere) = (Vec::new(), None);
+    for session in entries.filter_map(|entry| session_of(&entry.path(), host)) {
+        match session {
+            Ok(session) => sessions.push(session),
+            Err(error) => elsewhere = Some(error),
+        }
+    }
+    sessions.sort_by(|a, b| b.since.cmp(&a.since).then(a.name.cmp(&b.name)));
+    match sessions.is_empty() {
+        true => Err(elsewhere.unwrap_or_else(|| AttachError::None(runs.into()))),
+        false => Ok((sessions.remove(0), sessions)),
+    }
 }
 
 /// Attaches to a session. The link's first event is the snapshot; dropping the link detaches.
 ///
 /// # Errors
 /// When the session has gone meanwhile.
-pub fn attach(found: &Found) -> Result<Link, AttachError> {
-    connect(&found.socket).map_err(|source| AttachError::Io {
-        run: found.folder.clone(),
+pub fn attach(session: &RunningSession) -> Result<Link, AttachError> {
+    connect(&session.socket).map_err(|source| AttachError::Io {
+        run: session.folder.clone(),
         source,
     })
 }

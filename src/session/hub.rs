@@ -241,9 +241,6 @@ impl History {
     }
 }
 
-/// What is done when a run begins; it is given the run's folder.
-type OnRun = Box<dyn Fn(&str) + Send>;
-
 #[derive(Default)]
 struct Inner {
     history: History,
@@ -251,7 +248,6 @@ struct Inner {
     /// The next viewer's number.
     next: u64,
     over: bool,
-    on_run: Option<OnRun>,
 }
 
 /// Where viewers attach.
@@ -282,11 +278,6 @@ impl Hub {
         link
     }
 
-    /// `does` is called with the folder of each run that begins from now on.
-    pub fn on_run(&self, does: impl Fn(&str) + Send + 'static) {
-        self.inner().on_run = Some(Box::new(does));
-    }
-
     fn tell(&self, event: Event) {
         let mut inner = self.inner();
         inner.history.add(&event);
@@ -296,11 +287,6 @@ impl Hub {
                 feed.event(Event::Answer { id, answer });
             }
             return;
-        }
-        if let (Event::Started(run), Some(does)) = (&event, &inner.on_run)
-            && !run.folder.is_empty()
-        {
-            does(&run.folder);
         }
         let Inner {
             history, viewers, ..

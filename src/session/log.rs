@@ -4,7 +4,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tracing_subscriber::EnvFilter;
 
@@ -18,11 +18,14 @@ struct Sink<F> {
     /// Not written yet.
     waiting: Vec<u8>,
     file: Option<F>,
+    /// Where the file lies.
+    path: Option<PathBuf>,
 }
 
 static SINK: Mutex<Sink<File>> = Mutex::new(Sink {
     waiting: Vec::new(),
     file: None,
+    path: None,
 });
 
 fn sink() -> MutexGuard<'static, Sink<File>> {
@@ -90,10 +93,19 @@ pub fn start() {
 /// When the file cannot be opened or written.
 pub(super) fn open(folder: &Path) -> io::Result<()> {
     let path = folder.join(super::run_dir::LOG);
-    let file = OpenOptions::new().create(true).append(true).open(path)?;
+    let file = OpenOptions::new().create(true).append(true).open(&path)?;
     let mut sink = sink();
     sink.file = Some(file);
+    sink.path = Some(path);
     sink.flush()
+}
+
+/// From now on the log is not the file at `path`, if it was: what is said is kept again.
+pub(super) fn close(path: &Path) {
+    let mut sink = sink();
+    if sink.path.as_deref() == Some(path) {
+        sink.file = None;
+    }
 }
 
 #[cfg(test)]
@@ -126,6 +138,7 @@ mod tests {
         let mut sink = Sink {
             waiting: Vec::new(),
             file: None,
+            path: None,
         };
         sink.add(b"early\n");
         sink.flush().unwrap();

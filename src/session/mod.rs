@@ -11,7 +11,7 @@ pub mod log;
 mod pictures;
 pub mod protocol;
 mod questions;
-mod resume;
+pub mod resume;
 pub mod run_dir;
 pub mod runs;
 pub mod serve;
@@ -25,8 +25,10 @@ use crate::data;
 use crate::domain::params::Hyperparameters;
 use crate::hardware::device::DeviceChoice;
 use link::Link;
-use std::path::PathBuf;
+use run_dir::{Host, Owner};
+use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// What a session starts from. [`Settings::default`] trains the seed recipe on whatever data is found and saves nothing.
 #[derive(Clone, Debug)]
@@ -37,6 +39,9 @@ pub struct Settings {
     pub overrides: Vec<String>,
     /// The data as named by the user: a file, a folder, or `sample`. None: wherever it is found.
     pub data: Option<PathBuf>,
+    /// `data` was named for this very session, so that it counts for a resumed run too; else that learns from the data
+    /// that it began with.
+    pub data_is_for_this_session: bool,
     /// Where a download goes. None: the usual place.
     pub download_to: Option<PathBuf>,
     /// The runs folder; None saves nothing.
@@ -52,6 +57,10 @@ pub struct Settings {
     pub paused: bool,
     /// Let viewers attach over a socket.
     pub serve: bool,
+    /// The computer that the session runs on.
+    pub host: Host,
+    /// Least time between two step reports, and between two reports of an evaluation's progress.
+    pub report_interval: Duration,
     /// Before the step after this one, parameter number so and so becomes this number; until the first change.
     #[cfg(test)]
     pub(crate) spoil: Option<(u64, usize, f32)>,
@@ -63,6 +72,7 @@ impl Default for Settings {
             params: Hyperparameters::default(),
             overrides: Vec::new(),
             data: None,
+            data_is_for_this_session: false,
             download_to: None,
             runs: None,
             name: None,
@@ -71,6 +81,8 @@ impl Default for Settings {
             threads: 0,
             paused: false,
             serve: false,
+            host: Host::this(),
+            report_interval: Duration::from_millis(40),
             #[cfg(test)]
             spoil: None,
         }
@@ -85,12 +97,30 @@ impl Default for Settings {
 /// When the system gives no thread.
 pub fn start(settings: Settings) -> std::io::Result<(Link, JoinHandle<()>)> {
     let (named, threads) = (settings.data.clone(), settings.threads);
-    start_with(settings, move |progress| {
-        data::load(&data::find(named.as_deref())?, progress, threads)
+    let insists = settings.data_is_for_this_session;
+    start_with(settings, move |recorded, progress| {
+        let recorded = recorded.filter(|_| !insists);
+        data::load(&find_data(named.as_deref(), recorded)?, progress, threads)
     })
 }
 
-/// [`start`] with data that `load` brings; it is called on a thread of its own.
+/// The data of a session: where a resumed run had it, as long as that is there.
+fn find_data(
+    named: Option<&Path>,
+    recorded: Option<&Path>,
+) -> Result<data::Found, data::DataError> {
+    match recorded {
+        Some(path) if path.exists() || path == Path::new(data::SAMPLE) => data::find(Some(path)),
+        Some(path) => {
+            tracing::warn!("the run's data is not at {} any more", path.display());
+            data::find(named)
+        }
+        None => data::find(named),
+    }
+}
+
+/// [`start`] with data that `load` brings; it is called on a thread of its own, with the place where a resumed run had its
+/// data.
 fn start_with(
     settings: Settings,
     load: impl worker::Load,
@@ -99,8 +129,12 @@ fn start_with(
     let thread = std::thread::Builder::new()
         .name("worker".into())
         .spawn(move || {
-            let _server = settings.serve.then(|| serve(&tell));
-            worker::run(settings, tell, load);
+            let server = settings.serve.then(|| serve(&tell)).flatten();
+            let owner = Owner {
+                host: settings.host.clone(),
+                socket: server.as_ref().map(serve::Server::socket),
+            };
+            worker::run(settings, owner, tell, load);
         })?;
     Ok((link, thread))
 }

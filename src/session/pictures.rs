@@ -15,13 +15,13 @@ pub(super) fn write(
     classes: &[String],
     evaluation: Option<&Evaluation>,
 ) -> Result<(), String> {
-    let folder = run.folder.display().to_string();
+    let folder = run.folder().display().to_string();
     let failed = |name: &str, why: &dyn std::fmt::Display| {
         format!("{name} could not be written to {folder}: {why}")
     };
     run.flush().map_err(|e| failed("metrics.jsonl", &e))?;
     let (events, _) =
-        read_metrics(&run.folder, u64::MAX).map_err(|e| failed("accuracy.png", &e))?;
+        read_metrics(run.folder(), u64::MAX).map_err(|e| failed("accuracy.png", &e))?;
     let (mut epochs, mut steps, mut marks) = (Vec::new(), Vec::new(), Vec::new());
     let mut length = 1;
     for event in events {

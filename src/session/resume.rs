@@ -1,64 +1,314 @@
-//! Finding what `--resume` means: a run's name, its folder, or a checkpoint file.
+//! Finding what `--resume` means (a run's name, its folder, or a checkpoint file), whether what was asked for along with
+//! it can take effect, and taking the run's lease before anything of it is read.
 
-use super::run_dir::METRICS;
-use crate::train::checkpoint::{Checkpoint, CheckpointError};
+use super::Settings;
+use super::hub::Tell;
+use super::protocol::{Command, Event};
+use super::run_dir::lease::{Clock, Lease, STALE};
+use super::run_dir::name::folder_of;
+use super::run_dir::{InUse, METRICS, Owner, RunError};
+use crate::domain::arch;
+use crate::domain::params::{self, Applies, Hyperparameters};
+use crate::domain::text::command_line;
+use crate::train::checkpoint::{Checkpoint, CheckpointError, Progress};
 use crate::train::saver::{LAST, PREVIOUS};
+use crossbeam_channel::RecvTimeoutError;
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Why a run cannot go on as was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ResumeError {
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    #[error(transparent)]
+    Run(#[from] RunError),
+    #[error(
+        "{} is of step {step}, and its run has gone on to step {newest}: going on from it would cut what came after out of the run. `{resume}` goes on from the newest checkpoint; to train on from this one in a new run, copy it out of the run's folder and resume the copy: `{copy}`.",
+        file.display()
+    )]
+    Older {
+        file: PathBuf,
+        step: u64,
+        newest: u64,
+        resume: String,
+        copy: String,
+    },
+    #[error(
+        "{} cannot change in a run that goes on: {}. Leave {} out, or start a new run (without --resume).",
+        flags.join(" and "), values.join("; "), if flags.len() == 1 { "it" } else { "them" }
+    )]
+    Fixed {
+        flags: Vec<String>,
+        values: Vec<String>,
+    },
+    #[error(
+        "--epochs {asked}: the run has {done} epochs {} already. Give --epochs {done} or more, or leave it out.",
+        if *under_way { "done or under way" } else { "done" }
+    )]
+    Epochs {
+        asked: u32,
+        done: u32,
+        under_way: bool,
+    },
+}
+
+impl ResumeError {
+    /// Whether something was asked for that cannot be, so that nothing was tried.
+    pub fn is_usage(&self) -> bool {
+        matches!(
+            self,
+            ResumeError::Older { .. } | ResumeError::Fixed { .. } | ResumeError::Epochs { .. }
+        )
+    }
+}
 
 /// A checkpoint to go on from.
-pub(super) struct Found {
+pub(super) struct ResumePoint {
     pub checkpoint: Checkpoint,
+    /// The checkpoint's file.
     pub path: PathBuf,
-    /// The run's folder, when the checkpoint lies in one.
-    pub run: Option<PathBuf>,
+    /// The lease of the run that the checkpoint lies in, when the session saves there.
+    pub lease: Option<Lease>,
     /// What was not as it should be.
     pub warning: Option<String>,
 }
 
-/// Reads the newest checkpoint of a run (by name in `runs`, or by folder), or the checkpoint file that was named. When
-/// a run's last checkpoint is damaged, the one before it is taken.
-///
-/// # Errors
-/// When there is none, or none that is whole.
-pub(super) fn find(wanted: &Path, runs: Option<&Path>) -> Result<Found, CheckpointError> {
-    let path = match runs.map(|runs| runs.join(wanted)) {
-        Some(run) if !wanted.exists() && run.is_dir() => run,
-        _ => wanted.to_owned(),
-    };
-    if !path.is_dir() {
-        let checkpoint = Checkpoint::read(&path)?;
-        let folder = path.parent().filter(|f| f.join(METRICS).is_file());
-        return Ok(Found {
-            run: folder.map(Path::to_owned),
-            checkpoint,
-            path,
-            warning: None,
-        });
+impl ResumePoint {
+    /// Where the run's data was; None when that is not known.
+    pub fn data(&self) -> Option<PathBuf> {
+        let data = &self.checkpoint.progress.data_source;
+        (!data.is_empty()).then(|| PathBuf::from(data))
     }
-    let (last, previous) = (path.join(LAST), path.join(PREVIOUS));
-    let (checkpoint, file, warning) = match Checkpoint::read(&last) {
-        Ok(checkpoint) => (checkpoint, last, None),
+}
+
+/// What `--resume` names.
+enum Place {
+    /// A run's folder.
+    Run(PathBuf),
+    /// A checkpoint file, and the folder of the run that it lies in, if it does.
+    File(PathBuf, Option<PathBuf>),
+}
+
+impl Place {
+    fn of(wanted: &Path, runs: Option<&Path>) -> Self {
+        let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.into());
+        if let Some(run) = folder_of(runs.unwrap_or(Path::new("")), wanted) {
+            return Place::Run(absolute(&run));
+        }
+        let file = absolute(wanted);
+        let run = file.parent().filter(|f| f.join(METRICS).is_file());
+        let run = run.map(Path::to_owned);
+        Place::File(file, run)
+    }
+
+    fn run(&self) -> Option<&Path> {
+        match self {
+            Place::Run(run) => Some(run),
+            Place::File(_, run) => run.as_deref(),
+        }
+    }
+
+    /// Reads the checkpoint; gives its file too, and what was wrong with a newer one.
+    fn read(&self) -> Result<(Checkpoint, PathBuf, Option<String>), ResumeError> {
+        let (file, run) = match self {
+            Place::Run(run) => return Ok(newest(run)?),
+            Place::File(file, run) => (file, run),
+        };
+        let checkpoint = Checkpoint::read(file)?;
+        if let Some(run) = run
+            && let Ok((newest, ..)) = newest(run)
+        {
+            not_older(&checkpoint, file, &newest, run)?;
+        }
+        Ok((checkpoint, file.clone(), None))
+    }
+}
+
+/// The newest whole checkpoint of a run, its file, and what was wrong with a newer one.
+pub(super) fn newest(run: &Path) -> Result<(Checkpoint, PathBuf, Option<String>), CheckpointError> {
+    let (last, previous) = (run.join(LAST), run.join(PREVIOUS));
+    match Checkpoint::read(&last) {
+        Ok(checkpoint) => Ok((checkpoint, last, None)),
         Err(error) => match Checkpoint::read(&previous) {
             Ok(checkpoint) => {
                 let warning = format!("{error} Going on from {} instead.", previous.display());
-                (checkpoint, previous, Some(warning))
+                Ok((checkpoint, previous, Some(warning)))
             }
-            Err(_) => return Err(error),
+            Err(_) => Err(error),
         },
-    };
-    Ok(Found {
-        checkpoint,
-        path: file,
-        run: Some(path),
-        warning,
+    }
+}
+
+/// Going on from an older checkpoint of a run would undo what came after it.
+fn not_older(
+    checkpoint: &Checkpoint,
+    file: &Path,
+    newest: &Checkpoint,
+    run: &Path,
+) -> Result<(), ResumeError> {
+    let (step, newest) = (checkpoint.progress.step, newest.progress.step);
+    if step >= newest {
+        return Ok(());
+    }
+    let shown = |path: &Path| path.display().to_string();
+    let name = file.file_name().map(Path::new).map_or(String::new(), shown);
+    let copy = [
+        command_line(&["cp", &shown(file), "."]),
+        command_line(&["cifar-tui", "--resume", &format!("./{name}")]),
+    ];
+    Err(ResumeError::Older {
+        file: file.into(),
+        step,
+        newest,
+        resume: command_line(&["cifar-tui", "--resume", &shown(run)]),
+        copy: copy.join(" && "),
     })
+}
+
+/// Whether what the settings ask for along with `--resume` can take effect: a hyperparameter that is fixed for a run
+/// cannot, unless it has that value already.
+fn check_wanted(progress: &Progress, settings: &Settings) -> Result<(), ResumeError> {
+    // A preset's name and its text are the same architecture.
+    let resolved = |params: &Hyperparameters| Hyperparameters {
+        architecture: arch::resolve(&params.architecture)
+            .map_or_else(|_| params.architecture.clone(), |a| a.to_string()),
+        ..params.clone()
+    };
+    let (asked, run) = (
+        resolved(&settings.params),
+        Hyperparameters {
+            architecture: progress.architecture.clone(),
+            ..progress.params.clone()
+        },
+    );
+    let (mut flags, mut values) = (Vec::new(), Vec::new());
+    for row in settings
+        .overrides
+        .iter()
+        .filter_map(|key| params::param(key))
+    {
+        if row.applies == Applies::NextRun && row.get(&asked) != row.get(&run) {
+            flags.push(format!("--{}", row.flag()));
+            values.push(format!(
+                "its {} is {}",
+                row.label,
+                row.show(&row.get(&progress.params))
+            ));
+        }
+    }
+    if !flags.is_empty() {
+        return Err(ResumeError::Fixed { flags, values });
+    }
+    let under_way = progress.step_in_epoch > 0;
+    let done = progress.epochs + u32::from(under_way);
+    let asks = settings.overrides.iter().any(|key| key == "epochs");
+    match asks && settings.params.epochs < done {
+        true => Err(ResumeError::Epochs {
+            asked: settings.params.epochs,
+            done,
+            under_way,
+        }),
+        false => Ok(()),
+    }
+}
+
+/// Whether `--resume` can do what the settings ask for, as far as that is known before the session begins.
+///
+/// # Errors
+/// When there is no whole checkpoint, or something was asked for that cannot take effect.
+pub fn check(settings: &Settings) -> Result<(), ResumeError> {
+    let Some(wanted) = &settings.resume else {
+        return Ok(());
+    };
+    let (checkpoint, ..) = Place::of(wanted, settings.runs.as_deref()).read()?;
+    check_wanted(&checkpoint.progress, settings)
+}
+
+/// The worker's clock: while it waits for another session's lease it hears whether the front end goes. Other commands are
+/// kept.
+struct Patience<'a>(&'a Tell, &'a mut VecDeque<Command>);
+
+impl Clock for Patience<'_> {
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn wait(&mut self, time: Duration) -> bool {
+        match self.0.commands.recv_timeout(time) {
+            Err(RecvTimeoutError::Timeout) => true,
+            Ok(Command::Quit) | Err(RecvTimeoutError::Disconnected) => false,
+            Ok(other) => {
+                self.1.push_back(other);
+                true
+            }
+        }
+    }
+}
+
+/// Takes the run's lease and then reads its checkpoint: before that, its session might write a newer one. None when the
+/// front end goes while another session's lease is waited for; other commands that come meanwhile are put into `early`.
+///
+/// # Errors
+/// When another session has the run, there is no whole checkpoint, or something was asked for that cannot take effect.
+pub(super) fn begin(
+    wanted: &Path,
+    settings: &Settings,
+    owner: &Owner,
+    tell: &Tell,
+    early: &mut VecDeque<Command>,
+) -> Result<Option<ResumePoint>, ResumeError> {
+    let place = Place::of(wanted, settings.runs.as_deref());
+    let mut lease = None;
+    if let (Some(folder), Some(_)) = (place.run(), &settings.runs) {
+        let waits = |in_use: &InUse| {
+            let text = format!("{in_use} Looking for up to {} s.", STALE.as_secs());
+            tell.event(Event::Notice { text });
+        };
+        lease = Lease::wait_and_take(folder, owner, &mut Patience(tell, early), waits)?;
+        if lease.is_none() {
+            return Ok(None);
+        }
+    }
+    let (checkpoint, path, warning) = place.read()?;
+    check_wanted(&checkpoint.progress, settings)?;
+    Ok(Some(ResumePoint {
+        checkpoint,
+        path,
+        lease,
+        warning,
+    }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::train::checkpoint::tests::example;
+    use crate::train::saver::BEST;
     use std::fs;
+
+    fn written(path: &Path, step: u64) {
+        let mut checkpoint = example();
+        checkpoint.progress.step = step;
+        checkpoint.progress.params.architecture = "seed".into();
+        checkpoint.progress.architecture = arch::resolve("seed").unwrap().to_string();
+        fs::write(path, checkpoint.encode().unwrap()).unwrap();
+    }
+
+    fn asking(run: &Path, given: &[(&str, &str)]) -> Settings {
+        let mut settings = Settings {
+            resume: Some(run.into()),
+            ..Settings::default()
+        };
+        for (key, value) in given {
+            let row = params::param(key).unwrap();
+            row.set(&mut settings.params, row.parse(value).unwrap())
+                .unwrap();
+            settings.overrides.push((*key).into());
+        }
+        settings
+    }
 
     #[test]
     fn a_damaged_last_checkpoint_gives_way_to_the_one_before() {
@@ -68,13 +318,99 @@ mod tests {
         let file = example().encode().unwrap();
         fs::write(run.join(PREVIOUS), &file).unwrap();
         fs::write(run.join(LAST), &file[..file.len() / 2]).unwrap();
-        let found = find(Path::new("a"), Some(runs.path())).unwrap();
-        assert_eq!(found.path, run.join(PREVIOUS));
-        assert!(found.warning.unwrap().contains(LAST));
-        assert_eq!(found.run, Some(run.clone()));
+        let place = Place::of(Path::new("a"), Some(runs.path()));
+        assert_eq!(place.run(), Some(&*run));
+        let (_, path, warning) = place.read().unwrap();
+        assert_eq!(path, run.join(PREVIOUS));
+        assert!(warning.unwrap().contains(LAST));
         fs::write(run.join(PREVIOUS), &file[1..]).unwrap();
-        let error = find(&run, None).err().unwrap().to_string();
+        let error = Place::of(&run, None).read().err().unwrap().to_string();
         assert!(error.contains(LAST), "the newest is named: {error}");
-        assert!(find(Path::new("no such run"), Some(runs.path())).is_err());
+        let absent = Place::of(Path::new("no such run"), Some(runs.path()));
+        assert!(absent.read().is_err());
+    }
+
+    #[test]
+    fn an_older_checkpoint_of_a_run_is_refused_unless_it_stands_alone() {
+        let runs = tempfile::tempdir().unwrap();
+        let run = runs.path().join("a");
+        fs::create_dir(&run).unwrap();
+        fs::write(run.join(METRICS), "").unwrap();
+        written(&run.join(LAST), 30);
+        written(&run.join(BEST), 20);
+        let of = |file: &str| check(&asking(&run.join(file), &[]));
+        let error = of(BEST).unwrap_err();
+        assert!(error.is_usage());
+        let text = error.to_string();
+        for part in ["step 20", "step 30", "cifar-tui --resume", "cp ", BEST] {
+            assert!(text.contains(part), "'{part}' is not in: {text}");
+        }
+        of(LAST).unwrap();
+        // The best is the newest.
+        written(&run.join(BEST), 30);
+        of(BEST).unwrap();
+        // Nothing newer can be read.
+        written(&run.join(BEST), 20);
+        fs::write(run.join(LAST), "damaged").unwrap();
+        of(BEST).unwrap();
+        let alone = runs.path().join(BEST);
+        written(&alone, 20);
+        check(&asking(&alone, &[])).unwrap();
+    }
+
+    #[test]
+    fn every_hyperparameter_that_is_fixed_for_a_run_is_refused_and_every_other_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join(LAST);
+        written(&file, 9);
+        for row in params::PARAMS {
+            let other = row
+                .nudged(&row.get(&Hyperparameters::default()), true, false)
+                .map_or("dense 10".to_owned(), |value| value.to_string());
+            let outcome = check(&asking(&file, &[(row.key, &other)]));
+            if row.applies == Applies::NextRun {
+                let error = outcome.unwrap_err();
+                let flag = format!("--{}", row.flag());
+                assert!(
+                    error.is_usage() && error.to_string().contains(&flag),
+                    "{error}"
+                );
+            } else {
+                outcome.unwrap_or_else(|e| panic!("{}: {e}", row.key));
+            }
+            let same = row.get(&Hyperparameters::default()).to_string();
+            check(&asking(&file, &[(row.key, &same)])).unwrap();
+        }
+        let text = arch::resolve("seed").unwrap().to_string();
+        check(&asking(&file, &[("architecture", &text)])).unwrap();
+        let both = [
+            ("seed", "9"),
+            ("optimizer", "sgd"),
+            ("learning_rate", "0.1"),
+        ];
+        let error = check(&asking(&file, &both)).unwrap_err().to_string();
+        assert!(error.contains("--seed and --optimizer cannot"), "{error}");
+        assert!(
+            error.contains("its seed is 4; its optimizer is adam"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn fewer_epochs_than_are_done_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join(LAST);
+        // One epoch is done, and a second under way.
+        written(&file, 9);
+        let of = |epochs: &str| check(&asking(&file, &[("epochs", epochs)]));
+        let error = of("1").unwrap_err();
+        assert!(error.is_usage());
+        assert!(
+            error
+                .to_string()
+                .starts_with("--epochs 1: the run has 2 epochs"),
+            "{error}"
+        );
+        of("2").unwrap();
     }
 }

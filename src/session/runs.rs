@@ -2,16 +2,18 @@
 
 use super::lines::{Lines, MAX_LINE};
 use super::protocol::Event;
-use super::run_dir::{CONFIG, METRICS, NOTE, RunError, check_name, is_locked, lock};
+use super::run_dir::lease::{Lease, Watch};
+use super::run_dir::name::check_name;
+use super::run_dir::{CONFIG, METRICS, NOTE, Owner, RunError};
 use crate::domain::params::{Hyperparameters, PARAMS};
-use crate::domain::report::{RunSummary, Split, State};
+use crate::domain::report::{HERE, RunSummary, Split, State};
 use crate::files;
-use crate::train::files::write_atomically;
+use crate::train::files::Folder;
 use std::collections::HashMap;
 use std::fs;
 use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 /// Bytes of the longest note.
 const MAX_NOTE: u64 = 4096;
@@ -19,13 +21,18 @@ const MAX_NOTE: u64 = 4096;
 /// The runs folder. What was read is kept until the run's metrics change.
 pub struct Runs {
     folder: PathBuf,
+    /// Who looks at the runs, and changes them.
+    owner: Owner,
+    watch: Watch,
     known: HashMap<PathBuf, (SystemTime, u64, RunSummary)>,
 }
 
 impl Runs {
-    pub fn new(folder: &Path) -> Self {
+    pub fn new(folder: &Path, owner: Owner) -> Self {
         Runs {
             folder: folder.into(),
+            owner,
+            watch: Watch::default(),
             known: HashMap::new(),
         }
     }
@@ -76,7 +83,12 @@ impl Runs {
                 .map(|m| m.len())
                 .sum()
         });
-        if is_locked(folder) {
+        summary.open = match self.watch.look(folder, &self.owner.host, Instant::now()) {
+            None => None,
+            Some(session) if session.here => Some(HERE.into()),
+            Some(session) => Some(session.holder.host),
+        };
+        if summary.open.is_some() && summary.outcome == "interrupted" {
             summary.outcome = "running".into();
         }
         Some(summary)
@@ -93,29 +105,41 @@ impl Runs {
         if target.exists() {
             return Err(RunError::Exists(to.into()));
         }
-        let _lock = lock(&folder)?;
+        let lease = self.take(&folder)?;
         fs::rename(&folder, &target).map_err(RunError::io("cannot rename", &folder))?;
+        lease.moved_to(&target);
         self.known.remove(&folder);
         Ok(())
     }
 
-    /// Writes a run's note; an empty one removes it.
+    fn take(&mut self, folder: &Path) -> Result<Lease, RunError> {
+        Lease::take(folder, &self.owner, &mut self.watch, Instant::now())
+    }
+
+    /// Writes a run's note; an empty one removes it. `open` is the run that this session has open itself.
     ///
     /// # Errors
-    /// When there is no such run, or the file system refuses.
-    pub fn note(&mut self, name: &str, note: &str) -> Result<(), RunError> {
-        let path = self.run(name)?.join(NOTE);
+    /// When there is no such run, another session has it, or the file system refuses.
+    pub fn note(&mut self, name: &str, note: &str, open: Option<&Folder>) -> Result<(), RunError> {
+        let folder = self.run(name)?;
+        let path = folder.join(NOTE);
+        let lease;
+        let real = |path: &Path| fs::canonicalize(path).ok();
+        let files = match open.filter(|open| real(open.path()) == real(&folder)) {
+            Some(open) => open.clone(),
+            None => {
+                lease = self.take(&folder)?;
+                Folder::with_permit(&folder, lease.permit())
+            }
+        };
         let cut = (0..=note.len().min(MAX_NOTE as usize))
             .rev()
             .find(|&at| note.is_char_boundary(at))
             .unwrap_or(0);
         let written = if note.trim().is_empty() {
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-                other => other,
-            }
+            files.remove(NOTE)
         } else {
-            write_atomically(&path, &note.as_bytes()[..cut])
+            files.write(NOTE, &note.as_bytes()[..cut])
         };
         written.map_err(RunError::io("cannot write", &path))
     }
@@ -126,7 +150,7 @@ impl Runs {
     /// When there is no such run, it is in use, or the file system refuses.
     pub fn delete(&mut self, name: &str) -> Result<(), RunError> {
         let folder = self.run(name)?;
-        let _lock = lock(&folder)?;
+        let _lease = self.take(&folder)?;
         fs::remove_dir_all(&folder).map_err(RunError::io("cannot delete", &folder))?;
         self.known.remove(&folder);
         Ok(())
@@ -154,6 +178,7 @@ fn read(folder: &Path, metrics: &Path) -> Option<RunSummary> {
         note: String::new(),
         started: 0.0,
         outcome: "interrupted".into(),
+        open: None,
         problem: String::new(),
         data: String::new(),
         params: Hyperparameters::default(),
@@ -200,6 +225,10 @@ fn read_into(summary: &mut RunSummary, metrics: &Path) -> io::Result<u64> {
         if line.starts_with(br#"{"event":"steps""#) {
             last_steps.clear();
             last_steps.extend_from_slice(line);
+            // A run that was over and trains again has no end yet.
+            if summary.outcome != "interrupted" {
+                summary.outcome = "interrupted".into();
+            }
             continue;
         }
         match serde_json::from_slice(line) {
@@ -257,7 +286,7 @@ fn read_into(summary: &mut RunSummary, metrics: &Path) -> io::Result<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::run_dir::RunDir;
+    use super::super::run_dir::{Host, RunDir};
     use super::*;
     use crate::domain::params::{Change, Value};
     use crate::domain::report::EpochReport;
@@ -277,13 +306,22 @@ mod tests {
         })
     }
 
+    fn owner() -> Owner {
+        Owner::new(Host::this())
+    }
+
     fn runs_with(name: &str, events: &[Event]) -> (tempfile::TempDir, Runs) {
         let folder = tempfile::tempdir().unwrap();
-        let mut run =
-            RunDir::create(folder.path(), Some(name), &Hyperparameters::default()).unwrap();
+        let mut run = RunDir::create(
+            folder.path(),
+            Some(name),
+            &Hyperparameters::default(),
+            &owner(),
+        )
+        .unwrap();
         events.iter().for_each(|e| run.event(e).unwrap());
         run.flush().unwrap();
-        let runs = Runs::new(folder.path());
+        let runs = Runs::new(folder.path(), owner());
         (folder, runs)
     }
 
@@ -317,15 +355,52 @@ mod tests {
     }
 
     #[test]
+    fn how_a_run_stands_is_how_it_ended_and_whether_a_session_has_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut runs = Runs::new(folder.path(), owner());
+        let mut run = RunDir::create(
+            folder.path(),
+            Some("a"),
+            &Hyperparameters::default(),
+            &owner(),
+        )
+        .unwrap();
+        let mut standing = |event: &Event, run: &mut RunDir| {
+            run.event(event).unwrap();
+            runs.list().unwrap()[0].standing()
+        };
+        assert_eq!(standing(&epoch(1, 0.4, true), &mut run), "running");
+        assert_eq!(standing(&Event::State(State::Done), &mut run), "done, open");
+        let steps = r#"{"event":"steps","first":1,"last":2,"epoch":2,"step_in_epoch":2,"steps_per_epoch":9,"images":2,
+            "loss":1,"loss_min":1,"loss_max":1,"correct":1,"grad_norm":1,"learning_rate":1,"images_per_s":1,"elapsed":1,
+            "eta":null}"#;
+        let steps = serde_json::from_str(steps).unwrap();
+        assert_eq!(standing(&steps, &mut run), "running", "it trains again");
+        drop(run);
+        assert_eq!(runs.list().unwrap()[0].standing(), "interrupted");
+    }
+
+    #[test]
     fn runs_are_renamed_noted_and_deleted_but_not_those_in_use() {
         let (folder, mut runs) = runs_with("a", &[epoch(1, 0.4, true)]);
         let (in_use, name) = (folder.path().join("b"), "b");
-        let open = RunDir::create(folder.path(), Some(name), &Hyperparameters::default()).unwrap();
+        let open = RunDir::create(
+            folder.path(),
+            Some(name),
+            &Hyperparameters::default(),
+            &owner(),
+        )
+        .unwrap();
         assert!(in_use.is_dir());
-        for refused in [runs.rename("b", "c"), runs.delete("b")] {
-            assert!(matches!(refused.unwrap_err(), RunError::Locked(_)));
+        for refused in [
+            runs.rename("b", "c"),
+            runs.delete("b"),
+            runs.note("b", "another's", None),
+        ] {
+            assert!(matches!(refused.unwrap_err(), RunError::InUse(_)));
         }
-        runs.note("a", "a note\n").unwrap();
+        runs.note("b", "mine", Some(open.files())).unwrap();
+        runs.note("a", "a note\n", None).unwrap();
         runs.rename("a", "new").unwrap();
         let list = runs.list().unwrap();
         let new = list.iter().find(|r| r.name == "new").unwrap();
@@ -428,7 +503,7 @@ mod tests {
         assert!(runs.delete("photos").is_err());
         assert!(folder.path().join("photos/cat.jpg").exists());
         assert!(
-            Runs::new(&folder.path().join("gone"))
+            Runs::new(&folder.path().join("gone"), owner())
                 .list()
                 .unwrap()
                 .is_empty()

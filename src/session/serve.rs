@@ -1,9 +1,8 @@
 //! The session's Unix socket: viewers of the same user attach to it and speak the very same commands and events, one
 //! JSON value a line. Knows the hub; nothing of what the events mean.
 //!
-//! The socket lies in a private folder of the user's; its path is in the run's folder, in the file [`RECORD`], for as
-//! long as the session has that run. A login's end may take the private folder away (systemd does so), so the socket is
-//! made anew when it has gone.
+//! The socket lies in a private folder of the user's; its path stands in the lease of the session's run. A login's end may
+//! take the private folder away (systemd does so), so the socket is made anew when it has gone.
 
 use super::hub::Hub;
 use super::link::Link;
@@ -20,8 +19,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The file in a run's folder that says where its socket is.
-pub const RECORD: &str = "socket";
 /// Longest path that fits a socket's address.
 const LONGEST_PATH: usize = 107;
 /// Longest line of a viewer, in bytes: a command with an architecture in it is a few hundred.
@@ -42,39 +39,15 @@ pub struct Server {
 
 struct Shared {
     hub: Arc<Hub>,
-    place: Mutex<Place>,
+    socket: Arc<Mutex<PathBuf>>,
     /// Threads that still have something to tell.
     telling: AtomicUsize,
     closed: AtomicBool,
 }
 
-/// Where things are.
-struct Place {
-    socket: PathBuf,
-    run: Option<PathBuf>,
-}
-
 impl Shared {
-    fn place(&self) -> MutexGuard<'_, Place> {
-        self.place.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Place {
-    /// Writes the socket's path into the run's folder.
-    fn record(&self) {
-        let Some(run) = &self.run else { return };
-        let text = format!("{}\n", self.socket.display());
-        if let Err(error) = fs::write(run.join(RECORD), text) {
-            tracing::warn!("viewers will not find this session: {error}");
-        }
-    }
-
-    fn forget_run(&mut self) {
-        if let Some(run) = self.run.take() {
-            // It may be gone with the run's folder.
-            let _ = fs::remove_file(run.join(RECORD));
-        }
+    fn socket(&self) -> MutexGuard<'_, PathBuf> {
+        self.socket.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -86,19 +59,10 @@ impl Server {
     pub fn start(hub: Arc<Hub>) -> io::Result<Self> {
         let (listener, socket) = open()?;
         let shared = Arc::new(Shared {
-            hub: Arc::clone(&hub),
-            place: Mutex::new(Place { socket, run: None }),
+            hub,
+            socket: Arc::new(Mutex::new(socket)),
             telling: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
-        });
-        let weak = Arc::downgrade(&shared);
-        hub.on_run(move |folder| {
-            if let Some(shared) = weak.upgrade() {
-                let mut place = shared.place();
-                place.forget_run();
-                place.run = Some(folder.into());
-                place.record();
-            }
         });
         let of_thread = Arc::clone(&shared);
         std::thread::Builder::new()
@@ -106,17 +70,21 @@ impl Server {
             .spawn(move || listen(&of_thread, listener))?;
         Ok(Server { shared })
     }
+
+    /// Where the socket is at any time: it may be made anew at another place.
+    pub fn socket(&self) -> Arc<Mutex<PathBuf>> {
+        Arc::clone(&self.shared.socket)
+    }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
         self.shared.closed.store(true, Ordering::SeqCst);
-        let mut place = self.shared.place();
-        place.forget_run();
+        let socket = self.shared.socket();
         // Wakes the listening thread as well.
-        let _ = UnixStream::connect(&place.socket);
-        let _ = fs::remove_file(&place.socket);
-        drop(place);
+        let _ = UnixStream::connect(&*socket);
+        let _ = fs::remove_file(&*socket);
+        drop(socket);
         let end = Instant::now() + LAST_WORDS;
         while self.shared.telling.load(Ordering::SeqCst) > 0 && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(5));
@@ -205,16 +173,15 @@ pub(super) fn is_stale(path: &Path) -> bool {
 fn listen(shared: &Arc<Shared>, mut listener: UnixListener) {
     while !shared.closed.load(Ordering::SeqCst) {
         if !ready(&listener, LOOK) {
-            let mut place = shared.place();
-            if place.socket.exists() || shared.closed.load(Ordering::SeqCst) {
+            let mut socket = shared.socket();
+            if socket.exists() || shared.closed.load(Ordering::SeqCst) {
                 continue;
             }
             match open() {
                 Ok((new, path)) => {
                     tracing::info!("the socket had gone; it is now {}", path.display());
                     listener = new;
-                    place.socket = path;
-                    place.record();
+                    *socket = path;
                 }
                 Err(error) => tracing::warn!("the socket has gone: {error}"),
             }

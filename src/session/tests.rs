@@ -86,7 +86,7 @@ struct Front {
 
 impl Front {
     fn start(settings: Settings) -> Self {
-        let (link, thread) = start_with(settings, |_| Ok(dataset())).unwrap();
+        let (link, thread) = start_with(settings, |_, _| Ok(dataset())).unwrap();
         Front {
             link,
             thread: Some(thread),
@@ -256,7 +256,7 @@ fn a_session_ends_while_its_data_is_loaded_and_keeps_other_wishes() {
     let runs = tempfile::tempdir().unwrap();
     let held = || {
         let (release, held) = crossbeam_channel::bounded::<()>(0);
-        let load = move |_: &mut dyn FnMut(u64, u64)| {
+        let load = move |_: Option<&Path>, _: &mut dyn FnMut(u64, u64)| {
             // Until it is released, or nobody is left to do so.
             let _ = held.recv();
             Ok(dataset())
@@ -611,17 +611,49 @@ fn a_restart_begins_a_new_run_with_what_waited() {
     // The steps of the old run that nobody read are not taken for those of the new one.
     let steps = front.link.take_steps().unwrap();
     assert_eq!(steps.images, 3 * u64::from(info.train));
-    // More epochs, and the same run goes on.
-    front.send(Command::Resume);
-    assert!(front.notice().contains("epochs"));
-    front.set("epochs", Value::Int(4));
-    front.send(Command::Resume);
-    assert_eq!(front.epoch().epoch, 4);
-    front.until_state(State::Done);
     let question = Question::DeleteRun { name: "one".into() };
     assert!(matches!(front.ask(question), Answer::Runs { items, .. } if items.len() == 1));
     front.quit();
     assert!(!runs.path().join("one").exists());
+}
+
+fn standing(front: &mut Front) -> String {
+    match front.ask(Question::Runs) {
+        Answer::Runs { items, .. } => items[0].standing(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn raising_the_epochs_of_a_finished_run_continues_it_live_and_when_it_is_resumed() {
+    let runs = tempfile::tempdir().unwrap();
+    let mut front = Front::start(settings(runs.path()));
+    front.until_state(State::Done);
+    assert_eq!(standing(&mut front), "done, open");
+    front.send(Command::Resume);
+    assert!(front.notice().contains("raise `epochs`"));
+    front.set("epochs", Value::Int(4));
+    assert_eq!(front.applied(), ("epochs".into(), Value::Int(4), 31));
+    assert_eq!(front.epoch().epoch, 4);
+    front.until_state(State::Done);
+    front.quit();
+    assert_eq!(step(runs.path(), LAST), 40);
+
+    let mut front = Front::start(Settings {
+        params: Hyperparameters {
+            epochs: 5,
+            ..params()
+        },
+        overrides: vec!["epochs".into()],
+        resume: Some("one".into()),
+        name: None,
+        ..settings(runs.path())
+    });
+    front.until(|e| matches!(e, Event::Epoch(epoch) if epoch.epoch == 5).then_some(()));
+    front.until_state(State::Done);
+    front.quit();
+    assert_eq!(step(runs.path(), LAST), 50);
+    assert_metrics_are_seamless(&runs.path().join("one"), 50);
 }
 
 #[test]
@@ -699,7 +731,8 @@ fn a_front_end_that_goes_ends_the_session_and_the_work_is_saved() {
 
 #[test]
 fn a_panic_and_a_wrong_data_set_become_failures() {
-    let (link, thread) = start_with(Settings::default(), |_| panic!("as {} asked", "we")).unwrap();
+    let (link, thread) =
+        start_with(Settings::default(), |_, _| panic!("as {} asked", "we")).unwrap();
     let events: Vec<_> = link.events.iter().collect();
     thread.join().unwrap();
     match &events[events.len() - 1] {
@@ -715,7 +748,7 @@ fn a_panic_and_a_wrong_data_set_become_failures() {
         resume: Some("one".into()),
         ..settings(runs.path())
     };
-    let other = |_: &mut dyn FnMut(u64, u64)| {
+    let other = |_: Option<&Path>, _: &mut dyn FnMut(u64, u64)| {
         let mut data = dataset();
         data.test.labels[0] ^= 1;
         Ok(data)
@@ -1061,4 +1094,175 @@ fn a_damaged_checkpoint_gives_way_and_never_takes_the_good_one_s_place() {
     front.quit();
     assert_eq!(step(runs.path(), LAST), 30);
     assert_metrics_are_seamless(&folder, 30);
+}
+
+#[test]
+fn a_session_whose_run_was_taken_over_writes_nothing_more_and_ends() {
+    for wakes in [true, false] {
+        let runs = tempfile::tempdir().unwrap();
+        let mut front = Front::start(Settings {
+            paused: true,
+            ..settings(runs.path())
+        });
+        front.until_state(State::Paused);
+        front.send(Command::Step);
+        front.until_state(State::Paused);
+        let folder = runs.path().join("one");
+        let files = || {
+            let mut all: Vec<_> = std::fs::read_dir(&folder)
+                .unwrap()
+                .map(|f| f.unwrap().path())
+                .map(|path| (std::fs::read(&path).unwrap(), path))
+                .collect();
+            all.sort();
+            all
+        };
+        // What another computer does that saw the lease stand still for a minute.
+        let lease = files().into_iter().find(|(_, path)| {
+            path.file_name()
+                .unwrap()
+                .to_string_lossy()
+                .starts_with("lease-")
+        });
+        std::fs::rename(lease.unwrap().1, folder.join("lease-0-1")).unwrap();
+        let before = files();
+        match wakes {
+            true => front.send(Command::Resume),
+            false => front.send(Command::Checkpoint),
+        }
+        let (state, events) = front.quit();
+        assert!(
+            matches!(&state, State::Failed { why } if why.contains("lease")),
+            "{state:?}"
+        );
+        assert_eq!(files(), before);
+        let saved = |e: &&Event| matches!(e, Event::Checkpoint(c) if c.step > 0);
+        assert_eq!(events.iter().filter(saved).count(), 0);
+    }
+}
+
+#[test]
+fn a_resumed_run_learns_from_the_data_it_began_with_unless_other_data_is_named_for_it() {
+    use super::find_data;
+    use crate::data::SAMPLE;
+    let folder = tempfile::tempdir().unwrap();
+    let of = |named: Option<&Path>, recorded: Option<&Path>| {
+        find_data(named, recorded).map(|found| found.path)
+    };
+    let sample = Path::new(SAMPLE);
+    assert_eq!(of(Some(folder.path()), Some(sample)).unwrap(), sample);
+    assert_eq!(
+        of(Some(sample), Some(&folder.path().join("gone"))).unwrap(),
+        sample
+    );
+    assert!(
+        of(Some(sample), Some(folder.path())).is_err(),
+        "it is there and holds nothing"
+    );
+    let runs = tempfile::tempdir().unwrap();
+    train_through(settings(runs.path()));
+    let again = Settings {
+        resume: Some("one".into()),
+        name: None,
+        ..settings(runs.path())
+    };
+    let (link, thread) = start_with(again, |recorded, _| {
+        let expected = std::path::absolute(dataset().info.source).unwrap();
+        assert_eq!(recorded, Some(&*expected));
+        Ok(dataset())
+    })
+    .unwrap();
+    let last = link
+        .events
+        .iter()
+        .find(|e| matches!(e, Event::State(State::Done | State::Failed { .. })));
+    assert_eq!(last, Some(Event::State(State::Done)));
+    drop(link);
+    thread.join().unwrap();
+}
+
+/// Bytes of memory that this process has.
+#[cfg(target_os = "linux")]
+fn memory() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap();
+    1024 * line
+        .split_whitespace()
+        .nth(1)
+        .unwrap()
+        .parse::<u64>()
+        .unwrap()
+}
+
+/// 24 hours of training tell of their steps 25 times a second: 2,160,000 reports. Here each step is one, with a viewer that
+/// reads, one over the socket that does, and one over the socket that stands still.
+#[test]
+#[cfg(target_os = "linux")]
+#[ignore = "the long form: minutes"]
+fn a_day_s_events_take_no_more_memory_than_an_hour_s() {
+    use super::attach::{attach, find};
+    const EPOCHS: u32 = 1_000;
+    let runs = tempfile::tempdir().unwrap();
+    let wanted = Settings {
+        params: Hyperparameters {
+            architecture: "dense 10".into(),
+            batch_size: 1,
+            epochs: EPOCHS,
+            validation: 0.2,
+            ..Hyperparameters::default()
+        },
+        serve: true,
+        paused: true,
+        report_interval: Duration::ZERO,
+        ..settings(runs.path())
+    };
+    let host = wanted.host.clone();
+    // 2,700 images, of which 540 are for validation: 2,160 steps an epoch.
+    const IMAGES: usize = 2_700;
+    let data = || {
+        let mut data = dataset();
+        let again = |all: Vec<u8>, length| all.into_iter().cycle().take(length).collect();
+        data.train.labels = again(data.train.labels, IMAGES);
+        data.train.pixels = again(data.train.pixels, IMAGES * 3 * SIDE * SIDE);
+        data.info.train = IMAGES as u32;
+        data
+    };
+    let (link, thread) = start_with(wanted, move |_, _| Ok(data())).unwrap();
+    let paused = link
+        .events
+        .iter()
+        .find(|e| *e == Event::State(State::Paused));
+    assert!(paused.is_some());
+    let session = find(runs.path(), None, &host).unwrap().0;
+    let reads = attach(&session).unwrap();
+    let _stands_still = attach(&session).unwrap();
+    let reader = std::thread::spawn(move || reads.events.iter().count());
+    link.commands.send(Command::Resume).unwrap();
+    let (mut events, mut early) = (0u64, 0);
+    for event in &link.events {
+        events += 1;
+        match event {
+            Event::Epoch(epoch) if epoch.epoch % (EPOCHS / 10) == 0 => {
+                let now = memory();
+                if epoch.epoch == EPOCHS / 10 {
+                    early = now;
+                }
+                println!(
+                    "epoch {}, step {}: {} kB",
+                    epoch.epoch,
+                    epoch.step,
+                    now / 1024
+                );
+                assert!(now < early + early / 4, "{early} bytes grew to {now}");
+            }
+            Event::State(State::Done) => break,
+            _ => {}
+        }
+    }
+    println!("{events} events beside the steps");
+    link.commands.send(Command::Quit).unwrap();
+    link.events.iter().for_each(drop);
+    thread.join().unwrap();
+    println!("{} were read over the socket", reader.join().unwrap());
+    assert_eq!(step(runs.path(), LAST), 2_160 * u64::from(EPOCHS));
 }

@@ -3,10 +3,8 @@
 //! buffers of four fields need no library.
 //! Format: tensorflow/core/lib/io/record_writer.cc and tensorflow/core/util/event.proto.
 
-use crate::train::files::Appender;
-use std::fs::OpenOptions;
+use crate::train::files::{Appender, Folder};
 use std::io;
-use std::path::Path;
 
 /// An event file that is open for appending.
 pub struct EventFile {
@@ -19,7 +17,7 @@ impl EventFile {
     ///
     /// # Errors
     /// Those of the file system.
-    pub fn create(folder: &Path, start: f64, step: u64) -> io::Result<Self> {
+    pub fn create(folder: &Folder, start: f64, step: u64) -> io::Result<Self> {
         let second = start as u64;
         let mut number = 0;
         let file = loop {
@@ -28,10 +26,9 @@ impl EventFile {
                 "events.out.tfevents.{second}.cifar-tui.{}.{number}",
                 std::process::id()
             );
-            let path = folder.join(name);
-            match OpenOptions::new().create_new(true).write(true).open(&path) {
+            match folder.append_to_new(&name) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
-                other => break Appender::new(other?, path),
+                other => break other?,
             }
         };
         let mut events = EventFile { file };
@@ -171,7 +168,7 @@ mod tests {
     #[test]
     fn records_are_framed_and_hold_the_scalars() {
         let folder = tempfile::tempdir().unwrap();
-        let mut file = EventFile::create(folder.path(), 1.0, 300).unwrap();
+        let mut file = EventFile::create(&folder.path().into(), 1.0, 300).unwrap();
         file.scalars(2.5, 300, &[("loss/train", 0.5), ("rate", 0.25)])
             .unwrap();
         file.flush().unwrap();
@@ -201,7 +198,7 @@ mod tests {
         expected.extend(0.25f32.to_le_bytes());
         assert_eq!(records[2], expected);
         // A second file of the same second and process does not replace the first.
-        EventFile::create(folder.path(), 1.0, 300).unwrap();
+        EventFile::create(&folder.path().into(), 1.0, 300).unwrap();
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
     }
 }

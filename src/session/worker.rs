@@ -7,9 +7,10 @@ use super::link::Tell;
 use super::load::LoadMeter;
 use super::protocol::{Answer, Command, Event, Question};
 use super::questions::{self, Known};
-use super::run_dir::{self, RunDir, RunError};
+use super::resume::{self, ResumeError, ResumePoint};
+use super::run_dir::{self, Lost, Owner, RunDir, RunError};
 use super::runs::Runs;
-use super::{Settings, pictures, resume};
+use super::{Settings, pictures};
 use crate::data::{DataError, Dataset};
 use crate::domain::params::{self, ParamError, Value};
 use crate::domain::report::{EpochReport, RunInfo, Split, State, StepReport};
@@ -20,17 +21,15 @@ use crate::train;
 use crate::train::checkpoint::{Applied, CheckpointError};
 use crate::train::evaluate::Scores;
 use crate::train::material::Material;
-use crate::train::saver::{Job, LAST, Saver, WHAT_TO_DO};
+use crate::train::saver::{Job, LAST, NewBest, Saver, WHAT_TO_DO};
 use crate::train::trainer::{Doing, End, Flow, Host, Trainer, Wish};
 use crossbeam_channel::TryRecvError;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-/// Least time between two step reports, and between two reports of an evaluation's progress.
-const REPORT_INTERVAL: Duration = Duration::from_millis(40);
 /// Most time between two checkpoints while training.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(30);
 /// Time until a save that failed is tried again.
@@ -49,6 +48,8 @@ enum SessionError {
     Run(#[from] RunError),
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    #[error(transparent)]
+    Resume(#[from] ResumeError),
     #[error("the system gives no thread for saving: {0}")]
     Thread(std::io::Error),
 }
@@ -56,14 +57,24 @@ enum SessionError {
 type Result<T> = std::result::Result<T, SessionError>;
 
 /// The session from its first event to `Ended`.
-pub(super) fn run(settings: Settings, tell: Tell, load: impl Load) {
+pub(super) fn run(settings: Settings, owner: Owner, tell: Tell, load: impl Load) {
     let mut params = settings.params.clone();
     let mut unfinished = None;
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        let Some(mut worker) = Worker::new(&settings, &tell, load)? else {
+        tell.event(Event::State(loading("data", 0, 0)));
+        let mut early = VecDeque::new();
+        let point = match &settings.resume {
+            None => None,
+            Some(wanted) => match resume::begin(wanted, &settings, &owner, &tell, &mut early)? {
+                None => return Ok(State::Stopped),
+                point => point,
+            },
+        };
+        let recorded = point.as_ref().and_then(ResumePoint::data);
+        let Some(mut worker) = Worker::new(&settings, owner, &tell, early, recorded, load)? else {
             return Ok(State::Stopped);
         };
-        let outcome = worker.live(&mut params);
+        let outcome = worker.live(point, &mut params);
         unfinished = worker.run.take();
         outcome
     }));
@@ -101,14 +112,18 @@ pub(super) fn run(settings: Settings, tell: Tell, load: impl Load) {
     });
 }
 
-/// Brings the data; told of its progress as (done, total).
+/// Brings the data, which a resumed run had at the path; told of its progress as (done, total).
 pub(super) trait Load:
-    FnOnce(&mut dyn FnMut(u64, u64)) -> std::result::Result<Dataset, DataError> + Send + 'static
+    FnOnce(Option<&Path>, &mut dyn FnMut(u64, u64)) -> std::result::Result<Dataset, DataError>
+    + Send
+    + 'static
 {
 }
 
 impl<T> Load for T where
-    T: FnOnce(&mut dyn FnMut(u64, u64)) -> std::result::Result<Dataset, DataError> + Send + 'static
+    T: FnOnce(Option<&Path>, &mut dyn FnMut(u64, u64)) -> std::result::Result<Dataset, DataError>
+        + Send
+        + 'static
 {
 }
 
@@ -116,7 +131,10 @@ impl<T> Load for T where
 /// drive). None when the session is to end; the thread is then left behind. Other commands are put into `early`.
 fn load_data(
     tell: &Tell,
-    load: impl Load,
+    load: impl FnOnce(&mut dyn FnMut(u64, u64)) -> std::result::Result<Dataset, DataError>
+    + Send
+    + 'static,
+    interval: Duration,
     early: &mut VecDeque<Command>,
 ) -> Result<Option<Dataset>> {
     let (report, reports) = crossbeam_channel::unbounded();
@@ -126,7 +144,7 @@ fn load_data(
         .spawn(move || {
             let mut told = Instant::now();
             let data = load(&mut |done, total| {
-                if told.elapsed() >= REPORT_INTERVAL {
+                if told.elapsed() >= interval {
                     told = Instant::now();
                     // Nobody listens once the session is to end.
                     let _ = report.send((done, total));
@@ -140,11 +158,7 @@ fn load_data(
     loop {
         crossbeam_channel::select! {
             recv(reports.as_ref().unwrap_or(&silent)) -> report => match report {
-                Ok((done, total)) => tell.event(Event::State(State::Loading {
-                    what: "images".into(),
-                    done,
-                    total,
-                })),
+                Ok((done, total)) => tell.event(Event::State(loading("images", done, total))),
                 Err(_) => reports = None,
             },
             recv(loaded) -> data => match data {
@@ -173,8 +187,17 @@ enum Exit {
     Failed,
 }
 
+fn loading(what: &str, done: u64, total: u64) -> State {
+    State::Loading {
+        what: what.into(),
+        done,
+        total,
+    }
+}
+
 struct Worker<'a> {
     settings: &'a Settings,
+    owner: Owner,
     tell: &'a Tell,
     /// Commands that came while the data was loaded.
     early: VecDeque<Command>,
@@ -218,17 +241,20 @@ struct Worker<'a> {
 }
 
 impl<'a> Worker<'a> {
-    /// Opens the device and loads the data; None when the session is to end before that is done.
-    fn new(settings: &'a Settings, tell: &'a Tell, load: impl Load) -> Result<Option<Self>> {
-        let first = State::Loading {
-            what: "data".into(),
-            done: 0,
-            total: 0,
-        };
-        tell.event(Event::State(first.clone()));
+    /// Opens the device and loads the data, which a resumed run had at `recorded`; None when the session is to end before
+    /// that is done. `early` holds commands that came before.
+    fn new(
+        settings: &'a Settings,
+        owner: Owner,
+        tell: &'a Tell,
+        mut early: VecDeque<Command>,
+        recorded: Option<PathBuf>,
+        load: impl Load,
+    ) -> Result<Option<Self>> {
         let device = settings.device.open()?;
-        let mut early = VecDeque::new();
-        let Some(data) = load_data(tell, load, &mut early)? else {
+        let interval = settings.report_interval;
+        let load = move |told: &mut dyn FnMut(u64, u64)| load(recorded.as_deref(), told);
+        let Some(data) = load_data(tell, load, interval, &mut early)? else {
             return Ok(None);
         };
         tell.event(Event::Data(data.info.clone()));
@@ -242,7 +268,11 @@ impl<'a> Worker<'a> {
             device,
             threads: Rc::new(Threads::new(settings.threads)),
             saver: Saver::start().map_err(SessionError::Thread)?,
-            runs: settings.runs.as_deref().map(Runs::new),
+            runs: settings
+                .runs
+                .as_deref()
+                .map(|runs| Runs::new(runs, owner.clone())),
+            owner,
             run: None,
             known: Default::default(),
             shown: Split::Validation,
@@ -253,7 +283,7 @@ impl<'a> Worker<'a> {
             to_score: Vec::new(),
             exit: None,
             error: None,
-            told: first,
+            told: loading("data", 0, 0),
             told_at: now,
             over: None,
             steps: None,
@@ -270,8 +300,15 @@ impl<'a> Worker<'a> {
     }
 
     /// Runs until the front end quits or goes; gives the state in which it left.
-    fn live(&mut self, last_params: &mut params::Hyperparameters) -> Result<State> {
-        let mut trainer = self.first_run()?;
+    fn live(
+        &mut self,
+        point: Option<ResumePoint>,
+        last_params: &mut params::Hyperparameters,
+    ) -> Result<State> {
+        let mut trainer = match point {
+            None => self.first_run()?,
+            Some(point) => self.resumed_run(point)?,
+        };
         loop {
             *last_params = trainer.progress().params.clone();
             self.over = None;
@@ -299,7 +336,10 @@ impl<'a> Worker<'a> {
                     if self.over.is_none() {
                         self.record(Event::State(State::Stopped));
                     }
-                    return Ok(state);
+                    return match self.lost() {
+                        Some(lost) => Err(RunError::Lost(lost).into()),
+                        None => Ok(state),
+                    };
                 }
                 Some(Exit::Restart) => self.restart(&mut trainer),
                 Some(Exit::Failed) => {
@@ -312,36 +352,39 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// The run that the session starts with: a new one, or one that goes on.
+    /// A new run, which the session starts with.
     fn first_run(&mut self) -> Result<Trainer> {
-        let Some(wanted) = &self.settings.resume else {
-            let trainer = self.new_trainer(self.settings.params.clone())?;
-            let run = self.new_run(&trainer, self.settings.name.as_deref())?;
-            let mut trainer = self.begin(trainer, run, None);
-            // So that there is always something to go back to.
-            self.save(&mut trainer, false);
-            return Ok(trainer);
-        };
-        let found = resume::find(wanted, self.settings.runs.as_deref())?;
-        if let Some(text) = found.warning {
+        let trainer = self.new_trainer(self.settings.params.clone())?;
+        let run = self.new_run(&trainer, self.settings.name.as_deref())?;
+        let mut trainer = self.begin(trainer, run, None);
+        // So that there is always something to go back to.
+        self.save(&mut trainer, false);
+        Ok(trainer)
+    }
+
+    /// A run that goes on, which the session starts with.
+    fn resumed_run(&mut self, point: ResumePoint) -> Result<Trainer> {
+        if let Some(text) = point.warning {
             self.tell.event(Event::Warning { text });
         }
         let (material, threads) = (Rc::clone(&self.material), Rc::clone(&self.threads));
         let trainer = Trainer::resume(
-            found.checkpoint,
-            &found.path,
+            point.checkpoint,
+            &point.path,
             material,
             threads,
             self.machine()?,
         )?;
         let progress = trainer.progress();
         let mut past = Vec::new();
-        let run = match (&found.run, &self.runs) {
-            (_, None) => None,
-            (None, Some(_)) => self.new_run(&trainer, self.settings.name.as_deref())?,
-            (Some(folder), Some(_)) => {
+        let run = match (point.path.parent().zip(point.path.file_name()), point.lease) {
+            // The checkpoint lies in no run's folder.
+            (_, None) => self.new_run(&trainer, self.settings.name.as_deref())?,
+            (None, Some(_)) => None,
+            (Some((folder, file)), Some(lease)) => {
                 let (run, whole) = RunDir::resume(
                     folder,
+                    lease,
                     &progress.params,
                     progress.step,
                     progress.metrics_bytes,
@@ -355,7 +398,7 @@ impl<'a> Worker<'a> {
                         ),
                     });
                 }
-                run.adopt(&found.path)?;
+                run.adopt(&file.to_string_lossy())?;
                 past = self.read_past(folder, progress.metrics_bytes)?;
                 Some(run)
             }
@@ -408,20 +451,18 @@ impl<'a> Worker<'a> {
             self.notice("there is no checkpoint to go back to, as nothing is saved: lower the learning rate and restart");
             return;
         };
-        let folder = run.folder.clone();
+        let folder = run.folder().to_owned();
         let half = trainer.progress().params.learning_rate / 2.0;
-        let made = resume::find(&folder, None)
+        let made = resume::newest(&folder)
             .map_err(SessionError::from)
-            .and_then(|found| {
+            .and_then(|(checkpoint, path, warning)| {
                 let (material, threads) = (Rc::clone(&self.material), Rc::clone(&self.threads));
-                let path = found.path;
-                let made =
-                    Trainer::resume(found.checkpoint, &path, material, threads, self.machine()?)?;
+                let made = Trainer::resume(checkpoint, &path, material, threads, self.machine()?)?;
                 let run = self
                     .run
                     .as_mut()
                     .ok_or_else(|| RunError::Absent(folder.display().to_string()))?;
-                run.adopt(&path)?;
+                run.adopt(&path.file_name().unwrap_or_default().to_string_lossy())?;
                 let progress = made.progress();
                 run.cut_back(
                     progress.step,
@@ -430,7 +471,7 @@ impl<'a> Worker<'a> {
                 )
                 .map_err(RunError::io("cannot cut back the metrics in", &folder))?;
                 let past = self.read_past(&folder, progress.metrics_bytes)?;
-                Ok((made, past, found.warning))
+                Ok((made, past, warning))
             });
         let (made, past, warning) = match made {
             Ok(made) => made,
@@ -458,7 +499,12 @@ impl<'a> Worker<'a> {
     fn new_run(&self, trainer: &Trainer, name: Option<&str>) -> Result<Option<RunDir>> {
         let params = &trainer.progress().params;
         match &self.runs {
-            Some(runs) => Ok(Some(RunDir::create(runs.folder(), name, params)?)),
+            Some(runs) => Ok(Some(RunDir::create(
+                runs.folder(),
+                name,
+                params,
+                &self.owner,
+            )?)),
             None => Ok(None),
         }
     }
@@ -479,7 +525,7 @@ impl<'a> Worker<'a> {
         self.saved_at = Instant::now();
         self.pictures_failed = None;
         let (name, folder) = match &self.run {
-            Some(run) => (run.name.clone(), run.folder.display().to_string()),
+            Some(run) => (run.name.clone(), run.folder().display().to_string()),
             None => Default::default(),
         };
         let started = match trainer.progress().started {
@@ -514,6 +560,8 @@ impl<'a> Worker<'a> {
         if let Some(error) = self.device.unused_gpu() {
             self.warn(format!("the GPU is not used: {error}"));
         }
+        let warnings = self.run.as_mut().map(RunDir::take_warnings);
+        warnings.into_iter().flatten().for_each(|w| self.warn(w));
         trainer
     }
 
@@ -593,6 +641,8 @@ impl<'a> Worker<'a> {
             if let Some(command) = self.wait() {
                 self.handle(command, trainer, Doing::Training);
             }
+            // More epochs were asked for.
+            self.go_on |= self.over == Some(State::Done) && !trainer.is_finished();
         }
     }
 
@@ -603,6 +653,10 @@ impl<'a> Worker<'a> {
         }
         let again = match self.unsaved {
             Some(_) => crossbeam_channel::after(RETRY_INTERVAL),
+            None => crossbeam_channel::never(),
+        };
+        let lost = match &self.run {
+            Some(run) => run.on_loss(),
             None => crossbeam_channel::never(),
         };
         crossbeam_channel::select! {
@@ -619,7 +673,25 @@ impl<'a> Worker<'a> {
                 }
             }
             recv(again) -> _ => None,
+            recv(lost) -> _ => {
+                self.has_lost_its_run();
+                None
+            }
         }
+    }
+
+    /// Who has the run, if that is not this session any more.
+    fn lost(&self) -> Option<Lost> {
+        self.run.as_ref().and_then(RunDir::lost).cloned()
+    }
+
+    /// Makes the session end when its run is another's.
+    fn has_lost_its_run(&mut self) -> bool {
+        if let Some(lost) = self.lost() {
+            self.error = Some(RunError::Lost(lost).into());
+            self.exit = Some(Exit::Failed);
+        }
+        self.exit == Some(Exit::Failed)
     }
 
     fn handle(&mut self, command: Command, trainer: &mut Trainer, doing: Doing) {
@@ -756,7 +828,8 @@ impl<'a> Worker<'a> {
                 return self.ask_runs(|runs| runs.rename(&name, &to));
             }
             Question::NoteRun { name, note } => {
-                return self.ask_runs(|runs| runs.note(&name, &note));
+                let open = self.run.as_ref().map(|run| run.files().clone());
+                return self.ask_runs(|runs| runs.note(&name, &note, open.as_ref()));
             }
             Question::DeleteRun { name } => return self.ask_runs(|runs| runs.delete(&name)),
         };
@@ -811,7 +884,10 @@ impl<'a> Worker<'a> {
 
     /// What is due from time to time.
     fn keep_house(&mut self, trainer: &mut Trainer) {
-        if self.steps_told.elapsed() >= REPORT_INTERVAL {
+        if self.has_lost_its_run() {
+            return;
+        }
+        if self.steps_told.elapsed() >= self.settings.report_interval {
             self.tell_steps();
         }
         self.tell_saved(false);
@@ -840,7 +916,7 @@ impl<'a> Worker<'a> {
     fn save_unsaved(&mut self, trainer: &mut Trainer) {
         let step = trainer.progress().step;
         // Somebody may have deleted the run's folder.
-        let deleted = |run: &RunDir| !self.saver.is_busy() && !run.folder.join(LAST).is_file();
+        let deleted = |run: &RunDir| !self.saver.is_busy() && !run.folder().join(LAST).is_file();
         let deleted = self.run.as_ref().is_some_and(deleted);
         if step > 0 && (self.saved_step != Some(step) || deleted) {
             self.save(trainer, false);
@@ -886,7 +962,7 @@ impl<'a> Worker<'a> {
         self.saved_at = Instant::now();
         trainer.set_metrics(run.position());
         let metrics = run.metrics_file();
-        let folder = run.folder.clone();
+        let folder = run.files().clone();
         let checkpoint = trainer
             .is_sound()
             .and_then(|sound| sound.then(|| trainer.checkpoint()).transpose());
@@ -896,7 +972,7 @@ impl<'a> Worker<'a> {
                 self.saver.save(Job {
                     checkpoint,
                     folder,
-                    best,
+                    best: if best { NewBest::This } else { NewBest::None },
                     metrics: Some(metrics),
                 });
             }
@@ -998,7 +1074,7 @@ impl<'a> Worker<'a> {
             Err(error) => {
                 self.metrics_failed = Some(format!(
                     "the metrics in {} could not be written: {error}. {WHAT_TO_DO}",
-                    run.folder.display()
+                    run.folder().display()
                 ));
             }
         }
@@ -1070,7 +1146,7 @@ impl Host for Worker<'_> {
             Doing::Training => self.tell_state(State::Running),
             Doing::Evaluating { split, done, total } => {
                 let same = matches!(self.told, State::Evaluating { split: s, .. } if s == split);
-                if !same || self.told_at.elapsed() >= REPORT_INTERVAL {
+                if !same || self.told_at.elapsed() >= self.settings.report_interval {
                     self.tell_steps();
                     self.tell_state(State::Evaluating { split, done, total });
                 }

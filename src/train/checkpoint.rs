@@ -101,6 +101,9 @@ pub struct Progress {
     /// The architecture written out.
     pub architecture: String,
     pub data: DataIdentity,
+    /// Where the data was: an absolute path, or [`crate::data::SAMPLE`]. Empty in old files.
+    #[serde(default)]
+    pub data_source: String,
     /// What the network's input and output mean, for those who use it on other images.
     pub classes: Vec<String>,
     pub side: u32,
@@ -380,6 +383,7 @@ pub(crate) mod tests {
                 test: 2,
                 digest: "00".into(),
             },
+            data_source: "/data/cifar-10-batches-py".into(),
             classes: vec!["cat".into()],
             side: 32,
             mean: vec![0.1, 0.2, 0.3],

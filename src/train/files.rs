@@ -1,14 +1,18 @@
 //! The file operations that a save is made of, each in one place, so that tests can make any of them fail or crash.
 //! Knows nothing of what is saved.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// One operation on files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Op {
     Create,
+    /// Opening a file that is added to, and cutting it back.
+    Open,
+    Cut,
     Write,
     Sync,
     Rename,
@@ -16,96 +20,210 @@ pub enum Op {
     Copy,
     Remove,
     SyncFolder,
+    /// Taking an advisory lock.
+    Lock,
 }
 
 /// What is added to a file's name while it is written beside.
 const BESIDE: &str = ".tmp";
 
-/// Writes a file so that a crash at any moment leaves the old one or the new one: write beside, sync the file, rename,
-/// sync the folder.
-///
-/// # Errors
-/// Those of the file system; the old file then still stands, unless only the folder could not be synced.
-pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let beside = beside(path);
-    let written = (|| {
-        let mut file = through(Op::Create, &beside, || File::create(&beside))?;
-        write(&mut file, &beside, bytes)?;
-        through(Op::Sync, &beside, || file.sync_all())?;
-        through(Op::Rename, path, || fs::rename(&beside, path))
-    })();
-    if written.is_err() {
-        // What was written in part is of no use; the error that is told is the one above.
-        let _ = remove(&beside);
-    }
-    written?;
-    sync_folder(path)
+/// Asked before each operation: an error says why it must not be made.
+pub type Permit = Arc<dyn Fn() -> io::Result<()> + Send + Sync>;
+
+/// A folder that files are written into. Each operation needs the folder's permit, where it has one.
+#[derive(Clone)]
+pub struct Folder {
+    path: PathBuf,
+    permit: Option<Permit>,
 }
 
-/// Gives the file at `path` a second name, which replaces whatever had it, at once.
-///
-/// # Errors
-/// Those of the file system; both names then stand for what they stood for.
-pub fn keep_as(path: &Path, name: &Path) -> io::Result<()> {
-    let beside = beside(name);
-    remove(&beside)?;
-    let kept = (|| {
-        if through(Op::Link, &beside, || fs::hard_link(path, &beside)).is_err() {
-            // Not every file system knows two names for one file.
-            through(Op::Copy, &beside, || fs::copy(path, &beside))?;
-            through(Op::Sync, &beside, || File::open(&beside)?.sync_all())?;
-        }
-        through(Op::Rename, name, || fs::rename(&beside, name))
-    })();
-    // A rename between two names of one file does nothing, by POSIX, and leaves both.
-    let removed = remove(&beside);
-    kept.and(removed)
-}
-
-/// Removes what saves that were cut short have left in `folder`.
-///
-/// # Errors
-/// Those of the file system.
-pub fn sweep(folder: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        let stray = entry
-            .file_name()
-            .to_str()
-            .is_some_and(|n| n.ends_with(BESIDE));
-        if stray && entry.file_type()?.is_file() {
-            remove(&entry.path())?;
+/// A folder that anybody may write into.
+impl From<&Path> for Folder {
+    fn from(path: &Path) -> Self {
+        Folder {
+            path: path.into(),
+            permit: None,
         }
     }
-    Ok(())
 }
 
-fn beside(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(BESIDE);
-    PathBuf::from(name)
-}
-
-fn remove(path: &Path) -> io::Result<()> {
-    if !path.exists() {
-        return Ok(());
+impl Folder {
+    /// A folder that is written into for as long as `permit` gives no error.
+    pub fn with_permit(path: &Path, permit: Permit) -> Self {
+        Folder {
+            path: path.into(),
+            permit: Some(permit),
+        }
     }
-    through(Op::Remove, path, || fs::remove_file(path))
-}
 
-fn sync_folder(path: &Path) -> io::Result<()> {
-    #[cfg(unix)]
-    if let Some(folder) = path.parent() {
-        through(Op::SyncFolder, path, || File::open(folder)?.sync_all())?;
+    pub fn path(&self) -> &Path {
+        &self.path
     }
-    Ok(())
+
+    pub fn join(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Writes a file so that a crash at any moment leaves the old one or the new one: write beside, sync the file,
+    /// rename, sync the folder.
+    ///
+    /// # Errors
+    /// Those of the file system; the old file then still stands, unless only the folder could not be synced.
+    pub fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let (path, beside) = (self.join(name), self.beside(name));
+        let written = (|| {
+            let mut file = self.through(Op::Create, &beside, || File::create(&beside))?;
+            let mut rest = bytes;
+            while !rest.is_empty() {
+                rest = &rest[self.some_through(&beside, rest, |bytes| file.write(bytes))?..];
+            }
+            self.through(Op::Sync, &beside, || file.sync_all())?;
+            self.through(Op::Rename, &path, || fs::rename(&beside, &path))
+        })();
+        if written.is_err() {
+            // What was written in part is of no use; the error that is told is the one above.
+            let _ = self.remove_at(&beside);
+        }
+        written?;
+        self.sync(&path)
+    }
+
+    /// Gives the file `name` a second name, which replaces whatever had it, at once.
+    ///
+    /// # Errors
+    /// Those of the file system; both names then stand for what they stood for.
+    pub fn keep_as(&self, name: &str, second: &str) -> io::Result<()> {
+        let (path, beside) = (self.join(name), self.beside(second));
+        let second = self.join(second);
+        self.remove_at(&beside)?;
+        let kept = (|| {
+            if self
+                .through(Op::Link, &beside, || fs::hard_link(&path, &beside))
+                .is_err()
+            {
+                // Not every file system knows two names for one file.
+                self.through(Op::Copy, &beside, || fs::copy(&path, &beside))?;
+                self.through(Op::Sync, &beside, || File::open(&beside)?.sync_all())?;
+            }
+            self.through(Op::Rename, &second, || fs::rename(&beside, &second))
+        })();
+        // A rename between two names of one file does nothing, by POSIX, and leaves both.
+        let removed = self.remove_at(&beside);
+        kept.and(removed)
+    }
+
+    /// Removes what saves that were cut short have left.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn sweep(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.path)? {
+            let entry = entry?;
+            let stray = entry
+                .file_name()
+                .to_str()
+                .is_some_and(|n| n.ends_with(BESIDE));
+            if stray && entry.file_type()?.is_file() {
+                self.remove_at(&entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens a file to add lines to it, after its first `keep` bytes; what follows them is cut off.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn append_to(&self, name: &str, keep: u64) -> io::Result<Appender> {
+        let path = self.join(name);
+        let file = self.through(Op::Open, &path, || {
+            OpenOptions::new()
+                .create(true)
+                .truncate(false)
+                .write(true)
+                .open(&path)
+        })?;
+        let mut appender = Appender::new(self.clone(), path, file);
+        appender.cut(keep)?;
+        Ok(appender)
+    }
+
+    /// Makes a file to add lines to.
+    ///
+    /// # Errors
+    /// Those of the file system, and that there is such a file already.
+    pub fn append_to_new(&self, name: &str) -> io::Result<Appender> {
+        let path = self.join(name);
+        let file = self.through(Op::Open, &path, || {
+            OpenOptions::new().create_new(true).write(true).open(&path)
+        })?;
+        Ok(Appender::new(self.clone(), path, file))
+    }
+
+    fn beside(&self, name: &str) -> PathBuf {
+        self.join(&format!("{name}{BESIDE}"))
+    }
+
+    /// Removes a file, if it is there.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn remove(&self, name: &str) -> io::Result<()> {
+        self.remove_at(&self.join(name))
+    }
+
+    fn remove_at(&self, path: &Path) -> io::Result<()> {
+        if !path.exists() {
+            return Ok(());
+        }
+        self.through(Op::Remove, path, || fs::remove_file(path))
+    }
+
+    /// Makes the new name of the file at `path` last.
+    fn sync(&self, path: &Path) -> io::Result<()> {
+        #[cfg(unix)]
+        self.through(Op::SyncFolder, path, || File::open(&self.path)?.sync_all())?;
+        Ok(())
+    }
+
+    fn through<T>(
+        &self,
+        op: Op,
+        path: &Path,
+        act: impl FnOnce() -> io::Result<T>,
+    ) -> io::Result<T> {
+        if let Some(permit) = &self.permit {
+            permit()?;
+        }
+        through(op, path, act)
+    }
+
+    /// Writes some of `bytes`; gives how many.
+    fn some_through(
+        &self,
+        path: &Path,
+        bytes: &[u8],
+        mut act: impl FnMut(&[u8]) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        if let Some(permit) = &self.permit {
+            permit()?;
+        }
+        loop {
+            match some_through(path, bytes, &mut act) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => return other,
+            }
+        }
+    }
 }
 
 /// A file that lines are added to. What could not be written waits and is tried again, so that a disk that was full for
 /// a while leaves no gap; a part that was written is never written twice.
 pub struct Appender {
-    file: File,
+    folder: Folder,
     path: PathBuf,
+    file: File,
     waiting: Vec<u8>,
 }
 
@@ -113,11 +231,11 @@ pub struct Appender {
 const FLUSH_AT: usize = 8 << 10;
 
 impl Appender {
-    /// Adds to `file`, from where it stands; `path` is its name.
-    pub fn new(file: File, path: PathBuf) -> Self {
+    fn new(folder: Folder, path: PathBuf, file: File) -> Self {
         Appender {
-            file,
+            folder,
             path,
+            file,
             waiting: Vec::new(),
         }
     }
@@ -141,12 +259,10 @@ impl Appender {
     pub fn flush(&mut self) -> io::Result<()> {
         while !self.waiting.is_empty() {
             let (file, waiting) = (&mut self.file, &self.waiting);
-            match some_through(&self.path, waiting, |bytes| file.write(bytes)) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(count) => drop(self.waiting.drain(..count)),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
+            let written = self
+                .folder
+                .some_through(&self.path, waiting, |bytes| file.write(bytes))?;
+            self.waiting.drain(..written);
         }
         Ok(())
     }
@@ -161,10 +277,12 @@ impl Appender {
     /// # Errors
     /// Those of the file system.
     pub fn cut(&mut self, length: u64) -> io::Result<()> {
-        use std::io::{Seek, SeekFrom};
         self.waiting.clear();
-        self.file.set_len(length)?;
-        self.file.seek(SeekFrom::Start(length))?;
+        let file = &mut self.file;
+        self.folder.through(Op::Cut, &self.path, || {
+            file.set_len(length)?;
+            file.seek(SeekFrom::Start(length))
+        })?;
         Ok(())
     }
 
@@ -184,21 +302,12 @@ impl Drop for Appender {
     }
 }
 
-fn write(file: &mut File, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut rest = bytes;
-    while !rest.is_empty() {
-        match some_through(path, rest, |bytes| file.write(bytes)) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(count) => rest = &rest[count..],
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
+/// Does one operation on the file at `path`; tests can make it fail.
+///
+/// # Errors
+/// Those of `act`.
 #[cfg(not(test))]
-fn through<T>(_: Op, _: &Path, act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+pub fn through<T>(_: Op, _: &Path, act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     act()
 }
 
@@ -212,7 +321,9 @@ fn some_through(
 }
 
 #[cfg(test)]
-use faults::{some_through, through};
+use faults::some_through;
+#[cfg(test)]
+pub(crate) use faults::through;
 
 /// Files that fail. A fault is laid on a folder and works in all threads, so tests of other folders do not see it.
 #[cfg(test)]
@@ -243,6 +354,11 @@ pub(crate) mod faults {
         },
         /// All operations find no room, until the plan is lifted.
         Full,
+        /// Every operation of this kind fails with this error of the system.
+        Deny {
+            op: Op,
+            code: i32,
+        },
     }
 
     #[derive(Default)]
@@ -284,7 +400,7 @@ pub(crate) mod faults {
         Err(io::Error::other("the machine has stopped"))
     }
 
-    pub(super) fn through<T>(
+    pub(crate) fn through<T>(
         op: Op,
         path: &Path,
         act: impl FnOnce() -> io::Result<T>,
@@ -300,8 +416,12 @@ pub(crate) mod faults {
         let number = plan.done.len();
         plan.done.push(op);
         match plan.fault {
-            Some(Fault::Full) if !matches!(op, Op::Remove) => {
+            // What takes no room works on a full disk too.
+            Some(Fault::Full) if !matches!(op, Op::Remove | Op::Open | Op::Cut | Op::Lock) => {
                 return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+            }
+            Some(Fault::Deny { op: denied, code }) if denied == op => {
+                return Err(io::Error::from_raw_os_error(code));
             }
             Some(Fault::Error { at, code }) if at == number => {
                 return Err(io::Error::from_raw_os_error(code));
@@ -314,7 +434,7 @@ pub(crate) mod faults {
         }
         let outcome = act();
         if outcome.is_ok() {
-            let beside = beside(path);
+            let beside = PathBuf::from(format!("{}{BESIDE}", path.display()));
             match op {
                 Op::Create | Op::Write | Op::Copy => {
                     plan.unsynced.insert(path.into());
@@ -328,7 +448,7 @@ pub(crate) mod faults {
                         plan.unsynced.insert(path.into());
                     }
                 }
-                Op::Link | Op::SyncFolder => {}
+                Op::Open | Op::Cut | Op::Link | Op::SyncFolder | Op::Lock => {}
             }
         }
         if plan.fault == Some(Fault::CrashAfter { at: number }) {
@@ -383,8 +503,7 @@ mod tests {
     fn lines_wait_for_room_and_are_written_once() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lines");
-        let file = File::create(&path).unwrap();
-        let mut lines = Appender::new(file, path.clone());
+        let mut lines = Folder::from(folder.path()).append_to("lines", 0).unwrap();
         let short = lay(folder.path(), Some(Fault::Short { at: 0 }));
         lines.add(b"one\n").unwrap();
         let error = lines.flush().unwrap_err();
@@ -412,11 +531,59 @@ mod tests {
             fs::write(folder.path().join(name), "x").unwrap();
         }
         fs::create_dir(folder.path().join("folder.tmp")).unwrap();
-        sweep(folder.path()).unwrap();
+        Folder::from(folder.path()).sweep().unwrap();
         let names: Vec<_> = fs::read_dir(folder.path())
             .unwrap()
             .map(|f| f.unwrap().file_name())
             .collect();
         assert_eq!(names.len(), 2, "{names:?}");
+    }
+
+    #[test]
+    fn without_its_permit_nothing_of_a_folder_changes() {
+        let folder = tempfile::tempdir().unwrap();
+        let allowed = Arc::new(std::sync::atomic::AtomicBool::new(true));
+        let asked = Arc::clone(&allowed);
+        let permit: Permit =
+            Arc::new(
+                move || match asked.load(std::sync::atomic::Ordering::SeqCst) {
+                    true => Ok(()),
+                    false => Err(io::Error::other("not any more")),
+                },
+            );
+        let mine = Folder::with_permit(folder.path(), permit);
+        mine.write("a", b"1").unwrap();
+        let mut lines = mine.append_to("lines", 0).unwrap();
+        lines.add(b"one\n").unwrap();
+        lines.flush().unwrap();
+        fs::write(folder.path().join("b.tmp"), "another's").unwrap();
+        let all = || {
+            let mut all: Vec<_> = fs::read_dir(folder.path())
+                .unwrap()
+                .map(|f| f.unwrap().path())
+                .map(|path| (fs::read(&path).unwrap(), path))
+                .collect();
+            all.sort();
+            all
+        };
+        let before = all();
+        allowed.store(false, std::sync::atomic::Ordering::SeqCst);
+        lines.add(b"two\n").unwrap();
+        let refused = [
+            mine.write("a", b"2"),
+            mine.write("b", b"2"),
+            mine.keep_as("a", "c"),
+            mine.sweep(),
+            mine.append_to("lines", 0).map(drop),
+            mine.append_to_new("d").map(drop),
+            lines.flush(),
+            lines.cut(0),
+        ];
+        for outcome in refused {
+            assert_eq!(outcome.unwrap_err().to_string(), "not any more");
+        }
+        lines.add(b"three\n").unwrap();
+        drop(lines);
+        assert_eq!(all(), before);
     }
 }

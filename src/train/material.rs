@@ -2,7 +2,7 @@
 
 use super::checkpoint::DataIdentity;
 use super::{Error, Result};
-use crate::data::{Dataset, Images};
+use crate::data::{Dataset, Images, SAMPLE};
 use crate::domain::report::{DataInfo, Picture, Split};
 use candle_core::{CpuStorage, Device, Storage, Tensor};
 
@@ -58,6 +58,8 @@ impl Pool {
 pub struct Material {
     pub info: DataInfo,
     pub identity: DataIdentity,
+    /// Where the data was: an absolute path, or [`SAMPLE`].
+    pub source: String,
     pub train: Pool,
     pub test: Pool,
 }
@@ -80,7 +82,13 @@ impl Material {
             [(&train.pixels, &train.labels), (&test.pixels, &test.labels)],
             3 * train.side * train.side,
         );
+        let source = match info.is_sample {
+            true => SAMPLE.into(),
+            false => std::path::absolute(&info.source)
+                .map_or_else(|_| info.source.clone(), |path| path.display().to_string()),
+        };
         Ok(Material {
+            source,
             info,
             identity,
             train: Pool::new(train)?,

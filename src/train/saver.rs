@@ -1,12 +1,13 @@
 //! Saving checkpoints off the training thread.
 
 use super::checkpoint::Checkpoint;
-use super::files::{keep_as, write_atomically};
+use super::files::Folder;
 use crate::domain::report::CheckpointReport;
 use crossbeam_channel::{Receiver, Sender, unbounded};
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 /// The newest checkpoint of a run's folder, the one before it, and the one that validated best.
@@ -20,11 +21,50 @@ pub const WHAT_TO_DO: &str = "Make room there, or check that you may write.";
 /// What is to be saved.
 pub struct Job {
     pub checkpoint: Checkpoint,
-    pub folder: PathBuf,
-    /// Also keep it as the best.
-    pub best: bool,
+    pub folder: Folder,
+    pub best: NewBest,
     /// Synced first: the metrics that the checkpoint counts on, or why they could not be written.
     pub metrics: Option<io::Result<File>>,
+}
+
+/// The checkpoint that is to be kept as the best from now on.
+pub enum NewBest {
+    None,
+    /// The job's own.
+    This,
+    /// That of a job whose place this one took.
+    Earlier(Box<Checkpoint>),
+}
+
+impl Job {
+    /// What is left to save when `next`, of the same run, comes before this was begun: the newest, and the newest best.
+    fn followed_by(self, next: Job) -> Job {
+        let best = match (next.best, self.best) {
+            (NewBest::None, NewBest::This) => NewBest::Earlier(Box::new(self.checkpoint)),
+            (NewBest::None, earlier) => earlier,
+            (newer, _) => newer,
+        };
+        Job { best, ..next }
+    }
+}
+
+/// Jobs that were not begun, at most one a run: where saving is slower than the epochs, memory must not grow.
+type Waiting = Arc<Mutex<VecDeque<Job>>>;
+
+/// Adds a job to those that wait. False when it took the place of one.
+fn wait(waiting: &Waiting, job: Job) -> bool {
+    let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+    match waiting.pop_back() {
+        Some(newest) if newest.folder.path() == job.folder.path() => {
+            waiting.push_back(newest.followed_by(job));
+            false
+        }
+        newest => {
+            waiting.extend(newest);
+            waiting.push_back(job);
+            true
+        }
+    }
 }
 
 /// What became of it: the files written, or why not.
@@ -32,7 +72,9 @@ pub type Outcome = Result<Vec<CheckpointReport>, String>;
 
 /// A thread that saves.
 pub struct Saver {
-    jobs: Option<Sender<Job>>,
+    waiting: Waiting,
+    /// Gets a token for each job that waits.
+    ready: Option<Sender<()>>,
     outcomes: Receiver<Outcome>,
     thread: Option<JoinHandle<()>>,
     under_way: usize,
@@ -42,20 +84,27 @@ impl Saver {
     /// # Errors
     /// When the system gives no thread.
     pub fn start() -> io::Result<Self> {
-        let (jobs, todo) = unbounded::<Job>();
+        let (ready, tokens) = unbounded::<()>();
         let (tell, outcomes) = unbounded();
+        let waiting = Waiting::default();
+        let jobs = Arc::clone(&waiting);
         let thread = std::thread::Builder::new()
             .name("saver".into())
             .spawn(move || {
                 let mut owed = None;
-                for job in todo {
+                for () in tokens {
+                    let mut jobs = jobs.lock().unwrap_or_else(PoisonError::into_inner);
+                    let job = jobs.pop_front();
+                    drop(jobs);
+                    let Some(job) = job else { continue };
                     if tell.send(save(job, &mut owed)).is_err() {
                         return;
                     }
                 }
             })?;
         Ok(Saver {
-            jobs: Some(jobs),
+            waiting,
+            ready: Some(ready),
             outcomes,
             thread: Some(thread),
             under_way: 0,
@@ -67,10 +116,11 @@ impl Saver {
         self.under_way > 0
     }
 
-    /// Saves this when what came before is done.
+    /// Saves this when what is under way is done; a job of the same run that waits until then is not begun any more.
     pub fn save(&mut self, job: Job) {
-        if let Some(jobs) = &self.jobs
-            && jobs.send(job).is_ok()
+        if wait(&self.waiting, job)
+            && let Some(ready) = &self.ready
+            && ready.send(()).is_ok()
         {
             self.under_way += 1;
         }
@@ -106,7 +156,7 @@ impl Saver {
 
 impl Drop for Saver {
     fn drop(&mut self) {
-        self.jobs = None;
+        self.ready = None;
         if let Some(thread) = self.thread.take() {
             // A panic there was told as an outcome that never came.
             let _ = thread.join();
@@ -116,7 +166,7 @@ impl Drop for Saver {
 
 /// A best checkpoint that could not be written: it is tried again at each save of its run, until another is better.
 struct Owed {
-    folder: PathBuf,
+    folder: Folder,
     report: CheckpointReport,
     bytes: Vec<u8>,
 }
@@ -129,38 +179,46 @@ fn save(mut job: Job, owed: &mut Option<Owed>) -> Outcome {
         format!(
             "the checkpoint of step {} could not be saved in {}: {e}. {WHAT_TO_DO}",
             progress.step,
-            job.folder.display()
+            job.folder.path().display()
         )
     };
     let bytes = job.checkpoint.encode()?;
-    let report = |name: &str, best| CheckpointReport {
-        step: progress.step,
-        epoch: progress.epochs + u32::from(progress.step_in_epoch > 0),
+    let report = |of: &Checkpoint, name: &str, bytes: &[u8]| CheckpointReport {
+        step: of.progress.step,
+        epoch: of.progress.epochs + u32::from(of.progress.step_in_epoch > 0),
         path: job.folder.join(name).display().to_string(),
         bytes: bytes.len() as u64,
-        best,
+        best: name == BEST,
     };
-    if job.best || owed.as_ref().is_some_and(|o| o.folder != job.folder) {
+    let best = match &job.best {
+        NewBest::None => None,
+        NewBest::This => Some((&job.checkpoint, bytes.clone())),
+        NewBest::Earlier(best) => Some((&**best, best.encode()?)),
+    };
+    if best.is_some()
+        || owed
+            .as_ref()
+            .is_some_and(|o| o.folder.path() != job.folder.path())
+    {
         *owed = None;
     }
-    if job.best {
+    if let Some((best, bytes)) = best {
         *owed = Some(Owed {
             folder: job.folder.clone(),
-            report: report(BEST, true),
-            bytes: bytes.clone(),
+            report: report(best, BEST, &bytes),
+            bytes,
         });
     }
     if let Some(metrics) = metrics {
         metrics.and_then(|m| m.sync_data()).map_err(in_folder)?;
     }
-    let last = job.folder.join(LAST);
-    if last.exists() {
-        keep_as(&last, &job.folder.join(PREVIOUS)).map_err(in_folder)?;
+    if job.folder.join(LAST).exists() {
+        job.folder.keep_as(LAST, PREVIOUS).map_err(in_folder)?;
     }
-    write_atomically(&last, &bytes).map_err(in_folder)?;
-    let mut written = vec![report(LAST, false)];
+    job.folder.write(LAST, &bytes).map_err(in_folder)?;
+    let mut written = vec![report(&job.checkpoint, LAST, &bytes)];
     if let Some(best) = owed {
-        write_atomically(&job.folder.join(BEST), &best.bytes).map_err(in_folder)?;
+        job.folder.write(BEST, &best.bytes).map_err(in_folder)?;
         written.push(best.report.clone());
         *owed = None;
     }
@@ -170,8 +228,8 @@ fn save(mut job: Job, owed: &mut Option<Owed>) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::super::checkpoint::tests::example;
+    use super::super::files::Op;
     use super::super::files::faults::{Fault, lay};
-    use super::super::files::{Op, sweep};
     use super::*;
     use std::fs;
     use std::path::Path;
@@ -182,7 +240,7 @@ mod tests {
         Job {
             checkpoint,
             folder: folder.into(),
-            best,
+            best: if best { NewBest::This } else { NewBest::None },
             metrics: None,
         }
     }
@@ -193,8 +251,8 @@ mod tests {
         let mut saver = Saver::start().unwrap();
         for (step, best) in [(1, true), (2, false), (3, false)] {
             saver.save(job(folder.path(), step, best));
+            assert!(saver.finish().iter().all(Result::is_ok));
         }
-        assert!(saver.finish().iter().all(Result::is_ok));
         assert!(!saver.is_busy());
         let step = |name| {
             let read = Checkpoint::read(&folder.path().join(name)).unwrap();
@@ -207,6 +265,29 @@ mod tests {
             .collect();
         names.sort();
         assert_eq!(names, [BEST, LAST, PREVIOUS], "nothing is left behind");
+    }
+
+    #[test]
+    fn of_jobs_that_wait_the_newest_and_the_newest_best_are_saved() {
+        let folder = tempfile::tempdir().unwrap();
+        let other = tempfile::tempdir().unwrap();
+        let waiting = Waiting::default();
+        let jobs = [(1, true), (2, false), (3, true), (4, false), (5, false)];
+        let added = jobs.map(|(step, best)| wait(&waiting, job(folder.path(), step, best)));
+        assert_eq!(added, [true, false, false, false, false]);
+        // The last of a run is never lost to that of another.
+        assert!(wait(&waiting, job(other.path(), 1, false)));
+        let mut owed = None;
+        let waiting = waiting.lock().unwrap().drain(..).collect::<Vec<_>>();
+        assert_eq!(waiting.len(), 2);
+        let reports: Vec<_> = waiting
+            .into_iter()
+            .flat_map(|job| save(job, &mut owed).unwrap())
+            .map(|report| (report.step, report.best))
+            .collect();
+        assert_eq!(reports, [(5, false), (3, true), (1, false)]);
+        assert_eq!(steps(folder.path()), [Some(5), None, Some(3)]);
+        assert_eq!(steps(other.path()), [Some(1), None, None]);
     }
 
     #[test]
@@ -224,7 +305,7 @@ mod tests {
         // A folder where the file should be: the rename fails after the file was written beside.
         let last = folder.path().join(LAST);
         fs::create_dir(&last).unwrap();
-        assert!(write_atomically(&last, b"x").is_err());
+        assert!(Folder::from(folder.path()).write(LAST, b"x").is_err());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
@@ -277,7 +358,7 @@ mod tests {
                 assert!(matches!(best, Some(1 | 3)), "{fault:?}: {best:?}");
                 save(job(folder.path(), 4, false), &mut None).unwrap();
                 assert_eq!(steps(folder.path())[0], Some(4), "{fault:?}");
-                sweep(folder.path()).unwrap();
+                Folder::from(folder.path()).sweep().unwrap();
                 assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3, "{fault:?}");
             }
         }
@@ -294,7 +375,7 @@ mod tests {
                 assert!(matches!(last, Some(2 | 3)), "{fault:?}: {last:?}");
                 assert!(matches!(previous, Some(1 | 2)), "{fault:?}: {previous:?}");
                 assert!(matches!(best, Some(1 | 3)), "{fault:?}: {best:?}");
-                sweep(folder.path()).unwrap();
+                Folder::from(folder.path()).sweep().unwrap();
                 assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3, "{fault:?}");
                 save(job(folder.path(), 4, true), &mut None).unwrap();
                 assert_eq!(steps(folder.path())[0], Some(4), "{fault:?}");

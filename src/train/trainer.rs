@@ -161,6 +161,7 @@ impl Trainer {
             changes: Vec::new(),
             architecture: architecture.to_string(),
             data: material.identity.clone(),
+            data_source: material.source.clone(),
             classes: info.classes.clone(),
             side: info.side,
             mean: info.mean.clone(),
@@ -223,8 +224,9 @@ impl Trainer {
         }
         if progress.data != material.identity {
             return Err(mismatch(format!(
-                "its run learned from {} ({} + {} images, digest {}), and the data at hand is {} ({} + {} images, digest {}); name the run's data with --data",
+                "its run learned from {} at {} ({} + {} images, digest {}), and the data at hand is {} ({} + {} images, digest {}); name the run's data with --data",
                 progress.data.name,
+                progress.data_source,
                 progress.data.train,
                 progress.data.test,
                 progress.data.digest,

@@ -188,7 +188,7 @@ impl Told {
         match &self.state {
             State::Loading { .. } => Err("still loading".into()),
             State::Done => Err(format!(
-                "the run is done; {} starts a new one",
+                "the run is done: more epochs continue it, {} starts a new one",
                 key_of(ProgramAction::Restart)
             )),
             State::Stopped => Err(format!(

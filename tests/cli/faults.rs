@@ -162,15 +162,25 @@ fn a_run_killed_at_any_moment_goes_on_as_if_nothing_had_been() {
     killed(SIZES[0], 4, "30", &mut Luck(0x1234_5678_9abc_def1));
 }
 
-#[test]
-#[ignore = "the long form: 300 kills over three sizes"]
-fn three_hundred_kills() {
+fn kills_over_three_sizes(runs_each: u32) {
     let mut luck = Luck(0x0dd_ba11_cafe_f00d);
     for arch in SIZES {
-        for _ in 0..5 {
+        for _ in 0..runs_each {
             killed(arch, 20, "120", &mut luck);
         }
     }
+}
+
+#[test]
+#[ignore = "the long form: 300 kills over three sizes"]
+fn three_hundred_kills() {
+    kills_over_three_sizes(5);
+}
+
+#[test]
+#[ignore = "the longest form: 3,000 kills"]
+fn three_thousand_kills() {
+    kills_over_three_sizes(50);
 }
 
 /// `data info` of a file or folder: exit code, standard error, peak memory in MiB and seconds.

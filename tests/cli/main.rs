@@ -8,6 +8,7 @@ mod gpu;
 mod hostile;
 mod lifecycle;
 mod numbers;
+mod resume;
 mod settings;
 mod support;
 mod training;

@@ -1,5 +1,6 @@
-use super::super::attach::{attach, find, running};
+use super::super::attach::{AttachError, RunningSession, attach, find};
 use super::super::link::link;
+use super::super::run_dir::{Host, Owner, RunDir};
 use super::*;
 use crate::domain::report::{DataInfo, RunInfo};
 use std::time::Duration;
@@ -26,6 +27,23 @@ fn started(folder: &Path) -> Event {
     }))
 }
 
+/// A run `one` that a session on `host` has open.
+fn opened(runs: &Path, host: Host, server: Option<&Server>) -> RunDir {
+    let owner = Owner {
+        host,
+        socket: server.map(Server::socket),
+    };
+    RunDir::create(runs, Some("one"), &Default::default(), &owner).unwrap()
+}
+
+/// What `attach` finds, when there is no other.
+fn found(runs: &Path, name: Option<&str>) -> Result<RunningSession, AttachError> {
+    find(runs, name, &Host::this()).map(|(session, others)| {
+        assert!(others.is_empty());
+        session
+    })
+}
+
 fn notice(text: &str) -> Event {
     Event::Notice { text: text.into() }
 }
@@ -34,19 +52,20 @@ fn notice(text: &str) -> Event {
 fn viewers_find_the_session_hear_it_and_steer_it_and_go_without_a_trace() {
     let runs = tempfile::tempdir().unwrap();
     let run = runs.path().join("one");
-    fs::create_dir(&run).unwrap();
     let (first, tell) = link();
     let server = Server::start(tell.hub()).unwrap();
-    assert!(running(runs.path()).is_empty());
+    let none = found(runs.path(), None);
+    assert!(matches!(none, Err(AttachError::None(_))));
+    let open = opened(runs.path(), Host::this(), Some(&server));
     tell.event(started(&run));
-    let (found, others) = find(runs.path(), None).unwrap();
-    assert_eq!((found.name.as_str(), others.len()), ("one", 0));
-    assert_eq!(find(runs.path(), Some("one")).unwrap().0, found);
+    let session = found(runs.path(), None).unwrap();
+    assert_eq!(session.name, "one");
+    assert_eq!(found(runs.path(), Some("one")).unwrap(), session);
     let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
-    assert_eq!(mode(&found.socket), 0o600);
-    assert_eq!(mode(found.socket.parent().unwrap()), 0o700);
+    assert_eq!(mode(&session.socket), 0o600);
+    assert_eq!(mode(session.socket.parent().unwrap()), 0o700);
 
-    let viewers = [attach(&found).unwrap(), attach(&found).unwrap()];
+    let viewers = [attach(&session).unwrap(), attach(&session).unwrap()];
     for viewer in &viewers {
         let heard = viewer.events.recv_timeout(SOON).unwrap();
         let events = vec![started(&run)];
@@ -68,15 +87,54 @@ fn viewers_find_the_session_hear_it_and_steer_it_and_go_without_a_trace() {
     assert_eq!(tell.commands.try_iter().count(), 0, "nobody asked to quit");
     drop(tell);
     drop(server);
-    assert!(!found.socket.exists() && !run.join(RECORD).exists());
-    assert!(find(runs.path(), Some("one")).is_err());
+    assert!(!session.socket.exists());
+    let gone = found(runs.path(), Some("one"));
+    assert!(matches!(gone, Err(AttachError::NoSocket { .. })));
+    drop(open);
+    let over = found(runs.path(), Some("one"));
+    assert!(matches!(over, Err(AttachError::NotRunning(_))));
+    let absent = found(runs.path(), Some("two"));
+    assert!(matches!(absent, Err(AttachError::Absent { .. })));
+}
+
+#[test]
+fn a_session_on_another_computer_is_named_with_the_way_to_it_and_nothing_is_changed() {
+    let runs = tempfile::tempdir().unwrap();
+    let (_first, tell) = link();
+    let server = Server::start(tell.hub()).unwrap();
+    let elsewhere = Host {
+        name: "gpu-7".into(),
+        kernel: "00000000".into(),
+    };
+    let _open = opened(runs.path(), elsewhere, Some(&server));
+    let lease = || {
+        let mut names = fs::read_dir(runs.path().join("one")).unwrap();
+        let lease = names.find(|f| {
+            f.as_ref()
+                .unwrap()
+                .file_name()
+                .to_string_lossy()
+                .starts_with("lease")
+        });
+        lease.unwrap().unwrap().path()
+    };
+    let before = (lease(), fs::read(lease()).unwrap());
+    for name in [None, Some("one")] {
+        let error = found(runs.path(), name).unwrap_err().to_string();
+        let command = format!(
+            "ssh -t gpu-7 cifar-tui attach one --runs {}",
+            runs.path().display()
+        );
+        assert!(error.contains(&command), "{error}");
+    }
+    assert_eq!((lease(), fs::read(lease()).unwrap()), before);
 }
 
 #[test]
 fn a_line_that_is_no_command_closes_its_viewer_and_nothing_else() {
     let (_first, tell) = link();
     let server = Server::start(tell.hub()).unwrap();
-    let socket = server.shared.place().socket.clone();
+    let socket = server.shared.socket().clone();
     let long = vec![b'x'; LONGEST_LINE as usize + 10];
     for bad in [&b"nonsense\n"[..], b"{\"command\":\"no-such\"}\n", &long] {
         let mut stream = UnixStream::connect(&socket).unwrap();
@@ -92,15 +150,10 @@ fn a_line_that_is_no_command_closes_its_viewer_and_nothing_else() {
 }
 
 #[test]
-fn a_socket_that_nobody_listens_to_is_swept_and_a_record_of_it_is_no_session() {
+fn a_socket_that_nobody_listens_to_is_swept() {
     let runs = tempfile::tempdir().unwrap();
-    let run = runs.path().join("dead");
-    fs::create_dir(&run).unwrap();
     let socket = runs.path().join("1.sock");
     drop(UnixListener::bind(&socket).unwrap());
-    fs::write(run.join(RECORD), socket.display().to_string()).unwrap();
-    assert!(find(runs.path(), Some("dead")).is_err());
-    assert!(!run.join(RECORD).exists());
     let live = UnixListener::bind(runs.path().join("2.sock")).unwrap();
     sweep(runs.path());
     assert!(!socket.exists() && runs.path().join("2.sock").exists());

@@ -4,7 +4,7 @@
 use super::feed::{Basis, Feed, message};
 use super::{Context, View};
 use crate::domain::report::RunSummary;
-use crate::domain::text::{bytes, duration, grouped, shell_word};
+use crate::domain::text::{bytes, duration, grouped};
 use crate::session::protocol::{Answer, Event, Question};
 use crate::tui::actions::{Move, key_of, moved};
 use crate::tui::theme::Theme;
@@ -105,9 +105,8 @@ impl Runs {
         let here = told.run.as_ref().is_some_and(|r| r.name == run.name);
         match does {
             Rename | Note | Delete if told.ended => Err("the session is over".into()),
-            Rename | Delete if here || run.outcome == "running" => {
-                Err(format!("{} is in use", run.name))
-            }
+            Note if run.open.is_some() && !here => Err(format!("{} is in use", run.name)),
+            Rename | Delete if here || run.open.is_some() => Err(format!("{} is in use", run.name)),
             Choose(_) | Mark | Rename | Note | Delete | Back | Copy => Ok(()),
         }
     }
@@ -144,7 +143,7 @@ impl Runs {
             }
             Copy => {
                 if let Some(run) = self.current() {
-                    let command = format!("cifar-tui --resume {}", shell_word(&run.name));
+                    let command = run.resume_command();
                     ctx.copy(command.clone(), command);
                 }
             }
@@ -500,7 +499,7 @@ impl Columns {
             area,
             area.x + self.outcome,
             y,
-            fitted(&run.outcome, 11),
+            fitted(&run.standing(), 11),
             outcome,
         );
         for (_, end, figure) in &self.figures {

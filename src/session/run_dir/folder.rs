@@ -1,70 +1,38 @@
-//! A run's folder: its name, its lock, config.toml, metrics.jsonl, the TensorBoard file, pictures, and where the
-//! checkpoints go. PRODUCT's list of files is this room's contract with everything outside.
+//! An open run: its metrics, its TensorBoard file, its pictures, and which checkpoint is its last. Everything is written
+//! with the permit of the run's lease.
 
-use super::lines::Lines;
-use super::protocol::Event;
-use super::tfevents::EventFile;
-use crate::domain::params::{Hyperparameters, PARAMS, Value};
+use super::lease::{Lease, Watch};
+use super::name::{check_name, local_time, made_up_name};
+use super::{Lost, METRICS, Owner, RunError, config, now};
+use crate::domain::params::Hyperparameters;
 use crate::domain::report::StepReport;
-use crate::train::files::{self, Appender, write_atomically};
+use crate::session::lines::Lines;
+use crate::session::log;
+use crate::session::protocol::Event;
+use crate::session::tfevents::EventFile;
+use crate::train::files::{Appender, Folder};
 use crate::train::saver::{LAST, PREVIOUS};
-use std::fs::{self, File, OpenOptions, TryLockError};
+use crossbeam_channel::Receiver;
+use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
-use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
-
-pub(super) const METRICS: &str = "metrics.jsonl";
-pub(super) const CONFIG: &str = "config.toml";
-pub(super) const NOTE: &str = "note.txt";
-const LOCK: &str = "lock";
-/// What the front end's log is called.
-pub const LOG: &str = "log.txt";
+use std::path::Path;
+use std::time::Instant;
 
 /// Lines of training steps in the metrics of one run, about: a long run's file stays small.
 const STEP_LINES: u64 = 2000;
 
-/// What can go wrong with a run's folder.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    #[error("{what} {}: {source}. Check the path, that you may write there and that there is room, or choose another folder with --runs.", path.display())]
-    Io {
-        what: &'static str,
-        path: PathBuf,
-        source: io::Error,
-    },
-    #[error("the run in {} is in use by another process. Attach to it, wait for it, or start a new run.", .0.display())]
-    Locked(PathBuf),
-    #[error("'{name}' cannot be a run's name: {why}. Use letters, digits, '-', '_' and '.'.")]
-    Name { name: String, why: &'static str },
-    #[error(
-        "there is a run called '{0}' already. Choose another name, or resume that one with --resume {0}."
-    )]
-    Exists(String),
-    #[error("there is no run called '{0}' here.")]
-    Absent(String),
-}
-
-impl RunError {
-    pub(super) fn io(
-        what: &'static str,
-        path: &Path,
-    ) -> impl FnOnce(io::Error) -> RunError + use<> {
-        let path = path.to_owned();
-        move |source| RunError::Io { what, path, source }
-    }
-}
-
-/// An open run, locked against other processes for as long as it lives.
+/// An open run: this session's alone for as long as it lives.
 pub struct RunDir {
     pub name: String,
-    pub folder: PathBuf,
+    files: Folder,
     metrics: Appender,
     metrics_bytes: u64,
     events: EventFile,
     /// Steps that make one line.
     stride: u64,
     unwritten: Option<StepReport>,
-    _lock: File,
+    /// Given back after everything else.
+    lease: Lease,
 }
 
 impl RunDir {
@@ -76,6 +44,7 @@ impl RunDir {
         runs: &Path,
         name: Option<&str>,
         params: &Hyperparameters,
+        owner: &Owner,
     ) -> Result<Self, RunError> {
         fs::create_dir_all(runs).map_err(RunError::io("cannot make the runs folder", runs))?;
         let make = |name: &str| fs::create_dir(runs.join(name));
@@ -106,18 +75,19 @@ impl RunDir {
             }
         };
         let folder = runs.join(&name);
-        let lock = lock(&folder)?;
-        write_config(&folder, params)?;
-        Self::open(name, folder, lock, 0, 1, None)
+        let lease = Lease::take(&folder, owner, &mut Watch::default(), Instant::now())?;
+        Self::open(name, &folder, lease, params, 0, 1, None)
     }
 
-    /// Opens an existing run to go on after `step`, and cuts its metrics back to their first `metrics_bytes`. The steps
-    /// that had not become a line there are `unwritten`. True when the metrics were as long as they should be.
+    /// Opens an existing run, whose lease was taken, to go on after `step`, and cuts its metrics back to their first
+    /// `metrics_bytes`. The steps that had not become a line there are `unwritten`. True when the metrics were as long as
+    /// they should be.
     ///
     /// # Errors
-    /// When another process has it; those of the file system.
+    /// Those of the file system.
     pub fn resume(
         folder: &Path,
+        lease: Lease,
         params: &Hyperparameters,
         step: u64,
         metrics_bytes: u64,
@@ -127,9 +97,6 @@ impl RunDir {
             .file_name()
             .map(|n| n.to_string_lossy().into_owned())
             .unwrap_or_default();
-        let lock = lock(folder)?;
-        files::sweep(folder).map_err(RunError::io("cannot tidy", folder))?;
-        write_config(folder, params)?;
         let path = folder.join(METRICS);
         let length = fs::metadata(&path).map_or(0, |m| m.len());
         let whole = length >= metrics_bytes;
@@ -138,43 +105,62 @@ impl RunDir {
         } else {
             whole_lines(&path).map_err(RunError::io("cannot read", &path))?
         };
-        let run = Self::open(name, folder.to_owned(), lock, keep, step + 1, unwritten)?;
+        let run = Self::open(name, folder, lease, params, keep, step + 1, unwritten)?;
         Ok((run, whole))
     }
 
     fn open(
         name: String,
-        folder: PathBuf,
-        lock: File,
+        folder: &Path,
+        lease: Lease,
+        params: &Hyperparameters,
         keep: u64,
         next_step: u64,
         unwritten: Option<StepReport>,
     ) -> Result<Self, RunError> {
-        super::log::open(&folder).map_err(RunError::io("cannot write the log in", &folder))?;
-        let path = folder.join(METRICS);
-        let metrics = (|| {
-            let file = OpenOptions::new()
-                .create(true)
-                .truncate(false)
-                .write(true)
-                .open(&path)?;
-            let mut metrics = Appender::new(file, path.clone());
-            metrics.cut(keep)?;
-            Ok(metrics)
-        })()
-        .map_err(RunError::io("cannot write", &path))?;
-        let events = EventFile::create(&folder, now(), next_step)
-            .map_err(RunError::io("cannot write an event file in", &folder))?;
+        log::open(folder).map_err(RunError::io("cannot write the log in", folder))?;
+        let files = Folder::with_permit(folder, lease.permit());
+        files.sweep().map_err(RunError::io("cannot tidy", folder))?;
+        config::write(&files, params)?;
+        let metrics = files
+            .append_to(METRICS, keep)
+            .map_err(RunError::io("cannot write", &folder.join(METRICS)))?;
+        let events = EventFile::create(&files, now(), next_step)
+            .map_err(RunError::io("cannot write an event file in", folder))?;
         Ok(RunDir {
             name,
-            folder,
+            files,
             metrics,
             metrics_bytes: keep,
             events,
             stride: 1,
             unwritten,
-            _lock: lock,
+            lease,
         })
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.files.path()
+    }
+
+    /// The run's folder, for those who write into it beside this.
+    pub fn files(&self) -> &Folder {
+        &self.files
+    }
+
+    /// Who has the run by now, once it is not this session's any more.
+    pub fn lost(&self) -> Option<&Lost> {
+        self.lease.lost()
+    }
+
+    /// Gets a token when the run is lost.
+    pub fn on_loss(&self) -> Receiver<()> {
+        self.lease.on_loss()
+    }
+
+    /// What the user should know of how the run was opened.
+    pub fn take_warnings(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.lease.warnings)
     }
 
     /// Bytes of metrics.jsonl so far, and the steps that wait for their line: what a checkpoint must remember.
@@ -268,7 +254,7 @@ impl RunDir {
     /// # Errors
     /// Those of the file system.
     pub fn picture(&self, name: &str, png: &[u8]) -> io::Result<()> {
-        write_atomically(&self.folder.join(name), png)
+        self.files.write(name, png)
     }
 
     fn line(&mut self, event: &Event) -> io::Result<()> {
@@ -284,18 +270,17 @@ impl RunDir {
     ///
     /// # Errors
     /// Those of the file system.
-    pub fn adopt(&self, file: &Path) -> Result<(), RunError> {
-        let [last, previous] = [LAST, PREVIOUS].map(|name| self.folder.join(name));
-        if file == last {
+    pub fn adopt(&self, file: &str) -> Result<(), RunError> {
+        if file == LAST {
             return Ok(());
         }
         (|| {
-            if file != previous {
-                files::keep_as(file, &previous)?;
+            if file != PREVIOUS {
+                self.files.keep_as(file, PREVIOUS)?;
             }
-            files::keep_as(file, &last)
+            self.files.keep_as(file, LAST)
         })()
-        .map_err(RunError::io("cannot write", &last))
+        .map_err(RunError::io("cannot write", &self.files.join(LAST)))
     }
 
     /// Cuts the metrics back to a checkpoint: their first `bytes`, and the steps that had not become a line.
@@ -312,7 +297,7 @@ impl RunDir {
         self.metrics.cut(bytes)?;
         self.metrics_bytes = bytes;
         self.unwritten = unwritten;
-        self.events = EventFile::create(&self.folder, now(), step + 1)?;
+        self.events = EventFile::create(&self.files, now(), step + 1)?;
         Ok(())
     }
 }
@@ -330,72 +315,6 @@ pub fn read_metrics(folder: &Path, bytes: u64) -> io::Result<(Vec<Event>, u64)> 
         events.extend(serde_json::from_slice::<Event>(line).ok());
     }
     Ok((events, lines.too_long))
-}
-
-/// Takes the run's lock: it is the operating system's, so it goes when the process goes, however it ends.
-pub(super) fn lock(folder: &Path) -> Result<File, RunError> {
-    let path = folder.join(LOCK);
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(RunError::io("cannot open the lock", &path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(RunError::Locked(folder.into())),
-        Err(TryLockError::Error(source)) => Err(RunError::Io {
-            what: "cannot lock",
-            path,
-            source,
-        }),
-    }
-}
-
-/// Whether some process has the run. A run that cannot be asked counts as not in use.
-pub(super) fn is_locked(folder: &Path) -> bool {
-    File::open(folder.join(LOCK))
-        .is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
-}
-
-/// A name must be a plain folder name, so that no path leads out of the runs folder.
-pub(super) fn check_name(name: &str) -> Result<(), RunError> {
-    let wrong = |why| {
-        Err(RunError::Name {
-            name: name.into(),
-            why,
-        })
-    };
-    if name.is_empty() {
-        return wrong("it is empty");
-    }
-    if name.len() > 100 {
-        return wrong("it is longer than 100 bytes");
-    }
-    if name.starts_with(['.', '-']) {
-        return wrong("it begins with '.' or '-'");
-    }
-    let plain = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.');
-    if !name.chars().all(plain) {
-        return wrong("it holds another character than a letter, a digit, '-', '_' or '.'");
-    }
-    Ok(())
-}
-
-/// config.toml as the program reads it: every hyperparameter with its help.
-fn write_config(folder: &Path, params: &Hyperparameters) -> Result<(), RunError> {
-    let mut text = String::from("# The hyperparameters at the run's start.\n");
-    for row in PARAMS {
-        let value: toml_edit::Value = match row.get(params) {
-            Value::Bool(v) => v.into(),
-            Value::Int(v) => i64::try_from(v).unwrap_or(i64::MAX).into(),
-            Value::Float(v) => v.into(),
-            Value::Text(v) => v.into(),
-        };
-        text += &format!("\n# {}\n{} = {value}\n", row.help, row.key);
-    }
-    let path = folder.join(CONFIG);
-    write_atomically(&path, text.as_bytes()).map_err(RunError::io("cannot write", &path))
 }
 
 /// The length of the file up to its last line break.
@@ -416,54 +335,9 @@ fn whole_lines(path: &Path) -> io::Result<u64> {
     Ok(length)
 }
 
-/// Seconds since the Unix epoch.
-pub(super) fn now() -> f64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0.0, |d| d.as_secs_f64())
-}
-
-/// Month, day, hour, minute.
-type Time = [u32; 4];
-
-#[cfg(unix)]
-fn local_time() -> Time {
-    let seconds = now() as libc::time_t;
-    // SAFETY: both pointers are to values on this stack; `tm` is plain numbers and a pointer that may be null.
-    let tm = unsafe {
-        let mut tm: libc::tm = std::mem::zeroed();
-        libc::localtime_r(&seconds, &mut tm);
-        tm
-    };
-    [tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min].map(|n| n.unsigned_abs())
-}
-
-/// Elsewhere than on Unix the name only has to be unique: day and minute since the Unix epoch.
-#[cfg(not(unix))]
-fn local_time() -> Time {
-    let minutes = now() as u64 / 60;
-    let days = (minutes / 1440) as u32;
-    [
-        days / 100,
-        days % 100,
-        (minutes / 60 % 24) as u32,
-        (minutes % 60) as u32,
-    ]
-}
-
-/// `seed-1123-0412`: the preset (or `custom`), the day and the time.
-fn made_up_name(params: &Hyperparameters, [month, day, hour, minute]: Time) -> String {
-    let stem = params.architecture.to_ascii_lowercase();
-    let stem = if check_name(&stem).is_ok() && stem.len() <= 20 {
-        stem
-    } else {
-        "custom".into()
-    };
-    format!("{stem}-{month:02}{day:02}-{hour:02}{minute:02}")
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::Host;
     use super::*;
 
     fn report(step: u64) -> StepReport {
@@ -496,58 +370,13 @@ mod tests {
     }
 
     #[test]
-    fn names_are_made_up_unique_and_plain() {
-        let runs = tempfile::tempdir().unwrap();
-        let params = Hyperparameters::default();
-        assert_eq!(made_up_name(&params, [11, 23, 4, 12]), "seed-1123-0412");
-        let custom = Hyperparameters {
-            architecture: "dense 10".into(),
-            ..params.clone()
-        };
-        assert_eq!(made_up_name(&custom, [1, 2, 3, 4]), "custom-0102-0304");
-        let a = RunDir::create(runs.path(), None, &params).unwrap();
-        let b = RunDir::create(runs.path(), None, &params).unwrap();
-        assert_ne!(a.name, b.name);
-        for bad in [
-            "",
-            "..",
-            ".x",
-            "a/b",
-            "a\\b",
-            "-r",
-            "a\nb",
-            &"x".repeat(101),
-        ] {
-            let error = RunDir::create(runs.path(), Some(bad), &params)
-                .err()
-                .unwrap();
-            assert!(matches!(error, RunError::Name { .. }), "{bad}: {error}");
-        }
-        let error = RunDir::create(runs.path(), Some(&a.name), &params);
-        assert!(matches!(error.err().unwrap(), RunError::Exists(_)));
-    }
-
-    #[test]
-    fn a_run_is_one_process_s() {
-        let runs = tempfile::tempdir().unwrap();
-        let params = Hyperparameters::default();
-        let run = RunDir::create(runs.path(), Some("one"), &params).unwrap();
-        let folder = run.folder.clone();
-        assert!(is_locked(&folder));
-        let second = RunDir::resume(&folder, &params, 0, 0, None);
-        assert!(matches!(second.err().unwrap(), RunError::Locked(_)));
-        drop(run);
-        assert!(!is_locked(&folder));
-        assert!(RunDir::resume(&folder, &params, 0, 0, None).is_ok());
-    }
-
-    #[test]
     fn metrics_are_thinned_and_cut_back_without_gap_or_duplicate() {
         let runs = tempfile::tempdir().unwrap();
         let params = Hyperparameters::default();
-        let mut run = RunDir::create(runs.path(), Some("one"), &params).unwrap();
+        let owner = Owner::new(Host::this());
+        let mut run = RunDir::create(runs.path(), Some("one"), &params, &owner).unwrap();
         run.set_length(3 * STEP_LINES);
-        let folder = run.folder.clone();
+        let folder = run.folder().to_owned();
         for step in 1..=10 {
             run.step(&report(step)).unwrap();
         }
@@ -560,7 +389,12 @@ mod tests {
         let unbroken = ranges(&folder);
         assert_eq!(unbroken[..4], [(1, 3), (4, 6), (7, 9), (10, 12)]);
         drop(run);
-        let (mut run, whole) = RunDir::resume(&folder, &params, 10, bytes, unwritten).unwrap();
+        let again = |step, bytes, unwritten| {
+            let mut watch = Watch::default();
+            let lease = Lease::take(&folder, &owner, &mut watch, Instant::now()).unwrap();
+            RunDir::resume(&folder, lease, &params, step, bytes, unwritten).unwrap()
+        };
+        let (mut run, whole) = again(10, bytes, unwritten);
         assert!(whole);
         run.set_length(3 * STEP_LINES);
         for step in 11..=20 {
@@ -573,30 +407,9 @@ mod tests {
         let path = folder.join(METRICS);
         let text = fs::read(&path).unwrap();
         fs::write(&path, &text[..text.len() - 5]).unwrap();
-        let (run, whole) = RunDir::resume(&folder, &params, 20, text.len() as u64, None).unwrap();
+        let (run, whole) = again(20, text.len() as u64, None);
         assert!(!whole);
         drop(run);
         assert_eq!(ranges(&folder), unbroken[..unbroken.len() - 1]);
-    }
-
-    #[test]
-    fn the_config_holds_every_hyperparameter() {
-        let runs = tempfile::tempdir().unwrap();
-        let params = Hyperparameters {
-            architecture: "conv 8, relu, dense 10".into(),
-            weight_decay: 1e-7,
-            ..Hyperparameters::default()
-        };
-        let run = RunDir::create(runs.path(), None, &params).unwrap();
-        let text = fs::read_to_string(run.folder.join(CONFIG)).unwrap();
-        let table: toml_edit::DocumentMut = text.parse().unwrap();
-        for row in PARAMS {
-            let item = table[row.key].as_value().unwrap();
-            let text = match item {
-                toml_edit::Value::String(s) => s.value().clone(),
-                other => other.to_string().trim().to_owned(),
-            };
-            assert_eq!(row.parse(&text).unwrap(), row.get(&params), "{}", row.key);
-        }
     }
 }

@@ -1,0 +1,362 @@
+//! A run's lease: a file in its folder that says, to people and to other computers, which session has the run.
+//!
+//! The owner's id is part of the file's name (`lease-KERNEL-RANDOM`), so a lease changes hands by one rename: of several
+//! that try, one finds the old name, and an owner that was suspended meanwhile finds its own name gone. A run that no
+//! session has keeps the file under the name `lease`. The text says who the owner is and holds a counter that a thread
+//! of the run moves every [`BEAT`].
+//!
+//! On one kernel the system's lock on the file `lock` decides whether the owner lives: it goes with the process, however
+//! that ends. Locks of a network file system may exclude nobody on other computers, or not exist at all; there a lease is
+//! stale when its counter has not moved for [`STALE`] by the clock of the one that looks, since clocks of computers differ.
+//!
+//! Those that only look change nothing in the folder.
+
+mod host;
+mod watch;
+
+pub use host::{Host, Owner};
+pub use watch::{Holder, Watch};
+
+use super::{InUse, LOG, Lost, RunError};
+use crate::session::log;
+use crate::train::files::{Op, Permit, through};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use watch::{Found, Locked, Probe, leases, open_lock, try_lock};
+
+/// Name of the lease of a run that no session has, and what the name of a held one begins with.
+const FREE: &str = "lease";
+const HELD: &str = "lease-";
+const LOCK: &str = "lock";
+/// Time between two moves of the counter.
+pub const BEAT: Duration = Duration::from_secs(3);
+/// A counter that has not moved for this long belongs to a session that is gone: twenty beats, so that a slow network
+/// file system is no reason.
+pub const STALE: Duration = Duration::from_secs(60);
+
+/// Whether a file system says so that it has no locks.
+fn has_no_locks(error: &io::Error) -> bool {
+    error.raw_os_error().is_some_and(|code| {
+        [libc::ENOLCK, libc::ENOTSUP, libc::EOPNOTSUPP, libc::ENOSYS].contains(&code)
+    })
+}
+
+/// The clock that the wait for a lease goes by.
+pub trait Clock {
+    fn now(&self) -> Instant;
+    /// Waits; false when the one who waits gives up.
+    fn wait(&mut self, time: Duration) -> bool;
+}
+
+/// A run's lease, for as long as this lives; dropping it frees the run.
+pub struct Lease {
+    shared: Arc<Shared>,
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+    /// What the user should know of how it was taken.
+    pub warnings: Vec<String>,
+    /// Released after everything else.
+    _lock: Option<File>,
+}
+
+struct Shared {
+    id: String,
+    owner: Owner,
+    inner: Mutex<Inner>,
+    /// Set once it is seen to be another's.
+    lost: OnceLock<Lost>,
+    /// Has a token when it is lost.
+    told: (Sender<()>, Receiver<()>),
+}
+
+struct Inner {
+    folder: PathBuf,
+    holder: Holder,
+}
+
+impl Lease {
+    /// Takes the run in `folder`. When another computer's lease is in the way, `watch` says for how long that has stood
+    /// still at `now`.
+    ///
+    /// # Errors
+    /// When another session has the run, or may have it; those of the file system.
+    pub fn take(
+        folder: &Path,
+        owner: &Owner,
+        watch: &mut Watch,
+        now: Instant,
+    ) -> Result<Self, RunError> {
+        let cannot = |source| RunError::Io {
+            what: "cannot take the lease in",
+            path: folder.into(),
+            source,
+        };
+        let in_use = |in_use: Option<InUse>| {
+            let in_use = in_use.unwrap_or_else(|| InUse::by_some_process(folder));
+            RunError::InUse(Box::new(in_use))
+        };
+        let mut warnings = Vec::new();
+        let (lock, locked, probe) = match lock(folder) {
+            Ok(Some((file, Locked::Exclusive))) => (Some(file), Locked::Exclusive, Probe::Mine),
+            Ok(Some((file, locked))) => (Some(file), locked, Probe::Free),
+            Ok(None) => return Err(in_use(watch.look(folder, &owner.host, now))),
+            Err(error) if has_no_locks(&error) => {
+                warnings.push(format!(
+                    "the file system of {} has no locks ({error}): the lease file alone keeps other sessions out of this run",
+                    folder.display()
+                ));
+                (None, Locked::None, Probe::Unknown)
+            }
+            Err(source) => return Err(cannot(source)),
+        };
+        let all = leases(folder).map_err(cannot)?;
+        if let Some(session) = watch.judge_all(folder, &all, probe, &owner.host, now) {
+            return Err(in_use(Some(session)));
+        }
+        let id = owner.host.new_id();
+        if !rename_all(folder, &all, &id).map_err(cannot)? {
+            return Err(in_use(None));
+        }
+        let before = all.iter().filter_map(Found::holder);
+        for before in before.filter(|b| !owner.host.is_of(&b.owner)) {
+            warnings.push(format!(
+                "the run was open on {} (process {}), whose lease did not move for {} s: it is taken over",
+                before.host,
+                before.process,
+                STALE.as_secs()
+            ));
+        }
+        let holder = Holder {
+            owner: id.clone(),
+            host: owner.host.name.clone(),
+            process: std::process::id(),
+            socket: None,
+            since: super::now() as u64,
+            lock: locked,
+            counter: 0,
+        };
+        let shared = Arc::new(Shared {
+            id,
+            owner: owner.clone(),
+            inner: Mutex::new(Inner {
+                folder: folder.into(),
+                holder,
+            }),
+            lost: OnceLock::new(),
+            told: bounded(1),
+        });
+        shared.beat().map_err(cannot)?;
+        let (stop, stopped) = bounded(0);
+        let beats = Arc::clone(&shared);
+        let thread = std::thread::Builder::new()
+            .name("lease".into())
+            .spawn(move || beats.run(&stopped))
+            .map_err(cannot)?;
+        Ok(Lease {
+            shared,
+            stop: Some(stop),
+            thread: Some(thread),
+            warnings,
+            _lock: lock,
+        })
+    }
+
+    /// [`Lease::take`], but while only another computer's lease says that the run is in use, waits until that has moved
+    /// or is stale. `waits` is called once, before the first wait. None when the clock gives up.
+    ///
+    /// # Errors
+    /// As [`Lease::take`]'s.
+    pub fn wait_and_take(
+        folder: &Path,
+        owner: &Owner,
+        clock: &mut impl Clock,
+        waits: impl FnOnce(&InUse),
+    ) -> Result<Option<Self>, RunError> {
+        let mut watch = Watch::default();
+        let mut waits = Some(waits);
+        loop {
+            match Lease::take(folder, owner, &mut watch, clock.now()) {
+                Err(RunError::InUse(in_use)) if !in_use.certain => {
+                    if let Some(waits) = waits.take() {
+                        waits(&in_use);
+                    }
+                    if !clock.wait(BEAT / 3) {
+                        return Ok(None);
+                    }
+                }
+                other => return other.map(Some),
+            }
+        }
+    }
+
+    /// Asks before each operation on the run's files whether the lease is still this session's.
+    pub fn permit(&self) -> Permit {
+        let shared = Arc::clone(&self.shared);
+        Arc::new(move || shared.check())
+    }
+
+    /// Who has the run by now, once this session has lost it.
+    pub fn lost(&self) -> Option<&Lost> {
+        self.shared.lost.get()
+    }
+
+    /// Gets a token when the lease is lost.
+    pub fn on_loss(&self) -> Receiver<()> {
+        self.shared.told.1.clone()
+    }
+
+    /// The run's folder has been renamed.
+    pub fn moved_to(&self, folder: &Path) {
+        self.shared.inner().folder = folder.into();
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.stop = None;
+        if let Some(thread) = self.thread.take() {
+            // It does not panic; if it did, the lease stands still and goes stale.
+            let _ = thread.join();
+        }
+        if self.lost().is_none() {
+            let folder = self.shared.inner().folder.clone();
+            give_back(&folder, &self.shared.id);
+        }
+    }
+}
+
+/// Frees a lease that is still the owner's: its name says so.
+fn give_back(folder: &Path, id: &str) {
+    let (held, free) = (folder.join(format!("{HELD}{id}")), folder.join(FREE));
+    match through(Op::Rename, &held, || fs::rename(&held, &free)) {
+        Ok(()) => {}
+        // Another has it, or the folder was deleted.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => tracing::warn!("the lease in {} stays: {error}", folder.display()),
+    }
+}
+
+/// Makes all of a run's leases, none of which is anybody's any more, the one of owner `id`. False when another was quicker.
+fn rename_all(folder: &Path, all: &[Found], id: &str) -> io::Result<bool> {
+    let own = format!("{HELD}{id}");
+    let mine = folder.join(&own);
+    let mut missed = false;
+    for lease in all {
+        let from = folder.join(&lease.file);
+        match through(Op::Rename, &mine, || fs::rename(&from, &mine)) {
+            Ok(()) => {}
+            // A network file system may do it, lose the answer, try again and find nothing.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => missed |= !mine.exists(),
+            Err(error) => return Err(error),
+        }
+    }
+    if all.is_empty() {
+        through(Op::Create, &mine, || File::create_new(&mine))?;
+    }
+    // Two that found no lease have each made one: each sees the other's, and both let go.
+    missed |= leases(folder)?
+        .iter()
+        .any(|l| l.id.is_some() && l.file != own);
+    if missed {
+        give_back(folder, id);
+    }
+    Ok(!missed)
+}
+
+/// Locks the run. None when another process has it.
+fn lock(folder: &Path) -> io::Result<Option<(File, Locked)>> {
+    let mut options = OpenOptions::new();
+    let file = open_lock(
+        folder,
+        options.create(true).truncate(false).write(true).read(true),
+    )?;
+    if try_lock(folder, || file.try_lock())? {
+        return Ok(Some((file, Locked::Exclusive)));
+    }
+    // Whoever keeps the exclusive lock from being had may only read.
+    match try_lock(folder, || file.try_lock_shared())? {
+        true => Ok(Some((file, Locked::Shared))),
+        false => Ok(None),
+    }
+}
+
+impl Shared {
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn path(&self, folder: &Path) -> PathBuf {
+        folder.join(format!("{HELD}{}", self.id))
+    }
+
+    /// Moves the counter until the run ends or the lease is lost.
+    fn run(&self, stopped: &Receiver<()>) {
+        let mut failed = false;
+        while stopped.recv_timeout(BEAT) == Err(RecvTimeoutError::Timeout) {
+            match self.beat() {
+                Ok(()) => failed = false,
+                Err(_) if self.lost.get().is_some() => return,
+                Err(error) if !failed => {
+                    tracing::warn!("the lease cannot be renewed: {error}");
+                    failed = true;
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Writes the lease anew, with the counter moved: into the file of this name, which is never made anew.
+    fn beat(&self) -> io::Result<()> {
+        let (path, text) = {
+            let mut inner = self.inner();
+            inner.holder.counter += 1;
+            inner.holder.socket = self.owner.socket.as_ref().map(|socket| {
+                let socket = socket.lock().unwrap_or_else(PoisonError::into_inner);
+                socket.display().to_string()
+            });
+            (self.path(&inner.folder), inner.holder.text()?)
+        };
+        let written = through(Op::Write, &path, || {
+            let mut file = OpenOptions::new().write(true).open(&path)?;
+            file.write_all(&text)?;
+            file.set_len(text.len() as u64)
+        });
+        match written {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.check(),
+            other => other,
+        }
+    }
+
+    /// Fails when the lease is not this session's any more, or cannot be seen.
+    fn check(&self) -> io::Result<()> {
+        if let Some(lost) = self.lost.get() {
+            return Err(io::Error::other(lost.to_string()));
+        }
+        let folder = self.inner().folder.clone();
+        // Opened and not only asked for: a network file system may answer from memory that is a minute old.
+        match File::open(self.path(&folder)) {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && folder.is_dir() => {
+                let by = leases(&folder).unwrap_or_default();
+                let lost = self.lost.get_or_init(|| Lost {
+                    by: by.iter().find_map(Found::holder),
+                    folder: folder.clone(),
+                });
+                tracing::error!("{lost}");
+                log::close(&folder.join(LOG));
+                // Full means that it is told already.
+                let _ = self.told.0.try_send(());
+                Err(io::Error::other(lost.to_string()))
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
