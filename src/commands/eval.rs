@@ -83,6 +83,7 @@ pub fn run(
     let count = which.len().max(1) as f64;
     let evaluation = Evaluation {
         split,
+        weights: Default::default(),
         step: trained.progress.step,
         epoch: trained.progress.epochs,
         loss: scored.losses.iter().map(|l| f64::from(*l)).sum::<f64>() / count,

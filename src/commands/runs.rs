@@ -4,7 +4,7 @@ use crate::cli;
 use crate::config::Config;
 use crate::domain::params::PARAMS;
 use crate::domain::report::RunSummary;
-use crate::domain::text::{bytes, duration, grouped, percent};
+use crate::domain::text::{bytes, compact, duration, grouped, percent};
 use crate::session::runs::Runs;
 use anyhow::Context;
 use std::fmt::Write as _;
@@ -66,6 +66,15 @@ fn share(value: Option<f64>) -> String {
     value.map_or("-".into(), percent)
 }
 
+/// The run's score on the test images, and beside it that of its best weights.
+fn test(run: &RunSummary) -> String {
+    let last = share(run.test_accuracy);
+    match run.best_test_accuracy {
+        Some(best) => format!("{last} (best weights {})", percent(best)),
+        None => last,
+    }
+}
+
 fn differs(run: &RunSummary) -> String {
     let words: Vec<_> = run
         .differs
@@ -92,17 +101,18 @@ fn list(runs: &[RunSummary], folder: &Path, out: &mut impl Write) -> anyhow::Res
         .max(4);
     writeln!(
         out,
-        "{:<width$}  {:<11}  {:>7}  {:>8}  {:>7}  {:>8}  differs from the seed recipe",
-        "run", "outcome", "epochs", "best val", "test", "time"
+        "{:<width$}  {:<11}  {:>7}  {:>8}  {:>7}  {:>9}  {:>8}  differs from the seed recipe",
+        "run", "outcome", "epochs", "best val", "test", "best test", "time"
     )?;
     for run in runs {
         let epochs = format!("{}/{}", run.epochs_done, run.params.epochs);
         let line = format!(
-            "{:<width$}  {:<11}  {epochs:>7}  {:>8}  {:>7}  {:>8}  {}",
+            "{:<width$}  {:<11}  {epochs:>7}  {:>8}  {:>7}  {:>9}  {:>8}  {}",
             run.name,
             run.outcome,
             share(run.best_val_accuracy),
             share(run.test_accuracy),
+            share(run.best_test_accuracy),
             duration(run.elapsed),
             differs(run)
         );
@@ -134,7 +144,7 @@ fn show(run: &RunSummary, out: &mut impl Write) -> anyhow::Result<()> {
             (best, _) => share(best),
         },
     )?;
-    line("test", share(run.test_accuracy))?;
+    line("test", test(run))?;
     writeln!(out)?;
     for row in PARAMS {
         let value = row.show(&row.get(&run.params));
@@ -152,11 +162,11 @@ fn show(run: &RunSummary, out: &mut impl Write) -> anyhow::Result<()> {
     for e in &run.epochs {
         writeln!(
             out,
-            "{:>6} {:>8.4} {:>8} {:>8.4} {:>8} {:>8} {:>8}{}",
+            "{:>6} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}{}",
             e.epoch,
-            e.train_loss,
+            compact(e.train_loss, 4),
             percent(e.train_accuracy),
-            e.val_loss,
+            compact(e.val_loss, 4),
             percent(e.val_accuracy),
             share(e.test_accuracy),
             duration(e.elapsed),
@@ -180,7 +190,7 @@ fn compare(runs: &[RunSummary], out: &mut impl Write) -> anyhow::Result<()> {
             r.best_epoch.map_or("-".into(), |e| e.to_string())
         }),
         of("last val", |r| share(r.final_val_accuracy)),
-        of("test", |r| share(r.test_accuracy)),
+        of("test", test),
         of("time", |r| duration(r.elapsed)),
     ];
     for row in PARAMS {

@@ -1,8 +1,9 @@
 //! Pictures that a key saves: what the screen shows, as PNG beside the run's files (or here, when the run is not saved).
 
 use crate::domain::confusion::Confusion;
+use crate::domain::marks::Mark;
 use crate::domain::report::EpochReport;
-use crate::plot::{Curve, Curves, Mark, confusion, curves};
+use crate::plot::{Curve, Curves, confusion, curves};
 use anyhow::Context as _;
 use std::path::Path;
 

@@ -337,7 +337,7 @@ fn percent(value: Option<f64>) -> String {
 impl Columns {
     fn of(width: u16) -> Self {
         /// From the most to the least needed.
-        const FIGURES: [Figure; 6] = [
+        const FIGURES: [Figure; 7] = [
             ("best", 8, |r| percent(r.best_val_accuracy)),
             ("final", 8, |r| percent(r.final_val_accuracy)),
             ("epochs", 8, |r| {
@@ -347,6 +347,10 @@ impl Columns {
             ("time", 9, |r| duration(r.elapsed)),
             ("at", 4, |r| {
                 r.best_epoch.map_or_else(String::new, |e| e.to_string())
+            }),
+            ("best test", 11, |r| {
+                r.best_test_accuracy
+                    .map_or_else(String::new, |a| percent(Some(a)))
             }),
         ];
         let outcome = 12;

@@ -3,7 +3,7 @@
 use super::panel::figure;
 use crate::domain::history::Series;
 use crate::domain::report::{Load, Split};
-use crate::domain::text::grouped;
+use crate::domain::text::{compact, grouped};
 use crate::tui::frame::rounded;
 use crate::tui::theme::Theme;
 use crate::tui::told::Told;
@@ -57,7 +57,7 @@ fn rows(told: &Told, width: usize) -> Vec<Row> {
     rows.push(Row {
         label: "grad norm",
         curve: sparkline(&points(&told.grad_norm), span, width, None),
-        value: format!("{norm:>9.2}"),
+        value: format!("{:>9}", compact(norm, 2)),
         broken: !norm.is_finite(),
     });
     rows.push(Row {
