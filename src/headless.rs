@@ -1,9 +1,9 @@
 //! The front end without a screen, for pipes, logs and scripts: the same commands and events as the TUI, printed instead
 //! of drawn. Knows the protocol and nothing of what is behind it.
 
-use crate::domain::report::{RunInfo, Split, State, StepReport};
+use crate::domain::report::{Health, RunInfo, Split, State, StepReport, Weights};
 use crate::domain::symbols::Symbols;
-use crate::domain::text::{duration, grouped, percent, plain, plain_json};
+use crate::domain::text::{compact, duration, grouped, percent, plain, plain_json};
 use crate::session::link::Link;
 use crate::session::protocol::{Command, Event};
 use crate::session::status::{Status, TRIED_AGAIN};
@@ -181,6 +181,8 @@ struct Text {
     epochs: u32,
     /// The newest epoch that was printed.
     told: u32,
+    classes: Vec<String>,
+    health: Health,
 }
 
 struct Bars {
@@ -258,6 +260,9 @@ impl Printer {
             let Printer::Text(text) = self else {
                 return Ok(());
             };
+            if let Event::Health(health) = event {
+                text.health = health.clone();
+            }
             if matches!(event, Event::Epoch(epoch) if epoch.epoch > text.told)
                 && let Some(line) = text.describe(event)
             {
@@ -308,6 +313,8 @@ impl Text {
                 self.run = run.name.clone();
                 self.epochs = run.params.epochs;
                 self.told = 0;
+                self.classes.clone_from(&run.data.classes);
+                self.health = Health::default();
                 started(run)
             }
             Event::Epoch(e) => {
@@ -317,12 +324,12 @@ impl Text {
                     None => String::new(),
                 };
                 format!(
-                    "epoch {:>width$}/{}  train {:.4} {:>6}  val {:.4} {:>6}{test}  {:>8} img/s  {}{}",
+                    "epoch {:>width$}/{}  train {} {:>6}  val {} {:>6}{test}  {:>8} img/s  {}{}",
                     e.epoch,
                     self.epochs,
-                    e.train_loss,
+                    compact(e.train_loss, 4),
                     percent(e.train_accuracy),
-                    e.val_loss,
+                    compact(e.val_loss, 4),
                     percent(e.val_accuracy),
                     grouped(e.images_per_s as u64),
                     duration(e.elapsed),
@@ -331,11 +338,16 @@ impl Text {
                 )
             }
             Event::Evaluation(e) if e.split == Split::Test => format!(
-                "test     loss {:.4}, accuracy {:.2}%, {} images",
-                e.loss,
+                "test     loss {}, accuracy {:.2}%, {} images{}",
+                compact(e.loss, 4),
                 e.accuracy * 100.0,
-                grouped(e.confusion.total().into())
+                grouped(e.confusion.total().into()),
+                match e.weights {
+                    Weights::Last => String::new(),
+                    Weights::Best => format!(", with the best weights, of epoch {}", e.epoch),
+                }
             ),
+            Event::Health(health) => return self.health(health),
             Event::Applied {
                 change,
                 step,
@@ -366,6 +378,35 @@ impl Text {
             _ => return None,
         };
         Some(text)
+    }
+
+    /// What is new in the run's health, and what helps.
+    fn health(&mut self, health: &Health) -> Option<String> {
+        let before = std::mem::replace(&mut self.health, health.clone());
+        let epoch = health.epoch;
+        match (&before.collapse, &health.collapse) {
+            (None, Some(collapse)) => {
+                let helps = match collapse.best {
+                    Some(best) => format!(
+                        "go back to epoch {best} with a lower learning rate: `cifar-tui attach`, then b"
+                    ),
+                    None => format!("start anew with {}", collapse.rate_to_try()),
+                };
+                Some(format!(
+                    "collapse seen since epoch {}: {}; {helps}",
+                    collapse.since,
+                    collapse.describe(&self.classes)
+                ))
+            }
+            (Some(_), None) => Some(format!("health   no longer collapsed in epoch {epoch}")),
+            _ => match (&before.plateau, &health.plateau) {
+                (None, Some(plateau)) => Some(plateau.describe()),
+                (Some(_), None) if health.collapse.is_none() => Some(format!(
+                    "health   validation improves again in epoch {epoch}"
+                )),
+                _ => None,
+            },
+        }
     }
 
     fn progress(&self, event: &Event) {

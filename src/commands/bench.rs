@@ -57,11 +57,13 @@ pub struct Report {
     pub median_ms_per_step: f64,
     /// Floating-point operations of a training step an image, counted as if no gradient were zero.
     pub flop_per_image: u64,
-    /// The same a second, so that exact zeros that are skipped count as done.
-    pub gflop_per_s: f64,
-    /// What the machine's multiply-add units can do, measured in the same run; None on a GPU.
+    /// The same a second: the rate at which direct convolutions without skipped zeros would have to compute to be as
+    /// fast. It is no use of the hardware, and may lie above its peak.
+    pub equivalent_gflop_per_s: f64,
+    /// What the computer's multiply-add units can do, measured in the same run; None on a GPU.
     pub peak_gflop_per_s: Option<f64>,
-    pub share_of_peak: Option<f64>,
+    /// `equivalent_gflop_per_s` as a multiple of the peak.
+    pub equivalent_per_peak: Option<f64>,
     pub shares: Vec<Share>,
     pub eval_images_per_s: Option<f64>,
 }
@@ -207,7 +209,7 @@ pub fn measure(config: &Config, seconds: f64, eval: bool) -> anyhow::Result<Repo
 
     times.sort_by(f64::total_cmp);
     let images_per_s = (steps * batch) as f64 / elapsed;
-    let gflop_per_s = images_per_s * flop_per_image as f64 / 1e9;
+    let equivalent = images_per_s * flop_per_image as f64 / 1e9;
     let peak = device
         .is_cpu()
         .then(|| peak::flops(Level::best(), &threads) / 1e9);
@@ -241,9 +243,9 @@ pub fn measure(config: &Config, seconds: f64, eval: bool) -> anyhow::Result<Repo
         ms_per_step: 1e3 * elapsed / steps as f64,
         median_ms_per_step: 1e3 * times[times.len() / 2],
         flop_per_image,
-        gflop_per_s,
+        equivalent_gflop_per_s: equivalent,
         peak_gflop_per_s: peak,
-        share_of_peak: peak.map(|p| gflop_per_s / p),
+        equivalent_per_peak: peak.map(|p| equivalent / p),
         shares,
         eval_images_per_s,
     })
@@ -363,15 +365,15 @@ fn print(r: &Report, out: &mut impl Write) -> anyhow::Result<()> {
     }
     write!(
         out,
-        "{:>10.1} GFLOP/s    of {:.1} MFLOP an image, as direct convolutions, exact zeros too",
-        r.gflop_per_s,
+        "{:>10.1} GFLOP/s    equivalent: direct convolutions, zeros multiplied too, would need that ({:.1} MFLOP an image)",
+        r.equivalent_gflop_per_s,
         r.flop_per_image as f64 / 1e6
     )?;
-    match (r.peak_gflop_per_s, r.share_of_peak) {
-        (Some(peak), Some(share)) => writeln!(
+    match (r.peak_gflop_per_s, r.equivalent_per_peak) {
+        (Some(peak), Some(ratio)) => writeln!(
             out,
-            "\n{peak:>10.1} GFLOP/s    the multiply-add units' peak, measured now: {:.0}% of it",
-            share * 100.0
+            "\n{peak:>10.1} GFLOP/s    peak of the multiply-add units, measured now; the equivalent is {ratio:.2} times that: \
+             minimal filtering and skipped zeros save products"
         )?,
         _ => writeln!(out)?,
     }

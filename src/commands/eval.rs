@@ -5,8 +5,11 @@ use super::network::{Images, Trained};
 use crate::config::Config;
 use crate::data::{self, batches::Division};
 use crate::domain::confusion::Confusion;
-use crate::domain::report::{Evaluation, Split};
-use crate::domain::text::{cell, grouped, percent, plain};
+use crate::domain::report::{DataInfo, Evaluation, Split, Weights};
+use crate::domain::text::{cell, compact, grouped, percent, plain};
+use crate::train::checkpoint::DataIdentity;
+use crate::train::material;
+use crate::train::saver::BEST;
 use anyhow::bail;
 use serde::Serialize;
 use std::io::Write;
@@ -17,7 +20,11 @@ use std::time::Instant;
 struct Report<'a> {
     checkpoint: String,
     run: &'a str,
+    /// Where the images come from.
     data: &'a str,
+    data_name: &'a str,
+    /// What the run learned from, when that is other data: the score then says how well it carries over.
+    learned_from: Option<&'a str>,
     classes: &'a [String],
     #[serde(flatten)]
     evaluation: &'a Evaluation,
@@ -36,6 +43,7 @@ pub fn run(
 ) -> anyhow::Result<()> {
     let mut trained = Trained::open(checkpoint, config)?;
     let dataset = data(config, &trained)?;
+    let identity = material::identity(&dataset);
     let info = dataset.info;
     let progress = &trained.progress;
     if info.classes.len() != progress.classes.len() || info.side != progress.side {
@@ -82,8 +90,14 @@ pub fn run(
         );
     }
     let count = which.len().max(1) as f64;
+    let is_best = trained.file.file_name().is_some_and(|name| name == BEST);
     let evaluation = Evaluation {
         split,
+        weights: if is_best {
+            Weights::Best
+        } else {
+            Weights::Last
+        },
         step: trained.progress.step,
         epoch: trained.progress.epochs,
         loss: scored.losses.iter().map(|l| f64::from(*l)).sum::<f64>() / count,
@@ -95,9 +109,19 @@ pub fn run(
         checkpoint: trained.file.display().to_string(),
         run: &trained.progress.run,
         data: &info.source,
+        data_name: &info.name,
+        learned_from: (trained.progress.data != identity)
+            .then_some(trained.progress.data.name.as_str()),
         classes: &info.classes,
         evaluation: &evaluation,
     };
+    if report.learned_from.is_some() {
+        // On standard error, so that it is seen where the report goes to a file.
+        eprintln!(
+            "warning: {}",
+            other_data(&trained.progress.data, &identity, &info, split)
+        );
+    }
     match json {
         true => super::json(&report, out),
         false => print(&report, out),
@@ -127,6 +151,34 @@ fn data(config: &Config, trained: &Trained) -> anyhow::Result<data::Dataset> {
     )
 }
 
+/// What it means that a run is scored on other data than it learned from.
+fn other_data(
+    learned: &DataIdentity,
+    scored: &DataIdentity,
+    info: &DataInfo,
+    split: Split,
+) -> String {
+    let of = |d: &DataIdentity| {
+        format!(
+            "{} ({} + {} images, digest {})",
+            d.name,
+            grouped(d.train.into()),
+            grouped(d.test.into()),
+            d.digest
+        )
+    };
+    let unseen = match split {
+        Split::Test => "",
+        _ => "; which of its training images were held out there is unknown for these",
+    };
+    format!(
+        "the run learned from {}, and is scored on {} from {}{unseen}",
+        of(learned),
+        of(scored),
+        info.source
+    )
+}
+
 fn print(report: &Report, out: &mut impl Write) -> anyhow::Result<()> {
     let e = report.evaluation;
     let matrix = &e.confusion;
@@ -138,12 +190,18 @@ fn print(report: &Report, out: &mut impl Write) -> anyhow::Result<()> {
     };
     writeln!(
         out,
-        "{}, step {}, on {} images of {}\n\nloss      {:.4}\naccuracy  {:.2}%\n",
+        "{}, step {}\n{} {} images: {} ({})\n\nloss      {}\naccuracy  {:.2}%\n",
         plain(&report.checkpoint),
         grouped(e.step),
         grouped(matrix.total().into()),
+        match e.split {
+            Split::Train => "training",
+            Split::Validation => "validation",
+            Split::Test => "test",
+        },
+        plain(report.data_name),
         plain(report.data),
-        e.loss,
+        compact(e.loss, 4),
         e.accuracy * 100.0
     )?;
     writeln!(

@@ -4,7 +4,7 @@ use crate::cli;
 use crate::config::Config;
 use crate::domain::params::PARAMS;
 use crate::domain::report::RunSummary;
-use crate::domain::text::{bytes, duration, grouped, percent, plain, plain_path};
+use crate::domain::text::{bytes, compact, duration, grouped, percent, plain, plain_path};
 use crate::session::run_dir::{Host, Owner};
 use crate::session::runs::Runs;
 use anyhow::Context;
@@ -67,6 +67,15 @@ fn share(value: Option<f64>) -> String {
     value.map_or("-".into(), percent)
 }
 
+/// The run's score on the test images, and beside it that of its best weights.
+fn test(run: &RunSummary) -> String {
+    let last = share(run.test_accuracy);
+    match run.best_test_accuracy {
+        Some(best) => format!("{last} (best weights {})", percent(best)),
+        None => last,
+    }
+}
+
 fn differs(run: &RunSummary) -> String {
     let words: Vec<_> = run
         .differs
@@ -96,17 +105,18 @@ fn list(runs: &[RunSummary], folder: &Path, out: &mut impl Write) -> anyhow::Res
     let standing_width = standing_width.unwrap_or(0).max(11);
     writeln!(
         out,
-        "{:<width$}  {:<standing_width$}  {:>7}  {:>8}  {:>7}  {:>8}  differs from the seed recipe",
-        "run", "outcome", "epochs", "best val", "test", "time"
+        "{:<width$}  {:<standing_width$}  {:>7}  {:>8}  {:>7}  {:>9}  {:>8}  differs from the seed recipe",
+        "run", "outcome", "epochs", "best val", "test", "best test", "time"
     )?;
     for (run, standing) in runs.iter().zip(&standings) {
         let epochs = format!("{}/{}", run.epochs_done, run.params.epochs);
         let line = format!(
-            "{:<width$}  {:<standing_width$}  {epochs:>7}  {:>8}  {:>7}  {:>8}  {}",
+            "{:<width$}  {:<standing_width$}  {epochs:>7}  {:>8}  {:>7}  {:>9}  {:>8}  {}",
             plain(&run.name),
             plain(standing),
             share(run.best_val_accuracy),
             share(run.test_accuracy),
+            share(run.best_test_accuracy),
             duration(run.elapsed),
             plain(&differs(run))
         );
@@ -141,7 +151,7 @@ fn show(run: &RunSummary, out: &mut impl Write) -> anyhow::Result<()> {
             (best, _) => share(best),
         },
     )?;
-    line("test", share(run.test_accuracy))?;
+    line("test", test(run))?;
     writeln!(out)?;
     for row in PARAMS {
         let value = row.show(&row.get(&run.params));
@@ -159,11 +169,11 @@ fn show(run: &RunSummary, out: &mut impl Write) -> anyhow::Result<()> {
     for e in &run.epochs {
         writeln!(
             out,
-            "{:>6} {:>8.4} {:>8} {:>8.4} {:>8} {:>8} {:>8}{}",
+            "{:>6} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}{}",
             e.epoch,
-            e.train_loss,
+            compact(e.train_loss, 4),
             percent(e.train_accuracy),
-            e.val_loss,
+            compact(e.val_loss, 4),
             percent(e.val_accuracy),
             share(e.test_accuracy),
             duration(e.elapsed),
@@ -189,7 +199,7 @@ fn compare(runs: &[RunSummary], out: &mut impl Write) -> anyhow::Result<()> {
             r.best_epoch.map_or("-".into(), |e| e.to_string())
         }),
         of("last val", &|r| share(r.final_val_accuracy)),
-        of("test", &|r| share(r.test_accuracy)),
+        of("test", &test),
         of("time", &|r| duration(r.elapsed)),
     ];
     for param in PARAMS {

@@ -4,13 +4,16 @@
 pub mod arch;
 pub mod augment;
 pub mod confusion;
+pub mod health;
 pub mod history;
+pub mod marks;
 #[cfg(test)]
 pub(crate) mod mutate;
 pub mod number;
 pub mod params;
 pub mod report;
 pub mod rng;
+pub mod scale;
 pub mod symbols;
 pub mod terminal;
 pub mod text;

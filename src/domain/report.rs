@@ -4,7 +4,7 @@ use super::arch::Summary;
 use super::confusion::Confusion;
 use super::number;
 use super::params::{Hyperparameters, Optimizer};
-use super::text::command_line;
+use super::text::{command_line, grouped};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -208,10 +208,24 @@ pub struct EpochReport {
     pub elapsed: f64,
 }
 
+/// Whose weights were scored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Weights {
+    /// Those that the run had after the step.
+    #[default]
+    Last,
+    /// Those of the best checkpoint, scored when the run was over.
+    Best,
+}
+
 /// A scoring of one whole split.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
     pub split: Split,
+    /// Old files name none: they hold no other than the last.
+    #[serde(default)]
+    pub weights: Weights,
     /// The step whose weights were scored.
     pub step: u64,
     pub epoch: u32,
@@ -222,6 +236,108 @@ pub struct Evaluation {
     pub accuracy: f64,
     pub confusion: Confusion,
     pub images_per_s: f64,
+}
+
+/// What is wrong with how a run learns, as of the end of an epoch; nothing while all is well.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Health {
+    pub step: u64,
+    pub epoch: u32,
+    pub collapse: Option<Collapse>,
+    pub plateau: Option<Plateau>,
+}
+
+/// The network answers no better than a constant would, or one of its layers does nothing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Collapse {
+    /// The first epoch whose scores show it.
+    pub since: u32,
+    /// At least one.
+    pub signs: Vec<Sign>,
+    /// The best epoch before it, if one was better than a constant answer.
+    pub best: Option<u32>,
+}
+
+/// What shows that a network has collapsed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "sign")]
+pub enum Sign {
+    /// So many `of` the validation images, all or nearly all, are called this class.
+    OneClass { class: usize, images: u32, of: u32 },
+    /// The validation accuracy was at chance at the end of this many epochs in a row.
+    Chance { epochs: u32 },
+    /// Every ReLU of these layers is zero for every image looked at.
+    DeadLayers { layers: Vec<String> },
+    /// The training loss was that of a uniform answer, ln(classes), in this many epochs in a row.
+    FlatLoss { epochs: u32 },
+}
+
+impl Collapse {
+    /// What a run that starts anew should try: weights that are stuck at one answer took steps that were too large;
+    /// otherwise they may as well have been too small.
+    pub fn rate_to_try(&self) -> &'static str {
+        let is_stuck =
+            |sign: &Sign| matches!(sign, Sign::OneClass { .. } | Sign::DeadLayers { .. });
+        match self.signs.iter().any(is_stuck) {
+            true => "a lower learning rate",
+            false => "another learning rate (it may be far too low or too high)",
+        }
+    }
+
+    /// `every validation image is called deer; every ReLU of dense1 is dead`.
+    pub fn describe(&self, classes: &[String]) -> String {
+        let sign = |sign: &Sign| match sign {
+            Sign::OneClass { class, images, of } => {
+                let name = classes.get(*class).cloned();
+                let name = name.unwrap_or_else(|| format!("class {class}"));
+                match images == of {
+                    true => format!("every validation image is called {name}"),
+                    false => format!(
+                        "{} of {} validation images are called {name}",
+                        grouped(u64::from(*images)),
+                        grouped(u64::from(*of))
+                    ),
+                }
+            }
+            Sign::Chance { epochs } => {
+                format!("validation accuracy was at chance for {epochs} epochs")
+            }
+            Sign::DeadLayers { layers } => {
+                format!("every ReLU of {} is dead", layers.join(" and "))
+            }
+            Sign::FlatLoss { epochs } => format!(
+                "training loss stayed at ln({}), that of a uniform answer, for {epochs} epochs",
+                classes.len()
+            ),
+        };
+        self.signs.iter().map(sign).collect::<Vec<_>>().join("; ")
+    }
+}
+
+/// Validation accuracy and loss no longer improve: epochs `from` to `to` are on average no better than as many before.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Plateau {
+    pub from: u32,
+    pub to: u32,
+    /// The training loss still falls.
+    pub overfits: bool,
+}
+
+impl Plateau {
+    /// The finding, and what may help.
+    pub fn describe(&self) -> String {
+        let Plateau { from, to, .. } = self;
+        let count = to - from + 1;
+        let helps = match self.overfits {
+            true => {
+                "the training loss still falls: more dropout, weight decay or augmentation (flip, crop, cutout) may help"
+            }
+            false => "another learning rate, or a schedule that lowers it (cosine), may help",
+        };
+        format!(
+            "plateau: validation was no better in epochs {from} to {to} than in the {count} before; {helps}"
+        )
+    }
 }
 
 /// The pixels of one image: 8-bit RGB, row by row, `3 * side * side` bytes.
@@ -336,7 +452,10 @@ pub struct RunSummary {
     pub best_val_accuracy: Option<f64>,
     pub best_epoch: Option<u32>,
     pub final_val_accuracy: Option<f64>,
+    /// Of the last weights.
     pub test_accuracy: Option<f64>,
+    /// Of the best weights, scored at the end when they are others than the last.
+    pub best_test_accuracy: Option<f64>,
     pub elapsed: f64,
     pub bytes: u64,
     /// Hyperparameters that differ from the seed recipe, as (key, value).
@@ -430,5 +549,24 @@ impl StepSettings {
             seed: params.seed,
             step,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_evaluation_of_an_old_file_is_of_the_last_weights() {
+        let old = r#"{"split":"test","step":5,"epoch":1,"loss":2.0,"accuracy":0.25,"confusion":{"classes":2,"counts":[1,2,1,0]},"images_per_s":9.0}"#;
+        let read: Evaluation = serde_json::from_str(old).unwrap();
+        assert_eq!((read.weights, read.accuracy), (Weights::Last, 0.25));
+        let best = Evaluation {
+            weights: Weights::Best,
+            ..read
+        };
+        let text = serde_json::to_string(&best).unwrap();
+        assert!(text.contains(r#""weights":"best""#), "{text}");
+        assert_eq!(serde_json::from_str::<Evaluation>(&text).unwrap(), best);
     }
 }

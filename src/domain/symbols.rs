@@ -35,8 +35,6 @@ pub static SYMBOLS: &[(char, char, char)] = &[
     ('…', '~', '~'), ('–', '-', '-'), ('×', 'x', 'x'), ('°', '°', '\''),
     // Stands for what must not be shown.
     ('\u{fffd}', '?', '?'),
-    // Spelled out where there is room, see `Symbols::spell`.
-    ('½', '½', '/'), ('¼', '¼', '/'),
 ];
 
 /// What a progress bar is made of, from full to empty.
@@ -80,14 +78,6 @@ impl Symbols {
     /// `text`, character by character as [`Symbols::fit`] shows it.
     pub fn text(self, text: &str) -> String {
         text.chars().map(|c| self.fit(c)).collect()
-    }
-
-    /// `text` for a place where it may grow: with fractions that ASCII lacks spelled out.
-    pub fn spell(self, text: &str) -> String {
-        match self {
-            Symbols::Braille | Symbols::Block => text.to_owned(),
-            Symbols::Ascii => text.replace('½', "1/2").replace('¼', "1/4"),
-        }
     }
 
     /// The characters of a progress bar, from full to empty.
@@ -210,8 +200,6 @@ mod tests {
         assert_eq!(Symbols::Braille.text(text), text);
         assert_eq!(Symbols::Block.text(text), text);
         assert_eq!(Symbols::Ascii.text(text), "Grose Angstrom ? u");
-        assert_eq!(Symbols::Ascii.spell("lr×½"), "lr×1/2");
-        assert_eq!(Symbols::Block.spell("lr×½"), "lr×½");
     }
 
     #[test]

@@ -164,6 +164,21 @@ pub fn command_line(words: &[&str]) -> String {
     words.join(" ")
 }
 
+/// A loss, a norm or the like, short whatever its size: `1.128`, `23.46`, `1234`, `2.0e15`, `4.2e-6`, `NaN`, `inf`.
+/// A number below 10 has `decimals` decimals, a larger one as many digits in all.
+pub fn compact(value: f64, decimals: usize) -> String {
+    let size = value.abs();
+    if !value.is_finite() {
+        return value.to_string();
+    }
+    if size >= 1e5 || size != 0.0 && size < 0.1f64.powi(decimals as i32) {
+        return format!("{value:.1e}");
+    }
+    let digits = size.max(1.0).log10().floor() as usize;
+    let decimals = decimals.saturating_sub(digits);
+    format!("{value:.decimals$}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -182,6 +197,19 @@ mod tests {
         assert_eq!(bytes(170_498_071), "170.5 MB");
         assert_eq!(percent(0.5961), "59.6%");
         assert_eq!(percent(f64::NAN), "NaN");
+        for (value, text) in [
+            (0.0, "0.000"),
+            (1.12849, "1.128"),
+            (23.456, "23.46"),
+            (1234.5, "1234"),
+            (99_999.0, "99999"),
+            (2e15, "2.0e15"),
+            (-3.5e-6, "-3.5e-6"),
+            (f64::NAN, "NaN"),
+            (f64::INFINITY, "inf"),
+        ] {
+            assert_eq!(compact(value, 3), text);
+        }
     }
 
     /// What each must become: a name, and the name as it is printed.

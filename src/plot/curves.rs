@@ -3,7 +3,10 @@
 use super::{
     Area, FONT, GREY, INK, PAPER, PlotError, RULE, SIZE, TRAIN, VALIDATION, WRONG, picture, text,
 };
+use crate::domain::marks::{Mark, merged};
 use crate::domain::report::{EpochReport, StepReport};
+use crate::domain::scale::cut_off;
+use crate::domain::text::compact;
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
@@ -15,14 +18,8 @@ pub enum Curve {
     Loss,
 }
 
-/// A point in time worth a line: a hyperparameter that changed.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Mark {
-    /// In epochs, with a fraction: 2.5 is the middle of the third.
-    pub epoch: f64,
-    /// A few words: `learning rate 0.001 → 0.0005`.
-    pub label: String,
-}
+/// Share of the picture's width that a mark's label takes, about.
+const LABEL_SHARE: f64 = 0.14;
 
 /// What there is to draw.
 #[derive(Clone, Copy, Debug, Default)]
@@ -70,7 +67,7 @@ fn place(step: &StepReport) -> f64 {
 fn show(curve: Curve, value: f64) -> String {
     match curve {
         Curve::Accuracy => format!("{value:.1}%"),
-        Curve::Loss => format!("{value:.3}"),
+        Curve::Loss => compact(value, 3),
     }
 }
 
@@ -109,6 +106,19 @@ fn draw(area: &Area, curve: Curve, what: &Curves) -> Result<(), PlotError> {
             (SIZE.0 as i32 / 2, SIZE.1 as i32 / 2),
         );
     }
+    let steps = what.steps.iter().map(|s| step_value(curve, s));
+    let train = what.epochs.iter().map(|e| values(curve, e).0);
+    let seen: Vec<f64> = steps.chain(train).collect();
+    // The values in the order of x, of the finer curve where there is one.
+    let seen = match what.steps.len() {
+        0 => &seen[..],
+        n => &seen[..n],
+    };
+    let beyond = high;
+    let high = match curve {
+        Curve::Loss => cut_off(seen).unwrap_or(high).min(high),
+        Curve::Accuracy => high,
+    };
     let margin = ((high - low) * 0.08).max(if curve == Curve::Loss { 0.02 } else { 1.0 });
     let bottom = (low - margin).max(0.0);
     let top = match curve {
@@ -135,6 +145,7 @@ fn draw(area: &Area, curve: Curve, what: &Curves) -> Result<(), PlotError> {
         .x_label_formatter(&|x| format!("{x:.0}"))
         .y_label_formatter(&|y| match curve {
             Curve::Accuracy => format!("{y:.0}"),
+            Curve::Loss if top >= 1e5 => compact(*y, 1),
             Curve::Loss if top - bottom < 0.5 => format!("{y:.2}"),
             Curve::Loss => format!("{y:.1}"),
         })
@@ -145,15 +156,39 @@ fn draw(area: &Area, curve: Curve, what: &Curves) -> Result<(), PlotError> {
         .draw()
         .map_err(PlotError::of)?;
 
-    let detail = what.steps.iter().map(|s| (place(s), step_value(curve, s)));
+    // What lies above the axis runs along its upper end.
+    let held = |y: f64| if y > top { top } else { y };
+    let detail = what
+        .steps
+        .iter()
+        .map(|s| (place(s), held(step_value(curve, s))));
     line(&mut chart, detail, TRAIN.mix(0.28), 1, false)?;
     let at = |e: &EpochReport| f64::from(e.epoch);
-    let train = what.epochs.iter().map(|e| (at(e), values(curve, e).0));
+    let train = what
+        .epochs
+        .iter()
+        .map(|e| (at(e), held(values(curve, e).0)));
     line(&mut chart, train, TRAIN.to_rgba(), 3, true)?;
-    let validation = what.epochs.iter().map(|e| (at(e), values(curve, e).1));
+    let validation = what
+        .epochs
+        .iter()
+        .map(|e| (at(e), held(values(curve, e).1)));
     line(&mut chart, validation, VALIDATION.to_rgba(), 3, true)?;
     best(&mut chart, curve, what.epochs)?;
-    marks(area, &mut chart, what.marks, right, (bottom, top))?;
+    let stretches = merged(what.marks, right * LABEL_SHARE);
+    marks(area, &mut chart, &stretches, right, (bottom, top))?;
+    if beyond > top {
+        let first = what
+            .steps
+            .iter()
+            .map(|s| (place(s), step_value(curve, s)))
+            .chain(what.epochs.iter().map(|e| (at(e), values(curve, e).0)))
+            .chain(what.epochs.iter().map(|e| (at(e), values(curve, e).1)))
+            .filter(|p| p.1 > top)
+            .map(|p| p.0)
+            .reduce(f64::min);
+        arrow(area, &chart, first.unwrap_or(right), top, beyond)?;
+    }
     diverged(&mut chart, curve, what, (bottom, top))?;
     legend(area, curve, what.epochs)
 }
@@ -192,7 +227,7 @@ fn marks(
     (bottom, top): (f64, f64),
 ) -> Result<(), PlotError> {
     for (i, mark) in marks.iter().enumerate() {
-        let x = mark.epoch.clamp(0.0, right);
+        let x = mark.x.clamp(0.0, right);
         chart
             .draw_series(DashedLineSeries::new(
                 [(x, bottom), (x, top)],
@@ -206,11 +241,11 @@ fn marks(
         let y = y + (i % 4) as i32 * 24 + 6;
         let style = text(16, INK);
         // The built-in font has no arrows.
-        let words = mark.label.replace('→', "to");
+        let words = mark.label().replace('→', " to ");
         let (width, height) = area
             .estimate_text_size(&words, &style)
             .map_err(PlotError::of)?;
-        let x = match mark.epoch > right * 0.7 {
+        let x = match mark.x > right * 0.7 {
             true => x - width as i32 - 8,
             false => x + 8,
         };
@@ -226,6 +261,18 @@ fn marks(
             .map_err(PlotError::of)?;
     }
     Ok(())
+}
+
+/// An arrow where a curve first leaves the chart at its upper end, and how far it goes.
+fn arrow(area: &Area, chart: &Chart, x: f64, top: f64, beyond: f64) -> Result<(), PlotError> {
+    let (x, y) = chart.backend_coord(&(x, top));
+    let tip = [(x - 9, y), (x + 9, y), (x, y - 16)];
+    area.draw(&Polygon::new(tip, WRONG))
+        .map_err(PlotError::of)?;
+    let style = text(18, WRONG).pos(Pos::new(HPos::Left, VPos::Bottom));
+    let words = format!("up to {}", compact(beyond, 3));
+    area.draw_text(&words, &style, (x + 14, y))
+        .map_err(PlotError::of)
 }
 
 /// The epoch of the highest validation accuracy, which is what `best.safetensors` holds, on either curve.
@@ -317,6 +364,7 @@ fn legend(area: &Area, curve: Curve, epochs: &[EpochReport]) -> Result<(), PlotE
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::params::{Change, Value};
 
     fn epoch(epoch: u32, val_accuracy: f64, best: bool) -> EpochReport {
         EpochReport {
@@ -366,19 +414,19 @@ mod tests {
                 eta: None,
             })
             .collect();
+        let mark = |x, key: &str, old, new| Mark {
+            x,
+            change: Change {
+                key: key.into(),
+                old,
+                new,
+            },
+        };
         let marks = [
-            Mark {
-                epoch: 4.2,
-                label: "learning rate 0.001 → 0.0005".into(),
-            },
-            Mark {
-                epoch: 4.6,
-                label: "dropout 0.5 → 0.4".into(),
-            },
-            Mark {
-                epoch: 12.5,
-                label: "flip off → on".into(),
-            },
+            mark(4.2, "learning_rate", Value::Float(1e-3), Value::Float(7e-4)),
+            mark(4.3, "learning_rate", Value::Float(7e-4), Value::Float(5e-4)),
+            mark(4.6, "dropout", Value::Float(0.5), Value::Float(0.4)),
+            mark(12.5, "flip", Value::Bool(false), Value::Bool(true)),
         ];
         let what = Curves {
             title: "seed-0412 · CIFAR-10 · adam 0.001, batch 32",
@@ -417,6 +465,34 @@ mod tests {
         let png = curves(Curve::Loss, &what).unwrap();
         keep("diverged", &png);
         assert!(has(&pixels(&png), WRONG) > 500);
+    }
+
+    #[test]
+    fn a_loss_that_explodes_leaves_with_an_arrow_and_the_curve_before_it_stays_seen() {
+        let mut epochs: Vec<_> = (1..=8).map(|e| epoch(e, 0.3, false)).collect();
+        let healthy = curves(
+            Curve::Loss,
+            &Curves {
+                epochs: &epochs,
+                ..Default::default()
+            },
+        );
+        assert_eq!(has(&pixels(&healthy.unwrap()), WRONG), 0);
+        (epochs[6].train_loss, epochs[6].val_loss) = (2e15, 40.0);
+        epochs[7].train_loss = 3e9;
+        let what = Curves {
+            title: "explodes",
+            epochs: &epochs,
+            ..Default::default()
+        };
+        let png = curves(Curve::Loss, &what).unwrap();
+        keep("explodes", &png);
+        let picture = pixels(&png);
+        assert!(has(&picture, WRONG) > 100, "the arrow and its words");
+        // The rows that the healthy part of the training curve takes: without the cut it would be a line along the axis.
+        let blue = |y: u32| (90..760).any(|x| picture.get_pixel(x, y).0 == [0, 114, 178]);
+        let rows = (120..720).filter(|y| blue(*y)).count();
+        assert!(rows > 100, "{rows}");
     }
 
     #[test]

@@ -5,7 +5,7 @@ mod confusion;
 mod curves;
 
 pub use confusion::confusion;
-pub use curves::{Curve, Curves, Mark, curves};
+pub use curves::{Curve, Curves, curves};
 
 use plotters::coord::Shift;
 use plotters::prelude::{BitMapBackend, DrawingArea, IntoDrawingArea};

@@ -6,7 +6,7 @@ use super::link::{Commands, Feed, Link, asker};
 use super::protocol::{Command, Event};
 use crate::domain::confusion::Confusion;
 use crate::domain::params::param;
-use crate::domain::report::{Load, Split, State};
+use crate::domain::report::{Evaluation, Load, State};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::AtomicUsize;
@@ -68,7 +68,7 @@ impl History {
             }
             Event::State(state) if self.replace_progress(state) => return,
             Event::Started(_) => self.forget_run(),
-            Event::Evaluation(evaluation) => self.forget_matrix(evaluation.split),
+            Event::Evaluation(evaluation) => self.forget_matrix(evaluation),
             _ => {}
         }
         let class = class(event);
@@ -119,13 +119,14 @@ impl History {
 
     /// Screens show the matrix of the newest evaluation and how it differs from the one before; older ones are the most
     /// of a long history, and go.
-    fn forget_matrix(&mut self, of: Split) {
+    fn forget_matrix(&mut self, newest: &Evaluation) {
+        let of = |e: &Evaluation| (e.split, e.weights);
         let mut old = self
             .events
             .iter_mut()
             .rev()
             .filter_map(|event| match event {
-                Event::Evaluation(evaluation) if evaluation.split == of => Some(evaluation),
+                Event::Evaluation(old) if of(old) == of(newest) => Some(old),
                 _ => None,
             });
         if let Some(before) = old.nth(1) {
@@ -189,10 +190,12 @@ impl History {
     fn drop_oldest(&mut self, of: usize) {
         let mut surplus = BOUNDS[of] / 2;
         let mut waiting = BTreeSet::new();
-        let (mut state, mut run) = (0, 0);
+        let (mut state, mut run, mut health, mut unsaved) = (0, 0, 0, 0);
         for (i, event) in self.events.iter().enumerate() {
             match event {
                 Event::State(_) => state = i,
+                Event::Health(_) => health = i,
+                Event::Unsaved { .. } => unsaved = i,
                 Event::Started(_) => run = i,
                 Event::Pending { change, .. } => {
                     waiting.insert(change.key.clone());
@@ -213,8 +216,7 @@ impl History {
             i += 1;
             let stays = class(event) != of
                 || surplus == 0
-                || at == state
-                || at == run
+                || [state, run, health, unsaved].contains(&at)
                 || matches!(event, Event::Data(_))
                 || matches!(event, Event::Pending { change, .. } if waiting.contains(&change.key));
             if !stays {

@@ -2,9 +2,9 @@
 
 use super::protocol::Event;
 use super::run_dir::{RunDir, read_metrics};
-use crate::domain::params;
-use crate::domain::report::Evaluation;
-use crate::plot::{self, Curve, Curves, Mark};
+use crate::domain::marks::Mark;
+use crate::domain::report::{Evaluation, Split, Weights};
+use crate::plot::{self, Curve, Curves};
 
 /// Writes accuracy.png, loss.png and, with an evaluation, confusion.png into the run's folder.
 ///
@@ -23,6 +23,7 @@ pub(super) fn write(
     let (events, _) =
         read_metrics(run.folder(), u64::MAX).map_err(|e| failed("accuracy.png", &e))?;
     let (mut epochs, mut steps, mut marks) = (Vec::new(), Vec::new(), Vec::new());
+    let mut of_best: Option<Evaluation> = None;
     let mut length = 1;
     for event in events {
         match event {
@@ -41,11 +42,13 @@ pub(super) fn write(
                 // stayed; the place within the epoch follows from the last report.
                 let before = epochs.last().map_or(0, |e| e.step);
                 let within = step.saturating_sub(before + 1) as f64 / length as f64;
-                let label = params::param(&change.key).map_or(change.key.as_str(), |r| r.label);
                 marks.push(Mark {
-                    epoch: f64::from(epoch.saturating_sub(1)) + within.min(1.0),
-                    label: format!("{label} {} → {}", change.old, change.new),
+                    x: f64::from(epoch.saturating_sub(1)) + within.min(1.0),
+                    change,
                 });
+            }
+            Event::Evaluation(e) if e.split == Split::Test && e.weights == Weights::Best => {
+                of_best = Some(e);
             }
             _ => {}
         }
@@ -61,8 +64,17 @@ pub(super) fn write(
         run.picture(name, &png).map_err(|e| failed(name, &e))?;
     }
     if let Some(evaluation) = evaluation {
+        let beside = of_best.filter(|best| {
+            let best_step = epochs.iter().rev().find(|e| e.best).map(|e| e.step);
+            evaluation.split == Split::Test
+                && Some(best.step) == best_step
+                && best.step != evaluation.step
+        });
+        let beside = beside.map_or(String::new(), |best| {
+            format!(" (best weights {:.2}%)", 100.0 * best.accuracy)
+        });
         let title = format!(
-            "{}: {:?} images, {:.2}%",
+            "{}: {:?} images, {:.2}%{beside}",
             run.name,
             evaluation.split,
             100.0 * evaluation.accuracy

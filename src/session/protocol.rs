@@ -4,8 +4,8 @@
 pub use crate::domain::params::Change;
 use crate::domain::params::{Applies, Hyperparameters, ParamError, Value};
 use crate::domain::report::{
-    CheckpointReport, DataInfo, EpochReport, Evaluation, Load, ModelReport, Picture, Prediction,
-    RunInfo, RunSummary, Split, State, StepReport,
+    CheckpointReport, DataInfo, EpochReport, Evaluation, Health, Load, ModelReport, Picture,
+    Prediction, RunInfo, RunSummary, Split, State, StepReport,
 };
 use serde::{Deserialize, Serialize};
 
@@ -21,7 +21,8 @@ pub enum Command {
     Evaluate,
     /// Write a checkpoint now.
     Checkpoint,
-    /// After a divergence: go on from the run's last checkpoint with half the learning rate. What came after it is void.
+    /// After a divergence or a collapse: go on from an earlier checkpoint with a lower learning rate. What came after it
+    /// is void.
     GoBack,
     /// Start anew in a new run folder, with the pending changes of `next run`.
     Restart,
@@ -178,6 +179,8 @@ pub enum Event {
     },
     Epoch(EpochReport),
     Evaluation(Evaluation),
+    /// What is wrong with how the run learns is another than before; it may be nothing any more.
+    Health(Health),
     Checkpoint(CheckpointReport),
     /// Something to read that is not an error.
     Notice {

@@ -13,6 +13,8 @@ use crate::train::{Error, Result};
 const MOST: u32 = 1024;
 /// Validation images that the units' health is measured on.
 const HEALTH_IMAGES: usize = 256;
+/// Of these, those that a look for layers that are wholly dead takes: one that is not says so to nearly every image.
+const DEAD_IMAGES: usize = 32;
 
 /// What is known of one split's images.
 #[derive(Default)]
@@ -238,11 +240,7 @@ pub(super) fn model(
             ))
         })?),
     };
-    let sample: Vec<_> = trainer.division().validation[..]
-        .iter()
-        .take(HEALTH_IMAGES)
-        .map(|&i| Placement::plain(i))
-        .collect();
+    let sample = health_images(trainer, HEALTH_IMAGES);
     let step = trainer.progress().step;
     let (net, scaling, threads) = trainer.net()?;
     let activations = match image {
@@ -256,4 +254,23 @@ pub(super) fn model(
         filters: net.filters()?,
         activations,
     })))
+}
+
+/// The first `count` validation images.
+fn health_images(trainer: &Trainer, count: usize) -> Vec<Placement> {
+    let images = trainer.division().validation.iter().take(count);
+    images.map(|&i| Placement::plain(i)).collect()
+}
+
+/// The layers of which every ReLU is zero for a sample of the validation images.
+///
+/// # Errors
+/// Those of the network and the device.
+pub(super) fn dead_layers(trainer: &mut Trainer) -> Result<Vec<String>> {
+    let material = trainer.material().clone();
+    let sample = health_images(trainer, DEAD_IMAGES);
+    let (net, scaling, threads) = trainer.net()?;
+    let units = net.unit_health(&material.train.pixels, &sample, scaling, threads)?;
+    let dead = units.into_iter().filter(|unit| unit.dead >= 1.0);
+    Ok(dead.map(|unit| unit.name).collect())
 }

@@ -6,7 +6,7 @@ use super::run_dir::lease::{Lease, Watch};
 use super::run_dir::name::check_name;
 use super::run_dir::{CONFIG, METRICS, NOTE, Owner, RunError};
 use crate::domain::params::{Hyperparameters, PARAMS};
-use crate::domain::report::{HERE, RunSummary, Split, State};
+use crate::domain::report::{HERE, RunSummary, Split, State, Weights};
 use crate::files;
 use crate::train::files::Folder;
 use std::collections::HashMap;
@@ -188,6 +188,7 @@ fn read(folder: &Path, metrics: &Path) -> Option<RunSummary> {
         best_epoch: None,
         final_val_accuracy: None,
         test_accuracy: None,
+        best_test_accuracy: None,
         elapsed: 0.0,
         bytes: 0,
         differs: Vec::new(),
@@ -219,6 +220,9 @@ fn read(folder: &Path, metrics: &Path) -> Option<RunSummary> {
 /// something that no other line says (how far the run is). Returns how many lines were too long to be read.
 fn read_into(summary: &mut RunSummary, metrics: &Path) -> io::Result<u64> {
     let mut lines = Lines::new(BufReader::new(files::open(metrics)?));
+    // Scores of the test images, of the last and of the best weights, with their steps.
+    let (mut test, mut best_test) = (None, None);
+    let mut best_step = None;
     let mut last_steps = Vec::new();
     let mut begun = false;
     while let Some(line) = lines.next()? {
@@ -255,12 +259,17 @@ fn read_into(summary: &mut RunSummary, metrics: &Path) -> io::Result<u64> {
                 if epoch.best {
                     summary.best_val_accuracy = Some(epoch.val_accuracy);
                     summary.best_epoch = Some(epoch.epoch);
+                    best_step = Some(epoch.step);
                 }
-                summary.test_accuracy = epoch.test_accuracy.or(summary.test_accuracy);
+                test = epoch.test_accuracy.map(|a| (epoch.step, a)).or(test);
                 summary.epochs.push(epoch);
             }
             Ok(Event::Evaluation(evaluation)) if evaluation.split == Split::Test => {
-                summary.test_accuracy = Some(evaluation.accuracy);
+                let scores = Some((evaluation.step, evaluation.accuracy));
+                match evaluation.weights {
+                    Weights::Last => test = scores,
+                    Weights::Best => best_test = scores,
+                }
             }
             Ok(Event::State(state)) => {
                 summary.outcome = match state {
@@ -281,6 +290,12 @@ fn read_into(summary: &mut RunSummary, metrics: &Path) -> io::Result<u64> {
         summary.step = steps.last;
         summary.elapsed = steps.elapsed;
     }
+    // Scores of weights that the run has left behind are no result of it.
+    let last_epoch = summary.epochs.last().map_or(0, |e| e.step);
+    summary.test_accuracy = test.filter(|t| t.0 >= last_epoch).map(|t| t.1);
+    summary.best_test_accuracy = best_test
+        .filter(|t| Some(t.0) == best_step && t.0 < last_epoch)
+        .map(|t| t.1);
     Ok(lines.too_long)
 }
 
@@ -289,7 +304,7 @@ mod tests {
     use super::super::run_dir::{Host, RunDir};
     use super::*;
     use crate::domain::params::{Change, Value};
-    use crate::domain::report::EpochReport;
+    use crate::domain::report::{EpochReport, Evaluation};
 
     fn epoch(number: u32, accuracy: f64, best: bool) -> Event {
         Event::Epoch(EpochReport {
@@ -378,6 +393,43 @@ mod tests {
         assert_eq!(standing(&steps, &mut run), "running", "it trains again");
         drop(run);
         assert_eq!(runs.list().unwrap()[0].standing(), "interrupted");
+    }
+
+    #[test]
+    fn a_test_score_counts_while_the_run_has_not_left_its_weights_behind() {
+        let test = |weights, step, accuracy| {
+            Event::Evaluation(Evaluation {
+                split: Split::Test,
+                weights,
+                step,
+                epoch: 1,
+                loss: 1.0,
+                accuracy,
+                confusion: Default::default(),
+                images_per_s: 1.0,
+            })
+        };
+        let mut events = vec![
+            epoch(1, 0.6, true),
+            epoch(2, 0.5, false),
+            test(Weights::Last, 20, 0.45),
+            test(Weights::Best, 10, 0.55),
+        ];
+        let (_folder, mut runs) = runs_with("a", &events);
+        let done = &runs.list().unwrap()[0];
+        assert_eq!(done.test_accuracy, Some(0.45));
+        assert_eq!(done.best_test_accuracy, Some(0.55));
+        // More epochs: the last weights are others now; the best are the same until there are better ones.
+        events.push(epoch(3, 0.5, false));
+        let (_folder, mut runs) = runs_with("a", &events);
+        let more = &runs.list().unwrap()[0];
+        assert_eq!(
+            (more.test_accuracy, more.best_test_accuracy),
+            (None, Some(0.55))
+        );
+        events.push(epoch(4, 0.7, true));
+        let (_folder, mut runs) = runs_with("a", &events);
+        assert_eq!(runs.list().unwrap()[0].best_test_accuracy, None);
     }
 
     #[test]

@@ -2,6 +2,10 @@
 //! two batches it takes up commands, tells what happened and sees to the files. While there is nothing to train it
 //! blocks on its channel.
 
+mod final_scores;
+mod go_back;
+mod health;
+
 use super::download::Download;
 use super::link::Tell;
 use super::load::LoadMeter;
@@ -12,13 +16,14 @@ use super::run_dir::{self, Lost, Owner, RunDir, RunError};
 use super::runs::Runs;
 use super::{Settings, pictures};
 use crate::data::{DataError, Dataset};
+use crate::domain::health::HealthMonitor;
 use crate::domain::params::{self, ParamError, Value};
 use crate::domain::report::{EpochReport, RunInfo, Split, State, StepReport};
 use crate::hardware::device::{Device, DeviceError};
 use crate::hardware::executor::KernelExecutor;
 use crate::hardware::threads::Threads;
 use crate::train;
-use crate::train::checkpoint::{Applied, CheckpointError};
+use crate::train::checkpoint::{Applied, Checkpoint, CheckpointError};
 use crate::train::evaluate::Scores;
 use crate::train::material::Material;
 use crate::train::saver::{Job, LAST, NewBest, Saver, WHAT_TO_DO};
@@ -183,6 +188,8 @@ enum Exit {
     Quit,
     Stop,
     Restart,
+    /// To an earlier checkpoint.
+    GoBack,
     /// An error is waiting.
     Failed,
 }
@@ -210,6 +217,11 @@ struct Worker<'a> {
     /// Validation and test images.
     known: [Known; 2],
     shown: Split,
+    health: HealthMonitor,
+    /// The step that the run went back to the last time.
+    went_back_to: Option<u64>,
+    /// The step of the best weights that the test images were scored with.
+    best_scored: Option<u64>,
     paused: bool,
     /// Pause after the next step.
     one_step: bool,
@@ -276,6 +288,9 @@ impl<'a> Worker<'a> {
             run: None,
             known: Default::default(),
             shown: Split::Validation,
+            health: HealthMonitor::default(),
+            went_back_to: None,
+            best_scored: None,
             paused: settings.paused,
             one_step: false,
             go_on: false,
@@ -342,6 +357,7 @@ impl<'a> Worker<'a> {
                     };
                 }
                 Some(Exit::Restart) => self.restart(&mut trainer),
+                Some(Exit::GoBack) => self.go_back(&mut trainer),
                 Some(Exit::Failed) => {
                     if let Some(error) = self.error.take() {
                         return Err(error);
@@ -367,14 +383,7 @@ impl<'a> Worker<'a> {
         if let Some(text) = point.warning {
             self.tell.event(Event::Warning { text });
         }
-        let (material, threads) = (Rc::clone(&self.material), Rc::clone(&self.threads));
-        let trainer = Trainer::resume(
-            point.checkpoint,
-            &point.path,
-            material,
-            threads,
-            self.machine()?,
-        )?;
+        let trainer = self.trainer_from(point.checkpoint, &point.path)?;
         let progress = trainer.progress();
         let mut past = Vec::new();
         let run = match (point.path.parent().zip(point.path.file_name()), point.lease) {
@@ -434,9 +443,14 @@ impl<'a> Worker<'a> {
         past.retain(|event| {
             matches!(
                 event,
-                Event::Steps(_) | Event::Epoch(_) | Event::Evaluation(_) | Event::Applied { .. }
+                Event::Steps(_)
+                    | Event::Epoch(_)
+                    | Event::Evaluation(_)
+                    | Event::Applied { .. }
+                    | Event::Health(_)
             )
         });
+        self.health = health::recall(&past);
         self.tell.past(past);
         self.saved_step = Some(step);
         if step > 0 {
@@ -445,55 +459,18 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// After a divergence: the run goes on from its last checkpoint, with half the learning rate it diverged with.
-    fn go_back(&mut self, trainer: &mut Trainer) {
-        let Some(run) = &self.run else {
-            self.notice("there is no checkpoint to go back to, as nothing is saved: lower the learning rate and restart");
-            return;
-        };
-        let folder = run.folder().to_owned();
-        let half = trainer.progress().params.learning_rate / 2.0;
-        let made = resume::newest(&folder)
-            .map_err(SessionError::from)
-            .and_then(|(checkpoint, path, warning)| {
-                let (material, threads) = (Rc::clone(&self.material), Rc::clone(&self.threads));
-                let made = Trainer::resume(checkpoint, &path, material, threads, self.machine()?)?;
-                let run = self
-                    .run
-                    .as_mut()
-                    .ok_or_else(|| RunError::Absent(folder.display().to_string()))?;
-                run.adopt(&path.file_name().unwrap_or_default().to_string_lossy())?;
-                let progress = made.progress();
-                run.cut_back(
-                    progress.step,
-                    progress.metrics_bytes,
-                    progress.unwritten.clone(),
-                )
-                .map_err(RunError::io("cannot cut back the metrics in", &folder))?;
-                let past = self.read_past(&folder, progress.metrics_bytes)?;
-                Ok((made, past, warning))
-            });
-        let (made, past, warning) = match made {
-            Ok(made) => made,
-            Err(error) => {
-                self.warn(format!("the run could not go back: {error}"));
-                return;
-            }
-        };
-        if let Some(text) = warning {
-            self.warn(text);
-        }
-        let step = made.progress().step;
-        let run = self.run.take();
-        *trainer = self.begin(made, run, Some(step + 1));
-        self.go_on_from(step, past);
-        self.set(trainer, "learning_rate", Value::Float(half));
-        (self.paused, self.go_on, self.over) = (false, true, None);
-    }
-
     fn new_trainer(&self, params: params::Hyperparameters) -> Result<Trainer> {
         let (material, threads) = (Rc::clone(&self.material), Rc::clone(&self.threads));
         Ok(Trainer::new(params, material, threads, self.machine()?)?)
+    }
+
+    /// A trainer that goes on from a checkpoint; `path` is for the messages.
+    fn trainer_from(&self, checkpoint: Checkpoint, path: &Path) -> Result<Trainer> {
+        let (material, threads) = (Rc::clone(&self.material), Rc::clone(&self.threads));
+        let machine = self.machine()?;
+        Ok(Trainer::resume(
+            checkpoint, path, material, threads, machine,
+        )?)
     }
 
     fn new_run(&self, trainer: &Trainer, name: Option<&str>) -> Result<Option<RunDir>> {
@@ -518,6 +495,8 @@ impl<'a> Worker<'a> {
     ) -> Trainer {
         self.run = run;
         self.known = Default::default();
+        self.health = HealthMonitor::default();
+        self.best_scored = None;
         self.to_score.clear();
         self.look_only = false;
         self.steps = None;
@@ -590,20 +569,6 @@ impl<'a> Worker<'a> {
             }
             Err(error) => self.warn(format!("the run could not be restarted: {error}")),
         }
-    }
-
-    /// The test images, unless they were scored with these very weights. False when the front end wants something else.
-    fn score_at_the_end(&mut self, trainer: &mut Trainer) -> Result<bool> {
-        let step = trainer.progress().step;
-        let known = self.known[1].scores.as_ref();
-        if known.is_some_and(|scores| scores.step == step) {
-            return Ok(true);
-        }
-        match trainer.evaluate(self, Split::Test)? {
-            Some(scores) => self.evaluated(scores),
-            None => return Ok(false),
-        }
-        Ok(true)
     }
 
     /// What is left to do when a run is over.
@@ -700,10 +665,7 @@ impl<'a> Worker<'a> {
             Command::Quit => self.exit = Some(Exit::Quit),
             Command::SaveAndQuit => self.save_and_quit(trainer),
             Command::Restart => self.exit = Some(Exit::Restart),
-            Command::GoBack => match self.over {
-                Some(State::Diverged { .. }) => self.go_back(trainer),
-                _ => self.notice("the run has not diverged: there is nothing to go back from"),
-            },
+            Command::GoBack => self.wants_back(trainer),
             Command::Stop => match self.over {
                 None => self.exit = Some(Exit::Stop),
                 Some(_) => self.notice("the run is over already"),
@@ -714,7 +676,7 @@ impl<'a> Worker<'a> {
             },
             Command::Resume | Command::Step => match &self.over {
                 Some(State::Diverged { .. }) => self.notice(
-                    "the run has diverged: go back to its last checkpoint with half the learning rate, or lower the learning rate and restart",
+                    "the run has diverged: go back to a checkpoint with a lower learning rate, or lower the learning rate and restart",
                 ),
                 Some(_) if trainer.is_finished() => {
                     self.notice("all epochs are through: raise `epochs` to go on, or restart");
@@ -1167,6 +1129,7 @@ impl Host for Worker<'_> {
     fn applied(&mut self, applied: &Applied) {
         // The steps before the change are told before it.
         self.tell_steps();
+        self.health.changed();
         self.record(Event::Applied {
             change: applied.change.clone(),
             step: applied.step,
@@ -1203,6 +1166,7 @@ impl Host for Worker<'_> {
 
     fn epoch_over(&mut self, trainer: &mut Trainer, report: &EpochReport) {
         self.record(Event::Epoch(report.clone()));
+        self.check_health(trainer, report);
         self.save(trainer, report.best);
     }
 }

@@ -54,6 +54,16 @@ impl Pool {
     }
 }
 
+/// What tells a data set from another.
+pub fn identity(data: &Dataset) -> DataIdentity {
+    let Dataset { info, train, test } = data;
+    DataIdentity::of(
+        info,
+        [(&train.pixels, &train.labels), (&test.pixels, &test.labels)],
+        3 * train.side * train.side,
+    )
+}
+
 /// A data set, on the host; a machine takes a copy.
 pub struct Material {
     pub info: DataInfo,
@@ -68,6 +78,7 @@ impl Material {
     /// # Errors
     /// When there are no images to train or to test on; those of the device.
     pub fn new(data: Dataset) -> Result<Self> {
+        let identity = identity(&data);
         let Dataset { info, train, test } = data;
         if train.labels.len() < 2 || test.labels.is_empty() {
             return Err(Error::Question(format!(
@@ -77,11 +88,6 @@ impl Material {
                 test.labels.len()
             )));
         }
-        let identity = DataIdentity::of(
-            &info,
-            [(&train.pixels, &train.labels), (&test.pixels, &test.labels)],
-            3 * train.side * train.side,
-        );
         let source = match info.is_sample {
             true => SAMPLE.into(),
             false => std::path::absolute(&info.source)

@@ -6,6 +6,7 @@ pub mod evaluate;
 pub mod files;
 pub mod material;
 pub mod optim;
+pub mod recovery;
 pub mod saver;
 pub mod schedule;
 pub mod trainer;

@@ -51,6 +51,8 @@ pub enum Effect {
         value: Value,
     },
     Say(Weight, String),
+    /// Share of the past that the training curves keep.
+    Smooth(f64),
     Go(Screen),
     Confirm(String, Box<Effect>),
     Quit,
@@ -226,6 +228,7 @@ impl App {
                     out.push(Effect::Send(Command::Set { key, value }));
                 }
                 Effect::Say(weight, text) => self.say(weight, text),
+                Effect::Smooth(share) => self.told.smoothing = share,
                 Effect::Send(Command::Show { split }) => {
                     self.told.shown = split;
                     out.push(Effect::Send(Command::Show { split }));
@@ -420,7 +423,7 @@ impl App {
                 Box::new(Effect::Send(Command::Stop)),
             )),
             ProgramAction::Restart => self.restart(effects),
-            ProgramAction::GoBack => send(effects, Command::GoBack),
+            ProgramAction::GoBack => self.go_back(effects),
             ProgramAction::Show(screen) => effects.push(Effect::Go(screen)),
             ProgramAction::NextScreen => effects.push(Effect::Go(self.neighbour(1))),
             ProgramAction::PreviousScreen => {
@@ -470,6 +473,21 @@ impl App {
             format!("End this run here and start a new one {with}?"),
             Box::new(yes),
         ));
+    }
+
+    /// After a divergence little is lost; after a collapse whole epochs are.
+    fn go_back(&self, effects: &mut Vec<Effect>) {
+        let yes = Effect::Send(Command::GoBack);
+        let collapse = self.told.health.collapse.as_ref();
+        effects.push(match collapse.and_then(|c| c.best) {
+            Some(epoch) => Effect::Confirm(
+                format!(
+                    "Go back to epoch {epoch} with a lower learning rate? What came after it is cut from this run."
+                ),
+                Box::new(yes),
+            ),
+            None => yes,
+        });
     }
 
     fn quit(&mut self, effects: &mut Vec<Effect>) {

@@ -12,7 +12,7 @@ use super::widgets::{fitted, line, text, text_right, wrap};
 use crate::domain::report::State;
 use crate::domain::symbols::Symbols;
 use crate::domain::terminal::MIN_SIZE;
-use crate::domain::text::{duration, grouped, is_hidden};
+use crate::domain::text::{compact, duration, grouped, is_hidden, percent as share};
 use crate::session::status::TRIED_AGAIN;
 use crossterm::event::KeyCode;
 use ratatui::buffer::Buffer;
@@ -94,14 +94,11 @@ pub fn draw(app: &App, buf: &mut Buffer) {
     }
     let layout = app.layout();
     for (y, words) in (layout.banner.y..).zip(app.banner()) {
-        text(
-            buf,
-            layout.banner,
-            layout.banner.x + 1,
-            y,
-            words,
-            app.theme.wrong(),
-        );
+        let style = match app.told.is_on_plateau() {
+            true => app.theme.validation(),
+            false => app.theme.wrong(),
+        };
+        text(buf, layout.banner, layout.banner.x + 1, y, words, style);
     }
     header(app, layout.header, buf);
     draw_tabs(app, layout.tabs, buf);
@@ -122,24 +119,49 @@ pub fn draw(app: &App, buf: &mut Buffer) {
     }
 }
 
-/// What went wrong for good and what to do, as lines; empty while all is well.
+/// What is wrong and what to do, as lines; empty while all is well.
 pub fn banner(told: &Told, size: Rect) -> Vec<String> {
-    let words = match &told.state {
-        State::Diverged { step, first } => format!(
-            "✗ At step {} {first} stopped being finite. {}: back to the last checkpoint, half the learning rate; or lower it ({}) \
-             and {} starts anew",
+    let back = key_of(ProgramAction::GoBack);
+    let restart = key_of(ProgramAction::Restart);
+    let state = match &told.state {
+        State::Diverged { step, first } => Some(format!(
+            "✗ At step {} {first} stopped being finite. {back}: back to a checkpoint from before, with a lower learning \
+             rate; or lower it ({}) and {restart} starts anew",
             grouped(*step),
-            key_of(ProgramAction::GoBack),
             key_of(TrainAction::Lower),
-            key_of(ProgramAction::Restart),
-        ),
-        State::Failed { why } => format!("✗ {why}"),
-        _ => match &told.unsaved {
-            Some(why) => format!("! Not saved: {why} {TRIED_AGAIN}"),
-            None => return Vec::new(),
-        },
+        )),
+        State::Failed { why } => Some(format!("✗ {why}")),
+        _ => None,
     };
-    let mut lines = wrap(&words, usize::from(size.width.saturating_sub(2)).max(20));
+    let unsaved = told
+        .unsaved
+        .as_ref()
+        .map(|why| format!("! Not saved: {why} {TRIED_AGAIN}"));
+    let collapse = told.health.collapse.as_ref().map(|collapse| {
+        let helps = match collapse.best {
+            Some(epoch) => format!(
+                "{back}: back to the best checkpoint, of epoch {epoch}, with a lower learning rate"
+            ),
+            None => format!("{restart} starts anew: try {}", collapse.rate_to_try()),
+        };
+        format!(
+            "✗ Collapsed, seen since epoch {}: {}. {helps}",
+            collapse.since,
+            collapse.describe(told.classes())
+        )
+    });
+    let plateau = told
+        .health
+        .plateau
+        .as_ref()
+        .map(|plateau| format!("! {}", plateau.describe()));
+    let width = usize::from(size.width.saturating_sub(2)).max(20);
+    // The first matters most; what does not fit beside it stands in the log.
+    let mut lines: Vec<String> = [state.or(unsaved), collapse.or(plateau)]
+        .into_iter()
+        .flatten()
+        .flat_map(|words| wrap(&words, width))
+        .collect();
     lines.truncate(3);
     lines
 }
@@ -398,9 +420,8 @@ pub fn curves(told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
     for (i, (label, series, percent)) in parts.into_iter().enumerate() {
         let part = Rect::new(area.x + half * i as u16, area.y, half, 1).intersection(area);
         let show = |v: f64| match percent {
-            _ if !v.is_finite() => "NaN".to_owned(),
-            true => format!("{:.1}%", 100.0 * v),
-            false => format!("{v:.3}"),
+            true => share(v),
+            false => compact(v, 3),
         };
         let x = text(
             buf,
@@ -410,8 +431,8 @@ pub fn curves(told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
             format!("{label} "),
             theme.dim(),
         );
-        let smooth = series.smoothed(0.8, f64::from(told.params.epochs) / 300.0);
-        let train = smooth.last().map(|p| p.1);
+        let smooth = told.smoothed(series);
+        let train = told.newest(series, &smooth);
         let val = told
             .validation
             .last()

@@ -2,8 +2,9 @@
 //! Each goes to a file of its own; none replaces an earlier one.
 
 use crate::domain::confusion::Confusion;
+use crate::domain::marks::Mark;
 use crate::domain::report::EpochReport;
-use crate::plot::{Curve, Curves, Mark, confusion, curves};
+use crate::plot::{Curve, Curves, confusion, curves};
 use anyhow::Context as _;
 use std::fs::File;
 use std::io::{self, Write as _};

@@ -7,7 +7,8 @@ use super::views::{Screen, VIEWS};
 use crate::domain::confusion::Confusion;
 use crate::domain::params::{Applies, Hyperparameters, Value};
 use crate::domain::report::{
-    CheckpointReport, DataInfo, EpochReport, Evaluation, Load, RunInfo, Split, State, StepReport,
+    CheckpointReport, Collapse, DataInfo, EpochReport, Evaluation, Health, Load, RunInfo, Sign,
+    Split, State, StepReport, Weights,
 };
 use crate::domain::symbols::Symbols;
 use crate::session::protocol::{Change, Command, Event};
@@ -127,6 +128,7 @@ fn epoch_events(epoch: u32) -> [Event; 3] {
     [
         Event::Evaluation(Evaluation {
             split: Split::Validation,
+            weights: Weights::Last,
             step,
             epoch,
             loss,
@@ -447,6 +449,74 @@ fn keys_send_commands() {
 }
 
 #[test]
+fn every_screen_shows_the_same_smoothed_loss() {
+    let mut app = app(Colors::True, 140, 36, &story(8100));
+    let shown = |app: &mut App, screen: char| {
+        app.update(key(screen));
+        let text = rows(&paint(app));
+        let from = text.find("train ").unwrap() + 6;
+        text[from..]
+            .trim_start()
+            .split(' ')
+            .next()
+            .unwrap()
+            .to_owned()
+    };
+    let mut seen = Vec::new();
+    for keys in ["", "((", ")))))"] {
+        app.update(key('1'));
+        commands(&mut app, keys);
+        app.update(Msg::Tick(60_000.0));
+        let train = shown(&mut app, '1');
+        assert_eq!(train, shown(&mut app, '2'), "after {keys}");
+        seen.push(train);
+    }
+    assert!(seen[0] != seen[1] && seen[1] != seen[2], "{seen:?}");
+}
+
+#[test]
+fn a_collapse_stands_in_the_banner_and_going_back_asks() {
+    let health = |best| {
+        Event::Health(Health {
+            step: 8100,
+            epoch: 6,
+            collapse: Some(Collapse {
+                since: 5,
+                signs: vec![Sign::OneClass {
+                    class: 4,
+                    images: 10_000,
+                    of: 10_000,
+                }],
+                best,
+            }),
+            plateau: None,
+        })
+    };
+    let mut app = running();
+    assert_eq!(commands(&mut app, "b"), []);
+    app.update(Msg::Event(Box::new(health(Some(3)))));
+    let screen = rows(&paint(&app));
+    for part in [
+        "since epoch 5",
+        "every validation image is called deer",
+        "epoch 3",
+    ] {
+        assert!(screen.contains(part), "{part} is missing in\n{screen}");
+    }
+    assert_eq!(commands(&mut app, "b"), [], "asks first");
+    assert_eq!(commands(&mut app, "y"), [Command::GoBack]);
+    app.update(Msg::Event(Box::new(health(None))));
+    assert_eq!(
+        commands(&mut app, "b"),
+        [],
+        "there is nothing to go back to"
+    );
+    assert!(rows(&paint(&app)).contains("R starts anew"));
+    app.update(Msg::Event(Box::new(Event::Health(Health::default()))));
+    assert!(!rows(&paint(&app)).contains("since epoch"));
+}
+
+#[test]
 fn nudging_starts_from_what_is_on_its_way() {
     let mut app = running();
     assert_eq!(
@@ -468,7 +538,7 @@ fn nudging_starts_from_what_is_on_its_way() {
     })));
     assert_eq!(app.told.params.learning_rate, 0.00025);
     assert!(app.told.sent.is_empty());
-    assert_eq!(app.told.marks[0].label, "lr×¼");
+    assert_eq!(app.told.marks[0].label(), "lr 0.001→0.00025");
     assert!((app.told.marks[0].x - 1.6).abs() < 1e-9);
 }
 

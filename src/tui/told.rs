@@ -1,49 +1,34 @@
 //! What the worker has told so far, in the form in which the screens need it. Changed by events alone: a value on the
 //! screen is one that the worker has acknowledged. Knows no terminal.
 
+mod log;
+#[cfg(test)]
+mod tests;
+
 use super::actions::{ProgramAction, key_of};
 use crate::domain::history::Series;
+use crate::domain::marks::{Mark, merged};
 use crate::domain::params::{Applies, Hyperparameters, PARAMS, Value, param};
 use crate::domain::report::{
-    CheckpointReport, DataInfo, EpochReport, Evaluation, Load, RunInfo, Split, State, StepReport,
+    CheckpointReport, DataInfo, EpochReport, Evaluation, Health, Load, RunInfo, Split, State,
+    StepReport, Weights,
 };
 use crate::domain::text::{bytes, grouped};
 use crate::session::protocol::{Change, Event};
-use std::collections::{BTreeMap, VecDeque};
+use log::Log;
+pub use log::Weight;
+use std::collections::BTreeMap;
 
-/// Lines that the log keeps.
-const LOG_LINES: usize = 1000;
 /// Changes that are marked on the axis.
 const MARKS: usize = 1000;
+/// Share of the past that smoothing keeps at first.
+const SMOOTHING: f64 = 0.8;
+/// Lines of the log that later events replace.
+const PAUSED: &str = "paused";
+const RESUMED: &str = "resumed";
+const TEST_IMAGES: &str = "test images: ";
 /// First bucket width of the series, in epochs; they double it as they grow.
 const WIDTH: f64 = 1.0 / 4096.0;
-
-/// How much a line of the log weighs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Weight {
-    Plain,
-    Good,
-    Warning,
-    Bad,
-}
-
-/// One line of 'what just happened'.
-#[derive(Clone, Debug)]
-pub struct Entry {
-    /// Seconds of training when it happened.
-    pub elapsed: f64,
-    pub step: u64,
-    pub text: String,
-    pub weight: Weight,
-}
-
-/// A live change, for the x axis.
-#[derive(Clone, Debug)]
-pub struct Mark {
-    /// In epochs.
-    pub x: f64,
-    pub label: String,
-}
 
 /// A point of a validation or test curve.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -94,15 +79,22 @@ pub struct Told {
     pub best: Option<Best>,
     /// Epoch with the lowest validation loss, and that loss.
     pub lowest_loss: Option<(u32, f64)>,
+    /// Live changes, in the order of x.
     pub marks: Vec<Mark>,
+    /// Share of the past, 0 to below 1, that the smoothed training curves keep, on every screen.
+    pub smoothing: f64,
+    /// What is wrong with how the run learns.
+    pub health: Health,
     /// Newest evaluation of the validation and of the test images, and the one before it.
     pub evaluations: BTreeMap<&'static str, (Evaluation, Option<Evaluation>)>,
+    /// The test images with the best weights, scored at the end when those are not the last.
+    pub test_of_best: Option<Evaluation>,
     /// Which images Confusion and Samples show.
     pub shown: Split,
     pub checkpoint: Option<CheckpointReport>,
     /// Why the newest save failed, for as long as it is the newest.
     pub unsaved: Option<String>,
-    pub log: VecDeque<Entry>,
+    pub log: Log,
     pub load: Load,
     /// Bytes done, bytes in all, while a download runs.
     pub download: Option<(u64, u64)>,
@@ -145,11 +137,14 @@ impl Default for Told {
             best: None,
             lowest_loss: None,
             marks: Vec::new(),
+            smoothing: SMOOTHING,
+            health: Health::default(),
             evaluations: BTreeMap::new(),
+            test_of_best: None,
             shown: Split::Validation,
             checkpoint: None,
             unsaved: None,
-            log: VecDeque::new(),
+            log: Log::default(),
             load: Load::default(),
             download: None,
             ended: false,
@@ -252,6 +247,28 @@ impl Told {
         self.x_of(self.step())
     }
 
+    /// Epochs over which smoothing keeps its share of the past.
+    fn smoothing_unit(&self) -> f64 {
+        f64::from(self.params.epochs.max(1)) / 300.0
+    }
+
+    /// A training curve as every screen shows it: (x, value).
+    pub fn smoothed(&self, series: &Series) -> Vec<(f64, f64)> {
+        series.smoothed(self.smoothing, self.smoothing_unit())
+    }
+
+    /// The newest value of a training curve: NaN or infinite when the newest step's was, else the end of `smooth`.
+    pub fn newest(&self, series: &Series, smooth: &[(f64, f64)]) -> Option<f64> {
+        let broken = series.last().filter(|v| !v.is_finite());
+        broken.or(smooth.last().map(|p| p.1))
+    }
+
+    /// Whether the banner holds nothing worse than a plateau.
+    pub fn is_on_plateau(&self) -> bool {
+        let failed = matches!(self.state, State::Diverged { .. } | State::Failed { .. });
+        self.health.plateau.is_some() && self.unsaved.is_none() && !failed
+    }
+
     /// Writes a line into the log.
     pub fn note(&mut self, weight: Weight, text: impl Into<String>) {
         let step = self.step();
@@ -259,19 +276,13 @@ impl Told {
     }
 
     fn note_at(&mut self, step: u64, weight: Weight, text: impl Into<String>) {
-        if self.log.len() == LOG_LINES {
-            self.log.pop_front();
-        }
-        self.log.push_back(Entry {
-            elapsed: self.steps.as_ref().map_or(0.0, |s| s.elapsed),
-            step,
-            text: text.into(),
-            weight,
-        });
+        let elapsed = self.steps.as_ref().map_or(0.0, |s| s.elapsed);
+        self.log.add(elapsed, step, weight, text.into());
     }
 
     /// Takes an event in. Answers are the views' own affair.
     pub fn event(&mut self, event: &Event) {
+        self.end_replay(event);
         match event {
             Event::State(state) => self.state(state),
             Event::Data(data) => {
@@ -315,9 +326,10 @@ impl Told {
             }
             Event::Epoch(report) => self.epoch(report),
             Event::Evaluation(evaluation) => self.evaluated(evaluation),
+            Event::Health(health) => self.health(health),
             Event::Checkpoint(report) => {
                 let words = format!("saved ({})", bytes(report.bytes));
-                match self.log.back_mut().filter(|e| e.step == report.step) {
+                match self.log.newest().filter(|e| e.step == report.step) {
                     // An epoch's end and its checkpoints are one thing that happened.
                     Some(last) if last.text.contains("saved (") => {}
                     Some(last) if last.text.starts_with("epoch ") => {
@@ -364,13 +376,7 @@ impl Told {
             }
             Event::Answer { .. } => {}
             Event::Snapshot { events } => {
-                let fresh = Told {
-                    shown: self.shown,
-                    now: self.now,
-                    local_time: self.local_time,
-                    ..Told::default()
-                };
-                *self = fresh;
+                *self = self.fresh();
                 events.iter().for_each(|event| self.event(event));
             }
             Event::Ended { params, state } => {
@@ -378,6 +384,36 @@ impl Told {
                 self.state = state.clone();
                 self.ended = true;
             }
+        }
+    }
+
+    /// Nothing is known any more but what the viewer chose.
+    fn fresh(&self) -> Told {
+        Told {
+            shown: self.shown,
+            smoothing: self.smoothing,
+            now: self.now,
+            local_time: self.local_time,
+            ..Told::default()
+        }
+    }
+
+    /// A run's past is over with the first event that is not of its kinds.
+    fn end_replay(&mut self, event: &Event) {
+        let past = matches!(
+            event,
+            Event::Steps(_)
+                | Event::Epoch(_)
+                | Event::Evaluation(_)
+                | Event::Applied { .. }
+                | Event::Health(_)
+        );
+        if past {
+            return;
+        }
+        if let Some(next) = self.log.end_replay() {
+            let text = format!("resumed at step {}", grouped(next));
+            self.note_at(next, Weight::Plain, text);
         }
     }
 
@@ -394,8 +430,14 @@ impl Told {
                 format!("diverged: {first} is not finite"),
             ),
             State::Failed { why } => self.note(Weight::Bad, format!("failed: {why}")),
-            State::Paused if self.run.is_some() => self.note(Weight::Plain, "paused"),
-            State::Running if self.state == State::Paused => self.note(Weight::Plain, "resumed"),
+            State::Paused if self.run.is_some() => {
+                // A single step is no news.
+                let step = self.step();
+                self.log
+                    .take_back(|e| e.text == RESUMED && step <= e.step + 1);
+                self.note(Weight::Plain, PAUSED);
+            }
+            State::Running if self.state == State::Paused => self.note(Weight::Plain, RESUMED),
             _ => {}
         }
         self.state = state.clone();
@@ -405,11 +447,8 @@ impl Told {
         let fresh = Told {
             state: self.state.clone(),
             loads: self.loads,
-            shown: self.shown,
-            now: self.now,
-            local_time: self.local_time,
             unsaved: self.unsaved.clone(),
-            ..Told::default()
+            ..self.fresh()
         };
         let before = std::mem::replace(self, fresh);
         self.data = Some(run.data.clone());
@@ -417,13 +456,9 @@ impl Told {
         (self.cpu, self.gpu, self.load) = (before.cpu, before.gpu, before.load);
         self.params = run.params.clone();
         self.anchors.push((0, 0.0, run.steps_per_epoch));
-        if let Some(next) = run.resumed_at {
-            self.note_at(
-                next,
-                Weight::Plain,
-                format!("resumed at step {}", grouped(next)),
-            );
-        } else if !run.name.is_empty() {
+        let same = !run.name.is_empty() && before.run.is_some_and(|r| r.name == run.name);
+        self.log.begin_run(run.resumed_at, same);
+        if run.resumed_at.is_none() && !run.name.is_empty() {
             self.note(Weight::Plain, format!("run {} begins", run.name));
         }
         self.run = Some(Box::new(run.clone()));
@@ -465,12 +500,15 @@ impl Told {
                 return;
             }
         }
-        if self.marks.len() < MARKS {
-            let x = self.x_of(step.saturating_sub(1));
-            self.marks.push(Mark {
-                x,
-                label: short(change),
-            });
+        self.marks.push(Mark {
+            x: self.x_of(step.saturating_sub(1)),
+            change: change.clone(),
+        });
+        if self.marks.len() > MARKS {
+            self.marks = merged(&self.marks, 0.0);
+        }
+        if self.marks.len() > MARKS {
+            self.marks.remove(0);
         }
         self.note_at(step, Weight::Plain, describe(change));
     }
@@ -494,6 +532,11 @@ impl Told {
         {
             self.lowest_loss = Some((report.epoch, report.val_loss));
         }
+        if report.test_accuracy.is_some() {
+            // This line tells it too.
+            self.log
+                .take_back(|e| e.step == report.step && e.text.starts_with(TEST_IMAGES));
+        }
         let test = report
             .test_accuracy
             .map_or(String::new(), |t| format!(", test {:.2}%", 100.0 * t));
@@ -514,6 +557,18 @@ impl Told {
     }
 
     fn evaluated(&mut self, evaluation: &Evaluation) {
+        if evaluation.weights == Weights::Best {
+            self.note(
+                Weight::Plain,
+                format!(
+                    "test images with the best weights, of epoch {}: {:.2}%",
+                    evaluation.epoch,
+                    100.0 * evaluation.accuracy
+                ),
+            );
+            self.test_of_best = Some(evaluation.clone());
+            return;
+        }
         if evaluation.split == Split::Validation {
             self.point(Point {
                 x: self.x_of(evaluation.step),
@@ -526,12 +581,33 @@ impl Told {
             self.note_at(
                 evaluation.step,
                 Weight::Plain,
-                format!("test images: {:.2}%", 100.0 * evaluation.accuracy),
+                format!("{TEST_IMAGES}{:.2}%", 100.0 * evaluation.accuracy),
             );
         }
         let name = split_name(evaluation.split);
         let before = self.evaluations.remove(name).map(|e| e.0);
         self.evaluations.insert(name, (evaluation.clone(), before));
+    }
+
+    fn health(&mut self, health: &Health) {
+        let before = std::mem::replace(&mut self.health, health.clone());
+        let line = match (&before.collapse, &health.collapse) {
+            (None, Some(collapse)) => Some((
+                Weight::Bad,
+                format!("collapse: {}", collapse.describe(self.classes())),
+            )),
+            (Some(_), None) => Some((Weight::Good, "no longer collapsed".into())),
+            _ => match (&before.plateau, &health.plateau) {
+                (None, Some(plateau)) => Some((Weight::Warning, plateau.describe())),
+                (Some(_), None) if health.collapse.is_none() => {
+                    Some((Weight::Good, "validation improves again".into()))
+                }
+                _ => None,
+            },
+        };
+        if let Some((weight, text)) = line {
+            self.note_at(health.step, weight, text);
+        }
     }
 
     /// An epoch's end and its evaluation tell the same point.
@@ -571,39 +647,5 @@ pub fn describe(change: &Change) -> String {
             row.show(&change.new)
         ),
         None => format!("{} {} → {}", change.key, change.old, change.new),
-    }
-}
-
-/// A few letters for the axis: `lr×½`, `drop .3`, `batch 64`.
-fn short(change: &Change) -> String {
-    let word = match change.key.as_str() {
-        "learning_rate" => "lr",
-        "weight_decay" => "decay",
-        "label_smoothing" => "smooth",
-        "dropout" => "drop",
-        "batch_size" => "batch",
-        "clip_norm" => "clip",
-        "test_each_epoch" => "test",
-        other => other,
-    };
-    let (old, new) = match (&change.old, &change.new) {
-        (Value::Float(a), Value::Float(b)) => (*a, *b),
-        _ => (0.0, 0.0),
-    };
-    if change.key == "learning_rate" && old > 0.0 && new > 0.0 {
-        let ratio = new / old;
-        let near = |x: f64| (ratio / x - 1.0).abs() < 1e-3;
-        let factor = match () {
-            () if near(0.5) => "½".into(),
-            () if near(0.25) => "¼".into(),
-            () if ratio > 0.9995 => format!("{}", (ratio * 10.0).round() / 10.0),
-            () if near((1.0 / ratio).round().recip()) => format!("1/{}", (1.0 / ratio).round()),
-            () => format!("{ratio:.2}"),
-        };
-        return format!("{word}×{factor}");
-    }
-    match param(&change.key) {
-        Some(row) => format!("{word} {}", row.show(&change.new)),
-        None => format!("{word} {}", change.new),
     }
 }

@@ -1,6 +1,6 @@
 //! `eval`, `predict`, `runs`, `data` and `bench` on a tiny run.
 
-use crate::support::{Place, TINY};
+use crate::support::{Place, TINY, write_batches};
 
 fn trained() -> Place {
     let place = Place::with_data();
@@ -41,9 +41,16 @@ fn eval_agrees_with_the_run_and_predict_sorts_its_classes() {
             .ends_with("best.safetensors")
     );
     let text = place.run(&["eval", "one", "--runs", "runs"]).exits(0).out;
-    for part in ["accuracy", "precision", "airplane", "most confused"] {
+    for part in [
+        "accuracy",
+        "precision",
+        "airplane",
+        "most confused",
+        "test images: CIFAR-10 (",
+    ] {
         assert!(text.contains(part), "'{part}' is missing in\n{text}");
     }
+    assert!(best["learned_from"].is_null(), "{best}");
 
     image::RgbImage::from_fn(64, 48, |x, y| image::Rgb([x as u8, y as u8, 9]))
         .save(place.path("a.png"))
@@ -120,6 +127,28 @@ fn verify_says_what_it_compared() {
         done.out
     );
     done.says(&["it has 120 training images", "where 50000 were published"]);
+}
+
+#[test]
+fn eval_says_when_a_run_is_scored_on_other_data_than_it_learned_from() {
+    let place = trained();
+    write_batches(&place.path("other"), 25);
+    let eval = |args: &[&str]| {
+        let args = [&["eval", "one", "--runs", "runs"], args].concat();
+        place.run(&args).exits(0)
+    };
+    let other = eval(&["--data", "other"]);
+    assert!(
+        other.out.contains("25 test images: CIFAR-10 ("),
+        "{}",
+        other.out
+    );
+    let other = other.says(&["warning: the run learned from CIFAR-10 (", "other"]);
+    assert!(!other.err.contains("held out"), "{}", other.err);
+    let held_out = eval(&["--data", "other", "--split", "validation", "--json"]);
+    assert_eq!(held_out.json()[0]["learned_from"], "CIFAR-10");
+    held_out.says(&["held out"]);
+    assert_eq!(eval(&[]).err, "");
 }
 
 #[test]
@@ -218,7 +247,9 @@ fn bench_ends_with_one_line_of_json() {
     for key in [
         "images_per_s",
         "ms_per_step",
+        "equivalent_gflop_per_s",
         "peak_gflop_per_s",
+        "equivalent_per_peak",
         "eval_images_per_s",
     ] {
         assert!(report[key].as_f64().unwrap() > 0.0, "{key} in {report}");
@@ -227,8 +258,13 @@ fn bench_ends_with_one_line_of_json() {
     let sum: f64 = shares.iter().map(|s| s["share"].as_f64().unwrap()).sum();
     assert!((sum - 1.0).abs() < 1e-6 && shares.len() >= 4, "{report}");
     let text = place.run(&args).exits(0).out;
-    assert!(
-        text.contains("images/s") && text.contains("optimizer"),
-        "{text}"
-    );
+    for part in [
+        "images/s",
+        "optimizer",
+        "equivalent:",
+        "peak of",
+        "times that",
+    ] {
+        assert!(text.contains(part), "'{part}' is missing in\n{text}");
+    }
 }

@@ -2,7 +2,7 @@ use super::super::link::QUEUE;
 use super::super::protocol::{Answer, Question};
 use super::*;
 use crate::domain::params::{Applies, Change, Value};
-use crate::domain::report::{EpochReport, Evaluation, StepReport};
+use crate::domain::report::{EpochReport, Health, Split, StepReport, Weights};
 
 fn steps(number: u64) -> Event {
     Event::Steps(StepReport {
@@ -202,10 +202,32 @@ fn progress_replaces_progress() {
 }
 
 #[test]
+fn what_is_wrong_now_outlives_any_number_of_lines() {
+    let health = Event::Health(Health {
+        epoch: 3,
+        ..Health::default()
+    });
+    let unsaved = Event::Unsaved {
+        why: Some("no room".into()),
+    };
+    let mut history = History::default();
+    history.add(&health);
+    history.add(&unsaved);
+    for n in 0..3 * LINES {
+        history.add(&Event::Notice {
+            text: n.to_string(),
+        });
+    }
+    let kept = events(history.snapshot());
+    assert!(kept.contains(&health) && kept.contains(&unsaved));
+}
+
+#[test]
 fn the_newest_two_matrices_of_each_split_are_kept() {
     let scored = |split, step| {
         Event::Evaluation(Evaluation {
             split,
+            weights: Weights::Last,
             step,
             epoch: 1,
             loss: 1.0,

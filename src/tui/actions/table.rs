@@ -45,11 +45,15 @@ fn paused(told: &Told) -> Result<(), String> {
     }
 }
 
-fn diverged(told: &Told) -> Result<(), String> {
+fn can_go_back(told: &Told) -> Result<(), String> {
     alive(told)?;
     match told.state {
         State::Diverged { .. } => Ok(()),
-        _ => Err("the run has not diverged".into()),
+        _ => match &told.health.collapse {
+            Some(collapse) if collapse.best.is_some() => Ok(()),
+            Some(_) => Err("no epoch of the run was better".into()),
+            None => Err("the run has neither diverged nor collapsed".into()),
+        },
     }
 }
 
@@ -263,7 +267,7 @@ pub static ACTIONS: &[Action] = &[
     when(program(ProgramAction::Evaluate, &[ch('e')], 5, "evaluate", "score the validation images now"), pausable),
     when(program(ProgramAction::Checkpoint, &[ch('w')], 6, "checkpoint", "write a checkpoint now"), saved),
     when(program(ProgramAction::Restart, &[ch('R')], 7, "restart", "start a new run with the pending changes"), begun),
-    when(program(ProgramAction::GoBack, &[ch('b')], 0, "go back", "after a divergence: to the last checkpoint with half the learning rate"), diverged),
+    when(program(ProgramAction::GoBack, &[ch('b')], 0, "go back", "after a divergence or a collapse: to an earlier checkpoint, with a lower learning rate"), can_go_back),
     when(program(ProgramAction::Stop, &[ch('x')], 8, "stop", "end this run (asks first)"), pausable),
     only(Screen::Data, when(program(ProgramAction::Download, &[ch('d')], 3, "download", "fetch the real CIFAR-10 into the data folder"), downloadable)),
     program(ProgramAction::Show(Screen::Train), &[ch('1')], 0, "Train", "the Train screen"),

@@ -201,6 +201,11 @@ impl Context<'_> {
         });
     }
 
+    /// Smooths the training curves, on every screen.
+    pub fn smooth(&mut self, share: f64) {
+        self.effects.push(Effect::Smooth(share));
+    }
+
     /// Words for the status line.
     pub fn say(&mut self, weight: Weight, text: impl Into<String>) {
         self.effects.push(Effect::Say(weight, text.into()));

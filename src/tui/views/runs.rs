@@ -417,7 +417,7 @@ impl Columns {
         let digits = runs.iter().map(|r| r.params.epochs.to_string().len()).max();
         let epochs = (2 * digits.unwrap_or(0) as u16 + 3).max(8);
         /// From the most to the least needed; the width of `epochs` depends on the runs.
-        const FIGURES: [Figure; 6] = [
+        const FIGURES: [Figure; 7] = [
             ("best", 8, |r| percent(r.best_val_accuracy)),
             ("final", 8, |r| percent(r.final_val_accuracy)),
             ("epochs", 0, |r| {
@@ -427,6 +427,10 @@ impl Columns {
             ("time", 9, |r| duration(r.elapsed)),
             ("at", 4, |r| {
                 r.best_epoch.map_or_else(String::new, |e| e.to_string())
+            }),
+            ("best test", 11, |r| {
+                r.best_test_accuracy
+                    .map_or_else(String::new, |a| percent(Some(a)))
             }),
         ];
         let outcome = 12;

@@ -299,7 +299,7 @@ impl View for Train {
             }
         }
         if places.log.contains(at) {
-            let most = ctx.told.log.len().saturating_sub(1);
+            let most = ctx.told.log.entries().len().saturating_sub(1);
             self.scroll = match wheel {
                 -1 => (self.scroll + 3).min(most),
                 1 => self.scroll.saturating_sub(3),
@@ -334,12 +334,14 @@ fn draw_log(told: &Told, theme: Theme, scroll: usize, area: Rect, buf: &mut Buff
     let rows = usize::from(inner.height);
     let end = told
         .log
+        .entries()
         .len()
         .saturating_sub(scroll)
-        .max(rows.min(told.log.len()));
+        .max(rows.min(told.log.entries().len()));
     let from = end.saturating_sub(rows);
     let width = grouped(told.step().max(100_000)).len();
-    for (y, entry) in (inner.top()..inner.bottom()).zip(told.log.iter().skip(from).take(end - from))
+    for (y, entry) in
+        (inner.top()..inner.bottom()).zip(told.log.entries().iter().skip(from).take(end - from))
     {
         let when = format!("{:>6}", duration(entry.elapsed));
         let x = widgets::text(buf, inner, inner.x, y, when, theme.dim());

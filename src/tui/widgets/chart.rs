@@ -1,7 +1,12 @@
 //! A line chart in braille dots: a dim raw curve, a smoothed one, points, marks on the x axis, a cursor. Each cell has
 //! eight dots and one colour, so the curve that matters most takes a cell for itself. Knows figures only.
 
+#[cfg(test)]
+mod tests;
+
 use super::{text, text_right};
+use crate::domain::scale::cut_off;
+use crate::domain::text::compact;
 use crate::tui::theme::Theme;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -108,8 +113,16 @@ pub fn nice_step(range: f64, n: f64) -> f64 {
         }
 }
 
-/// A tick's value with as many decimals as its step needs.
-fn label(value: f64, step: f64) -> String {
+/// A tick's value with as many decimals as its step needs. Where that takes more room than the labels have, a whole
+/// multiple of a power of ten: `15e14`.
+fn label(value: f64, step: f64, largest: f64) -> String {
+    let power = (step * 1.0001).log10().floor();
+    if largest >= 1e5 || power < -4.0 {
+        return match (value / 10f64.powf(power)).round() {
+            0.0 => "0".into(),
+            count => format!("{count:.0}e{power:.0}"),
+        };
+    }
     let decimals = (-step.log10().floor()).clamp(0.0, 4.0) as usize;
     // No -0.
     format!("{:.decimals$}", value + 0.0)
@@ -118,6 +131,8 @@ fn label(value: f64, step: f64) -> String {
 struct YAxis {
     low: f64,
     high: f64,
+    /// The largest value in view, when it lies above `high`.
+    beyond: Option<f64>,
     ticks: Vec<(f64, String)>,
     log: bool,
 }
@@ -148,6 +163,10 @@ impl Chart<'_> {
                 .collect()
         };
         let mut raw = seen(self.raw);
+        let curve = match raw.is_empty() {
+            true => seen(self.train),
+            false => raw.clone(),
+        };
         raw.sort_by(f64::total_cmp);
         // A single wild batch must not flatten the curve.
         let cut = raw.len() / 50;
@@ -159,6 +178,12 @@ impl Chart<'_> {
         }
         let low = values.iter().copied().reduce(f64::min);
         let high = values.iter().copied().reduce(f64::max);
+        let cut = match self.log_y || self.percent {
+            true => None,
+            false => cut_off(&curve).filter(|cut| high.is_some_and(|high| high > *cut)),
+        };
+        let beyond = high.filter(|_| cut.is_some());
+        let high = cut.or(high);
         let (low, high) = match (low, high) {
             (Some(low), Some(high)) => (low, high),
             _ if self.percent => (0.0, 1.0),
@@ -184,11 +209,12 @@ impl Chart<'_> {
         let last = (high / step + 1e-6).floor() as i64;
         let ticks = (first..=last)
             .map(|i| step * i as f64)
-            .map(|v| (v / scale, label(v, step)))
+            .map(|v| (v / scale, label(v, step, high.abs().max(low.abs()))))
             .collect();
         YAxis {
             low: low / scale,
             high: high / scale,
+            beyond,
             ticks,
             log: false,
         }
@@ -231,7 +257,35 @@ impl Chart<'_> {
         if let Some((x, y)) = self.best.and_then(at) {
             buf[(x, y)].set_char('◆').set_style(theme.best());
         }
+        self.draw_beyond(&axis, theme, plot, buf);
         self.draw_marks(theme, area, plot, buf);
+    }
+
+    /// Arrows where a curve leaves the plot at the top, and how far it goes.
+    fn draw_beyond(&self, axis: &YAxis, theme: Theme, plot: Rect, buf: &mut Buffer) {
+        let Some(beyond) = axis.beyond else { return };
+        let mut end = None;
+        for (curve, style) in [
+            (self.validation, theme.validation()),
+            (self.raw, theme.train_raw()),
+            (self.train, theme.train()),
+        ] {
+            let above = curve.iter().filter(|p| self.inside(p.0) && p.1 > axis.high);
+            for (x, _) in above {
+                let x = self.column(plot, *x);
+                text(buf, plot, x, plot.y, "↑", style);
+                end = end.max(Some(x));
+            }
+        }
+        if let Some(x) = end {
+            let words = format!("↑{}", compact(beyond, 3));
+            // Beside the last arrow, on the side where there is room.
+            if x + 2 + words.chars().count() as u16 <= plot.right() {
+                text(buf, plot, x + 2, plot.y, &words, theme.strong());
+            } else {
+                text_right(buf, plot, plot.right(), plot.y + 1, &words, theme.strong());
+            }
+        }
     }
 
     /// The cell of a point within the plot.
@@ -311,7 +365,7 @@ impl Chart<'_> {
             let value = step * i as f64;
             let x = self.column(plot, value);
             text(buf, area, x, bottom, "┬", line);
-            let words = label(value, step);
+            let words = label(value, step, self.x.1);
             let width = words.len() as u16;
             let from = x.saturating_sub(width / 2).max(area.x);
             if from >= free && from + width <= area.right() {
@@ -351,21 +405,21 @@ impl Chart<'_> {
                 }
             }
         };
-        for (x, words) in self.marks.iter().filter(|m| self.inside(m.0)) {
-            let x = self.column(plot, *x);
-            vertical(x, "┊", theme.frame(), buf);
-            text(buf, area, x, plot.bottom(), "▲", theme.accent());
-            place(x, &theme.symbols.spell(words), theme.accent(), buf);
-        }
-        let mut named = false;
+        // The labels come after the lines, which must not run through them.
         for &x in self.broken.iter().filter(|x| self.inside(**x)) {
             let x = self.column(plot, x);
             for y in plot.top()..plot.bottom() {
                 text(buf, plot, x, y, "╳", theme.wrong());
             }
-            if !std::mem::replace(&mut named, true) {
-                place(x, "NaN: diverged", theme.wrong(), buf);
-            }
+        }
+        for (x, words) in self.marks.iter().filter(|m| self.inside(m.0)) {
+            let x = self.column(plot, *x);
+            vertical(x, "┊", theme.frame(), buf);
+            text(buf, area, x, plot.bottom(), "▲", theme.accent());
+            place(x, words, theme.accent(), buf);
+        }
+        if let Some(&x) = self.broken.iter().find(|x| self.inside(**x)) {
+            place(self.column(plot, x), "NaN: diverged", theme.wrong(), buf);
         }
         if let Some(x) = self.cursor.filter(|x| self.inside(*x)) {
             let x = self.column(plot, x);
@@ -375,146 +429,46 @@ impl Chart<'_> {
     }
 }
 
+/// Most ticks of a logarithmic axis.
+const MAX_LOG_TICKS: usize = 10;
+
 fn log_axis(low: f64, high: f64) -> YAxis {
     let high = if high > low { high } else { low * 1.1 };
     // 1, 2 and 5 of each decade; the ends are such values as well, so that the axis moves seldom.
-    let rungs: Vec<f64> = (-8..=8)
+    let rungs: Vec<f64> = (low.log10().floor() as i32..=high.log10().floor() as i32 + 1)
         .flat_map(|e| [1.0, 2.0, 5.0].map(|m| m * 10f64.powi(e)))
+        .filter(|rung| rung.is_finite() && *rung > 0.0)
         .collect();
     let from = rungs.iter().rposition(|r| *r <= low).unwrap_or(0);
-    let to = rungs
-        .iter()
-        .position(|r| *r >= high)
+    let to = rungs.iter().position(|r| *r >= high);
+    let to = to
         .unwrap_or(rungs.len() - 1)
         .max(from + 1)
         .min(rungs.len() - 1);
-    let ticks = rungs[from..=to]
-        .iter()
-        .map(|&v| {
-            let decimals = (-v.log10().floor()).clamp(0.0, 4.0) as usize;
-            (v, format!("{v:.decimals$}"))
-        })
+    // Many decades show some of them only.
+    let every = match to - from {
+        n if n < MAX_LOG_TICKS => 1,
+        n => 3 * n.div_ceil(3 * MAX_LOG_TICKS),
+    };
+    let ticks = (from..=to)
+        .filter(|i| i.is_multiple_of(every))
+        .map(|i| (rungs[i], log_label(rungs[i])))
         .collect();
     YAxis {
         low: rungs[from],
         high: rungs[to].max(rungs[from] * 1.5),
+        beyond: None,
         ticks,
         log: true,
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::domain::symbols::Symbols;
-    use crate::tui::theme::Colors;
-
-    fn drawn(chart: &Chart, width: u16, height: u16) -> Vec<String> {
-        let area = Rect::new(0, 0, width, height);
-        let mut buf = Buffer::empty(area);
-        chart.draw(
-            Theme {
-                colors: Colors::None,
-                symbols: Symbols::Braille,
-            },
-            area,
-            &mut buf,
-        );
-        (0..height)
-            .map(|y| (0..width).map(|x| buf[(x, y)].symbol()).collect::<String>())
-            .collect()
-    }
-
-    #[test]
-    fn steps_are_round() {
-        assert_eq!(nice_step(2.3, 4.0), 1.0);
-        assert_eq!(nice_step(1.0, 5.0), 0.2);
-        assert_eq!(nice_step(15.0, 8.0), 2.0);
-        assert!((nice_step(0.07, 5.0) - 0.02).abs() < 1e-12);
-    }
-
-    #[test]
-    fn a_falling_line_runs_from_corner_to_corner() {
-        let line = [(0.0, 2.0), (4.0, 1.0)];
-        let rows = drawn(
-            &Chart {
-                x: (0.0, 4.0),
-                train: &line,
-                ..Chart::default()
-            },
-            46,
-            10,
-        );
-        let column = |row: &str| {
-            row.chars()
-                .skip(usize::from(GUTTER))
-                .position(|c| ('\u{2801}'..='\u{28ff}').contains(&c))
-        };
-        assert_eq!(column(&rows[0]), Some(0));
-        assert!(column(&rows[7]).unwrap() >= 34, "{rows:#?}");
-        assert!(
-            rows[0].contains("2.0") && rows[7].contains("1.0"),
-            "{rows:#?}"
-        );
-        assert!(rows[9].trim_start().starts_with('0') && rows[9].contains('4'));
-    }
-
-    #[test]
-    fn marks_best_and_divergence_are_seen_without_colour() {
-        let curve: Vec<(f64, f64)> = (0..50).map(|i| (f64::from(i) / 10.0, 0.5)).collect();
-        let rows = drawn(
-            &Chart {
-                x: (0.0, 10.0),
-                percent: true,
-                train: &curve,
-                validation: &[(1.0, 0.4), (2.0, 0.6)],
-                best: Some((2.0, 0.6)),
-                marks: &[(3.0, "lr×½".into()), (3.1, "drop 0.3".into())],
-                broken: &[5.1],
-                ..Chart::default()
-            },
-            70,
-            12,
-        )
-        .join("\n");
-        for glyph in ["◆", "•", "lr×½", "drop 0.3", "▲", "╳", "NaN"] {
-            assert!(rows.contains(glyph), "{glyph}\n{rows}");
+fn log_label(value: f64) -> String {
+    match value {
+        v if (1e-4..1e5).contains(&v) => {
+            let decimals = (-v.log10().floor()).clamp(0.0, 4.0) as usize;
+            format!("{v:.decimals$}")
         }
-    }
-
-    #[test]
-    fn nothing_panics() {
-        let wild = [
-            (0.0, f64::NAN),
-            (0.1, 1e300),
-            (0.2, -1e300),
-            (0.3, 0.0),
-            (f64::NAN, 1.0),
-            (1e12, 2.0),
-        ];
-        for (width, height) in [(0, 0), (1, 1), (10, 4), (11, 5), (80, 24), (300, 100)] {
-            for log_y in [false, true] {
-                for percent in [false, true] {
-                    for x in [(0.0, 1.0), (0.0, 0.0), (0.0, 1e9)] {
-                        drawn(
-                            &Chart {
-                                x,
-                                log_y,
-                                percent,
-                                raw: &wild,
-                                train: &wild,
-                                validation: &wild,
-                                best: Some((0.3, f64::INFINITY)),
-                                marks: &[(0.5, "a label that is longer than the chart".into())],
-                                broken: &[0.4, f64::NAN],
-                                cursor: Some(0.2),
-                            },
-                            width,
-                            height,
-                        );
-                    }
-                }
-            }
-        }
+        v => format!("{v:.0e}"),
     }
 }

@@ -1,8 +1,10 @@
 //! The two charts: what is drawn, the stretch of x that is shown, the cursor that reads values.
 
 use crate::domain::history::Series;
-use crate::domain::text::grouped;
-use crate::plot::{self, Curve};
+use crate::domain::marks::merged;
+use crate::domain::report::{Evaluation, Split, State};
+use crate::domain::text::{compact, grouped, percent};
+use crate::plot::Curve;
 use crate::tui::pictures::Request;
 use crate::tui::theme::Theme;
 use crate::tui::told::{Told, Weight};
@@ -39,9 +41,8 @@ impl What {
 
     fn show(self, value: f64) -> String {
         match self {
-            _ if !value.is_finite() => "NaN".into(),
-            What::Loss => format!("{value:.3}"),
-            What::Accuracy => format!("{:.1}%", 100.0 * value),
+            What::Loss => compact(value, 3),
+            What::Accuracy => percent(value),
         }
     }
 }
@@ -49,13 +50,15 @@ impl What {
 /// Shares that smoothing keeps, from none to strong.
 const SMOOTHINGS: [f64; 5] = [0.0, 0.5, 0.8, 0.9, 0.97];
 
+/// Columns that a mark's label takes, about.
+const LABEL_COLUMNS: f64 = 16.0;
+
 /// State of the charts.
 #[derive(Debug)]
 pub struct Charts {
     /// The one that is shown where there is room for one.
     pub front: What,
     log_y: bool,
-    smoothing: usize,
     /// The stretch of x that is shown; None follows the run.
     window: Option<(f64, f64)>,
     cursor: Option<f64>,
@@ -66,7 +69,6 @@ impl Default for Charts {
         Charts {
             front: What::Loss,
             log_y: false,
-            smoothing: 2,
             window: None,
             cursor: None,
         }
@@ -79,11 +81,6 @@ fn whole(told: &Told) -> (f64, f64) {
     let done = told.x();
     // Under one epoch the axis would run away from the curve.
     (0.0, growing(done, epochs).max(1.0f64.min(epochs)))
-}
-
-/// Epochs over which smoothing keeps its share.
-fn unit(told: &Told) -> f64 {
-    f64::from(told.params.epochs.max(1)) / 300.0
 }
 
 /// The value of a curve at x: its last point up to there.
@@ -123,16 +120,19 @@ impl Charts {
         ctx.say(Weight::Plain, format!("loss axis: {word}"));
     }
 
-    /// Smooths more or less.
+    /// Smooths more or less, on every screen.
     pub fn smooth(&mut self, more: bool, ctx: &mut Context) {
-        self.smoothing = match more {
-            true => (self.smoothing + 1).min(SMOOTHINGS.len() - 1),
-            false => self.smoothing.saturating_sub(1),
+        let now = ctx.told.smoothing;
+        let next = match more {
+            true => SMOOTHINGS.into_iter().find(|s| *s > now),
+            false => SMOOTHINGS.into_iter().rev().find(|s| *s < now),
         };
-        let text = match SMOOTHINGS[self.smoothing] {
+        let next = next.unwrap_or(now);
+        let text = match next {
             0.0 => "smoothing: off".to_owned(),
             s => format!("smoothing: {s}"),
         };
+        ctx.smooth(next);
         ctx.say(Weight::Plain, text);
     }
 
@@ -227,14 +227,7 @@ impl Charts {
             },
             title: format!("{} on {}", run.name, run.data.name),
             epochs: told.epochs.clone(),
-            marks: told
-                .marks
-                .iter()
-                .map(|m| plot::Mark {
-                    epoch: m.x,
-                    label: m.label.clone(),
-                })
-                .collect(),
+            marks: told.marks.clone(),
         })
     }
 
@@ -243,9 +236,9 @@ impl Charts {
             return;
         }
         let series = what.series(told);
-        let smooth = series.smoothed(SMOOTHINGS[self.smoothing], unit(told));
-        let raw: Vec<(f64, f64)> = match self.smoothing {
-            0 => Vec::new(),
+        let smooth = told.smoothed(series);
+        let raw: Vec<(f64, f64)> = match told.smoothing {
+            0.0 => Vec::new(),
             _ => series
                 .buckets()
                 .iter()
@@ -280,15 +273,26 @@ impl Charts {
         if self.window.is_some() {
             title.push(Span::styled(" zoomed", theme.dim()));
         }
-        let figures = self.figures(what, told, theme, &smooth, &validation, best);
+        let mut figures = self.figures(what, told, theme, &smooth, &validation, best);
+        // The frame, and the spaces around both texts.
+        let room = usize::from(area.width).saturating_sub(9);
+        let width = |spans: &[Span]| spans.iter().map(Span::width).sum::<usize>();
+        let wide = |figures: &[Vec<Span>]| figures.iter().map(|f| width(f)).sum::<usize>();
+        while width(&title) + wide(&figures) > room && figures.pop().is_some() {}
         let inner = panel(
             buf,
             area,
             theme.frame(),
             &Line::from(title),
-            &Line::from(figures),
+            &Line::from(figures.concat()),
         );
-        let marks: Vec<(f64, String)> = told.marks.iter().map(|m| (m.x, m.label.clone())).collect();
+        let x = self.shown(told);
+        // Closer than a label is wide, two marks of one hyperparameter could not be told apart.
+        let gap = (x.1 - x.0) * LABEL_COLUMNS / f64::from(inner.width.max(1));
+        let marks: Vec<(f64, String)> = merged(&told.marks, gap)
+            .iter()
+            .map(|m| (m.x, m.label()))
+            .collect();
         let broken: Vec<f64> = series
             .buckets()
             .iter()
@@ -296,7 +300,7 @@ impl Charts {
             .map(|b| b.x)
             .collect();
         Chart {
-            x: self.shown(told),
+            x,
             log_y: self.log_y && what == What::Loss,
             percent: what == What::Accuracy,
             raw: &raw,
@@ -325,7 +329,8 @@ impl Charts {
         }
     }
 
-    /// The line on the upper right: the newest values, or those under the cursor.
+    /// The line on the upper right: the newest values, or those under the cursor, each with its word; the least needed
+    /// is last.
     fn figures(
         &self,
         what: What,
@@ -334,27 +339,24 @@ impl Charts {
         smooth: &[(f64, f64)],
         validation: &[(f64, f64)],
         best: Option<(u32, f64)>,
-    ) -> Vec<Span<'static>> {
-        let mut spans = Vec::new();
+    ) -> Vec<Vec<Span<'static>>> {
+        let mut figures = Vec::new();
         let (train, val) = match self.cursor {
             Some(x) => {
                 let per_epoch = told.steps.as_ref().map_or(0, |s| s.steps_per_epoch);
                 let step = grouped((x * per_epoch as f64).round() as u64);
-                spans.push(Span::styled(
+                figures.push(vec![Span::styled(
                     format!("epoch {x:.2} step {step}  "),
                     theme.accent(),
-                ));
+                )]);
                 (
                     at(smooth, x),
                     at(validation, x).filter(|_| validation[0].0 <= x + 1e-9),
                 )
             }
             None => {
-                let broken = what.series(told).last().filter(|v| !v.is_finite());
-                (
-                    broken.or(smooth.last().map(|p| p.1)),
-                    validation.last().map(|p| p.1),
-                )
+                let train = told.newest(what.series(told), smooth);
+                (train, validation.last().map(|p| p.1))
             }
         };
         if let Some(train) = train {
@@ -363,21 +365,48 @@ impl Charts {
             } else {
                 theme.wrong()
             };
-            spans.push(Span::styled("train ", theme.dim()));
-            spans.push(Span::styled(format!("{:>5}", what.show(train)), style));
+            figures.push(vec![
+                Span::styled("train ", theme.dim()),
+                Span::styled(format!("{:>5}", what.show(train)), style),
+            ]);
         }
         if let Some(val) = val {
-            spans.push(Span::styled("  val ", theme.dim()));
-            spans.push(Span::styled(
-                format!("{:>5}", what.show(val)),
-                theme.validation(),
-            ));
+            figures.push(vec![
+                Span::styled("  val ", theme.dim()),
+                Span::styled(format!("{:>5}", what.show(val)), theme.validation()),
+            ]);
+        }
+        if self.cursor.is_none() {
+            figures.extend(test_scores(what, told, theme));
         }
         if let (Some((epoch, value)), None) = (best, self.cursor) {
-            spans.push(Span::styled("  ◆ best ", theme.dim()));
-            spans.push(Span::styled(what.show(value), theme.best()));
-            spans.push(Span::styled(format!(" @{epoch}"), theme.dim()));
+            figures.push(vec![
+                Span::styled("  ◆ best ", theme.dim()),
+                Span::styled(what.show(value), theme.best()),
+                Span::styled(format!(" @{epoch}"), theme.dim()),
+            ]);
         }
-        spans
+        figures
     }
+}
+
+/// The result of a run that is done, and beside it that of its best weights: on the test images.
+fn test_scores(what: What, told: &Told, theme: Theme) -> Option<Vec<Span<'static>>> {
+    let last = told.evaluation(Split::Test)?;
+    if told.state != State::Done || last.step != told.step() {
+        return None;
+    }
+    let value = |e: &Evaluation| match what {
+        What::Loss => e.loss,
+        What::Accuracy => e.accuracy,
+    };
+    let mut words = vec![
+        Span::styled("  test ", theme.dim()),
+        Span::styled(what.show(value(last)), theme.strong()),
+    ];
+    if let Some(best) = &told.test_of_best {
+        let text = format!(" (best weights {})", what.show(value(best)));
+        words.push(Span::styled(text, theme.dim()));
+    }
+    Some(words)
 }

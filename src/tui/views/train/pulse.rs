@@ -3,6 +3,7 @@
 use super::panel::figure;
 use crate::domain::history::Series;
 use crate::domain::report::{Load, Split};
+use crate::domain::text::compact;
 use crate::tui::frame::images_per_s;
 use crate::tui::theme::Theme;
 use crate::tui::told::Told;
@@ -56,7 +57,7 @@ fn rows(told: &Told, width: usize) -> Vec<Row> {
     rows.push(Row {
         label: "grad norm",
         curve: sparkline(&points(&told.grad_norm), span, width, None),
-        value: format!("{norm:>9.2}"),
+        value: format!("{:>9}", compact(norm, 2)),
         broken: !norm.is_finite(),
     });
     rows.push(Row {

@@ -1,0 +1,113 @@
+//! Live changes of hyperparameters as marks on the x axis of a curve.
+
+use super::params::{Change, Value, param};
+
+/// A change of a hyperparameter, where it took effect.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mark {
+    /// In epochs, with a fraction: 2.5 is the middle of the third.
+    pub x: f64,
+    pub change: Change,
+}
+
+impl Mark {
+    /// A few letters for the axis: `lr 0.001→0.0005`, `flip off→on`.
+    pub fn label(&self) -> String {
+        let Change { key, old, new } = &self.change;
+        let word = match key.as_str() {
+            "learning_rate" => "lr",
+            "weight_decay" => "decay",
+            "label_smoothing" => "smooth",
+            "dropout" => "drop",
+            "batch_size" => "batch",
+            "clip_norm" => "clip",
+            "test_each_epoch" => "test",
+            other => other,
+        };
+        let show = |value: &Value| param(key).map_or_else(|| value.to_string(), |p| p.show(value));
+        format!("{word} {}→{}", show(old), show(new))
+    }
+}
+
+/// One mark for each stretch of changes of one hyperparameter, from its first value to its last, where the last took
+/// effect. Changes are of one stretch when each follows the one before within `gap` of x; a stretch that ends with the
+/// value it began with leaves no mark. `marks` are in the order of x.
+pub fn merged(marks: &[Mark], gap: f64) -> Vec<Mark> {
+    let mut stretches: Vec<Mark> = Vec::new();
+    for mark in marks {
+        let same = |m: &&mut Mark| m.change.key == mark.change.key;
+        match stretches.iter_mut().rev().find(same) {
+            Some(stretch) if mark.x - stretch.x <= gap => {
+                stretch.x = mark.x;
+                stretch.change.new = mark.change.new.clone();
+            }
+            _ => stretches.push(mark.clone()),
+        }
+    }
+    stretches.retain(|m| m.change.old != m.change.new);
+    stretches.sort_by(|a, b| a.x.total_cmp(&b.x));
+    stretches
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mark(x: f64, key: &str, old: f64, new: f64) -> Mark {
+        Mark {
+            x,
+            change: Change {
+                key: key.into(),
+                old: Value::Float(old),
+                new: Value::Float(new),
+            },
+        }
+    }
+
+    fn labels(marks: &[Mark]) -> Vec<(f64, String)> {
+        marks.iter().map(|m| (m.x, m.label())).collect()
+    }
+
+    #[test]
+    fn thirteen_nudges_are_one_mark_from_the_first_value_to_the_last() {
+        let mut marks = Vec::new();
+        for i in 0..13 {
+            let x = 2.0 + 0.01 * f64::from(i);
+            marks.push(mark(
+                x,
+                "learning_rate",
+                0.001 * f64::from(i + 1),
+                0.001 * f64::from(i + 2),
+            ));
+            marks.push(mark(
+                x,
+                "dropout",
+                0.5 - 0.01 * f64::from(i),
+                0.5 - 0.01 * f64::from(i + 1),
+            ));
+        }
+        marks.last_mut().unwrap().change.new = Value::Float(0.3);
+        let found = labels(&merged(&marks, 0.02));
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert_eq!(found[0].1, "lr 0.001→0.014");
+        assert_eq!(found[1].1, "drop 0.5→0.3");
+        assert!((found[0].0 - 2.12).abs() < 1e-9);
+        // Seen from near they are apart.
+        assert_eq!(merged(&marks, 0.005).len(), 26);
+    }
+
+    #[test]
+    fn a_change_that_was_taken_back_leaves_no_mark_and_a_later_one_its_own() {
+        let marks = [
+            mark(1.0, "learning_rate", 0.1, 0.2),
+            mark(1.1, "learning_rate", 0.2, 0.1),
+            mark(3.0, "learning_rate", 0.1, 0.05),
+            mark(3.0, "clip_norm", 0.0, 1.0),
+        ];
+        let found = labels(&merged(&marks, 0.5));
+        assert_eq!(
+            found,
+            [(3.0, "lr 0.1→0.05".into()), (3.0, "clip off→1".into())]
+        );
+    }
+}

@@ -1,0 +1,207 @@
+//! Divergence, collapse and the scores at the end, on the same small data set.
+
+use super::*;
+use crate::domain::report::Weights;
+
+/// Makes `count` steps, one by one, of a session that is paused.
+fn make_steps(front: &mut Front, count: u64) {
+    for _ in 0..count {
+        front.send(Command::Step);
+        front.until(|e| {
+            matches!(e, Event::State(State::Paused | State::Diverged { .. })).then_some(())
+        });
+    }
+}
+
+#[test]
+fn going_back_takes_half_of_the_rate_that_did_well_and_a_checkpoint_from_before() {
+    let runs = tempfile::tempdir().unwrap();
+    let mut wanted = settings(runs.path());
+    wanted.paused = true;
+    wanted.params = Hyperparameters {
+        optimizer: Optimizer::Sgd,
+        architecture: "conv 4, relu, dense 16, relu, dense 10".into(),
+        learning_rate: 0.01,
+        epochs: 1000,
+        ..wanted.params
+    };
+    let mut front = Front::start(wanted);
+    front.until_state(State::Paused);
+    make_steps(&mut front, 14);
+    // Typed by mistake, and saved before it shows.
+    front.set("learning_rate", Value::Float(10.0));
+    front.set("weight_decay", Value::Float(1.0));
+    make_steps(&mut front, 1);
+    front.send(Command::Checkpoint);
+    front.until(|e| matches!(e, Event::Checkpoint(c) if c.step == 15).then_some(()));
+    front.send(Command::Resume);
+    let failed = front.until(|e| match e {
+        Event::State(State::Diverged { step, .. }) => Some(*step),
+        _ => None,
+    });
+    let best = front.events.iter().rev().find_map(|e| match e {
+        Event::Epoch(e) if e.best => Some(e.step),
+        _ => None,
+    });
+    assert_eq!(best, Some(10), "the test wants a best epoch from before");
+    front.send(Command::GoBack);
+    let resumed = front.until(|e| match e {
+        Event::Started(info) => Some((info.resumed_at, info.params.learning_rate)),
+        _ => None,
+    });
+    assert_eq!(
+        resumed,
+        (Some(11), 0.01),
+        "the checkpoint of step 15 was made with 10"
+    );
+    let notice = front.notice();
+    for part in [&failed.saturating_sub(1).to_string(), "step 10", "0.01"] {
+        assert!(notice.contains(part), "{part} is missing in: {notice}");
+    }
+    assert_eq!(
+        front.applied(),
+        ("learning_rate".into(), Value::Float(0.005), 11)
+    );
+    front.until_state(State::Running);
+    assert_eq!(front.epoch().epoch, 2);
+    front.quit();
+}
+
+#[test]
+fn a_collapse_is_told_and_the_run_goes_back_to_its_best_epoch() {
+    let runs = tempfile::tempdir().unwrap();
+    let mut wanted = settings(runs.path());
+    wanted.paused = true;
+    wanted.params = Hyperparameters {
+        architecture: "conv 4, relu, dense 16, relu, dense 10".into(),
+        learning_rate: 0.01,
+        validation: 0.5,
+        epochs: 1000,
+        flip: false,
+        crop: 0,
+        ..wanted.params
+    };
+    let mut front = Front::start(wanted);
+    front.until_state(State::Paused);
+    make_steps(&mut front, 6 * 20);
+    let best = front.events.iter().rev().find_map(|e| match e {
+        Event::Epoch(e) if e.best => Some(e.clone()),
+        _ => None,
+    });
+    let best = best.unwrap();
+    assert!(best.val_accuracy > 0.8, "{best:?}");
+    front.set("learning_rate", Value::Float(10.0));
+    front.send(Command::Resume);
+    let health = front.until(|e| match e {
+        Event::Health(health) => Some(health.clone()),
+        _ => None,
+    });
+    let collapse = health.collapse.unwrap();
+    assert_eq!(collapse.best, Some(best.epoch), "{collapse:?}");
+    assert!(health.epoch >= 21 && collapse.since > best.epoch);
+    front.send(Command::GoBack);
+    let resumed = front.until(|e| match e {
+        Event::Started(info) => Some(info.resumed_at),
+        _ => None,
+    });
+    assert_eq!(resumed, Some(best.step + 1));
+    assert_eq!(
+        front.applied(),
+        ("learning_rate".into(), Value::Float(0.005), best.step + 1)
+    );
+    // It learns, and nothing is wrong any more.
+    let epoch = front.epoch();
+    assert!(
+        epoch.epoch == best.epoch + 1 && epoch.val_accuracy > 0.5,
+        "{epoch:?}"
+    );
+    front.send(Command::GoBack);
+    assert!(front.notice().contains("nothing to go back from"));
+    front.quit();
+    assert_metrics_are_seamless_from_the_start(&runs.path().join("one"));
+}
+
+#[test]
+fn a_run_that_never_learns_names_its_dead_layers() {
+    let runs = tempfile::tempdir().unwrap();
+    let mut wanted = settings(runs.path());
+    wanted.params = Hyperparameters {
+        architecture: "conv 4, relu, dense 16, relu, dense 10".into(),
+        learning_rate: 10.0,
+        validation: 0.5,
+        epochs: 40,
+        ..wanted.params
+    };
+    let events = train_through(wanted);
+    let told: Vec<_> = events
+        .iter()
+        .filter_map(|e| match e {
+            Event::Health(health) => Some(health),
+            _ => None,
+        })
+        .collect();
+    let collapse = told[0].collapse.as_ref().unwrap();
+    assert!(told[0].step >= 200, "not before it should have learned");
+    assert_eq!(collapse.best, None);
+    let words = collapse.describe(&[]);
+    assert!(
+        words.contains("called") && words.contains("is dead"),
+        "{words}"
+    );
+    let kept = metrics(&runs.path().join("one"));
+    assert!(kept.iter().any(|e| matches!(e, Event::Health(_))));
+}
+
+#[test]
+fn a_run_that_learns_is_told_nothing() {
+    let runs = tempfile::tempdir().unwrap();
+    let mut wanted = settings(runs.path());
+    wanted.params.epochs = 30;
+    let events = train_through(wanted);
+    assert!(!events.iter().any(|e| matches!(e, Event::Health(_))));
+}
+
+#[test]
+fn the_end_scores_the_best_weights_beside_the_last() {
+    let runs = tempfile::tempdir().unwrap();
+    let mut wanted = settings(runs.path());
+    wanted.params.learning_rate = 0.1;
+    wanted.params.epochs = 6;
+    let events = train_through(wanted);
+    let test: Vec<_> = events
+        .iter()
+        .filter_map(|e| match e {
+            Event::Evaluation(e) if e.split == Split::Test => Some(e.clone()),
+            _ => None,
+        })
+        .collect();
+    let [last, best] = &test[..] else {
+        panic!("the test wants a best epoch that is not the last: {test:?}");
+    };
+    assert_eq!((last.weights, last.step), (Weights::Last, 60));
+    let folder = runs.path().join("one");
+    assert_eq!(
+        (best.weights, best.step),
+        (Weights::Best, step(runs.path(), BEST))
+    );
+    // The best checkpoint by itself says the same of the test images.
+    let mut alone = Front::start(Settings {
+        resume: Some(folder.join(BEST)),
+        runs: None,
+        name: None,
+        paused: true,
+        ..settings(runs.path())
+    });
+    alone.send(Command::Show { split: Split::Test });
+    alone.send(Command::Evaluate);
+    let again = alone.evaluation(Split::Test);
+    assert_eq!((&again.confusion, again.loss), (&best.confusion, best.loss));
+    alone.quit();
+    // Screens still show the last weights' images; the summary has both scores.
+    let owner = crate::session::run_dir::Owner::new(crate::session::run_dir::Host::this());
+    let summary = crate::session::runs::Runs::new(runs.path(), owner)
+        .summary(&folder)
+        .unwrap();
+    assert_eq!(summary.test_accuracy, Some(last.accuracy));
+    assert_eq!(summary.best_test_accuracy, Some(best.accuracy));
+}

@@ -1,0 +1,94 @@
+//! The scores on the test images when a run is over: of its last weights, which are its result, and of its best ones.
+
+use super::{Result, Worker};
+use crate::domain::report::{EpochReport, Split, StepReport, Weights};
+use crate::session::protocol::Event;
+use crate::train::checkpoint::{Applied, Checkpoint};
+use crate::train::evaluate::Scores;
+use crate::train::saver::BEST;
+use crate::train::trainer::{Doing, Flow, Host, Trainer};
+
+impl Worker<'_> {
+    /// Scores the test images, unless they were scored with these very weights. False when the front end wants
+    /// something else.
+    pub(super) fn score_at_the_end(&mut self, trainer: &mut Trainer) -> Result<bool> {
+        let step = trainer.progress().step;
+        let known = self.known[1].scores.as_ref();
+        if known.is_none_or(|scores| scores.step != step) {
+            match trainer.evaluate(self, Split::Test)? {
+                Some(scores) => self.evaluated(scores),
+                None => return Ok(false),
+            }
+        }
+        self.score_best(trainer)
+    }
+
+    /// Scores the best checkpoint as well, where it is of another step. A run that saves nothing has none.
+    fn score_best(&mut self, trainer: &mut Trainer) -> Result<bool> {
+        let (step, best) = (trainer.progress().step, trainer.progress().best);
+        let Some(best) = best.filter(|best| best.step != step) else {
+            return Ok(true);
+        };
+        if self.run.is_none() || self.best_scored == Some(best.step) {
+            return Ok(true);
+        }
+        self.tell_saved(true);
+        let Some(run) = &self.run else {
+            return Ok(true);
+        };
+        let path = run.folder().join(BEST);
+        let checkpoint = Checkpoint::read(&path);
+        let made = match checkpoint {
+            Ok(checkpoint) if checkpoint.progress.step == best.step => self
+                .trainer_from(checkpoint, &path)
+                .map_err(|e| e.to_string()),
+            Ok(other) => Err(format!(
+                "{} is of step {} instead of {}",
+                path.display(),
+                other.progress.step,
+                best.step
+            )),
+            Err(error) => Err(error.to_string()),
+        };
+        let mut of_best = match made {
+            Ok(made) => made,
+            Err(why) => {
+                self.warn(format!("the best weights were not scored: {why}"));
+                return Ok(true);
+            }
+        };
+        let mut host = Beside {
+            worker: self,
+            trainer,
+        };
+        let Some(scores) = of_best.evaluate(&mut host, Split::Test)? else {
+            return Ok(false);
+        };
+        let mut evaluation = scores.evaluation;
+        evaluation.weights = Weights::Best;
+        self.best_scored = Some(best.step);
+        self.record(Event::Evaluation(evaluation));
+        Ok(true)
+    }
+}
+
+/// Hosts an evaluation of other weights than the run's: commands are still about the run's own trainer.
+struct Beside<'a, 'w> {
+    worker: &'a mut Worker<'w>,
+    trainer: &'a mut Trainer,
+}
+
+impl Host for Beside<'_, '_> {
+    fn between(&mut self, _: &mut Trainer, doing: Doing) -> Flow {
+        self.worker.between(self.trainer, doing)
+    }
+    fn refused(&mut self, why: String) {
+        self.worker.refused(why);
+    }
+    // An evaluation trains nothing.
+    fn applied(&mut self, _: &Applied) {}
+    fn epoch_begins(&mut self, _: &Trainer) {}
+    fn stepped(&mut self, _: &StepReport) {}
+    fn evaluated(&mut self, _: Scores) {}
+    fn epoch_over(&mut self, _: &mut Trainer, _: &EpochReport) {}
+}

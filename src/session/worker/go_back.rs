@@ -1,0 +1,116 @@
+//! Going back to an earlier checkpoint of the run, after a divergence or a collapse, with a lower learning rate.
+
+use super::{Exit, Result, Worker};
+use crate::domain::params::Value;
+use crate::domain::report::State;
+use crate::domain::text::grouped;
+use crate::session::run_dir::RunError;
+use crate::train::checkpoint::{Checkpoint, CheckpointError};
+use crate::train::recovery::recovery;
+use crate::train::saver::{BEST, LAST, PREVIOUS};
+use crate::train::trainer::Trainer;
+use std::path::{Path, PathBuf};
+
+/// Checkpoints with their files; and why the last one is not among them, if so.
+type Checkpoints = (Vec<(Checkpoint, PathBuf)>, Option<CheckpointError>);
+
+/// The whole checkpoints of a run, newest first, each step once.
+///
+/// # Errors
+/// When none of them can be read: why the last one cannot.
+fn checkpoints(folder: &Path) -> std::result::Result<Checkpoints, CheckpointError> {
+    let [last, previous, best] = [LAST, PREVIOUS, BEST].map(|name| {
+        let path: PathBuf = folder.join(name);
+        Checkpoint::read(&path).map(|checkpoint| (checkpoint, path))
+    });
+    let (last, damage) = match last {
+        Ok(last) => (Some(last), None),
+        Err(error) => (None, Some(error)),
+    };
+    let mut found: Vec<_> = last.into_iter().chain(previous).chain(best).collect();
+    // The sort is stable, so that of equal steps the last checkpoint comes first.
+    found.sort_by_key(|(checkpoint, _)| std::cmp::Reverse(checkpoint.progress.step));
+    found.dedup_by_key(|(checkpoint, _)| checkpoint.progress.step);
+    match damage {
+        Some(error) if found.is_empty() => Err(error),
+        damage => Ok((found, damage)),
+    }
+}
+
+impl Worker<'_> {
+    /// Takes up the command to go back.
+    pub(super) fn wants_back(&mut self, trainer: &mut Trainer) {
+        let collapse = self.health.health().collapse.as_ref();
+        match (&self.over, collapse.and_then(|c| c.best)) {
+            (Some(State::Diverged { .. }), _) | (Some(_), Some(_)) => self.go_back(trainer),
+            // The loop must be left before its trainer is replaced.
+            (None, Some(_)) => self.exit = Some(Exit::GoBack),
+            (_, None) => self.notice(
+                "the run has neither diverged nor collapsed after a better epoch: there is nothing to go back from",
+            ),
+        }
+    }
+
+    /// The run goes on from an earlier checkpoint with a lower learning rate; [`recovery`] chooses both.
+    pub(super) fn go_back(&mut self, trainer: &mut Trainer) {
+        if self.run.is_none() {
+            self.notice("there is no checkpoint to go back to, as nothing is saved: lower the learning rate and restart");
+            return;
+        }
+        if let Err(error) = self.try_go_back(trainer) {
+            self.warn(format!("the run could not go back: {error}"));
+        }
+    }
+
+    fn try_go_back(&mut self, trainer: &mut Trainer) -> Result<()> {
+        self.tell_saved(true);
+        let Some(run) = &self.run else { return Ok(()) };
+        let folder = run.folder().to_owned();
+        let (mut found, damage) = checkpoints(&folder)?;
+        if let Some(error) = damage {
+            self.warn(error.to_string());
+        }
+        let collapse = self.health.health().collapse.clone();
+        let collapsed_after = collapse.and_then(|c| c.best);
+        let failed = trainer.progress();
+        let all: Vec<_> = found.iter().map(|(c, _)| c.progress.clone()).collect();
+        let chosen = recovery(&all, failed, collapsed_after, self.went_back_to);
+        let Some(chosen) = chosen else {
+            self.notice("no checkpoint of the run is from before its collapse: lower the learning rate and restart");
+            return Ok(());
+        };
+        let failed_step = failed.step;
+        let why = match &self.over {
+            Some(State::Diverged { first, .. }) => format!("{first} was not finite"),
+            _ => "it had collapsed".into(),
+        };
+        let (checkpoint, path) = found.swap_remove(chosen.checkpoint);
+        let made = self.trainer_from(checkpoint, &path)?;
+        let Some(run) = &mut self.run else {
+            return Ok(());
+        };
+        run.adopt(&path.file_name().unwrap_or_default().to_string_lossy())?;
+        let progress = made.progress();
+        run.cut_back(
+            progress.step,
+            progress.metrics_bytes,
+            progress.unwritten.clone(),
+        )
+        .map_err(RunError::io("cannot cut back the metrics in", &folder))?;
+        let past = self.read_past(&folder, progress.metrics_bytes)?;
+        let (step, epochs) = (progress.step, progress.epochs);
+        let run = self.run.take();
+        *trainer = self.begin(made, run, Some(step + 1));
+        self.go_on_from(step, past);
+        self.went_back_to = Some(step);
+        self.notice(&format!(
+            "went back from step {} ({why}) to step {}, after {epochs} epochs, with a lower learning rate; the last one that did well was {}",
+            grouped(failed_step),
+            grouped(step),
+            Value::Float(chosen.good)
+        ));
+        self.set(trainer, "learning_rate", Value::Float(chosen.learning_rate));
+        (self.paused, self.go_on, self.over) = (false, true, None);
+        Ok(())
+    }
+}

@@ -1,0 +1,55 @@
+//! Whether the run still learns: looked at when an epoch is over, told when it changes.
+
+use super::{Exit, Worker};
+use crate::domain::health::{EpochScores, HealthMonitor};
+use crate::domain::report::{EpochReport, Split};
+use crate::session::protocol::Event;
+use crate::session::questions;
+use crate::train::trainer::Trainer;
+
+/// What the events of a run say of its health.
+pub(super) fn recall(past: &[Event]) -> HealthMonitor {
+    let mut monitor = HealthMonitor::default();
+    let mut newest = None;
+    for event in past {
+        match event {
+            Event::Evaluation(e) if e.split == Split::Validation => newest = Some(e),
+            Event::Epoch(report) => {
+                if let Some(evaluation) = newest.filter(|e| e.step == report.step) {
+                    monitor.remember(EpochScores::new(report, &evaluation.confusion));
+                }
+            }
+            Event::Applied { .. } => monitor.changed(),
+            Event::Health(health) => monitor.restore(health.clone()),
+            _ => {}
+        }
+    }
+    monitor
+}
+
+impl Worker<'_> {
+    /// Takes in the scores of an epoch that is over, and tells when the run's health is another than before.
+    pub(super) fn check_health(&mut self, trainer: &mut Trainer, report: &EpochReport) {
+        let scores = self.known[0].scores.as_ref();
+        let Some(scores) = scores.filter(|s| s.step == report.step) else {
+            return;
+        };
+        let mut scores = EpochScores::new(report, &scores.evaluation.confusion);
+        // On the CPU the look costs less than a hundredth of the evaluation. A GPU has to hand its weights over first,
+        // so there the scores must give a reason; a layer of a plain sequence cannot die without one.
+        if self.device.is_cpu() || scores.look_constant() {
+            match questions::dead_layers(trainer) {
+                Ok(layers) => scores.set_dead_layers(layers),
+                Err(error) => {
+                    self.error = Some(error.into());
+                    self.exit = Some(Exit::Failed);
+                    return;
+                }
+            }
+        }
+        if let Some(health) = self.health.add(scores, &trainer.progress().params) {
+            let event = Event::Health(health.clone());
+            self.record(event);
+        }
+    }
+}

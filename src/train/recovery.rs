@@ -1,0 +1,160 @@
+//! Which checkpoint a run goes back to after a divergence or a collapse, and with which learning rate.
+
+use super::checkpoint::Progress;
+use crate::domain::params::Value;
+
+/// Divides the last learning rate that did well; where a run has gone back to the same step before, it takes more.
+const DIVISOR: f64 = 2.0;
+const DIVISOR_AGAIN: f64 = 10.0;
+
+/// Where and how a run goes on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Recovery {
+    /// Index of the checkpoint.
+    pub checkpoint: usize,
+    pub learning_rate: f64,
+    /// The last learning rate that did well, as far as is known.
+    pub good: f64,
+}
+
+/// Chooses from `checkpoints` (of one run, newest first) for a run that failed at `failed`. A run that has collapsed
+/// goes back to `collapsed_after`, the last epoch known to be good, or before. `before` is the step that the run went
+/// back to the last time. None where there is no checkpoint to go back to.
+///
+/// The newest checkpoint may have been trained with the very rate that failed. So a checkpoint counts only if its rate
+/// is not above the last one that did well: that of the best epoch, else that of the run's first step.
+pub fn recovery(
+    checkpoints: &[Progress],
+    failed: &Progress,
+    collapsed_after: Option<u32>,
+    before: Option<u64>,
+) -> Option<Recovery> {
+    let good = learning_rate_at(failed, failed.best.map_or(1, |best| best.step));
+    let allowed =
+        |progress: &Progress| collapsed_after.is_none_or(|epoch| progress.epochs <= epoch);
+    let candidates = || checkpoints.iter().enumerate().filter(|c| allowed(c.1));
+    let rate = |progress: &Progress| progress.params.learning_rate;
+    let (checkpoint, progress) = candidates()
+        .find(|(_, progress)| rate(progress) <= good)
+        .or_else(|| candidates().next_back())?;
+    let divisor = match before == Some(progress.step) {
+        true => DIVISOR_AGAIN,
+        false => DIVISOR,
+    };
+    let least = good.min(rate(progress)).min(rate(failed));
+    Some(Recovery {
+        checkpoint,
+        learning_rate: least / divisor,
+        good,
+    })
+}
+
+/// The learning rate (the schedule's base) that step `step` was made with.
+fn learning_rate_at(progress: &Progress, step: u64) -> f64 {
+    let later = |c: &&super::checkpoint::Applied| c.change.key == "learning_rate" && c.step > step;
+    match progress.changes.iter().find(later).map(|c| &c.change.old) {
+        Some(Value::Float(rate)) => *rate,
+        _ => progress.params.learning_rate,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::checkpoint::tests::example;
+    use super::super::checkpoint::{Applied, Best};
+    use super::*;
+    use crate::domain::params::Change;
+
+    /// The state at `step` (of 100 an epoch) of a run that began with the learning rate 0.001, after changes to these
+    /// rates from these steps on; its best epoch was number `best`.
+    fn at(step: u64, changes: &[(u64, f64)], best: Option<u32>) -> Progress {
+        let mut progress = example().progress;
+        progress.step = step;
+        progress.epochs = (step / 100) as u32;
+        progress.params.learning_rate = 1e-3;
+        progress.best = best.map(|epoch| Best {
+            accuracy: 0.5,
+            epoch,
+            step: 100 * u64::from(epoch),
+        });
+        progress.changes.clear();
+        for &(step, rate) in changes {
+            let change = Change {
+                key: "learning_rate".into(),
+                old: Value::Float(progress.params.learning_rate),
+                new: Value::Float(rate),
+            };
+            progress.params.learning_rate = rate;
+            progress.changes.push(Applied {
+                change,
+                step,
+                epoch: 1,
+            });
+        }
+        progress
+    }
+
+    fn chosen(checkpoints: &[Progress], failed: &Progress) -> (u64, f64) {
+        let found = recovery(checkpoints, failed, None, None).unwrap();
+        (checkpoints[found.checkpoint].step, found.learning_rate)
+    }
+
+    #[test]
+    fn the_rate_that_failed_is_not_halved_but_the_one_that_did_well() {
+        let typed = [(250, 10.0)];
+        let failed = at(260, &typed, Some(2));
+        // Before the change was made.
+        assert_eq!(chosen(&[at(240, &[], Some(2))], &failed), (240, 5e-4));
+        // The newest was saved after it; the one before was not.
+        let checkpoints = [at(255, &typed, Some(2)), at(200, &[], Some(2))];
+        assert_eq!(chosen(&checkpoints, &failed), (200, 5e-4));
+        // In the first epoch nothing is known to be good but what the run began with.
+        let early = [at(55, &[(50, 10.0)], None), at(0, &[], None)];
+        assert_eq!(chosen(&early, &at(60, &[(50, 10.0)], None)), (0, 5e-4));
+        // All checkpoints are of the rate that failed: the oldest has the least of it.
+        let late = [at(57, &[(50, 10.0)], None), at(55, &[(50, 10.0)], None)];
+        assert_eq!(chosen(&late, &at(60, &[(50, 10.0)], None)), (55, 5e-4));
+        assert_eq!(recovery(&[], &failed, None, None), None);
+    }
+
+    #[test]
+    fn going_back_again_and_again_comes_to_a_sane_rate() {
+        let mut start = at(0, &[], None);
+        start.params.learning_rate = 10.0;
+        let mut failed = at(3, &[], None);
+        failed.params.learning_rate = 10.0;
+        let mut before = None;
+        let mut rates = Vec::new();
+        for _ in 0..5 {
+            let found = recovery(std::slice::from_ref(&start), &failed, None, before).unwrap();
+            rates.push(found.learning_rate);
+            let change = Change {
+                key: "learning_rate".into(),
+                old: Value::Float(10.0),
+                new: Value::Float(found.learning_rate),
+            };
+            failed.changes = vec![Applied {
+                change,
+                step: 1,
+                epoch: 1,
+            }];
+            failed.params.learning_rate = found.learning_rate;
+            before = Some(0);
+        }
+        assert_eq!(rates, [5.0, 0.5, 0.05, 0.005, 0.0005]);
+    }
+
+    #[test]
+    fn a_collapsed_run_goes_back_to_its_best_epoch_or_before() {
+        let typed = [(310, 10.0)];
+        let checkpoints = [
+            at(500, &typed, Some(2)),
+            at(400, &typed, Some(2)),
+            at(200, &[], Some(2)),
+        ];
+        let found = recovery(&checkpoints, &at(500, &typed, Some(2)), Some(2), None).unwrap();
+        assert_eq!((found.checkpoint, found.learning_rate), (2, 5e-4));
+        let none = recovery(&checkpoints[..2], &at(500, &typed, Some(2)), Some(2), None);
+        assert_eq!(none, None);
+    }
+}

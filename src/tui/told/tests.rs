@@ -1,0 +1,318 @@
+//! The log, the marks and the scores that follow from a session's events.
+
+use super::*;
+
+fn run(resumed_at: Option<u64>) -> Event {
+    Event::Started(Box::new(RunInfo {
+        name: "one".into(),
+        folder: "runs/one".into(),
+        data: DataInfo::default(),
+        device: "CPU".into(),
+        params: Hyperparameters::default(),
+        architecture: "dense 10".into(),
+        layers: Vec::new(),
+        parameters: 1,
+        multiply_adds: 1,
+        train: 3200,
+        validation: 800,
+        test: 1000,
+        steps_per_epoch: 100,
+        resumed_at,
+        started: 0.0,
+    }))
+}
+
+/// Ten steps of a tenth of a second each.
+fn steps(last: u64) -> Event {
+    Event::Steps(StepReport {
+        first: last - 9,
+        last,
+        epoch: (last.div_ceil(100)) as u32,
+        step_in_epoch: (last - 1) % 100 + 1,
+        steps_per_epoch: 100,
+        images: 320,
+        loss: 1.0,
+        loss_min: 1.0,
+        loss_max: 1.0,
+        correct: 160,
+        grad_norm: 1.0,
+        learning_rate: 1e-3,
+        images_per_s: 320.0,
+        elapsed: last as f64,
+        eta: None,
+    })
+}
+
+fn epoch(epoch: u32, test: Option<f64>) -> Event {
+    Event::Epoch(EpochReport {
+        epoch,
+        step: 100 * u64::from(epoch),
+        train_loss: 1.0,
+        train_accuracy: 0.5,
+        val_loss: 1.0,
+        val_accuracy: 0.5 + 0.01 * f64::from(epoch),
+        test_accuracy: test,
+        best: true,
+        images_per_s: 320.0,
+        elapsed: 100.0 * f64::from(epoch),
+    })
+}
+
+fn scored(split: Split, weights: Weights, step: u64, accuracy: f64) -> Event {
+    Event::Evaluation(Evaluation {
+        split,
+        weights,
+        step,
+        epoch: (step / 100) as u32,
+        loss: 1.0,
+        accuracy,
+        confusion: Default::default(),
+        images_per_s: 1.0,
+    })
+}
+
+fn rate(step: u64, old: f64, new: f64) -> Event {
+    Event::Applied {
+        change: Change {
+            key: "learning_rate".into(),
+            old: Value::Float(old),
+            new: Value::Float(new),
+        },
+        step,
+        epoch: (step.div_ceil(100)) as u32,
+    }
+}
+
+/// Steps, epochs and a change of the learning rate at step 51, up to step `last`.
+fn past(last: u64) -> Vec<Event> {
+    let mut events = Vec::new();
+    for step in (10..=last).step_by(10) {
+        events.push(steps(step));
+        if step == 50 {
+            events.push(rate(51, 0.002, 0.001));
+        }
+        if step % 100 == 0 {
+            events.push(epoch((step / 100) as u32, None));
+        }
+    }
+    events
+}
+
+fn told(events: &[Event]) -> Told {
+    let mut told = Told::default();
+    events.iter().for_each(|event| told.event(event));
+    told
+}
+
+fn lines(told: &Told) -> Vec<(u64, String)> {
+    let line = |e: &log::Entry| (e.step, e.text.clone());
+    told.log.entries().iter().map(line).collect()
+}
+
+fn is_in_order(told: &Told) -> bool {
+    let entries: Vec<_> = told.log.entries().iter().collect();
+    entries
+        .windows(2)
+        .all(|w| w[0].elapsed <= w[1].elapsed && w[0].step <= w[1].step)
+}
+
+#[test]
+fn single_steps_leave_one_line_and_a_pause_its_own() {
+    let mut one = told(&[run(None), Event::State(State::Running), steps(10)]);
+    one.event(&Event::State(State::Paused));
+    for step in 11..=15 {
+        one.event(&Event::State(State::Running));
+        let Event::Steps(mut report) = steps(20) else {
+            unreachable!()
+        };
+        (report.first, report.last) = (step, step);
+        one.event(&Event::Steps(report));
+        one.event(&Event::State(State::Paused));
+    }
+    assert_eq!(
+        lines(&one),
+        [(0, "run one begins".into()), (15, "paused".into())]
+    );
+    one.event(&Event::State(State::Running));
+    one.event(&steps(30));
+    one.event(&Event::State(State::Paused));
+    let texts: Vec<_> = lines(&one).into_iter().map(|l| l.1).collect();
+    assert_eq!(texts[1..], ["paused", "resumed", "paused"]);
+}
+
+#[test]
+fn the_same_news_again_stands_once() {
+    let nothing = Event::Notice {
+        text: "there is no change to take back".into(),
+    };
+    let mut one = told(&[run(None), Event::State(State::Running), nothing.clone()]);
+    one.event(&steps(10));
+    one.event(&nothing);
+    assert_eq!(lines(&one).len(), 2);
+    assert_eq!(
+        one.log.entries().back().unwrap().step,
+        10,
+        "at its newest time"
+    );
+}
+
+#[test]
+fn the_test_score_of_an_epoch_stands_once() {
+    let one = told(&[
+        run(None),
+        Event::State(State::Running),
+        steps(100),
+        scored(Split::Test, Weights::Last, 100, 0.5),
+        epoch(1, Some(0.5)),
+    ]);
+    let tests = lines(&one).iter().filter(|l| l.1.contains("test")).count();
+    assert_eq!(tests, 1, "{:?}", lines(&one));
+    // Without the epoch's own figure it has its line.
+    let one = told(&[
+        run(None),
+        Event::State(State::Running),
+        steps(100),
+        scored(Split::Test, Weights::Last, 100, 0.5),
+        epoch(1, None),
+    ]);
+    assert!(lines(&one).contains(&(100, "test images: 50.00%".into())));
+}
+
+#[test]
+fn a_run_that_goes_back_has_each_line_once_and_times_that_never_fall() {
+    let mut events = vec![run(None), Event::State(State::Running)];
+    events.extend(past(250));
+    events.push(Event::State(State::Diverged {
+        step: 251,
+        first: "the loss".into(),
+    }));
+    events.push(run(Some(201)));
+    events.extend(past(200));
+    events.push(Event::Notice {
+        text: "went back".into(),
+    });
+    events.push(rate(201, 0.001, 0.0005));
+    events.push(Event::State(State::Running));
+    events.extend(
+        past(230)
+            .into_iter()
+            .filter(|e| matches!(e, Event::Steps(s) if s.last > 200)),
+    );
+    let one = told(&events);
+    assert!(is_in_order(&one), "{:#?}", one.log);
+    let texts: Vec<_> = lines(&one).into_iter().map(|l| l.1).collect();
+    assert_eq!(
+        texts,
+        [
+            "run one begins",
+            "learning rate 0.002 → 0.001",
+            "epoch 1: val 51.00%, best",
+            "epoch 2: val 52.00%, best",
+            "went back",
+            "learning rate 0.001 → 0.0005",
+        ]
+    );
+    // A viewer that comes late is told the same.
+    let late = told(&[Event::Snapshot { events }]);
+    assert_eq!(lines(&late), lines(&one));
+}
+
+#[test]
+fn a_resumed_run_says_so_after_its_past() {
+    let mut events = vec![run(Some(201))];
+    events.extend(past(200));
+    events.push(Event::State(State::Running));
+    let one = told(&events);
+    assert!(is_in_order(&one), "{:#?}", one.log);
+    let last = lines(&one).pop();
+    assert_eq!(last, Some((201, "resumed at step 201".into())));
+}
+
+#[test]
+fn the_best_weights_score_stands_beside_the_result() {
+    let one = told(&[
+        run(None),
+        steps(100),
+        scored(Split::Test, Weights::Last, 200, 0.6),
+        scored(Split::Test, Weights::Best, 100, 0.65),
+    ]);
+    assert_eq!(one.evaluation(Split::Test).unwrap().accuracy, 0.6);
+    assert_eq!(one.evaluation_before(Split::Test), None);
+    assert_eq!(one.test_of_best.as_ref().unwrap().accuracy, 0.65);
+    let line = "test images with the best weights, of epoch 1: 65.00%";
+    assert_eq!(one.log.entries().back().unwrap().text, line);
+}
+
+#[test]
+fn more_changes_than_are_kept_leave_the_newest() {
+    let mut one = told(&[run(None), steps(10)]);
+    for i in 0..3000u32 {
+        let x = f64::from(i) * 1e-3;
+        one.event(&rate(11, x, x + 1e-3));
+    }
+    let marks = merged(&one.marks, 0.0);
+    assert_eq!(marks.len(), 1);
+    assert_eq!(marks[0].change.new, Value::Float(2.999 + 1e-3));
+}
+
+#[test]
+fn a_collapse_and_a_plateau_are_logged_when_they_begin_and_end() {
+    use crate::domain::report::{Collapse, Plateau, Sign};
+    let health = |epoch: u32, images: Option<u32>, plateau: bool| {
+        Event::Health(Health {
+            step: 100 * u64::from(epoch),
+            epoch,
+            collapse: images.map(|images| Collapse {
+                since: 3,
+                signs: vec![Sign::OneClass {
+                    class: 4,
+                    images,
+                    of: 800,
+                }],
+                best: Some(2),
+            }),
+            plateau: plateau.then_some(Plateau {
+                from: 6,
+                to: 10,
+                overfits: false,
+            }),
+        })
+    };
+    let mut one = told(&[run(None), steps(300)]);
+    for event in [
+        health(3, Some(799), false),
+        health(4, Some(800), false),
+        health(5, None, false),
+        health(10, None, true),
+        health(12, None, false),
+        health(20, None, true),
+        health(21, Some(800), false),
+    ] {
+        one.event(&event);
+    }
+    let lines = lines(&one);
+    let begins = |i: usize, step: u64, text: &str| {
+        assert!(
+            lines[i].0 == step && lines[i].1.starts_with(text),
+            "{lines:#?}"
+        );
+    };
+    assert_eq!(lines.len(), 7, "{lines:#?}");
+    begins(
+        1,
+        300,
+        "collapse: 799 of 800 validation images are called class 4",
+    );
+    begins(2, 500, "no longer collapsed");
+    begins(
+        3,
+        1000,
+        "plateau: validation was no better in epochs 6 to 10",
+    );
+    begins(4, 1200, "validation improves again");
+    begins(5, 2000, "plateau");
+    begins(6, 2100, "collapse: every");
+    assert!(one.health.collapse.is_some());
+    one.event(&run(None));
+    assert_eq!(one.health, Health::default(), "another run");
+}
