@@ -1,12 +1,14 @@
 #![no_main]
 //! metrics.jsonl: any bytes give a run in the table and the events of its past.
-use cifar_tui::session::{run_dir::read_metrics, runs::Runs};
+use cifar_tui::session::run_dir::{Host, Owner, read_metrics};
+use cifar_tui::session::runs::Runs;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let runs = tempfile::tempdir().expect("a folder");
     let run = runs.path().join("run");
     std::fs::create_dir(&run).expect("room");
     std::fs::write(run.join("metrics.jsonl"), bytes).expect("room");
-    assert_eq!(Runs::new(runs.path()).list().expect("a folder").len(), 1);
+    let mut table = Runs::new(runs.path(), Owner::new(Host::this()));
+    assert_eq!(table.list().expect("a folder").len(), 1);
     read_metrics(&run, u64::MAX).expect("a file");
 });
