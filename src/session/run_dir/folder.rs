@@ -321,7 +321,7 @@ pub fn read_metrics(folder: &Path, bytes: u64) -> io::Result<(Vec<Event>, u64)> 
 fn whole_lines(path: &Path) -> io::Result<u64> {
     let mut length = 0;
     let mut seen = 0;
-    match File::open(path) {
+    match crate::files::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
         file => {
             for byte in BufReader::new(file?).bytes() {
