@@ -150,7 +150,7 @@ fn detaches_from(shell: &str, args: &[&str]) {
     pty.wait_for("the exit code", |s| s.contains("code 130"));
     pty.keys("exit\r");
     assert_eq!(pty.code(), 0);
-    assert!(!pty.path("runs/long/socket").exists());
+    assert!(pty.path("runs/long/lease").is_file(), "the run is free");
 }
 
 #[test]
@@ -249,8 +249,9 @@ fn hangup_when(state: &str, attaches: bool) {
         None => {
             pty.vanish();
             if attaches {
-                let record = pty.path("runs/long/socket");
-                pty.until("the run", || record.exists());
+                // Written when the run has begun and can be found.
+                let first = pty.path("runs/long/last.safetensors");
+                pty.until("the run", || first.exists());
                 let mut other = pty.beside(Size::SMALL, ATTACH);
                 let now = if state == "paused" { "paused" } else { "long" };
                 other.wait_for("the session", |s| s.contains(now));
@@ -261,7 +262,8 @@ fn hangup_when(state: &str, attaches: bool) {
             assert_eq!(pty.code(), 143, "{state}");
         }
     }
-    assert!(!pty.path("runs/long/socket").exists(), "{state}");
+    let run = pty.path("runs/long");
+    assert!(!run.exists() || run.join("lease").is_file(), "{state}");
 }
 
 #[test]
