@@ -193,7 +193,9 @@ impl Chart<'_> {
         if self.log_y && low > 0.0 {
             return log_axis(low, high);
         }
-        let range = (high - low).max(0.02 * high.abs()).max(1e-6) * scale;
+        // A large value's label has room for two digits.
+        let least = if high.abs() >= 1e5 { 0.2 } else { 0.02 };
+        let range = (high - low).max(least * high.abs()).max(1e-6) * scale;
         let step = nice_step(range, (f64::from(height) / 3.0).clamp(2.0, 8.0));
         // The ends are rounder than the values and finer than the ticks.
         let end = nice_step(range, 20.0);
