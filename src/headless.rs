@@ -395,7 +395,7 @@ impl Text {
                 Some(format!(
                     "collapse seen since epoch {}: {}; {helps}",
                     collapse.since,
-                    collapse.describe(&self.classes)
+                    plain(&collapse.describe(&self.classes))
                 ))
             }
             (Some(_), None) => Some(format!("health   no longer collapsed in epoch {epoch}")),

@@ -117,10 +117,8 @@ pub fn run(
     };
     if report.learned_from.is_some() {
         // On standard error, so that it is seen where the report goes to a file.
-        eprintln!(
-            "warning: {}",
-            other_data(&trained.progress.data, &identity, &info, split)
-        );
+        let text = other_data(&trained.progress.data, &identity, &info, split);
+        eprintln!("warning: {}", plain(&text));
     }
     match json {
         true => super::json(&report, out),
