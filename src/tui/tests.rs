@@ -463,10 +463,15 @@ fn every_screen_shows_the_same_smoothed_loss() {
             .to_owned()
     };
     let mut seen = Vec::new();
+    let mut now = 60_000.0;
     for keys in ["", "((", ")))))"] {
         app.update(key('1'));
         commands(&mut app, keys);
-        app.update(Msg::Tick(60_000.0));
+        // The message of the keys gives its line back.
+        for _ in 0..2 {
+            now += 60_000.0;
+            app.update(Msg::Tick(now));
+        }
         let train = shown(&mut app, '1');
         assert_eq!(train, shown(&mut app, '2'), "after {keys}");
         seen.push(train);

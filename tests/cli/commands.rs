@@ -19,9 +19,9 @@ fn eval_agrees_with_the_run_and_predict_sorts_its_classes() {
     };
     let metrics = crate::support::json(&place.read("runs/one/metrics.jsonl"));
     let last = |split: &str| {
-        let mut of = metrics
-            .iter()
-            .filter(|e| e["event"] == "evaluation" && e["split"] == split);
+        let mut of = metrics.iter().filter(|e| {
+            e["event"] == "evaluation" && e["split"] == split && e["weights"] == "last"
+        });
         of.next_back().unwrap()
     };
     for split in ["test", "validation"] {
