@@ -2,7 +2,7 @@
 //! nothing itself.
 
 use crate::config::{Flags, OPTIONS, OptionKind, Options};
-use crate::domain::params::{Hyperparameters, Kind, PARAMS};
+use crate::domain::params::{HYPERPARAMS, Hyperparameters, Kind};
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use std::path::PathBuf;
@@ -117,7 +117,7 @@ pub fn parse(
         }
     }
     let trains = matches!(name, "" | "train" | "bench");
-    for row in PARAMS {
+    for row in HYPERPARAMS {
         let given = |m: &ArgMatches| m.try_get_one(row.key).ok().flatten().cloned();
         let outer = given(&matches);
         if outer.is_some() && !trains {
@@ -468,10 +468,10 @@ fn options() -> Vec<Arg> {
         .collect()
 }
 
-/// One flag a row of PARAMS.
+/// One flag a row of HYPERPARAMS.
 fn hyperparameters(command: Command) -> Command {
     let defaults = Hyperparameters::default();
-    let args = PARAMS.iter().map(|row| {
+    let args = HYPERPARAMS.iter().map(|row| {
         let parser = move |text: &str| row.parse(text).map_err(|error| error.why);
         let value_name = match row.kind {
             Kind::Bool => "on|off".to_owned(),
@@ -568,7 +568,7 @@ mod tests {
 
     #[test]
     fn every_hyperparameter_is_a_flag_of_the_screen_of_train_and_of_bench() {
-        for row in PARAMS {
+        for row in HYPERPARAMS {
             let value = row.get(&Hyperparameters::default());
             for command in ["cifar-tui", "cifar-tui train", "cifar-tui bench"] {
                 let line = format!("{command} --{} {value}", row.flag());

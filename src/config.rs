@@ -1,8 +1,8 @@
 //! What is set, and where it was said: flags over config.toml over the environment over the defaults. Driven by two
-//! tables, PARAMS for the hyperparameters and [`OPTIONS`] for the rest. Knows the file and the folders, never what is
+//! tables, HYPERPARAMS for the hyperparameters and [`OPTIONS`] for the rest. Knows the file and the folders, never what is
 //! done with a value.
 
-use crate::domain::params::{Hyperparameters, PARAMS, Param, Value};
+use crate::domain::params::{HYPERPARAMS, HyperParam, Hyperparameters, Value};
 use crate::domain::symbols::Symbols;
 use crate::domain::terminal::Terminal;
 use crate::domain::text::nearest;
@@ -325,7 +325,7 @@ fn layers(
         read_file(&mut config, &file, around)?;
     }
     for (key, value) in &flags.params {
-        let Some(row) = PARAMS.iter().find(|row| row.key == *key) else {
+        let Some(row) = HYPERPARAMS.iter().find(|row| row.key == *key) else {
             continue;
         };
         row.set(&mut config.params, value.clone())
@@ -413,7 +413,7 @@ fn read_file(config: &mut Config, file: &Path, around: &Surroundings) -> Result<
         let line = 1 + text[..offset].matches('\n').count();
         let said = format!("{shown}, line {line}");
         let wrong = |why: String| ConfigError(format!("{said}: {why}"));
-        if let Some(row) = PARAMS.iter().find(|row| row.key == key) {
+        if let Some(row) = HYPERPARAMS.iter().find(|row| row.key == key) {
             let value = param_value(row, item).map_err(wrong)?;
             row.set(&mut config.params, value)
                 .map_err(|e| wrong(e.to_string()))?;
@@ -433,7 +433,7 @@ fn read_file(config: &mut Config, file: &Path, around: &Surroundings) -> Result<
 }
 
 /// The value that `item` holds for `row`. Text is read as a person would type it, so that `off` and `cosine` work.
-fn param_value(row: &Param, item: &Item) -> Result<Value, String> {
+fn param_value(row: &HyperParam, item: &Item) -> Result<Value, String> {
     let found = match item {
         Item::Value(toml_edit::Value::Boolean(v)) => Some(Value::Bool(*v.value())),
         Item::Value(toml_edit::Value::Float(v)) => Some(Value::Float(*v.value())),
@@ -489,7 +489,7 @@ fn unknown_key(key: &str) -> String {
         OPTIONS
             .iter()
             .map(|row| row.key)
-            .chain(PARAMS.iter().map(|row| row.key))
+            .chain(HYPERPARAMS.iter().map(|row| row.key))
     };
     match nearest(&key.replace('-', "_"), known(), 3) {
         Some(near) => format!("there is no key '{key}'; did you mean '{near}'?"),
@@ -509,7 +509,8 @@ pub fn with_value(text: &str, key: &str, value: &str) -> Result<String, ConfigEr
         .parse()
         .map_err(|e| ConfigError(format!("the file is not valid TOML: {e}")))?;
     let key = key.replace('-', "_");
-    let mut new: toml_edit::Value = if let Some(row) = PARAMS.iter().find(|row| row.key == key) {
+    let mut new: toml_edit::Value = if let Some(row) = HYPERPARAMS.iter().find(|row| row.key == key)
+    {
         toml_value(&row.parse(value).map_err(|e| ConfigError(e.to_string()))?)
     } else if let Some(row) = OPTIONS.iter().find(|row| row.key == key) {
         let mut options = Options::default();
@@ -559,7 +560,7 @@ pub fn template() -> String {
     }
     text += "\n\n# Hyperparameters: the recipe of the seed model.\n";
     let defaults = Hyperparameters::default();
-    for row in PARAMS {
+    for row in HYPERPARAMS {
         let unit = match row.unit {
             "" => String::new(),
             unit => format!(" {unit}"),
@@ -594,7 +595,7 @@ fn comment(text: &str) -> String {
 pub fn parameter_table() -> String {
     let mut text = String::from("| key | default | allowed | applies | |\n|---|---|---|---|---|\n");
     let defaults = Hyperparameters::default();
-    for row in PARAMS {
+    for row in HYPERPARAMS {
         let _ = writeln!(
             text,
             "| `{}` | {} | {} | {} | {} |",
@@ -633,7 +634,7 @@ mod tests {
             std::fs::write(folder.path().join("config.toml"), &bytes).unwrap();
             match load(&around, &Flags::default()) {
                 Ok(config) => {
-                    for row in PARAMS {
+                    for row in HYPERPARAMS {
                         row.check(row.get(&config.params)).unwrap();
                     }
                 }
@@ -693,7 +694,7 @@ mod tests {
         for key in OPTIONS
             .iter()
             .map(|r| r.key)
-            .chain(PARAMS.iter().map(|r| r.key))
+            .chain(HYPERPARAMS.iter().map(|r| r.key))
         {
             let at = lines
                 .iter()
@@ -777,7 +778,7 @@ mod tests {
     #[test]
     fn every_range_is_held() {
         use crate::domain::params::Kind;
-        for row in PARAMS {
+        for row in HYPERPARAMS {
             let over = match row.kind {
                 Kind::Int { max, .. } if max < i64::MAX as u64 => format!("{}", max + 1),
                 Kind::Int { .. } => "-1".into(),

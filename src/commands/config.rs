@@ -2,7 +2,7 @@
 
 use crate::cli::ConfigTask;
 use crate::config::{Config, MAX_FILE, OPTIONS, Surroundings, template, with_value};
-use crate::domain::params::PARAMS;
+use crate::domain::params::HYPERPARAMS;
 use crate::domain::text::{plain, plain_path};
 use crate::files;
 use anyhow::{Context, bail};
@@ -67,7 +67,7 @@ fn show(config: &Config, out: &mut impl Write) -> anyhow::Result<()> {
         let origin = config.origin(row.key).unwrap_or(none);
         line(row.key, &value, origin)?;
     }
-    for row in PARAMS {
+    for row in HYPERPARAMS {
         let value = row.show(&row.get(&config.params));
         let origin = config.origin(row.key).unwrap_or(none);
         line(row.key, &value, origin)?;

@@ -2,7 +2,7 @@
 
 use crate::cli;
 use crate::config::Config;
-use crate::domain::params::PARAMS;
+use crate::domain::params::HYPERPARAMS;
 use crate::domain::report::RunSummary;
 use crate::domain::text::{bytes, compact, duration, grouped, percent, plain, plain_path};
 use crate::session::run_dir::{Host, Owner};
@@ -153,7 +153,7 @@ fn show(run: &RunSummary, out: &mut impl Write) -> anyhow::Result<()> {
     )?;
     line("test", test(run))?;
     writeln!(out)?;
-    for row in PARAMS {
+    for row in HYPERPARAMS {
         let value = row.show(&row.get(&run.params));
         let mark = match run.differs.iter().any(|(key, _)| key == row.key) {
             true => "*",
@@ -202,7 +202,7 @@ fn compare(runs: &[RunSummary], out: &mut impl Write) -> anyhow::Result<()> {
         of("test", &test),
         of("time", &|r| duration(r.elapsed)),
     ];
-    for param in PARAMS {
+    for param in HYPERPARAMS {
         let (key, values) = of(param.key, &|r| param.show(&param.get(&r.params)));
         if values.iter().any(|v| *v != values[0]) {
             rows.push((key, values));

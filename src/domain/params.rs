@@ -1,4 +1,4 @@
-//! The hyperparameters and the PARAMS table: the one place where a hyperparameter's name, help, unit, range, step and
+//! The hyperparameters and the HYPERPARAMS table: the one place where a hyperparameter's name, help, unit, range, step and
 //! time of effect stand. The panel, config.toml, the flags, the checkpoint and the docs follow the table.
 
 use super::text::nearest;
@@ -50,7 +50,7 @@ choices! {
     Precision { F32 = "f32", Tf32 = "tf32", Bf16 = "bf16" }
 }
 
-/// Everything that decides what a run learns. Every field has a row in [`PARAMS`]. A field that a file lacks takes its
+/// Everything that decides what a run learns. Every field has a row in [`HYPERPARAMS`]. A field that a file lacks takes its
 /// default, so the default of a new hyperparameter must be the value that changes nothing for the runs before it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -200,13 +200,13 @@ pub enum Kind {
 /// A value that was refused, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{key}: {why}")]
-pub struct ParamError {
+pub struct HyperParamError {
     pub key: String,
     pub why: String,
 }
 
 /// One hyperparameter.
-pub struct Param {
+pub struct HyperParam {
     /// The key in config.toml; the flag is the same with `-` for `_`.
     pub key: &'static str,
     /// The panel's word for it.
@@ -223,13 +223,13 @@ pub struct Param {
     set: fn(&mut Hyperparameters, Value),
 }
 
-impl fmt::Debug for Param {
+impl fmt::Debug for HyperParam {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.key)
     }
 }
 
-impl Param {
+impl HyperParam {
     /// The value that `params` holds.
     pub fn get(&self, params: &Hyperparameters) -> Value {
         (self.get)(params)
@@ -269,7 +269,7 @@ impl Param {
     ///
     /// # Errors
     /// When it is no value of this kind or out of range; says what is allowed.
-    pub fn parse(&self, text: &str) -> Result<Value, ParamError> {
+    pub fn parse(&self, text: &str) -> Result<Value, HyperParamError> {
         let text = text.trim();
         let off = self.zero_is_off && text.eq_ignore_ascii_case("off");
         let value = match self.kind {
@@ -300,7 +300,7 @@ impl Param {
     ///
     /// # Errors
     /// When it does not fit; says what is allowed.
-    pub fn check(&self, value: Value) -> Result<Value, ParamError> {
+    pub fn check(&self, value: Value) -> Result<Value, HyperParamError> {
         let wrong =
             |value: &Value| self.error(format!("'{value}' is not allowed: {}", self.range()));
         match (self.kind, value) {
@@ -327,8 +327,8 @@ impl Param {
     /// Checks the value and puts it into `params`.
     ///
     /// # Errors
-    /// As [`Param::check`]; `params` is then unchanged.
-    pub fn set(&self, params: &mut Hyperparameters, value: Value) -> Result<(), ParamError> {
+    /// As [`HyperParam::check`]; `params` is then unchanged.
+    pub fn set(&self, params: &mut Hyperparameters, value: Value) -> Result<(), HyperParamError> {
         (self.set)(params, self.check(value)?);
         Ok(())
     }
@@ -362,8 +362,8 @@ impl Param {
         }
     }
 
-    fn error(&self, why: String) -> ParamError {
-        ParamError {
+    fn error(&self, why: String) -> HyperParamError {
+        HyperParamError {
             key: self.key.into(),
             why,
         }
@@ -396,19 +396,19 @@ fn tidy(v: f64) -> f64 {
 }
 
 /// The row of `key`, where `-` counts as `_`.
-pub fn param(key: &str) -> Option<&'static Param> {
+pub fn param(key: &str) -> Option<&'static HyperParam> {
     let key = key.replace('-', "_");
-    PARAMS.iter().find(|p| p.key == key)
+    HYPERPARAMS.iter().find(|p| p.key == key)
 }
 
 /// The row of `key`, or an error that suggests what may have been meant.
 ///
 /// # Errors
 /// When there is no such hyperparameter.
-pub fn find(key: &str) -> Result<&'static Param, ParamError> {
+pub fn find(key: &str) -> Result<&'static HyperParam, HyperParamError> {
     param(key).ok_or_else(|| {
-        let keys = || PARAMS.iter().map(|p| p.key);
-        ParamError {
+        let keys = || HYPERPARAMS.iter().map(|p| p.key);
+        HyperParamError {
             key: key.into(),
             why: match nearest(&key.replace('-', "_"), keys(), 3) {
                 Some(known) => {
@@ -423,7 +423,7 @@ pub fn find(key: &str) -> Result<&'static Param, ParamError> {
     })
 }
 
-/// A row's getter and setter for a field of plain type. [`Param::check`] runs first, so the kind always matches.
+/// A row's getter and setter for a field of plain type. [`HyperParam::check`] runs first, so the kind always matches.
 macro_rules! field {
     (float $name:ident) => {
         (
@@ -492,8 +492,8 @@ const fn row(
     kind: Kind,
     access: Access,
     help: &'static str,
-) -> Param {
-    Param {
+) -> HyperParam {
+    HyperParam {
         key,
         label,
         help,
@@ -506,7 +506,7 @@ const fn row(
     }
 }
 
-const fn off_at_zero(mut param: Param) -> Param {
+const fn off_at_zero(mut param: HyperParam) -> HyperParam {
     param.zero_is_off = true;
     param
 }
@@ -523,7 +523,7 @@ const SQRT_10: f64 = 3.162_277_660_168_379_5;
 
 /// Every hyperparameter, in the panel's order.
 #[rustfmt::skip]
-pub static PARAMS: &[Param] = &[
+pub static HYPERPARAMS: &[HyperParam] = &[
     row("learning_rate", "learning rate", "", Applies::Now, float(0.0, 10.0, Nudge::Times(2.0, 10.0, 1e-7)), field!(float learning_rate),
         "Step size of the optimizer; the base that the schedule scales."),
     row("weight_decay", "weight decay", "", Applies::Now, float(0.0, 1.0, Nudge::Times(2.0, 10.0, 1e-5)), field!(float weight_decay),
@@ -580,7 +580,7 @@ mod tests {
     fn every_field_has_exactly_one_row() {
         let json = serde_json::to_value(Hyperparameters::default()).unwrap();
         let mut fields: Vec<_> = json.as_object().unwrap().keys().cloned().collect();
-        let mut rows: Vec<_> = PARAMS.iter().map(|p| p.key.to_owned()).collect();
+        let mut rows: Vec<_> = HYPERPARAMS.iter().map(|p| p.key.to_owned()).collect();
         fields.sort();
         rows.sort();
         assert_eq!(fields, rows);
@@ -589,7 +589,7 @@ mod tests {
     #[test]
     fn a_field_that_a_file_lacks_takes_its_default_and_an_unknown_one_is_refused() {
         let all = serde_json::to_value(Hyperparameters::default()).unwrap();
-        for row in PARAMS {
+        for row in HYPERPARAMS {
             let mut without = all.clone();
             without.as_object_mut().unwrap().remove(row.key);
             let read: Hyperparameters = serde_json::from_value(without).unwrap();
@@ -603,7 +603,7 @@ mod tests {
     #[test]
     fn defaults_are_valid_and_come_back_from_their_text() {
         let params = Hyperparameters::default();
-        for row in PARAMS {
+        for row in HYPERPARAMS {
             let value = row.get(&params);
             assert_eq!(
                 row.parse(&value.to_string()),
@@ -620,7 +620,7 @@ mod tests {
     #[test]
     fn values_outside_the_range_are_refused_with_the_range() {
         let mut params = Hyperparameters::default();
-        for row in PARAMS {
+        for row in HYPERPARAMS {
             let bad = match row.kind {
                 Kind::Int { max, .. } => Value::Int(max + 1),
                 Kind::Float { max, .. } => Value::Float(max * 1.0001 + 1e-9),
@@ -643,7 +643,7 @@ mod tests {
 
     #[test]
     fn nudges_stay_in_range_and_move() {
-        for row in PARAMS {
+        for row in HYPERPARAMS {
             for (up, coarse) in [(true, false), (true, true), (false, false), (false, true)] {
                 let mut value = row.get(&Hyperparameters::default());
                 for _ in 0..200 {

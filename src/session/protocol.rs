@@ -2,7 +2,7 @@
 //! Knows only the domain.
 
 pub use crate::domain::params::Change;
-use crate::domain::params::{Applies, Hyperparameters, ParamError, Value};
+use crate::domain::params::{Applies, HyperParamError, Hyperparameters, Value};
 use crate::domain::report::{
     CheckpointReport, DataInfo, EpochReport, Evaluation, Health, Load, ModelReport, Picture,
     Prediction, RunInfo, RunSummary, Split, State, StepReport,
@@ -175,7 +175,7 @@ pub enum Event {
         epoch: u32,
     },
     Refused {
-        error: ParamError,
+        error: HyperParamError,
     },
     Epoch(EpochReport),
     Evaluation(Evaluation),

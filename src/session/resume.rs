@@ -363,7 +363,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join(LAST);
         written(&file, 9);
-        for row in params::PARAMS {
+        for row in params::HYPERPARAMS {
             let other = row
                 .nudged(&row.get(&Hyperparameters::default()), true, false)
                 .map_or("dense 10".to_owned(), |value| value.to_string());

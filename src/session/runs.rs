@@ -5,7 +5,7 @@ use super::protocol::Event;
 use super::run_dir::lease::{Lease, Watch};
 use super::run_dir::name::check_name;
 use super::run_dir::{CONFIG, METRICS, NOTE, Owner, RunError};
-use crate::domain::params::{Hyperparameters, PARAMS};
+use crate::domain::params::{HYPERPARAMS, Hyperparameters};
 use crate::domain::report::{HERE, RunSummary, Split, State, Weights};
 use crate::files;
 use crate::train::files::Folder;
@@ -208,7 +208,7 @@ fn read(folder: &Path, metrics: &Path) -> Option<RunSummary> {
         }
     }
     let defaults = Hyperparameters::default();
-    summary.differs = PARAMS
+    summary.differs = HYPERPARAMS
         .iter()
         .filter(|row| row.get(&summary.params) != row.get(&defaults))
         .map(|row| (row.key.to_owned(), row.show(&row.get(&summary.params))))
@@ -246,7 +246,7 @@ fn read_into(summary: &mut RunSummary, metrics: &Path) -> io::Result<u64> {
                 summary.outcome = "interrupted".into();
             }
             Ok(Event::Applied { change, .. }) => {
-                if let Some(row) = PARAMS.iter().find(|row| row.key == change.key) {
+                if let Some(row) = HYPERPARAMS.iter().find(|row| row.key == change.key) {
                     // A value of another version of the program may be out of range: then the old one stands.
                     let _ = row.set(&mut summary.params, change.new);
                 }

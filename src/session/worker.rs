@@ -17,7 +17,7 @@ use super::runs::Runs;
 use super::{Settings, pictures};
 use crate::data::{DataError, Dataset};
 use crate::domain::health::HealthMonitor;
-use crate::domain::params::{self, ParamError, Value};
+use crate::domain::params::{self, HyperParamError, Value};
 use crate::domain::report::{EpochReport, RunInfo, Split, State, StepReport};
 use crate::hardware::device::{Device, DeviceError};
 use crate::hardware::executor::KernelExecutor;
@@ -727,7 +727,7 @@ impl<'a> Worker<'a> {
 
     fn set(&mut self, trainer: &mut Trainer, key: &str, value: Value) {
         let wish = params::find(key)
-            .and_then(|row| Ok::<_, ParamError>((row.key, trainer.wish(row, value)?)));
+            .and_then(|row| Ok::<_, HyperParamError>((row.key, trainer.wish(row, value)?)));
         match wish {
             Ok((key, wish)) => self.wish(key, wish),
             Err(error) => self.tell.event(Event::Refused { error }),

@@ -12,7 +12,7 @@ pub mod schedule;
 pub mod trainer;
 
 use crate::domain::arch::ArchError;
-use crate::domain::params::ParamError;
+use crate::domain::params::HyperParamError;
 
 /// What can go wrong while training. The messages say what to do.
 #[derive(Debug, thiserror::Error)]
@@ -26,7 +26,7 @@ pub enum Error {
     #[error(transparent)]
     Checkpoint(#[from] checkpoint::CheckpointError),
     #[error(transparent)]
-    Param(#[from] ParamError),
+    Param(#[from] HyperParamError),
     #[error("{0}")]
     Question(String),
 }

@@ -13,7 +13,9 @@ use super::{Error, Result, schedule};
 use crate::data::batches::{self, Division};
 use crate::domain::arch::{self, Shape};
 use crate::domain::augment::Placement;
-use crate::domain::params::{self, Applies, Change, Hyperparameters, PARAMS, Param, Value};
+use crate::domain::params::{
+    self, Applies, Change, HYPERPARAMS, HyperParam, Hyperparameters, Value,
+};
 use crate::domain::report::{EpochReport, Split, StepReport, StepSettings};
 use crate::hardware::executor::{ExecutorError, KernelExecutor};
 use crate::hardware::stopwatch::Stopwatch;
@@ -117,7 +119,7 @@ pub struct Trainer {
     order: Vec<u32>,
     plan: Vec<Placement>,
     /// Before each wish: the key and the value that was wanted until then.
-    wishes: Vec<(&'static Param, Value)>,
+    wishes: Vec<(&'static HyperParam, Value)>,
     /// Running throughput of the training steps, steps it rests on, and seconds of the last epoch's evaluation.
     speed: f64,
     steps_timed: u64,
@@ -218,7 +220,7 @@ impl Trainer {
             progress,
             mut tensors,
         } = checkpoint;
-        for row in PARAMS {
+        for row in HYPERPARAMS {
             row.check(row.get(&progress.params))
                 .map_err(|e| mismatch(format!("its hyperparameter {e}")))?;
         }
@@ -566,9 +568,9 @@ impl Trainer {
     /// When the value is not allowed.
     pub fn wish(
         &mut self,
-        row: &'static Param,
+        row: &'static HyperParam,
         value: Value,
-    ) -> std::result::Result<Wish, crate::domain::params::ParamError> {
+    ) -> std::result::Result<Wish, crate::domain::params::HyperParamError> {
         let value = row.check(value)?;
         let before = self.wanted(row);
         if value == before {
@@ -584,8 +586,10 @@ impl Trainer {
     /// When the earlier value is not allowed (it was, so never).
     pub fn undo(
         &mut self,
-    ) -> std::result::Result<Option<(&'static Param, Wish)>, crate::domain::params::ParamError>
-    {
+    ) -> std::result::Result<
+        Option<(&'static HyperParam, Wish)>,
+        crate::domain::params::HyperParamError,
+    > {
         match self.wishes.pop() {
             Some((row, before)) => Ok(Some((row, self.grant(row, before)?))),
             None => Ok(None),
@@ -594,9 +598,9 @@ impl Trainer {
 
     fn grant(
         &mut self,
-        row: &'static Param,
+        row: &'static HyperParam,
         value: Value,
-    ) -> std::result::Result<Wish, crate::domain::params::ParamError> {
+    ) -> std::result::Result<Wish, crate::domain::params::HyperParamError> {
         self.progress.waiting.retain(|(key, _)| key != row.key);
         let live = row.get(&self.progress.params);
         if live == value {
@@ -623,14 +627,14 @@ impl Trainer {
     /// The hyperparameters of a restart: those in force, with everything that waits.
     pub fn wanted_params(&self) -> Hyperparameters {
         let mut params = self.progress.params.clone();
-        for row in PARAMS {
+        for row in HYPERPARAMS {
             // A value that waits was checked when it was wished for.
             let _ = row.set(&mut params, self.wanted(row));
         }
         params
     }
 
-    fn wanted(&self, row: &Param) -> Value {
+    fn wanted(&self, row: &HyperParam) -> Value {
         let waiting = self.progress.waiting.iter().find(|(key, _)| key == row.key);
         waiting.map_or_else(
             || row.get(&self.progress.params),
@@ -640,9 +644,9 @@ impl Trainer {
 
     fn apply(
         &mut self,
-        row: &'static Param,
+        row: &'static HyperParam,
         value: Value,
-    ) -> std::result::Result<Applied, crate::domain::params::ParamError> {
+    ) -> std::result::Result<Applied, crate::domain::params::HyperParamError> {
         let old = row.get(&self.progress.params);
         row.set(&mut self.progress.params, value.clone())?;
         let applied = Applied {
@@ -661,7 +665,10 @@ impl Trainer {
     /// At the start of an epoch: makes true what waited for it.
     fn apply_waiting(&mut self, host: &mut impl Host) -> Result<()> {
         let batch_size = self.progress.params.batch_size;
-        for row in PARAMS.iter().filter(|r| r.applies == Applies::NextEpoch) {
+        for row in HYPERPARAMS
+            .iter()
+            .filter(|r| r.applies == Applies::NextEpoch)
+        {
             let waiting = &mut self.progress.waiting;
             if let Some(at) = waiting.iter().position(|(key, _)| key == row.key) {
                 let (_, value) = waiting.remove(at);

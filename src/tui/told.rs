@@ -8,7 +8,7 @@ mod tests;
 use super::actions::{ProgramAction, key_of};
 use crate::domain::history::Series;
 use crate::domain::marks::{Mark, merged};
-use crate::domain::params::{Applies, Hyperparameters, PARAMS, Value, param};
+use crate::domain::params::{Applies, HYPERPARAMS, Hyperparameters, Value, param};
 use crate::domain::report::{
     CheckpointReport, DataInfo, EpochReport, Evaluation, Health, Load, RunInfo, Split, State,
     StepReport, Weights,
@@ -627,7 +627,7 @@ impl Told {
     /// Hyperparameters as they will be once all that waits has taken effect.
     pub fn wanted(&self) -> Hyperparameters {
         let mut params = self.params.clone();
-        for row in PARAMS {
+        for row in HYPERPARAMS {
             if let Some(value) = self.coming(row.key) {
                 // Values on their way have been checked before they were sent.
                 let _ = row.set(&mut params, value.clone());

@@ -1,4 +1,4 @@
-//! README's tables are generated: from ACTIONS, from PARAMS and from EXITS. `UPDATE=1 cargo test --test tidy` writes them anew.
+//! README's tables are generated: from ACTIONS, from HYPERPARAMS and from EXITS. `UPDATE=1 cargo test --test tidy` writes them anew.
 
 use std::path::Path;
 

@@ -1,7 +1,7 @@
 //! A run's config.toml.
 
 use super::{CONFIG, RunError};
-use crate::domain::params::{Hyperparameters, PARAMS, Value};
+use crate::domain::params::{HYPERPARAMS, Hyperparameters, Value};
 use crate::train::files::Folder;
 
 /// config.toml as the program reads it: every hyperparameter with its help.
@@ -10,7 +10,7 @@ use crate::train::files::Folder;
 /// Those of the file system.
 pub(super) fn write(folder: &Folder, params: &Hyperparameters) -> Result<(), RunError> {
     let mut text = String::from("# The hyperparameters at the run's start.\n");
-    for row in PARAMS {
+    for row in HYPERPARAMS {
         let value: toml_edit::Value = match row.get(params) {
             Value::Bool(v) => v.into(),
             Value::Int(v) => i64::try_from(v).unwrap_or(i64::MAX).into(),
@@ -39,7 +39,7 @@ mod tests {
         write(&runs.path().into(), &params).unwrap();
         let text = std::fs::read_to_string(runs.path().join(CONFIG)).unwrap();
         let table: toml_edit::DocumentMut = text.parse().unwrap();
-        for row in PARAMS {
+        for row in HYPERPARAMS {
             let item = table[row.key].as_value().unwrap();
             let text = match item {
                 toml_edit::Value::String(s) => s.value().clone(),

@@ -193,7 +193,7 @@ impl Context<'_> {
         self.effects.push(Effect::Save(Box::new(request)));
     }
 
-    /// Sets a hyperparameter; the value must have passed `Param::check`. It shows as pending until the worker answers.
+    /// Sets a hyperparameter; the value must have passed `HyperParam::check`. It shows as pending until the worker answers.
     pub fn set(&mut self, key: &str, value: Value) {
         self.effects.push(Effect::Set {
             key: key.to_owned(),

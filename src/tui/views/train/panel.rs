@@ -1,7 +1,7 @@
-//! The hyperparameter panel: a row for each row of PARAMS, with its value, what waits and when a change applies.
+//! The hyperparameter panel: a row for each row of HYPERPARAMS, with its value, what waits and when a change applies.
 
 use super::TrainAction;
-use crate::domain::params::{Applies, Hyperparameters, Optimizer, PARAMS, Param, Value};
+use crate::domain::params::{Applies, HYPERPARAMS, HyperParam, Hyperparameters, Optimizer, Value};
 use crate::domain::text::nearest;
 use crate::tui::actions::{Move, key_of, moved};
 use crate::tui::theme::Theme;
@@ -50,22 +50,22 @@ fn counts(key: &str, params: &Hyperparameters) -> bool {
 const HALF_PAGE: usize = 8;
 
 impl Panel {
-    fn rows(&self) -> Vec<&'static Param> {
+    fn rows(&self) -> Vec<&'static HyperParam> {
         let wanted = self.filter.to_lowercase();
-        PARAMS
+        HYPERPARAMS
             .iter()
             .filter(|p| p.label.contains(&wanted) || p.key.contains(&wanted))
             .collect()
     }
 
-    fn row(&self) -> Option<&'static Param> {
+    fn row(&self) -> Option<&'static HyperParam> {
         let rows = self.rows();
         rows.get(self.chosen.min(rows.len().saturating_sub(1)))
             .copied()
     }
 
     /// The value that the next change starts from.
-    fn value(row: &Param, told: &Told) -> Value {
+    fn value(row: &HyperParam, told: &Told) -> Value {
         told.coming(row.key)
             .cloned()
             .unwrap_or_else(|| row.get(&told.params))
@@ -216,7 +216,7 @@ impl Panel {
 
     /// Says that no hyperparameter passes the filter, and which one may have been meant.
     fn no_match(&self) -> String {
-        let names = PARAMS.iter().flat_map(|p| [p.label, p.key]);
+        let names = HYPERPARAMS.iter().flat_map(|p| [p.label, p.key]);
         let meant = nearest(&self.filter, names, 3)
             .map_or_else(String::new, |name| format!("; did you mean '{name}'?"));
         format!("no hyperparameter named '{}'{meant}", self.filter)
@@ -294,7 +294,7 @@ impl Panel {
 
     fn draw_row(
         &self,
-        row: &Param,
+        row: &HyperParam,
         here: bool,
         told: &Told,
         theme: Theme,
