@@ -4,8 +4,8 @@
 use super::actions::{self, Action, Do, Key, ProgramAction, key_of};
 use super::frame::{self, Layout};
 use super::overlays::{Choice, Overlay};
+use super::session_view::{SessionView, Weight, describe};
 use super::theme::Theme;
-use super::told::{Told, Weight, describe};
 use super::views::{Context, Screen, VIEWS, View, Views};
 use crate::domain::params::Value;
 use crate::domain::report::{State, StepReport};
@@ -99,7 +99,7 @@ pub struct Toast {
 
 /// Everything the screen shows.
 pub struct App {
-    pub told: Told,
+    pub session: SessionView,
     /// How the session stands: for those who go on when the screen has been left.
     pub status: Status,
     pub theme: Theme,
@@ -121,10 +121,10 @@ pub struct App {
 impl App {
     /// An app that knows nothing yet; `now` as [`Msg::Tick`].
     pub fn new(theme: Theme, width: u16, height: u16, now: f64) -> Self {
-        let mut told = Told::default();
-        told.now = now;
+        let mut session = SessionView::default();
+        session.now = now;
         App {
-            told,
+            session,
             status: Status::default(),
             theme,
             screen: Screen::Train,
@@ -147,7 +147,7 @@ impl App {
 
     /// What went wrong for good, as lines.
     pub fn banner(&self) -> Vec<String> {
-        frame::banner(&self.told, self.size)
+        frame::banner(&self.session, self.size)
     }
 
     /// Where things lie now.
@@ -164,7 +164,7 @@ impl App {
     pub fn wake_at(&self) -> Option<f64> {
         self.toast
             .as_ref()
-            .map(|t| t.until.unwrap_or(self.told.now))
+            .map(|t| t.until.unwrap_or(self.session.now))
     }
 
     /// Draws everything.
@@ -190,14 +190,14 @@ impl App {
                 self.with_view(self.screen, &mut effects, |view, ctx| view.shown(ctx));
             }
             Msg::Tick(now) => {
-                self.told.now = now;
+                self.session.now = now;
                 let until = |toast: &mut Toast| *toast.until.get_or_insert(now + TOAST_SECONDS);
                 if self.toast.as_mut().is_some_and(|t| until(t) <= now) {
                     self.toast = None;
                     self.changes(Urgency::Event);
                 }
             }
-            Msg::Terminate => effects.push(if self.told.ended || self.attached {
+            Msg::Terminate => effects.push(if self.session.ended || self.attached {
                 Effect::Leave
             } else {
                 // Nobody can be asked: what can be saved is.
@@ -205,7 +205,7 @@ impl App {
                 Effect::Send(Command::Quit)
             }),
             Msg::Said(weight, text) => {
-                self.told.note(weight, text.clone());
+                self.session.note(weight, text.clone());
                 self.say(weight, text);
             }
             Msg::WorkerGone => effects.push(Effect::Leave),
@@ -224,13 +224,13 @@ impl App {
         while let Some(effect) = waiting.pop_front() {
             match effect {
                 Effect::Set { key, value } => {
-                    self.told.sent.insert(key.clone(), value.clone());
+                    self.session.sent.insert(key.clone(), value.clone());
                     out.push(Effect::Send(Command::Set { key, value }));
                 }
                 Effect::Say(weight, text) => self.say(weight, text),
-                Effect::Smooth(share) => self.told.smoothing = share,
+                Effect::Smooth(share) => self.session.smoothing = share,
                 Effect::Send(Command::Show { split }) => {
-                    self.told.shown = split;
+                    self.session.shown = split;
                     out.push(Effect::Send(Command::Show { split }));
                     let mut more = Vec::new();
                     self.with_view(self.screen, &mut more, |view, ctx| view.shown(ctx));
@@ -285,7 +285,7 @@ impl App {
     ) {
         let area = self.layout().body;
         let mut ctx = Context {
-            told: &self.told,
+            session: &self.session,
             area,
             visible: screen == self.screen,
             effects,
@@ -295,10 +295,10 @@ impl App {
     }
 
     fn event(&mut self, event: &Event, effects: &mut Vec<Effect>) {
-        self.told.event(event);
+        self.session.event(event);
         self.status.event(event);
         // To a view a snapshot is a run that begins: what it was told before counts no more.
-        let begun = match (event, &self.told.run) {
+        let begun = match (event, &self.session.run) {
             (Event::Snapshot { .. }, Some(run)) => Some(Event::Started(run.clone())),
             _ => None,
         };
@@ -336,7 +336,7 @@ impl App {
         self.changes(match event {
             Event::Steps(_) => Urgency::Steps,
             // A load that idles up and down is no news while nothing is computed.
-            Event::Load(_) if !self.told.busy() => Urgency::None,
+            Event::Load(_) if !self.session.busy() => Urgency::None,
             Event::Load(_) => Urgency::Steps,
             _ => Urgency::Event,
         });
@@ -383,10 +383,10 @@ impl App {
 
     /// Why an action cannot be used now, if so.
     pub fn enabled(&self, action: &Action) -> Result<(), String> {
-        (action.enabled)(&self.told)?;
+        (action.enabled)(&self.session)?;
         match action.does {
             Do::Program(_) => Ok(()),
-            Do::View(does) => self.views.enabled(does, &self.told, self.layout().body),
+            Do::View(does) => self.views.enabled(does, &self.session, self.layout().body),
         }
     }
 
@@ -406,7 +406,7 @@ impl App {
     fn program(&mut self, does: ProgramAction, effects: &mut Vec<Effect>) {
         let send = |effects: &mut Vec<Effect>, command| effects.push(Effect::Send(command));
         match does {
-            ProgramAction::Pause if self.told.state == State::Paused => {
+            ProgramAction::Pause if self.session.state == State::Paused => {
                 send(effects, Command::Resume);
             }
             ProgramAction::Pause => send(effects, Command::Pause),
@@ -450,17 +450,17 @@ impl App {
 
     fn restart(&mut self, effects: &mut Vec<Effect>) {
         let yes = Effect::Send(Command::Restart);
-        if self.told.unsaved.is_some() {
+        if self.session.unsaved.is_some() {
             let question = format!("{UNSAVED} Start a new run all the same?");
             effects.push(Effect::Confirm(question, Box::new(yes)));
             return;
         }
-        if self.told.training().is_err() {
+        if self.session.training().is_err() {
             effects.push(yes);
             return;
         }
         let waiting: Vec<String> = self
-            .told
+            .session
             .pending
             .values()
             .map(|(change, _)| describe(change))
@@ -478,7 +478,7 @@ impl App {
     /// After a divergence little is lost; after a collapse whole epochs are.
     fn go_back(&self, effects: &mut Vec<Effect>) {
         let yes = Effect::Send(Command::GoBack);
-        let collapse = self.told.health.collapse.as_ref();
+        let collapse = self.session.health.collapse.as_ref();
         effects.push(match collapse.and_then(|c| c.best) {
             Some(epoch) => Effect::Confirm(
                 format!(
@@ -491,9 +491,9 @@ impl App {
     }
 
     fn quit(&mut self, effects: &mut Vec<Effect>) {
-        let unsaved = self.told.run.as_ref().is_some_and(|r| r.name.is_empty())
-            && self.told.step() > 0
-            && !self.told.ended;
+        let unsaved = self.session.run.as_ref().is_some_and(|r| r.name.is_empty())
+            && self.session.step() > 0
+            && !self.session.ended;
         let asked = match &self.overlay {
             Some(Overlay::Confirm { yes, .. })
                 if matches!(**yes, Effect::Quit | Effect::Send(Command::Quit)) =>
@@ -502,7 +502,7 @@ impl App {
             }
             _ => None,
         };
-        if self.told.ended {
+        if self.session.ended {
             effects.push(Effect::Leave);
         } else if self.quitting {
             self.say(Weight::Plain, "saving; it ends by itself".into());

@@ -3,8 +3,8 @@
 
 use super::actions::{Action, Do, ProgramAction, key_of, on_screen};
 use super::app::{App, Toast};
+use super::session_view::{SessionView, Weight};
 use super::theme::Theme;
-use super::told::{Told, Weight};
 use super::views::train::TrainAction;
 use super::views::{Screen, VIEWS};
 use super::widgets::spark::{growing, sparkline};
@@ -94,7 +94,7 @@ pub fn draw(app: &App, buf: &mut Buffer) {
     }
     let layout = app.layout();
     for (y, words) in (layout.banner.y..).zip(app.banner()) {
-        let style = match app.told.is_on_plateau() {
+        let style = match app.session.is_on_plateau() {
             true => app.theme.validation(),
             false => app.theme.wrong(),
         };
@@ -102,10 +102,12 @@ pub fn draw(app: &App, buf: &mut Buffer) {
     }
     header(app, layout.header, buf);
     draw_tabs(app, layout.tabs, buf);
-    app.view().draw(&app.told, app.theme, layout.body, buf);
+    app.view().draw(&app.session, app.theme, layout.body, buf);
     match &app.toast {
         Some(toast) => message(toast, app.theme, layout.status, buf),
-        None => app.view().status(&app.told, app.theme, layout.status, buf),
+        None => app
+            .view()
+            .status(&app.session, app.theme, layout.status, buf),
     }
     footer(app, layout.footer, buf);
     if let Some(overlay) = &app.overlay {
@@ -120,10 +122,10 @@ pub fn draw(app: &App, buf: &mut Buffer) {
 }
 
 /// What is wrong and what to do, as lines; empty while all is well.
-pub fn banner(told: &Told, size: Rect) -> Vec<String> {
+pub fn banner(session: &SessionView, size: Rect) -> Vec<String> {
     let back = key_of(ProgramAction::GoBack);
     let restart = key_of(ProgramAction::Restart);
-    let state = match &told.state {
+    let state = match &session.state {
         State::Diverged { step, first } => Some(format!(
             "✗ At step {} {first} stopped being finite. {back}: back to a checkpoint from before, with a lower learning \
              rate; or lower it ({}) and {restart} starts anew",
@@ -133,11 +135,11 @@ pub fn banner(told: &Told, size: Rect) -> Vec<String> {
         State::Failed { why } => Some(format!("✗ {why}")),
         _ => None,
     };
-    let unsaved = told
+    let unsaved = session
         .unsaved
         .as_ref()
         .map(|why| format!("! Not saved: {why} {TRIED_AGAIN}"));
-    let collapse = told.health.collapse.as_ref().map(|collapse| {
+    let collapse = session.health.collapse.as_ref().map(|collapse| {
         let helps = match collapse.best {
             Some(epoch) => format!(
                 "{back}: back to the best checkpoint, of epoch {epoch}, with a lower learning rate"
@@ -147,10 +149,10 @@ pub fn banner(told: &Told, size: Rect) -> Vec<String> {
         format!(
             "✗ Collapsed, seen since epoch {}: {}. {helps}",
             collapse.since,
-            collapse.describe(told.classes())
+            collapse.describe(session.classes())
         )
     });
-    let plateau = told
+    let plateau = session
         .health
         .plateau
         .as_ref()
@@ -183,12 +185,12 @@ fn too_small(theme: Theme, size: Rect, buf: &mut Buffer) {
 const STATE_COLUMNS: (usize, usize) = (16, 12);
 
 /// The state's mark, word and style.
-fn state(told: &Told, theme: Theme, narrow: bool) -> (&'static str, String, Style) {
+fn state(session: &SessionView, theme: Theme, narrow: bool) -> (&'static str, String, Style) {
     let percent = |done: u64, total: u64| match total {
         0 => String::new(),
         _ => format!(" {:>2}%", (100 * done.min(total) / total).min(99)),
     };
-    match &told.state {
+    match &session.state {
         State::Loading { what, done, total } => (
             "◌",
             format!("loading {what}{}", percent(*done, *total)),
@@ -237,9 +239,9 @@ impl Piece {
 }
 
 fn header(app: &App, area: Rect, buf: &mut Buffer) {
-    let (told, theme) = (&app.told, app.theme);
+    let (session, theme) = (&app.session, app.theme);
     let narrow = area.width < 100;
-    let (mark, word, style) = state(told, theme, narrow);
+    let (mark, word, style) = state(session, theme, narrow);
     let word = if app.quitting { "saving" } else { &word };
     let dim = |words: String| Span::styled(words, theme.dim());
     let plain = |words: String| Span::styled(words, theme.text());
@@ -247,7 +249,7 @@ fn header(app: &App, area: Rect, buf: &mut Buffer) {
         9,
         vec![Span::styled("cifar-tui", theme.accent())],
     )];
-    if let Some(run) = &told.run {
+    if let Some(run) = &session.run {
         let name = match run.name.as_str() {
             "" => "not saved",
             name => name,
@@ -263,8 +265,8 @@ fn header(app: &App, area: Rect, buf: &mut Buffer) {
     let state = format!("{:<columns$}", format!("{mark} {word}"));
     left.push(Piece::new(0, vec![Span::styled(state, style)]));
     let mut middle = Vec::new();
-    if let Some(data) = &told.data {
-        let (train, held) = told
+    if let Some(data) = &session.data {
+        let (train, held) = session
             .run
             .as_ref()
             .map_or((data.train, data.test), |r| (r.train, r.validation));
@@ -281,7 +283,7 @@ fn header(app: &App, area: Rect, buf: &mut Buffer) {
         );
         middle.push(Piece::new(6, vec![name.clone(), dim(sizes)]).or(2, vec![name]));
     }
-    if let Some(run) = &told.run {
+    if let Some(run) = &session.run {
         // `CPU 2 threads AVX-512 (GPU: no NVRTC)`: the kind of device, and why the GPU is not used, stay the longest.
         let kind = run.device.split(' ').next().unwrap_or_default();
         let reason = run.device.find('(').map_or("", |at| &run.device[at..]);
@@ -289,16 +291,16 @@ fn header(app: &App, area: Rect, buf: &mut Buffer) {
         middle.push(Piece::new(10, vec![dim(run.device.clone())]).or(2, vec![dim(short)]));
     }
     let mut right = Vec::new();
-    if let Some(run) = &told.run {
+    if let Some(run) = &session.run {
         // Figures that are not known yet, or no longer, keep their places.
-        let steps = told.steps.as_ref();
+        let steps = session.steps.as_ref();
         let per_epoch = steps.map_or(run.steps_per_epoch, |s| s.steps_per_epoch);
-        let epochs = told.params.epochs;
+        let epochs = session.params.epochs;
         let wide = epochs.to_string().len();
         let total = per_epoch * u64::from(epochs);
-        let step_width = grouped(total.max(told.step())).len();
+        let step_width = grouped(total.max(session.step())).len();
         let epoch = format!("{:>wide$}/{epochs}", steps.map_or(0, |s| s.epoch));
-        let step = format!("{:>step_width$}", grouped(told.step()));
+        let step = format!("{:>step_width$}", grouped(session.step()));
         let rate = steps.map_or(String::new(), |s| images_per_s(s.images_per_s));
         let elapsed = steps.map_or(0.0, |s| s.elapsed);
         right.push(Piece::new(1, vec![dim("epoch ".into()), plain(epoch)]));
@@ -309,7 +311,7 @@ fn header(app: &App, area: Rect, buf: &mut Buffer) {
         ));
         right.push(Piece::new(7, vec![plain(short_duration(elapsed))]));
         let eta = steps.and_then(|s| s.eta);
-        let eta = match eta.filter(|_| told.busy()) {
+        let eta = match eta.filter(|_| session.busy()) {
             Some(eta) => vec![dim("ETA ".into()), plain(short_duration(eta))],
             None => vec![plain(" ".repeat("ETA ".len() + DURATION_COLUMNS))],
         };
@@ -397,8 +399,8 @@ fn draw_tabs(app: &App, area: Rect, buf: &mut Buffer) {
     let x = area.right().saturating_sub(HELP.len() as u16);
     let end = text(buf, area, x, area.y, &HELP[..1], theme.accent());
     text(buf, area, end, area.y, &HELP[1..], theme.dim());
-    let sample = app.told.data.as_ref().is_some_and(|d| d.is_sample);
-    let hint = match app.told.download {
+    let sample = app.session.data.as_ref().is_some_and(|d| d.is_sample);
+    let hint = match app.session.download {
         Some((done, total)) if total > 0 => format!("downloading {:>3}%", 100 * done / total),
         Some(_) => "downloading".into(),
         None if sample => "real images: cifar-tui data download, or : download".into(),
@@ -411,11 +413,11 @@ fn draw_tabs(app: &App, area: Rect, buf: &mut Buffer) {
 }
 
 /// Loss and accuracy in one line, so that learning is seen on every screen.
-pub fn curves(told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
+pub fn curves(session: &SessionView, theme: Theme, area: Rect, buf: &mut Buffer) {
     let half = area.width / 2;
     let parts = [
-        ("loss", &told.train_loss, false),
-        ("accuracy", &told.train_accuracy, true),
+        ("loss", &session.train_loss, false),
+        ("accuracy", &session.train_accuracy, true),
     ];
     for (i, (label, series, percent)) in parts.into_iter().enumerate() {
         let part = Rect::new(area.x + half * i as u16, area.y, half, 1).intersection(area);
@@ -431,9 +433,9 @@ pub fn curves(told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
             format!("{label} "),
             theme.dim(),
         );
-        let smooth = told.smoothed(series);
-        let train = told.newest(series, &smooth);
-        let val = told
+        let smooth = session.smoothed(series);
+        let train = session.newest(series, &smooth);
+        let val = session
             .validation
             .last()
             .map(|p| if percent { p.accuracy } else { p.loss });
@@ -450,7 +452,7 @@ pub fn curves(told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
             .min(48);
         let glyphs = sparkline(
             &smooth,
-            (0.0, growing(told.x(), f64::from(told.params.epochs))),
+            (0.0, growing(session.x(), f64::from(session.params.epochs))),
             usize::from(width),
             None,
         );
@@ -510,7 +512,7 @@ fn footer(app: &App, area: Rect, buf: &mut Buffer) {
     let mut items: Vec<(u8, bool, String, &str)> = Vec::new();
     for action in on_screen(app.screen).filter(|a| a.rank > 0 && !a.keys.is_empty()) {
         let name = match action.does {
-            Do::Program(ProgramAction::Pause) if app.told.state == State::Paused => "resume",
+            Do::Program(ProgramAction::Pause) if app.session.state == State::Paused => "resume",
             // As wide as the word that takes its place.
             Do::Program(ProgramAction::Pause) => "pause ",
             _ => action.name,

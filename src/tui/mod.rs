@@ -3,7 +3,7 @@
 //! format. It never waits for the worker, and the worker never waits for it.
 //!
 //! Where to find what: `actions` every key · `views` a file a screen (how a view gets keys, state and answers stands
-//! there) · `told` what the worker has said so far · `frame` header, tabs, footer · `overlays` help, palette, questions ·
+//! there) · `session` what the worker has said so far · `frame` header, tabs, footer · `overlays` help, palette, questions ·
 //! `widgets` charts and other things to draw with · `theme` colours by meaning · `terminal` modes and writing.
 
 pub mod actions;
@@ -11,9 +11,9 @@ pub mod app;
 pub mod frame;
 pub mod overlays;
 pub mod pictures;
+pub mod session_view;
 pub mod terminal;
 pub mod theme;
-pub mod told;
 pub mod views;
 pub mod widgets;
 
@@ -31,11 +31,11 @@ use anyhow::Context as _;
 use app::{App, Effect, Msg, Urgency};
 use crossbeam_channel::{Receiver, Sender, after, never, select, unbounded};
 use crossterm::event::Event as Input;
+use session_view::Weight;
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGTSTP, SIGUSR1, SIGUSR2, SIGWINCH};
 use std::time::{Duration, Instant, SystemTime};
 use terminal::{FromTerminal, clipboard};
 use theme::Theme;
-use told::Weight;
 
 /// How the screen is to be.
 #[derive(Clone, Debug)]
@@ -111,7 +111,7 @@ pub fn run(link: &Link, signals: &Receiver<i32>, options: &Options) -> anyhow::R
     let mut app = App::new(theme, width, height, unix_time());
     app.mouse = options.mouse;
     app.attached = options.attached;
-    app.told.local_time = terminal::local_time;
+    app.session.local_time = terminal::local_time;
     let input = screen.input();
     let mut ui = Loop {
         link,

@@ -1,8 +1,8 @@
 //! The screen with a scripted engine: no worker, no terminal, no clock.
 
 use super::app::{App, Effect, Msg, press};
+use super::session_view::Weight;
 use super::theme::{Colors, Theme};
-use super::told::Weight;
 use super::views::{Screen, VIEWS};
 use crate::domain::confusion::Confusion;
 use crate::domain::params::{Applies, Hyperparameters, Value};
@@ -387,7 +387,7 @@ fn every_view_draws_at_every_size_in_every_state() {
                     // Views must hold below the smallest screen as well.
                     let area = Rect::new(0, 0, width, height);
                     let mut buf = Buffer::empty(area);
-                    app.view().draw(&app.told, app.theme, area, &mut buf);
+                    app.view().draw(&app.session, app.theme, area, &mut buf);
                 }
             }
         }
@@ -531,7 +531,10 @@ fn nudging_starts_from_what_is_on_its_way() {
             set("learning_rate", Value::Float(0.00025)),
         ]
     );
-    assert_eq!(app.told.params.learning_rate, 0.001, "not acknowledged yet");
+    assert_eq!(
+        app.session.params.learning_rate, 0.001,
+        "not acknowledged yet"
+    );
     app.update(Msg::Event(Box::new(Event::Applied {
         change: Change {
             key: "learning_rate".into(),
@@ -541,10 +544,10 @@ fn nudging_starts_from_what_is_on_its_way() {
         step: 2001,
         epoch: 2,
     })));
-    assert_eq!(app.told.params.learning_rate, 0.00025);
-    assert!(app.told.sent.is_empty());
-    assert_eq!(app.told.marks[0].label(), "lr 0.001→0.00025");
-    assert!((app.told.marks[0].x - 1.6).abs() < 1e-9);
+    assert_eq!(app.session.params.learning_rate, 0.00025);
+    assert!(app.session.sent.is_empty());
+    assert_eq!(app.session.marks[0].label(), "lr 0.001→0.00025");
+    assert!((app.session.marks[0].x - 1.6).abs() < 1e-9);
 }
 
 #[test]

@@ -7,7 +7,7 @@ mod table;
 
 pub use table::{ACTIONS, FIRST};
 
-use super::told::Told;
+use super::session_view::SessionView;
 use super::views::{Screen, VIEWS, ViewAction};
 use crate::domain::symbols::Symbols;
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
@@ -178,7 +178,7 @@ pub struct Action {
     /// Place in the footer: the smallest stay when it gets narrow; 0 is not shown there.
     pub rank: u8,
     /// Why it cannot be used now.
-    pub enabled: fn(&Told) -> Result<(), String>,
+    pub enabled: fn(&SessionView) -> Result<(), String>,
 }
 
 impl Action {

@@ -2,7 +2,7 @@
 
 use super::{Action, Do, Key, Move, ProgramAction, ch, ctrl, key, key_of};
 use crate::domain::report::State;
-use crate::tui::told::Told;
+use crate::tui::session_view::SessionView;
 use crate::tui::views::ViewAction::{Confusion, Data, Model, Runs, Samples, Train};
 use crate::tui::views::confusion::ConfusionAction;
 use crate::tui::views::data::DataAction;
@@ -13,25 +13,25 @@ use crate::tui::views::train::TrainAction;
 use crate::tui::views::{Screen, ViewAction};
 use crossterm::event::KeyCode;
 
-fn always(_: &Told) -> Result<(), String> {
+fn always(_: &SessionView) -> Result<(), String> {
     Ok(())
 }
 
-fn alive(told: &Told) -> Result<(), String> {
-    if told.ended {
+fn alive(session: &SessionView) -> Result<(), String> {
+    if session.ended {
         Err("the session is over".into())
     } else {
         Ok(())
     }
 }
 
-fn pausable(told: &Told) -> Result<(), String> {
-    told.training()
+fn pausable(session: &SessionView) -> Result<(), String> {
+    session.training()
 }
 
-fn paused(told: &Told) -> Result<(), String> {
-    told.training()?;
-    match told.state {
+fn paused(session: &SessionView) -> Result<(), String> {
+    session.training()?;
+    match session.state {
         State::Paused => Ok(()),
         State::Diverged { .. } => Err(format!(
             "the run has diverged; {} goes back, {} restarts it",
@@ -45,11 +45,11 @@ fn paused(told: &Told) -> Result<(), String> {
     }
 }
 
-fn can_go_back(told: &Told) -> Result<(), String> {
-    alive(told)?;
-    match told.state {
+fn can_go_back(session: &SessionView) -> Result<(), String> {
+    alive(session)?;
+    match session.state {
         State::Diverged { .. } => Ok(()),
-        _ => match &told.health.collapse {
+        _ => match &session.health.collapse {
             Some(collapse) if collapse.best.is_some() => Ok(()),
             Some(_) => Err("no epoch of the run was better".into()),
             None => Err("the run has neither diverged nor collapsed".into()),
@@ -57,16 +57,16 @@ fn can_go_back(told: &Told) -> Result<(), String> {
     }
 }
 
-fn saved(told: &Told) -> Result<(), String> {
-    if told.run.as_ref().is_some_and(|r| r.name.is_empty()) {
+fn saved(session: &SessionView) -> Result<(), String> {
+    if session.run.as_ref().is_some_and(|r| r.name.is_empty()) {
         return Err("this run is not saved to a folder".into());
     }
-    told.training()
+    session.training()
 }
 
-fn detachable(told: &Told) -> Result<(), String> {
-    alive(told)?;
-    match &told.run {
+fn detachable(session: &SessionView) -> Result<(), String> {
+    alive(session)?;
+    match &session.run {
         Some(run) if run.name.is_empty() => {
             Err("this run has no folder by which `attach` would find it".into())
         }
@@ -75,20 +75,20 @@ fn detachable(told: &Told) -> Result<(), String> {
     }
 }
 
-fn begun(told: &Told) -> Result<(), String> {
-    alive(told)?;
-    if told.run.is_none() {
+fn begun(session: &SessionView) -> Result<(), String> {
+    alive(session)?;
+    if session.run.is_none() {
         return Err("no run has begun".into());
     }
     Ok(())
 }
 
-fn downloadable(told: &Told) -> Result<(), String> {
-    alive(told)?;
-    if told.download.is_some() {
+fn downloadable(session: &SessionView) -> Result<(), String> {
+    alive(session)?;
+    if session.download.is_some() {
         return Err("a download is under way".into());
     }
-    match &told.data {
+    match &session.data {
         Some(data) if !data.is_sample => Err(format!("{} is loaded already", data.name)),
         _ => Ok(()),
     }
@@ -132,7 +132,7 @@ const fn view(
     }
 }
 
-const fn when(mut action: Action, enabled: fn(&Told) -> Result<(), String>) -> Action {
+const fn when(mut action: Action, enabled: fn(&SessionView) -> Result<(), String>) -> Action {
     action.enabled = enabled;
     action
 }

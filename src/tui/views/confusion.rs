@@ -9,8 +9,8 @@ use crate::domain::text::grouped;
 use crate::session::protocol::{Command, Event, Question};
 use crate::tui::actions::{Move, key_of};
 use crate::tui::pictures::Request;
+use crate::tui::session_view::{SessionView, split_name};
 use crate::tui::theme::Theme;
-use crate::tui::told::{Told, split_name};
 use crate::tui::widgets::heatmap::{Cell, Geometry, Heatmap, MARK, Tone};
 use crate::tui::widgets::{bars, fitted, panel, text, text_right};
 use crossterm::event::{MouseButton, MouseEvent, MouseEventKind};
@@ -128,16 +128,22 @@ impl Layout {
     }
 }
 
-fn shown(told: &Told) -> Option<&Evaluation> {
-    told.evaluation(told.shown)
-        .filter(|e| e.confusion.classes > 0 && e.confusion.classes == told.classes().len())
+fn shown(session: &SessionView) -> Option<&Evaluation> {
+    session
+        .evaluation(session.shown)
+        .filter(|e| e.confusion.classes > 0 && e.confusion.classes == session.classes().len())
 }
 
 impl Confusion {
     /// Why an action cannot be used now, if so.
-    pub fn enabled(&self, does: ConfusionAction, told: &Told, _area: Rect) -> Result<(), String> {
+    pub fn enabled(
+        &self,
+        does: ConfusionAction,
+        session: &SessionView,
+        _area: Rect,
+    ) -> Result<(), String> {
         use ConfusionAction::*;
-        let evaluation = shown(told);
+        let evaluation = shown(session);
         let nothing_confused =
             || evaluation.is_none_or(|e| e.confusion.most_confused(1).is_empty());
         match does {
@@ -154,7 +160,7 @@ impl Confusion {
                 key_of(Back)
             )),
             NextWorst | PreviousWorst if nothing_confused() => Err("nothing is confused".into()),
-            Picture if told.run.as_ref().is_none_or(|r| r.folder.is_empty()) => {
+            Picture if session.run.as_ref().is_none_or(|r| r.folder.is_empty()) => {
                 Err("this run is not saved to a folder".into())
             }
             Choose(_) | Left | Right | NextWorst | PreviousWorst | OpenCell | Values | Copy
@@ -164,7 +170,7 @@ impl Confusion {
 
     pub fn act(&mut self, does: ConfusionAction, ctx: &mut Context) {
         use ConfusionAction::*;
-        let last = ctx.told.classes().len().saturating_sub(1);
+        let last = ctx.session.classes().len().saturating_sub(1);
         let (truth, predicted) = self.cursor;
         match does {
             OtherSplit => {
@@ -179,13 +185,13 @@ impl Confusion {
                 self.offset = 0;
             }
             Copy => {
-                if let Some(evaluation) = shown(ctx.told) {
-                    let table = as_text(ctx.told, &evaluation.confusion);
+                if let Some(evaluation) = shown(ctx.session) {
+                    let table = as_text(ctx.session, &evaluation.confusion);
                     ctx.copy("the matrix, tabs between its columns", table);
                 }
             }
             Picture => {
-                if let (Some(evaluation), Some(run)) = (shown(ctx.told), &ctx.told.run) {
+                if let (Some(evaluation), Some(run)) = (shown(ctx.session), &ctx.session.run) {
                     let request = Request::Matrix {
                         folder: run.folder.clone(),
                         title: format!(
@@ -194,14 +200,14 @@ impl Confusion {
                             split_name(evaluation.split),
                             evaluation.epoch
                         ),
-                        classes: ctx.told.classes().to_vec(),
+                        classes: ctx.session.classes().to_vec(),
                         confusion: evaluation.confusion.clone(),
                     };
                     ctx.picture(request);
                 }
             }
-            NextWorst => self.worst(true, ctx.told),
-            PreviousWorst => self.worst(false, ctx.told),
+            NextWorst => self.worst(true, ctx.session),
+            PreviousWorst => self.worst(false, ctx.session),
             Choose(Move::HalfDown | Move::Down) if self.open => self.page(true, ctx),
             Choose(Move::HalfUp | Move::Up) if self.open => self.page(false, ctx),
             Choose(Move::Up) => self.move_to((truth.saturating_sub(1), predicted)),
@@ -218,10 +224,10 @@ impl Confusion {
 
     /// Asks for the images that the screen shows, if they are not there yet.
     fn refresh(&mut self, ctx: &mut Context) {
-        let Some(basis) = Basis::evaluation(ctx.told) else {
+        let Some(basis) = Basis::evaluation(ctx.session) else {
             return;
         };
-        if !ctx.visible || shown(ctx.told).is_none() {
+        if !ctx.visible || shown(ctx.session).is_none() {
             return;
         }
         let question = Question::Cell {
@@ -243,8 +249,8 @@ impl Confusion {
     }
 
     /// The next or the previous of the worst cells.
-    fn worst(&mut self, forward: bool, told: &Told) {
-        let Some(evaluation) = shown(told) else {
+    fn worst(&mut self, forward: bool, session: &SessionView) {
+        let Some(evaluation) = shown(session) else {
             return;
         };
         let worst = evaluation.confusion.most_confused(WORST);
@@ -270,9 +276,16 @@ impl Confusion {
         }
     }
 
-    fn cells(&self, told: &Told, evaluation: &Evaluation, geometry: &Geometry) -> Vec<Cell> {
+    fn cells(
+        &self,
+        session: &SessionView,
+        evaluation: &Evaluation,
+        geometry: &Geometry,
+    ) -> Vec<Cell> {
         let matrix = &evaluation.confusion;
-        let before = told.evaluation_before(told.shown).map(|e| &e.confusion);
+        let before = session
+            .evaluation_before(session.shown)
+            .map(|e| &e.confusion);
         let n = matrix.classes;
         let pairs = || (0..n).flat_map(|t| (0..n).map(move |p| (t, p)));
         let worst: Vec<_> = matrix
@@ -332,7 +345,7 @@ impl Confusion {
 
     fn draw_matrix(
         &self,
-        told: &Told,
+        session: &SessionView,
         evaluation: &Evaluation,
         theme: Theme,
         area: Rect,
@@ -357,17 +370,17 @@ impl Confusion {
             ),
         ]);
         let inner = panel(buf, area, theme.frame(), &title, &right);
-        if self.values == Values::Change && told.evaluation_before(told.shown).is_none() {
+        if self.values == Values::Change && session.evaluation_before(session.shown).is_none() {
             let lines = [
                 "There is no earlier evaluation to compare with.".to_owned(),
                 format!("{} shows the counts.", key_of(ConfusionAction::Values)),
             ];
             return message(&lines, theme, inner, buf);
         }
-        let Some((map, geometry)) = self.map(told, evaluation, theme, inner) else {
+        let Some((map, geometry)) = self.map(session, evaluation, theme, inner) else {
             let lines = [
                 "The matrix needs more room.".to_owned(),
-                sentence(told, evaluation, self.cursor),
+                sentence(session, evaluation, self.cursor),
             ];
             return message(&lines, theme, inner, buf);
         };
@@ -377,15 +390,15 @@ impl Confusion {
     /// The heat map and where it lies in the panel.
     fn map<'a>(
         &self,
-        told: &'a Told,
+        session: &'a SessionView,
         evaluation: &Evaluation,
         theme: Theme,
         inner: Rect,
     ) -> Option<(Heatmap<'a>, Geometry)> {
-        let geometry = geometry(told, inner)?;
+        let geometry = geometry(session, inner)?;
         let map = Heatmap {
-            labels: told.classes(),
-            cells: self.cells(told, evaluation, &geometry),
+            labels: session.classes(),
+            cells: self.cells(session, evaluation, &geometry),
             cursor: self.cursor,
             colors: theme.colors,
             accent: theme.accent(),
@@ -396,7 +409,7 @@ impl Confusion {
 
     fn draw_cell(
         &self,
-        told: &Told,
+        session: &SessionView,
         evaluation: &Evaluation,
         theme: Theme,
         area: Rect,
@@ -404,11 +417,15 @@ impl Confusion {
     ) {
         let (truth, predicted) = self.cursor;
         let title = Line::from(Span::styled(
-            format!("{} called {}", told.class(truth), told.class(predicted)),
+            format!(
+                "{} called {}",
+                session.class(truth),
+                session.class(predicted)
+            ),
             theme.accent(),
         ));
         let inner = panel(buf, area, theme.frame(), &title, &Line::default());
-        let (count, change) = cell_words(told, evaluation, self.cursor);
+        let (count, change) = cell_words(session, evaluation, self.cursor);
         text(buf, inner, inner.x, inner.y, count, theme.strong());
         let room = usize::from(inner.width);
         let change = if change.chars().count() > room {
@@ -447,7 +464,7 @@ impl Confusion {
 
     fn draw_classes(
         &self,
-        told: &Told,
+        session: &SessionView,
         matrix: &Matrix,
         theme: Theme,
         area: Rect,
@@ -494,7 +511,7 @@ impl Confusion {
                     room,
                     x,
                     y,
-                    fitted(&told.class(class), name.into()),
+                    fitted(&session.class(class), name.into()),
                     style,
                 );
                 let figures = [
@@ -527,7 +544,14 @@ impl Confusion {
         }
     }
 
-    fn draw_pairs(&self, told: &Told, matrix: &Matrix, theme: Theme, area: Rect, buf: &mut Buffer) {
+    fn draw_pairs(
+        &self,
+        session: &SessionView,
+        matrix: &Matrix,
+        theme: Theme,
+        area: Rect,
+        buf: &mut Buffer,
+    ) {
         let title = Line::from(Span::styled("most confused", theme.text()));
         let inner = panel(buf, area, theme.frame(), &title, &Line::default());
         let pairs = matrix.most_confused(usize::from(inner.height));
@@ -549,12 +573,16 @@ impl Confusion {
             };
             let mark = if i < WORST { MARK } else { " " };
             let room = usize::from(inner.width).saturating_sub(figures.len() + 1);
-            let whole = format!("{mark}{} → {}", told.class(truth), told.class(predicted));
+            let whole = format!(
+                "{mark}{} → {}",
+                session.class(truth),
+                session.class(predicted)
+            );
             let names = if whole.chars().count() <= room {
                 whole
             } else {
                 let each = room.saturating_sub(2) / 2;
-                let (t, p) = (told.class(truth), told.class(predicted));
+                let (t, p) = (session.class(truth), session.class(predicted));
                 format!("{mark}{}→{}", fitted(&t, each), fitted(&p, each))
             };
             text(
@@ -571,14 +599,14 @@ impl Confusion {
     /// The cell's images on the whole screen.
     fn draw_open(
         &self,
-        told: &Told,
+        session: &SessionView,
         evaluation: &Evaluation,
         theme: Theme,
         area: Rect,
         buf: &mut Buffer,
     ) {
         let grid = open_grid(area);
-        let head = sentence(told, evaluation, self.cursor);
+        let head = sentence(session, evaluation, self.cursor);
         text(buf, area, area.x + 1, area.y, head, theme.strong());
         let Some((total, offset, items)) = self.images.predictions() else {
             if let Some(why) = self.images.failure() {
@@ -606,7 +634,7 @@ impl Confusion {
             theme.dim(),
         );
         for (i, item) in items.iter().take(shown).enumerate() {
-            tiles::prediction(item, told, theme, (false, false), tiles.tile(i), buf);
+            tiles::prediction(item, session, theme, (false, false), tiles.tile(i), buf);
         }
     }
 }
@@ -632,12 +660,12 @@ fn side_tiles(area: Rect) -> Tiles {
         .unwrap_or_else(|| Tiles::of(area, 12))
 }
 
-fn geometry(told: &Told, inner: Rect) -> Option<Geometry> {
-    let longest = told.classes().iter().map(|c| c.chars().count()).max()?;
-    let geometry = Geometry::of(inner, told.classes().len(), longest as u16)?;
+fn geometry(session: &SessionView, inner: Rect) -> Option<Geometry> {
+    let longest = session.classes().iter().map(|c| c.chars().count()).max()?;
+    let geometry = Geometry::of(inner, session.classes().len(), longest as u16)?;
     Geometry::of(
         map_area(inner, &geometry),
-        told.classes().len(),
+        session.classes().len(),
         longest as u16,
     )
 }
@@ -660,7 +688,7 @@ fn share(matrix: &Matrix, truth: usize, predicted: usize) -> f64 {
 
 /// `147 of 1,000 (14.7%)` and `+2.1 since last evaluation`.
 fn cell_words(
-    told: &Told,
+    session: &SessionView,
     evaluation: &Evaluation,
     (truth, predicted): (usize, usize),
 ) -> (String, String) {
@@ -671,7 +699,7 @@ fn cell_words(
         grouped(matrix.count(truth, predicted).into()),
         grouped(matrix.row_total(truth).into())
     );
-    let change = match told.evaluation_before(told.shown) {
+    let change = match session.evaluation_before(session.shown) {
         Some(before) if before.confusion.classes == matrix.classes => {
             let by = now - 100.0 * share(&before.confusion, truth, predicted);
             // -0.04 would be written -0.0.
@@ -684,29 +712,29 @@ fn cell_words(
 }
 
 /// `cat called dog: 147 of 1,000 (14.7%), +2.1 since last evaluation`.
-fn sentence(told: &Told, evaluation: &Evaluation, cursor: (usize, usize)) -> String {
-    let (count, change) = cell_words(told, evaluation, cursor);
+fn sentence(session: &SessionView, evaluation: &Evaluation, cursor: (usize, usize)) -> String {
+    let (count, change) = cell_words(session, evaluation, cursor);
     format!(
         "{} called {}: {count}, {change}",
-        told.class(cursor.0),
-        told.class(cursor.1)
+        session.class(cursor.0),
+        session.class(cursor.1)
     )
 }
 
 impl View for Confusion {
-    fn draw(&self, told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
+    fn draw(&self, session: &SessionView, theme: Theme, area: Rect, buf: &mut Buffer) {
         let area = area.intersection(buf.area);
-        let Some(evaluation) = shown(told) else {
-            return message(&no_evaluation(told), theme, area, buf);
+        let Some(evaluation) = shown(session) else {
+            return message(&no_evaluation(session), theme, area, buf);
         };
         if self.open {
-            return self.draw_open(told, evaluation, theme, area, buf);
+            return self.draw_open(session, evaluation, theme, area, buf);
         }
         let layout = Layout::of(area);
-        self.draw_matrix(told, evaluation, theme, layout.matrix, buf);
-        self.draw_cell(told, evaluation, theme, layout.cell, buf);
-        self.draw_classes(told, &evaluation.confusion, theme, layout.classes, buf);
-        self.draw_pairs(told, &evaluation.confusion, theme, layout.pairs, buf);
+        self.draw_matrix(session, evaluation, theme, layout.matrix, buf);
+        self.draw_cell(session, evaluation, theme, layout.cell, buf);
+        self.draw_classes(session, &evaluation.confusion, theme, layout.classes, buf);
+        self.draw_pairs(session, &evaluation.confusion, theme, layout.pairs, buf);
     }
 
     fn shown(&mut self, ctx: &mut Context) {
@@ -732,12 +760,12 @@ impl View for Confusion {
                 self.act(ConfusionAction::Choose(Move::HalfUp), ctx)
             }
             MouseEventKind::Down(MouseButton::Left) if !self.open => {
-                let Some(evaluation) = shown(ctx.told) else {
+                let Some(evaluation) = shown(ctx.session) else {
                     return;
                 };
                 let layout = Layout::of(ctx.area);
                 let inner = inside(layout.matrix);
-                let cell = geometry(ctx.told, inner).and_then(|g| g.at(mouse.column, mouse.row));
+                let cell = geometry(ctx.session, inner).and_then(|g| g.at(mouse.column, mouse.row));
                 let pairs = inside(layout.pairs);
                 let here = (mouse.column, mouse.row).into();
                 if let Some(cell) = cell {
@@ -770,7 +798,7 @@ fn inside(area: Rect) -> Rect {
 
 /// Turns from the validation to the test images and back.
 pub fn other_split(ctx: &mut Context) {
-    let split = match ctx.told.shown {
+    let split = match ctx.session.shown {
         Split::Test => Split::Validation,
         _ => Split::Test,
     };
@@ -778,8 +806,8 @@ pub fn other_split(ctx: &mut Context) {
 }
 
 /// The matrix with tabs between its columns, for a spreadsheet.
-fn as_text(told: &Told, matrix: &Matrix) -> String {
-    let names: Vec<String> = (0..matrix.classes).map(|c| told.class(c)).collect();
+fn as_text(session: &SessionView, matrix: &Matrix) -> String {
+    let names: Vec<String> = (0..matrix.classes).map(|c| session.class(c)).collect();
     let mut table = format!("true\\predicted\t{}\n", names.join("\t"));
     for (truth, name) in names.iter().enumerate() {
         let counts: Vec<String> = (0..matrix.classes)

@@ -9,8 +9,8 @@ use crate::domain::report::{DataInfo, Split, State};
 use crate::domain::text::{bytes, grouped};
 use crate::session::protocol::{Event, Question};
 use crate::tui::actions::{Move, ProgramAction, key_of, moved};
+use crate::tui::session_view::{SessionView, split_name};
 use crate::tui::theme::Theme;
-use crate::tui::told::{Told, split_name};
 use crate::tui::widgets::{bars, fitted, line, panel, text, text_right};
 use crossterm::event::{MouseButton, MouseEvent, MouseEventKind};
 use ratatui::buffer::Buffer;
@@ -113,18 +113,23 @@ fn augmentation(params: &Hyperparameters) -> Option<String> {
     (!parts.is_empty()).then(|| parts.join(", "))
 }
 
-fn has_notice(told: &Told) -> bool {
-    told.download.is_some() || told.data.as_ref().is_some_and(|d| d.is_sample)
+fn has_notice(session: &SessionView) -> bool {
+    session.download.is_some() || session.data.as_ref().is_some_and(|d| d.is_sample)
 }
 
 impl Data {
     /// Why an action cannot be used now, if so.
-    pub fn enabled(&self, does: DataAction, told: &Told, _area: Rect) -> Result<(), String> {
+    pub fn enabled(
+        &self,
+        does: DataAction,
+        session: &SessionView,
+        _area: Rect,
+    ) -> Result<(), String> {
         use DataAction::*;
         match does {
             Back if !self.augmented => Err("the grid is on the screen".into()),
             Back => Ok(()),
-            _ if told.run.is_none() => Err("no images yet".into()),
+            _ if session.run.is_none() => Err("no images yet".into()),
             Augment if self.split != Split::Train => Err(format!(
                 "only training images are augmented; {} turns to them",
                 key_of(OtherSplit)
@@ -138,13 +143,13 @@ impl Data {
 
     pub fn act(&mut self, does: DataAction, ctx: &mut Context) {
         use DataAction::*;
-        let tiles = Self::tiles(Layout::of(ctx.area, has_notice(ctx.told)).grid);
+        let tiles = Self::tiles(Layout::of(ctx.area, has_notice(ctx.session)).grid);
         match does {
             Choose(step) => self.step(step.by(tiles.columns.into(), tiles.len())),
             Left => self.step(-1),
             Right => self.step(1),
             Class => {
-                let classes = ctx.told.classes().len() as u8;
+                let classes = ctx.session.classes().len() as u8;
                 self.class = match self.class {
                     None => Some(0),
                     Some(c) => Some(c + 1).filter(|c| *c < classes),
@@ -170,10 +175,10 @@ impl Data {
     }
 
     fn refresh(&mut self, ctx: &mut Context) {
-        if !ctx.visible || ctx.told.run.is_none() {
+        if !ctx.visible || ctx.session.run.is_none() {
             return;
         }
-        let layout = Layout::of(ctx.area, has_notice(ctx.told));
+        let layout = Layout::of(ctx.area, has_notice(ctx.session));
         let tiles = Self::tiles(layout.grid);
         let page = tiles.len() as u32;
         let question = Question::Browse {
@@ -183,8 +188,8 @@ impl Data {
             count: page,
         };
         self.browse
-            .want(question, Basis::and(ctx.told, "data"), ctx);
-        let Some(how) = augmentation(&ctx.told.params) else {
+            .want(question, Basis::and(ctx.session, "data"), ctx);
+        let Some(how) = augmentation(&ctx.session.params) else {
             self.variants.clear();
             return;
         };
@@ -198,7 +203,7 @@ impl Data {
                 count: VARIANTS,
             };
             self.variants
-                .want(question, Basis::and(ctx.told, &how), ctx);
+                .want(question, Basis::and(ctx.session, &how), ctx);
         }
     }
 
@@ -221,10 +226,17 @@ impl Data {
         self.selected = moved(self.selected as usize, by, total as usize) as u32;
     }
 
-    fn draw_info(&self, told: &Told, data: &DataInfo, theme: Theme, area: Rect, buf: &mut Buffer) {
+    fn draw_info(
+        &self,
+        session: &SessionView,
+        data: &DataInfo,
+        theme: Theme,
+        area: Rect,
+        buf: &mut Buffer,
+    ) {
         let title = Line::from(Span::styled(data.name.clone(), theme.accent()));
         let inner = panel(buf, area, theme.frame(), &title, &Line::default());
-        let sizes = told.run.as_ref().map_or_else(
+        let sizes = session.run.as_ref().map_or_else(
             || {
                 format!(
                     "{} + {}",
@@ -327,7 +339,7 @@ impl Data {
         }
     }
 
-    fn draw_grid(&self, told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
+    fn draw_grid(&self, session: &SessionView, theme: Theme, area: Rect, buf: &mut Buffer) {
         let place = match self.browse.pictures() {
             Some((total, offset, items)) if total > 0 => format!(
                 "{}-{} of {}",
@@ -339,7 +351,7 @@ impl Data {
         };
         let class = self
             .class
-            .map_or("all classes".into(), |c| told.class(c.into()));
+            .map_or("all classes".into(), |c| session.class(c.into()));
         let title = Line::from(vec![
             Span::styled(format!("{} images  ", split_name(self.split)), theme.text()),
             Span::styled(class, theme.accent()),
@@ -364,7 +376,7 @@ impl Data {
                     let room = width.saturating_sub(number.len() + 1);
                     let words = format!(
                         "{:<room$} {number}",
-                        fitted(&told.class((*class).into()), room)
+                        fitted(&session.class((*class).into()), room)
                     );
                     text(
                         buf,
@@ -384,7 +396,7 @@ impl Data {
                         inner,
                         buf,
                     );
-                } else if told.run.is_none() {
+                } else if session.run.is_none() {
                     message(
                         &["The images come when the run begins.".into()],
                         theme,
@@ -396,8 +408,8 @@ impl Data {
         }
     }
 
-    fn draw_augmented(&self, told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
-        let how = augmentation(&told.params);
+    fn draw_augmented(&self, session: &SessionView, theme: Theme, area: Rect, buf: &mut Buffer) {
+        let how = augmentation(&session.params);
         let title = Line::from(vec![
             Span::styled("augmentation  ", theme.text()),
             Span::styled(how.clone().unwrap_or_else(|| "off".into()), theme.accent()),
@@ -438,13 +450,13 @@ impl Data {
     }
 
     fn draw_notice(
-        told: &Told,
+        session: &SessionView,
         data: Option<&DataInfo>,
         theme: Theme,
         area: Rect,
         buf: &mut Buffer,
     ) {
-        if let Some((done, total)) = told.download {
+        if let Some((done, total)) = session.download {
             let share = done as f64 / total.max(1) as f64;
             let x = text(
                 buf,
@@ -495,15 +507,15 @@ fn preview_tiles(inner: Rect) -> Tiles {
 }
 
 impl View for Data {
-    fn draw(&self, told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
+    fn draw(&self, session: &SessionView, theme: Theme, area: Rect, buf: &mut Buffer) {
         let area = area.intersection(buf.area);
         if area.is_empty() {
             return;
         }
-        let layout = Layout::of(area, has_notice(told));
-        Self::draw_notice(told, told.data.as_ref(), theme, layout.notice, buf);
-        let Some(data) = &told.data else {
-            let lines = match &told.state {
+        let layout = Layout::of(area, has_notice(session));
+        Self::draw_notice(session, session.data.as_ref(), theme, layout.notice, buf);
+        let Some(data) = &session.data else {
+            let lines = match &session.state {
                 State::Loading { what, done, total } if *total > 0 => vec![
                     format!("Loading {what}: {}%.", 100 * done / (*total).max(1)),
                     "What was loaded, and from where, stands here then.".into(),
@@ -523,16 +535,16 @@ impl View for Data {
             );
             return message(&lines, theme, rest, buf);
         };
-        self.draw_info(told, data, theme, layout.info, buf);
+        self.draw_info(session, data, theme, layout.info, buf);
         if self.augmented {
-            self.draw_augmented(told, theme, layout.grid, buf);
+            self.draw_augmented(session, theme, layout.grid, buf);
         } else {
-            self.draw_grid(told, theme, layout.grid, buf);
+            self.draw_grid(session, theme, layout.grid, buf);
         }
         if !self.augmented {
-            self.draw_augmented(told, theme, layout.preview, buf);
+            self.draw_augmented(session, theme, layout.preview, buf);
         } else if !layout.preview.is_empty() {
-            self.draw_grid(told, theme, layout.preview, buf);
+            self.draw_grid(session, theme, layout.preview, buf);
         }
     }
 
@@ -553,7 +565,7 @@ impl View for Data {
             MouseEventKind::ScrollDown => self.act(DataAction::Choose(Move::HalfDown), ctx),
             MouseEventKind::ScrollUp => self.act(DataAction::Choose(Move::HalfUp), ctx),
             MouseEventKind::Down(MouseButton::Left) if !self.augmented => {
-                let tiles = Self::tiles(Layout::of(ctx.area, has_notice(ctx.told)).grid);
+                let tiles = Self::tiles(Layout::of(ctx.area, has_notice(ctx.session)).grid);
                 let Some((total, offset, _)) = self.browse.pictures() else {
                     return;
                 };

@@ -6,8 +6,8 @@ use crate::domain::report::{Picture, Prediction, Split, State};
 use crate::domain::text::{duration, grouped};
 use crate::session::protocol::{Answer, Event, Question};
 use crate::tui::actions::{ProgramAction, key_of};
+use crate::tui::session_view::{SessionView, split_name};
 use crate::tui::theme::Theme;
-use crate::tui::told::{Told, split_name};
 use crate::tui::widgets::{paragraph, wrap};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -23,17 +23,17 @@ pub struct Basis {
 
 impl Basis {
     /// The newest evaluation of the shown split; None while there is none.
-    pub fn evaluation(told: &Told) -> Option<Self> {
-        let evaluation = told.evaluation(told.shown)?;
+    pub fn evaluation(session: &SessionView) -> Option<Self> {
+        let evaluation = session.evaluation(session.shown)?;
         Some(Basis {
             step: evaluation.step,
-            ..Basis::run(told)
+            ..Basis::run(session)
         })
     }
 
     /// This run, and something else that the answer depends on.
-    pub fn and(told: &Told, what: &str) -> Self {
-        let basis = Basis::run(told);
+    pub fn and(session: &SessionView, what: &str) -> Self {
+        let basis = Basis::run(session);
         Basis {
             run: format!("{}\n{what}", basis.run),
             ..basis
@@ -41,13 +41,13 @@ impl Basis {
     }
 
     /// The run itself, whatever has been scored.
-    pub fn run(told: &Told) -> Self {
+    pub fn run(session: &SessionView) -> Self {
         Basis {
-            run: told
+            run: session
                 .run
                 .as_ref()
                 .map_or_else(String::new, |r| r.name.clone()),
-            split: told.shown,
+            split: session.shown,
             step: 0,
         }
     }
@@ -153,10 +153,10 @@ impl Feed {
 }
 
 /// Why there is no evaluation to show yet, and when there will be one.
-pub fn no_evaluation(told: &Told) -> Vec<String> {
-    let split = split_name(told.shown);
-    let when = match &told.state {
-        _ if told.ended => vec!["The session is over, and nothing was scored.".into()],
+pub fn no_evaluation(session: &SessionView) -> Vec<String> {
+    let split = split_name(session.shown);
+    let when = match &session.state {
+        _ if session.ended => vec!["The session is over, and nothing was scored.".into()],
         State::Loading { what, done, total } if *total > 0 => {
             vec![format!(
                 "Still loading {what}: {}%.",
@@ -181,19 +181,19 @@ pub fn no_evaluation(told: &Told) -> Vec<String> {
             "The run failed before anything was scored:".into(),
             why.clone(),
         ],
-        State::Done | State::Stopped if told.shown == Split::Test => {
+        State::Done | State::Stopped if session.shown == Split::Test => {
             vec!["They have not been scored in this run.".into()]
         }
         State::Done | State::Stopped => vec!["The run ended before anything was scored.".into()],
         State::Running | State::Paused => {
-            let left = told.steps.as_ref().map(|s| {
+            let left = session.steps.as_ref().map(|s| {
                 let steps = s.steps_per_epoch.saturating_sub(s.step_in_epoch);
                 let batch = s.images as f64 / (s.last + 1).saturating_sub(s.first).max(1) as f64;
                 (steps, batch * steps as f64 / s.images_per_s.max(1e-9))
             });
-            let paused = told.state == State::Paused;
+            let paused = session.state == State::Paused;
             let first = match left {
-                _ if told.shown == Split::Test => {
+                _ if session.shown == Split::Test => {
                     "They are scored at the end of the run, or each epoch with test_each_epoch."
                         .into()
                 }
@@ -208,7 +208,7 @@ pub fn no_evaluation(told: &Told) -> Vec<String> {
                 ),
                 None => "They are scored at the end of each epoch.".into(),
             };
-            match (told.shown, paused) {
+            match (session.shown, paused) {
                 (Split::Test, _) => vec![first],
                 (_, true) => vec![
                     first,

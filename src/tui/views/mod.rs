@@ -7,7 +7,7 @@
 //!   has an enum of its actions, so that both are exhaustive ([`Views`] hands them on);
 //! - [`View::typed`] and [`View::paste`]: raw keys, only while [`View::editing`] says that it holds a text field;
 //! - [`View::mouse`]: with the area in which it is drawn;
-//! - [`View::event`]: every event of the worker, also while another screen is open, after [`Told`] took it in. Answers
+//! - [`View::event`]: every event of the worker, also while another screen is open, after [`SessionView`] took it in. Answers
 //!   come here: `ctx.ask(question)` gives the id that `Event::Answer` will carry. Ask anew after each
 //!   `Event::Evaluation` if `ctx.visible`, and in [`View::shown`].
 //!
@@ -32,8 +32,8 @@ use super::actions::Do;
 use super::app::Effect;
 use super::frame;
 use super::pictures::Request;
+use super::session_view::{SessionView, Weight};
 use super::theme::Theme;
-use super::told::{Told, Weight};
 use crate::domain::params::Value;
 use crate::session::protocol::{Command, Event, Question};
 use crossterm::event::{KeyEvent, MouseEvent};
@@ -117,11 +117,11 @@ macro_rules! views {
             pub fn enabled(
                 &self,
                 does: ViewAction,
-                told: &Told,
+                session: &SessionView,
                 area: Rect,
             ) -> Result<(), String> {
                 match does {
-                    $(ViewAction::$name(does) => self.$module.enabled(does, told, area),)*
+                    $(ViewAction::$name(does) => self.$module.enabled(does, session, area),)*
                 }
             }
         }
@@ -158,7 +158,7 @@ impl Screen {
 /// How a view answers: commands, questions, words for the status line, another screen.
 pub struct Context<'a> {
     /// What the worker has told so far.
-    pub told: &'a Told,
+    pub session: &'a SessionView,
     /// Where the view is drawn.
     pub area: Rect,
     /// Whether it is the open one.
@@ -239,17 +239,17 @@ impl Context<'_> {
 /// A screen. Everything but drawing has a default that does nothing.
 pub trait View {
     /// Draws into `area`, never outside.
-    fn draw(&self, told: &Told, theme: Theme, area: Rect, buf: &mut Buffer);
+    fn draw(&self, session: &SessionView, theme: Theme, area: Rect, buf: &mut Buffer);
 
     /// Draws the status line under it, except while a message stands there.
-    fn status(&self, told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
-        frame::curves(told, theme, area, buf);
+    fn status(&self, session: &SessionView, theme: Theme, area: Rect, buf: &mut Buffer) {
+        frame::curves(session, theme, area, buf);
     }
 
     /// It was opened.
     fn shown(&mut self, _ctx: &mut Context) {}
 
-    /// The worker told something, which `ctx.told` already holds.
+    /// The worker told something, which `ctx.session` already holds.
     fn event(&mut self, _event: &Event, _ctx: &mut Context) {}
 
     /// A click, a drag or the wheel within `ctx.area`.

@@ -7,8 +7,8 @@ use crate::domain::report::RunSummary;
 use crate::domain::text::{bytes, duration, grouped};
 use crate::session::protocol::{Answer, Event, Question};
 use crate::tui::actions::{Move, key_of, moved};
+use crate::tui::session_view::{SessionView, Weight};
 use crate::tui::theme::Theme;
-use crate::tui::told::{Told, Weight};
 use crate::tui::widgets::field::Field;
 use crate::tui::widgets::{fitted, panel, paragraph, text, text_right, wrap};
 use crossterm::event::{KeyCode, KeyEvent, MouseButton, MouseEvent, MouseEventKind};
@@ -90,7 +90,12 @@ impl Layout {
 
 impl Runs {
     /// Why an action cannot be used now, if so.
-    pub fn enabled(&self, does: RunsAction, told: &Told, _area: Rect) -> Result<(), String> {
+    pub fn enabled(
+        &self,
+        does: RunsAction,
+        session: &SessionView,
+        _area: Rect,
+    ) -> Result<(), String> {
         use RunsAction::*;
         if does == Back && self.marked.is_empty() {
             return Err("no run is marked".into());
@@ -102,9 +107,9 @@ impl Runs {
                 None => Err("there is no run yet".into()),
             };
         };
-        let here = told.run.as_ref().is_some_and(|r| r.name == run.name);
+        let here = session.run.as_ref().is_some_and(|r| r.name == run.name);
         match does {
-            Rename | Note | Delete if told.ended => Err("the session is over".into()),
+            Rename | Note | Delete if session.ended => Err("the session is over".into()),
             Note if run.open.is_some() && !here => Err(format!("{} is in use", run.name)),
             Rename | Delete if here || run.open.is_some() => Err(format!("{} is in use", run.name)),
             Choose(_) | Mark | Rename | Note | Delete | Back | Copy => Ok(()),
@@ -152,13 +157,13 @@ impl Runs {
     }
 
     fn refresh(&mut self, ctx: &mut Context) {
-        if !ctx.visible || ctx.told.ended {
+        if !ctx.visible || ctx.session.ended {
             return;
         }
         // What changes a run's row: its epochs and how it stands.
-        let told = ctx.told;
-        let at = format!("{} {}", told.epochs.len(), told.training().is_ok());
-        let basis = Basis::and(told, &at);
+        let session = ctx.session;
+        let at = format!("{} {}", session.epochs.len(), session.training().is_ok());
+        let basis = Basis::and(session, &at);
         self.runs.want(Question::Runs, basis, ctx);
     }
 
@@ -229,7 +234,7 @@ impl Runs {
         }
     }
 
-    fn draw_table(&self, told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
+    fn draw_table(&self, session: &SessionView, theme: Theme, area: Rect, buf: &mut Buffer) {
         let items = self.items();
         let title = Line::from(vec![
             Span::styled("runs  ", theme.text()),
@@ -238,7 +243,7 @@ impl Runs {
         let right = Line::from(Span::styled(self.folder().to_owned(), theme.dim()));
         let inner = panel(buf, area, theme.frame(), &title, &right);
         if items.is_empty() {
-            let lines = match (self.runs.failure(), told.ended) {
+            let lines = match (self.runs.failure(), session.ended) {
                 (Some(why), _) => vec!["The runs could not be read:".into(), why.to_owned()],
                 (None, true) => vec!["The session is over.".into()],
                 (None, false) if self.runs.is_waiting() => vec!["Reading the runs folder.".into()],
@@ -281,7 +286,7 @@ impl Runs {
         }
     }
 
-    fn draw_curves(&self, told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
+    fn draw_curves(&self, session: &SessionView, theme: Theme, area: Rect, buf: &mut Buffer) {
         if area.is_empty() {
             return;
         }
@@ -300,7 +305,7 @@ impl Runs {
             names.push(Span::styled(words, curve_style(*i, theme)));
         }
         let inner = panel(buf, area, theme.frame(), &title, &Line::from(names));
-        let _ = told;
+        let _ = session;
         let points: Vec<(usize, Vec<(f64, f64)>)> = drawn
             .iter()
             .map(|(i, run)| {
@@ -654,15 +659,15 @@ fn draw_plot(
 }
 
 impl View for Runs {
-    fn draw(&self, told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
+    fn draw(&self, session: &SessionView, theme: Theme, area: Rect, buf: &mut Buffer) {
         let area = area.intersection(buf.area);
         if area.is_empty() {
             return;
         }
         let layout = Layout::of(area, self.items().len());
-        self.draw_table(told, theme, layout.table, buf);
+        self.draw_table(session, theme, layout.table, buf);
         if !self.items().is_empty() {
-            self.draw_curves(told, theme, layout.curves, buf);
+            self.draw_curves(session, theme, layout.curves, buf);
             self.draw_about(theme, layout.about, buf);
         }
         self.draw_field(theme, area, buf);

@@ -9,8 +9,8 @@ use crate::domain::report::{Prediction, Split};
 use crate::domain::text::grouped;
 use crate::session::protocol::{Event, Filter, Question};
 use crate::tui::actions::{Move, key_of, moved};
+use crate::tui::session_view::{SessionView, Weight, split_name};
 use crate::tui::theme::Theme;
-use crate::tui::told::{Told, Weight, split_name};
 use crate::tui::widgets::half_block::{self, Scale};
 use crate::tui::widgets::{bars, fitted, line, text, text_right};
 use crossterm::event::{MouseButton, MouseEvent, MouseEventKind};
@@ -85,13 +85,20 @@ type Numbering = (String, u64, f64);
 
 impl Samples {
     /// Why an action cannot be used now, if so.
-    pub fn enabled(&self, does: SamplesAction, told: &Told, area: Rect) -> Result<(), String> {
+    pub fn enabled(
+        &self,
+        does: SamplesAction,
+        session: &SessionView,
+        area: Rect,
+    ) -> Result<(), String> {
         use SamplesAction::*;
         match does {
             OtherSplit => Ok(()),
             Back if self.open.is_none() => Err("the grid is on the screen".into()),
             Back => Ok(()),
-            _ if told.evaluation(told.shown).is_none() => Err("nothing has been scored yet".into()),
+            _ if session.evaluation(session.shown).is_none() => {
+                Err("nothing has been scored yet".into())
+            }
             NextFilter | PreviousFilter | Class => Ok(()),
             LargerImages | SmallerImages if self.open.is_some() => Err(format!(
                 "one image is on the screen; {} returns to the grid",
@@ -138,7 +145,7 @@ impl Samples {
             Class => {
                 self.open = None;
                 if self.chosen == Chosen::Class {
-                    let classes = ctx.told.classes().len().max(1);
+                    let classes = ctx.session.classes().len().max(1);
                     self.class = ((usize::from(self.class) + 1) % classes) as u8;
                 }
                 self.choose(Chosen::Class);
@@ -156,7 +163,7 @@ impl Samples {
         self.choose(FILTERS[(at + by) % FILTERS.len()]);
     }
 
-    fn filter(&self, told: &Told) -> Filter {
+    fn filter(&self, session: &SessionView) -> Filter {
         match self.chosen {
             Chosen::All => Filter::All,
             Chosen::Wrong => Filter::Wrong,
@@ -164,7 +171,7 @@ impl Samples {
             Chosen::LeastSure => Filter::LeastSure,
             Chosen::Class => Filter::Class { class: self.class },
             Chosen::Pinned => Filter::Pinned {
-                indices: self.pins(told.shown).to_vec(),
+                indices: self.pins(session.shown).to_vec(),
             },
         }
     }
@@ -191,14 +198,14 @@ impl Samples {
 
     /// Asks for what the screen shows, if it is not there yet.
     fn refresh(&mut self, ctx: &mut Context) {
-        let Some(basis) = Basis::evaluation(ctx.told) else {
+        let Some(basis) = Basis::evaluation(ctx.session) else {
             return;
         };
         if !ctx.visible {
             return;
         }
         if let Some((split, index)) = self.open
-            && split == ctx.told.shown
+            && split == ctx.session.shown
         {
             let question = Question::Samples {
                 filter: Filter::Pinned {
@@ -211,7 +218,7 @@ impl Samples {
         }
         let tiles = self.tiles(ctx.area);
         let question = Question::Samples {
-            filter: self.filter(ctx.told),
+            filter: self.filter(ctx.session),
             offset: self.offset(&tiles),
             count: tiles.len() as u32,
         };
@@ -297,7 +304,7 @@ impl Samples {
         .copied()
     }
 
-    fn filter_name(&self, chosen: Chosen, told: &Told, narrow: bool) -> String {
+    fn filter_name(&self, chosen: Chosen, session: &SessionView, narrow: bool) -> String {
         match chosen {
             Chosen::MostConfidentWrong if narrow => "sure wrong".into(),
             Chosen::LeastSure if narrow => "unsure".into(),
@@ -305,18 +312,18 @@ impl Samples {
             Chosen::Wrong => "wrong".into(),
             Chosen::MostConfidentWrong => "most confident wrong".into(),
             Chosen::LeastSure => "least sure".into(),
-            Chosen::Class => told.class(usize::from(self.class)),
-            Chosen::Pinned => format!("pinned {}", self.pins(told.shown).len()),
+            Chosen::Class => session.class(usize::from(self.class)),
+            Chosen::Pinned => format!("pinned {}", self.pins(session.shown).len()),
         }
     }
 
     /// The filters, each with where it lies.
-    fn tabs(&self, told: &Told, area: Rect) -> Vec<(Chosen, Rect, String)> {
+    fn tabs(&self, session: &SessionView, area: Rect) -> Vec<(Chosen, Rect, String)> {
         let mut x = area.x + 1;
         FILTERS
             .into_iter()
             .map(|chosen| {
-                let name = format!(" {} ", self.filter_name(chosen, told, area.width < 100));
+                let name = format!(" {} ", self.filter_name(chosen, session, area.width < 100));
                 let width = name.chars().count() as u16;
                 let place = Rect::new(x, area.y, width, 1).intersection(area);
                 x = x.saturating_add(width + u16::from(area.width >= 100));
@@ -325,8 +332,8 @@ impl Samples {
             .collect()
     }
 
-    fn draw_head(&self, told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
-        let tabs = self.tabs(told, area);
+    fn draw_head(&self, session: &SessionView, theme: Theme, area: Rect, buf: &mut Buffer) {
+        let tabs = self.tabs(session, area);
         for (chosen, place, name) in &tabs {
             let style = if *chosen == self.chosen {
                 theme.selected()
@@ -345,13 +352,13 @@ impl Samples {
             ),
             _ => String::new(),
         };
-        let step = told.evaluation(told.shown).map_or(0, |e| e.step);
+        let step = session.evaluation(session.shown).map_or(0, |e| e.step);
         let whole = format!(
             "{}  step {}  {place}",
-            split_name(told.shown),
+            split_name(session.shown),
             grouped(step)
         );
-        let short = format!("{}  {place}", split_name(told.shown));
+        let short = format!("{}  {place}", split_name(session.shown));
         let room = usize::from(area.right().saturating_sub(end + 2));
         if let Some(words) = [whole, short, place]
             .into_iter()
@@ -368,8 +375,8 @@ impl Samples {
         }
     }
 
-    fn draw_grid(&self, told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
-        self.draw_head(told, theme, area, buf);
+    fn draw_grid(&self, session: &SessionView, theme: Theme, area: Rect, buf: &mut Buffer) {
+        self.draw_head(session, theme, area, buf);
         let grid = grid_area(area);
         let Some((total, offset, items)) = self.grid.predictions() else {
             if let Some(why) = self.grid.failure() {
@@ -383,19 +390,19 @@ impl Samples {
             return;
         };
         if total == 0 {
-            return message(&self.nothing(told), theme, grid, buf);
+            return message(&self.nothing(session), theme, grid, buf);
         }
         let tiles = self.tiles(area);
-        let pins = self.pins(told.shown);
+        let pins = self.pins(session.shown);
         for (i, item) in items.iter().take(tiles.len()).enumerate() {
             let chosen = u64::from(offset) + i as u64 == u64::from(self.selected);
             let pinned = pins.contains(&item.index);
-            tiles::prediction(item, told, theme, (chosen, pinned), tiles.tile(i), buf);
+            tiles::prediction(item, session, theme, (chosen, pinned), tiles.tile(i), buf);
         }
     }
 
     /// Why no image passes the filter.
-    fn nothing(&self, told: &Told) -> Vec<String> {
+    fn nothing(&self, session: &SessionView) -> Vec<String> {
         match self.chosen {
             Chosen::Pinned => vec![
                 "No image is pinned.".into(),
@@ -406,12 +413,12 @@ impl Samples {
             ],
             Chosen::Class => vec![format!(
                 "No {} image is a {}.",
-                split_name(told.shown),
-                told.class(self.class.into())
+                split_name(session.shown),
+                session.class(self.class.into())
             )],
             _ => vec![format!(
                 "No {} image is called wrongly.",
-                split_name(told.shown)
+                split_name(session.shown)
             )],
         }
     }
@@ -431,7 +438,7 @@ impl Samples {
         })
     }
 
-    fn draw_detail(&self, told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
+    fn draw_detail(&self, session: &SessionView, theme: Theme, area: Rect, buf: &mut Buffer) {
         let Some(item) = self.open_item() else {
             let why = self.detail.failure().unwrap_or("Asking for this image.");
             return message(&[why.to_owned()], theme, area, buf);
@@ -444,12 +451,12 @@ impl Samples {
             ("✗", theme.wrong())
         };
         let verdict = if right {
-            format!(" {}", told.class(item.truth.into()))
+            format!(" {}", session.class(item.truth.into()))
         } else {
             format!(
                 " {} → {}",
-                told.class(item.truth.into()),
-                told.class(item.predicted.into())
+                session.class(item.truth.into()),
+                session.class(item.predicted.into())
             )
         };
         let head = Line::from(vec![
@@ -486,7 +493,7 @@ impl Samples {
             body.height,
         )
         .intersection(area);
-        draw_probabilities(item, told, theme, side, buf);
+        draw_probabilities(item, session, theme, side, buf);
         let used = item.probabilities.len() as u16 + 1;
         // The opinions stand under the bars, or under the picture where that leaves more lines.
         let past = Rect::new(
@@ -495,12 +502,18 @@ impl Samples {
             side.width,
             side.height.saturating_sub(used),
         );
-        draw_past(item, told, theme, past, buf);
+        draw_past(item, session, theme, past, buf);
     }
 }
 
 /// Ten bars, aligned, the true class marked.
-fn draw_probabilities(item: &Prediction, told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
+fn draw_probabilities(
+    item: &Prediction,
+    session: &SessionView,
+    theme: Theme,
+    area: Rect,
+    buf: &mut Buffer,
+) {
     let name = 10u16;
     let bar = area.width.saturating_sub(name + 9).min(50);
     for (class, p) in item.probabilities.iter().enumerate() {
@@ -527,7 +540,7 @@ fn draw_probabilities(item: &Prediction, told: &Told, theme: Theme, area: Rect, 
             area,
             area.x + 2,
             y,
-            fitted(&told.class(class), name.into()),
+            fitted(&session.class(class), name.into()),
             style,
         );
         let at = area.x + 2 + name + 1;
@@ -539,7 +552,7 @@ fn draw_probabilities(item: &Prediction, told: &Told, theme: Theme, area: Rect, 
 }
 
 /// What it was called after each evaluation, newest last; in columns when there are many.
-fn draw_past(item: &Prediction, told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
+fn draw_past(item: &Prediction, session: &SessionView, theme: Theme, area: Rect, buf: &mut Buffer) {
     const WIDTH: u16 = 27;
     if area.height < 2 || area.width < 12 || item.past.is_empty() {
         return;
@@ -567,7 +580,7 @@ fn draw_past(item: &Prediction, told: &Told, theme: Theme, area: Rect, buf: &mut
         };
         let step = format!("{:>8}", grouped(opinion.step));
         let after = text(buf, area, x, y, step, theme.dim());
-        let name = fitted(&told.class(opinion.predicted.into()), 10);
+        let name = fitted(&session.class(opinion.predicted.into()), 10);
         text(
             buf,
             area,
@@ -596,17 +609,17 @@ fn grid_area(area: Rect) -> Rect {
 }
 
 impl View for Samples {
-    fn draw(&self, told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
+    fn draw(&self, session: &SessionView, theme: Theme, area: Rect, buf: &mut Buffer) {
         let area = area.intersection(buf.area);
         if area.is_empty() {
             return;
         }
-        if told.evaluation(told.shown).is_none() {
-            return message(&no_evaluation(told), theme, area, buf);
+        if session.evaluation(session.shown).is_none() {
+            return message(&no_evaluation(session), theme, area, buf);
         }
         match self.open {
-            Some(_) => self.draw_detail(told, theme, area, buf),
-            None => self.draw_grid(told, theme, area, buf),
+            Some(_) => self.draw_detail(session, theme, area, buf),
+            None => self.draw_grid(session, theme, area, buf),
         }
     }
 
@@ -650,7 +663,7 @@ impl View for Samples {
                 }
                 let here = (mouse.column, mouse.row).into();
                 let tab = self
-                    .tabs(ctx.told, ctx.area)
+                    .tabs(ctx.session, ctx.area)
                     .into_iter()
                     .find(|t| t.1.contains(here));
                 if let Some((chosen, ..)) = tab {

@@ -1,8 +1,8 @@
 //! A grid of pictures with a caption under each: where they lie, which one is at a place, and how one is drawn.
 
 use crate::domain::report::{Picture, Prediction};
+use crate::tui::session_view::SessionView;
 use crate::tui::theme::{Colors, Theme};
-use crate::tui::told::Told;
 use crate::tui::widgets::half_block::{self, Scale};
 use crate::tui::widgets::{fitted, text};
 use ratatui::buffer::Buffer;
@@ -88,7 +88,7 @@ pub fn draw(picture: &Picture, theme: Theme, tile: Rect, buf: &mut Buffer) {
 /// Draws what the network says of an image: the picture, `✗ cat → dog 0.83`, and a mark when it is pinned.
 pub fn prediction(
     item: &Prediction,
-    told: &Told,
+    session: &SessionView,
     theme: Theme,
     (chosen, pinned): (bool, bool),
     tile: Rect,
@@ -102,7 +102,7 @@ pub fn prediction(
         (false, false) => theme.wrong(),
     };
     let y = tile.bottom().saturating_sub(1);
-    let content = caption(item, told, usize::from(tile.width));
+    let content = caption(item, session, usize::from(tile.width));
     text(buf, tile, tile.x, y, content, style);
     if pinned && tile.width > 4 && tile.height > 1 {
         text(buf, tile, tile.right() - 3, tile.y, " ◆ ", pin_style(theme));
@@ -118,7 +118,7 @@ fn pin_style(theme: Theme) -> Style {
 }
 
 /// Exactly `width` columns: the mark, the names as long as fits, the confidence at the right.
-pub fn caption(item: &Prediction, told: &Told, width: usize) -> String {
+pub fn caption(item: &Prediction, session: &SessionView, width: usize) -> String {
     let right = item.truth == item.predicted;
     let mark = if right { "✓" } else { "✗" };
     let confidence = confidence(item);
@@ -126,8 +126,8 @@ pub fn caption(item: &Prediction, told: &Told, width: usize) -> String {
         return fitted(&format!("{mark} {confidence}"), width);
     }
     let room = width - 2;
-    let truth = told.class(usize::from(item.truth));
-    let predicted = told.class(usize::from(item.predicted));
+    let truth = session.class(usize::from(item.truth));
+    let predicted = session.class(usize::from(item.predicted));
     let figure = confidence.width() + 1;
     let names = if right {
         fitted(&truth, room - figure)

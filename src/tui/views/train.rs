@@ -8,8 +8,8 @@ use super::{Context, View};
 use crate::domain::text::{duration, grouped};
 use crate::session::protocol::Event;
 use crate::tui::actions::{Move, key_of};
+use crate::tui::session_view::{SessionView, Weight};
 use crate::tui::theme::Theme;
-use crate::tui::told::{Told, Weight};
 use crate::tui::widgets;
 use charts::{Charts, What};
 use crossterm::event::{KeyEvent, MouseButton, MouseEvent, MouseEventKind};
@@ -124,7 +124,12 @@ fn split_bottom(area: Rect, height: u16) -> (Rect, Rect) {
 
 impl Train {
     /// Why an action cannot be used now, if so.
-    pub fn enabled(&self, does: TrainAction, told: &Told, area: Rect) -> Result<(), String> {
+    pub fn enabled(
+        &self,
+        does: TrainAction,
+        session: &SessionView,
+        area: Rect,
+    ) -> Result<(), String> {
         use TrainAction::*;
         match does {
             Choose(_) | Copy if self.panel.is_empty() => Err(format!(
@@ -132,9 +137,9 @@ impl Train {
                 key_of(Back)
             )),
             Lower | Raise | LowerMuch | RaiseMuch | Type => {
-                if told.ended {
+                if session.ended {
                     Err("the session is over".into())
-                } else if told.run.is_none() {
+                } else if session.run.is_none() {
                     Err("no run has begun".into())
                 } else if self.panel.is_empty() {
                     Err("no hyperparameter passes the filter".into())
@@ -150,9 +155,9 @@ impl Train {
                 }
                 _ => Ok(()),
             },
-            Picture if told.epochs.is_empty() => Err("no epoch is done yet".into()),
+            Picture if session.epochs.is_empty() => Err("no epoch is done yet".into()),
             CursorLeft | CursorRight | CursorFarLeft | CursorFarRight
-                if told.train_loss.is_empty() =>
+                if session.train_loss.is_empty() =>
             {
                 Err("there is no curve to read yet".into())
             }
@@ -174,7 +179,7 @@ impl Train {
             Raise => self.panel.nudge(true, false, ctx),
             LowerMuch => self.panel.nudge(false, true, ctx),
             RaiseMuch => self.panel.nudge(true, true, ctx),
-            Type => self.panel.edit(ctx.told),
+            Type => self.panel.edit(ctx.session),
             Copy => self.panel.copy(ctx),
             Filter => self.panel.edit_filter(),
             Back => {
@@ -203,21 +208,21 @@ impl Train {
             }
             Picture => {
                 let what = self.charted(ctx);
-                if let Some(request) = self.charts.picture(what, ctx.told) {
+                if let Some(request) = self.charts.picture(what, ctx.session) {
                     ctx.save(request);
                 }
             }
             LogScale => self.charts.turn_log_scale(ctx),
             Smoother => self.charts.smooth(true, ctx),
             Rougher => self.charts.smooth(false, ctx),
-            CursorLeft => self.charts.move_cursor(-0.01, ctx.told),
-            CursorRight => self.charts.move_cursor(0.01, ctx.told),
-            CursorFarLeft => self.charts.move_cursor_an_epoch(false, ctx.told),
-            CursorFarRight => self.charts.move_cursor_an_epoch(true, ctx.told),
+            CursorLeft => self.charts.move_cursor(-0.01, ctx.session),
+            CursorRight => self.charts.move_cursor(0.01, ctx.session),
+            CursorFarLeft => self.charts.move_cursor_an_epoch(false, ctx.session),
+            CursorFarRight => self.charts.move_cursor_an_epoch(true, ctx.session),
             Closer => self.charts.closer(ctx),
-            Wider => self.charts.wider(ctx.told),
-            PanLeft => self.charts.pan(-0.25, ctx.told),
-            PanRight => self.charts.pan(0.25, ctx.told),
+            Wider => self.charts.wider(ctx.session),
+            PanLeft => self.charts.pan(-0.25, ctx.session),
+            PanRight => self.charts.pan(0.25, ctx.session),
         }
     }
 
@@ -241,22 +246,23 @@ impl Train {
 }
 
 impl View for Train {
-    fn draw(&self, told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
+    fn draw(&self, session: &SessionView, theme: Theme, area: Rect, buf: &mut Buffer) {
         let places = Places::new(area, self.zoom);
-        self.charts.draw(What::Loss, told, theme, places.loss, buf);
         self.charts
-            .draw(What::Accuracy, told, theme, places.accuracy, buf);
+            .draw(What::Loss, session, theme, places.loss, buf);
         self.charts
-            .draw(self.charts.front, told, theme, places.either, buf);
-        self.panel.draw(told, theme, places.panel, buf);
-        self.panel.draw_line(told, theme, places.panel_line, buf);
-        pulse::draw(told, theme, places.pulse, buf);
-        pulse::draw_line(told, theme, places.pulse_line, buf);
-        draw_log(told, theme, self.scroll, places.log, buf);
+            .draw(What::Accuracy, session, theme, places.accuracy, buf);
+        self.charts
+            .draw(self.charts.front, session, theme, places.either, buf);
+        self.panel.draw(session, theme, places.panel, buf);
+        self.panel.draw_line(session, theme, places.panel_line, buf);
+        pulse::draw(session, theme, places.pulse, buf);
+        pulse::draw_line(session, theme, places.pulse_line, buf);
+        draw_log(session, theme, self.scroll, places.log, buf);
     }
 
-    fn status(&self, told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
-        draw_progress(told, theme, area, buf);
+    fn status(&self, session: &SessionView, theme: Theme, area: Rect, buf: &mut Buffer) {
+        draw_progress(session, theme, area, buf);
     }
 
     fn event(&mut self, event: &Event, _ctx: &mut Context) {
@@ -280,11 +286,11 @@ impl View for Train {
         );
         for chart in [places.loss, places.accuracy, places.either] {
             if chart.contains(at) && pressed {
-                self.charts.point(mouse.column, chart, ctx.told);
+                self.charts.point(mouse.column, chart, ctx.session);
             } else if chart.contains(at) && wheel != 0 {
                 match wheel {
                     -1 => self.charts.closer(ctx),
-                    _ => self.charts.wider(ctx.told),
+                    _ => self.charts.wider(ctx.session),
                 }
             }
         }
@@ -299,7 +305,7 @@ impl View for Train {
             }
         }
         if places.log.contains(at) {
-            let most = ctx.told.log.entries().len().saturating_sub(1);
+            let most = ctx.session.log.entries().len().saturating_sub(1);
             self.scroll = match wheel {
                 -1 => (self.scroll + 3).min(most),
                 1 => self.scroll.saturating_sub(3),
@@ -321,7 +327,7 @@ impl View for Train {
     }
 }
 
-fn draw_log(told: &Told, theme: Theme, scroll: usize, area: Rect, buf: &mut Buffer) {
+fn draw_log(session: &SessionView, theme: Theme, scroll: usize, area: Rect, buf: &mut Buffer) {
     if area.is_empty() {
         return;
     }
@@ -332,16 +338,16 @@ fn draw_log(told: &Told, theme: Theme, scroll: usize, area: Rect, buf: &mut Buff
     };
     let inner = widgets::panel(buf, area, theme.frame(), &title, &above);
     let rows = usize::from(inner.height);
-    let end = told
+    let end = session
         .log
         .entries()
         .len()
         .saturating_sub(scroll)
-        .max(rows.min(told.log.entries().len()));
+        .max(rows.min(session.log.entries().len()));
     let from = end.saturating_sub(rows);
-    let width = grouped(told.step().max(100_000)).len();
+    let width = grouped(session.step().max(100_000)).len();
     for (y, entry) in
-        (inner.top()..inner.bottom()).zip(told.log.entries().iter().skip(from).take(end - from))
+        (inner.top()..inner.bottom()).zip(session.log.entries().iter().skip(from).take(end - from))
     {
         let when = format!("{:>6}", duration(entry.elapsed));
         let x = widgets::text(buf, inner, inner.x, y, when, theme.dim());
@@ -377,17 +383,17 @@ fn bar(buf: &mut Buffer, area: Rect, share: f64, theme: Theme) {
     }
 }
 
-fn draw_progress(told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
-    let (epoch, run) = match &told.steps {
+fn draw_progress(session: &SessionView, theme: Theme, area: Rect, buf: &mut Buffer) {
+    let (epoch, run) = match &session.steps {
         Some(steps) => (
             steps.step_in_epoch as f64 / steps.steps_per_epoch.max(1) as f64,
-            told.x() / f64::from(told.params.epochs.max(1)),
+            session.x() / f64::from(session.params.epochs.max(1)),
         ),
         None => (0.0, 0.0),
     };
-    let ends = match told.ends_at.filter(|_| told.busy()) {
+    let ends = match session.ends_at.filter(|_| session.busy()) {
         Some(at) => {
-            let (hour, minute) = (told.local_time)(at);
+            let (hour, minute) = (session.local_time)(at);
             format!("ends about {hour:02}:{minute:02}")
         }
         None => String::new(),

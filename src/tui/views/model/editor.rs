@@ -4,8 +4,8 @@ use super::Model;
 use crate::domain::arch::{ARCHS, ArchError, Shape, Summary, resolve};
 use crate::domain::params::{Value, param};
 use crate::tui::actions::{ProgramAction, key_of};
+use crate::tui::session_view::{SessionView, Weight};
 use crate::tui::theme::Theme;
-use crate::tui::told::{Told, Weight};
 use crate::tui::views::Context;
 use crate::tui::widgets::field::Field;
 use crate::tui::widgets::{panel, text, text_right, wrapped_ranges};
@@ -23,8 +23,8 @@ pub(super) fn summary(text: &str) -> Result<Vec<Summary>, ArchError> {
 }
 
 /// The architecture that the next run will have: a preset's name or a text.
-fn wanted(told: &Told) -> String {
-    told.wanted().architecture
+fn wanted(session: &SessionView) -> String {
+    session.wanted().architecture
 }
 
 /// A preset's text for its name, other text as it is.
@@ -46,10 +46,10 @@ fn preset(name_or_text: &str) -> Option<&'static str> {
 
 impl Model {
     /// The text that the screen is about: what is typed, what waits, or what runs.
-    pub(super) fn text(&self, told: &Told) -> String {
+    pub(super) fn text(&self, session: &SessionView) -> String {
         match &self.draft {
             Some(field) => field.text().to_owned(),
-            None => written_out(&wanted(told)).to_owned(),
+            None => written_out(&wanted(session)).to_owned(),
         }
     }
 
@@ -69,7 +69,7 @@ impl Model {
         let value = preset(&text).map_or(text, str::to_owned);
         match row.check(Value::Text(value)) {
             Ok(value) => {
-                if row.get(&ctx.told.wanted()) != value {
+                if row.get(&ctx.session.wanted()) != value {
                     ctx.set("architecture", value);
                 }
                 self.draft = None;
@@ -78,28 +78,34 @@ impl Model {
         }
     }
 
-    pub(super) fn next_preset(&mut self, told: &Told) {
-        let now = preset(&self.text(told));
+    pub(super) fn next_preset(&mut self, session: &SessionView) {
+        let now = preset(&self.text(session));
         let at = ARCHS.iter().position(|p| Some(p.name) == now);
         let next = at.map_or(0, |i| (i + 1) % ARCHS.len());
         self.draft = Some(Field::new(ARCHS[next].text));
     }
 
-    pub(super) fn text_lines(&self, told: &Told, width: u16) -> u16 {
-        let text = self.text(told);
+    pub(super) fn text_lines(&self, session: &SessionView, width: u16) -> u16 {
+        let text = self.text(session);
         let error = u16::from(self.draft.is_some()) * 2;
         wrapped_ranges(&text, width.saturating_sub(4).into()).len() as u16 + error
     }
 
-    pub(super) fn draw_text(&self, told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
-        let content = self.text(told);
+    pub(super) fn draw_text(
+        &self,
+        session: &SessionView,
+        theme: Theme,
+        area: Rect,
+        buf: &mut Buffer,
+    ) {
+        let content = self.text(session);
         let error = summary(&content).err();
         let name = preset(&content).unwrap_or("your own");
         let title = Line::from(vec![
             Span::styled("architecture  ", theme.text()),
             Span::styled(name, theme.accent()),
         ]);
-        let waiting = told.coming("architecture").is_some();
+        let waiting = session.coming("architecture").is_some();
         let right = match (&self.draft, waiting) {
             (Some(_), _) => Span::styled(
                 format!(
@@ -115,7 +121,7 @@ impl Model {
                 ),
                 theme.pending(),
             ),
-            (None, false) if told.run.is_none() => Span::styled("the next run's", theme.dim()),
+            (None, false) if session.run.is_none() => Span::styled("the next run's", theme.dim()),
             (None, false) => Span::styled("as it runs", theme.dim()),
         };
         let frame = if self.draft.is_some() {

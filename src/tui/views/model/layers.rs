@@ -6,8 +6,8 @@ use crate::domain::arch::Summary;
 use crate::domain::report::ModelReport;
 use crate::domain::text::grouped;
 use crate::tui::actions::moved;
+use crate::tui::session_view::SessionView;
 use crate::tui::theme::Theme;
-use crate::tui::told::Told;
 use crate::tui::widgets::{fitted, panel, text, text_right};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -15,26 +15,33 @@ use ratatui::text::{Line, Span};
 
 impl Model {
     /// The layers to list: those of the text if it is right, else those of the running network.
-    pub(super) fn layers(&self, told: &Told) -> Vec<Summary> {
-        summary(&self.text(told)).unwrap_or_else(|_| {
-            told.run
+    pub(super) fn layers(&self, session: &SessionView) -> Vec<Summary> {
+        summary(&self.text(session)).unwrap_or_else(|_| {
+            session
+                .run
                 .as_ref()
                 .map_or_else(Vec::new, |r| r.layers.clone())
         })
     }
 
     /// Whether the layers listed are those of the running network.
-    pub(super) fn runs(&self, told: &Told, layers: &[Summary]) -> bool {
-        told.run.as_ref().is_some_and(|r| r.layers == layers)
+    pub(super) fn runs(&self, session: &SessionView, layers: &[Summary]) -> bool {
+        session.run.as_ref().is_some_and(|r| r.layers == layers)
     }
 
-    pub(super) fn select(&mut self, by: i64, told: &Told) {
-        self.selected = moved(self.selected, by, self.layers(told).len());
+    pub(super) fn select(&mut self, by: i64, session: &SessionView) {
+        self.selected = moved(self.selected, by, self.layers(session).len());
     }
 
-    pub(super) fn draw_layers(&self, told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
-        let layers = self.layers(told);
-        let runs = self.runs(told, &layers);
+    pub(super) fn draw_layers(
+        &self,
+        session: &SessionView,
+        theme: Theme,
+        area: Rect,
+        buf: &mut Buffer,
+    ) {
+        let layers = self.layers(session);
+        let runs = self.runs(session, &layers);
         let total: u64 = layers.iter().map(|l| l.parameters).sum();
         let work: u64 = layers.iter().map(|l| l.multiply_adds).sum();
         let title = Line::from(Span::styled(

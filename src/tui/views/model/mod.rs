@@ -10,8 +10,8 @@ use super::{Context, View};
 use crate::domain::report::ModelReport;
 use crate::session::protocol::{Answer, Event, Filter, Question};
 use crate::tui::actions::{Move, key_of};
+use crate::tui::session_view::SessionView;
 use crate::tui::theme::Theme;
-use crate::tui::told::Told;
 use crate::tui::widgets::field::Field;
 use crossterm::event::{KeyCode, KeyEvent, MouseButton, MouseEvent, MouseEventKind};
 use layers::first_line;
@@ -93,12 +93,17 @@ impl Layout {
 
 impl Model {
     /// Why an action cannot be used now, if so.
-    pub fn enabled(&self, does: ModelAction, told: &Told, area: Rect) -> Result<(), String> {
+    pub fn enabled(
+        &self,
+        does: ModelAction,
+        session: &SessionView,
+        area: Rect,
+    ) -> Result<(), String> {
         use ModelAction::*;
-        let layout = self.layout(told, area);
+        let layout = self.layout(session, area);
         let (activations, filters) = (!layout.activations.is_empty(), !layout.filters.is_empty());
         match does {
-            Edit | Presets if told.ended => Err("the session is over".into()),
+            Edit | Presets if session.ended => Err("the session is over".into()),
             Back => Err("nothing was typed".into()),
             OtherPictures | NextImage | PreviousImage if !activations && !filters => {
                 Err("there is no room for pictures beside the layers".into())
@@ -106,7 +111,7 @@ impl Model {
             OtherPictures if activations && filters => {
                 Err("activations and filters are both on the screen".into())
             }
-            NextImage | PreviousImage if images(told) == 0 => Err("no run has begun".into()),
+            NextImage | PreviousImage if images(session) == 0 => Err("no run has begun".into()),
             NextImage | PreviousImage if !activations => Err(format!(
                 "the activations are not on the screen; {} turns to them",
                 key_of(OtherPictures)
@@ -119,15 +124,15 @@ impl Model {
         use ModelAction::*;
         let half = usize::from(ctx.area.height / 2);
         match does {
-            Edit => self.draft = Some(Field::new(&self.text(ctx.told))),
-            Presets => self.next_preset(ctx.told),
+            Edit => self.draft = Some(Field::new(&self.text(ctx.session))),
+            Presets => self.next_preset(ctx.session),
             // While something is typed, `typed` has this key.
             Back => {}
-            Choose(step) => self.select(step.by(1, half), ctx.told),
+            Choose(step) => self.select(step.by(1, half), ctx.session),
             OtherPictures => self.filters = !self.filters,
-            NextImage => self.image = (self.image + 1) % images(ctx.told).max(1),
+            NextImage => self.image = (self.image + 1) % images(ctx.session).max(1),
             PreviousImage => {
-                let n = images(ctx.told).max(1);
+                let n = images(ctx.session).max(1);
                 self.image = (self.image % n + n - 1) % n;
             }
         }
@@ -135,21 +140,22 @@ impl Model {
     }
 
     fn refresh(&mut self, ctx: &mut Context) {
-        if !ctx.visible || ctx.told.run.is_none() {
+        if !ctx.visible || ctx.session.run.is_none() {
             return;
         }
-        let images = images(ctx.told);
+        let images = images(ctx.session);
         self.image = self.image.min(images.saturating_sub(1));
         let question = Question::Model {
             activations_of: (images > 0).then_some(self.image),
         };
-        let seconds = ctx.told.steps.as_ref().map_or(0.0, |s| s.elapsed);
+        let seconds = ctx.session.steps.as_ref().map_or(0.0, |s| s.elapsed);
         let at = format!("{:.0}", (seconds / REFRESH_SECONDS).floor());
         // Whatever is awaited is news enough.
         if !self.report.is_waiting() || self.report.is_about_other(&question) {
-            self.report.want(question, Basis::and(ctx.told, &at), ctx);
+            self.report
+                .want(question, Basis::and(ctx.session, &at), ctx);
         }
-        if let Some(basis) = Basis::evaluation(ctx.told) {
+        if let Some(basis) = Basis::evaluation(ctx.session) {
             let filter = Filter::Pinned {
                 indices: vec![self.image],
             };
@@ -169,15 +175,15 @@ impl Model {
         }
     }
 
-    fn layout(&self, told: &Told, area: Rect) -> Layout {
-        Layout::of(area, self.text_lines(told, area.width), self.filters)
+    fn layout(&self, session: &SessionView, area: Rect) -> Layout {
+        Layout::of(area, self.text_lines(session, area.width), self.filters)
     }
 }
 
 /// How many images the shown split has.
-fn images(told: &Told) -> u32 {
+fn images(session: &SessionView) -> u32 {
     use crate::domain::report::Split;
-    told.run.as_ref().map_or(0, |r| match told.shown {
+    session.run.as_ref().map_or(0, |r| match session.shown {
         Split::Train => r.train,
         Split::Validation => r.validation,
         Split::Test => r.test,
@@ -185,16 +191,16 @@ fn images(told: &Told) -> u32 {
 }
 
 impl View for Model {
-    fn draw(&self, told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
+    fn draw(&self, session: &SessionView, theme: Theme, area: Rect, buf: &mut Buffer) {
         let area = area.intersection(buf.area);
         if area.is_empty() {
             return;
         }
-        let layout = self.layout(told, area);
-        self.draw_text(told, theme, layout.text, buf);
-        self.draw_layers(told, theme, layout.layers, buf);
-        self.draw_activations(told, theme, layout.activations, buf);
-        self.draw_filters(told, theme, layout.filters, buf);
+        let layout = self.layout(session, area);
+        self.draw_text(session, theme, layout.text, buf);
+        self.draw_layers(session, theme, layout.layers, buf);
+        self.draw_activations(session, theme, layout.activations, buf);
+        self.draw_filters(session, theme, layout.filters, buf);
     }
 
     fn shown(&mut self, ctx: &mut Context) {
@@ -211,19 +217,19 @@ impl View for Model {
     }
 
     fn mouse(&mut self, mouse: MouseEvent, ctx: &mut Context) {
-        let layout = self.layout(ctx.told, ctx.area);
+        let layout = self.layout(ctx.session, ctx.area);
         let here = (mouse.column, mouse.row).into();
         match mouse.kind {
-            MouseEventKind::ScrollDown => self.select(1, ctx.told),
-            MouseEventKind::ScrollUp => self.select(-1, ctx.told),
+            MouseEventKind::ScrollDown => self.select(1, ctx.session),
+            MouseEventKind::ScrollUp => self.select(-1, ctx.session),
             MouseEventKind::Down(MouseButton::Left)
-                if layout.text.contains(here) && self.draft.is_none() && !ctx.told.ended =>
+                if layout.text.contains(here) && self.draft.is_none() && !ctx.session.ended =>
             {
-                self.draft = Some(Field::new(&self.text(ctx.told)));
+                self.draft = Some(Field::new(&self.text(ctx.session)));
             }
             MouseEventKind::Down(MouseButton::Left) if layout.layers.contains(here) => {
                 let line = usize::from(mouse.row.saturating_sub(layout.layers.y + 2));
-                let count = self.layers(ctx.told).len();
+                let count = self.layers(ctx.session).len();
                 let lines = usize::from(layout.layers.height.saturating_sub(3)).max(1);
                 let selected = self.selected.min(count.saturating_sub(1));
                 let first = first_line(selected, count, lines);
@@ -244,7 +250,7 @@ impl View for Model {
         match key.code {
             KeyCode::Esc => self.draft = None,
             KeyCode::Enter => self.apply(ctx),
-            KeyCode::Char('n') if ctrl => self.next_preset(ctx.told),
+            KeyCode::Char('n') if ctrl => self.next_preset(ctx.session),
             _ => {
                 if let Some(field) = &mut self.draft {
                     field.key(&key);

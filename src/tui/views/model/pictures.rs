@@ -5,8 +5,8 @@ use crate::domain::arch::Summary;
 use crate::domain::report::{Activations, ModelReport, Picture, State};
 use crate::domain::text::grouped;
 use crate::tui::actions::{Move, ProgramAction, key_of};
+use crate::tui::session_view::{SessionView, split_name};
 use crate::tui::theme::Theme;
-use crate::tui::told::{Told, split_name};
 use crate::tui::views::feed::message;
 use crate::tui::widgets::half_block::{self, Scale};
 use crate::tui::widgets::{fitted, panel, text};
@@ -15,15 +15,21 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
 impl Model {
-    pub(super) fn draw_activations(&self, told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
+    pub(super) fn draw_activations(
+        &self,
+        session: &SessionView,
+        theme: Theme,
+        area: Rect,
+        buf: &mut Buffer,
+    ) {
         if area.is_empty() {
             return;
         }
-        let layers = self.layers(told);
+        let layers = self.layers(session);
         let item = self.picture.predictions().and_then(|p| p.2.first());
         let found = self
             .report()
-            .filter(|_| self.runs(told, &layers))
+            .filter(|_| self.runs(session, &layers))
             .and_then(|r| activations_at(r, &layers, self.selected));
         let title = Line::from(vec![
             Span::styled("activations  ", theme.text()),
@@ -33,8 +39,8 @@ impl Model {
             ),
         ]);
         let of = match item {
-            Some(item) => format!("{}, {}", self.image, told.class(item.truth.into())),
-            None => format!("{} {}", split_name(told.shown), self.image),
+            Some(item) => format!("{}, {}", self.image, session.class(item.truth.into())),
+            None => format!("{} {}", split_name(session.shown), self.image),
         };
         let inner = panel(
             buf,
@@ -44,7 +50,7 @@ impl Model {
             &Line::from(Span::styled(of, theme.dim())),
         );
         let Some(found) = found else {
-            return message(&self.no_activations(told, &layers), theme, inner, buf);
+            return message(&self.no_activations(session, &layers), theme, inner, buf);
         };
         // The image stands before its maps, if that leaves them most of the room.
         let width = 16.min(inner.width / 3 / 2 * 2);
@@ -100,20 +106,20 @@ impl Model {
         note(1, &words, buf);
     }
 
-    pub(super) fn no_activations(&self, told: &Told, layers: &[Summary]) -> Vec<String> {
+    pub(super) fn no_activations(&self, session: &SessionView, layers: &[Summary]) -> Vec<String> {
         if let Some(why) = self.report.failure() {
             return vec![
                 "The network could not be looked into:".into(),
                 why.to_owned(),
             ];
         }
-        if told.run.is_none() {
-            return match &told.state {
+        if session.run.is_none() {
+            return match &session.state {
                 State::Failed { why } => vec!["No network runs.".into(), why.clone()],
                 _ => vec!["The network is looked into once the run begins.".into()],
             };
         }
-        if !self.runs(told, layers) {
+        if !self.runs(session, layers) {
             return vec![
                 "This network does not run yet.".into(),
                 format!(
@@ -135,7 +141,13 @@ impl Model {
         }
     }
 
-    pub(super) fn draw_filters(&self, told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
+    pub(super) fn draw_filters(
+        &self,
+        session: &SessionView,
+        theme: Theme,
+        area: Rect,
+        buf: &mut Buffer,
+    ) {
         if area.is_empty() {
             return;
         }
@@ -176,7 +188,7 @@ impl Model {
                     "The network could not be looked into:".into(),
                     why.to_owned(),
                 ],
-                (None, None) if told.run.is_some() => vec!["Looking into the network.".into()],
+                (None, None) if session.run.is_some() => vec!["Looking into the network.".into()],
                 (None, None) => vec!["They are drawn once the run begins.".into()],
             };
             return message(&lines, theme, inner, buf);

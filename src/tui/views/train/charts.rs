@@ -6,8 +6,8 @@ use crate::domain::report::{Evaluation, Split, State};
 use crate::domain::text::{compact, grouped, percent};
 use crate::plot::Curve;
 use crate::tui::pictures::Request;
+use crate::tui::session_view::{SessionView, Weight};
 use crate::tui::theme::Theme;
-use crate::tui::told::{Told, Weight};
 use crate::tui::views::Context;
 use crate::tui::widgets::chart::Chart;
 use crate::tui::widgets::spark::growing;
@@ -32,10 +32,10 @@ impl What {
         }
     }
 
-    fn series(self, told: &Told) -> &Series {
+    fn series(self, session: &SessionView) -> &Series {
         match self {
-            What::Loss => &told.train_loss,
-            What::Accuracy => &told.train_accuracy,
+            What::Loss => &session.train_loss,
+            What::Accuracy => &session.train_accuracy,
         }
     }
 
@@ -76,9 +76,9 @@ impl Default for Charts {
 }
 
 /// The x of the whole run, as far as it is shown while it grows.
-fn whole(told: &Told) -> (f64, f64) {
-    let epochs = f64::from(told.params.epochs.max(1));
-    let done = told.x();
+fn whole(session: &SessionView) -> (f64, f64) {
+    let epochs = f64::from(session.params.epochs.max(1));
+    let done = session.x();
     // Under one epoch the axis would run away from the curve.
     (0.0, growing(done, epochs).max(1.0f64.min(epochs)))
 }
@@ -110,8 +110,8 @@ impl Charts {
         self.window.is_some()
     }
 
-    fn shown(&self, told: &Told) -> (f64, f64) {
-        self.window.unwrap_or_else(|| whole(told))
+    fn shown(&self, session: &SessionView) -> (f64, f64) {
+        self.window.unwrap_or_else(|| whole(session))
     }
 
     pub fn turn_log_scale(&mut self, ctx: &mut Context) {
@@ -122,7 +122,7 @@ impl Charts {
 
     /// Smooths more or less, on every screen.
     pub fn smooth(&mut self, more: bool, ctx: &mut Context) {
-        let now = ctx.told.smoothing;
+        let now = ctx.session.smoothing;
         let next = match more {
             true => SMOOTHINGS.into_iter().find(|s| *s > now),
             false => SMOOTHINGS.into_iter().rev().find(|s| *s < now),
@@ -137,88 +137,95 @@ impl Charts {
     }
 
     /// Moves the cursor by a share of what is shown.
-    pub fn move_cursor(&mut self, share: f64, told: &Told) {
-        let (from, to) = self.shown(told);
-        self.set_cursor(self.cursor.unwrap_or(told.x()) + share * (to - from), told);
+    pub fn move_cursor(&mut self, share: f64, session: &SessionView) {
+        let (from, to) = self.shown(session);
+        self.set_cursor(
+            self.cursor.unwrap_or(session.x()) + share * (to - from),
+            session,
+        );
     }
 
     /// Moves the cursor to the end of the epoch before or after it.
-    pub fn move_cursor_an_epoch(&mut self, forward: bool, told: &Told) {
-        let x = self.cursor.unwrap_or(told.x());
+    pub fn move_cursor_an_epoch(&mut self, forward: bool, session: &SessionView) {
+        let x = self.cursor.unwrap_or(session.x());
         let to = match forward {
             true => (x + 1e-6).floor() + 1.0,
             false => (x - 1e-6).floor(),
         };
-        self.set_cursor(to, told);
+        self.set_cursor(to, session);
     }
 
-    fn set_cursor(&mut self, x: f64, told: &Told) {
-        let x = x.clamp(0.0, told.x().max(0.0));
+    fn set_cursor(&mut self, x: f64, session: &SessionView) {
+        let x = x.clamp(0.0, session.x().max(0.0));
         self.cursor = Some(x);
         // The window follows.
         if let Some((from, to)) = self.window
             && !(from..=to).contains(&x)
         {
             let half = (to - from) / 2.0;
-            self.set_window(x - half, x + half, told);
+            self.set_window(x - half, x + half, session);
         }
     }
 
     /// Shows half as much of the x axis.
     pub fn closer(&mut self, ctx: &mut Context) {
-        let (from, to) = self.shown(ctx.told);
+        let (from, to) = self.shown(ctx.session);
         // A hundredth of an epoch is a few steps: nothing is left to see below.
         if (to - from) * 0.5 < 0.01 {
             ctx.say(Weight::Warning, "the x axis is as close as it gets");
         } else {
-            self.zoom(0.5, ctx.told);
+            self.zoom(0.5, ctx.session);
         }
     }
 
     /// Shows twice as much of the x axis.
-    pub fn wider(&mut self, told: &Told) {
-        self.zoom(2.0, told);
+    pub fn wider(&mut self, session: &SessionView) {
+        self.zoom(2.0, session);
     }
 
-    fn zoom(&mut self, by: f64, told: &Told) {
-        let (from, to) = self.shown(told);
-        let around = self.cursor.unwrap_or(told.x()).clamp(from, to);
+    fn zoom(&mut self, by: f64, session: &SessionView) {
+        let (from, to) = self.shown(session);
+        let around = self.cursor.unwrap_or(session.x()).clamp(from, to);
         let range = (to - from) * by;
-        if range >= f64::from(told.params.epochs.max(1)) {
+        if range >= f64::from(session.params.epochs.max(1)) {
             self.window = None;
             return;
         }
         let share = (around - from) / (to - from);
-        self.set_window(around - share * range, around + (1.0 - share) * range, told);
+        self.set_window(
+            around - share * range,
+            around + (1.0 - share) * range,
+            session,
+        );
     }
 
     /// Moves what is shown by a share of it.
-    pub fn pan(&mut self, share: f64, told: &Told) {
+    pub fn pan(&mut self, share: f64, session: &SessionView) {
         if let Some((from, to)) = self.window {
             let by = share * (to - from);
-            self.set_window(from + by, to + by, told);
+            self.set_window(from + by, to + by, session);
         }
     }
 
-    fn set_window(&mut self, from: f64, to: f64, told: &Told) {
+    fn set_window(&mut self, from: f64, to: f64, session: &SessionView) {
         let range = to - from;
-        let end = f64::from(told.params.epochs.max(1)).max(range);
+        let end = f64::from(session.params.epochs.max(1)).max(range);
         let from = from.clamp(0.0, end - range);
         self.window = Some((from, from + range));
     }
 
     /// Puts the cursor where the mouse points.
-    pub fn point(&mut self, column: u16, area: Rect, told: &Told) {
-        let (from, to) = self.shown(told);
+    pub fn point(&mut self, column: u16, area: Rect, session: &SessionView) {
+        let (from, to) = self.shown(session);
         // The frame and the axis labels.
         let (left, width) = (area.x + 7, area.width.saturating_sub(9).max(1));
         let share = f64::from(column.saturating_sub(left)) / f64::from(width);
-        self.cursor = Some((from + share * (to - from)).clamp(0.0, told.x().max(0.0)));
+        self.cursor = Some((from + share * (to - from)).clamp(0.0, session.x().max(0.0)));
     }
 
     /// What the key that saves a picture saves.
-    pub fn picture(&self, what: What, told: &Told) -> Option<Request> {
-        let run = told.run.as_ref()?;
+    pub fn picture(&self, what: What, session: &SessionView) -> Option<Request> {
+        let run = session.run.as_ref()?;
         Some(Request::Curves {
             folder: run.folder.clone(),
             curve: match what {
@@ -226,18 +233,25 @@ impl Charts {
                 What::Accuracy => Curve::Accuracy,
             },
             title: format!("{} on {}", run.name, run.data.name),
-            epochs: told.epochs.clone(),
-            marks: told.marks.clone(),
+            epochs: session.epochs.clone(),
+            marks: session.marks.clone(),
         })
     }
 
-    pub fn draw(&self, what: What, told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
+    pub fn draw(
+        &self,
+        what: What,
+        session: &SessionView,
+        theme: Theme,
+        area: Rect,
+        buf: &mut Buffer,
+    ) {
         if area.is_empty() {
             return;
         }
-        let series = what.series(told);
-        let smooth = told.smoothed(series);
-        let raw: Vec<(f64, f64)> = match told.smoothing {
+        let series = what.series(session);
+        let smooth = session.smoothed(series);
+        let raw: Vec<(f64, f64)> = match session.smoothing {
             0.0 => Vec::new(),
             _ => series
                 .buckets()
@@ -245,7 +259,7 @@ impl Charts {
                 .filter_map(|b| Some((b.x, b.mean()?)))
                 .collect(),
         };
-        let validation: Vec<(f64, f64)> = told
+        let validation: Vec<(f64, f64)> = session
             .validation
             .iter()
             .map(|p| {
@@ -257,8 +271,8 @@ impl Charts {
             })
             .collect();
         let best = match what {
-            What::Loss => told.lowest_loss,
-            What::Accuracy => told.best.map(|b| (b.epoch, b.accuracy)),
+            What::Loss => session.lowest_loss,
+            What::Accuracy => session.best.map(|b| (b.epoch, b.accuracy)),
         };
         let mut title = vec![Span::styled(
             match what {
@@ -273,7 +287,7 @@ impl Charts {
         if self.window.is_some() {
             title.push(Span::styled(" zoomed", theme.dim()));
         }
-        let mut figures = self.figures(what, told, theme, &smooth, &validation, best);
+        let mut figures = self.figures(what, session, theme, &smooth, &validation, best);
         // The frame, and the spaces around both texts.
         let room = usize::from(area.width).saturating_sub(9);
         let width = |spans: &[Span]| spans.iter().map(Span::width).sum::<usize>();
@@ -286,10 +300,10 @@ impl Charts {
             &Line::from(title),
             &Line::from(figures.concat()),
         );
-        let x = self.shown(told);
+        let x = self.shown(session);
         // Closer than a label is wide, two marks of one hyperparameter could not be told apart.
         let gap = (x.1 - x.0) * LABEL_COLUMNS / f64::from(inner.width.max(1));
-        let marks: Vec<(f64, String)> = merged(&told.marks, gap)
+        let marks: Vec<(f64, String)> = merged(&session.marks, gap)
             .iter()
             .map(|m| (m.x, m.label()))
             .collect();
@@ -313,7 +327,7 @@ impl Charts {
         }
         .draw(theme, inner, buf);
         if series.is_empty() && validation.is_empty() && inner.height > 4 && inner.width > 40 {
-            let words = match told.run {
+            let words = match session.run {
                 Some(_) => "the curve begins with the first steps",
                 None => "waiting for the data",
             };
@@ -334,7 +348,7 @@ impl Charts {
     fn figures(
         &self,
         what: What,
-        told: &Told,
+        session: &SessionView,
         theme: Theme,
         smooth: &[(f64, f64)],
         validation: &[(f64, f64)],
@@ -343,7 +357,7 @@ impl Charts {
         let mut figures = Vec::new();
         let (train, val) = match self.cursor {
             Some(x) => {
-                let per_epoch = told.steps.as_ref().map_or(0, |s| s.steps_per_epoch);
+                let per_epoch = session.steps.as_ref().map_or(0, |s| s.steps_per_epoch);
                 let step = grouped((x * per_epoch as f64).round() as u64);
                 figures.push(vec![Span::styled(
                     format!("epoch {x:.2} step {step}  "),
@@ -355,7 +369,7 @@ impl Charts {
                 )
             }
             None => {
-                let train = told.newest(what.series(told), smooth);
+                let train = session.newest(what.series(session), smooth);
                 (train, validation.last().map(|p| p.1))
             }
         };
@@ -377,7 +391,7 @@ impl Charts {
             ]);
         }
         if self.cursor.is_none() {
-            figures.extend(test_scores(what, told, theme));
+            figures.extend(test_scores(what, session, theme));
         }
         if let (Some((epoch, value)), None) = (best, self.cursor) {
             figures.push(vec![
@@ -391,9 +405,9 @@ impl Charts {
 }
 
 /// The result of a run that is done, and beside it that of its best weights: on the test images.
-fn test_scores(what: What, told: &Told, theme: Theme) -> Option<Vec<Span<'static>>> {
-    let last = told.evaluation(Split::Test)?;
-    if told.state != State::Done || last.step != told.step() {
+fn test_scores(what: What, session: &SessionView, theme: Theme) -> Option<Vec<Span<'static>>> {
+    let last = session.evaluation(Split::Test)?;
+    if session.state != State::Done || last.step != session.step() {
         return None;
     }
     let value = |e: &Evaluation| match what {
@@ -404,7 +418,7 @@ fn test_scores(what: What, told: &Told, theme: Theme) -> Option<Vec<Span<'static
         Span::styled("  test ", theme.dim()),
         Span::styled(what.show(value(last)), theme.strong()),
     ];
-    if let Some(best) = &told.test_of_best {
+    if let Some(best) = &session.test_of_best {
         let text = format!(" (best weights {})", what.show(value(best)));
         words.push(Span::styled(text, theme.dim()));
     }

@@ -4,8 +4,8 @@ use super::TrainAction;
 use crate::domain::params::{Applies, HYPERPARAMS, HyperParam, Hyperparameters, Optimizer, Value};
 use crate::domain::text::nearest;
 use crate::tui::actions::{Move, key_of, moved};
+use crate::tui::session_view::{SessionView, Weight};
 use crate::tui::theme::Theme;
-use crate::tui::told::{Told, Weight};
 use crate::tui::views::Context;
 use crate::tui::widgets::field::Field;
 use crate::tui::widgets::{fitted, line, panel, paragraph, text, text_right, wrap};
@@ -65,10 +65,11 @@ impl Panel {
     }
 
     /// The value that the next change starts from.
-    fn value(row: &HyperParam, told: &Told) -> Value {
-        told.coming(row.key)
+    fn value(row: &HyperParam, session: &SessionView) -> Value {
+        session
+            .coming(row.key)
             .cloned()
-            .unwrap_or_else(|| row.get(&told.params))
+            .unwrap_or_else(|| row.get(&session.params))
     }
 
     pub fn editing(&self) -> bool {
@@ -94,10 +95,10 @@ impl Panel {
     }
 
     /// Begins to type a value for the chosen one.
-    pub fn edit(&mut self, told: &Told) {
+    pub fn edit(&mut self, session: &SessionView) {
         if let Some(row) = self.row() {
             self.editor = Some(Editor::Value {
-                field: Field::new(&row.show(&Self::value(row, told))),
+                field: Field::new(&row.show(&Self::value(row, session))),
                 fresh: true,
                 error: None,
             });
@@ -112,7 +113,7 @@ impl Panel {
     /// Copies the chosen one as `key = value`.
     pub fn copy(&self, ctx: &mut Context) {
         if let Some(row) = self.row() {
-            let value = match Self::value(row, ctx.told) {
+            let value = match Self::value(row, ctx.session) {
                 Value::Text(text) => format!("{text:?}"),
                 Value::Bool(on) => on.to_string(),
                 other => other.to_string(),
@@ -126,7 +127,7 @@ impl Panel {
         let Some(row) = self.row() else {
             return;
         };
-        let value = Self::value(row, ctx.told);
+        let value = Self::value(row, ctx.session);
         match row.nudged(&value, up, coarse) {
             None => ctx.say(
                 Weight::Warning,
@@ -183,7 +184,7 @@ impl Panel {
                 };
                 match row.parse(field.text()) {
                     Ok(value) => {
-                        if value != Self::value(row, ctx.told) {
+                        if value != Self::value(row, ctx.session) {
                             ctx.set(row.key, value);
                         }
                         self.editor = None;
@@ -255,7 +256,7 @@ impl Panel {
         }
     }
 
-    pub fn draw(&self, told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
+    pub fn draw(&self, session: &SessionView, theme: Theme, area: Rect, buf: &mut Buffer) {
         if area.is_empty() {
             return;
         }
@@ -278,7 +279,7 @@ impl Panel {
         let from = self.first(usize::from(list.height));
         for (i, (y, row)) in (list.top()..list.bottom()).zip(&rows[from..]).enumerate() {
             let place = Rect::new(list.x, y, list.width, 1);
-            self.draw_row(row, from + i == self.chosen, told, theme, place, buf);
+            self.draw_row(row, from + i == self.chosen, session, theme, place, buf);
         }
         let more = rows.len().saturating_sub(from + usize::from(list.height));
         let hidden = match (from, more) {
@@ -289,19 +290,19 @@ impl Panel {
         };
         let x = area.right().saturating_sub(2);
         text_right(buf, area, x, area.bottom() - 1, &hidden, theme.dim());
-        self.draw_words(told, theme, words, buf);
+        self.draw_words(session, theme, words, buf);
     }
 
     fn draw_row(
         &self,
         row: &HyperParam,
         here: bool,
-        told: &Told,
+        session: &SessionView,
         theme: Theme,
         area: Rect,
         buf: &mut Buffer,
     ) {
-        let idle = !counts(row.key, &told.params);
+        let idle = !counts(row.key, &session.params);
         let mark = if here { "▸ " } else { "  " };
         let x = text(buf, area, area.x, area.y, mark, theme.accent());
         let label = match (here, idle) {
@@ -318,7 +319,7 @@ impl Panel {
             draw_end(&content, Rect::new(x, area.y, room, 1), buf);
             return;
         }
-        let value = row.get(&told.params);
+        let value = row.get(&session.params);
         let shown = match row.unit {
             "" => row.show(&value),
             unit => match row.show(&value).as_str() {
@@ -332,13 +333,14 @@ impl Panel {
             (false, false) => theme.text(),
         };
         let waits = row.applies != Applies::Now;
-        let effective = told.steps.as_ref().map(|s| s.learning_rate);
-        let rate = effective
-            .filter(|rate| row.key == "learning_rate" && differs(*rate, told.params.learning_rate));
+        let effective = session.steps.as_ref().map(|s| s.learning_rate);
+        let rate = effective.filter(|rate| {
+            row.key == "learning_rate" && differs(*rate, session.params.learning_rate)
+        });
         // What stands beside the value, and whether at the right edge.
-        let (words, words_style, right) = match (told.coming(row.key), rate) {
+        let (words, words_style, right) = match (session.coming(row.key), rate) {
             (Some(coming), _) => {
-                let when = match told.pending.get(row.key) {
+                let when = match session.pending.get(row.key) {
                     Some((_, at)) => at.to_string(),
                     None if waits => row.applies.to_string(),
                     None => "next step".into(),
@@ -366,7 +368,7 @@ impl Panel {
     }
 
     /// Help and range of the chosen one, or what is wrong with what was typed.
-    fn draw_words(&self, told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
+    fn draw_words(&self, session: &SessionView, theme: Theme, area: Rect, buf: &mut Buffer) {
         let Some(row) = self.row() else {
             text(buf, area, area.x + 2, area.y, self.no_match(), theme.dim());
             return;
@@ -391,7 +393,7 @@ impl Panel {
                 }
             }
         } else {
-            let idle = if counts(row.key, &told.params) {
+            let idle = if counts(row.key, &session.params) {
                 ""
             } else {
                 " Idle with this optimizer."
@@ -410,7 +412,7 @@ impl Panel {
     }
 
     /// The panel as one line that scrolls: the chosen one with its neighbours.
-    pub fn draw_line(&self, told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
+    pub fn draw_line(&self, session: &SessionView, theme: Theme, area: Rect, buf: &mut Buffer) {
         if area.is_empty() {
             return;
         }
@@ -472,11 +474,11 @@ impl Panel {
             };
             x = text(buf, area, x, area.y, mark, theme.accent());
             x = text(buf, area, x, area.y, format!("{} ", row.label), label);
-            let value = row.get(&told.params);
+            let value = row.get(&session.params);
             let style = if here { theme.strong() } else { theme.text() };
             x = text(buf, area, x, area.y, row.show(&value), style);
-            if let Some(coming) = told.coming(row.key) {
-                let when = match told.pending.get(row.key) {
+            if let Some(coming) = session.coming(row.key) {
+                let when = match session.pending.get(row.key) {
                     Some((_, at)) => format!(" at {at}"),
                     None => String::new(),
                 };

@@ -5,8 +5,8 @@ use crate::domain::history::Series;
 use crate::domain::report::{Load, Split};
 use crate::domain::text::compact;
 use crate::tui::frame::images_per_s;
+use crate::tui::session_view::SessionView;
 use crate::tui::theme::Theme;
-use crate::tui::told::Told;
 use crate::tui::widgets::spark::{growing, sparkline};
 use crate::tui::widgets::{panel, text};
 use ratatui::buffer::Buffer;
@@ -36,16 +36,16 @@ struct Row {
     broken: bool,
 }
 
-fn rows(told: &Told, width: usize) -> Vec<Row> {
-    let span = (0.0, growing(told.x(), f64::from(told.params.epochs)));
+fn rows(session: &SessionView, width: usize) -> Vec<Row> {
+    let span = (0.0, growing(session.x(), f64::from(session.params.epochs)));
     let mut rows = Vec::new();
-    let Some(steps) = &told.steps else {
+    let Some(steps) = &session.steps else {
         return rows;
     };
-    let peak = told.throughput.max().unwrap_or(0.0);
+    let peak = session.throughput.max().unwrap_or(0.0);
     rows.push(Row {
         label: "img/s",
-        curve: sparkline(&points(&told.throughput), span, width, Some(0.0)),
+        curve: sparkline(&points(&session.throughput), span, width, Some(0.0)),
         value: format!(
             "{:>9}  peak {}",
             images_per_s(steps.images_per_s),
@@ -56,13 +56,13 @@ fn rows(told: &Told, width: usize) -> Vec<Row> {
     let norm = steps.grad_norm;
     rows.push(Row {
         label: "grad norm",
-        curve: sparkline(&points(&told.grad_norm), span, width, None),
+        curve: sparkline(&points(&session.grad_norm), span, width, None),
         value: format!("{:>9}", compact(norm, 2)),
         broken: !norm.is_finite(),
     });
     rows.push(Row {
         label: "learn rate",
-        curve: sparkline(&points(&told.learning_rate), span, width, Some(0.0)),
+        curve: sparkline(&points(&session.learning_rate), span, width, Some(0.0)),
         value: format!("{:>9}", figure(steps.learning_rate)),
         broken: false,
     });
@@ -84,12 +84,12 @@ fn gpu_state(load: &Load) -> Option<String> {
 }
 
 /// The row of the machine's load.
-fn load(told: &Told, width: usize) -> Option<Row> {
-    let load = &told.load;
+fn load(session: &SessionView, width: usize) -> Option<Row> {
+    let load = &session.load;
     let percent = |share: f64| format!("{:>8.0}%", 100.0 * share);
     let (label, series, share, memory) = match (load.gpu, load.cpu) {
-        (Some(gpu), _) => ("gpu", &told.gpu, gpu, gpu_state(load)),
-        (None, Some(cpu)) => ("cpu", &told.cpu, cpu, load.memory.map(mebibytes)),
+        (Some(gpu), _) => ("gpu", &session.gpu, gpu, gpu_state(load)),
+        (None, Some(cpu)) => ("cpu", &session.cpu, cpu, load.memory.map(mebibytes)),
         (None, None) => return None,
     };
     let all = points(series);
@@ -109,21 +109,21 @@ fn load(told: &Told, width: usize) -> Option<Row> {
 }
 
 /// `cat → dog  31% of cats are called dogs`.
-fn confused(told: &Told) -> Option<(String, String)> {
-    let evaluation = told
-        .evaluation(told.shown)
-        .or_else(|| told.evaluation(Split::Validation))?;
+fn confused(session: &SessionView) -> Option<(String, String)> {
+    let evaluation = session
+        .evaluation(session.shown)
+        .or_else(|| session.evaluation(Split::Validation))?;
     let matrix = &evaluation.confusion;
     let &(truth, predicted, count) = matrix.most_confused(1).first()?;
     let share = 100.0 * f64::from(count) / f64::from(matrix.row_total(truth).max(1));
-    let (a, b) = (told.class(truth), told.class(predicted));
+    let (a, b) = (session.class(truth), session.class(predicted));
     Some((
         format!("{a} → {b}"),
         format!("{share:.0}% of all {a} images"),
     ))
 }
 
-pub fn draw(told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
+pub fn draw(session: &SessionView, theme: Theme, area: Rect, buf: &mut Buffer) {
     if area.is_empty() {
         return;
     }
@@ -131,10 +131,10 @@ pub fn draw(told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
     let inner = panel(buf, area, theme.frame(), &title, &Line::default());
     let left = inner.x + 1;
     // A GPU has more to tell beside its curve.
-    let beside = if told.load.gpu.is_some() { 46 } else { 38 };
+    let beside = if session.load.gpu.is_some() { 46 } else { 38 };
     let width = usize::from(inner.width.saturating_sub(beside)).clamp(8, 40);
-    let mut list = rows(told, width);
-    list.extend(load(told, width));
+    let mut list = rows(session, width);
+    list.extend(load(session, width));
     let mut y = inner.y;
     for row in &list {
         text(buf, inner, left, y, row.label, theme.dim());
@@ -158,18 +158,18 @@ pub fn draw(told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
             theme.dim(),
         );
     }
-    if let Some((pair, words)) = confused(told) {
+    if let Some((pair, words)) = confused(session) {
         let x = text(buf, inner, left, y, pair, theme.wrong());
         text(buf, inner, x + 2, y, words, theme.dim());
     }
 }
 
 /// The same in one line, as far as there is room.
-pub fn draw_line(told: &Told, theme: Theme, area: Rect, buf: &mut Buffer) {
+pub fn draw_line(session: &SessionView, theme: Theme, area: Rect, buf: &mut Buffer) {
     let mut x = area.x + 1;
     let width = 8;
-    let mut list = rows(told, width);
-    list.extend(load(told, width));
+    let mut list = rows(session, width);
+    list.extend(load(session, width));
     for row in list {
         let value = row.value.trim_start();
         let value = value.split("  ").next().unwrap_or_default();

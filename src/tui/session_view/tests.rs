@@ -98,19 +98,19 @@ fn past(last: u64) -> Vec<Event> {
     events
 }
 
-fn told(events: &[Event]) -> Told {
-    let mut told = Told::default();
-    events.iter().for_each(|event| told.event(event));
-    told
+fn session(events: &[Event]) -> SessionView {
+    let mut session = SessionView::default();
+    events.iter().for_each(|event| session.event(event));
+    session
 }
 
-fn lines(told: &Told) -> Vec<(u64, String)> {
+fn lines(session: &SessionView) -> Vec<(u64, String)> {
     let line = |e: &log::Entry| (e.step, e.text.clone());
-    told.log.entries().iter().map(line).collect()
+    session.log.entries().iter().map(line).collect()
 }
 
-fn is_in_order(told: &Told) -> bool {
-    let entries: Vec<_> = told.log.entries().iter().collect();
+fn is_in_order(session: &SessionView) -> bool {
+    let entries: Vec<_> = session.log.entries().iter().collect();
     entries
         .windows(2)
         .all(|w| w[0].elapsed <= w[1].elapsed && w[0].step <= w[1].step)
@@ -118,7 +118,7 @@ fn is_in_order(told: &Told) -> bool {
 
 #[test]
 fn single_steps_leave_one_line_and_a_pause_its_own() {
-    let mut one = told(&[run(None), Event::State(State::Running), steps(10)]);
+    let mut one = session(&[run(None), Event::State(State::Running), steps(10)]);
     one.event(&Event::State(State::Paused));
     for step in 11..=15 {
         one.event(&Event::State(State::Running));
@@ -145,7 +145,7 @@ fn the_same_news_again_stands_once() {
     let nothing = Event::Notice {
         text: "there is no change to take back".into(),
     };
-    let mut one = told(&[run(None), Event::State(State::Running), nothing.clone()]);
+    let mut one = session(&[run(None), Event::State(State::Running), nothing.clone()]);
     one.event(&steps(10));
     one.event(&nothing);
     assert_eq!(lines(&one).len(), 2);
@@ -158,7 +158,7 @@ fn the_same_news_again_stands_once() {
 
 #[test]
 fn the_test_score_of_an_epoch_stands_once() {
-    let one = told(&[
+    let one = session(&[
         run(None),
         Event::State(State::Running),
         steps(100),
@@ -168,7 +168,7 @@ fn the_test_score_of_an_epoch_stands_once() {
     let tests = lines(&one).iter().filter(|l| l.1.contains("test")).count();
     assert_eq!(tests, 1, "{:?}", lines(&one));
     // Without the epoch's own figure it has its line.
-    let one = told(&[
+    let one = session(&[
         run(None),
         Event::State(State::Running),
         steps(100),
@@ -198,7 +198,7 @@ fn a_run_that_goes_back_has_each_line_once_and_times_that_never_fall() {
             .into_iter()
             .filter(|e| matches!(e, Event::Steps(s) if s.last > 200)),
     );
-    let one = told(&events);
+    let one = session(&events);
     assert!(is_in_order(&one), "{:#?}", one.log);
     let texts: Vec<_> = lines(&one).into_iter().map(|l| l.1).collect();
     assert_eq!(
@@ -213,7 +213,7 @@ fn a_run_that_goes_back_has_each_line_once_and_times_that_never_fall() {
         ]
     );
     // A viewer that comes late is told the same.
-    let late = told(&[Event::Snapshot { events }]);
+    let late = session(&[Event::Snapshot { events }]);
     assert_eq!(lines(&late), lines(&one));
 }
 
@@ -222,7 +222,7 @@ fn a_resumed_run_says_so_after_its_past() {
     let mut events = vec![run(Some(201))];
     events.extend(past(200));
     events.push(Event::State(State::Running));
-    let one = told(&events);
+    let one = session(&events);
     assert!(is_in_order(&one), "{:#?}", one.log);
     let last = lines(&one).pop();
     assert_eq!(last, Some((201, "resumed at step 201".into())));
@@ -230,7 +230,7 @@ fn a_resumed_run_says_so_after_its_past() {
 
 #[test]
 fn the_best_weights_score_stands_beside_the_result() {
-    let one = told(&[
+    let one = session(&[
         run(None),
         steps(100),
         scored(Split::Test, Weights::Last, 200, 0.6),
@@ -245,7 +245,7 @@ fn the_best_weights_score_stands_beside_the_result() {
 
 #[test]
 fn more_changes_than_are_kept_leave_the_newest() {
-    let mut one = told(&[run(None), steps(10)]);
+    let mut one = session(&[run(None), steps(10)]);
     for i in 0..3000u32 {
         let x = f64::from(i) * 1e-3;
         one.event(&rate(11, x, x + 1e-3));
@@ -278,7 +278,7 @@ fn a_collapse_and_a_plateau_are_logged_when_they_begin_and_end() {
             }),
         })
     };
-    let mut one = told(&[run(None), steps(300)]);
+    let mut one = session(&[run(None), steps(300)]);
     for event in [
         health(3, Some(799), false),
         health(4, Some(800), false),

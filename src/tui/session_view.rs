@@ -49,7 +49,7 @@ pub struct Best {
 
 /// Everything that is known of the session.
 #[derive(Debug)]
-pub struct Told {
+pub struct SessionView {
     pub state: State,
     /// The data set, once it is loaded.
     pub data: Option<DataInfo>,
@@ -110,9 +110,9 @@ pub struct Told {
     anchors: Vec<(u64, f64, u64)>,
 }
 
-impl Default for Told {
+impl Default for SessionView {
     fn default() -> Self {
-        Told {
+        SessionView {
             state: State::Loading {
                 what: "data".into(),
                 done: 0,
@@ -165,7 +165,7 @@ pub fn split_name(split: Split) -> &'static str {
     }
 }
 
-impl Told {
+impl SessionView {
     /// Whether training or scoring goes on right now.
     pub fn busy(&self) -> bool {
         !self.ended
@@ -388,13 +388,13 @@ impl Told {
     }
 
     /// Nothing is known any more but what the viewer chose.
-    fn fresh(&self) -> Told {
-        Told {
+    fn fresh(&self) -> SessionView {
+        SessionView {
             shown: self.shown,
             smoothing: self.smoothing,
             now: self.now,
             local_time: self.local_time,
-            ..Told::default()
+            ..SessionView::default()
         }
     }
 
@@ -444,7 +444,7 @@ impl Told {
     }
 
     fn started(&mut self, run: &RunInfo) {
-        let fresh = Told {
+        let fresh = SessionView {
             state: self.state.clone(),
             loads: self.loads,
             unsaved: self.unsaved.clone(),
