@@ -1,7 +1,7 @@
 //! The Confusion screen: what is taken for what, the figures of each class, and the very images behind a cell.
 
-use super::feed::{Basis, Feed, message, no_evaluation};
-use super::tiles::{self, Tiles};
+use super::image_grid::{self, ImageGrid};
+use super::query::{Query, QueryKey, message, no_evaluation};
 use super::{Context, View};
 use crate::domain::confusion::Confusion as Matrix;
 use crate::domain::report::{Evaluation, Split};
@@ -77,7 +77,7 @@ pub struct Confusion {
     open: bool,
     /// First image shown while they do.
     offset: u32,
-    images: Feed,
+    images: Query,
 }
 
 /// Where the parts lie.
@@ -224,7 +224,7 @@ impl Confusion {
 
     /// Asks for the images that the screen shows, if they are not there yet.
     fn refresh(&mut self, ctx: &mut Context) {
-        let Some(basis) = Basis::evaluation(ctx.session) else {
+        let Some(key) = QueryKey::evaluation(ctx.session) else {
             return;
         };
         if !ctx.visible || shown(ctx.session).is_none() {
@@ -236,7 +236,7 @@ impl Confusion {
             offset: if self.open { self.offset } else { 0 },
             count: PAGE,
         };
-        self.images.want(question, basis, ctx);
+        self.images.want(question, key, ctx);
     }
 
     fn move_to(&mut self, cursor: (usize, usize)) {
@@ -267,7 +267,7 @@ impl Confusion {
     }
 
     fn page(&mut self, forward: bool, ctx: &Context) {
-        let page = Tiles::automatic(open_grid(ctx.area)).len() as u32;
+        let page = ImageGrid::automatic(open_grid(ctx.area)).len() as u32;
         let total = self.images.predictions().map_or(0, |p| p.0);
         if forward && self.offset + page < total {
             self.offset += page;
@@ -446,11 +446,11 @@ impl Confusion {
         match self.images.predictions() {
             Some((0, ..)) => message(&["No image in this cell.".into()], theme, rest, buf),
             Some((_, _, items)) => {
-                let tiles = side_tiles(rest);
-                for (i, item) in items.iter().take(tiles.len()).enumerate() {
-                    tiles::draw(&item.picture, theme, tiles.tile(i), buf);
-                    let tile = tiles.tile(i);
-                    let words = format!("{} ", tiles::confidence(item));
+                let grid = side_grid(rest);
+                for (i, item) in items.iter().take(grid.len()).enumerate() {
+                    image_grid::draw(&item.picture, theme, grid.tile(i), buf);
+                    let tile = grid.tile(i);
+                    let words = format!("{} ", image_grid::confidence(item));
                     text(buf, tile, tile.x, tile.bottom() - 1, words, theme.dim());
                 }
             }
@@ -617,8 +617,8 @@ impl Confusion {
         if total == 0 {
             return message(&["No image in this cell.".into()], theme, grid, buf);
         }
-        let tiles = Tiles::automatic(grid);
-        let shown = items.len().min(tiles.len());
+        let grid = ImageGrid::automatic(grid);
+        let shown = items.len().min(grid.len());
         let place = format!(
             "{}-{} of {}",
             offset + 1,
@@ -634,7 +634,7 @@ impl Confusion {
             theme.dim(),
         );
         for (i, item) in items.iter().take(shown).enumerate() {
-            tiles::prediction(item, session, theme, (false, false), tiles.tile(i), buf);
+            image_grid::prediction(item, session, theme, (false, false), grid.tile(i), buf);
         }
     }
 }
@@ -651,13 +651,13 @@ fn open_grid(area: Rect) -> Rect {
 }
 
 /// Six images if they fit at a size at which one sees something, else fewer.
-fn side_tiles(area: Rect) -> Tiles {
-    tiles::WIDTHS
+fn side_grid(area: Rect) -> ImageGrid {
+    image_grid::WIDTHS
         .iter()
         .filter(|w| **w <= 32)
-        .map(|w| Tiles::of(area, *w))
+        .map(|w| ImageGrid::of(area, *w))
         .find(|t| t.len() >= 6)
-        .unwrap_or_else(|| Tiles::of(area, 12))
+        .unwrap_or_else(|| ImageGrid::of(area, 12))
 }
 
 fn geometry(session: &SessionView, inner: Rect) -> Option<Geometry> {

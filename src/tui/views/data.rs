@@ -1,8 +1,8 @@
 //! The Data screen: what was loaded and from where, the classes and their counts, the images themselves, and what
 //! augmentation makes of one.
 
-use super::feed::{Basis, Feed, message};
-use super::tiles::{self, Tiles};
+use super::image_grid::{self, ImageGrid};
+use super::query::{Query, QueryKey, message};
 use super::{Context, View};
 use crate::domain::params::Hyperparameters;
 use crate::domain::report::{DataInfo, Split, State};
@@ -43,8 +43,8 @@ pub struct Data {
     selected: u32,
     /// Whether the grid shows the chosen image augmented.
     augmented: bool,
-    browse: Feed,
-    variants: Feed,
+    browse: Query,
+    variants: Query,
 }
 
 impl Default for Data {
@@ -54,8 +54,8 @@ impl Default for Data {
             class: None,
             selected: 0,
             augmented: false,
-            browse: Feed::default(),
-            variants: Feed::default(),
+            browse: Query::default(),
+            variants: Query::default(),
         }
     }
 }
@@ -143,9 +143,9 @@ impl Data {
 
     pub fn act(&mut self, does: DataAction, ctx: &mut Context) {
         use DataAction::*;
-        let tiles = Self::tiles(Layout::of(ctx.area, has_notice(ctx.session)).grid);
+        let grid = Self::grid(Layout::of(ctx.area, has_notice(ctx.session)).grid);
         match does {
-            Choose(step) => self.step(step.by(tiles.columns.into(), tiles.len())),
+            Choose(step) => self.step(step.by(grid.columns.into(), grid.len())),
             Left => self.step(-1),
             Right => self.step(1),
             Class => {
@@ -170,8 +170,8 @@ impl Data {
         self.refresh(ctx);
     }
 
-    fn tiles(area: Rect) -> Tiles {
-        Tiles::automatic(inside(area))
+    fn grid(area: Rect) -> ImageGrid {
+        ImageGrid::automatic(inside(area))
     }
 
     fn refresh(&mut self, ctx: &mut Context) {
@@ -179,8 +179,8 @@ impl Data {
             return;
         }
         let layout = Layout::of(ctx.area, has_notice(ctx.session));
-        let tiles = Self::tiles(layout.grid);
-        let page = tiles.len() as u32;
+        let grid = Self::grid(layout.grid);
+        let page = grid.len() as u32;
         let question = Question::Browse {
             split: self.split,
             class: self.class,
@@ -188,7 +188,7 @@ impl Data {
             count: page,
         };
         self.browse
-            .want(question, Basis::and(ctx.session, "data"), ctx);
+            .want(question, QueryKey::and(ctx.session, "data"), ctx);
         let Some(how) = augmentation(&ctx.session.params) else {
             self.variants.clear();
             return;
@@ -203,7 +203,7 @@ impl Data {
                 count: VARIANTS,
             };
             self.variants
-                .want(question, Basis::and(ctx.session, &how), ctx);
+                .want(question, QueryKey::and(ctx.session, &how), ctx);
         }
     }
 
@@ -361,10 +361,10 @@ impl Data {
         match self.browse.pictures() {
             Some((0, ..)) => message(&["There are none.".into()], theme, inner, buf),
             Some((_, offset, items)) => {
-                let tiles = Self::tiles(area);
-                for (i, (index, class, picture)) in items.iter().take(tiles.len()).enumerate() {
-                    let tile = tiles.tile(i);
-                    tiles::draw(picture, theme, tile, buf);
+                let grid = Self::grid(area);
+                for (i, (index, class, picture)) in items.iter().take(grid.len()).enumerate() {
+                    let tile = grid.tile(i);
+                    image_grid::draw(picture, theme, tile, buf);
                     let chosen = offset + i as u32 == self.selected;
                     let style = if chosen {
                         theme.selected()
@@ -436,9 +436,9 @@ impl Data {
         }
         match self.variants.pictures() {
             Some((_, _, items)) => {
-                let tiles = preview_tiles(inner);
-                for (i, (_, _, picture)) in items.iter().take(tiles.len()).enumerate() {
-                    tiles::draw(picture, theme, tiles.tile(i), buf);
+                let grid = preview_grid(inner);
+                for (i, (_, _, picture)) in items.iter().take(grid.len()).enumerate() {
+                    image_grid::draw(picture, theme, grid.tile(i), buf);
                 }
             }
             None => {
@@ -497,13 +497,13 @@ impl Data {
 }
 
 /// As large as half of the panel's height allows, so that several are seen.
-fn preview_tiles(inner: Rect) -> Tiles {
-    tiles::WIDTHS
+fn preview_grid(inner: Rect) -> ImageGrid {
+    image_grid::WIDTHS
         .iter()
         .filter(|w| **w <= 32)
-        .map(|w| Tiles::of(inner, *w))
+        .map(|w| ImageGrid::of(inner, *w))
         .find(|t| t.len() >= 4)
-        .unwrap_or_else(|| Tiles::of(inner, 12))
+        .unwrap_or_else(|| ImageGrid::of(inner, 12))
 }
 
 impl View for Data {
@@ -565,11 +565,11 @@ impl View for Data {
             MouseEventKind::ScrollDown => self.act(DataAction::Choose(Move::HalfDown), ctx),
             MouseEventKind::ScrollUp => self.act(DataAction::Choose(Move::HalfUp), ctx),
             MouseEventKind::Down(MouseButton::Left) if !self.augmented => {
-                let tiles = Self::tiles(Layout::of(ctx.area, has_notice(ctx.session)).grid);
+                let grid = Self::grid(Layout::of(ctx.area, has_notice(ctx.session)).grid);
                 let Some((total, offset, _)) = self.browse.pictures() else {
                     return;
                 };
-                if let Some(i) = tiles.at(mouse.column, mouse.row) {
+                if let Some(i) = grid.at(mouse.column, mouse.row) {
                     self.selected = (offset + i as u32).min(total.saturating_sub(1));
                 }
                 self.refresh(ctx);

@@ -17,15 +17,15 @@
 
 pub mod confusion;
 pub mod data;
-mod feed;
+mod image_grid;
 pub mod model;
+mod query;
 pub mod runs;
 pub mod samples;
 #[cfg(test)]
 mod stage;
 #[cfg(test)]
 mod tests;
-mod tiles;
 pub mod train;
 
 use super::actions::Do;

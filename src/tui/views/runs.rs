@@ -1,7 +1,7 @@
 //! The Runs screen: every run in the runs folder, how it ended and in what it differs; the validation curves of those
 //! that are marked, over each other; renaming, notes and deleting.
 
-use super::feed::{Basis, Feed, message};
+use super::query::{Query, QueryKey, message};
 use super::{Context, View};
 use crate::domain::report::RunSummary;
 use crate::domain::text::{bytes, duration, grouped};
@@ -53,9 +53,9 @@ pub struct Runs {
     editing: Option<(Edit, Field)>,
     /// Old and new name, until the worker says whether it is so.
     renaming: Option<(String, String)>,
-    runs: Feed,
+    runs: Query,
     /// The answer to renaming, noting or deleting.
-    change: Feed,
+    change: Query,
 }
 
 /// Where the parts lie.
@@ -120,7 +120,7 @@ impl Runs {
         use RunsAction::*;
         if self.runs.failure().is_some() {
             // What failed may work by now.
-            self.runs.outdated();
+            self.runs.invalidate();
         }
         let half = usize::from(Layout::of(ctx.area, self.items().len()).table.height / 2);
         match does {
@@ -163,8 +163,8 @@ impl Runs {
         // What changes a run's row: its epochs and how it stands.
         let session = ctx.session;
         let at = format!("{} {}", session.epochs.len(), session.training().is_ok());
-        let basis = Basis::and(session, &at);
-        self.runs.want(Question::Runs, basis, ctx);
+        let key = QueryKey::and(session, &at);
+        self.runs.want(Question::Runs, key, ctx);
     }
 
     fn items(&self) -> &[RunSummary] {
@@ -674,7 +674,7 @@ impl View for Runs {
     }
 
     fn shown(&mut self, ctx: &mut Context) {
-        self.runs.outdated();
+        self.runs.invalidate();
         self.refresh(ctx);
     }
 
@@ -684,7 +684,7 @@ impl View for Runs {
             if let Some(why) = self.change.failure() {
                 ctx.say(Weight::Warning, why.to_owned());
             } else {
-                self.runs.outdated();
+                self.runs.invalidate();
                 // The cursor and the marks stay with the run.
                 if let Some((from, to)) = renamed {
                     let names = self.marked.iter_mut().chain(self.chosen.as_mut());

@@ -2,8 +2,8 @@
 //! all its probabilities and what it was called after each evaluation.
 
 use super::confusion::other_split;
-use super::feed::{Basis, Feed, message, no_evaluation};
-use super::tiles::{self, Tiles};
+use super::image_grid::{self, ImageGrid};
+use super::query::{Query, QueryKey, message, no_evaluation};
 use super::{Context, View};
 use crate::domain::report::{Prediction, Split};
 use crate::domain::text::grouped;
@@ -75,9 +75,9 @@ pub struct Samples {
     behind: bool,
     /// What the pinned images' numbers refer to.
     pinned_of: Option<Numbering>,
-    grid: Feed,
+    page: Query,
     /// Asks for the open image alone: after an evaluation it may no longer be on the page.
-    detail: Feed,
+    detail: Query,
 }
 
 /// What decides which image has which number in its split: source, seed, validation share.
@@ -111,7 +111,7 @@ impl Samples {
                 Err("these are the smallest images".into())
             }
             LargerImages | SmallerImages => Ok(()),
-            _ if self.grid.predictions().is_none() => Err("the images are not here yet".into()),
+            _ if self.page.predictions().is_none() => Err("the images are not here yet".into()),
             _ if self.open.is_none() && self.selected_item().is_none() => {
                 Err("no image passes this filter".into())
             }
@@ -121,21 +121,17 @@ impl Samples {
 
     pub fn act(&mut self, does: SamplesAction, ctx: &mut Context) {
         use SamplesAction::*;
-        let tiles = self.tiles(ctx.area);
-        let row = if self.open.is_some() {
-            1
-        } else {
-            tiles.columns
-        };
+        let grid = self.grid(ctx.area);
+        let row = if self.open.is_some() { 1 } else { grid.columns };
         match does {
             OtherSplit => {
                 self.open = None;
                 self.selected = 0;
-                self.grid.clear();
+                self.page.clear();
                 // Once the app has turned, it calls `shown`.
                 return other_split(ctx);
             }
-            Choose(step) => self.step(step.by(row.into(), tiles.len())),
+            Choose(step) => self.step(step.by(row.into(), grid.len())),
             Left => self.step(-1),
             Right => self.step(1),
             Enlarge => self.follow_or_open(),
@@ -182,23 +178,23 @@ impl Samples {
             .map_or(&[], Vec::as_slice)
     }
 
-    fn tiles(&self, area: Rect) -> Tiles {
+    fn grid(&self, area: Rect) -> ImageGrid {
         let grid = grid_area(area);
         match self.width {
-            Some(width) => Tiles::of(grid, width),
-            None => Tiles::automatic(grid),
+            Some(width) => ImageGrid::of(grid, width),
+            None => ImageGrid::automatic(grid),
         }
     }
 
     /// First image of the page that the selected one is on.
-    fn offset(&self, tiles: &Tiles) -> u32 {
-        let page = tiles.len() as u32;
+    fn offset(&self, grid: &ImageGrid) -> u32 {
+        let page = grid.len() as u32;
         self.selected / page * page
     }
 
     /// Asks for what the screen shows, if it is not there yet.
     fn refresh(&mut self, ctx: &mut Context) {
-        let Some(basis) = Basis::evaluation(ctx.session) else {
+        let Some(key) = QueryKey::evaluation(ctx.session) else {
             return;
         };
         if !ctx.visible {
@@ -214,30 +210,30 @@ impl Samples {
                 offset: 0,
                 count: 1,
             };
-            self.detail.want(question, basis.clone(), ctx);
+            self.detail.want(question, key.clone(), ctx);
         }
-        let tiles = self.tiles(ctx.area);
+        let grid = self.grid(ctx.area);
         let question = Question::Samples {
             filter: self.filter(ctx.session),
-            offset: self.offset(&tiles),
-            count: tiles.len() as u32,
+            offset: self.offset(&grid),
+            count: grid.len() as u32,
         };
-        self.grid.want(question, basis, ctx);
+        self.page.want(question, key, ctx);
     }
 
     /// Another filter: from its first image.
     fn choose(&mut self, chosen: Chosen) {
         self.chosen = chosen;
         self.selected = 0;
-        self.grid.clear();
+        self.page.clear();
     }
 
     fn total(&self) -> u32 {
-        self.grid.predictions().map_or(0, |p| p.0)
+        self.page.predictions().map_or(0, |p| p.0)
     }
 
     fn selected_item(&self) -> Option<&Prediction> {
-        let (_, offset, items) = self.grid.predictions()?;
+        let (_, offset, items) = self.page.predictions()?;
         items.get(self.selected.checked_sub(offset)? as usize)
     }
 
@@ -294,12 +290,12 @@ impl Samples {
 
     /// The next width at which pictures have another size in this area.
     fn other_width(&self, larger: bool, area: Rect) -> Option<u16> {
-        let now = self.tiles(area).width;
-        let width = |w: &&u16| Tiles::of(grid_area(area), **w).width;
+        let now = self.grid(area).width;
+        let width = |w: &&u16| ImageGrid::of(grid_area(area), **w).width;
         if larger {
-            tiles::WIDTHS.iter().rev().find(|w| width(w) > now)
+            image_grid::WIDTHS.iter().rev().find(|w| width(w) > now)
         } else {
-            tiles::WIDTHS.iter().find(|w| width(w) < now)
+            image_grid::WIDTHS.iter().find(|w| width(w) < now)
         }
         .copied()
     }
@@ -343,7 +339,7 @@ impl Samples {
             text(buf, *place, place.x, place.y, name, style);
         }
         let end = tabs.last().map_or(area.x, |t| t.1.right());
-        let place = match self.grid.predictions() {
+        let place = match self.page.predictions() {
             Some((total, offset, items)) if total > 0 => format!(
                 "{}-{} of {}",
                 grouped(u64::from(offset) + 1),
@@ -378,8 +374,8 @@ impl Samples {
     fn draw_grid(&self, session: &SessionView, theme: Theme, area: Rect, buf: &mut Buffer) {
         self.draw_head(session, theme, area, buf);
         let grid = grid_area(area);
-        let Some((total, offset, items)) = self.grid.predictions() else {
-            if let Some(why) = self.grid.failure() {
+        let Some((total, offset, items)) = self.page.predictions() else {
+            if let Some(why) = self.page.failure() {
                 message(
                     &["The images could not be had:".into(), why.to_owned()],
                     theme,
@@ -392,12 +388,12 @@ impl Samples {
         if total == 0 {
             return message(&self.nothing(session), theme, grid, buf);
         }
-        let tiles = self.tiles(area);
+        let grid = self.grid(area);
         let pins = self.pins(session.shown);
-        for (i, item) in items.iter().take(tiles.len()).enumerate() {
+        for (i, item) in items.iter().take(grid.len()).enumerate() {
             let chosen = u64::from(offset) + i as u64 == u64::from(self.selected);
             let pinned = pins.contains(&item.index);
-            tiles::prediction(item, session, theme, (chosen, pinned), tiles.tile(i), buf);
+            image_grid::prediction(item, session, theme, (chosen, pinned), grid.tile(i), buf);
         }
     }
 
@@ -426,15 +422,15 @@ impl Samples {
     /// The open image, from the newest answer that has it.
     fn open_item(&self) -> Option<&Prediction> {
         let (split, index) = self.open?;
-        let held = |feed: &'_ Feed| -> Option<usize> {
-            let (_, _, items) = feed.predictions()?;
+        let held = |query: &'_ Query| -> Option<usize> {
+            let (_, _, items) = query.predictions()?;
             items
                 .iter()
                 .position(|p| p.split == split && p.index == index)
         };
-        [&self.detail, &self.grid].into_iter().find_map(|feed| {
-            let at = held(feed)?;
-            feed.predictions().and_then(|(_, _, items)| items.get(at))
+        [&self.detail, &self.page].into_iter().find_map(|query| {
+            let at = held(query)?;
+            query.predictions().and_then(|(_, _, items)| items.get(at))
         })
     }
 
@@ -461,7 +457,10 @@ impl Samples {
         };
         let head = Line::from(vec![
             Span::styled(format!(" {}", mark.0), mark.1),
-            Span::styled(format!("{verdict} {}", tiles::confidence(item)), mark.1),
+            Span::styled(
+                format!("{verdict} {}", image_grid::confidence(item)),
+                mark.1,
+            ),
             Span::styled(if pinned { "  ◆ pinned" } else { "" }, theme.accent()),
         ]);
         line(buf, area, area.x, area.y, &head);
@@ -629,7 +628,7 @@ impl View for Samples {
 
     fn event(&mut self, event: &Event, ctx: &mut Context) {
         if let Event::Started(run) = event {
-            self.grid.clear();
+            self.page.clear();
             self.detail.clear();
             self.open = None;
             let numbering = (
@@ -642,7 +641,7 @@ impl View for Samples {
                 self.pinned_of = Some(numbering);
             }
         }
-        if self.grid.take(event) {
+        if self.page.take(event) {
             let last = self.total().saturating_sub(1);
             self.selected = self.selected.min(last);
             if self.open.is_some() && self.behind {
@@ -669,9 +668,9 @@ impl View for Samples {
                 if let Some((chosen, ..)) = tab {
                     self.choose(chosen);
                 } else {
-                    let tiles = self.tiles(ctx.area);
-                    if let Some(i) = tiles.at(mouse.column, mouse.row) {
-                        let place = self.offset(&tiles) + i as u32;
+                    let grid = self.grid(ctx.area);
+                    if let Some(i) = grid.at(mouse.column, mouse.row) {
+                        let place = self.offset(&grid) + i as u32;
                         if place == self.selected {
                             self.follow_or_open();
                         } else if place < self.total() {

@@ -5,7 +5,7 @@ mod editor;
 mod layers;
 mod pictures;
 
-use super::feed::{Basis, Feed};
+use super::query::{Query, QueryKey};
 use super::{Context, View};
 use crate::domain::report::ModelReport;
 use crate::session::protocol::{Answer, Event, Filter, Question};
@@ -46,9 +46,9 @@ pub struct Model {
     image: u32,
     /// Filters instead of activations, where there is no room for both.
     filters: bool,
-    report: Feed,
+    report: Query,
     /// The image itself.
-    picture: Feed,
+    picture: Query,
 }
 
 /// Where the parts lie.
@@ -153,9 +153,9 @@ impl Model {
         // Whatever is awaited is news enough.
         if !self.report.is_waiting() || self.report.is_about_other(&question) {
             self.report
-                .want(question, Basis::and(ctx.session, &at), ctx);
+                .want(question, QueryKey::and(ctx.session, &at), ctx);
         }
-        if let Some(basis) = Basis::evaluation(ctx.session) {
+        if let Some(key) = QueryKey::evaluation(ctx.session) {
             let filter = Filter::Pinned {
                 indices: vec![self.image],
             };
@@ -164,7 +164,7 @@ impl Model {
                 offset: 0,
                 count: 1,
             };
-            self.picture.want(question, basis, ctx);
+            self.picture.want(question, key, ctx);
         }
     }
 

@@ -7,7 +7,7 @@ use crate::domain::text::grouped;
 use crate::tui::actions::{Move, ProgramAction, key_of};
 use crate::tui::session_view::{SessionView, split_name};
 use crate::tui::theme::Theme;
-use crate::tui::views::feed::message;
+use crate::tui::views::query::message;
 use crate::tui::widgets::half_block::{self, Scale};
 use crate::tui::widgets::{fitted, panel, text};
 use ratatui::buffer::Buffer;

@@ -1,5 +1,5 @@
-//! What the screens that ask the worker have in common: asking only when the question, or what it is about, has changed;
-//! dropping answers that come late; and saying what will come while there is nothing to show.
+//! Cached answers to a view's questions. A question is sent again only when it or its [`QueryKey`] has changed; answers
+//! to older questions are dropped. Also the messages that a view shows while it has no answer.
 
 use super::Context;
 use crate::domain::report::{Picture, Prediction, Split, State};
@@ -13,36 +13,36 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use unicode_width::UnicodeWidthStr;
 
-/// What an answer is true of; when it changes, the question is asked again.
+/// The run, split and step for which an answer is valid. The question is sent again when the key changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Basis {
+pub struct QueryKey {
     run: String,
     split: Split,
     step: u64,
 }
 
-impl Basis {
-    /// The newest evaluation of the shown split; None while there is none.
+impl QueryKey {
+    /// The key of the newest evaluation of the shown split. None while the split has not been scored.
     pub fn evaluation(session: &SessionView) -> Option<Self> {
         let evaluation = session.evaluation(session.shown)?;
-        Some(Basis {
+        Some(QueryKey {
             step: evaluation.step,
-            ..Basis::run(session)
+            ..QueryKey::run(session)
         })
     }
 
-    /// This run, and something else that the answer depends on.
+    /// The key of the run and of `what`, something else that the answer depends on.
     pub fn and(session: &SessionView, what: &str) -> Self {
-        let basis = Basis::run(session);
-        Basis {
-            run: format!("{}\n{what}", basis.run),
-            ..basis
+        let key = QueryKey::run(session);
+        QueryKey {
+            run: format!("{}\n{what}", key.run),
+            ..key
         }
     }
 
-    /// The run itself, whatever has been scored.
+    /// The key of the run. It does not change with evaluations.
     pub fn run(session: &SessionView) -> Self {
-        Basis {
+        QueryKey {
             run: session
                 .run
                 .as_ref()
@@ -53,39 +53,39 @@ impl Basis {
     }
 }
 
-/// An image of the data: its number in its split, its class, its pixels.
+/// An image of the data set: its index in its split, its class and its pixels.
 pub type Shown = (u32, u8, Picture);
 
-/// A question to the worker and its newest answer. The old answer stays until the new one is there, so that the screen
-/// does not flicker.
+/// A question to the worker and the newest answer. The previous answer is kept until the next one arrives, so that the
+/// screen does not flicker.
 #[derive(Debug, Default)]
-pub struct Feed {
-    asked: Option<(Question, Basis)>,
+pub struct Query {
+    asked: Option<(Question, QueryKey)>,
     waiting: Option<u64>,
     answer: Option<Answer>,
 }
 
-impl Feed {
-    /// Asks, unless the same has been asked about the same.
-    pub fn want(&mut self, question: Question, basis: Basis, ctx: &mut Context) {
-        let wanted = (question, basis);
+impl Query {
+    /// Sends the question, unless the last question sent was the same and had the same key.
+    pub fn want(&mut self, question: Question, key: QueryKey, ctx: &mut Context) {
+        let wanted = (question, key);
         if self.asked.as_ref() != Some(&wanted) {
             self.waiting = Some(ctx.ask(wanted.0.clone()));
             self.asked = Some(wanted);
         }
     }
 
-    /// Waits for the answer to a question that something else asks.
+    /// Accepts the answer with this id. The caller sends the question itself.
     pub fn expect(&mut self, id: u64) {
         self.waiting = Some(id);
     }
 
-    /// Asks again at the next [`Feed::want`]; what is held stays.
-    pub fn outdated(&mut self) {
+    /// Makes the next [`Query::want`] send the question again. The held answer is kept until then.
+    pub fn invalidate(&mut self) {
         self.asked = None;
     }
 
-    /// Takes the event if it is the answer that is waited for.
+    /// Stores the event and returns true if it is the answer to the last question.
     pub fn take(&mut self, event: &Event) -> bool {
         match event {
             Event::Answer { id, answer } if self.waiting == Some(*id) => {
@@ -97,28 +97,28 @@ impl Feed {
         }
     }
 
-    /// Forgets question and answer: they were about something that is gone.
+    /// Drops the question and its answer.
     pub fn clear(&mut self) {
-        *self = Feed::default();
+        *self = Query::default();
     }
 
     pub fn answer(&self) -> Option<&Answer> {
         self.answer.as_ref()
     }
 
-    /// Whether an answer is on its way.
+    /// Whether the last question has not been answered yet.
     pub fn is_waiting(&self) -> bool {
         self.waiting.is_some()
     }
 
-    /// Whether what was asked differs from this question.
+    /// Whether the last question differs from `question`.
     pub fn is_about_other(&self, question: &Question) -> bool {
         self.asked
             .as_ref()
             .is_none_or(|(asked, _)| asked != question)
     }
 
-    /// Why it could not be answered.
+    /// The reason, if the worker could not answer.
     pub fn failure(&self) -> Option<&str> {
         match &self.answer {
             Some(Answer::Failed { why }) => Some(why),
@@ -126,7 +126,7 @@ impl Feed {
         }
     }
 
-    /// The pictures: how many there are, the place of the first, and they.
+    /// The pictures of the answer: total count, index of the first item returned, and the items.
     pub fn pictures(&self) -> Option<(u32, u32, &[Shown])> {
         match &self.answer {
             Some(Answer::Pictures {
@@ -138,7 +138,7 @@ impl Feed {
         }
     }
 
-    /// The predictions: how many pass the filter, the place of the first, and they.
+    /// The predictions of the answer: number that pass the filter, index of the first item returned, and the items.
     pub fn predictions(&self) -> Option<(u32, u32, &[Prediction])> {
         match &self.answer {
             Some(Answer::Predictions {
@@ -152,7 +152,7 @@ impl Feed {
     }
 }
 
-/// Why there is no evaluation to show yet, and when there will be one.
+/// The message shown while the split has not been scored: the reason, and when it will be scored.
 pub fn no_evaluation(session: &SessionView) -> Vec<String> {
     let split = split_name(session.shown);
     let when = match &session.state {

@@ -1,4 +1,4 @@
-//! A grid of pictures with a caption under each: where they lie, which one is at a place, and how one is drawn.
+//! A grid of images with a caption under each: the rectangle of each image, the image at a position, and drawing.
 
 use crate::domain::report::{Picture, Prediction};
 use crate::tui::session_view::SessionView;
@@ -10,14 +10,14 @@ use ratatui::layout::Rect;
 use ratatui::style::Style;
 use unicode_width::UnicodeWidthStr;
 
-/// Widths of a picture in cells, from large to small; the height is half of it. 32 is one cell a pixel.
+/// Widths of an image in cells, from large to small. The height is half the width; 32 is one cell per pixel.
 pub const WIDTHS: [u16; 6] = [64, 48, 32, 24, 16, 12];
-/// What is chosen unless the user says otherwise: the largest width, up to one cell a pixel, at which this many fit.
+/// The automatic width is the largest one, up to one cell per pixel, at which this many images fit.
 const ENOUGH: usize = 6;
 
-/// A grid in an area.
+/// The grid within an area of the screen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tiles {
+pub struct ImageGrid {
     pub area: Rect,
     /// Width of a picture.
     pub width: u16,
@@ -25,14 +25,14 @@ pub struct Tiles {
     pub rows: u16,
 }
 
-impl Tiles {
-    /// As many pictures of `width` as fit; at least one, smaller if it must be.
+impl ImageGrid {
+    /// As many images of `width` as fit. At least one: it is made smaller if the area requires it.
     pub fn of(area: Rect, width: u16) -> Self {
         let (fit, _) = half_block::fit(area.width, area.height.saturating_sub(1));
         let width = width.min(fit).max(2);
         let height = width / 2 + 1;
-        // One blank column and row between tiles; none is needed after the last.
-        Tiles {
+        // One blank column and row between grid; none is needed after the last.
+        ImageGrid {
             area,
             width,
             columns: ((area.width + 1) / (width + 1)).max(1),
@@ -40,28 +40,28 @@ impl Tiles {
         }
     }
 
-    /// The largest pictures of which enough fit.
+    /// The largest images of which at least [`ENOUGH`] fit.
     pub fn automatic(area: Rect) -> Self {
         WIDTHS
             .iter()
             .filter(|w| **w <= 32)
-            .map(|w| Tiles::of(area, *w))
+            .map(|w| ImageGrid::of(area, *w))
             .find(|t| t.len() >= ENOUGH)
-            .unwrap_or_else(|| Tiles::of(area, WIDTHS[WIDTHS.len() - 1]))
+            .unwrap_or_else(|| ImageGrid::of(area, WIDTHS[WIDTHS.len() - 1]))
     }
 
-    /// How many pictures.
+    /// Number of images.
     pub fn len(&self) -> usize {
         usize::from(self.columns) * usize::from(self.rows)
     }
 
-    /// Picture and caption of number `i`.
+    /// Rectangle of image `i` and its caption.
     pub fn tile(&self, i: usize) -> Rect {
         let (column, row) = (
             (i % usize::from(self.columns)) as u16,
             (i / usize::from(self.columns)) as u16,
         );
-        // What is left over goes between the columns, so that the grid fills its area.
+        // Spare columns go between the images, so that the grid fills its area.
         let spare = self.area.width.saturating_sub(self.columns * self.width);
         let gap = (spare / self.columns.max(1)).clamp(1, 4);
         let height = self.width / 2 + 1;
@@ -73,19 +73,19 @@ impl Tiles {
         )
     }
 
-    /// The number of the picture at a place.
+    /// Index of the image at a position of the screen.
     pub fn at(&self, x: u16, y: u16) -> Option<usize> {
         (0..self.len()).find(|i| self.tile(*i).contains((x, y).into()))
     }
 }
 
-/// Draws a picture and, under it, words.
+/// Draws an image. The bottom row of `tile` is left to the caption.
 pub fn draw(picture: &Picture, theme: Theme, tile: Rect, buf: &mut Buffer) {
     let image = Rect::new(tile.x, tile.y, tile.width, tile.height.saturating_sub(1));
     half_block::draw(picture, Scale::Smooth, theme, image, buf);
 }
 
-/// Draws what the network says of an image: the picture, `✗ cat → dog 0.83`, and a mark when it is pinned.
+/// Draws an image, a caption with the prediction (`✗ cat → dog 0.83`), and a mark if it is pinned.
 pub fn prediction(
     item: &Prediction,
     session: &SessionView,
@@ -109,7 +109,7 @@ pub fn prediction(
     }
 }
 
-/// The style of the pin's mark, which stands on a picture.
+/// Style of the pin mark, which is drawn over the image.
 fn pin_style(theme: Theme) -> Style {
     match theme.colors {
         Colors::True | Colors::Ansi256 => theme.accent().bg(theme.colors.rgb([16, 18, 24])),
@@ -117,7 +117,7 @@ fn pin_style(theme: Theme) -> Style {
     }
 }
 
-/// Exactly `width` columns: the mark, the names as long as fits, the confidence at the right.
+/// The caption, exactly `width` columns wide: the mark, the class names (shortened to fit), the confidence at the right.
 pub fn caption(item: &Prediction, session: &SessionView, width: usize) -> String {
     let right = item.truth == item.predicted;
     let mark = if right { "✓" } else { "✗" };
@@ -139,7 +139,7 @@ pub fn caption(item: &Prediction, session: &SessionView, width: usize) -> String
             let each = (room - figure - 1) / 2;
             format!("{}→{}", fitted(&truth, each), fitted(&predicted, each))
         } else {
-            // Too narrow for both and a figure: the names say more.
+            // Too narrow for both names and the confidence: the names matter more.
             let each = (room - 1) / 2;
             let names = format!("{}→{}", fitted(&truth, each), fitted(&predicted, each));
             return format!("{mark} {names:<room$}");
@@ -149,7 +149,7 @@ pub fn caption(item: &Prediction, session: &SessionView, width: usize) -> String
     format!("{mark} {names:<pad$}{confidence}")
 }
 
-/// The probability of the class that it was called: `0.83`.
+/// The probability of the predicted class, as `0.83`.
 pub fn confidence(item: &Prediction) -> String {
     match item.probabilities.get(usize::from(item.predicted)) {
         Some(p) => format!("{p:.2}"),
@@ -162,20 +162,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tiles_never_leave_the_area_nor_overlap() {
+    fn images_stay_in_the_area_and_do_not_overlap() {
         for width in [20, 78, 118, 198] {
             for height in [4, 18, 30, 54] {
                 let area = Rect::new(1, 2, width, height);
-                for tiles in WIDTHS
-                    .map(|w| Tiles::of(area, w))
+                for grid in WIDTHS
+                    .map(|w| ImageGrid::of(area, w))
                     .into_iter()
-                    .chain([Tiles::automatic(area)])
+                    .chain([ImageGrid::automatic(area)])
                 {
-                    let all: Vec<Rect> = (0..tiles.len()).map(|i| tiles.tile(i)).collect();
+                    let all: Vec<Rect> = (0..grid.len()).map(|i| grid.tile(i)).collect();
                     for (i, a) in all.iter().enumerate() {
-                        assert_eq!(a.intersection(area), *a, "{tiles:?}");
-                        assert!(all[..i].iter().all(|b| !a.intersects(*b)), "{tiles:?}");
-                        assert_eq!(tiles.at(a.x, a.y), Some(i));
+                        assert_eq!(a.intersection(area), *a, "{grid:?}");
+                        assert!(all[..i].iter().all(|b| !a.intersects(*b)), "{grid:?}");
+                        assert_eq!(grid.at(a.x, a.y), Some(i));
                     }
                 }
             }
@@ -183,9 +183,9 @@ mod tests {
     }
 
     #[test]
-    fn enough_pictures_at_the_usual_sizes() {
-        assert_eq!(Tiles::automatic(Rect::new(0, 0, 78, 19)).width, 16);
-        assert_eq!(Tiles::automatic(Rect::new(0, 0, 118, 31)).width, 24);
-        assert_eq!(Tiles::automatic(Rect::new(0, 0, 198, 55)).width, 32);
+    fn enough_images_fit_at_usual_terminal_sizes() {
+        assert_eq!(ImageGrid::automatic(Rect::new(0, 0, 78, 19)).width, 16);
+        assert_eq!(ImageGrid::automatic(Rect::new(0, 0, 118, 31)).width, 24);
+        assert_eq!(ImageGrid::automatic(Rect::new(0, 0, 198, 55)).width, 32);
     }
 }
