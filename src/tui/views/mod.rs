@@ -15,6 +15,8 @@
 //! again. Views must draw at any size, 1x1 included; ratatui's `Buffer` panics outside its area, so use
 //! [`crate::tui::widgets`]' `text` and intersected areas.
 
+#[cfg(test)]
+mod app_harness;
 pub mod confusion;
 pub mod data;
 mod image_grid;
@@ -22,8 +24,6 @@ pub mod model;
 mod query;
 pub mod runs;
 pub mod samples;
-#[cfg(test)]
-mod stage;
 #[cfg(test)]
 mod tests;
 pub mod train;

@@ -1,5 +1,5 @@
-//! For tests of the screens: an app on a stage, a scripted worker that answers its questions, and the text that a person
-//! would see.
+//! Test harness of the screens: an [`App`] driven by keys and events, a scripted worker that answers its questions, and the
+//! drawn text as a person would read it.
 
 use crate::domain::arch::{Shape, resolve};
 use crate::domain::confusion::Confusion;
@@ -27,8 +27,8 @@ pub const CLASSES: [&str; 10] = [
     "truck",
 ];
 
-/// An app, and what it sent to the worker.
-pub struct Stage {
+/// An app, and the commands and questions it sent to the worker.
+pub struct AppHarness {
     pub app: App,
     pub sent: Vec<Command>,
     /// How many effects left the app, commands included.
@@ -39,18 +39,18 @@ pub struct Stage {
     pub answers: bool,
 }
 
-impl Stage {
+impl AppHarness {
     pub fn new(width: u16, height: u16) -> Self {
-        Stage::colored(width, height, Colors::True)
+        AppHarness::colored(width, height, Colors::True)
     }
 
     pub fn colored(width: u16, height: u16, colors: Colors) -> Self {
         let symbols = Symbols::Braille;
-        Stage::themed(width, height, Theme { colors, symbols })
+        AppHarness::themed(width, height, Theme { colors, symbols })
     }
 
     pub fn themed(width: u16, height: u16, theme: Theme) -> Self {
-        Stage {
+        AppHarness {
             app: App::new(theme, width, height, 0.0),
             sent: Vec::new(),
             effects: 0,
@@ -61,10 +61,10 @@ impl Stage {
 
     /// After two epochs, scored twice, and on its way.
     pub fn running(width: u16, height: u16, screen: Screen) -> Self {
-        let mut stage = Stage::new(width, height);
-        stage.play();
-        stage.open(screen);
-        stage
+        let mut harness = AppHarness::new(width, height);
+        harness.play();
+        harness.open(screen);
+        harness
     }
 
     /// The events of two epochs.
