@@ -4,7 +4,7 @@
 use crate::domain::report::{Health, RunInfo, Split, State, StepReport, Weights};
 use crate::domain::symbols::Symbols;
 use crate::domain::text::{compact, duration, grouped, percent, plain, plain_json};
-use crate::session::link::Link;
+use crate::session::client::SessionClient;
 use crate::session::protocol::{Command, Event};
 use crate::session::status::{Status, TRIED_AGAIN};
 use crossbeam_channel::{Receiver, after, never, select};
@@ -56,7 +56,7 @@ const LOOK: Duration = Duration::from_millis(250);
 /// that has gone ends the session in order. `hangup` is called when the terminal that is written to has gone; it says
 /// whether the session goes on (in silence).
 pub fn run(
-    link: &Link,
+    client: &SessionClient,
     style: Style,
     status: Status,
     notices: &Receiver<Notice>,
@@ -78,14 +78,14 @@ pub fn run(
     let mut notices = notices;
     loop {
         let over = outcome.status.state.is_over();
-        if over && !quitting && (!stays || link.is_alone()) {
+        if over && !quitting && (!stays || client.is_alone()) {
             quitting = true;
             // A session that is already over needs no telling.
-            let _ = link.commands.send(Command::Quit);
+            let _ = client.commands.send(Command::Quit);
         }
         let steps_ready = match rest.is_some() || steps_closed {
             true => &no_steps,
-            false => &link.steps_ready,
+            false => &client.steps_ready,
         };
         let look = match over && !quitting {
             true => after(LOOK),
@@ -93,10 +93,10 @@ pub fn run(
         };
         let mut written = Ok(());
         select! {
-            recv(link.events) -> event => {
+            recv(client.events) -> event => {
                 let Ok(event) = event else { break };
                 // What was trained before it comes before it.
-                written = printer.steps(link, &mut outcome.status, out);
+                written = printer.steps(client, &mut outcome.status, out);
                 outcome.status.event(&event);
                 // Steps behind other events are those before a resume, which metrics.jsonl holds.
                 if !matches!(event, Event::Steps(_)) {
@@ -111,7 +111,7 @@ pub fn run(
             }
             recv(steps_ready) -> token => match token {
                 Ok(()) => {
-                    written = printer.steps(link, &mut outcome.status, out);
+                    written = printer.steps(client, &mut outcome.status, out);
                     rest = Some(after(STEPS_EVERY));
                 }
                 Err(_) => steps_closed = true,
@@ -149,7 +149,7 @@ pub fn run(
                 outcome.signal.get_or_insert(signal);
                 quitting = true;
                 // It may be over.
-                let _ = link.commands.send(Command::Quit);
+                let _ = client.commands.send(Command::Quit);
             }
         }
     }
@@ -226,8 +226,13 @@ impl Printer {
     }
 
     /// The steps that wait.
-    fn steps(&mut self, link: &Link, status: &mut Status, out: &mut impl Write) -> io::Result<()> {
-        let Some(report) = link.take_steps() else {
+    fn steps(
+        &mut self,
+        client: &SessionClient,
+        status: &mut Status,
+        out: &mut impl Write,
+    ) -> io::Result<()> {
+        let Some(report) = client.take_steps() else {
             return Ok(());
         };
         let event = Event::Steps(report);
@@ -242,15 +247,15 @@ impl Printer {
             Some(why) => format!("not saved: {why} {TRIED_AGAIN}"),
             None => "everything is saved again".into(),
         };
-        let tell = || {
+        let sender = || {
             // With standard error gone there is nobody to tell.
             let _ = writeln!(io::stderr(), "warning: {}", plain(&text));
         };
         match self {
             Printer::Text(Text {
                 bars: Some(bars), ..
-            }) => bars.all.suspend(tell),
-            _ => tell(),
+            }) => bars.all.suspend(sender),
+            _ => sender(),
         }
     }
 
@@ -514,7 +519,7 @@ mod tests {
     use super::*;
     use crate::domain::params::Hyperparameters;
     use crate::domain::report::{CheckpointReport, EpochReport};
-    use crate::session::link::link;
+    use crate::session::client::channel;
     use crossbeam_channel::unbounded;
 
     fn epoch() -> Event {
@@ -584,22 +589,22 @@ mod tests {
 
     /// [`run`] where a hangup ends the session.
     fn seen_through(
-        link: &Link,
+        client: &SessionClient,
         style: Style,
         status: Status,
         notices: &Receiver<Notice>,
         out: &mut impl Write,
     ) -> Outcome {
-        run(link, style, status, notices, &mut || false, out)
+        run(client, style, status, notices, &mut || false, out)
     }
 
     /// What a session that tells `events` prints, and the commands it was sent.
     fn printed(style: Style, events: Vec<Event>) -> (String, Outcome, Vec<Command>) {
-        let (link, tell) = link();
-        events.into_iter().for_each(|event| tell.event(event));
+        let (client, sender) = channel();
+        events.into_iter().for_each(|event| sender.event(event));
         let mut out = Vec::new();
-        let outcome = seen_through(&link, style, Status::default(), &never(), &mut out);
-        let commands = tell.commands.try_iter().collect();
+        let outcome = seen_through(&client, style, Status::default(), &never(), &mut out);
+        let commands = sender.commands.try_iter().collect();
         (String::from_utf8(out).unwrap(), outcome, commands)
     }
 
@@ -631,16 +636,16 @@ mod tests {
 
     #[test]
     fn a_worker_that_goes_without_a_word_is_a_failure() {
-        let (link, tell) = link();
-        drop(tell);
+        let (client, sender) = channel();
+        drop(sender);
         let status = Status::default();
-        let outcome = seen_through(&link, Style::Lines, status, &never(), &mut Vec::new());
+        let outcome = seen_through(&client, Style::Lines, status, &never(), &mut Vec::new());
         assert!(matches!(outcome.status.state, State::Failed { .. }));
     }
 
     #[test]
     fn the_first_signal_is_the_one_that_counts() {
-        let (link, tell) = link();
+        let (client, sender) = channel();
         let (notice, notices) = unbounded();
         for signal in [libc::SIGTERM, libc::SIGINT] {
             notice.send(Notice::Stopping(signal)).unwrap();
@@ -650,11 +655,11 @@ mod tests {
             while !notice.is_empty() {
                 std::thread::yield_now();
             }
-            tell.event(ended(State::Stopped));
-            tell.commands.try_iter().count()
+            sender.event(ended(State::Stopped));
+            sender.commands.try_iter().count()
         });
         let mut out = Vec::new();
-        let outcome = seen_through(&link, Style::Lines, Status::default(), &notices, &mut out);
+        let outcome = seen_through(&client, Style::Lines, Status::default(), &notices, &mut out);
         assert_eq!(outcome.signal, Some(libc::SIGTERM));
         assert_eq!(worker.join().unwrap(), 0);
         assert_eq!(out, b"stopping: writing a checkpoint\n");
@@ -675,22 +680,22 @@ mod tests {
     #[test]
     fn a_reader_or_a_terminal_that_has_gone_ends_the_session_in_order() {
         for (error, signal) in [(libc::EPIPE, libc::SIGPIPE), (libc::EIO, libc::SIGHUP)] {
-            let (link, tell) = link();
+            let (client, sender) = channel();
             for event in [epoch(), epoch(), ended(State::Stopped)] {
-                tell.event(event);
+                sender.event(event);
             }
             let status = Status::default();
-            let outcome = seen_through(&link, Style::Json, status, &never(), &mut Gone(error));
+            let outcome = seen_through(&client, Style::Json, status, &never(), &mut Gone(error));
             assert_eq!(outcome.signal, Some(signal));
             assert_eq!(outcome.status.state, State::Stopped);
-            assert_eq!(tell.commands.try_iter().count(), 1);
+            assert_eq!(sender.commands.try_iter().count(), 1);
         }
     }
 
     #[test]
     fn after_a_hangup_a_file_gets_the_rest_and_a_terminal_nothing() {
         for (output_gone, lines) in [(false, 2), (true, 0)] {
-            let (link, tell) = link();
+            let (client, sender) = channel();
             let (notice, notices) = unbounded();
             notice.send(Notice::HungUp { output_gone }).unwrap();
             let worker = std::thread::spawn(move || {
@@ -698,12 +703,12 @@ mod tests {
                     std::thread::yield_now();
                 }
                 for event in [epoch(), epoch(), ended(State::Done)] {
-                    tell.event(event);
+                    sender.event(event);
                 }
             });
             let mut out = Vec::new();
             let status = Status::default();
-            let outcome = seen_through(&link, Style::Lines, status, &notices, &mut out);
+            let outcome = seen_through(&client, Style::Lines, status, &notices, &mut out);
             worker.join().unwrap();
             assert_eq!(outcome.signal, None);
             assert_eq!(out.iter().filter(|b| **b == b'\n').count(), lines);
@@ -712,7 +717,7 @@ mod tests {
 
     #[test]
     fn a_reader_that_goes_with_the_terminal_does_not_end_what_outlives_it() {
-        let (link, tell) = link();
+        let (client, sender) = channel();
         let (notice, notices) = unbounded();
         let hung_up = Notice::HungUp { output_gone: false };
         notice.send(hung_up).unwrap();
@@ -720,12 +725,18 @@ mod tests {
             while !notice.is_empty() {
                 std::thread::yield_now();
             }
-            tell.event(epoch());
-            tell.event(ended(State::Done));
-            tell.commands.try_iter().count()
+            sender.event(epoch());
+            sender.event(ended(State::Done));
+            sender.commands.try_iter().count()
         });
         let mut gone = Gone(libc::EPIPE);
-        let outcome = seen_through(&link, Style::Lines, Status::default(), &notices, &mut gone);
+        let outcome = seen_through(
+            &client,
+            Style::Lines,
+            Status::default(),
+            &notices,
+            &mut gone,
+        );
         assert_eq!((outcome.signal, worker.join().unwrap()), (None, 0));
     }
 
@@ -740,16 +751,16 @@ mod tests {
             },
         ];
         for state in over {
-            let (link, tell) = link();
+            let (client, sender) = channel();
             let status = Status {
                 state: state.clone(),
                 ..Status::default()
             };
             let worker = std::thread::spawn(move || {
-                assert_eq!(tell.commands.recv(), Ok(Command::Quit));
-                tell.event(ended(state));
+                assert_eq!(sender.commands.recv(), Ok(Command::Quit));
+                sender.event(ended(state));
             });
-            seen_through(&link, Style::Silent, status, &never(), &mut Vec::new());
+            seen_through(&client, Style::Silent, status, &never(), &mut Vec::new());
             worker.join().unwrap();
         }
     }

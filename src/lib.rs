@@ -28,7 +28,7 @@
 //! | [`net`] | an architecture made into layers, or planned as lists of launches for a machine; a training pass, a scoring pass | layers, optimizers, hardware, domain |
 //! | [`train`] | the loop, schedule, scoring, checkpoints | net, layers, optimizers, data, hardware, files, domain |
 //! | [`session`] | the worker thread, its protocol, its viewers (here or over a socket), the runs folder | train, net, data, hardware, plot, files, domain |
-//! | [`tui`], [`headless`] | the front ends | session's `protocol`, `link` and `status`, plot, domain |
+//! | [`tui`], [`headless`] | the front ends | session's `protocol`, `client` and `status`, plot, domain |
 //! | [`signals`] | the system's signals as messages | nothing |
 //! | [`exits`] | every way in which the program ends, and its exit code | nothing |
 //! | [`config`] | config.toml, environment and flags in layers | files, domain |

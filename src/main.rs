@@ -7,7 +7,7 @@ use cifar_tui::domain::report::State;
 use cifar_tui::domain::text::{Plain, grouped, plain, plain_lines};
 use cifar_tui::exits::{DIVERGED, DONE, FAILED, USAGE, of_signal};
 use cifar_tui::headless::{self, Notice, Style};
-use cifar_tui::session::link::Link;
+use cifar_tui::session::client::SessionClient;
 use cifar_tui::session::protocol::Command;
 use cifar_tui::session::run_dir::Host;
 use cifar_tui::session::status::Status;
@@ -164,16 +164,16 @@ fn settings(config: &Config, flags: &Flags, session: &cli::Session) -> anyhow::R
 fn screen(settings: Settings, config: &Config) -> anyhow::Result<u8> {
     check_terminal()?;
     let signals = signals::listen(true)?;
-    let (link, worker) = session::start(settings)?;
-    let screen = tui::run(&link, &signals, &screen_options(config))?;
+    let (client, worker) = session::start(settings)?;
+    let screen = tui::run(&client, &signals, &screen_options(config))?;
     let mut stopped_by = screen.signal;
     if screen.left != Left::Over && !screen.status.ended {
         if screen.left == Left::Gone && config.options.on_hangup == OnHangup::CheckpointAndStop {
             stopped_by = stopped_by.or(Some(libc::SIGHUP));
         }
-        leave_terminal(&link, &screen)?;
+        leave_terminal(&client, &screen)?;
         let (style, status) = (Style::Silent, screen.status);
-        return see_through(link, worker, style, status, &signals, stopped_by, config);
+        return see_through(client, worker, style, status, &signals, stopped_by, config);
     }
     if worker.join().is_err() || !screen.status.ended {
         anyhow::bail!("the training thread died; the run's log.txt may say more");
@@ -192,9 +192,9 @@ fn screen_options(config: &Config) -> tui::Options {
 }
 
 /// The session goes on without its screen: the terminal has gone, or the user detached.
-fn leave_terminal(link: &Link, screen: &tui::Outcome) -> anyhow::Result<()> {
+fn leave_terminal(client: &SessionClient, screen: &tui::Outcome) -> anyhow::Result<()> {
     if screen.left == Left::Detached {
-        if screen.status.state.is_over() && link.is_alone() {
+        if screen.status.state.is_over() && client.is_alone() {
             // There is nothing left to do, and nobody watches: it ends at once.
             say_where_it_lies(&screen.status);
             return Ok(());
@@ -239,12 +239,12 @@ fn attached(run: Option<&str>, config: &Config) -> anyhow::Result<u8> {
             plain(&other.name)
         );
     }
-    let link = attach::attach(&found)?;
+    let client = attach::attach(&found)?;
     let options = tui::Options {
         attached: true,
         ..screen_options(config)
     };
-    let screen = tui::run(&link, &signals, &options)?;
+    let screen = tui::run(&client, &signals, &options)?;
     let signal = match screen.left {
         Left::Gone => Some(libc::SIGHUP),
         _ => screen.signal,
@@ -274,16 +274,16 @@ const PATIENCE: Duration = Duration::from_millis(200);
 
 fn train(settings: Settings, style: Style, config: &Config) -> anyhow::Result<u8> {
     let signals = signals::listen(false)?;
-    let (link, worker) = session::start(settings)?;
+    let (client, worker) = session::start(settings)?;
     let status = Status::default();
-    see_through(link, worker, style, status, &signals, None, config)
+    see_through(client, worker, style, status, &signals, None, config)
 }
 
 /// Sees a session, which stands at `status`, to its end without a screen; a signal that ended the screen, `stopped_by`,
 /// ends the session. Signals are taken up on this thread and printing has its own, since a terminal that stands still
 /// must not keep signals from being heard.
 fn see_through(
-    link: Link,
+    client: SessionClient,
     worker: JoinHandle<()>,
     style: Style,
     status: Status,
@@ -294,8 +294,8 @@ fn see_through(
     let hangup_stops = config.options.on_hangup == OnHangup::CheckpointAndStop;
     let usr1_stops = config.options.on_usr1 == OnUsr1::CheckpointAndStop;
     let on_terminal = std::io::stdout().is_terminal();
-    let link = Arc::new(link);
-    let printed = Arc::clone(&link);
+    let client = Arc::new(client);
+    let printed = Arc::clone(&client);
     let (notices, noticed) = crossbeam_channel::unbounded();
     let (done, outcome) = crossbeam_channel::bounded(1);
     std::thread::Builder::new()
@@ -313,7 +313,7 @@ fn see_through(
     let stop = |signal| {
         // A session that is already over needs no telling, and neither do those who print it.
         let _ = notices.send(Notice::Stopping(signal));
-        let _ = link.commands.send(Command::Quit);
+        let _ = client.commands.send(Command::Quit);
     };
     if let Some(signal) = stopped_by {
         stop(signal);
@@ -323,7 +323,7 @@ fn see_through(
             recv(outcome) -> outcome => break outcome.ok(),
             recv(signals) -> signal => match signal {
                 Ok(signal @ (libc::SIGUSR1 | libc::SIGUSR2)) if !usr1_stops => {
-                    let _ = link.commands.send(Command::Checkpoint);
+                    let _ = client.commands.send(Command::Checkpoint);
                     let _ = notices.send(Notice::Saving);
                     tracing::info!("a checkpoint was asked for by signal {signal}");
                 }

@@ -14,7 +14,7 @@ use crate::hardware::peak;
 use crate::hardware::simd::Level;
 use crate::hardware::threads::Threads;
 use crate::net::engine::PlannedStep;
-use crate::net::plan::MOST_STEPS;
+use crate::net::plan::MAX_STEPS;
 use crate::net::{Net, Scaling};
 use crate::train::optim::Optimizer;
 use crate::train::trainer::AHEAD;
@@ -190,7 +190,7 @@ pub fn measure(config: &Config, seconds: f64, eval: bool) -> anyhow::Result<Repo
     }
     // As many at a time as a run asks for.
     let count = match net.engine() {
-        Some(_) => ((AHEAD / last) as usize).clamp(1, MOST_STEPS),
+        Some(_) => ((AHEAD / last) as usize).clamp(1, MAX_STEPS),
         None => 1,
     };
     let begin = Instant::now();

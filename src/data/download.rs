@@ -24,7 +24,7 @@ pub const URL_ENV: &str = "CIFAR_TUI_DOWNLOAD_URL";
 pub const SHA256_ENV: &str = "CIFAR_TUI_DOWNLOAD_SHA256";
 
 /// More is no CIFAR-10: the archive has 170 million bytes.
-const MOST_BYTES: u64 = 1 << 30;
+const MAX_BYTES: u64 = 1 << 30;
 const CHUNK: usize = 1 << 16;
 const CONNECT: Duration = Duration::from_secs(20);
 /// A server that sends nothing for this long is given up.
@@ -223,7 +223,7 @@ fn exchange(
                         status,
                     });
                 }
-                if start + length > MOST_BYTES {
+                if start + length > MAX_BYTES {
                     return Err(broken(
                         &format!("it has {length} bytes, more than CIFAR-10 has"),
                         done,
@@ -243,7 +243,7 @@ fn exchange(
             }
             News::Bytes(bytes) => {
                 done += bytes.len() as u64;
-                if done > MOST_BYTES {
+                if done > MAX_BYTES {
                     return Err(broken("it has more bytes than CIFAR-10 has", done));
                 }
                 file.write_all(&bytes).map_err(at(part))?;

@@ -45,7 +45,7 @@ pub const CLASSES: [&str; 10] = [
     "truck",
 ];
 /// Most images that a split may hold (CIFAR-10 has 50,000): bounds the memory that a hostile file can ask for.
-const MOST_IMAGES: usize = 60_000;
+const MAX_IMAGES: usize = 60_000;
 /// What names the built-in set where a path is expected.
 pub const SAMPLE: &str = "sample";
 const SAMPLE_FORMAT: &str = "built-in sample set";

@@ -4,7 +4,7 @@
 //!
 //! The parquet crate takes the memory that a page's header asks for, so the headers are checked first ([`pages`]).
 
-use super::{DataError, IMAGE_BYTES, Images, MOST_IMAGES, Progress, Read, SIDE, pool};
+use super::{DataError, IMAGE_BYTES, Images, MAX_IMAGES, Progress, Read, SIDE, pool};
 use crate::files;
 use image::{ImageError, ImageFormat, ImageReader, Limits};
 use parquet::basic::{Compression, Type};
@@ -25,11 +25,11 @@ use std::sync::mpsc::sync_channel;
 /// Rows read and decoded at a time.
 const ROWS: usize = 256;
 /// Bytes of one image file: a 32x32 PNG has 3 KiB at most.
-const MOST_IMAGE_FILE: usize = 1 << 20;
+const MAX_IMAGE_FILE: usize = 1 << 20;
 /// Bytes of one page, unpacked. Hugging Face's have about one million.
-const MOST_PAGE: i64 = 64 << 20;
+const MAX_PAGE: i64 = 64 << 20;
 /// Bytes of the description at a file's end.
-const MOST_FOOTER: u32 = 1 << 20;
+const MAX_FOOTER: u32 = 1 << 20;
 
 /// Columns that an error names.
 const MAX_COLUMNS: usize = 8;
@@ -211,8 +211,8 @@ fn read_all(folder: &Path, threads: usize, progress: Progress) -> Result<Read, D
     let count = |tables: &[Table]| tables.iter().map(|t| t.rows).sum::<usize>();
     let (train_count, test_count) = (count(&train), count(&test));
     for (tables, count) in [(&train, train_count), (&test, test_count)] {
-        if count > MOST_IMAGES {
-            let why = format!("{count} in this split, where at most {MOST_IMAGES} are expected");
+        if count > MAX_IMAGES {
+            let why = format!("{count} in this split, where at most {MAX_IMAGES} are expected");
             return Err(DataError::damaged(&tables[0].path, "its rows", why));
         }
     }
@@ -260,12 +260,12 @@ impl Table {
         let rows = metadata.file_metadata().num_rows();
         let rows = usize::try_from(rows)
             .ok()
-            .filter(|rows| *rows <= MOST_IMAGES);
+            .filter(|rows| *rows <= MAX_IMAGES);
         let rows = rows.ok_or_else(|| {
             DataError::damaged(
                 &path,
                 "its rows",
-                format!("more than {MOST_IMAGES}, or none that can be"),
+                format!("more than {MAX_IMAGES}, or none that can be"),
             )
         })?;
         let schema = metadata.file_metadata().schema_descr();
@@ -359,7 +359,7 @@ fn check_footer(file: &mut File, path: &Path) -> Result<(), DataError> {
     if &tail[4..] != b"PAR1" {
         return Err(damaged("it does not end as a parquet file does"));
     }
-    if length > MOST_FOOTER {
+    if length > MAX_FOOTER {
         return Err(damaged(
             "its description is larger than that of any CIFAR-10 file",
         ));
@@ -578,7 +578,7 @@ impl Rows<'_> {
 
 /// Decodes a PNG or JPEG of 32x32 pixels into `pixels` (CHW).
 fn decode_image(file: &[u8], pixels: &mut [u8]) -> Result<(), String> {
-    if file.len() > MOST_IMAGE_FILE {
+    if file.len() > MAX_IMAGE_FILE {
         return Err(format!("an image file of {} bytes", file.len()));
     }
     let format = match file {

@@ -18,11 +18,11 @@ pub trait Source {
 /// Strings from this length on are passed by: one image.
 pub const LONG: u64 = super::IMAGE_BYTES as u64;
 /// Lists, tuples and dictionaries: a batch has about ten, and this bounds how deep they nest.
-const MOST_CONTAINERS: usize = 256;
+const MAX_CONTAINERS: usize = 256;
 /// Values in all: a batch of 60,000 has 120,000.
-const MOST_VALUES: usize = 400_000;
+const MAX_VALUES: usize = 400_000;
 /// Bytes of short strings in all: names of 60,000 images.
-const MOST_TEXT: usize = 8 << 20;
+const MAX_TEXT: usize = 8 << 20;
 
 /// What is wrong, and where.
 #[derive(Debug)]
@@ -314,17 +314,17 @@ impl Machine<'_> {
     /// Bounds the values, and with them all lists.
     fn count_push(&mut self) -> Step<()> {
         self.pushes += 1;
-        if self.pushes > MOST_VALUES {
-            return Err(format!("more than {MOST_VALUES} values"));
+        if self.pushes > MAX_VALUES {
+            return Err(format!("more than {MAX_VALUES} values"));
         }
         Ok(())
     }
 
     fn count_container(&mut self) -> Step<()> {
         self.containers += 1;
-        if self.containers > MOST_CONTAINERS {
+        if self.containers > MAX_CONTAINERS {
             return Err(format!(
-                "more than {MOST_CONTAINERS} lists, tuples and dictionaries: nested too deep for a batch"
+                "more than {MAX_CONTAINERS} lists, tuples and dictionaries: nested too deep for a batch"
             ));
         }
         Ok(())
@@ -370,7 +370,7 @@ impl Machine<'_> {
 
     fn memorise(&mut self, place: usize) -> Step<()> {
         let top = *self.stack.last().ok_or("an empty stack")?;
-        if place >= MOST_VALUES {
+        if place >= MAX_VALUES {
             return Err(format!("memo number {place}"));
         }
         if place >= self.memo.len() {
@@ -389,7 +389,7 @@ impl Machine<'_> {
 
     fn string(&mut self, length: u64) -> Step<()> {
         if length >= LONG {
-            if length > (super::MOST_IMAGES * super::IMAGE_BYTES) as u64 {
+            if length > (super::MAX_IMAGES * super::IMAGE_BYTES) as u64 {
                 return Err(format!("a string of {length} bytes"));
             }
             let offset = self.offset;
@@ -399,8 +399,8 @@ impl Machine<'_> {
         }
         let from = self.text.len();
         let to = from + length as usize;
-        if to > MOST_TEXT {
-            return Err(format!("more than {MOST_TEXT} bytes of names"));
+        if to > MAX_TEXT {
+            return Err(format!("more than {MAX_TEXT} bytes of names"));
         }
         self.text.resize(to, 0);
         self.source.fill(&mut self.text[from..]).map_err(ended)?;

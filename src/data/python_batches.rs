@@ -3,7 +3,7 @@
 //! straight into their place, in pieces, on all threads.
 
 use super::pickle::{self, Pickle, Problem, Source};
-use super::{DataError, IMAGE_BYTES, Images, MOST_IMAGES, Progress, Read, SIDE, pool};
+use super::{DataError, IMAGE_BYTES, Images, MAX_IMAGES, Progress, Read, SIDE, pool};
 use crate::files;
 use std::fs::File;
 use std::io::{self, BufReader, Read as _, Seek, SeekFrom};
@@ -201,14 +201,14 @@ pub fn pieces<'a>(
 /// When there are more than any CIFAR-10 has.
 pub fn room(batches: &[(PathBuf, u64, usize)]) -> Result<Images, DataError> {
     let count = batches.iter().map(|batch| batch.2).sum::<usize>();
-    if count > MOST_IMAGES {
+    if count > MAX_IMAGES {
         let largest = batches.iter().max_by_key(|batch| batch.2);
         let path = largest.map_or(Path::new(""), |batch| &batch.0);
         return Err(DataError::damaged(
             path,
             "its images",
             format!(
-                "{count} with those of the other batches, where at most {MOST_IMAGES} are expected"
+                "{count} with those of the other batches, where at most {MAX_IMAGES} are expected"
             ),
         ));
     }

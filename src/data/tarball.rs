@@ -4,7 +4,7 @@
 
 use super::pickle::{self, Source};
 use super::{
-    DataError, IMAGE_BYTES, Images, MOST_IMAGES, Progress, Read, SIDE, binary_batches,
+    DataError, IMAGE_BYTES, Images, MAX_IMAGES, Progress, Read, SIDE, binary_batches,
     python_batches,
 };
 use crate::files;
@@ -17,11 +17,11 @@ use tar::{Archive, EntryType};
 /// Unpacked bytes: the published archives have 186 million. What claims more is a bomb.
 pub const MAX_BYTES: u64 = 256 << 20;
 /// Bytes of one entry.
-const MOST_ENTRY: u64 = (MOST_IMAGES * (binary_batches::RECORD + 64)) as u64;
+const MAX_ENTRY: u64 = (MAX_IMAGES * (binary_batches::RECORD + 64)) as u64;
 /// Bytes of an extended header (names, times): passed by unread.
-const MOST_HEADER: u64 = 1 << 16;
+const MAX_HEADER: u64 = 1 << 16;
 /// Entries of an archive: the published ones have nine.
-const MOST_ENTRIES: usize = 64;
+const MAX_ENTRIES: usize = 64;
 
 /// Which of the two archives.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -93,7 +93,7 @@ fn first_kind(path: &Path) -> Option<Kind> {
         .entries()
         .ok()?
         .raw(true)
-        .take(MOST_ENTRIES)
+        .take(MAX_ENTRIES)
         .map_while(Result::ok)
         .find_map(|entry| {
             let path = entry.path().ok()?;
@@ -159,7 +159,7 @@ impl Split {
     /// Makes room for a batch of `count` images at the end, and for as many in the batches to come.
     fn reserve(&mut self, count: usize) {
         let more = self.counts.iter().filter(|c| c.is_none()).count() * count;
-        let more = more.min(MOST_IMAGES.saturating_sub(self.images.len()));
+        let more = more.min(MAX_IMAGES.saturating_sub(self.images.len()));
         self.images.pixels.reserve_exact(more * IMAGE_BYTES);
     }
 
@@ -186,16 +186,16 @@ fn read(path: &Path, kind: Kind, progress: Progress) -> Result<Read, DataError> 
         );
         let refused =
             |why: &str| DataError::damaged(path, format!("entry '{}'", name.display()), why);
-        if i >= MOST_ENTRIES {
+        if i >= MAX_ENTRIES {
             return Err(refused("there are more entries than a data set has"));
         }
         match entry.header().entry_type() {
             EntryType::Directory => continue,
-            EntryType::XHeader | EntryType::XGlobalHeader if size <= MOST_HEADER => continue,
+            EntryType::XHeader | EntryType::XGlobalHeader if size <= MAX_HEADER => continue,
             EntryType::Regular => {}
             _ => return Err(refused("it is neither a regular file nor a folder")),
         }
-        if size > MOST_ENTRY {
+        if size > MAX_ENTRY {
             return Err(refused("it is larger than any batch"));
         }
         let base = name
@@ -343,7 +343,7 @@ fn append_python(
     let mut stream = Stream {
         from: &mut from,
         into: &mut split.images.pixels,
-        most: MOST_IMAGES * IMAGE_BYTES,
+        most: MAX_IMAGES * IMAGE_BYTES,
     };
     let pickle = pickle::read(&mut stream).map_err(python_batches::at(path))?;
     let batch = python_batches::batch(&pickle, path)?;
@@ -367,11 +367,11 @@ fn append_binary(
 ) -> Result<usize, DataError> {
     let count = binary_batches::images(path, size)?;
     let before = split.images.len();
-    if before + count > MOST_IMAGES {
+    if before + count > MAX_IMAGES {
         return Err(DataError::damaged(
             path,
             "its images",
-            format!("with the other batches more than {MOST_IMAGES}"),
+            format!("with the other batches more than {MAX_IMAGES}"),
         ));
     }
     split.reserve(count);

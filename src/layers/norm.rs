@@ -38,7 +38,7 @@ const EPSILON: f64 = 1e-5;
 /// Share of a batch's statistics in the running ones (PyTorch's default).
 const MOMENTUM: f64 = 0.1;
 /// At most this many partial sums: a number that does not depend on the threads, so that neither do the results.
-const MOST_SHARDS: usize = 32;
+const MAX_SHARDS: usize = 32;
 /// Pixels that are summed in f32 before they are added in f64.
 const ROWS: usize = 256;
 
@@ -469,7 +469,7 @@ impl Layer for Norm {
 
 /// How many shards so many rows make.
 fn shards(rows: usize) -> usize {
-    rows.div_ceil(64).clamp(1, MOST_SHARDS)
+    rows.div_ceil(64).clamp(1, MAX_SHARDS)
 }
 
 /// Where run `i` of `parts` of `total` begins.

@@ -2,7 +2,7 @@
 //! for many at a time; what changes from one to the next is written ahead as a list, so the machine never waits for the
 //! host within it.
 
-use super::plan::{COMMON, FOUND_BYTES, MOST_STEPS, Needs, Plan, STATE_BYTES, STEP_BYTES, Slot};
+use super::plan::{COMMON, FOUND_BYTES, MAX_STEPS, Needs, Plan, STATE_BYTES, STEP_BYTES, Slot};
 use super::{Error, Result};
 use crate::domain::augment::Placement;
 use crate::domain::params::Hyperparameters;
@@ -238,7 +238,7 @@ impl Engine {
         let fits = steps
             .iter()
             .all(|s| (1..=self.plan.capacity).contains(&s.images));
-        if steps.is_empty() || steps.len() > MOST_STEPS || wanted != images.len() || !fits {
+        if steps.is_empty() || steps.len() > MAX_STEPS || wanted != images.len() || !fits {
             return Err(Error::Batch(format!(
                 "{} steps of up to {} images, {} images in all",
                 steps.len(),

@@ -1,6 +1,6 @@
 //! The other end of [`super::serve`]: finds the sessions that run, and makes a socket look like any other session.
 
-use super::link::{Commands, Feed, Link};
+use super::client::{Commands, SessionClient, ViewerQueue};
 use super::protocol::Event;
 use super::run_dir::lease::Watch;
 use super::run_dir::name::folder_of;
@@ -111,22 +111,22 @@ pub fn find(
 ///
 /// # Errors
 /// When the session has gone meanwhile.
-pub fn attach(session: &RunningSession) -> Result<Link, AttachError> {
+pub fn attach(session: &RunningSession) -> Result<SessionClient, AttachError> {
     connect(&session.socket).map_err(|source| AttachError::Io {
         run: session.folder.clone(),
         source,
     })
 }
 
-fn connect(socket: &Path) -> io::Result<Link> {
+fn connect(socket: &Path) -> io::Result<SessionClient> {
     let stream = UnixStream::connect(socket)?;
     let (sender, commands) = unbounded();
     // Viewer 0 asks to quit when it is dropped; this one only leaves.
-    let (link, feed) = Feed::pair(Commands::new(sender, 1, Arc::default()));
+    let (client, queue) = ViewerQueue::pair(Commands::new(sender, 1, Arc::default()));
     let (reader, mut writer) = (stream.try_clone()?, stream);
     std::thread::Builder::new()
         .name("from session".into())
-        .spawn(move || read_events(reader, &feed))?;
+        .spawn(move || read_events(reader, &queue))?;
     std::thread::Builder::new()
         .name("to session".into())
         .spawn(move || {
@@ -146,10 +146,10 @@ fn connect(socket: &Path) -> io::Result<Link> {
             // The link has gone: so does the session's side.
             let _ = writer.shutdown(Shutdown::Both);
         })?;
-    Ok(link)
+    Ok(client)
 }
 
-fn read_events(stream: UnixStream, feed: &Feed) {
+fn read_events(stream: UnixStream, queue: &ViewerQueue) {
     let mut lines = BufReader::with_capacity(1 << 16, stream);
     let mut line = Vec::new();
     loop {
@@ -159,17 +159,17 @@ fn read_events(stream: UnixStream, feed: &Feed) {
             Ok(0) | Err(_) => return,
         }
         match serde_json::from_slice::<Event>(&line) {
-            Ok(event) => feed.event(event),
+            Ok(event) => queue.event(event),
             Err(error) => {
                 let text = format!(
                     "the session says what this program does not understand ({error}): they may be of different versions"
                 );
                 tracing::error!("{text}");
-                feed.event(Event::Warning { text });
+                queue.event(Event::Warning { text });
                 return;
             }
         }
-        if !feed.is_read() {
+        if !queue.is_read() {
             return;
         }
     }

@@ -1,6 +1,6 @@
 //! Fetching CIFAR-10 while the session goes on.
 
-use super::link::Tell;
+use super::client::EventSender;
 use super::protocol::Event;
 use crate::data::download::{DownloadError, Source, fetch};
 use std::path::PathBuf;
@@ -23,12 +23,12 @@ impl Download {
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub fn start(folder: Option<PathBuf>, tell: Tell) -> std::io::Result<Self> {
+    pub fn start(folder: Option<PathBuf>, sender: EventSender) -> std::io::Result<Self> {
         let cancel = Arc::new(AtomicBool::new(false));
         let stop = Arc::clone(&cancel);
         let thread = std::thread::Builder::new()
             .name("download".into())
-            .spawn(move || run(folder, &tell, &stop))?;
+            .spawn(move || run(folder, &sender, &stop))?;
         Ok(Download {
             cancel,
             thread: Some(thread),
@@ -50,14 +50,14 @@ impl Drop for Download {
     }
 }
 
-fn run(folder: Option<PathBuf>, tell: &Tell, cancel: &AtomicBool) {
+fn run(folder: Option<PathBuf>, sender: &EventSender, cancel: &AtomicBool) {
     let (mut done, mut total) = (0, 0);
     let mut told: Option<Instant> = None;
     let mut progress = |now, of| {
         (done, total) = (now, of);
         if told.is_none_or(|t| t.elapsed() >= REPORT_INTERVAL) {
             told = Some(Instant::now());
-            tell.event(Event::Download {
+            sender.event(Event::Download {
                 done,
                 total,
                 finished: false,
@@ -69,7 +69,7 @@ fn run(folder: Option<PathBuf>, tell: &Tell, cancel: &AtomicBool) {
         .or_else(crate::data::data_folder)
         .ok_or(DownloadError::NoFolder)
         .and_then(|folder| fetch(&Source::new(None), &folder, &mut progress, cancel));
-    tell.event(Event::Download {
+    sender.event(Event::Download {
         done,
         total,
         finished: true,

@@ -1,11 +1,11 @@
 //! A training session: the worker thread, what it is asked and what it tells. A front end calls [`start`] and from
-//! then on knows only the [`link::Link`]: it sends commands and reads events. This room knows no screen.
+//! then on knows only the [`client::SessionClient`]: it sends commands and reads events. This room knows no screen.
 
 pub mod attach;
+pub mod broadcaster;
+pub mod client;
 mod download;
-pub mod hub;
 mod lines;
-pub mod link;
 mod load;
 pub mod log;
 mod pictures;
@@ -24,7 +24,7 @@ mod worker;
 use crate::data;
 use crate::domain::params::Hyperparameters;
 use crate::hardware::device::DeviceChoice;
-use link::Link;
+use client::SessionClient;
 use run_dir::{Host, Owner};
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
@@ -95,7 +95,7 @@ impl Default for Settings {
 ///
 /// # Errors
 /// When the system gives no thread.
-pub fn start(settings: Settings) -> std::io::Result<(Link, JoinHandle<()>)> {
+pub fn start(settings: Settings) -> std::io::Result<(SessionClient, JoinHandle<()>)> {
     let (named, threads) = (settings.data.clone(), settings.threads);
     let insists = settings.data_is_for_this_session;
     start_with(settings, move |recorded, progress| {
@@ -124,29 +124,29 @@ fn find_data(
 fn start_with(
     settings: Settings,
     load: impl worker::Load,
-) -> std::io::Result<(Link, JoinHandle<()>)> {
-    let (link, tell) = link::link();
+) -> std::io::Result<(SessionClient, JoinHandle<()>)> {
+    let (client, sender) = client::channel();
     let thread = std::thread::Builder::new()
         .name("worker".into())
         .spawn(move || {
-            let server = settings.serve.then(|| serve(&tell)).flatten();
+            let server = settings.serve.then(|| serve(&sender)).flatten();
             let owner = Owner {
                 host: settings.host.clone(),
                 socket: server.as_ref().map(serve::Server::socket),
             };
-            worker::run(settings, owner, tell, load);
+            worker::run(settings, owner, sender, load);
         })?;
-    Ok((link, thread))
+    Ok((client, thread))
 }
 
 /// Opens the socket for viewers. Without one the session goes on alone, and says so.
-fn serve(tell: &link::Tell) -> Option<serve::Server> {
-    match serve::Server::start(tell.hub()) {
+fn serve(sender: &client::EventSender) -> Option<serve::Server> {
+    match serve::Server::start(sender.broadcaster()) {
         Ok(server) => Some(server),
         Err(error) => {
             let text = format!("nobody can attach to this session: {error}");
             tracing::warn!("{text}");
-            tell.event(protocol::Event::Warning { text });
+            sender.event(protocol::Event::Warning { text });
             None
         }
     }

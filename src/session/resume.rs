@@ -2,7 +2,7 @@
 //! it can take effect, and taking the run's lease before anything of it is read.
 
 use super::Settings;
-use super::hub::Tell;
+use super::broadcaster::EventSender;
 use super::protocol::{Command, Event};
 use super::run_dir::lease::{Clock, Lease, STALE};
 use super::run_dir::name::folder_of;
@@ -228,7 +228,7 @@ pub fn check(settings: &Settings) -> Result<(), ResumeError> {
 
 /// The worker's clock: while it waits for another session's lease it hears whether the front end goes. Other commands are
 /// kept.
-struct Patience<'a>(&'a Tell, &'a mut VecDeque<Command>);
+struct Patience<'a>(&'a EventSender, &'a mut VecDeque<Command>);
 
 impl Clock for Patience<'_> {
     fn now(&self) -> Instant {
@@ -256,7 +256,7 @@ pub(super) fn begin(
     wanted: &Path,
     settings: &Settings,
     owner: &Owner,
-    tell: &Tell,
+    tell: &EventSender,
     early: &mut VecDeque<Command>,
 ) -> Result<Option<ResumePoint>, ResumeError> {
     let place = Place::of(wanted, settings.runs.as_deref());

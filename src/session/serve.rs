@@ -1,11 +1,11 @@
 //! The session's Unix socket: viewers of the same user attach to it and speak the very same commands and events, one
-//! JSON value a line. Knows the hub; nothing of what the events mean.
+//! JSON value a line. Knows the broadcaster; nothing of what the events mean.
 //!
 //! The socket lies in a private folder of the user's; its path stands in the lease of the session's run. A login's end may
 //! take the private folder away (systemd does so), so the socket is made anew when it has gone.
 
-use super::hub::Hub;
-use super::link::Link;
+use super::broadcaster::Broadcaster;
+use super::client::SessionClient;
 use super::protocol::{Command, Event};
 use crossbeam_channel::{Receiver, after, bounded, never, select};
 use std::fs::{self, DirBuilder, File, Permissions};
@@ -24,7 +24,7 @@ const LONGEST_PATH: usize = 107;
 /// Longest line of a viewer, in bytes: a command with an architecture in it is a few hundred.
 const LONGEST_LINE: u64 = 1 << 16;
 /// Viewers at once.
-const MOST_VIEWERS: usize = 32;
+const MAX_VIEWERS: usize = 32;
 /// Time between two looks after the socket.
 const LOOK: Duration = Duration::from_secs(2);
 /// Some while step reports rest.
@@ -38,7 +38,7 @@ pub struct Server {
 }
 
 struct Shared {
-    hub: Arc<Hub>,
+    broadcaster: Arc<Broadcaster>,
     socket: Arc<Mutex<PathBuf>>,
     /// Threads that still have something to tell.
     telling: AtomicUsize,
@@ -52,14 +52,14 @@ impl Shared {
 }
 
 impl Server {
-    /// Opens a socket where viewers attach to `hub`.
+    /// Opens a socket where viewers attach to `broadcaster`.
     ///
     /// # Errors
     /// When no private folder can be had, or the system refuses.
-    pub fn start(hub: Arc<Hub>) -> io::Result<Self> {
+    pub fn start(broadcaster: Arc<Broadcaster>) -> io::Result<Self> {
         let (listener, socket) = open()?;
         let shared = Arc::new(Shared {
-            hub,
+            broadcaster,
             socket: Arc::new(Mutex::new(socket)),
             telling: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
@@ -264,7 +264,7 @@ fn admit(shared: &Arc<Shared>, stream: UnixStream) -> io::Result<()> {
     if shared.closed.load(Ordering::SeqCst) {
         return Ok(());
     }
-    if shared.telling.fetch_add(1, Ordering::SeqCst) >= MOST_VIEWERS {
+    if shared.telling.fetch_add(1, Ordering::SeqCst) >= MAX_VIEWERS {
         shared.telling.fetch_sub(1, Ordering::SeqCst);
         return Err(io::Error::other("too many viewers are attached"));
     }
@@ -272,8 +272,8 @@ fn admit(shared: &Arc<Shared>, stream: UnixStream) -> io::Result<()> {
     std::thread::Builder::new()
         .name("viewer".into())
         .spawn(move || {
-            let link = telling.0.hub.attach();
-            if let Err(error) = serve(&link, stream) {
+            let client = telling.0.broadcaster.attach();
+            if let Err(error) = serve(&client, stream) {
                 tracing::info!("a viewer has gone: {error}");
             }
         })?;
@@ -281,13 +281,13 @@ fn admit(shared: &Arc<Shared>, stream: UnixStream) -> io::Result<()> {
 }
 
 /// One viewer, from its snapshot to its end or the session's.
-fn serve(link: &Link, stream: UnixStream) -> io::Result<()> {
+fn serve(client: &SessionClient, stream: UnixStream) -> io::Result<()> {
     let (heard, commands) = bounded(64);
     let reader = stream.try_clone()?;
     std::thread::Builder::new()
         .name("viewer's keys".into())
         .spawn(move || read_commands(reader, |heard_now| heard.send(heard_now).is_ok()))?;
-    let outcome = tell_viewer(link, &commands, &stream);
+    let outcome = tell_viewer(client, &commands, &stream);
     // Ends the reader.
     let _ = stream.shutdown(Shutdown::Both);
     outcome
@@ -316,7 +316,7 @@ fn read_commands(stream: UnixStream, mut heard: impl FnMut(Result<Command, Strin
 }
 
 fn tell_viewer(
-    link: &Link,
+    client: &SessionClient,
     commands: &Receiver<Result<Command, String>>,
     stream: &UnixStream,
 ) -> io::Result<()> {
@@ -327,23 +327,23 @@ fn tell_viewer(
     loop {
         let steps_ready = match rest.is_some() || steps_closed {
             true => &silent,
-            false => &link.steps_ready,
+            false => &client.steps_ready,
         };
         select! {
-            recv(link.events) -> event => {
+            recv(client.events) -> event => {
                 // What was trained before it comes before it.
-                if let Some(report) = link.take_steps() {
+                if let Some(report) = client.take_steps() {
                     write(&mut out, &Event::Steps(report))?;
                 }
                 let Ok(event) = event else { return out.flush() };
                 write(&mut out, &event)?;
-                if link.events.is_empty() {
+                if client.events.is_empty() {
                     out.flush()?;
                 }
             }
             recv(steps_ready) -> token => {
                 steps_closed |= token.is_err();
-                if let Some(report) = link.take_steps() {
+                if let Some(report) = client.take_steps() {
                     write(&mut out, &Event::Steps(report))?;
                     out.flush()?;
                 }
@@ -351,7 +351,7 @@ fn tell_viewer(
             }
             recv(rest.as_ref().unwrap_or(&idle)) -> _ => rest = None,
             recv(commands) -> heard => match heard {
-                Ok(Ok(command)) => link.commands.send(command).map_err(io::Error::other)?,
+                Ok(Ok(command)) => client.commands.send(command).map_err(io::Error::other)?,
                 Ok(Err(why)) => {
                     let text = format!("this viewer is closed: {why}");
                     write(&mut out, &Event::Warning { text: text.clone() })?;

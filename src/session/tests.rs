@@ -2,7 +2,7 @@
 
 mod health;
 
-use super::link::Link;
+use super::client::SessionClient;
 use super::protocol::{Answer, Command, Event, Filter, Question};
 use super::run_dir::read_metrics;
 use super::{Settings, start_with};
@@ -80,7 +80,7 @@ fn settings(runs: &Path) -> Settings {
 
 /// A front end that keeps what it is told.
 struct Front {
-    link: Link,
+    client: SessionClient,
     thread: Option<JoinHandle<()>>,
     events: Vec<Event>,
     questions: u64,
@@ -88,9 +88,9 @@ struct Front {
 
 impl Front {
     fn start(settings: Settings) -> Self {
-        let (link, thread) = start_with(settings, |_, _| Ok(dataset())).unwrap();
+        let (client, thread) = start_with(settings, |_, _| Ok(dataset())).unwrap();
         Front {
-            link,
+            client,
             thread: Some(thread),
             events: Vec::new(),
             questions: 0,
@@ -98,7 +98,7 @@ impl Front {
     }
 
     fn send(&self, command: Command) {
-        self.link.commands.send(command).unwrap();
+        self.client.commands.send(command).unwrap();
     }
 
     fn set(&self, key: &str, value: Value) {
@@ -111,7 +111,7 @@ impl Front {
     /// Waits for an event; a session that has none for a minute is stuck.
     fn next(&mut self) -> Event {
         let event = self
-            .link
+            .client
             .events
             .recv_timeout(Duration::from_secs(60))
             .unwrap();
@@ -204,14 +204,17 @@ impl Front {
     /// Ends the session; the state it ended in.
     fn quit(mut self) -> (State, Vec<Event>) {
         // It may have ended by itself.
-        let _ = self.link.commands.send(Command::Quit);
+        let _ = self.client.commands.send(Command::Quit);
         let state = loop {
             if let Event::Ended { state, .. } = self.next() {
                 break state;
             }
         };
         self.thread.take().unwrap().join().unwrap();
-        assert!(self.link.events.recv().is_err(), "nothing follows the end");
+        assert!(
+            self.client.events.recv().is_err(),
+            "nothing follows the end"
+        );
         (state, self.events)
     }
 }
@@ -263,13 +266,13 @@ fn a_session_ends_while_its_data_is_loaded_and_keeps_other_wishes() {
             let _ = held.recv();
             Ok(dataset())
         };
-        let (link, thread) = start_with(settings(runs.path()), load).unwrap();
-        (link, thread, release)
+        let (client, thread) = start_with(settings(runs.path()), load).unwrap();
+        (client, thread, release)
     };
-    let (link, thread, release) = held();
-    link.commands.send(Command::Quit).unwrap();
+    let (client, thread, release) = held();
+    client.commands.send(Command::Quit).unwrap();
     thread.join().unwrap();
-    let last = link.events.try_iter().last().unwrap();
+    let last = client.events.try_iter().last().unwrap();
     assert!(
         matches!(
             last,
@@ -281,15 +284,15 @@ fn a_session_ends_while_its_data_is_loaded_and_keeps_other_wishes() {
         "{last:?}"
     );
     drop(release);
-    let (link, thread, release) = held();
-    link.commands.send(Command::Pause).unwrap();
+    let (client, thread, release) = held();
+    client.commands.send(Command::Pause).unwrap();
     release.send(()).unwrap();
-    let first = link
+    let first = client
         .events
         .iter()
         .find(|event| matches!(event, Event::State(State::Paused) | Event::Epoch(_)));
     assert_eq!(first, Some(Event::State(State::Paused)));
-    drop(link);
+    drop(client);
     thread.join().unwrap();
 }
 
@@ -611,7 +614,7 @@ fn a_restart_begins_a_new_run_with_what_waited() {
     front.until_state(State::Running);
     front.until_state(State::Done);
     // The steps of the old run that nobody read are not taken for those of the new one.
-    let steps = front.link.take_steps().unwrap();
+    let steps = front.client.take_steps().unwrap();
     assert_eq!(steps.images, 3 * u64::from(info.train));
     let question = Question::DeleteRun { name: "one".into() };
     assert!(matches!(front.ask(question), Answer::Runs { items, .. } if items.len() == 1));
@@ -725,17 +728,17 @@ fn a_front_end_that_goes_ends_the_session_and_the_work_is_saved() {
     let runs = tempfile::tempdir().unwrap();
     let mut front = Front::start(settings(runs.path()));
     front.epoch();
-    let Front { link, thread, .. } = front;
-    drop(link);
+    let Front { client, thread, .. } = front;
+    drop(client);
     thread.unwrap().join().unwrap();
     assert!(step(runs.path(), LAST) >= 10);
 }
 
 #[test]
 fn a_panic_and_a_wrong_data_set_become_failures() {
-    let (link, thread) =
+    let (client, thread) =
         start_with(Settings::default(), |_, _| panic!("as {} asked", "we")).unwrap();
-    let events: Vec<_> = link.events.iter().collect();
+    let events: Vec<_> = client.events.iter().collect();
     thread.join().unwrap();
     match &events[events.len() - 1] {
         Event::Ended {
@@ -755,8 +758,8 @@ fn a_panic_and_a_wrong_data_set_become_failures() {
         data.test.labels[0] ^= 1;
         Ok(data)
     };
-    let (link, thread) = start_with(resumed, other).unwrap();
-    let last = link.events.iter().last();
+    let (client, thread) = start_with(resumed, other).unwrap();
+    let last = client.events.iter().last();
     thread.join().unwrap();
     match last {
         Some(Event::Ended {
@@ -1173,18 +1176,18 @@ fn a_resumed_run_learns_from_the_data_it_began_with_unless_other_data_is_named_f
         name: None,
         ..settings(runs.path())
     };
-    let (link, thread) = start_with(again, |recorded, _| {
+    let (client, thread) = start_with(again, |recorded, _| {
         let expected = std::path::absolute(dataset().info.source).unwrap();
         assert_eq!(recorded, Some(&*expected));
         Ok(dataset())
     })
     .unwrap();
-    let last = link
+    let last = client
         .events
         .iter()
         .find(|e| matches!(e, Event::State(State::Done | State::Failed { .. })));
     assert_eq!(last, Some(Event::State(State::Done)));
-    drop(link);
+    drop(client);
     thread.join().unwrap();
 }
 
@@ -1234,8 +1237,8 @@ fn a_day_s_events_take_no_more_memory_than_an_hour_s() {
         data.info.train = IMAGES as u32;
         data
     };
-    let (link, thread) = start_with(wanted, move |_, _| Ok(data())).unwrap();
-    let paused = link
+    let (client, thread) = start_with(wanted, move |_, _| Ok(data())).unwrap();
+    let paused = client
         .events
         .iter()
         .find(|e| *e == Event::State(State::Paused));
@@ -1244,9 +1247,9 @@ fn a_day_s_events_take_no_more_memory_than_an_hour_s() {
     let reads = attach(&session).unwrap();
     let _stands_still = attach(&session).unwrap();
     let reader = std::thread::spawn(move || reads.events.iter().count());
-    link.commands.send(Command::Resume).unwrap();
+    client.commands.send(Command::Resume).unwrap();
     let (mut events, mut early) = (0u64, 0);
-    for event in &link.events {
+    for event in &client.events {
         events += 1;
         match event {
             Event::Epoch(epoch) if epoch.epoch % (EPOCHS / 10) == 0 => {
@@ -1267,8 +1270,8 @@ fn a_day_s_events_take_no_more_memory_than_an_hour_s() {
         }
     }
     println!("{events} events beside the steps");
-    link.commands.send(Command::Quit).unwrap();
-    link.events.iter().for_each(drop);
+    client.commands.send(Command::Quit).unwrap();
+    client.events.iter().for_each(drop);
     thread.join().unwrap();
     println!("{} were read over the socket", reader.join().unwrap());
     assert_eq!(step(runs.path(), LAST), 2_160 * u64::from(EPOCHS));

@@ -6,8 +6,8 @@ mod final_scores;
 mod go_back;
 mod health;
 
+use super::client::EventSender;
 use super::download::Download;
-use super::link::Tell;
 use super::load::LoadMeter;
 use super::protocol::{Answer, Command, Event, Question};
 use super::questions::{self, Known};
@@ -62,7 +62,7 @@ enum SessionError {
 type Result<T> = std::result::Result<T, SessionError>;
 
 /// The session from its first event to `Ended`.
-pub(super) fn run(settings: Settings, owner: Owner, tell: Tell, load: impl Load) {
+pub(super) fn run(settings: Settings, owner: Owner, tell: EventSender, load: impl Load) {
     let mut params = settings.params.clone();
     let mut unfinished = None;
     let outcome = catch_unwind(AssertUnwindSafe(|| {
@@ -135,7 +135,7 @@ impl<T> Load for T where
 /// Loads the data on a thread of its own: a wish to quit ends the wait at once, also where a read stands still (a network
 /// drive). None when the session is to end; the thread is then left behind. Other commands are put into `early`.
 fn load_data(
-    tell: &Tell,
+    tell: &EventSender,
     load: impl FnOnce(&mut dyn FnMut(u64, u64)) -> std::result::Result<Dataset, DataError>
     + Send
     + 'static,
@@ -205,7 +205,7 @@ fn loading(what: &str, done: u64, total: u64) -> State {
 struct Worker<'a> {
     settings: &'a Settings,
     owner: Owner,
-    tell: &'a Tell,
+    tell: &'a EventSender,
     /// Commands that came while the data was loaded.
     early: VecDeque<Command>,
     device: Device,
@@ -258,7 +258,7 @@ impl<'a> Worker<'a> {
     fn new(
         settings: &'a Settings,
         owner: Owner,
-        tell: &'a Tell,
+        tell: &'a EventSender,
         mut early: VecDeque<Command>,
         recorded: Option<PathBuf>,
         load: impl Load,

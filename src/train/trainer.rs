@@ -22,7 +22,7 @@ use crate::hardware::stopwatch::Stopwatch;
 use crate::hardware::threads::Threads;
 use crate::layers::slices;
 use crate::net::engine::{Found, PlannedStep};
-use crate::net::plan::MOST_STEPS;
+use crate::net::plan::MAX_STEPS;
 use crate::net::{self, Net, Scaling};
 use candle_core::{Device, Tensor};
 use std::collections::{BTreeMap, HashMap};
@@ -30,7 +30,7 @@ use std::path::Path;
 use std::rc::Rc;
 
 /// Fewest images that are scored at once: a pass over a few keeps no thread busy.
-const LEAST_CAPACITY: usize = 32;
+const MIN_CAPACITY: usize = 32;
 /// Share of a new step in the running throughput that the remaining time is estimated from, and steps before there is
 /// an estimate.
 const SPEED_SHARE: f64 = 0.02;
@@ -368,7 +368,7 @@ impl Trainer {
         let params = &self.progress.params;
         let fits = (AHEAD * self.speed / f64::from(params.batch_size)) as usize;
         let left = self.steps_per_epoch() - self.progress.step_in_epoch;
-        let count = host.ahead(fits).clamp(1, MOST_STEPS).min(left as usize);
+        let count = host.ahead(fits).clamp(1, MAX_STEPS).min(left as usize);
         let mut images = Vec::new();
         let mut steps = Vec::with_capacity(count);
         // The optimizer's scalars before each step.
@@ -868,7 +868,7 @@ impl Trainer {
 }
 
 fn capacity(params: &Hyperparameters) -> usize {
-    (params.batch_size as usize).max(LEAST_CAPACITY)
+    (params.batch_size as usize).max(MIN_CAPACITY)
 }
 
 /// How the pixels of a run are scaled.

@@ -7,7 +7,7 @@ use super::session_view::{SessionView, Weight};
 use super::theme::Theme;
 use super::views::train::TrainAction;
 use super::views::{Screen, VIEWS};
-use super::widgets::spark::{growing, sparkline};
+use super::widgets::sparkline::{growing, sparkline};
 use super::widgets::{fitted, line, text, text_right, wrap};
 use crate::domain::report::State;
 use crate::domain::symbols::Symbols;

@@ -24,7 +24,7 @@ pub use terminal::usable;
 
 use crate::domain::symbols::Symbols;
 use crate::domain::terminal::Terminal;
-use crate::session::link::Link;
+use crate::session::client::SessionClient;
 use crate::session::protocol::Command;
 use crate::session::status::Status;
 use anyhow::Context as _;
@@ -98,7 +98,11 @@ fn interval(urgency: Urgency) -> Duration {
 ///
 /// # Errors
 /// When the terminal cannot be used.
-pub fn run(link: &Link, signals: &Receiver<i32>, options: &Options) -> anyhow::Result<Outcome> {
+pub fn run(
+    client: &SessionClient,
+    signals: &Receiver<i32>,
+    options: &Options,
+) -> anyhow::Result<Outcome> {
     let shown = Terminal::of_process();
     let theme = Theme {
         colors: shown.colors,
@@ -114,7 +118,7 @@ pub fn run(link: &Link, signals: &Receiver<i32>, options: &Options) -> anyhow::R
     app.session.local_time = terminal::local_time;
     let input = screen.input();
     let mut ui = Loop {
-        link,
+        client,
         app,
         screen,
         input,
@@ -152,7 +156,7 @@ fn unix_time() -> f64 {
 }
 
 struct Loop<'a> {
-    link: &'a Link,
+    client: &'a SessionClient,
     app: App,
     screen: terminal::Screen,
     input: Receiver<FromTerminal>,
@@ -183,7 +187,7 @@ impl Loop<'_> {
             let fresh =
                 self.app.changed < Urgency::Steps && self.frame_in(Urgency::Steps).is_zero();
             let steps_ready = if fresh {
-                &self.link.steps_ready
+                &self.client.steps_ready
             } else {
                 &nothing
             };
@@ -196,7 +200,7 @@ impl Loop<'_> {
                         leave = self.hangup();
                     }
                 },
-                recv(self.link.events) -> event => match event {
+                recv(self.client.events) -> event => match event {
                     Ok(event) => leave |= self.update(Msg::Event(Box::new(event))),
                     Err(_) => {
                         self.update(Msg::WorkerGone);
@@ -204,7 +208,7 @@ impl Loop<'_> {
                     }
                 },
                 recv(steps_ready) -> token => if token.is_ok()
-                    && let Some(report) = self.link.take_steps() {
+                    && let Some(report) = self.client.take_steps() {
                     leave |= self.update(Msg::Steps(report));
                 },
                 recv(self.signals) -> signal => if let Ok(signal) = signal {
@@ -219,7 +223,7 @@ impl Loop<'_> {
             while let Ok(FromTerminal::Input(input)) = self.input.try_recv() {
                 leave |= self.input(input);
             }
-            while let Ok(event) = self.link.events.try_recv() {
+            while let Ok(event) = self.client.events.try_recv() {
                 leave |= self.update(Msg::Event(Box::new(event)));
             }
             leave |= self.update(Msg::Tick(unix_time()));
@@ -230,7 +234,7 @@ impl Loop<'_> {
             let leave = match self.screen.is_ready() {
                 Ok(true) if due => {
                     // Steps that wait go into the same frame: a stream of other events would keep them out for ever.
-                    let steps = self.link.take_steps();
+                    let steps = self.client.take_steps();
                     steps.is_some_and(|report| self.update(Msg::Steps(report))) || self.draw()
                 }
                 Ok(_) => false,
@@ -426,7 +430,7 @@ impl Loop<'_> {
     }
 
     fn send(&self, command: Command) {
-        if self.link.commands.send(command).is_err() {
+        if self.client.commands.send(command).is_err() {
             // Its events end as well, which ends the loop.
             tracing::warn!("the worker has gone");
         }

@@ -1,7 +1,7 @@
-//! The house rules that can be read off the sources: which room may import which, and the tables in the README.
+//! Rules that are checked by reading the sources: allowed imports, unique names of types, symbols, and README's tables.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
-mod imports;
+mod architecture_rules;
 mod symbols;
 mod tables;

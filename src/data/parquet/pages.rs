@@ -1,11 +1,11 @@
 //! Walks the page headers of a column and checks the sizes in them, before the parquet crate takes memory for them.
 //! A header is a struct in Thrift's compact protocol (`PageHeader` in parquet-format's `parquet.thrift`).
 
-use super::{MOST_IMAGES, MOST_PAGE, read_at};
+use super::{MAX_IMAGES, MAX_PAGE, read_at};
 use std::fs::File;
 
 /// Bytes that a page header may have: the statistics in it may quote a whole image file, twice and more.
-const MOST_HEADER: usize = 64 << 10;
+const MAX_HEADER: usize = 64 << 10;
 /// How deep a header's structs nest; the published ones have three levels.
 const DEEPEST: u32 = 8;
 /// Fields of `PageHeader` and, within the headers of the three kinds of page, the number of values.
@@ -20,7 +20,7 @@ const VALUE_COUNTS: [u32; 3] = [5 << 16 | 1, 7 << 16 | 1, 8 << 16 | 1];
 pub fn check(file: &File, start: u64, length: u64) -> Result<(), (u64, String)> {
     let end = start + length;
     let mut offset = start;
-    let mut buffer = vec![0; MOST_HEADER];
+    let mut buffer = vec![0; MAX_HEADER];
     while offset < end {
         let wrong = |why: &str| (offset, why.to_owned());
         let n = read_at(file, offset, &mut buffer).map_err(|error| (offset, error.to_string()))?;
@@ -39,13 +39,13 @@ pub fn check(file: &File, start: u64, length: u64) -> Result<(), (u64, String)> 
                 .find(|(f, _)| *f == field)
                 .map(|(_, n)| *n)
         };
-        let size = number(COMPRESSED).filter(|size| (0..=MOST_PAGE).contains(size));
+        let size = number(COMPRESSED).filter(|size| (0..=MAX_PAGE).contains(size));
         let size = size.ok_or_else(|| wrong("a page without a size that can be"))?;
-        if !number(UNCOMPRESSED).is_some_and(|size| (0..=MOST_PAGE).contains(&size)) {
+        if !number(UNCOMPRESSED).is_some_and(|size| (0..=MAX_PAGE).contains(&size)) {
             return Err(wrong("a page larger than any CIFAR-10 file has"));
         }
         let count = VALUE_COUNTS.into_iter().find_map(number).unwrap_or(0);
-        if !(0..=MOST_IMAGES as i64).contains(&count) {
+        if !(0..=MAX_IMAGES as i64).contains(&count) {
             return Err(wrong("a page with more values than any CIFAR-10 file has"));
         }
         offset += header.at as u64 + size as u64;

@@ -1,7 +1,7 @@
 //! The way forward: where each layer's things stand, and its launches.
 
 use super::{
-    Before, Block, Builder, CONV, Flow, LOSS, Laid, LaidNorm, MOST_SHARDS, NORM, POINTWISE, POOL,
+    Before, Block, Builder, CONV, Flow, LOSS, Laid, LaidNorm, MAX_SHARDS, NORM, POINTWISE, POOL,
     Product, Step, TERMS, TILE, before_constants, dropout_constants, norm_parts, pointwise,
 };
 use crate::domain::params::Precision;
@@ -300,7 +300,7 @@ impl Builder {
         output: &Flow,
     ) -> LaidNorm {
         let capacity = self.needs.capacity;
-        let shards = (capacity * h * w).div_ceil(64).clamp(1, MOST_SHARDS);
+        let shards = (capacity * h * w).div_ceil(64).clamp(1, MAX_SHARDS);
         let mut constants = String::new();
         define!(
             constants,

@@ -38,7 +38,7 @@ const INPUT: &str = include_str!("../../layers/input.cu");
 const LOSS: &str = include_str!("../../layers/loss.cu");
 
 /// Steps that are asked for at once, at most.
-pub const MOST_STEPS: usize = 512;
+pub const MAX_STEPS: usize = 512;
 /// Bytes of the records that the kernels and the engine share; see kernels.cuh and update.cu.
 pub const STEP_BYTES: usize = 144;
 pub const FOUND_BYTES: usize = 32;
@@ -49,11 +49,11 @@ const PIECE_WORDS: usize = 13;
 const TILE: (usize, usize) = (64, 32);
 const TERMS: usize = 32;
 /// Blocks that share one sum, at most.
-const MOST_SPLITS: usize = 32;
+const MAX_SPLITS: usize = 32;
 /// Numbers that a block of the optimizer updates.
 const PIECE: usize = 1024;
 /// Blocks that sum a norm's statistics, at most.
-const MOST_SHARDS: usize = 64;
+const MAX_SHARDS: usize = 64;
 
 /// A parameter or a running statistic: where it begins in its row, and how long it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -308,8 +308,8 @@ impl Plan {
         b.places.grads = b.zeros(4 * weights_len);
         b.places.state = b.zeros(STATE_BYTES);
         b.places.now = b.room(STEP_BYTES);
-        b.places.steps = b.room(STEP_BYTES * MOST_STEPS);
-        b.places.found = b.room(FOUND_BYTES * MOST_STEPS);
+        b.places.steps = b.room(STEP_BYTES * MAX_STEPS);
+        b.places.found = b.room(FOUND_BYTES * MAX_STEPS);
         b.places.pieces = b.room(4 * PIECE_WORDS * piece_count);
         b.squares = b.room(8 * squares);
         let of = |slots: &[Slot], base: usize| {
@@ -325,7 +325,7 @@ impl Plan {
         let capacity = needs.capacity;
         b.places.probabilities = b.room(4 * capacity * classes);
         b.places.losses = b.room(4 * capacity);
-        b.places.images = b.room(4 * capacity * MOST_STEPS);
+        b.places.images = b.room(4 * capacity * MAX_STEPS);
         let pixels = needs.side * needs.side;
         b.places.input = b.room(4 * capacity * 3 * pixels);
         let mut constants = String::new();
@@ -370,7 +370,7 @@ impl Plan {
             ROW = weights_len,
             SQUARES = b.squares_used,
             RUNNING = running_len,
-            STEPS = MOST_STEPS,
+            STEPS = MAX_STEPS,
         );
         let counter = b.zeros(4);
         let p = &b.places;
@@ -495,7 +495,7 @@ impl Builder {
 
     /// Blocks that share one sum, so that there are enough of them and each has a few terms.
     fn splits(&self, tiles: usize, rounds: usize) -> usize {
-        (self.needs.blocks / tiles.max(1)).clamp(1, rounds.div_ceil(2).clamp(1, MOST_SPLITS))
+        (self.needs.blocks / tiles.max(1)).clamp(1, rounds.div_ceil(2).clamp(1, MAX_SPLITS))
     }
 
     /// Room for the parts of shared sums.

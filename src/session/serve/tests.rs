@@ -1,5 +1,5 @@
 use super::super::attach::{AttachError, RunningSession, attach, find};
-use super::super::link::link;
+use super::super::client::channel;
 use super::super::run_dir::{Host, Owner, RunDir};
 use super::*;
 use crate::domain::report::{DataInfo, RunInfo};
@@ -52,12 +52,12 @@ fn notice(text: &str) -> Event {
 fn viewers_find_the_session_hear_it_and_steer_it_and_go_without_a_trace() {
     let runs = tempfile::tempdir().unwrap();
     let run = runs.path().join("one");
-    let (first, tell) = link();
-    let server = Server::start(tell.hub()).unwrap();
+    let (first, sender) = channel();
+    let server = Server::start(sender.broadcaster()).unwrap();
     let none = found(runs.path(), None);
     assert!(matches!(none, Err(AttachError::None(_))));
     let open = opened(runs.path(), Host::this(), Some(&server));
-    tell.event(started(&run));
+    sender.event(started(&run));
     let session = found(runs.path(), None).unwrap();
     assert_eq!(session.name, "one");
     assert_eq!(found(runs.path(), Some("one")).unwrap(), session);
@@ -71,21 +71,25 @@ fn viewers_find_the_session_hear_it_and_steer_it_and_go_without_a_trace() {
         let events = vec![started(&run)];
         assert_eq!(heard, Event::Snapshot { events });
     }
-    tell.event(notice("to all"));
+    sender.event(notice("to all"));
     for viewer in &viewers {
         let heard = viewer.events.recv_timeout(SOON).unwrap();
         assert_eq!(heard, notice("to all"));
     }
     viewers[1].commands.send(Command::Pause).unwrap();
-    let command = tell.commands.recv_timeout(SOON);
+    let command = sender.commands.recv_timeout(SOON);
     assert_eq!(command, Ok(Command::Pause));
     drop(viewers);
     while !first.is_alone() {
-        tell.event(notice("wakes those that write"));
+        sender.event(notice("wakes those that write"));
         std::thread::yield_now();
     }
-    assert_eq!(tell.commands.try_iter().count(), 0, "nobody asked to quit");
-    drop(tell);
+    assert_eq!(
+        sender.commands.try_iter().count(),
+        0,
+        "nobody asked to quit"
+    );
+    drop(sender);
     drop(server);
     assert!(!session.socket.exists());
     let gone = found(runs.path(), Some("one"));
@@ -100,8 +104,8 @@ fn viewers_find_the_session_hear_it_and_steer_it_and_go_without_a_trace() {
 #[test]
 fn a_session_on_another_computer_is_named_with_the_way_to_it_and_nothing_is_changed() {
     let runs = tempfile::tempdir().unwrap();
-    let (_first, tell) = link();
-    let server = Server::start(tell.hub()).unwrap();
+    let (_first, sender) = channel();
+    let server = Server::start(sender.broadcaster()).unwrap();
     let elsewhere = Host {
         name: "gpu-7".into(),
         kernel: "00000000".into(),
@@ -132,8 +136,8 @@ fn a_session_on_another_computer_is_named_with_the_way_to_it_and_nothing_is_chan
 
 #[test]
 fn a_line_that_is_no_command_closes_its_viewer_and_nothing_else() {
-    let (_first, tell) = link();
-    let server = Server::start(tell.hub()).unwrap();
+    let (_first, sender) = channel();
+    let server = Server::start(sender.broadcaster()).unwrap();
     let socket = server.shared.socket().clone();
     let long = vec![b'x'; LONGEST_LINE as usize + 10];
     for bad in [&b"nonsense\n"[..], b"{\"command\":\"no-such\"}\n", &long] {
@@ -146,7 +150,7 @@ fn a_line_that_is_no_command_closes_its_viewer_and_nothing_else() {
     }
     let mut stream = UnixStream::connect(&socket).unwrap();
     stream.write_all(b"{\"command\":\"pause\"}\n").unwrap();
-    assert_eq!(tell.commands.recv_timeout(SOON), Ok(Command::Pause));
+    assert_eq!(sender.commands.recv_timeout(SOON), Ok(Command::Pause));
 }
 
 #[test]

@@ -33,8 +33,8 @@ pub enum RunsAction {
 }
 
 /// Most runs that are marked at a time: one letter and one colour each.
-const MOST: usize = 6;
-const LETTERS: [&str; MOST] = ["a", "b", "c", "d", "e", "f"];
+const MAX_MARKED: usize = 6;
+const LETTERS: [&str; MAX_MARKED] = ["a", "b", "c", "d", "e", "f"];
 
 /// What a text field is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -205,11 +205,11 @@ impl Runs {
         };
         if let Some(i) = self.marked.iter().position(|m| *m == name) {
             self.marked.remove(i);
-        } else if self.marked.len() == MOST {
+        } else if self.marked.len() == MAX_MARKED {
             ctx.say(
                 Weight::Warning,
                 format!(
-                    "{MOST} runs are marked already; {} unmarks all",
+                    "{MAX_MARKED} runs are marked already; {} unmarks all",
                     key_of(RunsAction::Back)
                 ),
             );
@@ -542,7 +542,7 @@ impl Columns {
 
 /// The colour of a marked run; without colour, its letter tells.
 fn curve_style(i: usize, theme: Theme) -> Style {
-    const INKS: [([u8; 3], Color); MOST] = [
+    const INKS: [([u8; 3], Color); MAX_MARKED] = [
         ([229, 181, 103], Color::Yellow),
         ([97, 175, 239], Color::Cyan),
         ([136, 200, 110], Color::Green),
@@ -551,7 +551,7 @@ fn curve_style(i: usize, theme: Theme) -> Style {
         ([86, 212, 200], Color::LightBlue),
     ];
     use crate::tui::theme::Colors;
-    let (rgb, sixteen) = INKS[i % MOST];
+    let (rgb, sixteen) = INKS[i % MAX_MARKED];
     match theme.colors {
         Colors::None => Style::new().add_modifier(Modifier::BOLD),
         Colors::Ansi16 => Style::new().fg(sixteen),

@@ -5,7 +5,7 @@ pub mod chart;
 pub mod field;
 pub mod half_block;
 pub mod heatmap;
-pub mod spark;
+pub mod sparkline;
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;

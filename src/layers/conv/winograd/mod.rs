@@ -26,7 +26,7 @@ pub const SIDE: usize = 2;
 /// f32 in a cache line.
 const LINE: usize = 16;
 /// f32 in the widest vector.
-const MOST_LANES: usize = 16;
+const MAX_LANES: usize = 16;
 /// f32 of transformed inputs and products that are worked on together: a part of the second-level cache.
 const BLOCK_LEN: usize = 1 << 15;
 /// Channels, of inputs and of outputs, from which the transforms are worth their time.
@@ -104,7 +104,7 @@ fn transform(
         let width = pack::block_width(first, outputs, lanes);
         for input in 0..inputs {
             let line = first * inputs + input * width;
-            let mut places = [[0.0; PLACES]; 2 * MOST_LANES];
+            let mut places = [[0.0; PLACES]; 2 * MAX_LANES];
             for (n, places) in places[..width.min(outputs - first)].iter_mut().enumerate() {
                 *places = transformed(&weight(first + n, input));
             }

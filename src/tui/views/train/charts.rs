@@ -10,7 +10,7 @@ use crate::tui::session_view::{SessionView, Weight};
 use crate::tui::theme::Theme;
 use crate::tui::views::Context;
 use crate::tui::widgets::chart::Chart;
-use crate::tui::widgets::spark::growing;
+use crate::tui::widgets::sparkline::growing;
 use crate::tui::widgets::{panel, text};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;

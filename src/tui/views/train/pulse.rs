@@ -7,7 +7,7 @@ use crate::domain::text::compact;
 use crate::tui::frame::images_per_s;
 use crate::tui::session_view::SessionView;
 use crate::tui::theme::Theme;
-use crate::tui::widgets::spark::{growing, sparkline};
+use crate::tui::widgets::sparkline::{growing, sparkline};
 use crate::tui::widgets::{panel, text};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;

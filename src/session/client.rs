@@ -1,39 +1,39 @@
-//! A viewer's end of a session, and the feed that fills it. Step reports go through a slot that holds the newest
-//! aggregate; everything else arrives in order. A viewer that stops reading costs a bounded queue: when it is full, it
-//! is replaced by one snapshot that says the same.
+//! [`SessionClient`], a viewer's end of a session, and the queue that the session fills for it. Events arrive in order,
+//! except step reports: they are merged in a slot until the viewer takes them. The queue is bounded: when a viewer has
+//! not read for long, the session replaces the queue by one snapshot event that describes the same state.
 
-pub use super::hub::{Tell, link};
+pub use super::broadcaster::{EventSender, channel};
 use super::protocol::{Command, Event};
 use crate::domain::report::StepReport;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-/// Events that may wait for one viewer before they are replaced by a snapshot.
+/// Number of unread events of one viewer from which they are replaced by a snapshot.
 pub(super) const QUEUE: usize = 2048;
-/// Answers that outlive such a replacement.
+/// Number of unread answers that are kept when the queue is replaced by a snapshot.
 const ANSWERS: usize = 16;
-/// Bits of a question's id that are the viewer's own; those above say which viewer asked.
+/// The lower bits of a question's id are chosen by the viewer; the bits above hold the viewer's number.
 const OWN_BITS: u32 = 40;
 
 type Slot = Mutex<Option<StepReport>>;
 
-/// The session has gone: nobody takes commands any more.
+/// Error of sending a command to a session that has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the session is over")]
-pub struct Gone;
+pub struct SessionOver;
 
-/// A front end's end of a session.
-pub struct Link {
+/// A front end's connection to a session.
+pub struct SessionClient {
     pub commands: Commands,
     /// Everything but step reports. Disconnected when the session is over.
     pub events: Receiver<Event>,
-    /// A token arrives when step reports wait; then call [`Link::take_steps`]. Disconnected when the session is over.
+    /// A token arrives when step reports wait; then call [`SessionClient::take_steps`]. Disconnected when the session is over.
     pub steps_ready: Receiver<()>,
     slot: Arc<Slot>,
 }
 
-impl Link {
+impl SessionClient {
     /// The steps since the last call, as one report.
     pub fn take_steps(&self) -> Option<StepReport> {
         self.slot
@@ -48,7 +48,7 @@ impl Link {
     }
 }
 
-/// Where a viewer's commands go.
+/// Sends a viewer's commands to the session.
 pub struct Commands {
     sender: Sender<Command>,
     viewer: u64,
@@ -56,7 +56,7 @@ pub struct Commands {
 }
 
 impl Commands {
-    /// Commands of viewer number `viewer` (from 0; the first is the session's own front end) of `viewers`.
+    /// For viewer number `viewer` (from 0; 0 is the session's own front end). Counts itself in `viewers` while it lives.
     pub(super) fn new(sender: Sender<Command>, viewer: u64, viewers: Arc<AtomicUsize>) -> Self {
         viewers.fetch_add(1, Ordering::SeqCst);
         Commands {
@@ -69,8 +69,8 @@ impl Commands {
     /// Sends a command; never blocks.
     ///
     /// # Errors
-    /// When the session is over.
-    pub fn send(&self, command: Command) -> Result<(), Gone> {
+    /// Returns an error if the session has ended.
+    pub fn send(&self, command: Command) -> Result<(), SessionOver> {
         let command = match command {
             Command::Ask { id, question } => Command::Ask {
                 id: self.viewer << OWN_BITS | id & ((1 << OWN_BITS) - 1),
@@ -78,7 +78,7 @@ impl Commands {
             },
             other => other,
         };
-        self.sender.send(command).map_err(|_| Gone)
+        self.sender.send(command).map_err(|_| SessionOver)
     }
 }
 
@@ -86,53 +86,53 @@ impl Drop for Commands {
     fn drop(&mut self) {
         self.viewers.fetch_sub(1, Ordering::SeqCst);
         if self.viewer == 0 {
-            // The session belongs to its own front end and ends with it; it may have ended before.
+            // A session ends with its own front end. Sending fails if it has ended already.
             let _ = self.sender.send(Command::Quit);
         }
     }
 }
 
-/// Whose answer it is, and the id that the asker gave.
+/// Splits an answer's id into the viewer's number and the id that the viewer chose.
 pub(super) fn asker(id: u64) -> (u64, u64) {
     (id >> OWN_BITS, id & ((1 << OWN_BITS) - 1))
 }
 
-/// What fills a [`Link`]. The link is over when its feed is dropped.
-pub(super) struct Feed {
+/// The sending side of a [`SessionClient`]. Dropping it disconnects the client's channels.
+pub(super) struct ViewerQueue {
     events: Sender<Event>,
-    /// The link's own end, to take back what was not read.
+    /// The receiving end of `events`, to remove unread events.
     unread: Receiver<Event>,
     ready: Sender<()>,
     slot: Weak<Slot>,
 }
 
-impl Feed {
-    /// A link and its feed.
-    pub fn pair(commands: Commands) -> (Link, Feed) {
+impl ViewerQueue {
+    /// A client and the queue that fills it.
+    pub fn pair(commands: Commands) -> (SessionClient, ViewerQueue) {
         let (event_sender, event_receiver) = unbounded();
         let (ready_sender, ready_receiver) = bounded(1);
         let slot = Arc::new(Slot::default());
-        let feed = Feed {
+        let queue = ViewerQueue {
             events: event_sender,
             unread: event_receiver.clone(),
             ready: ready_sender,
             slot: Arc::downgrade(&slot),
         };
-        let link = Link {
+        let client = SessionClient {
             commands,
             events: event_receiver,
             steps_ready: ready_receiver,
             slot,
         };
-        (link, feed)
+        (client, queue)
     }
 
-    /// Whether the link still exists.
+    /// Whether the client still exists.
     pub fn is_read(&self) -> bool {
         self.slot.strong_count() > 0
     }
 
-    /// Hands on an event; never blocks.
+    /// Queues an event; merges a step report into the slot. Never blocks.
     pub fn event(&self, event: Event) {
         if let Event::Steps(report) = event {
             let Some(slot) = self.slot.upgrade() else {
@@ -144,31 +144,31 @@ impl Feed {
                 None => *slot = Some(report),
             }
             drop(slot);
-            // Full means that a token waits already.
+            // A full channel means that a token is waiting already.
             let _ = self.ready.try_send(());
         } else {
             if let Event::Started(_) = event
                 && let Some(slot) = self.slot.upgrade()
             {
-                // Steps that wait are those of the run before: behind this event they would count as this one's.
+                // Waiting step reports belong to the previous run; after this event they would count as the new run's.
                 slot.lock().unwrap_or_else(PoisonError::into_inner).take();
             }
             self.in_order(event);
         }
     }
 
-    /// Hands on an event behind all others, a step report too.
+    /// Queues an event behind all others, step reports included.
     pub fn in_order(&self, event: Event) {
-        // It cannot fail while `unread` exists.
+        // Sending cannot fail while `unread` exists.
         let _ = self.events.send(event);
     }
 
-    /// Whether so much waits that a snapshot is the shorter way to say it.
+    /// Whether the queue is full, so that it should be replaced by a snapshot.
     pub fn is_behind(&self) -> bool {
         self.unread.len() >= QUEUE
     }
 
-    /// Puts `snapshot` in the place of everything that waits, answers apart.
+    /// Replaces all unread events by `snapshot`, followed by the newest answers.
     pub fn catch_up(&self, snapshot: Event) {
         let answers: Vec<Event> = self
             .unread
@@ -176,7 +176,7 @@ impl Feed {
             .filter(|event| matches!(event, Event::Answer { .. }))
             .collect();
         if let Some(slot) = self.slot.upgrade() {
-            // They are in the snapshot.
+            // The snapshot contains the waiting step reports.
             slot.lock().unwrap_or_else(PoisonError::into_inner).take();
         }
         let newest = answers.len().saturating_sub(ANSWERS);

@@ -1,8 +1,8 @@
-//! History and viewers: any number of front ends watch and steer one session. A viewer that comes late first gets a
-//! snapshot (the history, bounded, as the events that made it), then what follows, so that its screens are those of one
-//! that was there from the beginning. Telling never blocks the worker. Knows the protocol and the domain; no socket.
+//! Distributes a session's events to any number of viewers. A viewer that attaches late first receives a snapshot: the
+//! bounded history as a list of events. Its screens are then the same as those of a viewer that was attached from the
+//! start. Sending never blocks the worker. This module knows the protocol and the domain; `serve` knows the socket.
 
-use super::link::{Commands, Feed, Link, asker};
+use super::client::{Commands, SessionClient, ViewerQueue, asker};
 use super::protocol::{Command, Event};
 use crate::domain::confusion::Confusion;
 use crate::domain::params::param;
@@ -12,29 +12,29 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Most reports of steps in the history; neighbours merge beyond.
+/// Maximum number of step reports in the history. Beyond it, neighbouring reports are merged.
 const STEPS: usize = 4096;
-/// Most evaluations, and most epochs.
+/// Maximum number of evaluations, and of epochs.
 const SCORES: usize = 10_000;
-/// Most live changes.
+/// Maximum number of applied changes.
 const CHANGES: usize = 2000;
-/// Most of everything else: what the log tells.
+/// Maximum number of all other events, most of which are lines of the log.
 const LINES: usize = 2000;
-/// Load reports: a quarter of an hour.
+/// Maximum number of load reports: a quarter of an hour.
 const LOADS: usize = 900;
 
-/// What happened in a session, bounded: as events, in order.
+/// The events of a session in order, bounded.
 #[derive(Default)]
-pub struct History {
+pub struct EventHistory {
     events: VecDeque<Event>,
-    /// How many of each class of `events` there are.
+    /// Number of `events` in each class.
     counts: [usize; CLASSES],
     loads: VecDeque<Load>,
-    /// The newest report of a download that runs.
+    /// The newest progress report of a running download.
     download: Option<Event>,
 }
 
-/// Number of classes of events; each has its bound.
+/// Number of classes of events; each has its own bound.
 const CLASSES: usize = 5;
 const BOUNDS: [usize; CLASSES] = [STEPS, SCORES, SCORES, CHANGES, LINES];
 
@@ -48,8 +48,8 @@ fn class(event: &Event) -> usize {
     }
 }
 
-impl History {
-    /// Takes an event in.
+impl EventHistory {
+    /// Adds an event; merges or drops older ones of its class if there are too many.
     pub fn add(&mut self, event: &Event) {
         match event {
             Event::Answer { .. } | Event::Snapshot { .. } => return,
@@ -83,7 +83,7 @@ impl History {
         }
     }
 
-    /// Everything, as one event.
+    /// The whole history as one event.
     pub fn snapshot(&self) -> Event {
         let loads = self.loads.iter().cloned().map(Event::Load);
         Event::Snapshot {
@@ -97,7 +97,7 @@ impl History {
         }
     }
 
-    /// Progress of loading or scoring replaces the progress before it.
+    /// If `state` is progress of the same loading or scoring as the newest state, replaces that and returns true.
     fn replace_progress(&mut self, state: &State) -> bool {
         let same = |old: &State| match (old, state) {
             (State::Loading { .. }, State::Loading { .. }) => true,
@@ -117,8 +117,8 @@ impl History {
         }
     }
 
-    /// Screens show the matrix of the newest evaluation and how it differs from the one before; older ones are the most
-    /// of a long history, and go.
+    /// Clears the confusion matrices that no screen shows: those before the newest two evaluations. They would be most
+    /// of a long history's size.
     fn forget_matrix(&mut self, newest: &Evaluation) {
         let of = |e: &Evaluation| (e.split, e.weights);
         let mut old = self
@@ -134,7 +134,7 @@ impl History {
         }
     }
 
-    /// A new run begins: of the one before stays what its lines in the log need.
+    /// Drops what the log does not need of the previous run: its step reports, except those right before other events.
     fn forget_run(&mut self) {
         let mut kept = VecDeque::new();
         let mut events = std::mem::take(&mut self.events).into_iter().peekable();
@@ -157,11 +157,11 @@ impl History {
         }
     }
 
-    /// Merges pairs of step reports: those that follow each other, and if that is not enough, over what lies between.
+    /// Merges pairs of consecutive step reports. If too many remain, also merges pairs with other events between them.
     fn merge_steps(&mut self) {
         for over in [false, true] {
             let mut steps = 0;
-            // The place of a report that may take in the next.
+            // Index of a report that the next one may be merged into.
             let mut open: Option<usize> = None;
             let mut merged: VecDeque<Event> = VecDeque::with_capacity(self.events.len());
             for event in self.events.drain(..) {
@@ -185,8 +185,8 @@ impl History {
         }
     }
 
-    /// Drops the older half of a class. What is still in force stays: the run itself, the newest state, changes that
-    /// wait; changes that took effect go into the run's own values.
+    /// Drops the older half of a class. Events that describe the present stay: the run's start, the newest state, health
+    /// and save failure, and pending changes. Dropped changes are applied to the hyperparameters of the run's start.
     fn drop_oldest(&mut self, of: usize) {
         let mut surplus = BOUNDS[of] / 2;
         let mut waiting = BTreeSet::new();
@@ -244,97 +244,99 @@ impl History {
 }
 
 #[derive(Default)]
-struct Inner {
-    history: History,
-    viewers: Vec<(u64, Feed)>,
-    /// The next viewer's number.
+struct Viewers {
+    history: EventHistory,
+    viewers: Vec<(u64, ViewerQueue)>,
+    /// Number of the next viewer.
     next: u64,
     over: bool,
 }
 
-/// Where viewers attach.
-pub struct Hub {
-    inner: Mutex<Inner>,
+/// Keeps the history and sends each event to every viewer. Viewers attach to it.
+pub struct Broadcaster {
+    inner: Mutex<Viewers>,
     commands: Sender<Command>,
     viewers: Arc<AtomicUsize>,
 }
 
-impl Hub {
-    fn inner(&self) -> MutexGuard<'_, Inner> {
+impl Broadcaster {
+    fn inner(&self) -> MutexGuard<'_, Viewers> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A new viewer; its first event is the snapshot.
-    pub fn attach(&self) -> Link {
+    /// Attaches a new viewer. Its first event is a snapshot, except for the session's own front end.
+    pub fn attach(&self) -> SessionClient {
         let mut inner = self.inner();
         let number = inner.next;
         inner.next += 1;
         let commands = Commands::new(self.commands.clone(), number, Arc::clone(&self.viewers));
-        let (link, feed) = Feed::pair(commands);
+        let (client, queue) = ViewerQueue::pair(commands);
         if number > 0 {
-            feed.event(inner.history.snapshot());
+            queue.event(inner.history.snapshot());
         }
         if !inner.over {
-            inner.viewers.push((number, feed));
+            inner.viewers.push((number, queue));
         }
-        link
+        client
     }
 
-    fn tell(&self, event: Event) {
+    fn send(&self, event: Event) {
         let mut inner = self.inner();
         inner.history.add(&event);
         if let Event::Answer { id, answer } = event {
             let (viewer, id) = asker(id);
-            if let Some((_, feed)) = inner.viewers.iter().find(|(n, _)| *n == viewer) {
-                feed.event(Event::Answer { id, answer });
+            if let Some((_, queue)) = inner.viewers.iter().find(|(n, _)| *n == viewer) {
+                queue.event(Event::Answer { id, answer });
             }
             return;
         }
-        let Inner {
+        let Viewers {
             history, viewers, ..
         } = &mut *inner;
-        viewers.retain(|(_, feed)| feed.is_read());
-        for (_, feed) in viewers {
-            if feed.is_behind() && !matches!(event, Event::Steps(_)) {
-                feed.catch_up(history.snapshot());
+        viewers.retain(|(_, queue)| queue.is_read());
+        for (_, queue) in viewers {
+            if queue.is_behind() && !matches!(event, Event::Steps(_)) {
+                queue.catch_up(history.snapshot());
             } else {
-                feed.event(event.clone());
+                queue.event(event.clone());
             }
         }
     }
 }
 
-/// The worker's end. The session is over for its viewers when all clones are gone.
+/// The worker's end: sends events and receives commands. Dropping the last clone ends the session for its viewers.
 #[derive(Clone)]
-pub struct Tell {
+pub struct EventSender {
     pub commands: Receiver<Command>,
-    hub: Arc<Hub>,
+    broadcaster: Arc<Broadcaster>,
     _closes: Arc<Closes>,
 }
 
-impl Tell {
-    /// Tells all viewers. Never blocks. When nobody listens it is only remembered.
+impl EventSender {
+    /// Adds an event to the history and sends it to all viewers. Never blocks.
     pub fn event(&self, event: Event) {
-        self.hub.tell(event);
+        self.broadcaster.send(event);
     }
 
-    /// Tells what happened before the session began: in order, step reports too.
+    /// Sends the events of a resumed run's past: in order, step reports included.
     pub fn past(&self, events: Vec<Event>) {
-        let mut inner = self.hub.inner();
+        let mut inner = self.broadcaster.inner();
         events.iter().for_each(|event| inner.history.add(event));
-        for (_, feed) in &inner.viewers {
-            events.iter().for_each(|event| feed.in_order(event.clone()));
+        for (_, queue) in &inner.viewers {
+            events
+                .iter()
+                .for_each(|event| queue.in_order(event.clone()));
         }
     }
 
-    /// Where viewers attach.
-    pub fn hub(&self) -> Arc<Hub> {
-        Arc::clone(&self.hub)
+    /// The broadcaster that viewers attach to.
+    pub fn broadcaster(&self) -> Arc<Broadcaster> {
+        Arc::clone(&self.broadcaster)
     }
 }
 
-/// Ends the session for the viewers when the worker is done.
-struct Closes(Arc<Hub>);
+/// Disconnects all viewers when dropped, which happens with the last [`EventSender`].
+struct Closes(Arc<Broadcaster>);
 
 impl Drop for Closes {
     fn drop(&mut self) {
@@ -344,21 +346,21 @@ impl Drop for Closes {
     }
 }
 
-/// A session's own front end and the worker's end. The session is asked to quit when this front end goes.
-pub fn link() -> (Link, Tell) {
-    let (sender, receiver) = unbounded();
-    let hub = Arc::new(Hub {
+/// Creates the client of the session's own front end, and the worker's end. Dropping that client sends `Command::Quit`.
+pub fn channel() -> (SessionClient, EventSender) {
+    let (commands, receiver) = unbounded();
+    let broadcaster = Arc::new(Broadcaster {
         inner: Mutex::default(),
-        commands: sender,
+        commands,
         viewers: Arc::default(),
     });
-    let link = hub.attach();
-    let tell = Tell {
+    let client = broadcaster.attach();
+    let sender = EventSender {
         commands: receiver,
-        _closes: Arc::new(Closes(Arc::clone(&hub))),
-        hub,
+        _closes: Arc::new(Closes(Arc::clone(&broadcaster))),
+        broadcaster,
     };
-    (link, tell)
+    (client, sender)
 }
 
 #[cfg(test)]

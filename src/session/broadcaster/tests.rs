@@ -1,4 +1,4 @@
-use super::super::link::QUEUE;
+use super::super::client::QUEUE;
 use super::super::protocol::{Answer, Question};
 use super::*;
 use crate::domain::params::{Applies, Change, Value};
@@ -60,28 +60,28 @@ fn events(snapshot: Event) -> Vec<Event> {
 
 #[test]
 fn a_late_viewer_has_what_the_first_one_heard_and_then_the_same() {
-    let (first, tell) = link();
+    let (first, sender) = channel();
     let heard = [notice("a"), epoch(1), notice("b")];
-    heard.iter().for_each(|event| tell.event(event.clone()));
-    let late = tell.hub().attach();
+    heard.iter().for_each(|event| sender.event(event.clone()));
+    let late = sender.broadcaster().attach();
     assert_eq!(events(late.events.try_recv().unwrap()), heard);
-    tell.event(epoch(2));
-    tell.event(steps(2001));
-    tell.event(steps(2002));
+    sender.event(epoch(2));
+    sender.event(steps(2001));
+    sender.event(steps(2002));
     assert_eq!(first.events.try_iter().last(), Some(epoch(2)));
     assert_eq!(late.events.try_iter().collect::<Vec<_>>(), [epoch(2)]);
     for viewer in [&first, &late] {
         let report = viewer.take_steps().unwrap();
         assert_eq!((report.first, report.last), (2001, 2002));
     }
-    drop(tell);
+    drop(sender);
     assert!(late.events.recv().is_err() && first.events.recv().is_err());
 }
 
 #[test]
 fn an_answer_goes_to_the_viewer_that_asked_under_the_id_it_gave() {
-    let (first, tell) = link();
-    let second = tell.hub().attach();
+    let (first, sender) = channel();
+    let second = sender.broadcaster().attach();
     second.events.try_iter().count();
     let question = || Question::Runs;
     for viewer in [&first, &second] {
@@ -91,7 +91,7 @@ fn an_answer_goes_to_the_viewer_that_asked_under_the_id_it_gave() {
         };
         viewer.commands.send(ask).unwrap();
     }
-    let ids: Vec<u64> = tell
+    let ids: Vec<u64> = sender
         .commands
         .try_iter()
         .map(|command| match command {
@@ -102,7 +102,7 @@ fn an_answer_goes_to_the_viewer_that_asked_under_the_id_it_gave() {
     assert_ne!(ids[0], ids[1]);
     let answer = |why: &str| Answer::Failed { why: why.into() };
     for (id, why) in ids.iter().zip(["first", "second"]) {
-        tell.event(Event::Answer {
+        sender.event(Event::Answer {
             id: *id,
             answer: answer(why),
         });
@@ -119,15 +119,15 @@ fn an_answer_goes_to_the_viewer_that_asked_under_the_id_it_gave() {
 
 #[test]
 fn a_viewer_that_stops_reading_is_bounded_and_has_the_newest_afterwards() {
-    let (first, tell) = link();
-    let slow = tell.hub().attach();
+    let (first, sender) = channel();
+    let slow = sender.broadcaster().attach();
     for number in 0..5 * QUEUE as u32 {
-        tell.event(epoch(number % 9000));
-        tell.event(steps(u64::from(number)));
+        sender.event(epoch(number % 9000));
+        sender.event(steps(u64::from(number)));
         first.events.try_iter().count();
         assert!(slow.events.len() <= QUEUE);
     }
-    tell.event(notice("newest"));
+    sender.event(notice("newest"));
     let heard: Vec<_> = slow.events.try_iter().collect();
     assert!(matches!(heard[0], Event::Snapshot { .. }));
     assert_eq!(heard.last(), Some(&notice("newest")));
@@ -135,22 +135,22 @@ fn a_viewer_that_stops_reading_is_bounded_and_has_the_newest_afterwards() {
 
 #[test]
 fn only_the_first_viewer_ends_the_session_by_going() {
-    let (first, tell) = link();
-    let second = tell.hub().attach();
+    let (first, sender) = channel();
+    let second = sender.broadcaster().attach();
     assert!(!first.is_alone());
     drop(second);
     assert!(first.is_alone());
-    assert_eq!(tell.commands.try_iter().count(), 0);
+    assert_eq!(sender.commands.try_iter().count(), 0);
     drop(first);
     assert_eq!(
-        tell.commands.try_iter().collect::<Vec<_>>(),
+        sender.commands.try_iter().collect::<Vec<_>>(),
         [Command::Quit]
     );
 }
 
 #[test]
 fn history_is_bounded_and_loses_no_step_no_extreme_and_nothing_in_force() {
-    let mut history = History::default();
+    let mut history = EventHistory::default();
     let pending = Event::Pending {
         change: change("batch_size", 64.0),
         applies: Applies::NextEpoch,
@@ -184,7 +184,7 @@ fn history_is_bounded_and_loses_no_step_no_extreme_and_nothing_in_force() {
 
 #[test]
 fn progress_replaces_progress() {
-    let mut history = History::default();
+    let mut history = EventHistory::default();
     for done in 0..10_000 {
         history.add(&Event::State(State::Loading {
             what: "images".into(),
@@ -210,7 +210,7 @@ fn what_is_wrong_now_outlives_any_number_of_lines() {
     let unsaved = Event::Unsaved {
         why: Some("no room".into()),
     };
-    let mut history = History::default();
+    let mut history = EventHistory::default();
     history.add(&health);
     history.add(&unsaved);
     for n in 0..3 * LINES {
@@ -236,7 +236,7 @@ fn the_newest_two_matrices_of_each_split_are_kept() {
             images_per_s: 1.0,
         })
     };
-    let mut history = History::default();
+    let mut history = EventHistory::default();
     history.add(&scored(Split::Test, 1));
     for step in 1..=4 {
         history.add(&scored(Split::Validation, step));

@@ -33,12 +33,12 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("session::protocol", &["domain"]),
     (
-        "session::link",
-        &["session::protocol", "session::hub", "domain"],
+        "session::client",
+        &["session::protocol", "session::broadcaster", "domain"],
     ),
     (
-        "session::hub",
-        &["session::protocol", "session::link", "domain"],
+        "session::broadcaster",
+        &["session::protocol", "session::client", "domain"],
     ),
     ("session::status", &["session::protocol", "domain"]),
     ("signals", &[]),
@@ -47,7 +47,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "tui",
         &[
             "session::protocol",
-            "session::link",
+            "session::client",
             "session::status",
             "plot",
             "domain",
@@ -57,7 +57,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "headless",
         &[
             "session::protocol",
-            "session::link",
+            "session::client",
             "session::status",
             "plot",
             "domain",
