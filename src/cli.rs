@@ -2,7 +2,7 @@
 //! nothing itself.
 
 use crate::config::{Flags, OPTIONS, OptionKind, Options};
-use crate::domain::params::{HYPERPARAMS, Hyperparameters, Kind};
+use crate::domain::params::{HYPERPARAMS, Hyperparameters, ValueKind};
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use std::path::PathBuf;
@@ -33,8 +33,8 @@ pub enum Task {
         images: Vec<PathBuf>,
         json: bool,
     },
-    Runs(Runs),
-    Data(Data),
+    Runs(RunsCommand),
+    Data(DataCommand),
     Bench {
         seconds: f64,
         eval: bool,
@@ -61,7 +61,7 @@ pub struct Session {
 }
 
 #[derive(Clone, Debug)]
-pub enum Runs {
+pub enum RunsCommand {
     List { json: bool },
     Show { name: String, json: bool },
     Compare { names: Vec<String>, json: bool },
@@ -69,7 +69,7 @@ pub enum Runs {
 }
 
 #[derive(Clone, Debug)]
-pub enum Data {
+pub enum DataCommand {
     Info { json: bool },
     Download,
     Verify,
@@ -159,29 +159,29 @@ pub fn parse(
             json: json(sub),
         },
         "runs" => Task::Runs(match sub.subcommand() {
-            Some(("show", m)) => Runs::Show {
+            Some(("show", m)) => RunsCommand::Show {
                 name: text(m, "run").unwrap_or_default(),
                 json: json(m),
             },
-            Some(("compare", m)) => Runs::Compare {
+            Some(("compare", m)) => RunsCommand::Compare {
                 names: m
                     .get_many::<String>("run")
                     .map(|all| all.cloned().collect())
                     .unwrap_or_default(),
                 json: json(m),
             },
-            Some(("export", m)) => Runs::Export {
+            Some(("export", m)) => RunsCommand::Export {
                 name: text(m, "run").unwrap_or_default(),
                 format: text(m, "format").unwrap_or_default(),
             },
-            Some((_, m)) => Runs::List { json: json(m) },
-            None => Runs::List { json: json(sub) },
+            Some((_, m)) => RunsCommand::List { json: json(m) },
+            None => RunsCommand::List { json: json(sub) },
         }),
         "data" => Task::Data(match sub.subcommand() {
-            Some(("download", _)) => Data::Download,
-            Some(("verify", _)) => Data::Verify,
-            Some((_, m)) => Data::Info { json: json(m) },
-            None => Data::Info { json: json(sub) },
+            Some(("download", _)) => DataCommand::Download,
+            Some(("verify", _)) => DataCommand::Verify,
+            Some((_, m)) => DataCommand::Info { json: json(m) },
+            None => DataCommand::Info { json: json(sub) },
         }),
         "bench" => Task::Bench {
             seconds: sub.get_one("seconds").copied().unwrap_or(5.0),
@@ -474,14 +474,14 @@ fn hyperparameters(command: Command) -> Command {
     let args = HYPERPARAMS.iter().map(|row| {
         let parser = move |text: &str| row.parse(text).map_err(|error| error.why);
         let value_name = match row.kind {
-            Kind::Bool => "on|off".to_owned(),
-            Kind::Int { .. } => "N".into(),
-            Kind::Float { .. } => "X".into(),
-            Kind::Choice(words) => words.join("|"),
-            Kind::Text(_) => "TEXT".into(),
+            ValueKind::Bool => "on|off".to_owned(),
+            ValueKind::Int { .. } => "N".into(),
+            ValueKind::Float { .. } => "X".into(),
+            ValueKind::Choice(words) => words.join("|"),
+            ValueKind::Text(_) => "TEXT".into(),
         };
         let range = match row.kind {
-            Kind::Int { .. } | Kind::Float { .. } => format!("{}; ", row.range()),
+            ValueKind::Int { .. } | ValueKind::Float { .. } => format!("{}; ", row.range()),
             _ => String::new(),
         };
         let arg = Arg::new(row.key)
@@ -496,14 +496,12 @@ fn hyperparameters(command: Command) -> Command {
                 row.show(&row.get(&defaults))
             ));
         let arg = match row.kind {
-            Kind::Bool => arg.num_args(0..=1).default_missing_value("on"),
+            ValueKind::Bool => arg.num_args(0..=1).default_missing_value("on"),
             _ => arg,
         };
-        match row.key {
-            "learning_rate" => arg.visible_alias("lr"),
-            "batch_size" => arg.visible_alias("batch"),
-            "architecture" => arg.visible_alias("arch"),
-            _ => arg,
+        match row.alias {
+            Some(alias) => arg.visible_alias(alias),
+            None => arg,
         }
     });
     command.args(args)

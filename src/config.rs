@@ -777,14 +777,14 @@ mod tests {
     /// Every row, from the file and from text alike.
     #[test]
     fn every_range_is_held() {
-        use crate::domain::params::Kind;
+        use crate::domain::params::ValueKind;
         for row in HYPERPARAMS {
             let over = match row.kind {
-                Kind::Int { max, .. } if max < i64::MAX as u64 => format!("{}", max + 1),
-                Kind::Int { .. } => "-1".into(),
-                Kind::Float { max, .. } => format!("{}", max + 1.0),
-                Kind::Bool => "7".into(),
-                Kind::Choice(_) | Kind::Text(_) => "'no such thing'".into(),
+                ValueKind::Int { max, .. } if max < i64::MAX as u64 => format!("{}", max + 1),
+                ValueKind::Int { .. } => "-1".into(),
+                ValueKind::Float { max, .. } => format!("{}", max + 1.0),
+                ValueKind::Bool => "7".into(),
+                ValueKind::Choice(_) | ValueKind::Text(_) => "'no such thing'".into(),
             };
             let error = refusal(&format!("{} = {over}", row.key));
             assert!(

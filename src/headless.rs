@@ -1,7 +1,7 @@
 //! The front end without a screen, for pipes, logs and scripts: the same commands and events as the TUI, printed instead
 //! of drawn. Knows the protocol and nothing of what is behind it.
 
-use crate::domain::report::{Health, RunInfo, Split, State, StepReport, Weights};
+use crate::domain::report::{Health, RunInfo, ScoredWeights, Split, State, StepReport};
 use crate::domain::symbols::Symbols;
 use crate::domain::text::{compact, duration, grouped, percent, plain, plain_json};
 use crate::session::client::SessionClient;
@@ -39,7 +39,7 @@ pub enum Notice {
 
 /// How the output ended.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Outcome {
+pub struct PrintOutcome {
     pub status: Status,
     /// The signal that ended the session, if one did; also the one by which a reader or a terminal would have told that
     /// it has gone.
@@ -62,9 +62,9 @@ pub fn run(
     notices: &Receiver<Notice>,
     hangup: &mut dyn FnMut() -> bool,
     out: &mut impl Write,
-) -> Outcome {
+) -> PrintOutcome {
     let mut printer = Printer::new(style);
-    let mut outcome = Outcome {
+    let mut outcome = PrintOutcome {
         status,
         signal: None,
     };
@@ -348,8 +348,8 @@ impl Text {
                 e.accuracy * 100.0,
                 grouped(e.confusion.total().into()),
                 match e.weights {
-                    Weights::Last => String::new(),
-                    Weights::Best => format!(", with the best weights, of epoch {}", e.epoch),
+                    ScoredWeights::Last => String::new(),
+                    ScoredWeights::Best => format!(", with the best weights, of epoch {}", e.epoch),
                 }
             ),
             Event::Health(health) => return self.health(health),
@@ -594,12 +594,12 @@ mod tests {
         status: Status,
         notices: &Receiver<Notice>,
         out: &mut impl Write,
-    ) -> Outcome {
+    ) -> PrintOutcome {
         run(client, style, status, notices, &mut || false, out)
     }
 
     /// What a session that tells `events` prints, and the commands it was sent.
-    fn printed(style: Style, events: Vec<Event>) -> (String, Outcome, Vec<Command>) {
+    fn printed(style: Style, events: Vec<Event>) -> (String, PrintOutcome, Vec<Command>) {
         let (client, sender) = channel();
         events.into_iter().for_each(|event| sender.event(event));
         let mut out = Vec::new();

@@ -13,8 +13,7 @@
 //!
 //! # Rooms
 //!
-//! Each room may import those to the right of its arrow and no others; `tests/tidy` reads the sources and holds them to
-//! it.
+//! Each room may import the rooms in its last column and no others; `tests/tidy` reads the sources and checks it.
 //!
 //! | room | is for | imports |
 //! |---|---|---|

@@ -9,7 +9,7 @@ use cifar_tui::exits::{DIVERGED, DONE, FAILED, USAGE, of_signal};
 use cifar_tui::headless::{self, Notice, Style};
 use cifar_tui::session::client::SessionClient;
 use cifar_tui::session::protocol::Command;
-use cifar_tui::session::run_dir::Host;
+use cifar_tui::session::run_dir::HostId;
 use cifar_tui::session::status::Status;
 use cifar_tui::session::{self, Settings, attach};
 use cifar_tui::signals;
@@ -116,9 +116,9 @@ fn run(invocation: &Invocation) -> anyhow::Result<u8> {
             commands::predict::run(&config, checkpoint, images, *json, out, err)?;
         }
         Task::Runs(task) => commands::runs::run(task, &config, out)?,
-        Task::Data(cli::Data::Info { json }) => commands::data::info(&config, *json, out)?,
-        Task::Data(cli::Data::Verify) => commands::data::verify(&config, out)?,
-        Task::Data(cli::Data::Download) => return download(&config, out),
+        Task::Data(cli::DataCommand::Info { json }) => commands::data::info(&config, *json, out)?,
+        Task::Data(cli::DataCommand::Verify) => commands::data::verify(&config, out)?,
+        Task::Data(cli::DataCommand::Download) => return download(&config, out),
         Task::Bench {
             seconds,
             eval,
@@ -182,8 +182,8 @@ fn screen(settings: Settings, config: &Config) -> anyhow::Result<u8> {
     finish(&screen.status, stopped_by)
 }
 
-fn screen_options(config: &Config) -> tui::Options {
-    tui::Options {
+fn screen_options(config: &Config) -> tui::ScreenOptions {
+    tui::ScreenOptions {
         mouse: config.options.mouse,
         symbols: config.options.symbols,
         usr1_stops: config.options.on_usr1 == OnUsr1::CheckpointAndStop,
@@ -192,7 +192,7 @@ fn screen_options(config: &Config) -> tui::Options {
 }
 
 /// The session goes on without its screen: the terminal has gone, or the user detached.
-fn leave_terminal(client: &SessionClient, screen: &tui::Outcome) -> anyhow::Result<()> {
+fn leave_terminal(client: &SessionClient, screen: &tui::ScreenOutcome) -> anyhow::Result<()> {
     if screen.left == Left::Detached {
         if screen.status.state.is_over() && client.is_alone() {
             // There is nothing left to do, and nobody watches: it ends at once.
@@ -232,7 +232,7 @@ fn check_terminal() -> Result<(), Usage> {
 fn attached(run: Option<&str>, config: &Config) -> anyhow::Result<u8> {
     check_terminal()?;
     let signals = signals::listen(true)?;
-    let (found, others) = attach::find(&config.runs, run, &Host::this())?;
+    let (found, others) = attach::find(&config.runs, run, &HostId::this())?;
     for other in others {
         println!(
             "also running: {0}; `cifar-tui attach {0}`",
@@ -240,7 +240,7 @@ fn attached(run: Option<&str>, config: &Config) -> anyhow::Result<u8> {
         );
     }
     let client = attach::attach(&found)?;
-    let options = tui::Options {
+    let options = tui::ScreenOptions {
         attached: true,
         ..screen_options(config)
     };

@@ -2,7 +2,7 @@
 //! forward, backward, optimizer, on the built-in images (or `--data`), since how many gradients are exactly zero, and so
 //! how much work there is, depends on what the network sees.
 
-use super::network::{Images, score};
+use super::network::{LabelledImages, score};
 use crate::config::Config;
 use crate::data::{self, batches};
 use crate::domain::arch::{self, Shape};
@@ -112,7 +112,7 @@ pub fn measure(config: &Config, seconds: f64, eval: bool) -> anyhow::Result<Repo
         net.accelerate(executor, params.optimizer, params.precision)?;
     }
     let mut optimizer = Optimizer::new(params.optimizer, &net.params())?;
-    let images = Images::new(dataset.train)?;
+    let images = LabelledImages::new(dataset.train)?;
     let scaling = match params.standardize {
         true => Scaling::standard(three(&info.mean)?, three(&info.deviation)?),
         false => Scaling::UNIT,
@@ -215,7 +215,7 @@ pub fn measure(config: &Config, seconds: f64, eval: bool) -> anyhow::Result<Repo
         .then(|| peak::flops(Level::best(), &threads) / 1e9);
     let eval_images_per_s = match eval {
         true => {
-            let test = Images::new(dataset.test)?;
+            let test = LabelledImages::new(dataset.test)?;
             net.set_capacity(batch.max(32))?;
             let all: Vec<u32> = (0..test.labels.len() as u32).collect();
             let score = |net: &mut Net| score(net, &test, &all, &scaling, &threads, &mut |_| {});

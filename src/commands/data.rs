@@ -1,7 +1,7 @@
 //! `data`: what is found and where, and whether it is whole.
 
 use crate::config::Config;
-use crate::data::{self, Dataset, Found, download};
+use crate::data::{self, Dataset, LocatedData, download};
 use crate::domain::text::{bytes, cell, grouped, plain, plain_path};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::Write;
@@ -14,7 +14,7 @@ pub(super) const MAX_NAME: usize = 24;
 ///
 /// # Errors
 /// When nothing is found where the user said, or it cannot be read.
-pub fn load(config: &Config) -> anyhow::Result<(Found, Dataset)> {
+pub fn load(config: &Config) -> anyhow::Result<(LocatedData, Dataset)> {
     let found = data::find(config.options.data.as_deref())?;
     let dataset = with_bar(config, |progress| {
         data::load(&found, progress, config.options.threads)
@@ -107,7 +107,7 @@ pub fn info(config: &Config, json: bool, out: &mut impl Write) -> anyhow::Result
 /// When it cannot be fetched or is not what was published.
 pub fn download(config: &Config, out: &mut impl Write, cancel: &AtomicBool) -> anyhow::Result<()> {
     let folder = data::data_folder().ok_or(download::DownloadError::NoFolder)?;
-    let source = download::Source::new(None);
+    let source = download::DownloadSource::new(None);
     let bar = bar(
         config,
         "{bytes:>10} of {total_bytes} {bar:32} {bytes_per_sec}  {eta}",

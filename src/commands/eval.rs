@@ -1,11 +1,11 @@
 //! `eval`: how good a checkpoint is on the test or validation images.
 
 use super::data::MAX_NAME;
-use super::network::{Images, Trained};
+use super::network::{LabelledImages, Trained};
 use crate::config::Config;
 use crate::data::{self, batches::Division};
 use crate::domain::confusion::Confusion;
-use crate::domain::report::{DataInfo, Evaluation, Split, Weights};
+use crate::domain::report::{DataInfo, Evaluation, ScoredWeights, Split};
 use crate::domain::text::{cell, compact, grouped, percent, plain};
 use crate::train::checkpoint::DataIdentity;
 use crate::train::material;
@@ -73,7 +73,7 @@ pub fn run(
             (Split::Test, dataset.test, all)
         }
     };
-    let images = Images::new(images)?;
+    let images = LabelledImages::new(images)?;
     let bar = super::data::bar(config, "scoring {bar:32} {percent:>3}%");
     bar.set_length(which.len() as u64);
     let begin = Instant::now();
@@ -94,9 +94,9 @@ pub fn run(
     let evaluation = Evaluation {
         split,
         weights: if is_best {
-            Weights::Best
+            ScoredWeights::Best
         } else {
-            Weights::Last
+            ScoredWeights::Last
         },
         step: trained.progress.step,
         epoch: trained.progress.epochs,

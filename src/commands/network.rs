@@ -17,19 +17,19 @@ use std::path::{Path, PathBuf};
 const CHUNK: usize = 128;
 
 /// Images of one split: u8, `[n, 3, side, side]`, and a label each.
-pub struct Images {
+pub struct LabelledImages {
     pub pixels: Tensor,
     pub labels: Vec<u8>,
 }
 
-impl Images {
+impl LabelledImages {
     /// Takes the block of pixels over.
     ///
     /// # Errors
     /// Those of the device.
     pub fn new(images: data::Images) -> anyhow::Result<Self> {
         let shape = (images.labels.len(), 3, images.side, images.side);
-        Ok(Images {
+        Ok(LabelledImages {
             pixels: Tensor::from_vec(images.pixels, shape, &Device::Cpu)?,
             labels: images.labels,
         })
@@ -50,7 +50,7 @@ pub struct Scored {
 /// Those of the network.
 pub fn score(
     net: &mut Net,
-    images: &Images,
+    images: &LabelledImages,
     which: &[u32],
     scaling: &Scaling,
     threads: &Threads,
@@ -131,7 +131,7 @@ impl Trained {
     /// As [`score`].
     pub fn score(
         &mut self,
-        images: &Images,
+        images: &LabelledImages,
         which: &[u32],
         progress: &mut dyn FnMut(u64),
     ) -> anyhow::Result<Scored> {

@@ -1,7 +1,7 @@
 //! `predict`: what a checkpoint says of pictures.
 
 use super::data::MAX_NAME;
-use super::network::{Images, Trained};
+use super::network::{LabelledImages, Trained};
 use crate::config::Config;
 use crate::data::{self, picture};
 use crate::domain::symbols::Symbols;
@@ -59,7 +59,7 @@ pub fn run(
                 plain_path(path)
             )?;
         }
-        let images = Images::new(data::Images {
+        let images = LabelledImages::new(data::Images {
             side: side as usize,
             pixels: picture.pixels,
             // No label is known; the loss that it gives is not looked at.

@@ -5,8 +5,8 @@ use crate::config::Config;
 use crate::domain::params::HYPERPARAMS;
 use crate::domain::report::RunSummary;
 use crate::domain::text::{bytes, compact, duration, grouped, percent, plain, plain_path};
-use crate::session::run_dir::{Host, Owner};
-use crate::session::runs::Runs;
+use crate::session::run_dir::{HostId, Owner};
+use crate::session::runs::RunsFolder;
 use anyhow::Context;
 use std::fmt::Write as _;
 use std::io::Write;
@@ -14,8 +14,8 @@ use std::path::Path;
 
 /// # Errors
 /// When the folder cannot be read, or there is no such run.
-pub fn run(task: &cli::Runs, config: &Config, out: &mut impl Write) -> anyhow::Result<()> {
-    let mut runs = Runs::new(&config.runs, Owner::new(Host::this()));
+pub fn run(task: &cli::RunsCommand, config: &Config, out: &mut impl Write) -> anyhow::Result<()> {
+    let mut runs = RunsFolder::new(&config.runs, Owner::new(HostId::this()));
     let mut one = |name: &str| -> anyhow::Result<RunSummary> {
         let folder = match Path::new(name).join("metrics.jsonl").exists() {
             true => Path::new(name).to_owned(),
@@ -29,21 +29,21 @@ pub fn run(task: &cli::Runs, config: &Config, out: &mut impl Write) -> anyhow::R
         })
     };
     match task {
-        cli::Runs::List { json } => {
+        cli::RunsCommand::List { json } => {
             let all = runs.list()?;
             match json {
                 true => super::json(&all, out),
                 false => list(&all, &config.runs, out),
             }
         }
-        cli::Runs::Show { name, json } => {
+        cli::RunsCommand::Show { name, json } => {
             let run = one(name)?;
             match json {
                 true => super::json(&run, out),
                 false => show(&run, out),
             }
         }
-        cli::Runs::Compare { names, json } => {
+        cli::RunsCommand::Compare { names, json } => {
             let all = names
                 .iter()
                 .map(|name| one(name))
@@ -53,7 +53,7 @@ pub fn run(task: &cli::Runs, config: &Config, out: &mut impl Write) -> anyhow::R
                 false => compare(&all, out),
             }
         }
-        cli::Runs::Export { name, format } => {
+        cli::RunsCommand::Export { name, format } => {
             let run = one(name)?;
             match format.as_str() {
                 "json" => super::json(&run.epochs, out),

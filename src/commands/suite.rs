@@ -6,7 +6,7 @@ use crate::config::Config;
 use crate::domain::arch::{self, Shape};
 use crate::domain::augment::Placement;
 use crate::domain::params::{Hyperparameters, Precision};
-use crate::domain::report::{Split, StepSettings, Weights};
+use crate::domain::report::{ScoredWeights, Split, StepSettings};
 use crate::domain::rng::{Rng, Stream};
 use crate::hardware::device::DeviceChoice;
 use crate::hardware::executor::KernelExecutor;
@@ -330,7 +330,7 @@ fn whole_run(config: &Config, precision: &str) -> anyhow::Result<(f64, f64)> {
     for line in String::from_utf8(output.stdout)?.lines() {
         match serde_json::from_str(line).with_context(|| format!("a run said {line}"))? {
             Event::Epoch(report) => seconds = Some(report.elapsed),
-            Event::Evaluation(e) if e.split == Split::Test && e.weights == Weights::Last => {
+            Event::Evaluation(e) if e.split == Split::Test && e.weights == ScoredWeights::Last => {
                 accuracy = Some(e.accuracy)
             }
             _ => {}

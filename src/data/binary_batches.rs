@@ -1,8 +1,8 @@
 //! The binary batches: a folder with `data_batch_1.bin` to `data_batch_5.bin`, `test_batch.bin` and `batches.meta.txt`.
 //! A batch is one record after the other: a label, then the pixels, 3,073 bytes.
 
-use super::python_batches::{Piece, open, pieces, recognise_folder, room};
-use super::{DataError, IMAGE_BYTES, Progress, Read, pool};
+use super::python_batches::{FileSegment, open, pieces, recognise_folder, room};
+use super::{DataError, IMAGE_BYTES, ProgressFn, RawDataset, pool};
 use std::io::{self, Read as _, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
@@ -94,7 +94,7 @@ pub fn class_names(text: &[u8], path: &Path) -> Result<Vec<String>, DataError> {
 }
 
 /// Reads the folder.
-pub fn read(folder: &Path, threads: usize, progress: Progress) -> Result<Read, DataError> {
+pub fn read(folder: &Path, threads: usize, progress: ProgressFn) -> Result<RawDataset, DataError> {
     let meta = folder.join(META);
     let mut text = Vec::new();
     let file = open(&meta)?;
@@ -119,21 +119,27 @@ pub fn read(folder: &Path, threads: usize, progress: Progress) -> Result<Read, D
     let jobs = pieces(&train_batches, RECORD, &mut train)
         .chain(pieces(&test_batches, RECORD, &mut test))
         .collect();
-    pool::run(jobs, threads, total, progress, |piece: Piece, tell| {
-        let mut file = open(piece.path)?;
-        file.seek(SeekFrom::Start(piece.offset))
-            .map_err(DataError::io(piece.path))?;
-        records(
-            &mut file,
-            piece.path,
-            piece.offset,
-            piece.pixels,
-            piece.labels,
-        )?;
-        tell(piece.labels.len());
-        Ok(())
-    })?;
-    Ok(Read {
+    pool::run(
+        jobs,
+        threads,
+        total,
+        progress,
+        |piece: FileSegment, tell| {
+            let mut file = open(piece.path)?;
+            file.seek(SeekFrom::Start(piece.offset))
+                .map_err(DataError::io(piece.path))?;
+            records(
+                &mut file,
+                piece.path,
+                piece.offset,
+                piece.pixels,
+                piece.labels,
+            )?;
+            tell(piece.labels.len());
+            Ok(())
+        },
+    )?;
+    Ok(RawDataset {
         classes,
         train,
         test,

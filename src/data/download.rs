@@ -34,18 +34,18 @@ const GLANCE: Duration = Duration::from_millis(100);
 
 /// What to fetch.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Source {
+pub struct DownloadSource {
     pub url: String,
     /// In hexadecimal, of the whole file.
     pub sha256: String,
 }
 
-impl Source {
+impl DownloadSource {
     /// The published archive; from `url`, else `CIFAR_TUI_DOWNLOAD_URL`, else where it is published.
     pub fn new(url: Option<&str>) -> Self {
         let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
         let url = url.map(String::from).or_else(|| variable(URL_ENV));
-        Source {
+        DownloadSource {
             url: url.unwrap_or_else(|| URL.into()),
             sha256: variable(SHA256_ENV).unwrap_or_else(|| SHA256.into()),
         }
@@ -92,7 +92,7 @@ pub enum DownloadError {
 /// # Errors
 /// See [`DownloadError`]; nothing but verified bytes ever stands under `NAME`.
 pub fn fetch(
-    source: &Source,
+    source: &DownloadSource,
     folder: &Path,
     progress: &mut dyn FnMut(u64, u64),
     cancel: &AtomicBool,
@@ -170,7 +170,7 @@ enum News {
 
 /// Fills `file` with the whole body, from where it ends if the server has the same version still.
 fn transfer(
-    source: &Source,
+    source: &DownloadSource,
     file: &mut File,
     part: &Path,
     tag: &Path,
@@ -193,7 +193,7 @@ fn transfer(
 }
 
 fn exchange(
-    source: &Source,
+    source: &DownloadSource,
     file: &mut File,
     part: &Path,
     tag: &Path,
@@ -412,7 +412,7 @@ mod tests {
     }
 
     fn get(url: &str, sha256: &str, folder: &Path) -> Result<PathBuf, DownloadError> {
-        let source = Source {
+        let source = DownloadSource {
             url: url.into(),
             sha256: sha256.into(),
         };
@@ -435,7 +435,7 @@ mod tests {
     fn a_whole_transfer_is_verified_and_named() {
         let (folder, body) = (tempfile::tempdir().unwrap(), body());
         let (url, server) = serve(vec![answer("200 OK", body.len(), TAG, &body)]);
-        let source = Source {
+        let source = DownloadSource {
             url,
             sha256: sum(&body),
         };
@@ -561,7 +561,7 @@ mod tests {
         let (folder, body) = (tempfile::tempdir().unwrap(), body());
         let (url, server) = serve(vec![answer("200 OK", body.len(), TAG, &body)]);
         let (source, cancel) = (
-            Source {
+            DownloadSource {
                 url,
                 sha256: sum(&body),
             },

@@ -27,9 +27,9 @@ const ARRAYS: Words = (
 const UNPACK: &str = "Unpack it and name what is in it with --data.";
 
 /// Whether a file begins so, and what it then is.
-type Sign = (fn(&[u8]) -> bool, Words);
+type Signature = (fn(&[u8]) -> bool, Words);
 
-static SIGNS: &[Sign] = &[
+static SIGNS: &[Signature] = &[
     (
         is_page,
         (

@@ -217,13 +217,13 @@ impl DataError {
 }
 
 /// What a reader brings: the two splits and the class names in the order of the labels.
-struct Read {
+struct RawDataset {
     classes: Vec<String>,
     train: Images,
     test: Images,
 }
 
-type Progress<'a> = &'a mut dyn FnMut(u64, u64);
+type ProgressFn<'a> = &'a mut dyn FnMut(u64, u64);
 
 /// A format that data comes in: one row of [`FORMATS`].
 pub struct Format {
@@ -237,7 +237,7 @@ pub struct Format {
     published: &'static [(&'static str, Published)],
     /// What to read if `path` (a file or a folder) is of this format.
     recognise: fn(path: &Path) -> Option<PathBuf>,
-    read: fn(path: &Path, threads: usize, progress: Progress) -> Result<Read, DataError>,
+    read: fn(path: &Path, threads: usize, progress: ProgressFn) -> Result<RawDataset, DataError>,
 }
 
 /// The formats, preferred first: unpacked before packed, since it loads faster.
@@ -302,7 +302,7 @@ fn expected() -> String {
 
 /// Data that was found and can be loaded.
 #[derive(Clone)]
-pub struct Found {
+pub struct LocatedData {
     /// The row in [`FORMATS`].
     pub format: &'static Format,
     /// The file or folder to read; [`SAMPLE`] for the built-in set.
@@ -311,13 +311,13 @@ pub struct Found {
     pub beside: Vec<&'static str>,
 }
 
-impl Found {
+impl LocatedData {
     pub fn is_sample(&self) -> bool {
         self.path == Path::new(SAMPLE)
     }
 }
 
-impl std::fmt::Debug for Found {
+impl std::fmt::Debug for LocatedData {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} at {}", self.format.name, self.path.display())
     }
@@ -325,7 +325,7 @@ impl std::fmt::Debug for Found {
 
 /// A place where data is looked for when none was named.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct DataLocation {
     /// Why it is looked at, for people.
     pub what: &'static str,
     pub path: PathBuf,
@@ -334,19 +334,19 @@ pub struct Place {
 }
 
 /// The places where data is looked for when none was named, in order: `CIFAR_TUI_DATA`, `./data`, the XDG data folder.
-pub fn places() -> Vec<Place> {
+pub fn places() -> Vec<DataLocation> {
     let named = std::env::var_os(ENV).filter(|value| !value.is_empty());
-    let named = named.map(|value| Place {
+    let named = named.map(|value| DataLocation {
         what: ENV,
         path: value.into(),
         named: true,
     });
-    let here = Place {
+    let here = DataLocation {
         what: "./data",
         path: "data".into(),
         named: false,
     };
-    let own = data_folder().map(|path| Place {
+    let own = data_folder().map(|path| DataLocation {
         what: "the data folder",
         path,
         named: false,
@@ -367,7 +367,7 @@ pub fn data_folder() -> Option<PathBuf> {
 /// # Errors
 /// When a named place (`named` or `CIFAR_TUI_DATA`) holds nothing that can be loaded: a wrong path never falls back to
 /// the sample set.
-pub fn find(named: Option<&Path>) -> Result<Found, DataError> {
+pub fn find(named: Option<&Path>) -> Result<LocatedData, DataError> {
     find_among(named, &places())
 }
 
@@ -375,7 +375,7 @@ pub fn find(named: Option<&Path>) -> Result<Found, DataError> {
 ///
 /// # Errors
 /// As [`find`]'s.
-pub fn find_among(named: Option<&Path>, places: &[Place]) -> Result<Found, DataError> {
+pub fn find_among(named: Option<&Path>, places: &[DataLocation]) -> Result<LocatedData, DataError> {
     if let Some(path) = named {
         return at(path)?.ok_or_else(|| lookalike::explain(path));
     }
@@ -394,7 +394,7 @@ pub fn find_among(named: Option<&Path>, places: &[Place]) -> Result<Found, DataE
 }
 
 /// What `path` holds, if anything.
-fn at(path: &Path) -> Result<Option<Found>, DataError> {
+fn at(path: &Path) -> Result<Option<LocatedData>, DataError> {
     if path != Path::new(SAMPLE) {
         match path.try_exists() {
             Ok(true) => {}
@@ -411,7 +411,7 @@ fn at(path: &Path) -> Result<Option<Found>, DataError> {
         let recognise = |path: &Path| Some((format, (format.recognise)(path)?));
         recognise(path).or_else(|| recognise(&path.join(format.folder)))
     });
-    Ok(all.next().map(|(format, path)| Found {
+    Ok(all.next().map(|(format, path)| LocatedData {
         format,
         path,
         beside: all.map(|(format, _)| format.name).collect(),
@@ -423,12 +423,12 @@ fn at(path: &Path) -> Result<Option<Found>, DataError> {
 /// # Errors
 /// Names the file and place that is wrong and what to do.
 pub fn load(
-    found: &Found,
+    found: &LocatedData,
     progress: &mut dyn FnMut(u64, u64),
     threads: usize,
 ) -> Result<Dataset, DataError> {
     let start = Instant::now();
-    let Read {
+    let RawDataset {
         classes,
         train,
         test,

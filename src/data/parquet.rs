@@ -4,7 +4,7 @@
 //!
 //! The parquet crate takes the memory that a page's header asks for, so the headers are checked first ([`pages`]).
 
-use super::{DataError, IMAGE_BYTES, Images, MAX_IMAGES, Progress, Read, SIDE, pool};
+use super::{DataError, IMAGE_BYTES, Images, MAX_IMAGES, ProgressFn, RawDataset, SIDE, pool};
 use crate::files;
 use image::{ImageError, ImageFormat, ImageReader, Limits};
 use parquet::basic::{Compression, Type};
@@ -192,7 +192,7 @@ fn files(folder: &Path, split: &str) -> Result<Vec<PathBuf>, DataError> {
 }
 
 /// Reads the folder. The parquet crate is not made for bytes that mean ill: where it panics, that is an error too.
-pub fn read(folder: &Path, threads: usize, progress: Progress) -> Result<Read, DataError> {
+pub fn read(folder: &Path, threads: usize, progress: ProgressFn) -> Result<RawDataset, DataError> {
     std::panic::catch_unwind(AssertUnwindSafe(|| read_all(folder, threads, progress)))
         .unwrap_or_else(|_| {
             let why = "what it says of itself makes no sense, so that reading it failed";
@@ -200,7 +200,7 @@ pub fn read(folder: &Path, threads: usize, progress: Progress) -> Result<Read, D
         })
 }
 
-fn read_all(folder: &Path, threads: usize, progress: Progress) -> Result<Read, DataError> {
+fn read_all(folder: &Path, threads: usize, progress: ProgressFn) -> Result<RawDataset, DataError> {
     let open = |split| {
         files(folder, split)?
             .into_iter()
@@ -230,7 +230,7 @@ fn read_all(folder: &Path, threads: usize, progress: Progress) -> Result<Read, D
     };
     decode(train, &mut train_images, threads, &mut tell)?;
     decode(test, &mut test_images, threads, &mut tell)?;
-    Ok(Read {
+    Ok(RawDataset {
         classes: super::CLASSES.map(String::from).into(),
         train: train_images,
         test: test_images,
@@ -411,7 +411,7 @@ fn decode(
     tables: Vec<Table>,
     images: &mut Images,
     threads: usize,
-    tell: pool::Tell,
+    tell: pool::AdvanceFn,
 ) -> Result<(), DataError> {
     let paths: Vec<PathBuf> = tables.iter().map(|table| table.path.clone()).collect();
     let failed = AtomicBool::new(false);

@@ -3,12 +3,12 @@
 //! imported, called or executed. Opcodes: CPython's `Lib/pickletools.py`.
 //!
 //! Values live in one arena and refer to each other by number, so that no input, however nested, recurses here. The
-//! long strings (pixels) are not kept: the [`Source`] passes them by and says where they are.
+//! long strings (pixels) are not kept: the [`PickleSource`] passes them by and says where they are.
 
 use std::io;
 
 /// Where a pickle comes from.
-pub trait Source {
+pub trait PickleSource {
     /// Fills `buffer`.
     fn fill(&mut self, buffer: &mut [u8]) -> io::Result<()>;
     /// Takes `length` bytes that the reader does not want to see.
@@ -26,7 +26,7 @@ const MAX_TEXT: usize = 8 << 20;
 
 /// What is wrong, and where.
 #[derive(Debug)]
-pub struct Problem {
+pub struct PickleError {
     pub offset: u64,
     pub why: String,
 }
@@ -61,7 +61,7 @@ pub struct Matrix {
 
 type Id = u32;
 
-enum Value {
+enum PickleValue {
     Nothing,
     Int(i64),
     /// A range of the text.
@@ -81,14 +81,14 @@ enum Value {
 
 /// A dictionary that was read.
 pub struct Pickle {
-    values: Vec<Value>,
+    values: Vec<PickleValue>,
     text: Vec<u8>,
     root: Id,
 }
 
 impl Pickle {
-    fn get(&self, key: &str) -> Option<&Value> {
-        let Value::Dict(entries) = &self.values[self.root as usize] else {
+    fn get(&self, key: &str) -> Option<&PickleValue> {
+        let PickleValue::Dict(entries) = &self.values[self.root as usize] else {
             return None;
         };
         let found = entries
@@ -98,20 +98,20 @@ impl Pickle {
     }
 
     fn is_text(&self, id: Id, wanted: &[u8]) -> bool {
-        matches!(self.values[id as usize], Value::Text(from, to) if &self.text[from..to] == wanted)
+        matches!(self.values[id as usize], PickleValue::Text(from, to) if &self.text[from..to] == wanted)
     }
 
     /// The array under `key`.
     pub fn matrix(&self, key: &str) -> Option<Matrix> {
         match self.get(key) {
-            Some(Value::Array(matrix)) => *matrix,
+            Some(PickleValue::Array(matrix)) => *matrix,
             _ => None,
         }
     }
 
     fn list(&self, key: &str) -> Option<&[Id]> {
         match self.get(key) {
-            Some(Value::List(items)) => Some(items),
+            Some(PickleValue::List(items)) => Some(items),
             _ => None,
         }
     }
@@ -119,7 +119,7 @@ impl Pickle {
     /// The list of whole numbers under `key`.
     pub fn numbers(&self, key: &str) -> Option<Vec<i64>> {
         let number = |id: &Id| match self.values[*id as usize] {
-            Value::Int(n) => Some(n),
+            PickleValue::Int(n) => Some(n),
             _ => None,
         };
         self.list(key)?.iter().map(number).collect()
@@ -128,7 +128,7 @@ impl Pickle {
     /// The list of texts under `key`.
     pub fn texts(&self, key: &str) -> Option<Vec<String>> {
         let text = |id: &Id| match self.values[*id as usize] {
-            Value::Text(from, to) => String::from_utf8(self.text[from..to].into()).ok(),
+            PickleValue::Text(from, to) => String::from_utf8(self.text[from..to].into()).ok(),
             _ => None,
         };
         self.list(key)?.iter().map(text).collect()
@@ -139,11 +139,11 @@ impl Pickle {
 ///
 /// # Errors
 /// When the source ends early or fails, and on every opcode, global, type or size that a batch has no use for.
-pub fn read(source: &mut dyn Source) -> Result<Pickle, Problem> {
+pub fn read(source: &mut dyn PickleSource) -> Result<Pickle, PickleError> {
     let mut machine = Machine {
         source,
         offset: 0,
-        values: vec![Value::Nothing],
+        values: vec![PickleValue::Nothing],
         text: Vec::new(),
         stack: Vec::new(),
         marks: Vec::new(),
@@ -157,7 +157,7 @@ pub fn read(source: &mut dyn Source) -> Result<Pickle, Problem> {
             text: machine.text,
             root,
         }),
-        Err(why) => Err(Problem {
+        Err(why) => Err(PickleError {
             offset: machine.offset,
             why,
         }),
@@ -165,9 +165,9 @@ pub fn read(source: &mut dyn Source) -> Result<Pickle, Problem> {
 }
 
 struct Machine<'a> {
-    source: &'a mut dyn Source,
+    source: &'a mut dyn PickleSource,
     offset: u64,
-    values: Vec<Value>,
+    values: Vec<PickleValue>,
     text: Vec<u8>,
     stack: Vec<Id>,
     marks: Vec<usize>,
@@ -194,7 +194,7 @@ impl Machine<'_> {
                 b'.' => {
                     let root = self.pop()?;
                     return match self.values[root as usize] {
-                        Value::Dict(_) => Ok(root),
+                        PickleValue::Dict(_) => Ok(root),
                         _ => Err("it does not hold a dictionary".into()),
                     };
                 }
@@ -203,20 +203,20 @@ impl Machine<'_> {
                     self.marks.push(self.stack.len());
                 }
                 b'0' => drop(self.pop()?),
-                b'N' => self.push(Value::Nothing)?,
-                0x88 => self.push(Value::Int(1))?,
-                0x89 => self.push(Value::Int(0))?,
+                b'N' => self.push(PickleValue::Nothing)?,
+                0x88 => self.push(PickleValue::Int(1))?,
+                0x89 => self.push(PickleValue::Int(0))?,
                 b'K' => {
                     let [n] = self.take()?;
-                    self.push(Value::Int(n.into()))?;
+                    self.push(PickleValue::Int(n.into()))?;
                 }
                 b'M' => {
                     let n = u16::from_le_bytes(self.take()?);
-                    self.push(Value::Int(n.into()))?;
+                    self.push(PickleValue::Int(n.into()))?;
                 }
                 b'J' => {
                     let n = i32::from_le_bytes(self.take()?);
-                    self.push(Value::Int(n.into()))?;
+                    self.push(PickleValue::Int(n.into()))?;
                 }
                 // Short strings of 8, 32 and 64 bits of length: Python 2's str, bytes, and text.
                 b'U' | b'C' | 0x8c => {
@@ -231,18 +231,18 @@ impl Machine<'_> {
                     let n = u64::from_le_bytes(self.take()?);
                     self.string(n)?;
                 }
-                b']' => self.container(Value::List(Vec::new()))?,
-                b'}' => self.container(Value::Dict(Vec::new()))?,
-                b')' => self.container(Value::Tuple(Vec::new()))?,
+                b']' => self.container(PickleValue::List(Vec::new()))?,
+                b'}' => self.container(PickleValue::Dict(Vec::new()))?,
+                b')' => self.container(PickleValue::Tuple(Vec::new()))?,
                 0x85..=0x87 => {
                     let n = usize::from(opcode - 0x84);
                     let from = self.stack.len().checked_sub(n).ok_or("an empty stack")?;
                     let items = self.stack.split_off(from);
-                    self.container(Value::Tuple(items))?;
+                    self.container(PickleValue::Tuple(items))?;
                 }
                 b't' => {
                     let items = self.marked()?;
-                    self.container(Value::Tuple(items))?;
+                    self.container(PickleValue::Tuple(items))?;
                 }
                 b'a' => {
                     let item = self.pop()?;
@@ -304,7 +304,7 @@ impl Machine<'_> {
         Ok(bytes)
     }
 
-    fn push(&mut self, value: Value) -> Step<()> {
+    fn push(&mut self, value: PickleValue) -> Step<()> {
         self.count_push()?;
         self.stack.push(self.values.len() as Id);
         self.values.push(value);
@@ -330,7 +330,7 @@ impl Machine<'_> {
         Ok(())
     }
 
-    fn container(&mut self, value: Value) -> Step<()> {
+    fn container(&mut self, value: PickleValue) -> Step<()> {
         self.count_container()?;
         self.push(value)
     }
@@ -345,14 +345,14 @@ impl Machine<'_> {
         Ok(self.stack.split_off(mark.ok_or("no mark on the stack")?))
     }
 
-    fn top(&mut self) -> Step<&mut Value> {
+    fn top(&mut self) -> Step<&mut PickleValue> {
         let top = *self.stack.last().ok_or("an empty stack")?;
         Ok(&mut self.values[top as usize])
     }
 
     fn extend_list(&mut self, mut items: Vec<Id>) -> Step<()> {
         match self.top()? {
-            Value::List(list) => list.append(&mut items),
+            PickleValue::List(list) => list.append(&mut items),
             _ => return Err("items for something that is no list".into()),
         }
         Ok(())
@@ -360,7 +360,7 @@ impl Machine<'_> {
 
     fn extend_dict(&mut self, items: &[Id]) -> Step<()> {
         match self.top()? {
-            Value::Dict(dict) if items.len().is_multiple_of(2) => {
+            PickleValue::Dict(dict) if items.len().is_multiple_of(2) => {
                 dict.extend(items.chunks_exact(2).map(|pair| (pair[0], pair[1])));
             }
             _ => return Err("items for something that is no dictionary".into()),
@@ -395,7 +395,7 @@ impl Machine<'_> {
             let offset = self.offset;
             self.source.pass(length).map_err(ended)?;
             self.offset += length;
-            return self.push(Value::Long { offset, length });
+            return self.push(PickleValue::Long { offset, length });
         }
         let from = self.text.len();
         let to = from + length as usize;
@@ -405,7 +405,7 @@ impl Machine<'_> {
         self.text.resize(to, 0);
         self.source.fill(&mut self.text[from..]).map_err(ended)?;
         self.offset += length;
-        self.push(Value::Text(from, to))
+        self.push(PickleValue::Text(from, to))
     }
 
     /// A line of ASCII, as GLOBAL has two.
@@ -422,7 +422,7 @@ impl Machine<'_> {
 
     fn text_of(&self, id: Id) -> Step<String> {
         match self.values[id as usize] {
-            Value::Text(from, to) if to - from <= 64 => {
+            PickleValue::Text(from, to) if to - from <= 64 => {
                 Ok(String::from_utf8_lossy(&self.text[from..to]).into_owned())
             }
             _ => Err("a global's name that is none".into()),
@@ -437,18 +437,18 @@ impl Machine<'_> {
                 "the global {module}.{name}, which no CIFAR-10 batch needs (nothing was executed)"
             )
         })?;
-        self.push(Value::Global(*global))
+        self.push(PickleValue::Global(*global))
     }
 
     fn tuple(&self, id: Id) -> Step<&[Id]> {
         match &self.values[id as usize] {
-            Value::Tuple(items) => Ok(items),
+            PickleValue::Tuple(items) => Ok(items),
             _ => Err("arguments that are no tuple".into()),
         }
     }
 
     fn is_text(&self, id: Id, wanted: &str) -> bool {
-        matches!(self.values[id as usize], Value::Text(from, to) if &self.text[from..to] == wanted.as_bytes())
+        matches!(self.values[id as usize], PickleValue::Text(from, to) if &self.text[from..to] == wanted.as_bytes())
     }
 
     /// REDUCE, for `_reconstruct(ndarray, ...)`: an array to be filled, and `dtype('u1', ...)`.
@@ -457,13 +457,16 @@ impl Machine<'_> {
         let arguments = self.tuple(arguments)?;
         let first = *arguments.first().ok_or("a call without arguments")?;
         let value = match self.values[function as usize] {
-            Value::Global(Global::Reconstruct)
-                if matches!(self.values[first as usize], Value::Global(Global::Array)) =>
+            PickleValue::Global(Global::Reconstruct)
+                if matches!(
+                    self.values[first as usize],
+                    PickleValue::Global(Global::Array)
+                ) =>
             {
-                Value::Array(None)
+                PickleValue::Array(None)
             }
-            Value::Global(Global::Type) if self.is_text(first, "u1") => Value::Type,
-            Value::Global(Global::Type) => {
+            PickleValue::Global(Global::Type) if self.is_text(first, "u1") => PickleValue::Type,
+            PickleValue::Global(Global::Type) => {
                 return Err("an array that is not of unsigned bytes ('u1')".into());
             }
             _ => return Err("a call that no CIFAR-10 batch makes".into()),
@@ -476,11 +479,11 @@ impl Machine<'_> {
     fn build(&mut self) -> Step<()> {
         let state = self.pop()?;
         let matrix = match self.top()? {
-            Value::Type => return Ok(()),
-            Value::Array(None) => self.matrix(state)?,
+            PickleValue::Type => return Ok(()),
+            PickleValue::Array(None) => self.matrix(state)?,
             _ => return Err("state for something that has none".into()),
         };
-        *self.top()? = Value::Array(Some(matrix));
+        *self.top()? = PickleValue::Array(Some(matrix));
         Ok(())
     }
 
@@ -500,11 +503,11 @@ impl Machine<'_> {
             value(bytes),
         ) {
             (
-                Value::Int(rows),
-                Value::Int(columns),
-                Value::Type,
-                Value::Int(0),
-                Value::Long { offset, length },
+                PickleValue::Int(rows),
+                PickleValue::Int(columns),
+                PickleValue::Type,
+                PickleValue::Int(0),
+                PickleValue::Long { offset, length },
             ) => {
                 let [rows, columns] = [*rows, *columns].map(|n| u64::try_from(n).unwrap_or(0));
                 if rows.checked_mul(columns) != Some(*length) {

@@ -31,11 +31,11 @@ const GRID: u32 = 512;
 #[error("{} {problem}", path.display())]
 pub struct PictureError {
     path: PathBuf,
-    problem: Problem,
+    problem: ImageProblem,
 }
 
 #[derive(Debug, Error)]
-enum Problem {
+enum ImageProblem {
     #[error("cannot be read: {0}. Check that it is a file that you may read.")]
     Io(io::Error),
     #[error("is no picture that can be read (PNG, JPEG, BMP, GIF, WebP, TIFF, PNM).")]
@@ -50,7 +50,7 @@ enum Problem {
 
 /// A picture as a network takes it.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Picture {
+pub struct DecodedImage {
     /// CHW, `3 * side * side` bytes.
     pub pixels: Vec<u8>,
     /// The file ends before the picture does: the rest of it was made up by the decoder.
@@ -61,8 +61,8 @@ pub struct Picture {
 ///
 /// # Errors
 /// When the file is no picture, is damaged, or is larger than the limits allow.
-pub fn read(path: &Path, side: u32) -> Result<Picture, PictureError> {
-    let file = files::open(path).map_err(Problem::Io);
+pub fn read(path: &Path, side: u32) -> Result<DecodedImage, PictureError> {
+    let file = files::open(path).map_err(ImageProblem::Io);
     file.and_then(|file| decode(BufReader::with_capacity(1 << 16, file), side))
         .map_err(|problem| PictureError {
             path: path.into(),
@@ -75,13 +75,13 @@ pub fn read(path: &Path, side: u32) -> Result<Picture, PictureError> {
 /// # Errors
 /// Why the bytes are no picture.
 #[cfg(fuzzing)]
-pub fn fuzz_decode(bytes: &[u8], side: u32) -> Result<Picture, String> {
+pub fn fuzz_decode(bytes: &[u8], side: u32) -> Result<DecodedImage, String> {
     decode(io::Cursor::new(bytes), side).map_err(|problem| problem.to_string())
 }
 
-fn decode(mut source: impl BufRead + Seek, side: u32) -> Result<Picture, Problem> {
-    let start = source.fill_buf().map_err(Problem::Io)?;
-    let format = image::guess_format(start).map_err(|_| Problem::Unknown)?;
+fn decode(mut source: impl BufRead + Seek, side: u32) -> Result<DecodedImage, ImageProblem> {
+    let start = source.fill_buf().map_err(ImageProblem::Io)?;
+    let format = image::guess_format(start).map_err(|_| ImageProblem::Unknown)?;
     let (grid, orientation, cut_short) = match format {
         ImageFormat::Png => png(source)?,
         ImageFormat::Jpeg => jpeg(source)?,
@@ -89,19 +89,19 @@ fn decode(mut source: impl BufRead + Seek, side: u32) -> Result<Picture, Problem
     };
     let mut picture = DynamicImage::ImageRgb8(grid.picture());
     picture.apply_orientation(orientation);
-    Ok(Picture {
+    Ok(DecodedImage {
         pixels: planes(&resize(picture.into_rgb8(), side)),
         cut_short,
     })
 }
 
-type Decoded = (Grid, Orientation, bool);
+type Decoded = (CropAccumulator, Orientation, bool);
 
-fn png(source: impl BufRead + Seek) -> Result<Decoded, Problem> {
+fn png(source: impl BufRead + Seek) -> Result<Decoded, ImageProblem> {
     let problem = |error: png::DecodingError| match error {
-        png::DecodingError::LimitsExceeded => {
-            Problem::TooLarge("a row of it, or what is told about it, takes too much memory".into())
-        }
+        png::DecodingError::LimitsExceeded => ImageProblem::TooLarge(
+            "a row of it, or what is told about it, takes too much memory".into(),
+        ),
         error => damaged(ImageFormat::Png, error),
     };
     let mut decoder = png::Decoder::new(source);
@@ -110,7 +110,7 @@ fn png(source: impl BufRead + Seek) -> Result<Decoded, Problem> {
     decoder.set_ignore_iccp_chunk(true);
     // Before memory is taken for a row.
     let (width, height) = decoder.read_header_info().map_err(problem)?.size();
-    let mut grid = Grid::new(width, height)?;
+    let mut grid = CropAccumulator::new(width, height)?;
     let mut reader = decoder.read_info().map_err(problem)?;
     let channels = reader.output_color_type().0.samples();
     for (y, xs) in png_rows(width, height, reader.info().interlaced) {
@@ -164,10 +164,10 @@ fn rgba(pixel: &[u8]) -> [u8; 4] {
     }
 }
 
-fn jpeg(mut source: impl BufRead + Seek) -> Result<Decoded, Problem> {
+fn jpeg(mut source: impl BufRead + Seek) -> Result<Decoded, ImageProblem> {
     let problem = |error: jpeg_decoder::Error| damaged(ImageFormat::Jpeg, error);
-    let coefficients = progressive_coefficients(&mut source).map_err(Problem::Io)?;
-    source.rewind().map_err(Problem::Io)?;
+    let coefficients = progressive_coefficients(&mut source).map_err(ImageProblem::Io)?;
+    source.rewind().map_err(ImageProblem::Io)?;
     let mut source = Padded { source, made_up: 0 };
     let mut decoder = jpeg_decoder::Decoder::new(&mut source);
     decoder.read_info().map_err(problem)?;
@@ -186,7 +186,7 @@ fn jpeg(mut source: impl BufRead + Seek) -> Result<Decoded, Problem> {
         // What the decoder finds and the search did not is taken to be as large as it can be.
         let bytes = 2 * coefficients.unwrap_or(4 * (width + 32) * (height + 32));
         if bytes > MAX_COEFFICIENTS {
-            return Err(Problem::TooLarge(format!(
+            return Err(ImageProblem::TooLarge(format!(
                 "a progressive JPEG of {width}x{height} pixels takes {} MiB to decode, and {} MiB are given; saved as \
                  a baseline JPEG it can be read",
                 bytes >> 20,
@@ -218,7 +218,7 @@ fn jpeg(mut source: impl BufRead + Seek) -> Result<Decoded, Problem> {
         _ => rgba,
     };
     let channels = info.pixel_format.pixel_bytes();
-    let mut grid = Grid::new(width, height)?;
+    let mut grid = CropAccumulator::new(width, height)?;
     let rows = pixels.chunks_exact(width as usize * channels);
     for (y, row) in (0..height).zip(rows) {
         grid.add_row(y, (0..width).zip(row.chunks_exact(channels).map(pixel)));
@@ -308,10 +308,12 @@ impl<R: Read> Read for Padded<R> {
 }
 
 /// Formats that can only be decoded whole.
-fn whole(source: impl BufRead + Seek, format: ImageFormat) -> Result<Decoded, Problem> {
+fn whole(source: impl BufRead + Seek, format: ImageFormat) -> Result<Decoded, ImageProblem> {
     let problem = |error: ImageError| match error {
-        ImageError::Limits(_) => Problem::TooLarge("it takes too much memory to decode".into()),
-        ImageError::Unsupported(_) if !format.reading_enabled() => Problem::Unknown,
+        ImageError::Limits(_) => {
+            ImageProblem::TooLarge("it takes too much memory to decode".into())
+        }
+        ImageError::Unsupported(_) if !format.reading_enabled() => ImageProblem::Unknown,
         error => damaged(format, error),
     };
     let mut reader = ImageReader::with_format(source, format);
@@ -320,9 +322,9 @@ fn whole(source: impl BufRead + Seek, format: ImageFormat) -> Result<Decoded, Pr
     reader.limits(limits);
     let mut decoder = reader.into_decoder().map_err(problem)?;
     let (width, height) = decoder.dimensions();
-    let mut grid = Grid::new(width, height)?;
+    let mut grid = CropAccumulator::new(width, height)?;
     if decoder.total_bytes() > MAX_WHOLE {
-        return Err(Problem::TooLarge(format!(
+        return Err(ImageProblem::TooLarge(format!(
             "{width}x{height} pixels take {} MiB, and in this format at most {} MiB are read; as a PNG or JPEG it can \
              be read",
             decoder.total_bytes() >> 20,
@@ -337,8 +339,8 @@ fn whole(source: impl BufRead + Seek, format: ImageFormat) -> Result<Decoded, Pr
     Ok((grid, orientation, false))
 }
 
-fn damaged(format: ImageFormat, why: impl std::fmt::Display) -> Problem {
-    Problem::Damaged {
+fn damaged(format: ImageFormat, why: impl std::fmt::Display) -> ImageProblem {
+    ImageProblem::Damaged {
         format: match format {
             ImageFormat::Png => "PNG",
             ImageFormat::Jpeg => "JPEG",
@@ -357,9 +359,9 @@ fn orientation(exif: Option<&[u8]>) -> Orientation {
         .unwrap_or(Orientation::NoTransforms)
 }
 
-fn check_size(width: u64, height: u64) -> Result<(), Problem> {
+fn check_size(width: u64, height: u64) -> Result<(), ImageProblem> {
     if width * height > MAX_PIXELS {
-        return Err(Problem::TooLarge(format!(
+        return Err(ImageProblem::TooLarge(format!(
             "it has {width}x{height} pixels, and at most {} million are read",
             MAX_PIXELS / 1_000_000
         )));
@@ -369,7 +371,7 @@ fn check_size(width: u64, height: u64) -> Result<(), Problem> {
 
 /// The square in the middle of a picture, shrunk by a whole number: each cell is the mean of the pixels that fall into it,
 /// which may come in any order.
-struct Grid {
+struct CropAccumulator {
     left: u32,
     top: u32,
     /// Pixels of the picture a side.
@@ -381,17 +383,17 @@ struct Grid {
     sums: Vec<[u32; 3]>,
 }
 
-impl Grid {
+impl CropAccumulator {
     /// For a picture of this size.
-    fn new(width: u32, height: u32) -> Result<Self, Problem> {
+    fn new(width: u32, height: u32) -> Result<Self, ImageProblem> {
         check_size(width.into(), height.into())?;
         let square = width.min(height);
         if square == 0 {
-            return Err(Problem::Empty);
+            return Err(ImageProblem::Empty);
         }
         let factor = (square / GRID).max(1);
         let side = square.div_ceil(factor);
-        Ok(Grid {
+        Ok(CropAccumulator {
             left: (width - square) / 2,
             top: (height - square) / 2,
             square,
@@ -451,7 +453,7 @@ mod tests {
     use image::{ExtendedColorType, ImageEncoder, codecs};
     use std::io::{Cursor, Write};
 
-    fn read_bytes(bytes: &[u8]) -> Result<Picture, Problem> {
+    fn read_bytes(bytes: &[u8]) -> Result<DecodedImage, ImageProblem> {
         decode(Cursor::new(bytes), 32)
     }
 
@@ -750,7 +752,7 @@ mod tests {
         let file = encoded(&picture.clone().into(), ImageFormat::Jpeg);
         let scaled = pixels(&file);
         let grid = {
-            let mut grid = Grid::new(4400, 2400).unwrap();
+            let mut grid = CropAccumulator::new(4400, 2400).unwrap();
             for (y, row) in picture.rows().enumerate() {
                 grid.add_row(y as u32, (0..).zip(row.map(|p| rgba(&p.0))));
             }

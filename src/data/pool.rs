@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError, mpsc};
 
 /// Tells the calling thread how many images a job has finished since it last told.
-pub type Tell<'a> = &'a mut dyn FnMut(usize);
+pub type AdvanceFn<'a> = &'a mut dyn FnMut(usize);
 
 /// Does `work` on every job, on `threads` threads (0: one a core), and returns the results in the order of the jobs.
 /// `progress(done, total)` is called on the calling thread whenever a job tells of `n` more images.
@@ -18,7 +18,7 @@ pub fn run<J: Send, T: Send>(
     threads: usize,
     total: u64,
     progress: &mut dyn FnMut(u64, u64),
-    work: impl Fn(J, Tell) -> Result<T, DataError> + Sync,
+    work: impl Fn(J, AdvanceFn) -> Result<T, DataError> + Sync,
 ) -> Result<Vec<T>, DataError> {
     let threads = count(threads).min(jobs.len()).max(1);
     let queue = Mutex::new(jobs.into_iter().enumerate());

@@ -2,8 +2,8 @@
 //! dictionary. A first pass reads everything but the pixels and learns where they are; then the pixels are read
 //! straight into their place, in pieces, on all threads.
 
-use super::pickle::{self, Pickle, Problem, Source};
-use super::{DataError, IMAGE_BYTES, Images, MAX_IMAGES, Progress, Read, SIDE, pool};
+use super::pickle::{self, Pickle, PickleError, PickleSource};
+use super::{DataError, IMAGE_BYTES, Images, MAX_IMAGES, ProgressFn, RawDataset, SIDE, pool};
 use crate::files;
 use std::fs::File;
 use std::io::{self, BufReader, Read as _, Seek, SeekFrom};
@@ -114,7 +114,7 @@ pub fn class_names(pickle: &Pickle, path: &Path) -> Result<Vec<String>, DataErro
 }
 
 /// A pickle's problem as an error that names the file.
-pub fn at(path: &Path) -> impl FnOnce(Problem) -> DataError + '_ {
+pub fn at(path: &Path) -> impl FnOnce(PickleError) -> DataError + '_ {
     |problem| DataError::damaged(path, format!("byte {}", problem.offset), problem.why)
 }
 
@@ -123,7 +123,7 @@ struct OnDisk {
     left: u64,
 }
 
-impl Source for OnDisk {
+impl PickleSource for OnDisk {
     fn fill(&mut self, buffer: &mut [u8]) -> io::Result<()> {
         self.left = self.left.saturating_sub(buffer.len() as u64);
         self.file.read_exact(buffer)
@@ -162,7 +162,7 @@ fn unpickle(path: &Path) -> Result<Pickle, DataError> {
 }
 
 /// A piece of a file to be read into its place.
-pub struct Piece<'a> {
+pub struct FileSegment<'a> {
     pub path: &'a Path,
     pub offset: u64,
     pub pixels: &'a mut [u8],
@@ -175,7 +175,7 @@ pub fn pieces<'a>(
     batches: &'a [(PathBuf, u64, usize)],
     stride: usize,
     images: &'a mut Images,
-) -> impl Iterator<Item = Piece<'a>> {
+) -> impl Iterator<Item = FileSegment<'a>> {
     let (mut pixels, mut labels) = (&mut images.pixels[..], &mut images.labels[..]);
     batches.iter().flat_map(move |(path, offset, count)| {
         let (mine, rest) = std::mem::take(&mut pixels).split_at_mut(count * IMAGE_BYTES);
@@ -186,7 +186,7 @@ pub fn pieces<'a>(
             .chunks_mut(JOB * IMAGE_BYTES)
             .zip(marks.chunks_mut(JOB))
             .enumerate();
-        parts.map(move |(i, (pixels, labels))| Piece {
+        parts.map(move |(i, (pixels, labels))| FileSegment {
             path,
             offset: offset + (i * JOB * stride) as u64,
             pixels,
@@ -220,7 +220,7 @@ pub fn room(batches: &[(PathBuf, u64, usize)]) -> Result<Images, DataError> {
 }
 
 /// Reads the folder.
-pub fn read(folder: &Path, threads: usize, progress: Progress) -> Result<Read, DataError> {
+pub fn read(folder: &Path, threads: usize, progress: ProgressFn) -> Result<RawDataset, DataError> {
     let files: Vec<PathBuf> = TRAIN
         .iter()
         .chain([&TEST])
@@ -242,15 +242,21 @@ pub fn read(folder: &Path, threads: usize, progress: Progress) -> Result<Read, D
     let jobs = pieces(&batches, IMAGE_BYTES, &mut train)
         .chain(pieces(&last, IMAGE_BYTES, &mut test))
         .collect();
-    pool::run(jobs, threads, total, progress, |piece: Piece, tell| {
-        let mut file = open(piece.path)?;
-        let read = file
-            .seek(SeekFrom::Start(piece.offset))
-            .and_then(|_| file.read_exact(piece.pixels));
-        read.map_err(DataError::io(piece.path))?;
-        tell(piece.labels.len());
-        Ok(())
-    })?;
+    pool::run(
+        jobs,
+        threads,
+        total,
+        progress,
+        |piece: FileSegment, tell| {
+            let mut file = open(piece.path)?;
+            let read = file
+                .seek(SeekFrom::Start(piece.offset))
+                .and_then(|_| file.read_exact(piece.pixels));
+            read.map_err(DataError::io(piece.path))?;
+            tell(piece.labels.len());
+            Ok(())
+        },
+    )?;
     let [one, two, three, four, five, six] = &headers[..] else {
         return Err(DataError::Nothing {
             path: folder.into(),
@@ -260,7 +266,7 @@ pub fn read(folder: &Path, threads: usize, progress: Progress) -> Result<Read, D
         .map(|b| &b.labels[..])
         .concat();
     test.labels.clone_from(&six.labels);
-    Ok(Read {
+    Ok(RawDataset {
         classes,
         train,
         test,

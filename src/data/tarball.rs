@@ -2,9 +2,9 @@
 //! is unpacked to disk, and of the archive's entries only the regular files that a data set has are looked at. An
 //! archive with links, devices, absolute or climbing paths, duplicates or more bytes than a data set has is refused.
 
-use super::pickle::{self, Source};
+use super::pickle::{self, PickleSource};
 use super::{
-    DataError, IMAGE_BYTES, Images, MAX_IMAGES, Progress, Read, SIDE, binary_batches,
+    DataError, IMAGE_BYTES, Images, MAX_IMAGES, ProgressFn, RawDataset, SIDE, binary_batches,
     python_batches,
 };
 use crate::files;
@@ -25,28 +25,28 @@ const MAX_ENTRIES: usize = 64;
 
 /// Which of the two archives.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum ArchiveKind {
     Python,
     Binary,
 }
 
-impl Kind {
+impl ArchiveKind {
     fn published(self) -> &'static str {
         match self {
-            Kind::Python => "cifar-10-python.tar.gz",
-            Kind::Binary => "cifar-10-binary.tar.gz",
+            ArchiveKind::Python => "cifar-10-python.tar.gz",
+            ArchiveKind::Binary => "cifar-10-binary.tar.gz",
         }
     }
 
     /// The batches in order, training first, and the file with the class names.
     fn files(self) -> ([&'static str; 5], &'static str, &'static str) {
         match self {
-            Kind::Python => (
+            ArchiveKind::Python => (
                 python_batches::TRAIN,
                 python_batches::TEST,
                 python_batches::META,
             ),
-            Kind::Binary => (
+            ArchiveKind::Binary => (
                 binary_batches::TRAIN,
                 binary_batches::TEST,
                 binary_batches::META,
@@ -54,24 +54,26 @@ impl Kind {
         }
     }
 
-    fn of_entry(name: &str) -> Option<Kind> {
-        [Kind::Python, Kind::Binary].into_iter().find(|kind| {
-            let (train, test, meta) = kind.files();
-            train.contains(&name) || name == test || name == meta
-        })
+    fn of_entry(name: &str) -> Option<ArchiveKind> {
+        [ArchiveKind::Python, ArchiveKind::Binary]
+            .into_iter()
+            .find(|kind| {
+                let (train, test, meta) = kind.files();
+                train.contains(&name) || name == test || name == meta
+            })
     }
 }
 
 pub fn recognise_python(path: &Path) -> Option<PathBuf> {
-    recognise(path, Kind::Python)
+    recognise(path, ArchiveKind::Python)
 }
 
 pub fn recognise_binary(path: &Path) -> Option<PathBuf> {
-    recognise(path, Kind::Binary)
+    recognise(path, ArchiveKind::Binary)
 }
 
 /// The archive of this kind that `path` is, or that lies in it under its published name.
-fn recognise(path: &Path, kind: Kind) -> Option<PathBuf> {
+fn recognise(path: &Path, kind: ArchiveKind) -> Option<PathBuf> {
     if path.is_dir() {
         return Some(path.join(kind.published())).filter(|file| file.exists() && !file.is_dir());
     }
@@ -80,14 +82,14 @@ fn recognise(path: &Path, kind: Kind) -> Option<PathBuf> {
         return None;
     }
     // By the name, so that a damaged archive is told as such; else by what is in it.
-    let by_name = [Kind::Python, Kind::Binary]
+    let by_name = [ArchiveKind::Python, ArchiveKind::Binary]
         .into_iter()
         .find(|kind| name == kind.published());
     (by_name.or_else(|| first_kind(path)) == Some(kind)).then(|| path.into())
 }
 
 /// The kind that the first telling entry's name says.
-fn first_kind(path: &Path) -> Option<Kind> {
+fn first_kind(path: &Path) -> Option<ArchiveKind> {
     let mut archive = Archive::new(Limited::open(path).ok()?);
     archive
         .entries()
@@ -97,7 +99,7 @@ fn first_kind(path: &Path) -> Option<Kind> {
         .map_while(Result::ok)
         .find_map(|entry| {
             let path = entry.path().ok()?;
-            Kind::of_entry(path.file_name()?.to_str()?)
+            ArchiveKind::of_entry(path.file_name()?.to_str()?)
         })
 }
 
@@ -130,24 +132,24 @@ impl io::Read for Limited {
     }
 }
 
-pub fn read_python(path: &Path, _: usize, progress: Progress) -> Result<Read, DataError> {
-    read(path, Kind::Python, progress)
+pub fn read_python(path: &Path, _: usize, progress: ProgressFn) -> Result<RawDataset, DataError> {
+    read(path, ArchiveKind::Python, progress)
 }
 
-pub fn read_binary(path: &Path, _: usize, progress: Progress) -> Result<Read, DataError> {
-    read(path, Kind::Binary, progress)
+pub fn read_binary(path: &Path, _: usize, progress: ProgressFn) -> Result<RawDataset, DataError> {
+    read(path, ArchiveKind::Binary, progress)
 }
 
 /// One split as its batches come in, in any order.
-struct Split {
+struct PartialSplit {
     images: Images,
     /// Images of each batch that is in, by its place in the published order.
     counts: Vec<Option<usize>>,
 }
 
-impl Split {
+impl PartialSplit {
     fn new(batches: usize) -> Self {
-        Split {
+        PartialSplit {
             images: Images {
                 side: SIDE,
                 ..Images::default()
@@ -172,11 +174,15 @@ impl Split {
     }
 }
 
-fn read(path: &Path, kind: Kind, progress: Progress) -> Result<Read, DataError> {
+fn read(path: &Path, kind: ArchiveKind, progress: ProgressFn) -> Result<RawDataset, DataError> {
     let (train_files, test_file, meta) = kind.files();
     let limited = Limited::open(path).map_err(DataError::io(path))?;
     let mut archive = Archive::new(limited);
-    let (mut train, mut test, mut classes) = (Split::new(train_files.len()), Split::new(1), None);
+    let (mut train, mut test, mut classes) = (
+        PartialSplit::new(train_files.len()),
+        PartialSplit::new(1),
+        None,
+    );
     let broken = |error: io::Error| DataError::damaged(path, "the archive", describe(&error));
     for (i, entry) in archive.entries().map_err(broken)?.raw(true).enumerate() {
         let mut entry = entry.map_err(broken)?;
@@ -210,8 +216,8 @@ fn read(path: &Path, kind: Kind, progress: Progress) -> Result<Read, DataError> 
                 return Err(refused("it is there twice"));
             }
             classes = Some(match kind {
-                Kind::Python => {
-                    let mut stream = Stream {
+                ArchiveKind::Python => {
+                    let mut stream = PickleStream {
                         from: &mut entry,
                         into: &mut Vec::new(),
                         most: 0,
@@ -219,7 +225,7 @@ fn read(path: &Path, kind: Kind, progress: Progress) -> Result<Read, DataError> 
                     let pickle = pickle::read(&mut stream).map_err(python_batches::at(&inside))?;
                     python_batches::class_names(&pickle, &inside)?
                 }
-                Kind::Binary => {
+                ArchiveKind::Binary => {
                     let mut text = Vec::new();
                     entry
                         .by_ref()
@@ -240,8 +246,8 @@ fn read(path: &Path, kind: Kind, progress: Progress) -> Result<Read, DataError> 
             return Err(refused("it is there twice"));
         }
         let count = match kind {
-            Kind::Python => append_python(&mut entry, &inside, size, split)?,
-            Kind::Binary => append_binary(&mut entry, &inside, size, split)?,
+            ArchiveKind::Python => append_python(&mut entry, &inside, size, split)?,
+            ArchiveKind::Binary => append_binary(&mut entry, &inside, size, split)?,
         };
         split.settle(place, count);
         let done = (train.images.len() + test.images.len()) as u64;
@@ -263,7 +269,7 @@ fn read(path: &Path, kind: Kind, progress: Progress) -> Result<Read, DataError> 
         return Err(missing(file));
     }
     let classes = classes.ok_or_else(|| missing(meta))?;
-    Ok(Read {
+    Ok(RawDataset {
         classes,
         train: train.images,
         test: test.images,
@@ -306,14 +312,14 @@ fn describe(error: &io::Error) -> String {
 }
 
 /// A pickle in a stream: the long string goes to `into`.
-struct Stream<'a, R> {
+struct PickleStream<'a, R> {
     from: &'a mut R,
     into: &'a mut Vec<u8>,
     /// Bytes that `into` may have.
     most: usize,
 }
 
-impl<R: io::Read> Source for Stream<'_, R> {
+impl<R: io::Read> PickleSource for PickleStream<'_, R> {
     fn fill(&mut self, buffer: &mut [u8]) -> io::Result<()> {
         self.from.read_exact(buffer)
     }
@@ -333,14 +339,14 @@ fn append_python(
     entry: &mut impl io::Read,
     path: &Path,
     size: u64,
-    split: &mut Split,
+    split: &mut PartialSplit,
 ) -> Result<usize, DataError> {
     // The most images that fit the file: the pickle says how many there are only after some of it is read.
     split.reserve((size / IMAGE_BYTES as u64) as usize);
     let before = split.images.pixels.len();
     // Many small reads: a buffer pays, and what it reads ahead is still this entry's.
     let mut from = BufReader::with_capacity(1 << 16, entry);
-    let mut stream = Stream {
+    let mut stream = PickleStream {
         from: &mut from,
         into: &mut split.images.pixels,
         most: MAX_IMAGES * IMAGE_BYTES,
@@ -363,7 +369,7 @@ fn append_binary(
     entry: &mut impl io::Read,
     path: &Path,
     size: u64,
-    split: &mut Split,
+    split: &mut PartialSplit,
 ) -> Result<usize, DataError> {
     let count = binary_batches::images(path, size)?;
     let before = split.images.len();

@@ -396,13 +396,13 @@ fn data_is_looked_for_in_order_and_a_named_place_never_falls_back() {
     let fixtures = fixtures(&dir);
     let empty = dir.path().join("empty");
     fs::create_dir(&empty).unwrap();
-    let place = |path: &Path, named| Place {
+    let place = |path: &Path, named| DataLocation {
         what: "a test",
         path: path.into(),
         named,
     };
     let (python, binary) = (&fixtures[0].1, &fixtures[1].1);
-    let format = |named: Option<&Path>, places: &[Place]| {
+    let format = |named: Option<&Path>, places: &[DataLocation]| {
         find_among(named, places).map(|found| found.format.name)
     };
     assert_eq!(
@@ -1032,7 +1032,7 @@ fn verifying_says_of_each_file_whether_it_is_the_published_one() {
 /// Bytes in memory.
 struct InMemory<'a>(&'a [u8]);
 
-impl pickle::Source for InMemory<'_> {
+impl pickle::PickleSource for InMemory<'_> {
     fn fill(&mut self, buffer: &mut [u8]) -> std::io::Result<()> {
         std::io::Read::read_exact(&mut self.0, buffer)
     }

@@ -1,7 +1,7 @@
 //! Holds data to what was published. Certain are the digests of the published files and the numbers of their images;
 //! for what was packed anew, or comes in another format, there is nothing to compare with.
 
-use super::{CLASSES, DataError, Found, Progress, load};
+use super::{CLASSES, DataError, LocatedData, ProgressFn, load};
 use crate::domain::report::DataInfo;
 use crate::files;
 use md5::Md5;
@@ -124,7 +124,11 @@ pub struct Verified {
 ///
 /// # Errors
 /// As [`load`]'s. That something differs is no error here.
-pub fn verify(found: &Found, progress: Progress, threads: usize) -> Result<Verified, DataError> {
+pub fn verify(
+    found: &LocatedData,
+    progress: ProgressFn,
+    threads: usize,
+) -> Result<Verified, DataError> {
     let info = load(found, progress, threads)?.info;
     let compare = |(name, published): &(&str, Published)| {
         let path = match name.is_empty() {

@@ -146,19 +146,19 @@ pub enum Op {
         out: u32,
     },
     Residual {
-        body: Vec<Layer>,
+        body: Vec<ArchLayer>,
     },
 }
 
 /// One layer as written. Two layers are equal when they do the same, wherever they are written.
 #[derive(Clone, Debug)]
-pub struct Layer {
+pub struct ArchLayer {
     pub op: Op,
     /// The bytes of the text that say it.
     pub at: Range<usize>,
 }
 
-impl PartialEq for Layer {
+impl PartialEq for ArchLayer {
     fn eq(&self, other: &Self) -> bool {
         self.op == other.op
     }
@@ -167,7 +167,7 @@ impl PartialEq for Layer {
 /// An architecture: its layers, repeats written out. `Display` writes it as text that parses to the same layers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Arch {
-    pub layers: Vec<Layer>,
+    pub layers: Vec<ArchLayer>,
 }
 
 /// What is wrong with an architecture.
@@ -223,7 +223,7 @@ pub struct Node {
     /// Unique and non-empty for layers with parameters and for residual blocks: `conv1`, `residual1.conv2`,
     /// `residual1.shortcut.conv1`. Empty for the others.
     pub name: String,
-    pub layer: Layer,
+    pub layer: ArchLayer,
     pub input: Shape,
     pub output: Shape,
     /// Whether a convolution or dense layer has a bias.
@@ -270,7 +270,7 @@ pub fn resolve(name_or_text: &str) -> Result<Arch, ArchError> {
 /// Names the layer and what is wrong with it.
 pub fn check(text: &str) -> Result<(), String> {
     resolve(text)
-        .and_then(|arch| arch.plan(Shape::CIFAR, 10))
+        .and_then(|arch| arch.infer_shapes(Shape::CIFAR, 10))
         .map(|_| ())
         .map_err(|error| error.to_string())
 }
@@ -280,11 +280,11 @@ impl Arch {
     ///
     /// # Errors
     /// Names the first layer that does not fit its input, and says why; or the limit that is exceeded.
-    pub fn plan(&self, input: Shape, classes: usize) -> Result<Vec<Node>, ArchError> {
+    pub fn infer_shapes(&self, input: Shape, classes: usize) -> Result<Vec<Node>, ArchError> {
         let mut planner = Planner::default();
         let nodes = planner.sequence(&self.layers, input, "")?;
         match self.layers.last() {
-            Some(Layer {
+            Some(ArchLayer {
                 op: Op::Dense { out },
                 ..
             }) if *out as usize == classes => Ok(nodes),
@@ -305,7 +305,7 @@ impl Arch {
     /// shortcut, one deeper.
     ///
     /// # Errors
-    /// As [`Arch::plan`].
+    /// As [`Arch::infer_shapes`].
     pub fn summary(&self, input: Shape, classes: usize) -> Result<Vec<Summary>, ArchError> {
         fn list(nodes: &[Node], depth: u32, lines: &mut Vec<Summary>) {
             for node in nodes {
@@ -325,7 +325,7 @@ impl Arch {
             }
         }
         let mut lines = Vec::new();
-        list(&self.plan(input, classes)?, 0, &mut lines);
+        list(&self.infer_shapes(input, classes)?, 0, &mut lines);
         Ok(lines)
     }
 }
@@ -343,7 +343,7 @@ struct Planner {
 impl Planner {
     fn sequence(
         &mut self,
-        layers: &[Layer],
+        layers: &[ArchLayer],
         input: Shape,
         prefix: &str,
     ) -> Result<Vec<Node>, ArchError> {
@@ -363,7 +363,7 @@ impl Planner {
 
     fn node(
         &mut self,
-        layer: &Layer,
+        layer: &ArchLayer,
         input: Shape,
         name: String,
         bias: bool,
@@ -439,7 +439,7 @@ impl Planner {
                 node.output = node.body.last().map_or(input, |last| last.output);
                 if node.output != input {
                     let conv = self.shortcut(input, node.output, layer, number)?;
-                    let norm = Layer {
+                    let norm = ArchLayer {
                         op: Op::Norm,
                         at: layer.at.clone(),
                     };
@@ -477,12 +477,12 @@ impl Planner {
         &self,
         input: Shape,
         output: Shape,
-        layer: &Layer,
+        layer: &ArchLayer,
         number: usize,
-    ) -> Result<Layer, ArchError> {
+    ) -> Result<ArchLayer, ArchError> {
         (1..=MAX_STRIDE)
             .find(|&stride| window(input, 1, stride, 0) == Some((output.height, output.width)))
-            .map(|stride| Layer {
+            .map(|stride| ArchLayer {
                 op: Op::Conv {
                     out: output.channels,
                     kernel: 1,

@@ -14,18 +14,10 @@ impl Mark {
     /// A few letters for the axis: `lr 0.001→0.0005`, `flip off→on`.
     pub fn label(&self) -> String {
         let Change { key, old, new } = &self.change;
-        let word = match key.as_str() {
-            "learning_rate" => "lr",
-            "weight_decay" => "decay",
-            "label_smoothing" => "smooth",
-            "dropout" => "drop",
-            "batch_size" => "batch",
-            "clip_norm" => "clip",
-            "test_each_epoch" => "test",
-            other => other,
-        };
-        let show = |value: &Value| param(key).map_or_else(|| value.to_string(), |p| p.show(value));
-        format!("{word} {}→{}", show(old), show(new))
+        let row = param(key);
+        let name = row.map_or(key.as_str(), |row| row.short);
+        let show = |value: &Value| row.map_or_else(|| value.to_string(), |row| row.show(value));
+        format!("{name} {}→{}", show(old), show(new))
     }
 }
 

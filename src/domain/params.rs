@@ -180,7 +180,7 @@ pub enum Nudge {
 
 /// The kind and range of a hyperparameter. Both ends of a range are allowed.
 #[derive(Clone, Copy, Debug)]
-pub enum Kind {
+pub enum ValueKind {
     Bool,
     Int {
         min: u64,
@@ -209,14 +209,20 @@ pub struct HyperParamError {
 pub struct HyperParam {
     /// The key in config.toml; the flag is the same with `-` for `_`.
     pub key: &'static str,
-    /// The panel's word for it.
+    /// The name in the panel.
     pub label: &'static str,
+    /// The short name on a chart's axis.
+    pub short: &'static str,
+    /// A second, shorter command-line flag.
+    pub alias: Option<&'static str>,
+    /// The optimizers that use it; empty means all.
+    pub optimizers: &'static [Optimizer],
     /// One sentence.
     pub help: &'static str,
     /// Unit of the number, or empty.
     pub unit: &'static str,
     pub applies: Applies,
-    pub kind: Kind,
+    pub kind: ValueKind,
     /// Zero means that it is off.
     pub zero_is_off: bool,
     get: fn(&Hyperparameters) -> Value,
@@ -244,6 +250,11 @@ impl HyperParam {
         }
     }
 
+    /// Whether the value has an effect on a run with this optimizer.
+    pub fn applies_to(&self, optimizer: Optimizer) -> bool {
+        self.optimizers.is_empty() || self.optimizers.contains(&optimizer)
+    }
+
     /// The command-line flag, without the dashes.
     pub fn flag(&self) -> String {
         self.key.replace('_', "-")
@@ -252,16 +263,16 @@ impl HyperParam {
     /// What is allowed, in words: `0 to 0.95`, `sgd, adam or adamw`.
     pub fn range(&self) -> String {
         match self.kind {
-            Kind::Bool => "on or off".into(),
-            Kind::Int { min, max, .. } => format!("a whole number, {min} to {max}"),
-            Kind::Float { min, max, .. } => {
+            ValueKind::Bool => "on or off".into(),
+            ValueKind::Int { min, max, .. } => format!("a whole number, {min} to {max}"),
+            ValueKind::Float { min, max, .. } => {
                 format!("{} to {}", Value::Float(min), Value::Float(max))
             }
-            Kind::Choice(words) => match words {
+            ValueKind::Choice(words) => match words {
                 [all @ .., last] if !all.is_empty() => format!("{} or {last}", all.join(", ")),
                 words => words.join(""),
             },
-            Kind::Text(_) => "see --help".into(),
+            ValueKind::Text(_) => "see --help".into(),
         }
     }
 
@@ -273,15 +284,15 @@ impl HyperParam {
         let text = text.trim();
         let off = self.zero_is_off && text.eq_ignore_ascii_case("off");
         let value = match self.kind {
-            Kind::Bool => match text.to_ascii_lowercase().as_str() {
+            ValueKind::Bool => match text.to_ascii_lowercase().as_str() {
                 "on" | "true" | "yes" | "1" => Some(Value::Bool(true)),
                 "off" | "false" | "no" | "0" => Some(Value::Bool(false)),
                 _ => None,
             },
-            Kind::Int { .. } if off => Some(Value::Int(0)),
-            Kind::Float { .. } if off => Some(Value::Float(0.0)),
-            Kind::Int { .. } => text.replace(['_', ','], "").parse().ok().map(Value::Int),
-            Kind::Float { .. } => match text.strip_suffix('%') {
+            ValueKind::Int { .. } if off => Some(Value::Int(0)),
+            ValueKind::Float { .. } if off => Some(Value::Float(0.0)),
+            ValueKind::Int { .. } => text.replace(['_', ','], "").parse().ok().map(Value::Int),
+            ValueKind::Float { .. } => match text.strip_suffix('%') {
                 Some(percent) => percent
                     .trim()
                     .parse::<f64>()
@@ -289,8 +300,8 @@ impl HyperParam {
                     .map(|v| Value::Float(v / 100.0)),
                 None => text.parse().ok().map(Value::Float),
             },
-            Kind::Choice(_) => Some(Value::Text(text.to_ascii_lowercase())),
-            Kind::Text(_) => Some(Value::Text(text.to_owned())),
+            ValueKind::Choice(_) => Some(Value::Text(text.to_ascii_lowercase())),
+            ValueKind::Text(_) => Some(Value::Text(text.to_owned())),
         };
         let value = value.ok_or_else(|| self.error(format!("'{text}' is not {}", self.range())))?;
         self.check(value)
@@ -304,19 +315,19 @@ impl HyperParam {
         let wrong =
             |value: &Value| self.error(format!("'{value}' is not allowed: {}", self.range()));
         match (self.kind, value) {
-            (Kind::Bool, value @ Value::Bool(_)) => Ok(value),
-            (Kind::Int { min, max, .. }, Value::Int(v)) if (min..=max).contains(&v) => {
+            (ValueKind::Bool, value @ Value::Bool(_)) => Ok(value),
+            (ValueKind::Int { min, max, .. }, Value::Int(v)) if (min..=max).contains(&v) => {
                 Ok(Value::Int(v))
             }
-            (Kind::Float { .. }, Value::Int(v)) => self.check(Value::Float(v as f64)),
+            (ValueKind::Float { .. }, Value::Int(v)) => self.check(Value::Float(v as f64)),
             // A NaN is in no range.
-            (Kind::Float { min, max, .. }, Value::Float(v)) if (min..=max).contains(&v) => {
+            (ValueKind::Float { min, max, .. }, Value::Float(v)) if (min..=max).contains(&v) => {
                 Ok(Value::Float(v))
             }
-            (Kind::Choice(words), Value::Text(v)) if words.contains(&v.as_str()) => {
+            (ValueKind::Choice(words), Value::Text(v)) if words.contains(&v.as_str()) => {
                 Ok(Value::Text(v))
             }
-            (Kind::Text(check), Value::Text(v)) => match check(&v) {
+            (ValueKind::Text(check), Value::Text(v)) => match check(&v) {
                 Ok(()) => Ok(Value::Text(v)),
                 Err(why) => Err(self.error(why)),
             },
@@ -337,15 +348,15 @@ impl HyperParam {
     /// no order (text).
     pub fn nudged(&self, value: &Value, up: bool, coarse: bool) -> Option<Value> {
         match (self.kind, value) {
-            (Kind::Bool, Value::Bool(v)) => Some(Value::Bool(!v)),
-            (Kind::Choice(words), Value::Text(v)) => {
+            (ValueKind::Bool, Value::Bool(v)) => Some(Value::Bool(!v)),
+            (ValueKind::Choice(words), Value::Text(v)) => {
                 let at = words.iter().position(|w| w == v)?;
                 let n = words.len();
                 Some(Value::Text(
                     words[if up { at + 1 } else { at + n - 1 } % n].into(),
                 ))
             }
-            (Kind::Int { min, max, nudge }, Value::Int(v)) => {
+            (ValueKind::Int { min, max, nudge }, Value::Int(v)) => {
                 let moved = nudge.apply(*v as f64, up, coarse).round();
                 // A factor below 1.5 must still move a small number.
                 let moved = if moved == *v as f64 {
@@ -355,8 +366,8 @@ impl HyperParam {
                 };
                 Some(Value::Int(moved.clamp(min as f64, max as f64) as u64))
             }
-            (Kind::Float { min, max, nudge }, Value::Float(v)) => Some(Value::Float(
-                tidy(nudge.apply(*v, up, coarse)).clamp(min, max),
+            (ValueKind::Float { min, max, nudge }, Value::Float(v)) => Some(Value::Float(
+                six_digits(nudge.apply(*v, up, coarse)).clamp(min, max),
             )),
             _ => None,
         }
@@ -390,8 +401,8 @@ impl Nudge {
     }
 }
 
-/// Six significant digits: 0.1 + 0.2 is 0.3.
-fn tidy(v: f64) -> f64 {
+/// Rounds to six significant digits, so that 0.1 + 0.2 is 0.3.
+fn six_digits(v: f64) -> f64 {
     format!("{v:.5e}").parse().unwrap_or(v)
 }
 
@@ -489,13 +500,16 @@ const fn row(
     label: &'static str,
     unit: &'static str,
     applies: Applies,
-    kind: Kind,
+    kind: ValueKind,
     access: Access,
     help: &'static str,
 ) -> HyperParam {
     HyperParam {
         key,
         label,
+        short: key,
+        alias: None,
+        optimizers: &[],
         help,
         unit,
         applies,
@@ -506,17 +520,35 @@ const fn row(
     }
 }
 
-const fn off_at_zero(mut param: HyperParam) -> HyperParam {
-    param.zero_is_off = true;
-    param
+/// Optional columns of a row.
+impl HyperParam {
+    const fn short(mut self, short: &'static str) -> Self {
+        self.short = short;
+        self
+    }
+
+    const fn alias(mut self, alias: &'static str) -> Self {
+        self.alias = Some(alias);
+        self
+    }
+
+    const fn only(mut self, optimizers: &'static [Optimizer]) -> Self {
+        self.optimizers = optimizers;
+        self
+    }
+
+    const fn off_at_zero(mut self) -> Self {
+        self.zero_is_off = true;
+        self
+    }
 }
 
-const fn float(min: f64, max: f64, nudge: Nudge) -> Kind {
-    Kind::Float { min, max, nudge }
+const fn float(min: f64, max: f64, nudge: Nudge) -> ValueKind {
+    ValueKind::Float { min, max, nudge }
 }
 
-const fn int(min: u64, max: u64, nudge: Nudge) -> Kind {
-    Kind::Int { min, max, nudge }
+const fn int(min: u64, max: u64, nudge: Nudge) -> ValueKind {
+    ValueKind::Int { min, max, nudge }
 }
 
 const SQRT_10: f64 = 3.162_277_660_168_379_5;
@@ -525,50 +557,50 @@ const SQRT_10: f64 = 3.162_277_660_168_379_5;
 #[rustfmt::skip]
 pub static HYPERPARAMS: &[HyperParam] = &[
     row("learning_rate", "learning rate", "", Applies::Now, float(0.0, 10.0, Nudge::Times(2.0, 10.0, 1e-7)), field!(float learning_rate),
-        "Step size of the optimizer; the base that the schedule scales."),
+        "Step size of the optimizer; the base that the schedule scales.").short("lr").alias("lr"),
     row("weight_decay", "weight decay", "", Applies::Now, float(0.0, 1.0, Nudge::Times(2.0, 10.0, 1e-5)), field!(float weight_decay),
-        "Pull of the weights towards zero: L2 added to the gradient for sgd and adam, decoupled for adamw; not on biases and norms."),
+        "Pull of the weights towards zero: L2 added to the gradient for sgd and adam, decoupled for adamw; not on biases and norms.").short("decay"),
     row("dropout", "dropout", "", Applies::Now, float(0.0, 0.95, Nudge::Add(0.05, 0.25)), field!(float dropout),
-        "Share of activations dropped by every `drop` layer that does not pin its own."),
+        "Share of activations dropped by every `drop` layer that does not pin its own.").short("drop"),
     row("label_smoothing", "label smoothing", "", Applies::Now, float(0.0, 0.9, Nudge::Add(0.05, 0.1)), field!(float label_smoothing),
-        "Share of each target spread evenly over all classes."),
+        "Share of each target spread evenly over all classes.").short("smooth"),
     row("momentum", "momentum", "", Applies::Now, float(0.0, 0.999, Nudge::Add(0.01, 0.1)), field!(float momentum),
-        "Momentum of sgd."),
+        "Momentum of sgd.").only(&[Optimizer::Sgd]),
     row("beta1", "beta 1", "", Applies::Now, float(0.0, 0.9999, Nudge::Add(0.01, 0.1)), field!(float beta1),
-        "Decay of the gradient's running mean in adam and adamw."),
+        "Decay of the gradient's running mean in adam and adamw.").only(&[Optimizer::Adam, Optimizer::Adamw]),
     row("beta2", "beta 2", "", Applies::Now, float(0.0, 0.99999, Nudge::Add(0.001, 0.01)), field!(float beta2),
-        "Decay of the squared gradient's running mean in adam and adamw."),
-    off_at_zero(row("clip_norm", "clip norm", "", Applies::Now, float(0.0, 1e6, Nudge::Times(SQRT_10, 10.0, 0.01)), field!(float clip_norm),
-        "Largest allowed norm of the whole gradient; 0 is off.")),
-    row("flip", "flip", "", Applies::Now, Kind::Bool, field!(bool flip),
+        "Decay of the squared gradient's running mean in adam and adamw.").only(&[Optimizer::Adam, Optimizer::Adamw]),
+    row("clip_norm", "clip norm", "", Applies::Now, float(0.0, 1e6, Nudge::Times(SQRT_10, 10.0, 0.01)), field!(float clip_norm),
+        "Largest allowed norm of the whole gradient; 0 is off.").short("clip").off_at_zero(),
+    row("flip", "flip", "", Applies::Now, ValueKind::Bool, field!(bool flip),
         "Mirror half of the training images left to right."),
-    off_at_zero(row("crop", "crop", "px", Applies::Now, int(0, 16, Nudge::Add(1.0, 4.0)), field!(int crop),
-        "Shift each training image at random by up to this many pixels each way, with zero padding; 0 is off.")),
-    off_at_zero(row("cutout", "cutout", "px", Applies::Now, int(0, 32, Nudge::Add(1.0, 4.0)), field!(int cutout),
-        "Blank a square of this side at a random place of each training image; 0 is off.")),
+    row("crop", "crop", "px", Applies::Now, int(0, 16, Nudge::Add(1.0, 4.0)), field!(int crop),
+        "Shift each training image at random by up to this many pixels each way, with zero padding; 0 is off.").off_at_zero(),
+    row("cutout", "cutout", "px", Applies::Now, int(0, 32, Nudge::Add(1.0, 4.0)), field!(int cutout),
+        "Blank a square of this side at a random place of each training image; 0 is off.").off_at_zero(),
     row("batch_size", "batch size", "", Applies::NextEpoch, int(1, 8192, Nudge::Times(2.0, 8.0, 1.0)), field!(int batch_size),
-        "Images in one training step; the last, smaller batch of an epoch is kept."),
+        "Images in one training step; the last, smaller batch of an epoch is kept.").short("batch").alias("batch"),
     row("epochs", "epochs", "", Applies::NextEpoch, int(1, 10_000, Nudge::Add(1.0, 10.0)), field!(int epochs),
         "Passes over the training images."),
-    row("schedule", "schedule", "", Applies::NextEpoch, Kind::Choice(Schedule::WORDS), field!(choice schedule: Schedule),
+    row("schedule", "schedule", "", Applies::NextEpoch, ValueKind::Choice(Schedule::WORDS), field!(choice schedule: Schedule),
         "How the learning rate moves over the run."),
-    off_at_zero(row("warmup", "warm-up", "epochs", Applies::NextEpoch, float(0.0, 1000.0, Nudge::Add(0.5, 5.0)), field!(float warmup),
-        "Epochs over which the learning rate first rises from zero; 0 is off.")),
-    row("test_each_epoch", "test each epoch", "", Applies::NextEpoch, Kind::Bool, field!(bool test_each_epoch),
-        "Score the test images after every epoch, not only at the end."),
-    row("architecture", "architecture", "", Applies::NextRun, Kind::Text(super::arch::check), field!(text architecture),
-        "A preset's name, or layers such as `conv 32, relu, pool, drop, dense 10`."),
-    row("optimizer", "optimizer", "", Applies::NextRun, Kind::Choice(Optimizer::WORDS), field!(choice optimizer: Optimizer),
+    row("warmup", "warm-up", "epochs", Applies::NextEpoch, float(0.0, 1000.0, Nudge::Add(0.5, 5.0)), field!(float warmup),
+        "Epochs over which the learning rate first rises from zero; 0 is off.").off_at_zero(),
+    row("test_each_epoch", "test each epoch", "", Applies::NextEpoch, ValueKind::Bool, field!(bool test_each_epoch),
+        "Score the test images after every epoch, not only at the end.").short("test"),
+    row("architecture", "architecture", "", Applies::NextRun, ValueKind::Text(super::arch::check), field!(text architecture),
+        "A preset's name, or layers such as `conv 32, relu, pool, drop, dense 10`.").alias("arch"),
+    row("optimizer", "optimizer", "", Applies::NextRun, ValueKind::Choice(Optimizer::WORDS), field!(choice optimizer: Optimizer),
         "The rule that turns gradients into steps."),
-    row("nesterov", "nesterov", "", Applies::NextRun, Kind::Bool, field!(bool nesterov),
-        "Nesterov's look-ahead for sgd's momentum."),
+    row("nesterov", "nesterov", "", Applies::NextRun, ValueKind::Bool, field!(bool nesterov),
+        "Nesterov's look-ahead for sgd's momentum.").only(&[Optimizer::Sgd]),
     row("seed", "seed", "", Applies::NextRun, int(0, i64::MAX as u64, Nudge::Add(1.0, 10.0)), field!(int seed),
         "Fixes the split, the order, the initial weights, dropout and augmentation."),
     row("validation", "validation", "", Applies::NextRun, float(0.01, 0.9, Nudge::Add(0.05, 0.1)), field!(float validation),
         "Share of the training images held out for validation."),
-    row("standardize", "standardize", "", Applies::NextRun, Kind::Bool, field!(bool standardize),
+    row("standardize", "standardize", "", Applies::NextRun, ValueKind::Bool, field!(bool standardize),
         "Give each colour channel mean 0 and deviation 1 instead of the range 0 to 1."),
-    row("precision", "precision", "", Applies::NextRun, Kind::Choice(Precision::WORDS), field!(choice precision: Precision),
+    row("precision", "precision", "", Applies::NextRun, ValueKind::Choice(Precision::WORDS), field!(choice precision: Precision),
         "Number format of the matrix products on a GPU; the CPU computes in f32."),
 ];
 
@@ -622,14 +654,14 @@ mod tests {
         let mut params = Hyperparameters::default();
         for row in HYPERPARAMS {
             let bad = match row.kind {
-                Kind::Int { max, .. } => Value::Int(max + 1),
-                Kind::Float { max, .. } => Value::Float(max * 1.0001 + 1e-9),
-                Kind::Bool => Value::Int(1),
-                Kind::Choice(_) | Kind::Text(_) => Value::Text("no such thing".into()),
+                ValueKind::Int { max, .. } => Value::Int(max + 1),
+                ValueKind::Float { max, .. } => Value::Float(max * 1.0001 + 1e-9),
+                ValueKind::Bool => Value::Int(1),
+                ValueKind::Choice(_) | ValueKind::Text(_) => Value::Text("no such thing".into()),
             };
             let error = row.set(&mut params, bad).unwrap_err();
             assert!(!error.why.is_empty() && error.key == row.key);
-            if let Kind::Float { .. } = row.kind {
+            if let ValueKind::Float { .. } = row.kind {
                 assert!(
                     row.parse("NaN").is_err()
                         && row.parse("-1").is_err()

@@ -211,7 +211,7 @@ pub struct EpochReport {
 /// Whose weights were scored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Weights {
+pub enum ScoredWeights {
     /// Those that the run had after the step.
     #[default]
     Last,
@@ -225,7 +225,7 @@ pub struct Evaluation {
     pub split: Split,
     /// Old files name none: they hold no other than the last.
     #[serde(default)]
-    pub weights: Weights,
+    pub weights: ScoredWeights,
     /// The step whose weights were scored.
     pub step: u64,
     pub epoch: u32,
@@ -502,7 +502,7 @@ impl RunSummary {
 
 /// Load of the machine. What is not known is None.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Load {
+pub struct SystemLoad {
     /// 0 to 1, over all cores.
     pub cpu: Option<f64>,
     /// This process, in bytes.
@@ -560,9 +560,9 @@ mod tests {
     fn an_evaluation_of_an_old_file_is_of_the_last_weights() {
         let old = r#"{"split":"test","step":5,"epoch":1,"loss":2.0,"accuracy":0.25,"confusion":{"classes":2,"counts":[1,2,1,0]},"images_per_s":9.0}"#;
         let read: Evaluation = serde_json::from_str(old).unwrap();
-        assert_eq!((read.weights, read.accuracy), (Weights::Last, 0.25));
+        assert_eq!((read.weights, read.accuracy), (ScoredWeights::Last, 0.25));
         let best = Evaluation {
-            weights: Weights::Best,
+            weights: ScoredWeights::Best,
             ..read
         };
         let text = serde_json::to_string(&best).unwrap();

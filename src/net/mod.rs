@@ -100,7 +100,7 @@ impl Net {
         seed: u64,
         device: &Device,
     ) -> Result<Net> {
-        let nodes = arch.plan(input, classes)?;
+        let nodes = arch.infer_shapes(input, classes)?;
         let weights = Weights::fresh(&nodes, seed, device)?;
         Net::assemble(nodes, input, classes, capacity, weights, device)
     }

@@ -32,7 +32,7 @@ pub struct Curves<'a> {
     pub marks: &'a [Mark],
 }
 
-type Chart<'a, 'b> =
+type PlotArea<'a, 'b> =
     ChartContext<'a, BitMapBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
 
 /// The picture as PNG, 1200x800.
@@ -195,7 +195,7 @@ fn draw(area: &Area, curve: Curve, what: &Curves) -> Result<(), PlotError> {
 
 /// One line, broken where a value is not finite.
 fn line(
-    chart: &mut Chart,
+    chart: &mut PlotArea,
     points: impl Iterator<Item = (f64, f64)>,
     color: RGBAColor,
     width: u32,
@@ -221,7 +221,7 @@ fn line(
 
 fn marks(
     area: &Area,
-    chart: &mut Chart,
+    chart: &mut PlotArea,
     marks: &[Mark],
     right: f64,
     (bottom, top): (f64, f64),
@@ -264,7 +264,7 @@ fn marks(
 }
 
 /// An arrow where a curve first leaves the chart at its upper end, and how far it goes.
-fn arrow(area: &Area, chart: &Chart, x: f64, top: f64, beyond: f64) -> Result<(), PlotError> {
+fn arrow(area: &Area, chart: &PlotArea, x: f64, top: f64, beyond: f64) -> Result<(), PlotError> {
     let (x, y) = chart.backend_coord(&(x, top));
     let tip = [(x - 9, y), (x + 9, y), (x, y - 16)];
     area.draw(&Polygon::new(tip, WRONG))
@@ -280,7 +280,7 @@ fn best_epoch(epochs: &[EpochReport]) -> Option<&EpochReport> {
     epochs.iter().rev().find(|e| e.best)
 }
 
-fn best(chart: &mut Chart, curve: Curve, epochs: &[EpochReport]) -> Result<(), PlotError> {
+fn best(chart: &mut PlotArea, curve: Curve, epochs: &[EpochReport]) -> Result<(), PlotError> {
     let at = best_epoch(epochs).map(|e| (f64::from(e.epoch), values(curve, e).1));
     let ring = at
         .filter(|at| at.1.is_finite())
@@ -291,7 +291,7 @@ fn best(chart: &mut Chart, curve: Curve, epochs: &[EpochReport]) -> Result<(), P
 
 /// Where the loss first stopped being a number.
 fn diverged(
-    chart: &mut Chart,
+    chart: &mut PlotArea,
     curve: Curve,
     what: &Curves,
     (bottom, top): (f64, f64),

@@ -4,7 +4,7 @@ use super::client::{Commands, SessionClient, ViewerQueue};
 use super::protocol::Event;
 use super::run_dir::lease::Watch;
 use super::run_dir::name::folder_of;
-use super::run_dir::{Host, InUse};
+use super::run_dir::{HostId, InUse};
 use super::serve::is_stale;
 use crossbeam_channel::unbounded;
 use std::fs;
@@ -50,7 +50,7 @@ pub struct RunningSession {
 }
 
 /// The session that has the run in `folder`. None when no session has it.
-fn session_of(folder: &Path, host: &Host) -> Option<Result<RunningSession, AttachError>> {
+fn session_of(folder: &Path, host: &HostId) -> Option<Result<RunningSession, AttachError>> {
     let session = Watch::default().look(folder, host, Instant::now())?;
     let name = folder.file_name()?.to_string_lossy().into_owned();
     if !session.here {
@@ -80,7 +80,7 @@ fn session_of(folder: &Path, host: &Host) -> Option<Result<RunningSession, Attac
 pub fn find(
     runs: &Path,
     name: Option<&str>,
-    host: &Host,
+    host: &HostId,
 ) -> Result<(RunningSession, Vec<RunningSession>), AttachError> {
     if let Some(name) = name {
         let folder = folder_of(runs, Path::new(name)).ok_or_else(|| AttachError::Absent {

@@ -6,7 +6,7 @@ use super::client::{Commands, SessionClient, ViewerQueue, asker};
 use super::protocol::{Command, Event};
 use crate::domain::confusion::Confusion;
 use crate::domain::params::param;
-use crate::domain::report::{Evaluation, Load, State};
+use crate::domain::report::{Evaluation, State, SystemLoad};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::AtomicUsize;
@@ -29,7 +29,7 @@ pub struct EventHistory {
     events: VecDeque<Event>,
     /// Number of `events` in each class.
     counts: [usize; CLASSES],
-    loads: VecDeque<Load>,
+    loads: VecDeque<SystemLoad>,
     /// The newest progress report of a running download.
     download: Option<Event>,
 }

@@ -16,7 +16,7 @@ const ANSWERS: usize = 16;
 /// The lower bits of a question's id are chosen by the viewer; the bits above hold the viewer's number.
 const OWN_BITS: u32 = 40;
 
-type Slot = Mutex<Option<StepReport>>;
+type StepSlot = Mutex<Option<StepReport>>;
 
 /// Error of sending a command to a session that has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -30,7 +30,7 @@ pub struct SessionClient {
     pub events: Receiver<Event>,
     /// A token arrives when step reports wait; then call [`SessionClient::take_steps`]. Disconnected when the session is over.
     pub steps_ready: Receiver<()>,
-    slot: Arc<Slot>,
+    slot: Arc<StepSlot>,
 }
 
 impl SessionClient {
@@ -103,7 +103,7 @@ pub(super) struct ViewerQueue {
     /// The receiving end of `events`, to remove unread events.
     unread: Receiver<Event>,
     ready: Sender<()>,
-    slot: Weak<Slot>,
+    slot: Weak<StepSlot>,
 }
 
 impl ViewerQueue {
@@ -111,7 +111,7 @@ impl ViewerQueue {
     pub fn pair(commands: Commands) -> (SessionClient, ViewerQueue) {
         let (event_sender, event_receiver) = unbounded();
         let (ready_sender, ready_receiver) = bounded(1);
-        let slot = Arc::new(Slot::default());
+        let slot = Arc::new(StepSlot::default());
         let queue = ViewerQueue {
             events: event_sender,
             unread: event_receiver.clone(),

@@ -2,7 +2,7 @@
 
 use super::client::EventSender;
 use super::protocol::Event;
-use crate::data::download::{DownloadError, Source, fetch};
+use crate::data::download::{DownloadError, DownloadSource, fetch};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -68,7 +68,7 @@ fn run(folder: Option<PathBuf>, sender: &EventSender, cancel: &AtomicBool) {
     let outcome = folder
         .or_else(crate::data::data_folder)
         .ok_or(DownloadError::NoFolder)
-        .and_then(|folder| fetch(&Source::new(None), &folder, &mut progress, cancel));
+        .and_then(|folder| fetch(&DownloadSource::new(None), &folder, &mut progress, cancel));
     sender.event(Event::Download {
         done,
         total,

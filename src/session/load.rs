@@ -1,6 +1,6 @@
 //! How busy this process keeps the machine.
 
-use crate::domain::report::Load;
+use crate::domain::report::SystemLoad;
 use crate::hardware::nvidia::nvml::Monitor;
 use std::time::{Duration, Instant};
 use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
@@ -43,14 +43,14 @@ impl LoadMeter {
     }
 
     /// The load since the last look; None when that was less than a second ago.
-    pub fn look(&mut self) -> Option<Load> {
+    pub fn look(&mut self) -> Option<SystemLoad> {
         if self.last.elapsed() < INTERVAL {
             return None;
         }
         self.refresh();
         let process = self.system.process(self.process)?;
         let gpu = self.gpu.as_ref().map(Monitor::usage).unwrap_or_default();
-        Some(Load {
+        Some(SystemLoad {
             gpu: gpu.load,
             gpu_memory: gpu.memory,
             gpu_temperature: gpu.temperature,

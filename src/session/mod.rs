@@ -25,7 +25,7 @@ use crate::data;
 use crate::domain::params::Hyperparameters;
 use crate::hardware::device::DeviceChoice;
 use client::SessionClient;
-use run_dir::{Host, Owner};
+use run_dir::{HostId, Owner};
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -58,7 +58,7 @@ pub struct Settings {
     /// Let viewers attach over a socket.
     pub serve: bool,
     /// The computer that the session runs on.
-    pub host: Host,
+    pub host: HostId,
     /// Least time between two step reports, and between two reports of an evaluation's progress.
     pub report_interval: Duration,
     /// Before the step after this one, parameter number so and so becomes this number; until the first change.
@@ -81,7 +81,7 @@ impl Default for Settings {
             threads: 0,
             paused: false,
             serve: false,
-            host: Host::this(),
+            host: HostId::this(),
             report_interval: Duration::from_millis(40),
             #[cfg(test)]
             spoil: None,
@@ -108,7 +108,7 @@ pub fn start(settings: Settings) -> std::io::Result<(SessionClient, JoinHandle<(
 fn find_data(
     named: Option<&Path>,
     recorded: Option<&Path>,
-) -> Result<data::Found, data::DataError> {
+) -> Result<data::LocatedData, data::DataError> {
     match recorded {
         Some(path) if path.exists() || path == Path::new(data::SAMPLE) => data::find(Some(path)),
         Some(path) => {

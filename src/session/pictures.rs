@@ -3,7 +3,7 @@
 use super::protocol::Event;
 use super::run_dir::{RunDir, read_metrics};
 use crate::domain::marks::Mark;
-use crate::domain::report::{Evaluation, Split, Weights};
+use crate::domain::report::{Evaluation, ScoredWeights, Split};
 use crate::plot::{self, Curve, Curves};
 
 /// Writes accuracy.png, loss.png and, with an evaluation, confusion.png into the run's folder.
@@ -47,7 +47,7 @@ pub(super) fn write(
                     change,
                 });
             }
-            Event::Evaluation(e) if e.split == Split::Test && e.weights == Weights::Best => {
+            Event::Evaluation(e) if e.split == Split::Test && e.weights == ScoredWeights::Best => {
                 of_best = Some(e);
             }
             _ => {}

@@ -4,8 +4,8 @@
 pub use crate::domain::params::Change;
 use crate::domain::params::{Applies, HyperParamError, Hyperparameters, Value};
 use crate::domain::report::{
-    CheckpointReport, DataInfo, EpochReport, Evaluation, Health, Load, ModelReport, Picture,
-    Prediction, RunInfo, RunSummary, Split, State, StepReport,
+    CheckpointReport, DataInfo, EpochReport, Evaluation, Health, ModelReport, Picture, Prediction,
+    RunInfo, RunSummary, Split, State, StepReport, SystemLoad,
 };
 use serde::{Deserialize, Serialize};
 
@@ -195,7 +195,7 @@ pub enum Event {
     Unsaved {
         why: Option<String>,
     },
-    Load(Load),
+    Load(SystemLoad),
     Download {
         done: u64,
         total: u64,

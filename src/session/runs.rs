@@ -6,7 +6,7 @@ use super::run_dir::lease::{Lease, Watch};
 use super::run_dir::name::check_name;
 use super::run_dir::{CONFIG, METRICS, NOTE, Owner, RunError};
 use crate::domain::params::{HYPERPARAMS, Hyperparameters};
-use crate::domain::report::{HERE, RunSummary, Split, State, Weights};
+use crate::domain::report::{HERE, RunSummary, ScoredWeights, Split, State};
 use crate::files;
 use crate::train::files::Folder;
 use std::collections::HashMap;
@@ -19,7 +19,7 @@ use std::time::{Instant, SystemTime};
 const MAX_NOTE: u64 = 4096;
 
 /// The runs folder. What was read is kept until the run's metrics change.
-pub struct Runs {
+pub struct RunsFolder {
     folder: PathBuf,
     /// Who looks at the runs, and changes them.
     owner: Owner,
@@ -27,9 +27,9 @@ pub struct Runs {
     known: HashMap<PathBuf, (SystemTime, u64, RunSummary)>,
 }
 
-impl Runs {
+impl RunsFolder {
     pub fn new(folder: &Path, owner: Owner) -> Self {
-        Runs {
+        RunsFolder {
             folder: folder.into(),
             owner,
             watch: Watch::default(),
@@ -267,8 +267,8 @@ fn read_into(summary: &mut RunSummary, metrics: &Path) -> io::Result<u64> {
             Ok(Event::Evaluation(evaluation)) if evaluation.split == Split::Test => {
                 let scores = Some((evaluation.step, evaluation.accuracy));
                 match evaluation.weights {
-                    Weights::Last => test = scores,
-                    Weights::Best => best_test = scores,
+                    ScoredWeights::Last => test = scores,
+                    ScoredWeights::Best => best_test = scores,
                 }
             }
             Ok(Event::State(state)) => {
@@ -301,7 +301,7 @@ fn read_into(summary: &mut RunSummary, metrics: &Path) -> io::Result<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::run_dir::{Host, RunDir};
+    use super::super::run_dir::{HostId, RunDir};
     use super::*;
     use crate::domain::params::{Change, Value};
     use crate::domain::report::{EpochReport, Evaluation};
@@ -322,10 +322,10 @@ mod tests {
     }
 
     fn owner() -> Owner {
-        Owner::new(Host::this())
+        Owner::new(HostId::this())
     }
 
-    fn runs_with(name: &str, events: &[Event]) -> (tempfile::TempDir, Runs) {
+    fn runs_with(name: &str, events: &[Event]) -> (tempfile::TempDir, RunsFolder) {
         let folder = tempfile::tempdir().unwrap();
         let mut run = RunDir::create(
             folder.path(),
@@ -336,7 +336,7 @@ mod tests {
         .unwrap();
         events.iter().for_each(|e| run.event(e).unwrap());
         run.flush().unwrap();
-        let runs = Runs::new(folder.path(), owner());
+        let runs = RunsFolder::new(folder.path(), owner());
         (folder, runs)
     }
 
@@ -372,7 +372,7 @@ mod tests {
     #[test]
     fn how_a_run_stands_is_how_it_ended_and_whether_a_session_has_it() {
         let folder = tempfile::tempdir().unwrap();
-        let mut runs = Runs::new(folder.path(), owner());
+        let mut runs = RunsFolder::new(folder.path(), owner());
         let mut run = RunDir::create(
             folder.path(),
             Some("a"),
@@ -412,8 +412,8 @@ mod tests {
         let mut events = vec![
             epoch(1, 0.6, true),
             epoch(2, 0.5, false),
-            test(Weights::Last, 20, 0.45),
-            test(Weights::Best, 10, 0.55),
+            test(ScoredWeights::Last, 20, 0.45),
+            test(ScoredWeights::Best, 10, 0.55),
         ];
         let (_folder, mut runs) = runs_with("a", &events);
         let done = &runs.list().unwrap()[0];
@@ -555,7 +555,7 @@ mod tests {
         assert!(runs.delete("photos").is_err());
         assert!(folder.path().join("photos/cat.jpg").exists());
         assert!(
-            Runs::new(&folder.path().join("gone"), owner())
+            RunsFolder::new(&folder.path().join("gone"), owner())
                 .list()
                 .unwrap()
                 .is_empty()

@@ -13,7 +13,7 @@ use super::protocol::{Answer, Command, Event, Question};
 use super::questions::{self, Known};
 use super::resume::{self, ResumeError, ResumePoint};
 use super::run_dir::{self, Lost, Owner, RunDir, RunError};
-use super::runs::Runs;
+use super::runs::RunsFolder;
 use super::{Settings, pictures};
 use crate::data::{DataError, Dataset};
 use crate::domain::health::HealthMonitor;
@@ -212,7 +212,7 @@ struct Worker<'a> {
     threads: Rc<Threads>,
     material: Rc<Material>,
     saver: Saver,
-    runs: Option<Runs>,
+    runs: Option<RunsFolder>,
     run: Option<RunDir>,
     /// Validation and test images.
     known: [Known; 2],
@@ -283,7 +283,7 @@ impl<'a> Worker<'a> {
             runs: settings
                 .runs
                 .as_deref()
-                .map(|runs| Runs::new(runs, owner.clone())),
+                .map(|runs| RunsFolder::new(runs, owner.clone())),
             owner,
             run: None,
             known: Default::default(),
@@ -803,7 +803,7 @@ impl<'a> Worker<'a> {
     /// Does something to the runs folder, then lists it.
     fn ask_runs(
         &mut self,
-        change: impl FnOnce(&mut Runs) -> std::result::Result<(), RunError>,
+        change: impl FnOnce(&mut RunsFolder) -> std::result::Result<(), RunError>,
     ) -> Answer {
         let Some(runs) = &mut self.runs else {
             return Answer::Failed {

@@ -1,7 +1,7 @@
 //! Scoring a whole split: what the network says of every image, and how that adds up.
 
 use crate::domain::confusion::Confusion;
-use crate::domain::report::{Evaluation, Opinion, Split, Weights};
+use crate::domain::report::{Evaluation, Opinion, ScoredWeights, Split};
 
 /// What the network says of every image of a split.
 #[derive(Clone, Debug)]
@@ -50,7 +50,7 @@ impl Scoring {
         let count = self.images.len().max(1) as f64;
         let evaluation = Evaluation {
             split,
-            weights: Weights::Last,
+            weights: ScoredWeights::Last,
             step,
             epoch,
             loss: self.losses.iter().map(|&l| f64::from(l)).sum::<f64>() / count,

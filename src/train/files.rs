@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 /// One operation on files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Op {
+pub enum FileOp {
     Create,
     /// Opening a file that is added to, and cutting it back.
     Open,
@@ -72,13 +72,13 @@ impl Folder {
     pub fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let (path, beside) = (self.join(name), self.beside(name));
         let written = (|| {
-            let mut file = self.through(Op::Create, &beside, || File::create(&beside))?;
+            let mut file = self.through(FileOp::Create, &beside, || File::create(&beside))?;
             let mut rest = bytes;
             while !rest.is_empty() {
                 rest = &rest[self.some_through(&beside, rest, |bytes| file.write(bytes))?..];
             }
-            self.through(Op::Sync, &beside, || file.sync_all())?;
-            self.through(Op::Rename, &path, || fs::rename(&beside, &path))
+            self.through(FileOp::Sync, &beside, || file.sync_all())?;
+            self.through(FileOp::Rename, &path, || fs::rename(&beside, &path))
         })();
         if written.is_err() {
             // What was written in part is of no use; the error that is told is the one above.
@@ -98,14 +98,14 @@ impl Folder {
         self.remove_at(&beside)?;
         let kept = (|| {
             if self
-                .through(Op::Link, &beside, || fs::hard_link(&path, &beside))
+                .through(FileOp::Link, &beside, || fs::hard_link(&path, &beside))
                 .is_err()
             {
                 // Not every file system knows two names for one file.
-                self.through(Op::Copy, &beside, || fs::copy(&path, &beside))?;
-                self.through(Op::Sync, &beside, || File::open(&beside)?.sync_all())?;
+                self.through(FileOp::Copy, &beside, || fs::copy(&path, &beside))?;
+                self.through(FileOp::Sync, &beside, || File::open(&beside)?.sync_all())?;
             }
-            self.through(Op::Rename, &second, || fs::rename(&beside, &second))
+            self.through(FileOp::Rename, &second, || fs::rename(&beside, &second))
         })();
         // A rename between two names of one file does nothing, by POSIX, and leaves both.
         let removed = self.remove_at(&beside);
@@ -136,7 +136,7 @@ impl Folder {
     /// Those of the file system.
     pub fn append_to(&self, name: &str, keep: u64) -> io::Result<Appender> {
         let path = self.join(name);
-        let file = self.through(Op::Open, &path, || {
+        let file = self.through(FileOp::Open, &path, || {
             OpenOptions::new()
                 .create(true)
                 .truncate(false)
@@ -154,7 +154,7 @@ impl Folder {
     /// Those of the file system, and that there is such a file already.
     pub fn append_to_new(&self, name: &str) -> io::Result<Appender> {
         let path = self.join(name);
-        let file = self.through(Op::Open, &path, || {
+        let file = self.through(FileOp::Open, &path, || {
             OpenOptions::new().create_new(true).write(true).open(&path)
         })?;
         Ok(Appender::new(self.clone(), path, file))
@@ -176,19 +176,21 @@ impl Folder {
         if !path.exists() {
             return Ok(());
         }
-        self.through(Op::Remove, path, || fs::remove_file(path))
+        self.through(FileOp::Remove, path, || fs::remove_file(path))
     }
 
     /// Makes the new name of the file at `path` last.
     fn sync(&self, path: &Path) -> io::Result<()> {
         #[cfg(unix)]
-        self.through(Op::SyncFolder, path, || File::open(&self.path)?.sync_all())?;
+        self.through(FileOp::SyncFolder, path, || {
+            File::open(&self.path)?.sync_all()
+        })?;
         Ok(())
     }
 
     fn through<T>(
         &self,
-        op: Op,
+        op: FileOp,
         path: &Path,
         act: impl FnOnce() -> io::Result<T>,
     ) -> io::Result<T> {
@@ -279,7 +281,7 @@ impl Appender {
     pub fn cut(&mut self, length: u64) -> io::Result<()> {
         self.waiting.clear();
         let file = &mut self.file;
-        self.folder.through(Op::Cut, &self.path, || {
+        self.folder.through(FileOp::Cut, &self.path, || {
             file.set_len(length)?;
             file.seek(SeekFrom::Start(length))
         })?;
@@ -307,7 +309,7 @@ impl Drop for Appender {
 /// # Errors
 /// Those of `act`.
 #[cfg(not(test))]
-pub fn through<T>(_: Op, _: &Path, act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+pub fn through<T>(_: FileOp, _: &Path, act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     act()
 }
 
@@ -356,7 +358,7 @@ pub(crate) mod faults {
         Full,
         /// Every operation of this kind fails with this error of the system.
         Deny {
-            op: Op,
+            op: FileOp,
             code: i32,
         },
     }
@@ -364,7 +366,7 @@ pub(crate) mod faults {
     #[derive(Default)]
     struct Plan {
         fault: Option<Fault>,
-        done: Vec<Op>,
+        done: Vec<FileOp>,
         crashed: bool,
         unsynced: HashSet<PathBuf>,
     }
@@ -385,7 +387,7 @@ pub(crate) mod faults {
 
     impl Laid {
         /// The operations so far.
-        pub(crate) fn done(&self) -> Vec<Op> {
+        pub(crate) fn done(&self) -> Vec<FileOp> {
             PLANS.lock().unwrap()[&self.0].done.clone()
         }
     }
@@ -401,7 +403,7 @@ pub(crate) mod faults {
     }
 
     pub(crate) fn through<T>(
-        op: Op,
+        op: FileOp,
         path: &Path,
         act: impl FnOnce() -> io::Result<T>,
     ) -> io::Result<T> {
@@ -417,7 +419,12 @@ pub(crate) mod faults {
         plan.done.push(op);
         match plan.fault {
             // What takes no room works on a full disk too.
-            Some(Fault::Full) if !matches!(op, Op::Remove | Op::Open | Op::Cut | Op::Lock) => {
+            Some(Fault::Full)
+                if !matches!(
+                    op,
+                    FileOp::Remove | FileOp::Open | FileOp::Cut | FileOp::Lock
+                ) =>
+            {
                 return Err(io::Error::from_raw_os_error(libc::ENOSPC));
             }
             Some(Fault::Deny { op: denied, code }) if denied == op => {
@@ -436,19 +443,19 @@ pub(crate) mod faults {
         if outcome.is_ok() {
             let beside = PathBuf::from(format!("{}{BESIDE}", path.display()));
             match op {
-                Op::Create | Op::Write | Op::Copy => {
+                FileOp::Create | FileOp::Write | FileOp::Copy => {
                     plan.unsynced.insert(path.into());
                 }
-                Op::Sync | Op::Remove => {
+                FileOp::Sync | FileOp::Remove => {
                     plan.unsynced.remove(path);
                 }
-                Op::Rename => {
+                FileOp::Rename => {
                     plan.unsynced.remove(path);
                     if plan.unsynced.remove(&beside) {
                         plan.unsynced.insert(path.into());
                     }
                 }
-                Op::Open | Op::Cut | Op::Link | Op::SyncFolder | Op::Lock => {}
+                FileOp::Open | FileOp::Cut | FileOp::Link | FileOp::SyncFolder | FileOp::Lock => {}
             }
         }
         if plan.fault == Some(Fault::CrashAfter { at: number }) {
@@ -470,14 +477,14 @@ pub(crate) mod faults {
         };
         match short {
             Some((Fault::Short { at }, number)) if number == at => {
-                through(Op::Write, path, || act(&bytes[..bytes.len() / 2]))
+                through(FileOp::Write, path, || act(&bytes[..bytes.len() / 2]))
             }
             Some((Fault::Short { at }, number)) if number == at + 1 => {
-                through(Op::Write, path, || {
+                through(FileOp::Write, path, || {
                     Err(io::Error::from_raw_os_error(libc::ENOSPC))
                 })
             }
-            _ => through(Op::Write, path, || act(bytes)),
+            _ => through(FileOp::Write, path, || act(bytes)),
         }
     }
 

@@ -228,7 +228,7 @@ fn save(mut job: Job, owed: &mut Option<Owed>) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::super::checkpoint::tests::example;
-    use super::super::files::Op;
+    use super::super::files::FileOp;
     use super::super::files::faults::{Fault, lay};
     use super::*;
     use std::fs;
@@ -318,7 +318,7 @@ mod tests {
     }
 
     /// Lays a fault on the save of step 3, after those of 1 (best) and 2; gives the folder and how it went.
-    fn faulty(fault: Option<Fault>) -> (tempfile::TempDir, Outcome, Vec<Op>) {
+    fn faulty(fault: Option<Fault>) -> (tempfile::TempDir, Outcome, Vec<FileOp>) {
         let folder = tempfile::tempdir().unwrap();
         for (step, best) in [(1, true), (2, false)] {
             save(job(folder.path(), step, best), &mut None).unwrap();
@@ -345,13 +345,13 @@ mod tests {
                     code: libc::ENOSPC,
                 },
             ];
-            if *operation == Op::Write {
+            if *operation == FileOp::Write {
                 faults.push(Fault::Short { at });
             }
             for fault in faults {
                 let (folder, outcome, _) = faulty(Some(fault));
                 // A file system without hard links is no failure: the file is copied.
-                assert_eq!(outcome.is_ok(), *operation == Op::Link, "{fault:?}");
+                assert_eq!(outcome.is_ok(), *operation == FileOp::Link, "{fault:?}");
                 let [last, previous, best] = steps(folder.path());
                 assert!(matches!(last, Some(2 | 3)), "{fault:?}: {last:?}");
                 assert!(matches!(previous, Some(1 | 2)), "{fault:?}: {previous:?}");

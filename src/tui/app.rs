@@ -2,7 +2,7 @@
 //! channel, so that tests drive it with scripted messages.
 
 use super::actions::{self, Action, Do, Key, ProgramAction, key_of};
-use super::frame::{self, Layout};
+use super::frame::{self, FrameLayout};
 use super::overlays::{Choice, Overlay};
 use super::session_view::{SessionView, Weight, describe};
 use super::theme::Theme;
@@ -151,8 +151,8 @@ impl App {
     }
 
     /// Where things lie now.
-    pub fn layout(&self) -> Layout {
-        Layout::new(self.size, self.banner().len())
+    pub fn layout(&self) -> FrameLayout {
+        FrameLayout::new(self.size, self.banner().len())
     }
 
     /// The open view.

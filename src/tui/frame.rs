@@ -23,7 +23,7 @@ use ratatui::widgets::{Clear, Widget};
 
 /// Where things lie.
 #[derive(Clone, Copy, Debug)]
-pub struct Layout {
+pub struct FrameLayout {
     pub header: Rect,
     pub tabs: Rect,
     /// What went wrong for good; mostly empty.
@@ -34,7 +34,7 @@ pub struct Layout {
     pub footer: Rect,
 }
 
-impl Layout {
+impl FrameLayout {
     /// `banner` is the number of lines that [`banner`] has.
     pub fn new(size: Rect, banner: usize) -> Self {
         let banner = banner as u16;
@@ -42,7 +42,7 @@ impl Layout {
             Rect::new(size.x, size.y + y, size.width, height).intersection(size)
         };
         let top = 2 + banner;
-        Layout {
+        FrameLayout {
             header: row(0, 1),
             tabs: row(1, 1),
             banner: row(2, banner),
@@ -212,16 +212,16 @@ fn state(session: &SessionView, theme: Theme, narrow: bool) -> (&'static str, St
 }
 
 /// A piece of the header: the larger the rank, the sooner it is dropped.
-struct Piece {
+struct HeaderItem {
     rank: u8,
     spans: Vec<Span<'static>>,
     /// What takes its place when it is dropped: rank and spans.
     short: Option<(u8, Vec<Span<'static>>)>,
 }
 
-impl Piece {
+impl HeaderItem {
     fn new(rank: u8, spans: Vec<Span<'static>>) -> Self {
-        Piece {
+        HeaderItem {
             rank,
             spans,
             short: None,
@@ -245,7 +245,7 @@ fn header(app: &App, area: Rect, buf: &mut Buffer) {
     let word = if app.quitting { "saving" } else { &word };
     let dim = |words: String| Span::styled(words, theme.dim());
     let plain = |words: String| Span::styled(words, theme.text());
-    let mut left = vec![Piece::new(
+    let mut left = vec![HeaderItem::new(
         9,
         vec![Span::styled("cifar-tui", theme.accent())],
     )];
@@ -255,7 +255,7 @@ fn header(app: &App, area: Rect, buf: &mut Buffer) {
             name => name,
         };
         let name = fitted(name, (area.width / 6).max(12).into());
-        left.push(Piece::new(3, vec![Span::styled(name, theme.strong())]));
+        left.push(HeaderItem::new(3, vec![Span::styled(name, theme.strong())]));
     }
     let columns = if narrow {
         STATE_COLUMNS.1
@@ -263,7 +263,7 @@ fn header(app: &App, area: Rect, buf: &mut Buffer) {
         STATE_COLUMNS.0
     };
     let state = format!("{:<columns$}", format!("{mark} {word}"));
-    left.push(Piece::new(0, vec![Span::styled(state, style)]));
+    left.push(HeaderItem::new(0, vec![Span::styled(state, style)]));
     let mut middle = Vec::new();
     if let Some(data) = &session.data {
         let (train, held) = session
@@ -281,14 +281,14 @@ fn header(app: &App, area: Rect, buf: &mut Buffer) {
             grouped(u64::from(train)),
             grouped(u64::from(held))
         );
-        middle.push(Piece::new(6, vec![name.clone(), dim(sizes)]).or(2, vec![name]));
+        middle.push(HeaderItem::new(6, vec![name.clone(), dim(sizes)]).or(2, vec![name]));
     }
     if let Some(run) = &session.run {
         // `CPU 2 threads AVX-512 (GPU: no NVRTC)`: the kind of device, and why the GPU is not used, stay the longest.
         let kind = run.device.split(' ').next().unwrap_or_default();
         let reason = run.device.find('(').map_or("", |at| &run.device[at..]);
         let short = format!("{kind} {reason}").trim_end().to_owned();
-        middle.push(Piece::new(10, vec![dim(run.device.clone())]).or(2, vec![dim(short)]));
+        middle.push(HeaderItem::new(10, vec![dim(run.device.clone())]).or(2, vec![dim(short)]));
     }
     let mut right = Vec::new();
     if let Some(run) = &session.run {
@@ -303,24 +303,24 @@ fn header(app: &App, area: Rect, buf: &mut Buffer) {
         let step = format!("{:>step_width$}", grouped(session.step()));
         let rate = steps.map_or(String::new(), |s| images_per_s(s.images_per_s));
         let elapsed = steps.map_or(0.0, |s| s.elapsed);
-        right.push(Piece::new(1, vec![dim("epoch ".into()), plain(epoch)]));
-        right.push(Piece::new(8, vec![dim("step ".into()), plain(step)]));
-        right.push(Piece::new(
+        right.push(HeaderItem::new(1, vec![dim("epoch ".into()), plain(epoch)]));
+        right.push(HeaderItem::new(8, vec![dim("step ".into()), plain(step)]));
+        right.push(HeaderItem::new(
             4,
             vec![plain(format!("{rate:>7}")), dim(" img/s".into())],
         ));
-        right.push(Piece::new(7, vec![plain(short_duration(elapsed))]));
+        right.push(HeaderItem::new(7, vec![plain(short_duration(elapsed))]));
         let eta = steps.and_then(|s| s.eta);
         let eta = match eta.filter(|_| session.busy()) {
             Some(eta) => vec![dim("ETA ".into()), plain(short_duration(eta))],
             None => vec![plain(" ".repeat("ETA ".len() + DURATION_COLUMNS))],
         };
-        right.push(Piece::new(5, eta));
+        right.push(HeaderItem::new(5, eta));
     }
     // Each piece takes two columns of space beside its own; those of the last are the margins.
     let room = area.width;
     let mut groups = [left, middle, right];
-    let width = |pieces: &[Piece]| pieces.iter().map(|p| p.width() + 2).sum::<u16>();
+    let width = |pieces: &[HeaderItem]| pieces.iter().map(|p| p.width() + 2).sum::<u16>();
     while groups.iter().map(|g| width(g)).sum::<u16>() > room {
         let all = groups.iter().flatten();
         let Some(worst) = all.map(|p| p.rank).max().filter(|rank| *rank > 0) else {
@@ -331,7 +331,7 @@ fn header(app: &App, area: Rect, buf: &mut Buffer) {
             *group = pieces
                 .filter_map(|piece| match piece.short {
                     _ if piece.rank < worst => Some(piece),
-                    Some((rank, spans)) => Some(Piece::new(rank, spans)),
+                    Some((rank, spans)) => Some(HeaderItem::new(rank, spans)),
                     None => None,
                 })
                 .collect();

@@ -39,7 +39,7 @@ use theme::Theme;
 
 /// How the screen is to be.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct ScreenOptions {
     /// None: what the environment says.
     pub symbols: Option<Symbols>,
     /// Whether the mouse counts.
@@ -50,9 +50,9 @@ pub struct Options {
     pub usr1_stops: bool,
 }
 
-impl Default for Options {
+impl Default for ScreenOptions {
     fn default() -> Self {
-        Options {
+        ScreenOptions {
             symbols: None,
             mouse: true,
             attached: false,
@@ -74,7 +74,7 @@ pub enum Left {
 
 /// How it ended.
 #[derive(Clone, Debug)]
-pub struct Outcome {
+pub struct ScreenOutcome {
     pub left: Left,
     /// How the session stands, as far as the screen was told; when it is left because the session is over and this has
     /// not ended, the worker's thread has died.
@@ -101,8 +101,8 @@ fn interval(urgency: Urgency) -> Duration {
 pub fn run(
     client: &SessionClient,
     signals: &Receiver<i32>,
-    options: &Options,
-) -> anyhow::Result<Outcome> {
+    options: &ScreenOptions,
+) -> anyhow::Result<ScreenOutcome> {
     let shown = Terminal::of_process();
     let theme = Theme {
         colors: shown.colors,
@@ -110,7 +110,8 @@ pub fn run(
     };
     // Before the screen, so that it is dropped after it.
     let _panics = terminal::HeldPanics::begin();
-    let screen = terminal::Screen::enter(options.mouse).context("cannot set up the terminal")?;
+    let screen =
+        terminal::TerminalScreen::enter(options.mouse).context("cannot set up the terminal")?;
     let (width, height) = screen.size().context("cannot read the terminal's size")?;
     let mut app = App::new(theme, width, height, unix_time());
     app.mouse = options.mouse;
@@ -142,7 +143,7 @@ pub fn run(
         Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {}
         left => left.context("cannot give the terminal back")?,
     }
-    Ok(Outcome {
+    Ok(ScreenOutcome {
         left,
         status: app.status,
         signal,
@@ -158,7 +159,7 @@ fn unix_time() -> f64 {
 struct Loop<'a> {
     client: &'a SessionClient,
     app: App,
-    screen: terminal::Screen,
+    screen: terminal::TerminalScreen,
     input: Receiver<FromTerminal>,
     /// What became of pictures that were saved and text that was copied.
     said: (Sender<Msg>, Receiver<Msg>),

@@ -10,8 +10,8 @@ use crate::domain::history::Series;
 use crate::domain::marks::{Mark, merged};
 use crate::domain::params::{Applies, HYPERPARAMS, Hyperparameters, Value, param};
 use crate::domain::report::{
-    CheckpointReport, DataInfo, EpochReport, Evaluation, Health, Load, RunInfo, Split, State,
-    StepReport, Weights,
+    CheckpointReport, DataInfo, EpochReport, Evaluation, Health, RunInfo, ScoredWeights, Split,
+    State, StepReport, SystemLoad,
 };
 use crate::domain::text::{bytes, grouped};
 use crate::session::protocol::{Change, Event};
@@ -42,7 +42,7 @@ pub struct Point {
 
 /// The best epoch so far, by validation accuracy.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Best {
+pub struct BestEpoch {
     pub epoch: u32,
     pub accuracy: f64,
 }
@@ -76,7 +76,7 @@ pub struct SessionView {
     loads: u64,
     pub validation: Vec<Point>,
     pub epochs: Vec<EpochReport>,
-    pub best: Option<Best>,
+    pub best: Option<BestEpoch>,
     /// Epoch with the lowest validation loss, and that loss.
     pub lowest_loss: Option<(u32, f64)>,
     /// Live changes, in the order of x.
@@ -95,7 +95,7 @@ pub struct SessionView {
     /// Why the newest save failed, for as long as it is the newest.
     pub unsaved: Option<String>,
     pub log: Log,
-    pub load: Load,
+    pub load: SystemLoad,
     /// Bytes done, bytes in all, while a download runs.
     pub download: Option<(u64, u64)>,
     /// The session is over: nothing follows.
@@ -145,7 +145,7 @@ impl Default for SessionView {
             checkpoint: None,
             unsaved: None,
             log: Log::default(),
-            load: Load::default(),
+            load: SystemLoad::default(),
             download: None,
             ended: false,
             ends_at: None,
@@ -523,7 +523,7 @@ impl SessionView {
             accuracy: report.val_accuracy,
         });
         if report.best {
-            self.best = Some(Best {
+            self.best = Some(BestEpoch {
                 epoch: report.epoch,
                 accuracy: report.val_accuracy,
             });
@@ -557,7 +557,7 @@ impl SessionView {
     }
 
     fn evaluated(&mut self, evaluation: &Evaluation) {
-        if evaluation.weights == Weights::Best {
+        if evaluation.weights == ScoredWeights::Best {
             self.note(
                 Weight::Plain,
                 format!(

@@ -52,7 +52,7 @@ pub fn usable() -> Result<(), String> {
 }
 
 /// The screen between entering and leaving. Dropping it leaves, whatever happened.
-pub struct Screen {
+pub struct TerminalScreen {
     tty: Tty,
     backend: CrosstermBackend<Tty>,
     shown: Buffer,
@@ -68,14 +68,14 @@ pub struct Screen {
     input: (Sender<FromTerminal>, Receiver<FromTerminal>),
 }
 
-impl Screen {
+impl TerminalScreen {
     /// Enters raw mode and the alternate screen, and begins to read keys.
     ///
     /// # Errors
     /// Those of the terminal; it is then as it was.
     pub fn enter(mouse: bool) -> io::Result<Self> {
         let tty = Tty::open()?;
-        let mut screen = Screen {
+        let mut screen = TerminalScreen {
             backend: CrosstermBackend::new(tty.clone()),
             tty,
             shown: Buffer::empty(Rect::ZERO),
@@ -92,7 +92,7 @@ impl Screen {
         Ok(screen)
     }
 
-    /// Enters again after [`Screen::leave`], or after the process was stopped and something else had the terminal.
+    /// Enters again after [`TerminalScreen::leave`], or after the process was stopped and something else had the terminal.
     ///
     /// # Errors
     /// Those of the terminal.
@@ -281,7 +281,7 @@ impl Screen {
     }
 }
 
-impl Drop for Screen {
+impl Drop for TerminalScreen {
     fn drop(&mut self) {
         // Nobody is left to tell.
         let _ = self.leave();

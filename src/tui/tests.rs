@@ -7,8 +7,8 @@ use super::views::{Screen, VIEWS};
 use crate::domain::confusion::Confusion;
 use crate::domain::params::{Applies, Hyperparameters, Value};
 use crate::domain::report::{
-    CheckpointReport, Collapse, DataInfo, EpochReport, Evaluation, Health, Load, RunInfo, Sign,
-    Split, State, StepReport, Weights,
+    CheckpointReport, Collapse, DataInfo, EpochReport, Evaluation, Health, RunInfo, ScoredWeights,
+    Sign, Split, State, StepReport, SystemLoad,
 };
 use crate::domain::symbols::Symbols;
 use crate::session::protocol::{Change, Command, Event};
@@ -128,7 +128,7 @@ fn epoch_events(epoch: u32) -> [Event; 3] {
     [
         Event::Evaluation(Evaluation {
             split: Split::Validation,
-            weights: Weights::Last,
+            weights: ScoredWeights::Last,
             step,
             epoch,
             loss,
@@ -190,10 +190,10 @@ fn story(until: u64) -> Vec<Event> {
             });
         }
         if step % 500 == 0 {
-            events.push(Event::Load(Load {
+            events.push(Event::Load(SystemLoad {
                 cpu: Some(0.90 + 0.05 * noise(step)),
                 memory: Some(305 << 20),
-                ..Load::default()
+                ..SystemLoad::default()
             }));
         }
     }
@@ -920,7 +920,7 @@ fn a_load_that_idles_draws_nothing() {
     let mut app = app(Colors::True, 80, 24, &story(500));
     app.update(Msg::Event(Box::new(Event::State(State::Paused))));
     app.changed = super::app::Urgency::None;
-    app.update(Msg::Event(Box::new(Event::Load(Load::default()))));
+    app.update(Msg::Event(Box::new(Event::Load(SystemLoad::default()))));
     app.update(Msg::Tick(52_001.0));
     assert_eq!(app.changed, super::app::Urgency::None);
 }

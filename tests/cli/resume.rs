@@ -1,8 +1,8 @@
 //! `--resume`: what takes effect with it, what is refused, where the data is found; runs of other computers.
 
 use crate::support::{Place, TINY};
-use cifar_tui::session::run_dir::{Host, Owner};
-use cifar_tui::session::runs::Runs;
+use cifar_tui::session::run_dir::{HostId, Owner};
+use cifar_tui::session::runs::RunsFolder;
 
 fn trained() -> Place {
     let place = Place::with_data();
@@ -116,7 +116,9 @@ fn the_command_that_a_run_is_resumed_with_works_from_anywhere_and_finds_the_data
             .unwrap()
             .path();
         std::fs::rename(first, folder.join(name)).unwrap();
-        let runs = Runs::new(&folder, Owner::new(Host::this())).list().unwrap();
+        let runs = RunsFolder::new(&folder, Owner::new(HostId::this()))
+            .list()
+            .unwrap();
         let command = runs[0].resume_command();
         let mut shell = std::process::Command::new("sh");
         shell

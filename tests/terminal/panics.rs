@@ -4,7 +4,7 @@
 
 use crate::pty::{Pty, Size};
 use cifar_tui::domain::report::State;
-use cifar_tui::session::link::link;
+use cifar_tui::session::client::channel;
 use cifar_tui::session::protocol::Event;
 use cifar_tui::tui;
 
@@ -53,24 +53,24 @@ fn stray_output_never_reaches_the_screen() {
 fn the_program_that_panics() {
     match std::env::var(ROLE).as_deref() {
         Ok("worker") => {
-            let (link, tell) = link();
+            let (client, sender) = channel();
             let worker = std::thread::spawn(move || {
-                tell.event(Event::State(State::Running));
+                sender.event(Event::State(State::Running));
                 panic!("the worker's words");
             });
-            let options = tui::Options::default();
-            let outcome = tui::run(&link, &crossbeam_channel::never(), &options).unwrap();
+            let options = tui::ScreenOptions::default();
+            let outcome = tui::run(&client, &crossbeam_channel::never(), &options).unwrap();
             assert!(!outcome.status.ended && worker.join().is_err());
             panic!("the worker's words came through");
         }
         Ok("screen") => {
             let _panics = tui::terminal::HeldPanics::begin();
-            let screen = tui::terminal::Screen::enter(true).unwrap();
+            let screen = tui::terminal::TerminalScreen::enter(true).unwrap();
             screen.input().recv().unwrap();
             panic!("the screen's words");
         }
         Ok("stray") => {
-            let mut screen = tui::terminal::Screen::enter(true).unwrap();
+            let mut screen = tui::terminal::TerminalScreen::enter(true).unwrap();
             println!("stray words of a library");
             eprintln!("its stray errors");
             screen.leave().unwrap();

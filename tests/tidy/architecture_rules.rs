@@ -95,7 +95,7 @@ const KNOWN_BY: &[(&str, &[&str])] = &[
 const DOMAIN_KNOWS: &[&str] = &["std", "core", "serde", "strsim", "thiserror"];
 
 #[derive(Clone, Debug, PartialEq)]
-enum Token {
+pub enum Token {
     Word(String),
     /// `::`
     Colons,
@@ -103,7 +103,7 @@ enum Token {
 }
 
 /// The source without comments, strings, characters and lifetimes.
-fn tokens(source: &str) -> Vec<Token> {
+pub fn tokens(source: &str) -> Vec<Token> {
     let chars: Vec<char> = source.chars().collect();
     let at = |i: usize| chars.get(i).copied().unwrap_or('\0');
     let mut out = Vec::new();
@@ -301,7 +301,7 @@ fn imports(source: &str, place: &[String]) -> Vec<Import> {
     out
 }
 
-fn sources(folder: &Path, out: &mut Vec<PathBuf>) {
+pub fn sources(folder: &Path, out: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         match path.is_dir() {

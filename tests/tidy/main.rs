@@ -5,3 +5,4 @@
 mod architecture_rules;
 mod symbols;
 mod tables;
+mod type_names;

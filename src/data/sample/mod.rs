@@ -9,7 +9,7 @@ mod art;
 mod pen;
 mod scenery;
 
-use super::{CLASSES, DataError, IMAGE_BYTES, Images, Progress, Read, SIDE, pool};
+use super::{CLASSES, DataError, IMAGE_BYTES, Images, ProgressFn, RawDataset, SIDE, pool};
 use crate::domain::rng::{Rng, Stream};
 use pen::{Dice, Pen};
 use std::path::Path;
@@ -25,7 +25,11 @@ const JOB: usize = 250;
 const ORDERS: u64 = 1 << 32;
 
 /// Draws the set.
-pub(super) fn read(_: &Path, threads: usize, progress: Progress) -> Result<Read, DataError> {
+pub(super) fn read(
+    _: &Path,
+    threads: usize,
+    progress: ProgressFn,
+) -> Result<RawDataset, DataError> {
     let [mut train, mut test] = [TRAIN, TEST].map(|n| vec![0; n * IMAGE_BYTES]);
     let jobs = train
         .chunks_mut(JOB * IMAGE_BYTES)
@@ -52,7 +56,7 @@ pub(super) fn read(_: &Path, threads: usize, progress: Progress) -> Result<Read,
         pixels,
         labels: (first..first + n).map(class_of).collect(),
     };
-    Ok(Read {
+    Ok(RawDataset {
         classes: CLASSES.map(String::from).into(),
         train: images(train, 0, TRAIN),
         test: images(test, TRAIN, TEST),

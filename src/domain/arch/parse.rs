@@ -16,7 +16,7 @@
 //! the kernel (3), `s` the stride (1; of a pool its window), `p` the padding (0); `same` pads an odd kernel by its half.
 
 use super::{
-    Arch, ArchError, Layer, MAX_CHANNELS, MAX_DEPTH, MAX_KERNEL, MAX_LAYERS, MAX_REPEATS,
+    Arch, ArchError, ArchLayer, MAX_CHANNELS, MAX_DEPTH, MAX_KERNEL, MAX_LAYERS, MAX_REPEATS,
     MAX_SHARE, MAX_STRIDE, MAX_TEXT, MAX_WINDOW, Op, shortened,
 };
 use crate::domain::text::nearest;
@@ -34,7 +34,7 @@ const WORDS: [&str; 8] = [
     "residual",
 ];
 
-/// Reads an architecture's text. Shapes are not looked at: see [`Arch::plan`].
+/// Reads an architecture's text. Shapes are not looked at: see [`Arch::infer_shapes`].
 ///
 /// # Errors
 /// Says where the text departs from the grammar or exceeds a limit, and what may stand there.
@@ -63,7 +63,7 @@ pub fn parse(text: &str) -> Result<Arch, ArchError> {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum TokenKind {
     Word,
     Number,
     Percent,
@@ -74,7 +74,7 @@ enum Kind {
 
 #[derive(Clone, Debug)]
 struct Token {
-    kind: Kind,
+    kind: TokenKind,
     at: Range<usize>,
 }
 
@@ -92,14 +92,17 @@ fn tokens(text: &str) -> Result<Vec<Token>, ArchError> {
                 continue;
             }
             b'a'..=b'z' | b'A'..=b'Z' => (
-                Kind::Word,
+                TokenKind::Word,
                 run(i, |b| b.is_ascii_alphabetic() || b == b'-' || b == b'_'),
             ),
-            b'0'..=b'9' => (Kind::Number, run(i, |b| b.is_ascii_digit() || b == b'.')),
-            b'%' => (Kind::Percent, i + 1),
-            b',' => (Kind::Comma, i + 1),
-            b'(' => (Kind::Open, i + 1),
-            b')' => (Kind::Close, i + 1),
+            b'0'..=b'9' => (
+                TokenKind::Number,
+                run(i, |b| b.is_ascii_digit() || b == b'.'),
+            ),
+            b'%' => (TokenKind::Percent, i + 1),
+            b',' => (TokenKind::Comma, i + 1),
+            b'(' => (TokenKind::Open, i + 1),
+            b')' => (TokenKind::Close, i + 1),
             _ => {
                 let c = text[i..].chars().next().unwrap_or_default();
                 return Err(ArchError {
@@ -128,18 +131,18 @@ impl Parser<'_> {
         self.tokens.get(self.next)
     }
 
-    fn peek_kind(&self) -> Option<Kind> {
+    fn peek_kind(&self) -> Option<TokenKind> {
         self.peek().map(|t| t.kind)
     }
 
     /// The next token's word in small letters, when it is a word.
     fn peek_word(&self) -> Option<String> {
         self.peek()
-            .filter(|t| t.kind == Kind::Word)
+            .filter(|t| t.kind == TokenKind::Word)
             .map(|t| self.text[t.at.clone()].to_ascii_lowercase())
     }
 
-    fn accept(&mut self, kind: Kind) -> bool {
+    fn accept(&mut self, kind: TokenKind) -> bool {
         let is = self.peek_kind() == Some(kind);
         self.next += usize::from(is);
         is
@@ -184,13 +187,13 @@ impl Parser<'_> {
         }
     }
 
-    fn sequence(&mut self, depth: usize) -> Result<Vec<Layer>, ArchError> {
+    fn sequence(&mut self, depth: usize) -> Result<Vec<ArchLayer>, ArchError> {
         let mut layers = Vec::new();
         loop {
             self.item(depth, &mut layers)?;
-            let more = self.accept(Kind::Comma);
+            let more = self.accept(TokenKind::Comma);
             match self.peek_kind() {
-                None | Some(Kind::Close) => return Ok(layers),
+                None | Some(TokenKind::Close) => return Ok(layers),
                 Some(_) if more => {}
                 Some(_) => {
                     let why = format!("a comma is missing before {}", self.found());
@@ -200,9 +203,9 @@ impl Parser<'_> {
         }
     }
 
-    fn item(&mut self, depth: usize, layers: &mut Vec<Layer>) -> Result<(), ArchError> {
+    fn item(&mut self, depth: usize, layers: &mut Vec<ArchLayer>) -> Result<(), ArchError> {
         let from = self.here().start;
-        let repeats = if self.peek_kind() == Some(Kind::Number) {
+        let repeats = if self.peek_kind() == Some(TokenKind::Number) {
             let repeats = self.int(from, "the number of repeats", 1..=MAX_REPEATS)?;
             if self.peek_word().as_deref() != Some("x") {
                 let why = format!(
@@ -217,7 +220,7 @@ impl Parser<'_> {
             1
         };
         let (first, before) = (layers.len(), self.count);
-        if self.peek_kind() == Some(Kind::Open) {
+        if self.peek_kind() == Some(TokenKind::Open) {
             layers.extend(self.group(depth)?);
         } else {
             layers.push(self.layer(depth)?);
@@ -237,7 +240,7 @@ impl Parser<'_> {
         Ok(())
     }
 
-    fn group(&mut self, depth: usize) -> Result<Vec<Layer>, ArchError> {
+    fn group(&mut self, depth: usize) -> Result<Vec<ArchLayer>, ArchError> {
         let open = self.here();
         self.next += 1;
         if depth == MAX_DEPTH {
@@ -247,13 +250,13 @@ impl Parser<'_> {
             ));
         }
         let layers = self.sequence(depth + 1)?;
-        if !self.accept(Kind::Close) {
+        if !self.accept(TokenKind::Close) {
             return Err(self.fail(open, "this parenthesis is not closed"));
         }
         Ok(layers)
     }
 
-    fn layer(&mut self, depth: usize) -> Result<Layer, ArchError> {
+    fn layer(&mut self, depth: usize) -> Result<ArchLayer, ArchError> {
         let at = self.here();
         let Some(word) = self.peek_word() else {
             let why = format!("a layer must stand here, not {}", self.found());
@@ -272,7 +275,7 @@ impl Parser<'_> {
                 out: self.int(from, "the number of outputs", 1..=MAX_CHANNELS)?,
             },
             "residual" => {
-                if self.peek_kind() != Some(Kind::Open) {
+                if self.peek_kind() != Some(TokenKind::Open) {
                     return Err(self.fail_in(
                         from,
                         self.here(),
@@ -300,7 +303,7 @@ impl Parser<'_> {
             }
         };
         self.count += 1;
-        Ok(Layer {
+        Ok(ArchLayer {
             op,
             at: from..self.end(),
         })
@@ -362,7 +365,7 @@ impl Parser<'_> {
 
     fn pool(&mut self, from: usize) -> Result<Op, ArchError> {
         let kernel = match self.peek_kind() {
-            Some(Kind::Number) => self.int(from, "the window", 1..=MAX_WINDOW)?,
+            Some(TokenKind::Number) => self.int(from, "the window", 1..=MAX_WINDOW)?,
             _ => 2,
         };
         let stride = match self.peek_word().as_deref() {
@@ -377,11 +380,11 @@ impl Parser<'_> {
 
     fn drop(&mut self, from: usize) -> Result<Op, ArchError> {
         let at = self.here();
-        if !self.accept(Kind::Number) {
+        if !self.accept(TokenKind::Number) {
             return Ok(Op::Drop { share: None });
         }
         let number = self.text[at.clone()].parse::<f64>();
-        let percent = self.accept(Kind::Percent);
+        let percent = self.accept(TokenKind::Percent);
         match number.map(|v| if percent { v / 100.0 } else { v }) {
             Ok(share) if (0.0..=MAX_SHARE).contains(&share) => Ok(Op::Drop { share: Some(share) }),
             _ => {
@@ -403,7 +406,7 @@ impl Parser<'_> {
             range.start(),
             range.end()
         );
-        if !self.accept(Kind::Number) {
+        if !self.accept(TokenKind::Number) {
             let why = format!("{expected}, not {}", self.found());
             return Err(self.fail_in(from, at, why));
         }
@@ -420,7 +423,7 @@ impl fmt::Display for Arch {
     }
 }
 
-fn list(layers: &[Layer], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+fn list(layers: &[ArchLayer], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     for (i, layer) in layers.iter().enumerate() {
         if i > 0 {
             f.write_str(", ")?;
@@ -430,7 +433,7 @@ fn list(layers: &[Layer], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     Ok(())
 }
 
-impl fmt::Display for Layer {
+impl fmt::Display for ArchLayer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.op {
             Op::Conv {
@@ -581,8 +584,10 @@ mod tests {
         })
     }
 
-    fn layers(ops: Vec<Op>) -> Vec<Layer> {
-        ops.into_iter().map(|op| Layer { op, at: 0..0 }).collect()
+    fn layers(ops: Vec<Op>) -> Vec<ArchLayer> {
+        ops.into_iter()
+            .map(|op| ArchLayer { op, at: 0..0 })
+            .collect()
     }
 
     proptest! {
@@ -593,7 +598,7 @@ mod tests {
             let again = parse(&text);
             prop_assert_eq!(again.as_ref(), Ok(&arch), "{}", text);
             // Any shape of input gives an answer.
-            let _ = arch.plan(Shape::new(3, 9, 31), 10);
+            let _ = arch.infer_shapes(Shape::new(3, 9, 31), 10);
         }
 
         #[test]

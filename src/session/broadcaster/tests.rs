@@ -2,7 +2,7 @@ use super::super::client::QUEUE;
 use super::super::protocol::{Answer, Question};
 use super::*;
 use crate::domain::params::{Applies, Change, Value};
-use crate::domain::report::{EpochReport, Health, Split, StepReport, Weights};
+use crate::domain::report::{EpochReport, Health, ScoredWeights, Split, StepReport};
 
 fn steps(number: u64) -> Event {
     Event::Steps(StepReport {
@@ -227,7 +227,7 @@ fn the_newest_two_matrices_of_each_split_are_kept() {
     let scored = |split, step| {
         Event::Evaluation(Evaluation {
             split,
-            weights: Weights::Last,
+            weights: ScoredWeights::Last,
             step,
             epoch: 1,
             loss: 1.0,

@@ -337,7 +337,7 @@ fn whole_lines(path: &Path) -> io::Result<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Host;
+    use super::super::HostId;
     use super::*;
 
     fn report(step: u64) -> StepReport {
@@ -373,7 +373,7 @@ mod tests {
     fn metrics_are_thinned_and_cut_back_without_gap_or_duplicate() {
         let runs = tempfile::tempdir().unwrap();
         let params = Hyperparameters::default();
-        let owner = Owner::new(Host::this());
+        let owner = Owner::new(HostId::this());
         let mut run = RunDir::create(runs.path(), Some("one"), &params, &owner).unwrap();
         run.set_length(3 * STEP_LINES);
         let folder = run.folder().to_owned();

@@ -8,7 +8,7 @@ pub(super) mod name;
 
 pub use folder::{RunDir, read_metrics};
 use lease::{Holder, STALE};
-pub use lease::{Host, Owner};
+pub use lease::{HostId, Owner};
 
 use crate::domain::text::command_line;
 use std::fmt;

@@ -40,10 +40,10 @@ pub(in crate::session) fn folder_of(runs: &Path, wanted: &Path) -> Option<PathBu
 }
 
 /// Month, day, hour, minute.
-pub(super) type Time = [u32; 4];
+pub(super) type LocalTime = [u32; 4];
 
 #[cfg(unix)]
-pub(super) fn local_time() -> Time {
+pub(super) fn local_time() -> LocalTime {
     let seconds = now() as libc::time_t;
     // SAFETY: both pointers are to values on this stack; `tm` is plain numbers and a pointer that may be null.
     let tm = unsafe {
@@ -56,7 +56,7 @@ pub(super) fn local_time() -> Time {
 
 /// Elsewhere than on Unix the name only has to be unique: day and minute since the Unix epoch.
 #[cfg(not(unix))]
-pub(super) fn local_time() -> Time {
+pub(super) fn local_time() -> LocalTime {
     let minutes = now() as u64 / 60;
     let days = (minutes / 1440) as u32;
     [
@@ -68,7 +68,10 @@ pub(super) fn local_time() -> Time {
 }
 
 /// `seed-1123-0412`: the preset (or `custom`), the day and the time.
-pub(super) fn made_up_name(params: &Hyperparameters, [month, day, hour, minute]: Time) -> String {
+pub(super) fn made_up_name(
+    params: &Hyperparameters,
+    [month, day, hour, minute]: LocalTime,
+) -> String {
     let stem = params.architecture.to_ascii_lowercase();
     let stem = if check_name(&stem).is_ok() && stem.len() <= 20 {
         stem
@@ -80,14 +83,14 @@ pub(super) fn made_up_name(params: &Hyperparameters, [month, day, hour, minute]:
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Host, Owner, RunDir};
+    use super::super::{HostId, Owner, RunDir};
     use super::*;
 
     #[test]
     fn names_are_made_up_unique_and_plain() {
         let runs = tempfile::tempdir().unwrap();
         let params = Hyperparameters::default();
-        let owner = Owner::new(Host::this());
+        let owner = Owner::new(HostId::this());
         assert_eq!(made_up_name(&params, [11, 23, 4, 12]), "seed-1123-0412");
         let custom = Hyperparameters {
             architecture: "dense 10".into(),

@@ -1,6 +1,6 @@
 use super::super::attach::{AttachError, RunningSession, attach, find};
 use super::super::client::channel;
-use super::super::run_dir::{Host, Owner, RunDir};
+use super::super::run_dir::{HostId, Owner, RunDir};
 use super::*;
 use crate::domain::report::{DataInfo, RunInfo};
 use std::time::Duration;
@@ -28,7 +28,7 @@ fn started(folder: &Path) -> Event {
 }
 
 /// A run `one` that a session on `host` has open.
-fn opened(runs: &Path, host: Host, server: Option<&Server>) -> RunDir {
+fn opened(runs: &Path, host: HostId, server: Option<&Server>) -> RunDir {
     let owner = Owner {
         host,
         socket: server.map(Server::socket),
@@ -38,7 +38,7 @@ fn opened(runs: &Path, host: Host, server: Option<&Server>) -> RunDir {
 
 /// What `attach` finds, when there is no other.
 fn found(runs: &Path, name: Option<&str>) -> Result<RunningSession, AttachError> {
-    find(runs, name, &Host::this()).map(|(session, others)| {
+    find(runs, name, &HostId::this()).map(|(session, others)| {
         assert!(others.is_empty());
         session
     })
@@ -56,7 +56,7 @@ fn viewers_find_the_session_hear_it_and_steer_it_and_go_without_a_trace() {
     let server = Server::start(sender.broadcaster()).unwrap();
     let none = found(runs.path(), None);
     assert!(matches!(none, Err(AttachError::None(_))));
-    let open = opened(runs.path(), Host::this(), Some(&server));
+    let open = opened(runs.path(), HostId::this(), Some(&server));
     sender.event(started(&run));
     let session = found(runs.path(), None).unwrap();
     assert_eq!(session.name, "one");
@@ -106,7 +106,7 @@ fn a_session_on_another_computer_is_named_with_the_way_to_it_and_nothing_is_chan
     let runs = tempfile::tempdir().unwrap();
     let (_first, sender) = channel();
     let server = Server::start(sender.broadcaster()).unwrap();
-    let elsewhere = Host {
+    let elsewhere = HostId {
         name: "gpu-7".into(),
         kernel: "00000000".into(),
     };

@@ -1,7 +1,7 @@
 //! Divergence, collapse and the scores at the end, on the same small data set.
 
 use super::*;
-use crate::domain::report::Weights;
+use crate::domain::report::ScoredWeights;
 
 /// Makes `count` steps, one by one, of a session that is paused.
 fn make_steps(front: &mut Front, count: u64) {
@@ -178,11 +178,11 @@ fn the_end_scores_the_best_weights_beside_the_last() {
     let [last, best] = &test[..] else {
         panic!("the test wants a best epoch that is not the last: {test:?}");
     };
-    assert_eq!((last.weights, last.step), (Weights::Last, 60));
+    assert_eq!((last.weights, last.step), (ScoredWeights::Last, 60));
     let folder = runs.path().join("one");
     assert_eq!(
         (best.weights, best.step),
-        (Weights::Best, step(runs.path(), BEST))
+        (ScoredWeights::Best, step(runs.path(), BEST))
     );
     // The best checkpoint by itself says the same of the test images.
     let copy = runs.path().join(BEST);
@@ -200,8 +200,8 @@ fn the_end_scores_the_best_weights_beside_the_last() {
     assert_eq!((&again.confusion, again.loss), (&best.confusion, best.loss));
     alone.quit();
     // Screens still show the last weights' images; the summary has both scores.
-    let owner = crate::session::run_dir::Owner::new(crate::session::run_dir::Host::this());
-    let summary = crate::session::runs::Runs::new(runs.path(), owner)
+    let owner = crate::session::run_dir::Owner::new(crate::session::run_dir::HostId::this());
+    let summary = crate::session::runs::RunsFolder::new(runs.path(), owner)
         .summary(&folder)
         .unwrap();
     assert_eq!(summary.test_accuracy, Some(last.accuracy));

@@ -1,7 +1,7 @@
 //! The scores on the test images when a run is over: of its last weights, which are its result, and of its best ones.
 
 use super::{Result, Worker};
-use crate::domain::report::{EpochReport, Split, StepReport, Weights};
+use crate::domain::report::{EpochReport, ScoredWeights, Split, StepReport};
 use crate::session::protocol::Event;
 use crate::train::checkpoint::{Applied, Checkpoint};
 use crate::train::evaluate::Scores;
@@ -65,7 +65,7 @@ impl Worker<'_> {
             return Ok(false);
         };
         let mut evaluation = scores.evaluation;
-        evaluation.weights = Weights::Best;
+        evaluation.weights = ScoredWeights::Best;
         self.best_scored = Some(best.step);
         self.record(Event::Evaluation(evaluation));
         Ok(true)

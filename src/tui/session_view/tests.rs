@@ -58,7 +58,7 @@ fn epoch(epoch: u32, test: Option<f64>) -> Event {
     })
 }
 
-fn scored(split: Split, weights: Weights, step: u64, accuracy: f64) -> Event {
+fn scored(split: Split, weights: ScoredWeights, step: u64, accuracy: f64) -> Event {
     Event::Evaluation(Evaluation {
         split,
         weights,
@@ -162,7 +162,7 @@ fn the_test_score_of_an_epoch_stands_once() {
         run(None),
         Event::State(State::Running),
         steps(100),
-        scored(Split::Test, Weights::Last, 100, 0.5),
+        scored(Split::Test, ScoredWeights::Last, 100, 0.5),
         epoch(1, Some(0.5)),
     ]);
     let tests = lines(&one).iter().filter(|l| l.1.contains("test")).count();
@@ -172,7 +172,7 @@ fn the_test_score_of_an_epoch_stands_once() {
         run(None),
         Event::State(State::Running),
         steps(100),
-        scored(Split::Test, Weights::Last, 100, 0.5),
+        scored(Split::Test, ScoredWeights::Last, 100, 0.5),
         epoch(1, None),
     ]);
     assert!(lines(&one).contains(&(100, "test images: 50.00%".into())));
@@ -233,8 +233,8 @@ fn the_best_weights_score_stands_beside_the_result() {
     let one = session(&[
         run(None),
         steps(100),
-        scored(Split::Test, Weights::Last, 200, 0.6),
-        scored(Split::Test, Weights::Best, 100, 0.65),
+        scored(Split::Test, ScoredWeights::Last, 200, 0.6),
+        scored(Split::Test, ScoredWeights::Best, 100, 0.65),
     ]);
     assert_eq!(one.evaluation(Split::Test).unwrap().accuracy, 0.6);
     assert_eq!(one.evaluation_before(Split::Test), None);

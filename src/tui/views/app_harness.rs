@@ -283,7 +283,7 @@ pub fn evaluation(epoch: u32) -> Evaluation {
     let confusion = confusion(epoch);
     Evaluation {
         split: Split::Validation,
-        weights: Weights::Last,
+        weights: ScoredWeights::Last,
         step: 1250 * u64::from(epoch),
         epoch,
         loss: 1.4 - 0.1 * f64::from(epoch),

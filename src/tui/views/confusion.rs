@@ -3,7 +3,7 @@
 use super::image_grid::{self, ImageGrid};
 use super::query::{Query, QueryKey, message, no_evaluation};
 use super::{Context, View};
-use crate::domain::confusion::Confusion as Matrix;
+use crate::domain::confusion::Confusion;
 use crate::domain::report::{Evaluation, Split};
 use crate::domain::text::grouped;
 use crate::session::protocol::{Command, Event, Question};
@@ -11,7 +11,7 @@ use crate::tui::actions::{Move, key_of};
 use crate::tui::pictures::Request;
 use crate::tui::session_view::{SessionView, split_name};
 use crate::tui::theme::Theme;
-use crate::tui::widgets::heatmap::{Cell, Geometry, Heatmap, MARK, Tone};
+use crate::tui::widgets::heatmap::{Cell, Heatmap, HeatmapLayout, MARK, Tone};
 use crate::tui::widgets::{bars, fitted, panel, text, text_right};
 use crossterm::event::{MouseButton, MouseEvent, MouseEventKind};
 use ratatui::buffer::Buffer;
@@ -69,7 +69,7 @@ impl Values {
 
 /// State of the Confusion screen.
 #[derive(Debug, Default)]
-pub struct Confusion {
+pub struct ConfusionView {
     /// (true, predicted).
     cursor: (usize, usize),
     values: Values,
@@ -81,7 +81,7 @@ pub struct Confusion {
 }
 
 /// Where the parts lie.
-struct Layout {
+struct ConfusionLayout {
     matrix: Rect,
     /// The cell under the cursor, with images; empty when there is no room.
     cell: Rect,
@@ -89,7 +89,7 @@ struct Layout {
     pairs: Rect,
 }
 
-impl Layout {
+impl ConfusionLayout {
     fn of(area: Rect) -> Self {
         let none = Rect::new(area.x, area.y, 0, 0);
         let side = if area.width < 76 {
@@ -107,7 +107,7 @@ impl Layout {
         };
         let bottom = area.height - top;
         let below = |x, width| Rect::new(x, area.y + top, width, bottom);
-        Layout {
+        ConfusionLayout {
             matrix: Rect::new(area.x, area.y, left, top),
             cell: if side > 0 {
                 Rect::new(area.x + left, area.y, side, top)
@@ -134,7 +134,7 @@ fn shown(session: &SessionView) -> Option<&Evaluation> {
         .filter(|e| e.confusion.classes > 0 && e.confusion.classes == session.classes().len())
 }
 
-impl Confusion {
+impl ConfusionView {
     /// Why an action cannot be used now, if so.
     pub fn enabled(
         &self,
@@ -280,7 +280,7 @@ impl Confusion {
         &self,
         session: &SessionView,
         evaluation: &Evaluation,
-        geometry: &Geometry,
+        geometry: &HeatmapLayout,
     ) -> Vec<Cell> {
         let matrix = &evaluation.confusion;
         let before = session
@@ -394,7 +394,7 @@ impl Confusion {
         evaluation: &Evaluation,
         theme: Theme,
         inner: Rect,
-    ) -> Option<(Heatmap<'a>, Geometry)> {
+    ) -> Option<(Heatmap<'a>, HeatmapLayout)> {
         let geometry = geometry(session, inner)?;
         let map = Heatmap {
             labels: session.classes(),
@@ -465,7 +465,7 @@ impl Confusion {
     fn draw_classes(
         &self,
         session: &SessionView,
-        matrix: &Matrix,
+        matrix: &Confusion,
         theme: Theme,
         area: Rect,
         buf: &mut Buffer,
@@ -547,7 +547,7 @@ impl Confusion {
     fn draw_pairs(
         &self,
         session: &SessionView,
-        matrix: &Matrix,
+        matrix: &Confusion,
         theme: Theme,
         area: Rect,
         buf: &mut Buffer,
@@ -660,10 +660,10 @@ fn side_grid(area: Rect) -> ImageGrid {
         .unwrap_or_else(|| ImageGrid::of(area, 12))
 }
 
-fn geometry(session: &SessionView, inner: Rect) -> Option<Geometry> {
+fn geometry(session: &SessionView, inner: Rect) -> Option<HeatmapLayout> {
     let longest = session.classes().iter().map(|c| c.chars().count()).max()?;
-    let geometry = Geometry::of(inner, session.classes().len(), longest as u16)?;
-    Geometry::of(
+    let geometry = HeatmapLayout::of(inner, session.classes().len(), longest as u16)?;
+    HeatmapLayout::of(
         map_area(inner, &geometry),
         session.classes().len(),
         longest as u16,
@@ -671,7 +671,7 @@ fn geometry(session: &SessionView, inner: Rect) -> Option<Geometry> {
 }
 
 /// The map stands in the middle of its panel.
-fn map_area(inner: Rect, geometry: &Geometry) -> Rect {
+fn map_area(inner: Rect, geometry: &HeatmapLayout) -> Rect {
     let spare = inner.width.saturating_sub(geometry.size().0);
     Rect::new(
         inner.x + spare / 2,
@@ -682,7 +682,7 @@ fn map_area(inner: Rect, geometry: &Geometry) -> Rect {
 }
 
 /// Share of the images of `truth` that are called `predicted`; 0 without images.
-fn share(matrix: &Matrix, truth: usize, predicted: usize) -> f64 {
+fn share(matrix: &Confusion, truth: usize, predicted: usize) -> f64 {
     f64::from(matrix.count(truth, predicted)) / f64::from(matrix.row_total(truth).max(1))
 }
 
@@ -721,7 +721,7 @@ fn sentence(session: &SessionView, evaluation: &Evaluation, cursor: (usize, usiz
     )
 }
 
-impl View for Confusion {
+impl View for ConfusionView {
     fn draw(&self, session: &SessionView, theme: Theme, area: Rect, buf: &mut Buffer) {
         let area = area.intersection(buf.area);
         let Some(evaluation) = shown(session) else {
@@ -730,7 +730,7 @@ impl View for Confusion {
         if self.open {
             return self.draw_open(session, evaluation, theme, area, buf);
         }
-        let layout = Layout::of(area);
+        let layout = ConfusionLayout::of(area);
         self.draw_matrix(session, evaluation, theme, layout.matrix, buf);
         self.draw_cell(session, evaluation, theme, layout.cell, buf);
         self.draw_classes(session, &evaluation.confusion, theme, layout.classes, buf);
@@ -763,7 +763,7 @@ impl View for Confusion {
                 let Some(evaluation) = shown(ctx.session) else {
                     return;
                 };
-                let layout = Layout::of(ctx.area);
+                let layout = ConfusionLayout::of(ctx.area);
                 let inner = inside(layout.matrix);
                 let cell = geometry(ctx.session, inner).and_then(|g| g.at(mouse.column, mouse.row));
                 let pairs = inside(layout.pairs);
@@ -806,7 +806,7 @@ pub fn other_split(ctx: &mut Context) {
 }
 
 /// The matrix with tabs between its columns, for a spreadsheet.
-fn as_text(session: &SessionView, matrix: &Matrix) -> String {
+fn as_text(session: &SessionView, matrix: &Confusion) -> String {
     let names: Vec<String> = (0..matrix.classes).map(|c| session.class(c)).collect();
     let mut table = format!("true\\predicted\t{}\n", names.join("\t"));
     for (truth, name) in names.iter().enumerate() {

@@ -36,7 +36,7 @@ const SIDE: u16 = 38;
 
 /// State of the Data screen.
 #[derive(Debug)]
-pub struct Data {
+pub struct DataView {
     split: Split,
     class: Option<u8>,
     /// Place of the chosen image among those that are browsed.
@@ -47,9 +47,9 @@ pub struct Data {
     variants: Query,
 }
 
-impl Default for Data {
+impl Default for DataView {
     fn default() -> Self {
-        Data {
+        DataView {
             split: Split::Train,
             class: None,
             selected: 0,
@@ -61,7 +61,7 @@ impl Default for Data {
 }
 
 /// Where the parts lie.
-struct Layout {
+struct DataLayout {
     /// A line on the download; empty when there is nothing to say.
     notice: Rect,
     info: Rect,
@@ -70,7 +70,7 @@ struct Layout {
     preview: Rect,
 }
 
-impl Layout {
+impl DataLayout {
     fn of(area: Rect, notice: bool) -> Self {
         let used = u16::from(notice).min(area.height);
         let below = Rect::new(area.x, area.y + used, area.width, area.height - used);
@@ -82,7 +82,7 @@ impl Layout {
         } else {
             0
         };
-        Layout {
+        DataLayout {
             notice: Rect::new(area.x, area.y, area.width, used),
             info,
             grid: Rect::new(rest.x, rest.y, rest.width, rest.height - strip),
@@ -117,7 +117,7 @@ fn has_notice(session: &SessionView) -> bool {
     session.download.is_some() || session.data.as_ref().is_some_and(|d| d.is_sample)
 }
 
-impl Data {
+impl DataView {
     /// Why an action cannot be used now, if so.
     pub fn enabled(
         &self,
@@ -143,7 +143,7 @@ impl Data {
 
     pub fn act(&mut self, does: DataAction, ctx: &mut Context) {
         use DataAction::*;
-        let grid = Self::grid(Layout::of(ctx.area, has_notice(ctx.session)).grid);
+        let grid = Self::grid(DataLayout::of(ctx.area, has_notice(ctx.session)).grid);
         match does {
             Choose(step) => self.step(step.by(grid.columns.into(), grid.len())),
             Left => self.step(-1),
@@ -178,7 +178,7 @@ impl Data {
         if !ctx.visible || ctx.session.run.is_none() {
             return;
         }
-        let layout = Layout::of(ctx.area, has_notice(ctx.session));
+        let layout = DataLayout::of(ctx.area, has_notice(ctx.session));
         let grid = Self::grid(layout.grid);
         let page = grid.len() as u32;
         let question = Question::Browse {
@@ -506,13 +506,13 @@ fn preview_grid(inner: Rect) -> ImageGrid {
         .unwrap_or_else(|| ImageGrid::of(inner, 12))
 }
 
-impl View for Data {
+impl View for DataView {
     fn draw(&self, session: &SessionView, theme: Theme, area: Rect, buf: &mut Buffer) {
         let area = area.intersection(buf.area);
         if area.is_empty() {
             return;
         }
-        let layout = Layout::of(area, has_notice(session));
+        let layout = DataLayout::of(area, has_notice(session));
         Self::draw_notice(session, session.data.as_ref(), theme, layout.notice, buf);
         let Some(data) = &session.data else {
             let lines = match &session.state {
@@ -565,7 +565,7 @@ impl View for Data {
             MouseEventKind::ScrollDown => self.act(DataAction::Choose(Move::HalfDown), ctx),
             MouseEventKind::ScrollUp => self.act(DataAction::Choose(Move::HalfUp), ctx),
             MouseEventKind::Down(MouseButton::Left) if !self.augmented => {
-                let grid = Self::grid(Layout::of(ctx.area, has_notice(ctx.session)).grid);
+                let grid = Self::grid(DataLayout::of(ctx.area, has_notice(ctx.session)).grid);
                 let Some((total, offset, _)) = self.browse.pictures() else {
                     return;
                 };

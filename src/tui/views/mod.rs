@@ -48,10 +48,10 @@ pub struct ViewRow {
     pub help: &'static str,
 }
 
-/// The table of screens: `NAME: module, type of its actions, sentence for the help`, in the order of the tabs. From it
-/// follow [`Screen`], [`VIEWS`], [`ViewAction`] and [`Views`].
+/// The table of screens: `NAME: module, view, type of its actions, sentence for the help`, in the order of the tabs.
+/// Generates [`Screen`], [`VIEWS`], [`ViewAction`] and [`Views`].
 macro_rules! views {
-    ($($name:ident: $module:ident, $action:ident, $help:literal;)*) => {
+    ($($name:ident: $module:ident, $view:ident, $action:ident, $help:literal;)*) => {
         /// The screens, in the order of their tabs.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Screen {
@@ -89,7 +89,7 @@ macro_rules! views {
         /// All views with their state.
         #[derive(Default)]
         pub struct Views {
-            $($module: $module::$name,)*
+            $($module: $module::$view,)*
         }
 
         impl Views {
@@ -129,17 +129,17 @@ macro_rules! views {
 }
 
 views! {
-    Train: train, TrainAction,
+    Train: train, TrainView, TrainAction,
         "Loss and accuracy as the network learns, and the hyperparameters that steer it.";
-    Confusion: confusion, ConfusionAction,
+    Confusion: confusion, ConfusionView, ConfusionAction,
         "What is taken for what: rows are true classes, columns what the network calls them.";
-    Samples: samples, SamplesAction,
+    Samples: samples, SamplesView, SamplesAction,
         "Held-out images, what the network takes them for, and how sure it is.";
-    Model: model, ModelAction,
+    Model: model, ModelView, ModelAction,
         "The architecture as text to edit, its layers and their cost, and a look inside the running network.";
-    Runs: runs, RunsAction,
+    Runs: runs, RunsView, RunsAction,
         "Every run in the runs folder; marked ones lie over each other.";
-    Data: data, DataAction,
+    Data: data, DataView, DataAction,
         "What was loaded and from where, the images themselves, and what augmentation makes of them.";
 }
 

@@ -9,7 +9,7 @@ use crate::session::protocol::{Answer, Event, Question};
 use crate::tui::actions::{Move, key_of, moved};
 use crate::tui::session_view::{SessionView, Weight};
 use crate::tui::theme::Theme;
-use crate::tui::widgets::field::Field;
+use crate::tui::widgets::text_field::TextField;
 use crate::tui::widgets::{fitted, panel, paragraph, text, text_right, wrap};
 use crossterm::event::{KeyCode, KeyEvent, MouseButton, MouseEvent, MouseEventKind};
 use ratatui::buffer::Buffer;
@@ -45,12 +45,12 @@ enum Edit {
 
 /// State of the Runs screen.
 #[derive(Debug, Default)]
-pub struct Runs {
+pub struct RunsView {
     /// The chosen run's name: its place changes when runs come and go.
     chosen: Option<String>,
     /// Names of the marked runs, in the order of marking.
     marked: Vec<String>,
-    editing: Option<(Edit, Field)>,
+    editing: Option<(Edit, TextField)>,
     /// Old and new name, until the worker says whether it is so.
     renaming: Option<(String, String)>,
     runs: Query,
@@ -59,14 +59,14 @@ pub struct Runs {
 }
 
 /// Where the parts lie.
-struct Layout {
+struct RunsLayout {
     table: Rect,
     curves: Rect,
     /// What is known of the chosen run.
     about: Rect,
 }
 
-impl Layout {
+impl RunsLayout {
     fn of(area: Rect, runs: usize) -> Self {
         // Frame and header; the curves get at least as much as the table. Words instead of a table get all.
         let wanted = u16::try_from(runs).unwrap_or(u16::MAX).saturating_add(3);
@@ -80,7 +80,7 @@ impl Layout {
         } else {
             0
         };
-        Layout {
+        RunsLayout {
             table: Rect::new(area.x, area.y, area.width, table),
             curves: Rect::new(rest.x, rest.y, rest.width - side, rest.height),
             about: Rect::new(rest.right() - side, rest.y, side, rest.height),
@@ -88,7 +88,7 @@ impl Layout {
     }
 }
 
-impl Runs {
+impl RunsView {
     /// Why an action cannot be used now, if so.
     pub fn enabled(
         &self,
@@ -122,18 +122,18 @@ impl Runs {
             // What failed may work by now.
             self.runs.invalidate();
         }
-        let half = usize::from(Layout::of(ctx.area, self.items().len()).table.height / 2);
+        let half = usize::from(RunsLayout::of(ctx.area, self.items().len()).table.height / 2);
         match does {
             Choose(step) => self.select(step.by(1, half)),
             Mark => self.mark(ctx),
             Back => self.marked.clear(),
             Rename => {
                 let name = self.current().map(|r| r.name.clone());
-                self.editing = name.map(|n| (Edit::Rename, Field::new(&n)));
+                self.editing = name.map(|n| (Edit::Rename, TextField::new(&n)));
             }
             Note => {
                 let note = self.current().map(|r| r.note.clone());
-                self.editing = note.map(|n| (Edit::Note, Field::new(&n)));
+                self.editing = note.map(|n| (Edit::Note, TextField::new(&n)));
             }
             Delete => {
                 if let Some(run) = self.current() {
@@ -658,13 +658,13 @@ fn draw_plot(
     }
 }
 
-impl View for Runs {
+impl View for RunsView {
     fn draw(&self, session: &SessionView, theme: Theme, area: Rect, buf: &mut Buffer) {
         let area = area.intersection(buf.area);
         if area.is_empty() {
             return;
         }
-        let layout = Layout::of(area, self.items().len());
+        let layout = RunsLayout::of(area, self.items().len());
         self.draw_table(session, theme, layout.table, buf);
         if !self.items().is_empty() {
             self.draw_curves(session, theme, layout.curves, buf);
@@ -707,7 +707,7 @@ impl View for Runs {
     }
 
     fn mouse(&mut self, mouse: MouseEvent, ctx: &mut Context) {
-        let layout = Layout::of(ctx.area, self.items().len());
+        let layout = RunsLayout::of(ctx.area, self.items().len());
         match mouse.kind {
             MouseEventKind::ScrollDown => self.select(1),
             MouseEventKind::ScrollUp => self.select(-1),

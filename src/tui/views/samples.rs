@@ -60,7 +60,7 @@ const FILTERS: [Chosen; 6] = [
 
 /// State of the Samples screen.
 #[derive(Debug, Default)]
-pub struct Samples {
+pub struct SamplesView {
     chosen: Chosen,
     class: u8,
     /// Pinned images of each split, in the order of pinning. They belong to a data set and a split of it.
@@ -83,7 +83,7 @@ pub struct Samples {
 /// What decides which image has which number in its split: source, seed, validation share.
 type Numbering = (String, u64, f64);
 
-impl Samples {
+impl SamplesView {
     /// Why an action cannot be used now, if so.
     pub fn enabled(
         &self,
@@ -607,7 +607,7 @@ fn grid_area(area: Rect) -> Rect {
     .intersection(area)
 }
 
-impl View for Samples {
+impl View for SamplesView {
     fn draw(&self, session: &SessionView, theme: Theme, area: Rect, buf: &mut Buffer) {
         let area = area.intersection(buf.area);
         if area.is_empty() {
@@ -685,7 +685,7 @@ impl View for Samples {
     }
 }
 
-impl Samples {
+impl SamplesView {
     fn follow_or_open(&mut self) {
         if self.open.is_some() {
             self.open = None;

@@ -58,7 +58,7 @@ enum Zoomed {
 
 /// State of the Train screen.
 #[derive(Default)]
-pub struct Train {
+pub struct TrainView {
     charts: Charts,
     panel: Panel,
     zoom: Option<Zoomed>,
@@ -68,7 +68,7 @@ pub struct Train {
 
 /// Where things lie; empty where there is no room.
 #[derive(Clone, Copy, Debug, Default)]
-struct Places {
+struct TrainLayout {
     loss: Rect,
     accuracy: Rect,
     /// One chart for both, which a key flips.
@@ -81,18 +81,18 @@ struct Places {
     log: Rect,
 }
 
-impl Places {
+impl TrainLayout {
     fn new(area: Rect, zoom: Option<Zoomed>) -> Self {
-        let mut places = Places::default();
+        let mut layout = TrainLayout::default();
         let mut rest = area;
         if let Some(zoom) = zoom {
             *match zoom {
-                Zoomed::Loss => &mut places.loss,
-                Zoomed::Accuracy => &mut places.accuracy,
-                Zoomed::Panel => &mut places.panel,
-                Zoomed::Log => &mut places.log,
+                Zoomed::Loss => &mut layout.loss,
+                Zoomed::Accuracy => &mut layout.accuracy,
+                Zoomed::Panel => &mut layout.panel,
+                Zoomed::Log => &mut layout.log,
             } = rest;
-            return places;
+            return layout;
         }
         if area.width >= 104 && area.height >= 19 {
             // The panel needs 50 columns; beyond 60 they are the curves'.
@@ -100,18 +100,18 @@ impl Places {
             let right = Rect::new(rest.right() - width, rest.y, width, rest.height);
             rest.width -= width;
             let pulse = if right.height >= 20 { 7 } else { 0 };
-            (places.panel, places.pulse) = split_bottom(right, pulse);
+            (layout.panel, layout.pulse) = split_bottom(right, pulse);
         } else {
-            (rest, places.pulse_line) = split_bottom(rest, u16::from(rest.height >= 12));
-            (rest, places.panel_line) = split_bottom(rest, u16::from(rest.height >= 6));
+            (rest, layout.pulse_line) = split_bottom(rest, u16::from(rest.height >= 12));
+            (rest, layout.panel_line) = split_bottom(rest, u16::from(rest.height >= 6));
         }
         if rest.height >= 24 {
-            (rest, places.log) = split_bottom(rest, (rest.height / 5).clamp(5, 12));
-            (places.loss, places.accuracy) = split_bottom(rest, rest.height / 2);
+            (rest, layout.log) = split_bottom(rest, (rest.height / 5).clamp(5, 12));
+            (layout.loss, layout.accuracy) = split_bottom(rest, rest.height / 2);
         } else {
-            places.either = rest;
+            layout.either = rest;
         }
-        places
+        layout
     }
 }
 
@@ -122,7 +122,7 @@ fn split_bottom(area: Rect, height: u16) -> (Rect, Rect) {
     (above, Rect::new(area.x, above.bottom(), area.width, height))
 }
 
-impl Train {
+impl TrainView {
     /// Why an action cannot be used now, if so.
     pub fn enabled(
         &self,
@@ -150,7 +150,7 @@ impl Train {
             Back if !self.can_leave() => Err("there is nothing to leave".into()),
             FlipChart => match self.zoom {
                 Some(Zoomed::Panel | Zoomed::Log) => Err("no chart is on the screen".into()),
-                None if Places::new(area, None).either.is_empty() => {
+                None if TrainLayout::new(area, None).either.is_empty() => {
                     Err("both charts are on the screen".into())
                 }
                 _ => Ok(()),
@@ -239,26 +239,26 @@ impl Train {
         match self.zoom {
             Some(Zoomed::Loss) => What::Loss,
             Some(Zoomed::Accuracy) => What::Accuracy,
-            _ if Places::new(ctx.area, None).either.is_empty() => What::Loss,
+            _ if TrainLayout::new(ctx.area, None).either.is_empty() => What::Loss,
             _ => self.charts.front,
         }
     }
 }
 
-impl View for Train {
+impl View for TrainView {
     fn draw(&self, session: &SessionView, theme: Theme, area: Rect, buf: &mut Buffer) {
-        let places = Places::new(area, self.zoom);
+        let layout = TrainLayout::new(area, self.zoom);
         self.charts
-            .draw(What::Loss, session, theme, places.loss, buf);
+            .draw(What::Loss, session, theme, layout.loss, buf);
         self.charts
-            .draw(What::Accuracy, session, theme, places.accuracy, buf);
+            .draw(What::Accuracy, session, theme, layout.accuracy, buf);
         self.charts
-            .draw(self.charts.front, session, theme, places.either, buf);
-        self.panel.draw(session, theme, places.panel, buf);
-        self.panel.draw_line(session, theme, places.panel_line, buf);
-        pulse::draw(session, theme, places.pulse, buf);
-        pulse::draw_line(session, theme, places.pulse_line, buf);
-        draw_log(session, theme, self.scroll, places.log, buf);
+            .draw(self.charts.front, session, theme, layout.either, buf);
+        self.panel.draw(session, theme, layout.panel, buf);
+        self.panel.draw_line(session, theme, layout.panel_line, buf);
+        pulse::draw(session, theme, layout.pulse, buf);
+        pulse::draw_line(session, theme, layout.pulse_line, buf);
+        draw_log(session, theme, self.scroll, layout.log, buf);
     }
 
     fn status(&self, session: &SessionView, theme: Theme, area: Rect, buf: &mut Buffer) {
@@ -273,7 +273,7 @@ impl View for Train {
     }
 
     fn mouse(&mut self, mouse: MouseEvent, ctx: &mut Context) {
-        let places = Places::new(ctx.area, self.zoom);
+        let layout = TrainLayout::new(ctx.area, self.zoom);
         let at = Position::new(mouse.column, mouse.row);
         let wheel = match mouse.kind {
             MouseEventKind::ScrollUp => -1,
@@ -284,7 +284,7 @@ impl View for Train {
             mouse.kind,
             MouseEventKind::Down(MouseButton::Left) | MouseEventKind::Drag(MouseButton::Left)
         );
-        for chart in [places.loss, places.accuracy, places.either] {
+        for chart in [layout.loss, layout.accuracy, layout.either] {
             if chart.contains(at) && pressed {
                 self.charts.point(mouse.column, chart, ctx.session);
             } else if chart.contains(at) && wheel != 0 {
@@ -294,17 +294,17 @@ impl View for Train {
                 }
             }
         }
-        if places.panel.contains(at) || places.panel_line.contains(at) {
+        if layout.panel.contains(at) || layout.panel_line.contains(at) {
             if wheel != 0 {
                 self.panel
                     .choose(if wheel < 0 { Move::Up } else { Move::Down });
             } else if mouse.kind == MouseEventKind::Down(MouseButton::Left)
-                && places.panel.contains(at)
+                && layout.panel.contains(at)
             {
-                self.panel.click(mouse.row, places.panel);
+                self.panel.click(mouse.row, layout.panel);
             }
         }
-        if places.log.contains(at) {
+        if layout.log.contains(at) {
             let most = ctx.session.log.entries().len().saturating_sub(1);
             self.scroll = match wheel {
                 -1 => (self.scroll + 3).min(most),

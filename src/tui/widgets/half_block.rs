@@ -40,7 +40,7 @@ pub fn draw(picture: &Picture, scale: Scale, theme: Theme, area: Rect, buf: &mut
     let (columns, rows) = (usize::from(area.width), 2 * usize::from(area.height));
     let pixels = resample(picture, columns, rows, scale);
     let at = |x: u16, y: u16| pixels[usize::from(y) * columns + usize::from(x)];
-    let spread = Spread::of(&pixels);
+    let spread = Brightness::of(&pixels);
     for y in visible.top()..visible.bottom() {
         for x in visible.left()..visible.right() {
             let (column, row) = (x - area.x, 2 * (y - area.y));
@@ -133,12 +133,12 @@ fn luminance([r, g, b]: [u8; 3]) -> f32 {
 }
 
 /// The darkest and the brightest of a picture, which the ramp is stretched over.
-struct Spread {
+struct Brightness {
     low: f32,
     high: f32,
 }
 
-impl Spread {
+impl Brightness {
     fn of(pixels: &[[u8; 3]]) -> Self {
         let (mut low, mut high) = (255.0f32, 0.0f32);
         for &pixel in pixels {
@@ -146,7 +146,7 @@ impl Spread {
             low = low.min(value);
             high = high.max(value);
         }
-        Spread { low, high }
+        Brightness { low, high }
     }
 
     /// From 0 to 1. A picture of one brightness is drawn at that brightness.

@@ -45,7 +45,7 @@ pub struct Heatmap<'a> {
 
 /// Where a table's parts lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Geometry {
+pub struct HeatmapLayout {
     /// The cells, without the labels.
     pub body: Rect,
     pub cell: (u16, u16),
@@ -53,7 +53,7 @@ pub struct Geometry {
     n: usize,
 }
 
-impl Geometry {
+impl HeatmapLayout {
     /// The largest table of `n` x `n` cells for `area`, whose longest label has `longest` columns; None when not even
     /// cells of three columns and labels of three fit.
     pub fn of(area: Rect, n: usize, longest: u16) -> Option<Self> {
@@ -74,7 +74,7 @@ impl Geometry {
         let label = label.min(longest);
         let rows = (height / count).clamp(0, 4);
         let columns = ((width - label - 1) / count).clamp(3, (2 * rows + 5).min(11));
-        (rows > 0).then_some(Geometry {
+        (rows > 0).then_some(HeatmapLayout {
             body: Rect::new(
                 area.x + label + 1,
                 area.y + 1,
@@ -114,9 +114,9 @@ impl Geometry {
 
 impl Heatmap<'_> {
     /// Where the parts lie in `area`.
-    pub fn geometry(&self, area: Rect) -> Option<Geometry> {
+    pub fn geometry(&self, area: Rect) -> Option<HeatmapLayout> {
         let longest = self.labels.iter().map(|l| l.width() as u16).max()?;
-        Geometry::of(area, self.labels.len(), longest)
+        HeatmapLayout::of(area, self.labels.len(), longest)
     }
 
     /// Draws the table, if it fits.
@@ -135,7 +135,7 @@ impl Heatmap<'_> {
         }
     }
 
-    fn draw_labels(&self, geometry: &Geometry, buf: &mut Buffer) {
+    fn draw_labels(&self, geometry: &HeatmapLayout, buf: &mut Buffer) {
         let style = |chosen| if chosen { self.accent } else { self.dim };
         for (i, name) in self.labels.iter().enumerate() {
             let row = geometry.cell_area(i, 0);
@@ -165,7 +165,7 @@ impl Heatmap<'_> {
         }
     }
 
-    fn draw_cell(&self, geometry: &Geometry, row: usize, column: usize, buf: &mut Buffer) {
+    fn draw_cell(&self, geometry: &HeatmapLayout, row: usize, column: usize, buf: &mut Buffer) {
         let area = geometry.cell_area(row, column);
         let cell = &self.cells[row * geometry.n + column];
         let mut style = self.heat(cell.tone);
@@ -306,7 +306,7 @@ mod tests {
         for width in 0..200 {
             for height in 0..60 {
                 let area = Rect::new(2, 3, width, height);
-                let Some(g) = Geometry::of(area, 10, 10) else {
+                let Some(g) = HeatmapLayout::of(area, 10, 10) else {
                     assert!(width < 34 || height < 11, "{width}x{height}");
                     continue;
                 };
@@ -321,7 +321,7 @@ mod tests {
 
     #[test]
     fn a_click_finds_its_cell() {
-        let g = Geometry::of(Rect::new(0, 0, 80, 40), 10, 10).unwrap();
+        let g = HeatmapLayout::of(Rect::new(0, 0, 80, 40), 10, 10).unwrap();
         let area = g.cell_area(3, 5);
         assert_eq!(g.at(area.x, area.y), Some((3, 5)));
         assert_eq!(g.at(area.right() - 1, area.bottom() - 1), Some((3, 5)));

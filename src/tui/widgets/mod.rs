@@ -2,10 +2,10 @@
 
 pub mod bars;
 pub mod chart;
-pub mod field;
 pub mod half_block;
 pub mod heatmap;
 pub mod sparkline;
+pub mod text_field;
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;

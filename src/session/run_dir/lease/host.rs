@@ -6,16 +6,16 @@ use std::sync::{Arc, LazyLock, Mutex};
 
 /// The computer that leases are taken on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Host {
+pub struct HostId {
     pub name: String,
     /// Eight digits that differ from one start of a kernel to another.
     pub kernel: String,
 }
 
-impl Host {
+impl HostId {
     /// The computer that this process runs on.
     pub fn this() -> Self {
-        static THIS: LazyLock<Host> = LazyLock::new(|| Host {
+        static THIS: LazyLock<HostId> = LazyLock::new(|| HostId {
             name: host_name(),
             // Without an id of the kernel's start no lease counts as one of this kernel.
             kernel: boot_id().unwrap_or_else(|| random_digits()[..8].into()),
@@ -85,12 +85,12 @@ fn random_digits() -> String {
 /// Who takes leases: the computer, and where the session's socket is, if it has one.
 #[derive(Clone, Debug)]
 pub struct Owner {
-    pub host: Host,
+    pub host: HostId,
     pub socket: Option<Arc<Mutex<PathBuf>>>,
 }
 
 impl Owner {
-    pub fn new(host: Host) -> Self {
+    pub fn new(host: HostId) -> Self {
         Owner { host, socket: None }
     }
 }

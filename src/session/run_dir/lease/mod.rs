@@ -14,12 +14,12 @@
 mod host;
 mod watch;
 
-pub use host::{Host, Owner};
+pub use host::{HostId, Owner};
 pub use watch::{Holder, Watch};
 
 use super::{InUse, LOG, Lost, RunError};
 use crate::session::log;
-use crate::train::files::{Op, Permit, through};
+use crate::train::files::{FileOp, Permit, through};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use watch::{Found, Locked, Probe, leases, open_lock, try_lock};
+use watch::{LeaseFile, Locked, Probe, leases, open_lock, try_lock};
 
 /// Name of the lease of a run that no session has, and what the name of a held one begins with.
 const FREE: &str = "lease";
@@ -122,7 +122,7 @@ impl Lease {
         if !rename_all(folder, &all, &id).map_err(cannot)? {
             return Err(in_use(None));
         }
-        let before = all.iter().filter_map(Found::holder);
+        let before = all.iter().filter_map(LeaseFile::holder);
         for before in before.filter(|b| !owner.host.is_of(&b.owner)) {
             warnings.push(format!(
                 "the run was open on {} (process {}), whose lease did not move for {} s: it is taken over",
@@ -233,7 +233,7 @@ impl Drop for Lease {
 /// Frees a lease that is still the owner's: its name says so.
 fn give_back(folder: &Path, id: &str) {
     let (held, free) = (folder.join(format!("{HELD}{id}")), folder.join(FREE));
-    match through(Op::Rename, &held, || fs::rename(&held, &free)) {
+    match through(FileOp::Rename, &held, || fs::rename(&held, &free)) {
         Ok(()) => {}
         // Another has it, or the folder was deleted.
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -242,13 +242,13 @@ fn give_back(folder: &Path, id: &str) {
 }
 
 /// Makes all of a run's leases, none of which is anybody's any more, the one of owner `id`. False when another was quicker.
-fn rename_all(folder: &Path, all: &[Found], id: &str) -> io::Result<bool> {
+fn rename_all(folder: &Path, all: &[LeaseFile], id: &str) -> io::Result<bool> {
     let own = format!("{HELD}{id}");
     let mine = folder.join(&own);
     let mut missed = false;
     for lease in all {
         let from = folder.join(&lease.file);
-        match through(Op::Rename, &mine, || fs::rename(&from, &mine)) {
+        match through(FileOp::Rename, &mine, || fs::rename(&from, &mine)) {
             Ok(()) => {}
             // A network file system may do it, lose the answer, try again and find nothing.
             Err(error) if error.kind() == io::ErrorKind::NotFound => missed |= !mine.exists(),
@@ -256,7 +256,7 @@ fn rename_all(folder: &Path, all: &[Found], id: &str) -> io::Result<bool> {
         }
     }
     if all.is_empty() {
-        through(Op::Create, &mine, || File::create_new(&mine))?;
+        through(FileOp::Create, &mine, || File::create_new(&mine))?;
     }
     // Two that found no lease have each made one: each sees the other's, and both let go.
     missed |= leases(folder)?
@@ -321,7 +321,7 @@ impl Shared {
             });
             (self.path(&inner.folder), inner.holder.text()?)
         };
-        let written = through(Op::Write, &path, || {
+        let written = through(FileOp::Write, &path, || {
             let mut file = OpenOptions::new().write(true).open(&path)?;
             file.write_all(&text)?;
             file.set_len(text.len() as u64)
@@ -344,7 +344,7 @@ impl Shared {
             Err(error) if error.kind() == io::ErrorKind::NotFound && folder.is_dir() => {
                 let by = leases(&folder).unwrap_or_default();
                 let lost = self.lost.get_or_init(|| Lost {
-                    by: by.iter().find_map(Found::holder),
+                    by: by.iter().find_map(LeaseFile::holder),
                     folder: folder.clone(),
                 });
                 tracing::error!("{lost}");

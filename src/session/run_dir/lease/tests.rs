@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 
 fn owner(name: &str) -> Owner {
     let kernel = name.bytes().fold(0u32, |sum, b| sum * 31 + u32::from(b));
-    Owner::new(Host {
+    Owner::new(HostId {
         name: name.into(),
         kernel: format!("{kernel:08x}"),
     })
@@ -308,7 +308,10 @@ fn a_crash_at_any_moment_of_taking_and_freeing_a_run_leaves_it_to_the_next() {
 fn without_locks_the_lease_alone_keeps_others_out_and_one_warning_says_so() {
     for code in [libc::ENOLCK, libc::ENOTSUP] {
         let folder = tempfile::tempdir().unwrap();
-        let deny = Fault::Deny { op: Op::Lock, code };
+        let deny = Fault::Deny {
+            op: FileOp::Lock,
+            code,
+        };
         let _laid = lay(folder.path(), Some(deny));
         let lease = take(folder.path(), "laptop").unwrap();
         assert_eq!(lease.warnings.len(), 1);
@@ -331,7 +334,7 @@ fn without_locks_the_lease_alone_keeps_others_out_and_one_warning_says_so() {
     }
     let folder = tempfile::tempdir().unwrap();
     let deny = Fault::Deny {
-        op: Op::Lock,
+        op: FileOp::Lock,
         code: libc::EIO,
     };
     let _laid = lay(folder.path(), Some(deny));

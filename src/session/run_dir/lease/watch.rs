@@ -1,9 +1,9 @@
 //! Looking at leases, changing nothing: who has a run, and whether that session lives.
 
-use super::{BEAT, FREE, HELD, Host, InUse, LOCK, STALE};
+use super::{BEAT, FREE, HELD, HostId, InUse, LOCK, STALE};
 use crate::domain::text::plain;
 use crate::files;
-use crate::train::files::{Op, through};
+use crate::train::files::{FileOp, through};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -71,14 +71,14 @@ impl Holder {
 }
 
 /// A lease as it lies in a run's folder.
-pub(super) struct Found {
+pub(super) struct LeaseFile {
     pub file: String,
     /// The owner's id; None for the lease of a run that no session has.
     pub id: Option<String>,
     text: Vec<u8>,
 }
 
-impl Found {
+impl LeaseFile {
     /// What it says, unless its owner has not written yet: then the text is still the one before.
     pub fn holder(&self) -> Option<Holder> {
         Holder::read(&self.text).filter(|holder| Some(&holder.owner) == self.id.as_ref())
@@ -86,7 +86,7 @@ impl Found {
 }
 
 /// The leases in a run's folder: one, or none in a run of an older version of the program.
-pub(super) fn leases(folder: &Path) -> io::Result<Vec<Found>> {
+pub(super) fn leases(folder: &Path) -> io::Result<Vec<LeaseFile>> {
     let mut all = Vec::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
@@ -111,7 +111,7 @@ pub(super) fn leases(folder: &Path) -> io::Result<Vec<Found>> {
             }
             Err(error) => return Err(error),
         }
-        all.push(Found { file, id, text });
+        all.push(LeaseFile { file, id, text });
     }
     Ok(all)
 }
@@ -139,7 +139,7 @@ pub(super) fn try_lock(
     folder: &Path,
     attempt: impl Fn() -> Result<(), TryLockError>,
 ) -> io::Result<bool> {
-    through(Op::Lock, &folder.join(LOCK), || match attempt() {
+    through(FileOp::Lock, &folder.join(LOCK), || match attempt() {
         Ok(()) => Ok(true),
         Err(TryLockError::WouldBlock) => Ok(false),
         Err(TryLockError::Error(error)) => Err(error),
@@ -178,7 +178,7 @@ pub struct Watch {
 
 impl Watch {
     /// Which session has the run in `folder`, or may have it; None for none. A folder that cannot be read is no session's.
-    pub fn look(&mut self, folder: &Path, host: &Host, now: Instant) -> Option<InUse> {
+    pub fn look(&mut self, folder: &Path, host: &HostId, now: Instant) -> Option<InUse> {
         let all = leases(folder).unwrap_or_default();
         self.judge_all(folder, &all, probe(folder), host, now)
     }
@@ -187,9 +187,9 @@ impl Watch {
     pub(super) fn judge_all(
         &mut self,
         folder: &Path,
-        all: &[Found],
+        all: &[LeaseFile],
         probe: Probe,
-        host: &Host,
+        host: &HostId,
         now: Instant,
     ) -> Option<InUse> {
         let mut in_use: Option<InUse> = None;
@@ -214,7 +214,7 @@ impl Watch {
     fn judge(
         &mut self,
         folder: &Path,
-        lease: &Found,
+        lease: &LeaseFile,
         here: bool,
         probe: Probe,
         now: Instant,

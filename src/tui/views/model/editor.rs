@@ -1,13 +1,13 @@
 //! The architecture as text: what is typed, what is wrong with it, and the presets.
 
-use super::Model;
+use super::ModelView;
 use crate::domain::arch::{ARCHS, ArchError, Shape, Summary, resolve};
 use crate::domain::params::{Value, param};
 use crate::tui::actions::{ProgramAction, key_of};
 use crate::tui::session_view::{SessionView, Weight};
 use crate::tui::theme::Theme;
 use crate::tui::views::Context;
-use crate::tui::widgets::field::Field;
+use crate::tui::widgets::text_field::TextField;
 use crate::tui::widgets::{panel, text, text_right, wrapped_ranges};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -44,7 +44,7 @@ fn preset(name_or_text: &str) -> Option<&'static str> {
         .map(|p| p.name)
 }
 
-impl Model {
+impl ModelView {
     /// The text that the screen is about: what is typed, what waits, or what runs.
     pub(super) fn text(&self, session: &SessionView) -> String {
         match &self.draft {
@@ -82,7 +82,7 @@ impl Model {
         let now = preset(&self.text(session));
         let at = ARCHS.iter().position(|p| Some(p.name) == now);
         let next = at.map_or(0, |i| (i + 1) % ARCHS.len());
-        self.draft = Some(Field::new(ARCHS[next].text));
+        self.draft = Some(TextField::new(ARCHS[next].text));
     }
 
     pub(super) fn text_lines(&self, session: &SessionView, width: u16) -> u16 {
@@ -134,7 +134,7 @@ impl Model {
             return;
         }
         let lines = wrapped_ranges(&content, inner.width.saturating_sub(2).into());
-        let cursor = self.draft.as_ref().map(Field::cursor);
+        let cursor = self.draft.as_ref().map(TextField::cursor);
         let wrong = error.as_ref().filter(|_| self.draft.is_some());
         let mut y = inner.y;
         // The line with the cursor stays in sight.

@@ -1,6 +1,6 @@
 //! The layers of the text: their shapes and costs, and how those of the running network fare.
 
-use super::Model;
+use super::ModelView;
 use super::editor::summary;
 use crate::domain::arch::Summary;
 use crate::domain::report::ModelReport;
@@ -13,7 +13,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
-impl Model {
+impl ModelView {
     /// The layers to list: those of the text if it is right, else those of the running network.
     pub(super) fn layers(&self, session: &SessionView) -> Vec<Summary> {
         summary(&self.text(session)).unwrap_or_else(|_| {
@@ -134,7 +134,7 @@ impl Model {
                 );
             }
             if wide && let Some(report) = report {
-                let health = Health::of(report, layer);
+                let health = LayerHealth::of(report, layer);
                 if let Some((weights, gradient)) = health.norms {
                     text_right(buf, inner, right_of(38), y, &norm(weights), style);
                     text_right(buf, inner, right_of(47), y, &norm(gradient), style);
@@ -159,7 +159,7 @@ impl Model {
         if foot > 0
             && let (Some(report), Some(layer)) = (report, layers.get(selected))
         {
-            let health = Health::of(report, layer);
+            let health = LayerHealth::of(report, layer);
             let y = inner.bottom() - 1;
             let norms = health
                 .norms
@@ -181,16 +181,16 @@ impl Model {
 }
 
 /// Figures of a layer's parameters and units.
-struct Health {
+struct LayerHealth {
     /// Of the weights and of their last gradient.
     norms: Option<(f64, f64)>,
     dead: Option<f64>,
 }
 
-impl Health {
+impl LayerHealth {
     fn of(report: &ModelReport, layer: &Summary) -> Self {
         if layer.name.is_empty() {
-            return Health {
+            return LayerHealth {
                 norms: None,
                 dead: None,
             };
@@ -207,7 +207,7 @@ impl Health {
             gradient += p.grad_norm * p.grad_norm;
             any = true;
         }
-        Health {
+        LayerHealth {
             norms: any.then(|| (weights.sqrt(), gradient.sqrt())),
             dead: report
                 .units

@@ -12,7 +12,7 @@ use crate::session::protocol::{Answer, Event, Filter, Question};
 use crate::tui::actions::{Move, key_of};
 use crate::tui::session_view::SessionView;
 use crate::tui::theme::Theme;
-use crate::tui::widgets::field::Field;
+use crate::tui::widgets::text_field::TextField;
 use crossterm::event::{KeyCode, KeyEvent, MouseButton, MouseEvent, MouseEventKind};
 use layers::first_line;
 use ratatui::buffer::Buffer;
@@ -37,9 +37,9 @@ const REFRESH_SECONDS: f64 = 5.0;
 
 /// State of the Model screen.
 #[derive(Debug, Default)]
-pub struct Model {
+pub struct ModelView {
     /// What is being typed.
-    draft: Option<Field>,
+    draft: Option<TextField>,
     /// Chosen layer.
     selected: usize,
     /// The image whose activations are shown: its number in the shown split.
@@ -52,14 +52,14 @@ pub struct Model {
 }
 
 /// Where the parts lie.
-struct Layout {
+struct ModelLayout {
     text: Rect,
     layers: Rect,
     activations: Rect,
     filters: Rect,
 }
 
-impl Layout {
+impl ModelLayout {
     fn of(area: Rect, lines: u16, filters: bool) -> Self {
         let none = Rect::new(area.x, area.y, 0, 0);
         let top = (lines + 2).min((area.height / 2).max(4)).min(area.height);
@@ -82,7 +82,7 @@ impl Layout {
         } else {
             (right, none)
         };
-        Layout {
+        ModelLayout {
             text: Rect::new(area.x, area.y, area.width, top),
             layers,
             activations,
@@ -91,7 +91,7 @@ impl Layout {
     }
 }
 
-impl Model {
+impl ModelView {
     /// Why an action cannot be used now, if so.
     pub fn enabled(
         &self,
@@ -124,7 +124,7 @@ impl Model {
         use ModelAction::*;
         let half = usize::from(ctx.area.height / 2);
         match does {
-            Edit => self.draft = Some(Field::new(&self.text(ctx.session))),
+            Edit => self.draft = Some(TextField::new(&self.text(ctx.session))),
             Presets => self.next_preset(ctx.session),
             // While something is typed, `typed` has this key.
             Back => {}
@@ -175,8 +175,8 @@ impl Model {
         }
     }
 
-    fn layout(&self, session: &SessionView, area: Rect) -> Layout {
-        Layout::of(area, self.text_lines(session, area.width), self.filters)
+    fn layout(&self, session: &SessionView, area: Rect) -> ModelLayout {
+        ModelLayout::of(area, self.text_lines(session, area.width), self.filters)
     }
 }
 
@@ -190,7 +190,7 @@ fn images(session: &SessionView) -> u32 {
     })
 }
 
-impl View for Model {
+impl View for ModelView {
     fn draw(&self, session: &SessionView, theme: Theme, area: Rect, buf: &mut Buffer) {
         let area = area.intersection(buf.area);
         if area.is_empty() {
@@ -225,7 +225,7 @@ impl View for Model {
             MouseEventKind::Down(MouseButton::Left)
                 if layout.text.contains(here) && self.draft.is_none() && !ctx.session.ended =>
             {
-                self.draft = Some(Field::new(&self.text(ctx.session)));
+                self.draft = Some(TextField::new(&self.text(ctx.session)));
             }
             MouseEventKind::Down(MouseButton::Left) if layout.layers.contains(here) => {
                 let line = usize::from(mouse.row.saturating_sub(layout.layers.y + 2));

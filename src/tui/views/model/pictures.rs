@@ -1,6 +1,6 @@
 //! A look inside the running network: the activations of an image, and the first layer's filters.
 
-use super::{Model, ModelAction};
+use super::{ModelAction, ModelView};
 use crate::domain::arch::Summary;
 use crate::domain::report::{Activations, ModelReport, Picture, State};
 use crate::domain::text::grouped;
@@ -14,7 +14,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
-impl Model {
+impl ModelView {
     pub(super) fn draw_activations(
         &self,
         session: &SessionView,
@@ -100,7 +100,7 @@ impl Model {
             .map(|map| grey(found.height, map))
             .collect();
         let side = found.height as u16;
-        let grid = Grid::of(pictures.len(), side, Scale::Smooth, side.min(16), maps);
+        let grid = MapGrid::of(pictures.len(), side, Scale::Smooth, side.min(16), maps);
         grid.draw(&pictures, Scale::Smooth, theme, maps, buf);
         let words = format!("{} maps", count_words(grid.fits, pictures.len()));
         note(1, &words, buf);
@@ -160,7 +160,7 @@ impl Model {
             area.width.saturating_sub(2),
             area.height.saturating_sub(2),
         );
-        let grid = Grid::of(filters.len(), side, Scale::Pixels, 4 * side, within);
+        let grid = MapGrid::of(filters.len(), side, Scale::Pixels, 4 * side, within);
         let size = match filters.len() {
             0 => String::new(),
             n => format!("{side}x{side}, {}", count_words(grid.fits, n)),
@@ -221,19 +221,19 @@ fn grey(side: u32, levels: &[u8]) -> Picture {
 }
 
 /// Small pictures in a grid, as large as all of them fit, at most `largest` columns each.
-struct Grid {
+struct MapGrid {
     width: u16,
     across: u16,
     /// How many there is room for.
     fits: usize,
 }
 
-impl Grid {
+impl MapGrid {
     fn of(count: usize, side: u16, scale: Scale, largest: u16, area: Rect) -> Self {
         let grid = |width: u16| {
             let across = (area.width + 1) / (width + 1);
             let down = (area.height + 1) / (width / 2 + 1);
-            Grid {
+            MapGrid {
                 width,
                 across,
                 fits: usize::from(across) * usize::from(down),

@@ -1,13 +1,13 @@
 //! The hyperparameter panel: a row for each row of HYPERPARAMS, with its value, what waits and when a change applies.
 
 use super::TrainAction;
-use crate::domain::params::{Applies, HYPERPARAMS, HyperParam, Hyperparameters, Optimizer, Value};
+use crate::domain::params::{Applies, HYPERPARAMS, HyperParam, Value};
 use crate::domain::text::nearest;
 use crate::tui::actions::{Move, key_of, moved};
 use crate::tui::session_view::{SessionView, Weight};
 use crate::tui::theme::Theme;
 use crate::tui::views::Context;
-use crate::tui::widgets::field::Field;
+use crate::tui::widgets::text_field::TextField;
 use crate::tui::widgets::{fitted, line, panel, paragraph, text, text_right, wrap};
 use crossterm::event::{KeyCode, KeyEvent};
 use ratatui::buffer::Buffer;
@@ -20,12 +20,12 @@ use unicode_width::UnicodeWidthStr;
 #[derive(Debug)]
 enum Editor {
     Value {
-        field: Field,
+        field: TextField,
         /// Nothing was typed yet: the first letter replaces what stands there.
         fresh: bool,
         error: Option<String>,
     },
-    Filter(Field),
+    Filter(TextField),
 }
 
 /// State of the panel.
@@ -35,15 +35,6 @@ pub struct Panel {
     chosen: usize,
     filter: String,
     editor: Option<Editor>,
-}
-
-/// Whether a hyperparameter plays a part with this optimizer.
-fn counts(key: &str, params: &Hyperparameters) -> bool {
-    match key {
-        "momentum" | "nesterov" => params.optimizer == Optimizer::Sgd,
-        "beta1" | "beta2" => params.optimizer != Optimizer::Sgd,
-        _ => true,
-    }
 }
 
 /// Rows that one half page moves over.
@@ -98,7 +89,7 @@ impl Panel {
     pub fn edit(&mut self, session: &SessionView) {
         if let Some(row) = self.row() {
             self.editor = Some(Editor::Value {
-                field: Field::new(&row.show(&Self::value(row, session))),
+                field: TextField::new(&row.show(&Self::value(row, session))),
                 fresh: true,
                 error: None,
             });
@@ -107,7 +98,7 @@ impl Panel {
 
     /// Begins to type the filter.
     pub fn edit_filter(&mut self) {
-        self.editor = Some(Editor::Filter(Field::new(&self.filter)));
+        self.editor = Some(Editor::Filter(TextField::new(&self.filter)));
     }
 
     /// Copies the chosen one as `key = value`.
@@ -149,7 +140,7 @@ impl Panel {
                 error,
             }) => {
                 if std::mem::take(fresh) {
-                    *field = Field::default();
+                    *field = TextField::default();
                 }
                 *error = None;
                 field.insert(pasted);
@@ -206,7 +197,7 @@ impl Panel {
                         KeyCode::Char(_) | KeyCode::Backspace | KeyCode::Delete
                     )
                 {
-                    *field = Field::default();
+                    *field = TextField::default();
                 }
                 field.key(&key);
                 *error = None;
@@ -302,7 +293,7 @@ impl Panel {
         area: Rect,
         buf: &mut Buffer,
     ) {
-        let idle = !counts(row.key, &session.params);
+        let idle = !row.applies_to(session.params.optimizer);
         let mark = if here { "▸ " } else { "  " };
         let x = text(buf, area, area.x, area.y, mark, theme.accent());
         let label = match (here, idle) {
@@ -393,7 +384,7 @@ impl Panel {
                 }
             }
         } else {
-            let idle = if counts(row.key, &session.params) {
+            let idle = if row.applies_to(session.params.optimizer) {
                 ""
             } else {
                 " Idle with this optimizer."
@@ -500,7 +491,7 @@ impl Panel {
 }
 
 /// The text of a field with its cursor; all of it marked while the first letter would replace it.
-fn field_spans(field: &Field, style: Style, marked: bool) -> Vec<Span<'static>> {
+fn field_spans(field: &TextField, style: Style, marked: bool) -> Vec<Span<'static>> {
     let (before, after) = field.text().split_at(field.cursor());
     let mut rest = after.chars();
     let under = rest.next().unwrap_or(' ');

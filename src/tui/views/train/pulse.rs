@@ -2,7 +2,7 @@
 
 use super::panel::figure;
 use crate::domain::history::Series;
-use crate::domain::report::{Load, Split};
+use crate::domain::report::{Split, SystemLoad};
 use crate::domain::text::compact;
 use crate::tui::frame::images_per_s;
 use crate::tui::session_view::SessionView;
@@ -29,21 +29,21 @@ fn mebibytes(bytes: u64) -> String {
 }
 
 /// A label, a curve, a value: one row.
-struct Row {
+struct PulseRow {
     label: &'static str,
     curve: String,
     value: String,
     broken: bool,
 }
 
-fn rows(session: &SessionView, width: usize) -> Vec<Row> {
+fn rows(session: &SessionView, width: usize) -> Vec<PulseRow> {
     let span = (0.0, growing(session.x(), f64::from(session.params.epochs)));
     let mut rows = Vec::new();
     let Some(steps) = &session.steps else {
         return rows;
     };
     let peak = session.throughput.max().unwrap_or(0.0);
-    rows.push(Row {
+    rows.push(PulseRow {
         label: "img/s",
         curve: sparkline(&points(&session.throughput), span, width, Some(0.0)),
         value: format!(
@@ -54,13 +54,13 @@ fn rows(session: &SessionView, width: usize) -> Vec<Row> {
         broken: false,
     });
     let norm = steps.grad_norm;
-    rows.push(Row {
+    rows.push(PulseRow {
         label: "grad norm",
         curve: sparkline(&points(&session.grad_norm), span, width, None),
         value: format!("{:>9}", compact(norm, 2)),
         broken: !norm.is_finite(),
     });
-    rows.push(Row {
+    rows.push(PulseRow {
         label: "learn rate",
         curve: sparkline(&points(&session.learning_rate), span, width, Some(0.0)),
         value: format!("{:>9}", figure(steps.learning_rate)),
@@ -70,7 +70,7 @@ fn rows(session: &SessionView, width: usize) -> Vec<Row> {
 }
 
 /// `3.0/140 GiB 61°C 412W`, as far as it is known: no wider, or 120 columns do not hold it.
-fn gpu_state(load: &Load) -> Option<String> {
+fn gpu_state(load: &SystemLoad) -> Option<String> {
     const GIBIBYTE: f64 = (1u64 << 30) as f64;
     let memory = load.gpu_memory.map(|(used, all)| {
         let (used, all) = (used as f64 / GIBIBYTE, all as f64 / GIBIBYTE);
@@ -84,7 +84,7 @@ fn gpu_state(load: &Load) -> Option<String> {
 }
 
 /// The row of the machine's load.
-fn load(session: &SessionView, width: usize) -> Option<Row> {
+fn load(session: &SessionView, width: usize) -> Option<PulseRow> {
     let load = &session.load;
     let percent = |share: f64| format!("{:>8.0}%", 100.0 * share);
     let (label, series, share, memory) = match (load.gpu, load.cpu) {
@@ -97,7 +97,7 @@ fn load(session: &SessionView, width: usize) -> Option<Row> {
     let last = all.last().map_or(0.0, |p| p.0);
     let span = (last - width as f64 + 0.5, last + 0.5);
     let curve = sparkline(&all, span, width, Some(0.0));
-    Some(Row {
+    Some(PulseRow {
         label,
         curve,
         value: match memory {
@@ -194,9 +194,9 @@ mod tests {
 
     #[test]
     fn a_gpu_tells_what_it_knows() {
-        let mut load = Load {
+        let mut load = SystemLoad {
             gpu: Some(0.97),
-            ..Load::default()
+            ..SystemLoad::default()
         };
         assert_eq!(gpu_state(&load), None);
         load.gpu_memory = Some((3 << 30, 140 << 30));

@@ -4,16 +4,16 @@ use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 /// A text and a cursor between two of its characters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Field {
+pub struct TextField {
     text: String,
     /// In bytes, at the start of a character or at the end.
     cursor: usize,
 }
 
-impl Field {
+impl TextField {
     /// With the cursor at the end.
     pub fn new(text: &str) -> Self {
-        Field {
+        TextField {
             text: text.to_owned(),
             cursor: text.len(),
         }
@@ -102,7 +102,7 @@ impl Field {
 mod tests {
     use super::*;
 
-    fn press(field: &mut Field, code: KeyCode, modifiers: KeyModifiers) {
+    fn press(field: &mut TextField, code: KeyCode, modifiers: KeyModifiers) {
         assert!(field.key(&KeyEvent::new(code, modifiers)));
     }
 
@@ -110,7 +110,7 @@ mod tests {
     fn keys_edit() {
         let none = KeyModifiers::NONE;
         let ctrl = KeyModifiers::CONTROL;
-        let mut field = Field::new("conv 32");
+        let mut field = TextField::new("conv 32");
         press(&mut field, KeyCode::Backspace, none);
         press(&mut field, KeyCode::Char('é'), none);
         assert_eq!((field.text(), field.cursor()), ("conv 3é", 8));
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn nothing_happens_at_the_ends() {
-        let mut field = Field::default();
+        let mut field = TextField::default();
         for code in [
             KeyCode::Left,
             KeyCode::Right,
