@@ -1,8 +1,8 @@
-//! Opening files that somebody else made: regular files only, and without waiting. A FIFO, a socket or a device that
+//! Opening files that somebody else may have made: regular files only, and without waiting. A FIFO, a socket or a device that
 //! stands where a file is expected would block the open, or give bytes without an end. Knows nothing of what is in a file.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, ErrorKind, Read};
+use std::fs::{File, FileType, OpenOptions};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -12,29 +12,47 @@ use std::path::Path;
 /// # Errors
 /// Those of the file system, and [`ErrorKind::InvalidInput`] for what is no regular file.
 pub fn open(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new()
-        .read(true)
-        // A FIFO without a writer would otherwise keep the call for ever, and a terminal would become ours.
+    open_with(OpenOptions::new().read(true), path)
+}
+
+/// [`open`] with other options: also for a file that is written, and made if it is absent.
+///
+/// # Errors
+/// As [`open`]'s.
+pub fn open_with(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    let file = options
+        // A FIFO with nobody at its other end would otherwise keep the call for ever, and a terminal would become ours.
         .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
         .open(path)
         .map_err(|error| match error.raw_os_error() {
-            // What Linux says of a socket.
-            Some(libc::ENXIO) => irregular("a socket or a device"),
+            // What Linux says of a socket, and of a FIFO that nobody reads.
+            Some(libc::ENXIO) => {
+                irregular(std::fs::metadata(path).map_or(ANY, |found| kind(found.file_type())))
+            }
             _ => error,
         })?;
-    let kind = file.metadata()?.file_type();
-    if kind.is_file() {
-        return Ok(file);
+    let found = file.metadata()?.file_type();
+    match found.is_file() {
+        true => Ok(file),
+        false => Err(irregular(kind(found))),
     }
-    Err(irregular(if kind.is_dir() {
+}
+
+/// Something that is no regular file.
+const ANY: &str = "a socket, a device or a named pipe (FIFO)";
+
+fn kind(found: FileType) -> &'static str {
+    if found.is_dir() {
         "a folder"
-    } else if kind.is_fifo() {
+    } else if found.is_fifo() {
         "a named pipe (FIFO)"
-    } else if kind.is_char_device() || kind.is_block_device() {
+    } else if found.is_socket() {
+        "a socket"
+    } else if found.is_char_device() || found.is_block_device() {
         "a device"
     } else {
-        "something else"
-    }))
+        ANY
+    }
 }
 
 fn irregular(found: &str) -> io::Error {
@@ -42,6 +60,26 @@ fn irregular(found: &str) -> io::Error {
         ErrorKind::InvalidInput,
         format!("it is {found}, not a regular file"),
     )
+}
+
+/// Writes `bytes` as the whole content of a regular file, which is made if it is absent. It is cut off only when it is
+/// known to be one.
+///
+/// # Errors
+/// As [`open`]'s; the file may then hold a part of `bytes`.
+pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    create(path)?.write_all(bytes)
+}
+
+/// An empty regular file to write into: a new one, or one that is cut off.
+///
+/// # Errors
+/// As [`open`]'s.
+pub fn create(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    let file = open_with(options.write(true).create(true).truncate(false), path)?;
+    file.set_len(0)?;
+    Ok(file)
 }
 
 /// The bytes of a regular file of at most `limit` bytes.
@@ -109,11 +147,33 @@ pub(crate) mod tests {
             let error = open(&bad).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidInput);
             assert!(error.to_string().contains(word), "{error}");
+            if word != "folder" {
+                assert_eq!(
+                    write(&bad, b"x").unwrap_err().to_string(),
+                    error.to_string()
+                );
+            }
         }
+        // Also with somebody at the other end of the pipe, who gets nothing.
+        let mut reader = OpenOptions::new();
+        let reader = reader.read(true).custom_flags(libc::O_NONBLOCK);
+        let mut reader = reader.open(path("fifo")).unwrap();
+        assert!(write(&path("fifo"), b"x").is_err());
+        assert_eq!(reader.read(&mut [0]).unwrap(), 0);
         assert_eq!(
             open(&path("absent")).unwrap_err().kind(),
             ErrorKind::NotFound
         );
+    }
+
+    #[test]
+    fn a_file_is_written_whole_over_what_was_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        for text in ["long", "ab", ""] {
+            write(&path, text.as_bytes()).unwrap();
+            assert_eq!(read_text(&path, 4).unwrap(), text);
+        }
     }
 
     #[test]

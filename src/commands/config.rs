@@ -79,7 +79,7 @@ fn show(config: &Config, out: &mut impl Write) -> anyhow::Result<()> {
 fn write_atomically(file: &Path, text: &str) -> anyhow::Result<()> {
     let beside = file.with_extension("toml.new");
     let write = || -> std::io::Result<()> {
-        let mut handle = std::fs::File::create(&beside)?;
+        let mut handle = crate::files::create(&beside)?;
         handle.write_all(text.as_bytes())?;
         handle.sync_all()?;
         std::fs::rename(&beside, file)

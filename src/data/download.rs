@@ -3,6 +3,7 @@
 //! and files, and not what is in them.
 
 use super::verify::digest;
+use crate::files;
 use sha2::Sha256;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -25,6 +26,8 @@ pub const SHA256_ENV: &str = "CIFAR_TUI_DOWNLOAD_SHA256";
 
 /// More is no CIFAR-10: the archive has 170 million bytes.
 const MAX_BYTES: u64 = 1 << 30;
+/// More is no version's name.
+const MAX_TAG: u64 = 4096;
 const CHUNK: usize = 1 << 16;
 const CONNECT: Duration = Duration::from_secs(20);
 /// A server that sends nothing for this long is given up.
@@ -107,13 +110,8 @@ pub fn fetch(
     }
     fs::create_dir_all(folder).map_err(at(folder))?;
     let mut options = OpenOptions::new();
-    let mut file = options
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&part)
-        .map_err(at(&part))?;
+    options.read(true).write(true).create(true).truncate(false);
+    let mut file = files::open_with(&mut options, &part).map_err(at(&part))?;
     match file.try_lock() {
         Ok(()) => {}
         Err(fs::TryLockError::WouldBlock) => return Err(DownloadError::Busy { path: part }),
@@ -179,7 +177,7 @@ fn transfer(
 ) -> Result<(), DownloadError> {
     let have = file.seek(SeekFrom::End(0)).map_err(at(part))?;
     // Without the version's name nothing says that what comes belongs to what is here.
-    let version = fs::read_to_string(tag)
+    let version = files::read_text(tag, MAX_TAG)
         .ok()
         .filter(|tag| have > 0 && !tag.is_empty());
     let resume = version.map(|version| (have, version));
@@ -237,7 +235,7 @@ fn exchange(
                     .and_then(|()| file.seek(SeekFrom::Start(start)))
                     .map_err(at(part))?;
                 if let Some(version) = version {
-                    fs::write(tag, version).map_err(at(tag))?;
+                    files::write(tag, version.as_bytes()).map_err(at(tag))?;
                 }
                 progress(done, total);
             }

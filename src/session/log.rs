@@ -2,6 +2,7 @@
 //! and standard output belong to others. What is said before there is a run, or while its disk is full, is kept and
 //! written when that can be done.
 
+use crate::files;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -93,7 +94,7 @@ pub fn start() {
 /// When the file cannot be opened or written.
 pub(super) fn open(folder: &Path) -> io::Result<()> {
     let path = folder.join(super::run_dir::LOG);
-    let file = OpenOptions::new().create(true).append(true).open(&path)?;
+    let file = files::open_with(OpenOptions::new().create(true).append(true), &path)?;
     let mut sink = sink();
     sink.file = Some(file);
     sink.path = Some(path);

@@ -1,6 +1,7 @@
 //! The file operations that a save is made of, each in one place, so that tests can make any of them fail or crash.
 //! Knows nothing of what is saved.
 
+use crate::files;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -72,7 +73,7 @@ impl Folder {
     pub fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let (path, beside) = (self.join(name), self.beside(name));
         let written = (|| {
-            let mut file = self.through(FileOp::Create, &beside, || File::create(&beside))?;
+            let mut file = self.through(FileOp::Create, &beside, || files::create(&beside))?;
             let mut rest = bytes;
             while !rest.is_empty() {
                 rest = &rest[self.some_through(&beside, rest, |bytes| file.write(bytes))?..];
@@ -137,11 +138,8 @@ impl Folder {
     pub fn append_to(&self, name: &str, keep: u64) -> io::Result<Appender> {
         let path = self.join(name);
         let file = self.through(FileOp::Open, &path, || {
-            OpenOptions::new()
-                .create(true)
-                .truncate(false)
-                .write(true)
-                .open(&path)
+            let mut options = OpenOptions::new();
+            files::open_with(options.create(true).truncate(false).write(true), &path)
         })?;
         let mut appender = Appender::new(self.clone(), path, file);
         appender.cut(keep)?;
@@ -529,6 +527,25 @@ mod tests {
         lines.add(b"2\n").unwrap();
         drop(lines);
         assert_eq!(fs::read(&path).unwrap(), b"one\n2\n");
+    }
+
+    #[test]
+    fn a_pipe_in_the_place_of_a_file_is_refused_and_keeps_nobody_waiting() {
+        let folder = tempfile::tempdir().unwrap();
+        let mine = Folder::from(folder.path());
+        for name in ["lines", "state.tmp"] {
+            crate::files::tests::make_fifo(&folder.path().join(name));
+        }
+        for outcome in [
+            mine.append_to("lines", 0).map(drop),
+            mine.write("state", b"x"),
+        ] {
+            let why = outcome.unwrap_err().to_string();
+            assert!(why.contains("a named pipe (FIFO), not a regular"), "{why}");
+        }
+        // What stood in the way of a file of our own has gone.
+        mine.write("state", b"x").unwrap();
+        assert_eq!(fs::read(folder.path().join("state")).unwrap(), b"x");
     }
 
     #[test]

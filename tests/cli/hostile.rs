@@ -331,6 +331,23 @@ fn what_is_no_regular_file_is_refused_in_words_and_at_once() {
 }
 
 #[test]
+fn a_run_with_a_pipe_among_its_files_is_refused_in_words_and_at_once() {
+    let place = Place::with_data();
+    for name in ["lock", "log.txt", "metrics.jsonl"] {
+        let (run, path) = (format!("no-{name}"), format!("runs/no-{name}/{name}"));
+        place
+            .train(&["--data", "data", "--name", &run, "--epochs", "1"])
+            .exits(0);
+        std::fs::remove_file(place.path(&path)).unwrap();
+        fifo(&place.path(&path));
+        place
+            .train(&["--data", "data", "--resume", &run, "--epochs", "2"])
+            .exits(1)
+            .says(&[&path, "a named pipe (FIFO), not a regular file"]);
+    }
+}
+
+#[test]
 fn a_line_of_a_gigabyte_costs_no_memory() {
     let place = Place::with_data();
     place.train(&["--name", "one", "--epochs", "1"]).exits(0);

@@ -3,7 +3,7 @@
 
 use super::lease::{Lease, Watch};
 use super::name::{check_name, local_time, made_up_name};
-use super::{Lost, METRICS, Owner, RunError, config, now};
+use super::{LOG, Lost, METRICS, Owner, RunError, config, now};
 use crate::domain::params::Hyperparameters;
 use crate::domain::report::StepReport;
 use crate::session::lines::Lines;
@@ -118,7 +118,7 @@ impl RunDir {
         next_step: u64,
         unwritten: Option<StepReport>,
     ) -> Result<Self, RunError> {
-        log::open(folder).map_err(RunError::io("cannot write the log in", folder))?;
+        log::open(folder).map_err(RunError::io("cannot write", &folder.join(LOG)))?;
         let files = Folder::with_permit(folder, lease.permit());
         files.sweep().map_err(RunError::io("cannot tidy", folder))?;
         config::write(&files, params)?;

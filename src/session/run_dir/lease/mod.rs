@@ -18,6 +18,7 @@ pub use host::{HostId, Owner};
 pub use watch::{Holder, Watch};
 
 use super::{InUse, LOG, Lost, RunError};
+use crate::files;
 use crate::session::log;
 use crate::train::files::{FileOp, Permit, through};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
@@ -112,7 +113,7 @@ impl Lease {
                 ));
                 (None, Locked::None, Probe::Unknown)
             }
-            Err(source) => return Err(cannot(source)),
+            Err(source) => return Err(RunError::io("cannot lock", &folder.join(LOCK))(source)),
         };
         let all = leases(folder).map_err(cannot)?;
         if let Some(session) = watch.judge_all(folder, &all, probe, &owner.host, now) {
@@ -322,7 +323,7 @@ impl Shared {
             (self.path(&inner.folder), inner.holder.text()?)
         };
         let written = through(FileOp::Write, &path, || {
-            let mut file = OpenOptions::new().write(true).open(&path)?;
+            let mut file = files::open_with(OpenOptions::new().write(true), &path)?;
             file.write_all(&text)?;
             file.set_len(text.len() as u64)
         });
@@ -339,7 +340,7 @@ impl Shared {
         }
         let folder = self.inner().folder.clone();
         // Opened and not only asked for: a network file system may answer from memory that is a minute old.
-        match File::open(self.path(&folder)) {
+        match files::open(&self.path(&folder)) {
             Ok(_) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::NotFound && folder.is_dir() => {
                 let by = leases(&folder).unwrap_or_default();

@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -128,11 +127,8 @@ pub(super) enum Probe {
     Unknown,
 }
 
-/// Opens the lock; a pipe of that name does not block.
 pub(super) fn open_lock(folder: &Path, options: &mut OpenOptions) -> io::Result<File> {
-    options
-        .custom_flags(libc::O_NONBLOCK)
-        .open(folder.join(LOCK))
+    files::open_with(options, &folder.join(LOCK))
 }
 
 pub(super) fn try_lock(
