@@ -1,6 +1,6 @@
 //! The other end of [`super::serve`]: finds the sessions that run, and makes a socket look like any other session.
 
-use super::client::{Commands, SessionClient, ViewerQueue};
+use super::client::{BlockingQueue, Commands, SessionClient};
 use super::protocol::Event;
 use super::run_dir::lease::Watch;
 use super::run_dir::name::folder_of;
@@ -122,7 +122,7 @@ fn connect(socket: &Path) -> io::Result<SessionClient> {
     let stream = UnixStream::connect(socket)?;
     let (sender, commands) = unbounded();
     // Viewer 0 asks to quit when it is dropped; this one only leaves.
-    let (client, queue) = ViewerQueue::pair(Commands::new(sender, 1, Arc::default()));
+    let (client, queue) = BlockingQueue::pair(Commands::new(sender, 1, Arc::default()));
     let (reader, mut writer) = (stream.try_clone()?, stream);
     std::thread::Builder::new()
         .name("from session".into())
@@ -149,28 +149,29 @@ fn connect(socket: &Path) -> io::Result<SessionClient> {
     Ok(client)
 }
 
-fn read_events(stream: UnixStream, queue: &ViewerQueue) {
-    let mut lines = BufReader::with_capacity(1 << 16, stream);
+/// Queues the session's events until the session or the client is gone.
+fn read_events(stream: UnixStream, queue: &BlockingQueue) {
+    let mut lines = BufReader::with_capacity(1 << 16, &stream);
     let mut line = Vec::new();
     loop {
         line.clear();
         match (&mut lines).take(LONGEST_LINE).read_until(b'\n', &mut line) {
             Ok(1..) => {}
-            Ok(0) | Err(_) => return,
+            Ok(0) | Err(_) => break,
         }
-        match serde_json::from_slice::<Event>(&line) {
-            Ok(event) => queue.event(event),
-            Err(error) => {
-                let text = format!(
-                    "the session says what this program does not understand ({error}): they may be of different versions"
-                );
-                tracing::error!("{text}");
-                queue.event(Event::Warning { text });
-                return;
-            }
-        }
-        if !queue.is_read() {
-            return;
+        let event = serde_json::from_slice::<Event>(&line);
+        let understood = event.is_ok();
+        let event = event.unwrap_or_else(|error| {
+            let text = format!(
+                "the session says what this program does not understand ({error}): they may be of different versions"
+            );
+            tracing::error!("{text}");
+            Event::Warning { text }
+        });
+        if !queue.event(event) || !understood {
+            break;
         }
     }
+    // The thread that sends commands may be blocked in a write that the session will not read.
+    let _ = stream.shutdown(Shutdown::Both);
 }

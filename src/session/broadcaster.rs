@@ -2,14 +2,13 @@
 //! bounded history as a list of events. Its screens are then the same as those of a viewer that was attached from the
 //! start. Sending never blocks the worker. This module knows the protocol and the domain; `serve` knows the socket.
 
-use super::client::{Commands, SessionClient, ViewerQueue, asker};
+use super::client::{Commands, SessionClient, ViewerCount, ViewerQueue, asker};
 use super::protocol::{Command, Event};
 use crate::domain::confusion::Confusion;
 use crate::domain::params::param;
 use crate::domain::report::{Evaluation, State, SystemLoad};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Maximum number of step reports in the history. Beyond it, neighbouring reports are merged.
@@ -256,12 +255,17 @@ struct Viewers {
 pub struct Broadcaster {
     inner: Mutex<Viewers>,
     commands: Sender<Command>,
-    viewers: Arc<AtomicUsize>,
+    viewers: Arc<ViewerCount>,
 }
 
 impl Broadcaster {
     fn inner(&self) -> MutexGuard<'_, Viewers> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that viewers of other processes can attach from now on.
+    pub fn set_has_socket(&self) {
+        self.viewers.set_has_socket();
     }
 
     /// Attaches a new viewer. Its first event is a snapshot, except for the session's own front end.

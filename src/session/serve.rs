@@ -7,8 +7,9 @@
 use super::broadcaster::Broadcaster;
 use super::client::SessionClient;
 use super::protocol::{Command, Event};
+use crate::files;
 use crossbeam_channel::{Receiver, after, bounded, never, select};
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::fs::{self, DirBuilder, Permissions};
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::AsRawFd;
@@ -68,6 +69,7 @@ impl Server {
         std::thread::Builder::new()
             .name("attach".into())
             .spawn(move || listen(&of_thread, listener))?;
+        shared.broadcaster.set_has_socket();
         Ok(Server { shared })
     }
 
@@ -131,7 +133,7 @@ fn private(folder: &Path, user: u32) -> io::Result<()> {
 fn open() -> io::Result<(UnixListener, PathBuf)> {
     static NUMBER: AtomicUsize = AtomicUsize::new(0);
     let folder = folder()?;
-    let lock = File::create(folder.join("lock"))?;
+    let lock = files::create(&folder.join("lock"))?;
     // One at a time: a socket between being made and being listened to looks like one that was left behind.
     lock.lock()?;
     sweep(&folder);

@@ -1,5 +1,5 @@
 use super::super::attach::{AttachError, RunningSession, attach, find};
-use super::super::client::channel;
+use super::super::client::{ATTACHED_QUEUE, channel};
 use super::super::run_dir::{HostId, Owner, RunDir};
 use super::*;
 use crate::domain::report::{DataInfo, RunInfo};
@@ -99,6 +99,52 @@ fn viewers_find_the_session_hear_it_and_steer_it_and_go_without_a_trace() {
     assert!(matches!(over, Err(AttachError::NotRunning(_))));
     let absent = found(runs.path(), Some("two"));
     assert!(matches!(absent, Err(AttachError::Absent { .. })));
+}
+
+#[test]
+fn a_front_end_that_stops_reading_keeps_little_waiting_and_then_hears_the_newest() {
+    const EVENTS: usize = 20_000;
+    let runs = tempfile::tempdir().unwrap();
+    let (first, sender) = channel();
+    let server = Server::start(sender.broadcaster()).unwrap();
+    let _open = opened(runs.path(), HostId::this(), Some(&server));
+    let session = found(runs.path(), None).unwrap();
+    let viewers = [attach(&session).unwrap(), attach(&session).unwrap()];
+    for viewer in &viewers {
+        let heard = viewer.events.recv_timeout(SOON).unwrap();
+        assert!(matches!(heard, Event::Snapshot { .. }));
+    }
+    let text = |number: usize| notice(&format!("{number:0>500}"));
+    for number in 0..EVENTS {
+        sender.event(text(number));
+        assert!(
+            viewers
+                .iter()
+                .all(|viewer| viewer.events.len() <= ATTACHED_QUEUE)
+        );
+    }
+    let [reads, leaves] = viewers;
+    let last = text(EVENTS - 1);
+    let (mut heard, mut snapshots) = (0, 0);
+    loop {
+        heard += 1;
+        match reads.events.recv_timeout(SOON).unwrap() {
+            Event::Snapshot { events } => {
+                snapshots += 1;
+                if events.last() == Some(&last) {
+                    break;
+                }
+            }
+            event if event == last => break,
+            _ => {}
+        }
+    }
+    assert!(snapshots > 0 && heard < EVENTS, "{heard}, {snapshots}");
+    // Also one for which much waits can go.
+    drop((reads, leaves));
+    while !first.is_alone() {
+        std::thread::yield_now();
+    }
 }
 
 #[test]
