@@ -22,7 +22,7 @@ pub enum Style {
     /// One event a line, as JSON.
     Json,
     /// Nothing at all: the terminal has gone or was given back. Such a session stays for the viewers that are attached
-    /// when its run is over.
+    /// when its run is over. When it is paused and nobody can attach, it ends as by the hangup.
     Silent,
 }
 
@@ -45,6 +45,10 @@ pub struct PrintOutcome {
     /// it has gone.
     pub signal: Option<i32>,
 }
+
+/// Why a session ends that could only be asked to go on by somebody who cannot attach to it.
+const PAUSED_UNREACHABLE: &str =
+    "the run is paused, and nobody can attach to it, since the session has no socket: it ends";
 
 /// Step reports come thousands a second; a reader wants a few.
 const STEPS_EVERY: Duration = Duration::from_millis(250);
@@ -69,6 +73,7 @@ pub fn run(
         signal: None,
     };
     let mut quitting = false;
+    let mut gives_up = false;
     // Without a terminal of its own the session stays for those who are attached when its run is over.
     let mut stays = style == Style::Silent;
     // Some while step reports rest.
@@ -78,8 +83,14 @@ pub fn run(
     let mut notices = notices;
     loop {
         let over = outcome.status.state.is_over();
-        if over && !quitting && (!stays || client.is_alone()) {
+        let nothing_to_do = over && (!stays || client.is_alone());
+        let paused_unreachable = outcome.status.state == State::Paused && client.is_unreachable();
+        if !quitting && (nothing_to_do || paused_unreachable) {
             quitting = true;
+            if paused_unreachable {
+                gives_up = true;
+                tracing::warn!("{PAUSED_UNREACHABLE}");
+            }
             // A session that is already over needs no telling.
             let _ = client.commands.send(Command::Quit);
         }
@@ -159,6 +170,17 @@ pub fn run(
         };
     }
     printer.finish();
+    if gives_up && outcome.signal.is_none() {
+        // A hangup left it without a front end. Where there was none, it is an error.
+        match stays {
+            true => outcome.signal = Some(libc::SIGHUP),
+            false => {
+                outcome.status.state = State::Failed {
+                    why: PAUSED_UNREACHABLE.into(),
+                }
+            }
+        }
+    }
     if !outcome.status.is_complete()
         && let Some(words) = outcome.status.where_it_lies("cifar-tui train")
     {
@@ -307,12 +329,12 @@ impl Text {
     fn describe(&mut self, event: &Event) -> Option<String> {
         let text = match event {
             Event::Data(data) => format!(
-                "data     {}: {} training and {} test images, {}, read in {:.2} s",
+                "data     {}: {} training and {} test images, {}{}",
                 data.name,
                 grouped(data.train.into()),
                 grouped(data.test.into()),
                 plain(&data.source),
-                data.load_seconds
+                data.load_time(", read in ")
             ),
             Event::Started(run) => {
                 self.run = run.name.clone();
@@ -762,6 +784,38 @@ mod tests {
             });
             seen_through(&client, Style::Silent, status, &never(), &mut Vec::new());
             worker.join().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_paused_session_ends_when_nobody_can_attach_and_waits_when_somebody_can() {
+        for (style, can_attach) in [
+            (Style::Silent, false),
+            (Style::Lines, false),
+            (Style::Silent, true),
+        ] {
+            let (client, sender) = channel();
+            if can_attach {
+                sender.broadcaster().set_has_socket();
+            }
+            sender.event(Event::State(State::Paused));
+            sender.event(ended(State::Stopped));
+            let outcome =
+                seen_through(&client, style, Status::default(), &never(), &mut Vec::new());
+            let quits = sender
+                .commands
+                .try_iter()
+                .any(|command| command == Command::Quit);
+            assert_eq!(quits, !can_attach);
+            let failed = matches!(outcome.status.state, State::Failed { .. });
+            match (style, can_attach) {
+                (_, true) => assert_eq!((outcome.signal, failed), (None, false)),
+                (Style::Silent, _) => {
+                    assert_eq!((outcome.signal, failed), (Some(libc::SIGHUP), false));
+                }
+                // Nothing had hung up: it is an error.
+                _ => assert_eq!((outcome.signal, failed), (None, true)),
+            }
         }
     }
 

@@ -199,7 +199,7 @@ fn leave_terminal(client: &SessionClient, screen: &tui::ScreenOutcome) -> anyhow
             say_where_it_lies(&screen.status);
             return Ok(());
         }
-        say(&screen.status.goes_on());
+        say(&screen.status.goes_on(!client.is_unreachable()));
         if !terminal::to_background()? {
             tracing::info!("there is no shell to give the terminal back to");
         }
@@ -263,7 +263,7 @@ fn attached(run: Option<&str>, config: &Config) -> anyhow::Result<u8> {
             )
         }
         (None, _) => {
-            say(&screen.status.goes_on());
+            say(&screen.status.goes_on(true));
             Ok(DONE)
         }
     }

@@ -95,8 +95,9 @@ impl Status {
         })
     }
 
-    /// What becomes of a session whose screen has been left, while it goes on without one.
-    pub fn goes_on(&self) -> String {
+    /// What becomes of a session whose screen has been left, while it goes on without one, and, if anybody can attach to
+    /// it, how to return.
+    pub fn goes_on(&self, can_return: bool) -> String {
         let Status { run, .. } = self;
         let does = match self.state {
             State::Paused => "stays paused",
@@ -104,6 +105,10 @@ impl Status {
             _ => "trains on",
         };
         match run.as_str() {
+            run if !can_return => {
+                let run = if run.is_empty() { "the session" } else { run };
+                format!("{run} {does}; nobody can attach to it, since it has no socket")
+            }
             "" => format!("the session {does}; `cifar-tui attach` returns to it"),
             run => format!("{run} {does}; `cifar-tui attach {run}` returns to it"),
         }

@@ -22,6 +22,7 @@ mod tests;
 
 pub use terminal::usable;
 
+use crate::domain::report::State;
 use crate::domain::symbols::Symbols;
 use crate::domain::terminal::Terminal;
 use crate::session::client::SessionClient;
@@ -378,6 +379,10 @@ impl Loop<'_> {
                 Effect::Redraw => self.screen.forget(),
                 Effect::Suspend => leave |= self.suspend(),
                 Effect::Leave => leave = true,
+                Effect::Detach if self.is_paused_unreachable() => {
+                    let words = "paused, and nobody could return: the session has no socket; go on first, or quit";
+                    leave |= self.update(Msg::Said(Weight::Warning, words.into()));
+                }
                 Effect::Detach => {
                     self.left = Left::Detached;
                     leave = true;
@@ -386,6 +391,12 @@ impl Loop<'_> {
             }
         }
         leave
+    }
+
+    /// Whether a session that goes on without this screen would wait for somebody who cannot come.
+    fn is_paused_unreachable(&self) -> bool {
+        let paused = self.app.status.state == State::Paused;
+        paused && !self.app.attached && self.client.is_unreachable()
     }
 
     /// Puts text on the clipboard, and says no more of it than is known.

@@ -3,7 +3,10 @@
 use crate::LONG;
 use crate::hangup::{ATTACH, WILD};
 use crate::pty::{Pty, Size};
-use cifar_tui::exits::{EXITS, Ending};
+use cifar_tui::exits::{EXITS, Ending, of_signal};
+use cifar_tui::headless::{self, Style};
+use cifar_tui::session::status::Status;
+use cifar_tui::session::{self, Settings};
 use cifar_tui::train::checkpoint::Checkpoint;
 
 /// How a cause came out.
@@ -84,6 +87,38 @@ fn train(more: &[&'static str]) -> Pty {
     pty
 }
 
+/// A paused session that has no socket and no screen, in this process.
+fn without_a_socket() -> Ended {
+    let folder = tempfile::tempdir().unwrap();
+    let mut settings = Settings {
+        data: Some("sample".into()),
+        runs: Some(folder.path().into()),
+        name: Some("long".into()),
+        threads: 1,
+        paused: true,
+        ..Settings::default()
+    };
+    settings.params.architecture = "conv 4 s4, relu, dense 10".into();
+    let (link, worker) = session::start(settings).unwrap();
+    let (status, nothing) = (Status::default(), crossbeam_channel::never());
+    let mut out = Vec::new();
+    let outcome = headless::run(
+        &link,
+        Style::Silent,
+        status,
+        &nothing,
+        &mut || true,
+        &mut out,
+    );
+    worker.join().unwrap();
+    assert!(out.is_empty());
+    assert!(folder.path().join("long/last.safetensors").is_file());
+    Ended {
+        code: outcome.signal.map(|signal| of_signal(signal).into()),
+        signal: Some(libc::SIGHUP),
+    }
+}
+
 const USR1_STOPS: &[&str] = &["--on-usr1", "checkpoint-and-stop"];
 
 fn bring_about(cause: &str) -> Vec<Ended> {
@@ -118,6 +153,9 @@ fn bring_about(cause: &str) -> Vec<Ended> {
             pty.keys("D");
             pty.wait_for("how to return", |s| s.contains("stays paused"));
             vec![goes_on(pty, "paused")]
+        }
+        "a terminal that goes away, while paused, where no socket could be made" => {
+            vec![without_a_socket()]
         }
         "`D`, or a terminal that goes away, with the run over" => {
             let over = || {
@@ -199,9 +237,7 @@ fn every_exit_is_as_the_table_says() {
         for ended in bring_about(row.cause) {
             let wanted = match (row.ending, ended.signal) {
                 (Ending::Code(code), _) => Some(u32::from(code)),
-                (Ending::Signal, Some(signal)) => {
-                    Some(u32::from(cifar_tui::exits::of_signal(signal)))
-                }
+                (Ending::Signal, Some(signal)) => Some(u32::from(of_signal(signal))),
                 (Ending::Signal, None) => panic!("{}: by which signal?", row.cause),
                 (Ending::GoesOn, _) => None,
             };
