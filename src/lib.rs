@@ -18,7 +18,7 @@
 //! | room | is for | imports |
 //! |---|---|---|
 //! | [`domain`] | plain data and pure functions: hyperparameters, architectures as text, reports, random numbers | nothing |
-//! | [`data`] | bytes on disk to images; the built-in set; batches | files, domain |
+//! | [`data`] | bytes on disk to images; the built-in set; batches | files, hardware, domain |
 //! | [`hardware`] | threads, vector instructions, measured peaks; NVIDIA's driver and GPUs, and the executor of lists of kernel launches | domain |
 //! | [`plot`] | PNG charts and matrices | domain |
 //! | [`files`] | opening regular files that somebody else made | nothing |

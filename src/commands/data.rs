@@ -69,9 +69,9 @@ pub fn info(config: &Config, json: bool, out: &mut impl Write) -> anyhow::Result
     )?;
     writeln!(
         out,
-        "  memory     {}, read in {:.2} s",
+        "  memory     {}{}",
         bytes(info.bytes),
-        info.load_seconds
+        info.load_time(", read in ")
     )?;
     for (name, values) in [("mean", &info.mean), ("deviation", &info.deviation)] {
         let values: Vec<_> = values.iter().map(|v| format!("{v:.4}")).collect();

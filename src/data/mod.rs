@@ -23,8 +23,8 @@ pub use verify::{Compared, Published, Verified, verify};
 
 use crate::domain::report::{DataInfo, Picture, Split};
 use crate::domain::text::plain;
+use crate::hardware::stopwatch::Stopwatch;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 use thiserror::Error;
 
 /// Pixels a side.
@@ -427,7 +427,7 @@ pub fn load(
     progress: &mut dyn FnMut(u64, u64),
     threads: usize,
 ) -> Result<Dataset, DataError> {
-    let start = Instant::now();
+    let watch = Stopwatch::start();
     let RawDataset {
         classes,
         train,
@@ -453,7 +453,7 @@ pub fn load(
         mean,
         deviation,
         bytes: (train.pixels.len() + test.pixels.len()) as u64,
-        load_seconds: start.elapsed().as_secs_f64(),
+        load_seconds: watch.seconds(),
     };
     Ok(Dataset { info, train, test })
 }

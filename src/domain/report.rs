@@ -111,7 +111,16 @@ pub struct DataInfo {
     pub mean: Vec<f32>,
     pub deviation: Vec<f32>,
     pub bytes: u64,
-    pub load_seconds: f64,
+    /// None when nobody knows: the process was stopped meanwhile.
+    pub load_seconds: Option<f64>,
+}
+
+impl DataInfo {
+    /// How long loading took, behind the words `before`; nothing where that is not known.
+    pub fn load_time(&self, before: &str) -> String {
+        self.load_seconds
+            .map_or(String::new(), |seconds| format!("{before}{seconds:.2} s"))
+    }
 }
 
 /// A range of training steps, aggregated. Step numbers count from 1 over the whole run: `last` steps are done.

@@ -289,11 +289,11 @@ impl SessionView {
                 self.note(
                     Weight::Plain,
                     format!(
-                        "{}: {} + {} images in {:.2} s",
+                        "{}: {} + {} images{}",
                         data.name,
                         grouped(u64::from(data.train)),
                         grouped(u64::from(data.test)),
-                        data.load_seconds
+                        data.load_time(" in ")
                     ),
                 );
                 self.data = Some(data.clone());

@@ -45,7 +45,7 @@ fn data() -> DataInfo {
         mean: vec![0.491, 0.482, 0.447],
         deviation: vec![0.247, 0.243, 0.262],
         bytes: 184_320_000,
-        load_seconds: 0.21,
+        load_seconds: Some(0.21),
         ..DataInfo::default()
     }
 }

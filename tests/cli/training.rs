@@ -1,8 +1,24 @@
 //! `train`: events, files, the same numbers twice, signals, resuming, divergence.
 
 use crate::support::{Place, json};
+use cifar_tui::data;
 use serde_json::Value;
 use std::collections::BTreeMap;
+
+/// The process is stopped while it loads; here the signal that ends a stop stands for one.
+#[test]
+fn the_time_of_a_stop_is_not_told_as_time_of_loading() {
+    let place = Place::with_data();
+    let found = data::find(Some(&place.path("data"))).unwrap();
+    let load = |stops: bool| {
+        // SAFETY: a signal that, unless it is caught, changes nothing for a process that runs.
+        let mut stop = |_, _| assert!(!stops || unsafe { libc::raise(libc::SIGCONT) } == 0);
+        data::load(&found, &mut stop, 1).unwrap().info
+    };
+    assert!(load(false).load_time(" in ").starts_with(" in 0."));
+    assert_eq!(load(true).load_seconds, None);
+    assert_eq!(load(true).load_time(" in "), "");
+}
 
 /// Everything in metrics.jsonl that does not depend on the clock or the machine.
 fn metrics(place: &Place, run: &str) -> Vec<Value> {

@@ -48,7 +48,7 @@ fn material() -> Rc<Material> {
         mean: vec![0.4; 3],
         deviation: vec![0.2; 3],
         bytes: 0,
-        load_seconds: 0.0,
+        load_seconds: None,
     };
     let (train, test) = (split(90, 0), split(20, 1));
     Rc::new(Material::new(Dataset { info, train, test }).unwrap())

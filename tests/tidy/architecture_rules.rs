@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const ALLOWED: &[(&str, &[&str])] = &[
     ("domain", &[]),
     ("files", &[]),
-    ("data", &["files", "domain"]),
+    ("data", &["files", "hardware", "domain"]),
     ("hardware", &["domain"]),
     ("plot", &["domain"]),
     ("layers", &["hardware", "domain"]),

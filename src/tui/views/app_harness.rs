@@ -211,7 +211,7 @@ pub fn data() -> DataInfo {
         mean: vec![0.4914, 0.4822, 0.4465],
         deviation: vec![0.2470, 0.2435, 0.2616],
         bytes: 184_320_000,
-        load_seconds: 0.16,
+        load_seconds: Some(0.16),
     }
 }
 

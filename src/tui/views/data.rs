@@ -272,10 +272,7 @@ impl DataView {
             ("from", source),
             ("format", data.format.clone()),
             ("images", sizes),
-            (
-                "size",
-                format!("{} in {:.2} s", bytes(data.bytes), data.load_seconds),
-            ),
+            ("size", bytes(data.bytes) + &data.load_time(" in ")),
             ("mean", channels(&data.mean)),
             ("dev", channels(&data.deviation)),
         ];
