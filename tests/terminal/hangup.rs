@@ -196,25 +196,47 @@ pub const WILD: &[&str] = &[
     "1",
 ];
 
+/// A data set that is read at once: binary batches of 400 images of noise each.
+fn few_images() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let mut state = 1u32;
+    let noise = (0..400 * 3073).map(|at| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        match at % 3073 {
+            0 => (at / 3073 % 10) as u8,
+            _ => (state >> 24) as u8,
+        }
+    });
+    let batch: Vec<u8> = noise.collect();
+    let names = (1..=5).map(|number| format!("data_batch_{number}.bin"));
+    for name in names.chain(["test_batch.bin".into()]) {
+        std::fs::write(folder.path().join(name), &batch).unwrap();
+    }
+    let classes = "airplane\nautomobile\nbird\ncat\ndeer\ndog\nfrog\nhorse\nship\ntruck\n";
+    std::fs::write(folder.path().join("batches.meta.txt"), classes).unwrap();
+    folder
+}
+
 /// The terminal goes away when the session is in `state`. One that has nothing left to do ends by itself; any other can
-/// be attached to, and ends by a signal.
-fn hangup_when(state: &str, attaches: bool) {
-    let one = [
-        &LONG[..4],
-        &["--epochs", "1", "--name", "long", "--threads", "1"],
-    ]
-    .concat();
-    let many = [LONG, &["--validation", "0.9"]].concat();
-    let mut pty = Pty::start(
-        Size::SMALL,
-        match state {
-            "done" => &one,
-            "evaluating" => &many,
-            "diverged" => WILD,
-            "failed" => &["--data", "absent"],
-            _ => LONG,
-        },
-    );
+/// be attached to, and ends by a signal. `data` has few images: only states that a screen would not show then have more.
+fn hangup_when(state: &str, attaches: bool, data: &tempfile::TempDir) {
+    let args = match state {
+        "done" => {
+            let one = ["--epochs", "1", "--name", "long", "--threads", "1"];
+            [&LONG[..4], &one].concat()
+        }
+        "evaluating" => [LONG, &["--validation", "0.9"]].concat(),
+        "diverged" => WILD.to_vec(),
+        "failed" => vec!["--data", "absent"],
+        _ => LONG.to_vec(),
+    };
+    let few = data.path().to_str().unwrap();
+    let args = args.into_iter().map(|arg| match (arg, state) {
+        ("sample", "loading" | "evaluating") => arg,
+        ("sample", _) => few,
+        (arg, _) => arg,
+    });
+    let mut pty = Pty::start(Size::SMALL, &args.collect::<Vec<_>>());
     let ends_with = match state {
         "done" => Some(0),
         "stopped" => Some(0),
@@ -268,8 +290,9 @@ fn hangup_when(state: &str, attaches: bool) {
 
 #[test]
 fn a_session_with_nothing_left_to_do_ends_and_any_other_can_be_attached_to() {
+    let data = few_images();
     for state in STATES {
-        hangup_when(state, true);
+        hangup_when(state, true, &data);
     }
 }
 
@@ -357,8 +380,9 @@ fn frozen(least: Duration) {
 #[test]
 #[ignore = "the long form: 500 hangups over every state, and a minute without a reader"]
 fn five_hundred_hangups_and_a_minute_without_a_reader() {
+    let data = few_images();
     for i in 0..500 {
-        hangup_when(STATES[i % STATES.len()], false);
+        hangup_when(STATES[i % STATES.len()], false, &data);
     }
     frozen(Duration::from_secs(60));
 }
