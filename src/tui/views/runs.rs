@@ -409,6 +409,8 @@ struct Columns {
     /// Right edges, from the table's left, of those that are shown.
     figures: Vec<Figure>,
     outcome: u16,
+    /// The longest outcome that fits.
+    outcome_length: usize,
     differs: u16,
 }
 
@@ -438,7 +440,8 @@ impl Columns {
                     .map_or_else(String::new, |a| percent(Some(a)))
             }),
         ];
-        let outcome = 12;
+        // `diverged, open` is cut where there is little room.
+        let outcome = if width < 100 { 12 } else { 16 };
         let name = (width / 4).clamp(10, 28);
         let mut used = 2 + name + outcome;
         let mut figures = Vec::new();
@@ -453,6 +456,7 @@ impl Columns {
             name,
             figures,
             outcome: 2 + name,
+            outcome_length: usize::from(outcome) - 1,
             differs: used + 2,
         }
     }
@@ -508,7 +512,7 @@ impl Columns {
             area,
             area.x + self.outcome,
             y,
-            fitted(&run.standing(), 11),
+            fitted(&run.standing(), self.outcome_length),
             outcome,
         );
         for (_, end, figure) in &self.figures {

@@ -114,13 +114,15 @@ pub fn nice_step(range: f64, n: f64) -> f64 {
 }
 
 /// A tick's value with as many decimals as its step needs. Where that takes more room than the labels have, a whole
-/// multiple of a power of ten: `15e14`.
+/// multiple of a power of ten: `15e14`, `1e15`.
 fn label(value: f64, step: f64, largest: f64) -> String {
     let power = (step * 1.0001).log10().floor();
     if largest >= 1e5 || power < -4.0 {
-        return match (value / 10f64.powf(power)).round() {
-            0.0 => "0".into(),
-            count => format!("{count:.0}e{power:.0}"),
+        let count = (value / 10f64.powf(power)).round();
+        return match count % 10.0 {
+            _ if count == 0.0 => "0".into(),
+            0.0 => format!("{:.0}e{:.0}", count / 10.0, power + 1.0),
+            _ => format!("{count:.0}e{power:.0}"),
         };
     }
     let decimals = (-step.log10().floor()).clamp(0.0, 4.0) as usize;

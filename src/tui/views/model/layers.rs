@@ -243,7 +243,8 @@ fn norm(v: f64) -> String {
         0.0 => "0".into(),
         a if a < 1e-3 => format!("{v:.1e}"),
         a if a < 100.0 => format!("{v:.3}"),
-        _ => format!("{v:.1}"),
+        a if a < 1e5 => format!("{v:.1}"),
+        _ => format!("{v:.1e}"),
     }
 }
 
@@ -258,6 +259,7 @@ mod tests {
         assert_eq!(norm(0.0), "0");
         assert_eq!(norm(1.5e-5), "1.5e-5");
         assert_eq!(norm(3.21), "3.210");
+        assert_eq!(norm(4.06e23), "4.1e23");
         assert_eq!(norm(f64::NAN), "NaN");
     }
 }

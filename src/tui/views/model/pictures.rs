@@ -3,7 +3,7 @@
 use super::{ModelAction, ModelView};
 use crate::domain::arch::Summary;
 use crate::domain::report::{Activations, ModelReport, Picture, State};
-use crate::domain::text::grouped;
+use crate::domain::text::{compact, grouped};
 use crate::tui::actions::{Move, ProgramAction, key_of};
 use crate::tui::session_view::{SessionView, split_name};
 use crate::tui::theme::Theme;
@@ -77,7 +77,11 @@ impl ModelView {
             maps.x += width + 1;
             maps.width -= width + 1;
         }
-        note(0, &format!("white {:.2}", found.largest), buf);
+        note(
+            0,
+            &format!("white {}", compact(f64::from(found.largest), 2)),
+            buf,
+        );
         if found.height == 1 && found.width == 1 {
             // A vector: one square of all units.
             let units: Vec<u8> = found

@@ -29,6 +29,13 @@ fn steps_are_round() {
 }
 
 #[test]
+fn labels_of_large_values_are_whole_and_short() {
+    let labels = [0.0, 5e4, 10e4, 15e4].map(|value| label(value, 5e4, 15e4));
+    assert_eq!(labels, ["0", "5e4", "1e5", "15e4"]);
+    assert_eq!(label(-20e14, 1e14, 20e14), "-2e15");
+}
+
+#[test]
 fn a_falling_line_runs_from_corner_to_corner() {
     let line = [(0.0, 2.0), (4.0, 1.0)];
     let rows = drawn(
