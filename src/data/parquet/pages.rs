@@ -1,7 +1,9 @@
 //! Walks the page headers of a column and checks the sizes in them, before the parquet crate takes memory for them.
 //! A header is a struct in Thrift's compact protocol (`PageHeader` in parquet-format's `parquet.thrift`).
 
-use super::{MAX_IMAGES, MAX_PAGE, read_at};
+use super::super::MAX_IMAGES;
+use super::MAX_PAGE;
+use super::table::read_at;
 use std::fs::File;
 
 /// Bytes that a page header may have: the statistics in it may quote a whole image file, twice and more.

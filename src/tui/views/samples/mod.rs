@@ -1,22 +1,22 @@
 //! The Samples screen: held-out images, what the network takes them for and how sure it is; and one of them large, with
 //! all its probabilities and what it was called after each evaluation.
 
+mod detail;
+mod grid;
+
 use super::confusion::other_split;
 use super::image_grid::{self, ImageGrid};
 use super::query::{Query, QueryKey, message, no_evaluation};
 use super::{Context, View};
 use crate::domain::report::{Prediction, Split};
-use crate::domain::text::grouped;
 use crate::session::protocol::{Event, Filter, Question};
 use crate::tui::actions::{Move, key_of, moved};
 use crate::tui::session_view::{SessionView, Weight, split_name};
 use crate::tui::theme::Theme;
-use crate::tui::widgets::half_block::{self, Scale};
-use crate::tui::widgets::{bars, fitted, line, text, text_right};
 use crossterm::event::{MouseButton, MouseEvent, MouseEventKind};
+use grid::grid_area;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
-use ratatui::text::{Line, Span};
 use std::collections::BTreeMap;
 
 /// What the Samples screen does.
@@ -300,125 +300,6 @@ impl SamplesView {
         .copied()
     }
 
-    fn filter_name(&self, chosen: Chosen, session: &SessionView, narrow: bool) -> String {
-        match chosen {
-            Chosen::MostConfidentWrong if narrow => "sure wrong".into(),
-            Chosen::LeastSure if narrow => "unsure".into(),
-            Chosen::All => "all".into(),
-            Chosen::Wrong => "wrong".into(),
-            Chosen::MostConfidentWrong => "most confident wrong".into(),
-            Chosen::LeastSure => "least sure".into(),
-            Chosen::Class => session.class(usize::from(self.class)),
-            Chosen::Pinned => format!("pinned {}", self.pins(session.shown).len()),
-        }
-    }
-
-    /// The filters, each with where it lies.
-    fn tabs(&self, session: &SessionView, area: Rect) -> Vec<(Chosen, Rect, String)> {
-        let mut x = area.x + 1;
-        FILTERS
-            .into_iter()
-            .map(|chosen| {
-                let name = format!(" {} ", self.filter_name(chosen, session, area.width < 100));
-                let width = name.chars().count() as u16;
-                let place = Rect::new(x, area.y, width, 1).intersection(area);
-                x = x.saturating_add(width + u16::from(area.width >= 100));
-                (chosen, place, name)
-            })
-            .collect()
-    }
-
-    fn draw_head(&self, session: &SessionView, theme: Theme, area: Rect, buf: &mut Buffer) {
-        let tabs = self.tabs(session, area);
-        for (chosen, place, name) in &tabs {
-            let style = if *chosen == self.chosen {
-                theme.selected()
-            } else {
-                theme.dim()
-            };
-            text(buf, *place, place.x, place.y, name, style);
-        }
-        let end = tabs.last().map_or(area.x, |t| t.1.right());
-        let place = match self.page.predictions() {
-            Some((total, offset, items)) if total > 0 => format!(
-                "{}-{} of {}",
-                grouped(u64::from(offset) + 1),
-                grouped(u64::from(offset) + items.len() as u64),
-                grouped(total.into())
-            ),
-            _ => String::new(),
-        };
-        let step = session.evaluation(session.shown).map_or(0, |e| e.step);
-        let whole = format!(
-            "{}  step {}  {place}",
-            split_name(session.shown),
-            grouped(step)
-        );
-        let short = format!("{}  {place}", split_name(session.shown));
-        let room = usize::from(area.right().saturating_sub(end + 2));
-        if let Some(words) = [whole, short, place]
-            .into_iter()
-            .find(|w| w.chars().count() <= room)
-        {
-            text_right(
-                buf,
-                area,
-                area.right().saturating_sub(1),
-                area.y,
-                &words,
-                theme.dim(),
-            );
-        }
-    }
-
-    fn draw_grid(&self, session: &SessionView, theme: Theme, area: Rect, buf: &mut Buffer) {
-        self.draw_head(session, theme, area, buf);
-        let grid = grid_area(area);
-        let Some((total, offset, items)) = self.page.predictions() else {
-            if let Some(why) = self.page.failure() {
-                message(
-                    &["The images could not be had:".into(), why.to_owned()],
-                    theme,
-                    grid,
-                    buf,
-                );
-            }
-            return;
-        };
-        if total == 0 {
-            return message(&self.nothing(session), theme, grid, buf);
-        }
-        let grid = self.grid(area);
-        let pins = self.pins(session.shown);
-        for (i, item) in items.iter().take(grid.len()).enumerate() {
-            let chosen = u64::from(offset) + i as u64 == u64::from(self.selected);
-            let pinned = pins.contains(&item.index);
-            image_grid::prediction(item, session, theme, (chosen, pinned), grid.tile(i), buf);
-        }
-    }
-
-    /// Why no image passes the filter.
-    fn nothing(&self, session: &SessionView) -> Vec<String> {
-        match self.chosen {
-            Chosen::Pinned => vec![
-                "No image is pinned.".into(),
-                format!(
-                    "{} pins the chosen one; what the network says of it is kept after each evaluation.",
-                    key_of(SamplesAction::Pin)
-                ),
-            ],
-            Chosen::Class => vec![format!(
-                "No {} image is a {}.",
-                split_name(session.shown),
-                session.class(self.class.into())
-            )],
-            _ => vec![format!(
-                "No {} image is called wrongly.",
-                split_name(session.shown)
-            )],
-        }
-    }
-
     /// The open image, from the newest answer that has it.
     fn open_item(&self) -> Option<&Prediction> {
         let (split, index) = self.open?;
@@ -434,177 +315,13 @@ impl SamplesView {
         })
     }
 
-    fn draw_detail(&self, session: &SessionView, theme: Theme, area: Rect, buf: &mut Buffer) {
-        let Some(item) = self.open_item() else {
-            let why = self.detail.failure().unwrap_or("Asking for this image.");
-            return message(&[why.to_owned()], theme, area, buf);
-        };
-        let right = item.truth == item.predicted;
-        let pinned = self.pins(item.split).contains(&item.index);
-        let mark = if right {
-            ("✓", theme.best())
+    fn follow_or_open(&mut self) {
+        if self.open.is_some() {
+            self.open = None;
         } else {
-            ("✗", theme.wrong())
-        };
-        let verdict = if right {
-            format!(" {}", session.class(item.truth.into()))
-        } else {
-            format!(
-                " {} → {}",
-                session.class(item.truth.into()),
-                session.class(item.predicted.into())
-            )
-        };
-        let head = Line::from(vec![
-            Span::styled(format!(" {}", mark.0), mark.1),
-            Span::styled(
-                format!("{verdict} {}", image_grid::confidence(item)),
-                mark.1,
-            ),
-            Span::styled(if pinned { "  ◆ pinned" } else { "" }, theme.accent()),
-        ]);
-        line(buf, area, area.x, area.y, &head);
-        let place = format!(
-            "{} image {}  step {}",
-            split_name(item.split),
-            grouped(item.index.into()),
-            grouped(item.step)
-        );
-        if usize::from(area.width) > head.width() + place.chars().count() + 3 {
-            text_right(
-                buf,
-                area,
-                area.right().saturating_sub(1),
-                area.y,
-                &place,
-                theme.dim(),
-            );
+            self.follow();
         }
-        let body = grid_area(area);
-        // Twice the size if it fits and leaves room for the bars beside it.
-        let (width, height) = half_block::fit(body.width.saturating_sub(34).min(64), body.height);
-        let image = Rect::new(body.x, body.y, width, height);
-        half_block::draw(&item.picture, Scale::Smooth, theme, image, buf);
-        let side = Rect::new(
-            image.right() + 2,
-            body.y,
-            body.right().saturating_sub(image.right() + 2),
-            body.height,
-        )
-        .intersection(area);
-        draw_probabilities(item, session, theme, side, buf);
-        let used = item.probabilities.len() as u16 + 1;
-        // The opinions stand under the bars, or under the picture where that leaves more lines.
-        let past = Rect::new(
-            side.x,
-            side.y + used.min(side.height),
-            side.width,
-            side.height.saturating_sub(used),
-        );
-        draw_past(item, session, theme, past, buf);
     }
-}
-
-/// Ten bars, aligned, the true class marked.
-fn draw_probabilities(
-    item: &Prediction,
-    session: &SessionView,
-    theme: Theme,
-    area: Rect,
-    buf: &mut Buffer,
-) {
-    let name = 10u16;
-    let bar = area.width.saturating_sub(name + 9).min(50);
-    for (class, p) in item.probabilities.iter().enumerate() {
-        let y = area.y + class as u16;
-        if y >= area.bottom() {
-            break;
-        }
-        let truth = class == usize::from(item.truth);
-        let called = class == usize::from(item.predicted);
-        let style = match (truth, called) {
-            (true, _) => theme.best(),
-            (false, true) => theme.wrong(),
-            _ => theme.dim(),
-        };
-        let mark = match (truth, called) {
-            (true, true) => "✓",
-            (true, false) => "▸",
-            (false, true) => "✗",
-            _ => " ",
-        };
-        text(buf, area, area.x, y, mark, style);
-        text(
-            buf,
-            area,
-            area.x + 2,
-            y,
-            fitted(&session.class(class), name.into()),
-            style,
-        );
-        let at = area.x + 2 + name + 1;
-        if bar > 2 && at < area.right() {
-            bars::draw((at, y), bar, f64::from(*p), style, theme.frame(), buf);
-        }
-        text(buf, area, at + bar + 1, y, format!("{p:.3}"), style);
-    }
-}
-
-/// What it was called after each evaluation, newest last; in columns when there are many.
-fn draw_past(item: &Prediction, session: &SessionView, theme: Theme, area: Rect, buf: &mut Buffer) {
-    const WIDTH: u16 = 27;
-    if area.height < 2 || area.width < 12 || item.past.is_empty() {
-        return;
-    }
-    text(
-        buf,
-        area,
-        area.x,
-        area.y,
-        "called, after each evaluation",
-        theme.dim(),
-    );
-    let lines = area.height - 1;
-    let columns = (area.width / WIDTH).max(1);
-    let fits = usize::from(lines) * usize::from(columns);
-    let skipped = item.past.len().saturating_sub(fits);
-    for (i, opinion) in item.past[skipped..].iter().enumerate() {
-        let x = area.x + (i as u16 / lines) * WIDTH;
-        let y = area.y + 1 + i as u16 % lines;
-        let right = opinion.predicted == item.truth;
-        let (mark, style) = if right {
-            ("✓", theme.best())
-        } else {
-            ("✗", theme.wrong())
-        };
-        let step = format!("{:>8}", grouped(opinion.step));
-        let after = text(buf, area, x, y, step, theme.dim());
-        let name = fitted(&session.class(opinion.predicted.into()), 10);
-        text(
-            buf,
-            area,
-            after + 1,
-            y,
-            format!("{mark} {name:<10} {:.2}", opinion.confidence),
-            style,
-        );
-    }
-    if skipped > 0 {
-        let words = format!("{skipped} earlier");
-        text_right(buf, area, area.right(), area.y, &words, theme.dim());
-    }
-}
-
-/// Under the line of filters.
-fn grid_area(area: Rect) -> Rect {
-    let inset = 1.min(area.width / 4);
-    Rect::new(
-        area.x + inset,
-        area.y + 1,
-        area.width.saturating_sub(2 * inset),
-        area.height.saturating_sub(1),
-    )
-    .intersection(area)
 }
 
 impl View for SamplesView {
@@ -681,16 +398,6 @@ impl View for SamplesView {
                 self.refresh(ctx);
             }
             _ => {}
-        }
-    }
-}
-
-impl SamplesView {
-    fn follow_or_open(&mut self) {
-        if self.open.is_some() {
-            self.open = None;
-        } else {
-            self.follow();
         }
     }
 }

@@ -1,281 +1,21 @@
-//! The Confusion screen: what is taken for what, the figures of each class, and the very images behind a cell.
+//! Draws the matrix, the cell under the cursor, the figures of each class and the images of an opened cell.
 
-use super::image_grid::{self, ImageGrid};
-use super::query::{Query, QueryKey, message, no_evaluation};
-use super::{Context, View};
+use super::super::image_grid::{self, ImageGrid};
+use super::super::query::message;
+use super::{ConfusionAction, ConfusionView, Values, WORST};
 use crate::domain::confusion::Confusion;
-use crate::domain::report::{Evaluation, Split};
+use crate::domain::report::Evaluation;
 use crate::domain::text::grouped;
-use crate::session::protocol::{Command, Event, Question};
-use crate::tui::actions::{Move, key_of};
-use crate::tui::pictures::Request;
+use crate::tui::actions::key_of;
 use crate::tui::session_view::{SessionView, split_name};
 use crate::tui::theme::Theme;
 use crate::tui::widgets::heatmap::{Cell, Heatmap, HeatmapLayout, MARK, Tone};
 use crate::tui::widgets::{bars, fitted, panel, text, text_right};
-use crossterm::event::{MouseButton, MouseEvent, MouseEventKind};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
-/// How many cells are called the worst.
-const WORST: usize = 5;
-/// Most images of one cell that are asked for at a time.
-const PAGE: u32 = 120;
-
-/// What the Confusion screen does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ConfusionAction {
-    /// Up and down the true classes; with a cell open, through its images.
-    Choose(Move),
-    Left,
-    Right,
-    NextWorst,
-    PreviousWorst,
-    OpenCell,
-    Back,
-    Values,
-    OtherSplit,
-    Copy,
-    Picture,
-}
-
-/// What the cells hold.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Values {
-    #[default]
-    Counts,
-    Percent,
-    Change,
-}
-
-impl Values {
-    fn next(self) -> Self {
-        match self {
-            Values::Counts => Values::Percent,
-            Values::Percent => Values::Change,
-            Values::Change => Values::Counts,
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Values::Counts => "counts",
-            Values::Percent => "% of row",
-            Values::Change => "change",
-        }
-    }
-}
-
-/// State of the Confusion screen.
-#[derive(Debug, Default)]
-pub struct ConfusionView {
-    /// (true, predicted).
-    cursor: (usize, usize),
-    values: Values,
-    /// Whether the cell's images have the whole screen.
-    open: bool,
-    /// First image shown while they do.
-    offset: u32,
-    images: Query,
-}
-
-/// Where the parts lie.
-struct ConfusionLayout {
-    matrix: Rect,
-    /// The cell under the cursor, with images; empty when there is no room.
-    cell: Rect,
-    classes: Rect,
-    pairs: Rect,
-}
-
-impl ConfusionLayout {
-    fn of(area: Rect) -> Self {
-        let none = Rect::new(area.x, area.y, 0, 0);
-        let side = if area.width < 76 {
-            0
-        } else {
-            (area.width / 3).clamp(27, 70)
-        };
-        let left = area.width - side;
-        // Frame, column labels and ten rows of the largest height that leaves five lines of figures.
-        let framed = |rows: u16| 10 * rows + 3;
-        let rows = (1..=4).rev().find(|r| framed(*r) + 7 <= area.height);
-        let top = match rows {
-            Some(rows) => framed(rows),
-            None => area.height,
-        };
-        let bottom = area.height - top;
-        let below = |x, width| Rect::new(x, area.y + top, width, bottom);
-        ConfusionLayout {
-            matrix: Rect::new(area.x, area.y, left, top),
-            cell: if side > 0 {
-                Rect::new(area.x + left, area.y, side, top)
-            } else {
-                none
-            },
-            classes: if bottom > 2 {
-                below(area.x, left)
-            } else {
-                none
-            },
-            pairs: if bottom > 2 && side > 0 {
-                below(area.x + left, side)
-            } else {
-                none
-            },
-        }
-    }
-}
-
-fn shown(session: &SessionView) -> Option<&Evaluation> {
-    session
-        .evaluation(session.shown)
-        .filter(|e| e.confusion.classes > 0 && e.confusion.classes == session.classes().len())
-}
-
 impl ConfusionView {
-    /// Why an action cannot be used now, if so.
-    pub fn enabled(
-        &self,
-        does: ConfusionAction,
-        session: &SessionView,
-        _area: Rect,
-    ) -> Result<(), String> {
-        use ConfusionAction::*;
-        let evaluation = shown(session);
-        let nothing_confused =
-            || evaluation.is_none_or(|e| e.confusion.most_confused(1).is_empty());
-        match does {
-            OtherSplit => Ok(()),
-            Back if !self.open => Err("the matrix is on the screen".into()),
-            Back => Ok(()),
-            _ if evaluation.is_none() => Err("nothing has been scored yet".into()),
-            Choose(Move::HalfUp | Move::HalfDown) if !self.open => Err(format!(
-                "only through a cell's images; {} shows them",
-                key_of(OpenCell)
-            )),
-            Values if self.open => Err(format!(
-                "the matrix is not on the screen; {} returns to it",
-                key_of(Back)
-            )),
-            NextWorst | PreviousWorst if nothing_confused() => Err("nothing is confused".into()),
-            Picture if session.run.as_ref().is_none_or(|r| r.folder.is_empty()) => {
-                Err("this run is not saved to a folder".into())
-            }
-            Choose(_) | Left | Right | NextWorst | PreviousWorst | OpenCell | Values | Copy
-            | Picture => Ok(()),
-        }
-    }
-
-    pub fn act(&mut self, does: ConfusionAction, ctx: &mut Context) {
-        use ConfusionAction::*;
-        let last = ctx.session.classes().len().saturating_sub(1);
-        let (truth, predicted) = self.cursor;
-        match does {
-            OtherSplit => {
-                self.images.clear();
-                // Once the app has turned, it calls `shown`.
-                return other_split(ctx);
-            }
-            Values => self.values = self.values.next(),
-            OpenCell => self.open = !self.open,
-            Back => {
-                self.open = false;
-                self.offset = 0;
-            }
-            Copy => {
-                if let Some(evaluation) = shown(ctx.session) {
-                    let table = as_text(ctx.session, &evaluation.confusion);
-                    ctx.copy("the matrix, tabs between its columns", table);
-                }
-            }
-            Picture => {
-                if let (Some(evaluation), Some(run)) = (shown(ctx.session), &ctx.session.run) {
-                    let request = Request::Matrix {
-                        folder: run.folder.clone(),
-                        title: format!(
-                            "{}: {} images, epoch {}",
-                            run.name,
-                            split_name(evaluation.split),
-                            evaluation.epoch
-                        ),
-                        classes: ctx.session.classes().to_vec(),
-                        confusion: evaluation.confusion.clone(),
-                    };
-                    ctx.picture(request);
-                }
-            }
-            NextWorst => self.worst(true, ctx.session),
-            PreviousWorst => self.worst(false, ctx.session),
-            Choose(Move::HalfDown | Move::Down) if self.open => self.page(true, ctx),
-            Choose(Move::HalfUp | Move::Up) if self.open => self.page(false, ctx),
-            Choose(Move::Up) => self.move_to((truth.saturating_sub(1), predicted)),
-            Choose(Move::Down) => self.move_to(((truth + 1).min(last), predicted)),
-            Choose(Move::Top) => self.move_to((0, 0)),
-            Choose(Move::Bottom) => self.move_to((last, last)),
-            // Disabled while the matrix is shown.
-            Choose(Move::HalfUp | Move::HalfDown) => {}
-            Left => self.move_to((truth, predicted.saturating_sub(1))),
-            Right => self.move_to((truth, (predicted + 1).min(last))),
-        }
-        self.refresh(ctx);
-    }
-
-    /// Asks for the images that the screen shows, if they are not there yet.
-    fn refresh(&mut self, ctx: &mut Context) {
-        let Some(key) = QueryKey::evaluation(ctx.session) else {
-            return;
-        };
-        if !ctx.visible || shown(ctx.session).is_none() {
-            return;
-        }
-        let question = Question::Cell {
-            truth: self.cursor.0 as u8,
-            predicted: self.cursor.1 as u8,
-            offset: if self.open { self.offset } else { 0 },
-            count: PAGE,
-        };
-        self.images.want(question, key, ctx);
-    }
-
-    fn move_to(&mut self, cursor: (usize, usize)) {
-        if self.cursor != cursor {
-            self.cursor = cursor;
-            self.offset = 0;
-            // Images of another cell under this one's name would be a lie.
-            self.images.clear();
-        }
-    }
-
-    /// The next or the previous of the worst cells.
-    fn worst(&mut self, forward: bool, session: &SessionView) {
-        let Some(evaluation) = shown(session) else {
-            return;
-        };
-        let worst = evaluation.confusion.most_confused(WORST);
-        let here = worst.iter().position(|w| (w.0, w.1) == self.cursor);
-        let n = worst.len();
-        let next = match here {
-            Some(i) if forward => (i + 1) % n,
-            Some(i) => (i + n - 1) % n,
-            None => 0,
-        };
-        if let Some(&(truth, predicted, _)) = worst.get(next) {
-            self.move_to((truth, predicted));
-        }
-    }
-
-    fn page(&mut self, forward: bool, ctx: &Context) {
-        let page = ImageGrid::automatic(open_grid(ctx.area)).len() as u32;
-        let total = self.images.predictions().map_or(0, |p| p.0);
-        if forward && self.offset + page < total {
-            self.offset += page;
-        } else if !forward {
-            self.offset = self.offset.saturating_sub(page);
-        }
-    }
-
     fn cells(
         &self,
         session: &SessionView,
@@ -343,7 +83,7 @@ impl ConfusionView {
             .collect()
     }
 
-    fn draw_matrix(
+    pub(super) fn draw_matrix(
         &self,
         session: &SessionView,
         evaluation: &Evaluation,
@@ -407,7 +147,7 @@ impl ConfusionView {
         Some((map, geometry))
     }
 
-    fn draw_cell(
+    pub(super) fn draw_cell(
         &self,
         session: &SessionView,
         evaluation: &Evaluation,
@@ -462,7 +202,7 @@ impl ConfusionView {
         }
     }
 
-    fn draw_classes(
+    pub(super) fn draw_classes(
         &self,
         session: &SessionView,
         matrix: &Confusion,
@@ -544,7 +284,7 @@ impl ConfusionView {
         }
     }
 
-    fn draw_pairs(
+    pub(super) fn draw_pairs(
         &self,
         session: &SessionView,
         matrix: &Confusion,
@@ -597,7 +337,7 @@ impl ConfusionView {
     }
 
     /// The cell's images on the whole screen.
-    fn draw_open(
+    pub(super) fn draw_open(
         &self,
         session: &SessionView,
         evaluation: &Evaluation,
@@ -640,7 +380,7 @@ impl ConfusionView {
 }
 
 /// The grid of the opened cell.
-fn open_grid(area: Rect) -> Rect {
+pub(super) fn open_grid(area: Rect) -> Rect {
     Rect::new(
         area.x + 1,
         area.y + 2,
@@ -660,7 +400,7 @@ fn side_grid(area: Rect) -> ImageGrid {
         .unwrap_or_else(|| ImageGrid::of(area, 12))
 }
 
-fn geometry(session: &SessionView, inner: Rect) -> Option<HeatmapLayout> {
+pub(super) fn geometry(session: &SessionView, inner: Rect) -> Option<HeatmapLayout> {
     let longest = session.classes().iter().map(|c| c.chars().count()).max()?;
     let geometry = HeatmapLayout::of(inner, session.classes().len(), longest as u16)?;
     HeatmapLayout::of(
@@ -719,101 +459,4 @@ fn sentence(session: &SessionView, evaluation: &Evaluation, cursor: (usize, usiz
         session.class(cursor.0),
         session.class(cursor.1)
     )
-}
-
-impl View for ConfusionView {
-    fn draw(&self, session: &SessionView, theme: Theme, area: Rect, buf: &mut Buffer) {
-        let area = area.intersection(buf.area);
-        let Some(evaluation) = shown(session) else {
-            return message(&no_evaluation(session), theme, area, buf);
-        };
-        if self.open {
-            return self.draw_open(session, evaluation, theme, area, buf);
-        }
-        let layout = ConfusionLayout::of(area);
-        self.draw_matrix(session, evaluation, theme, layout.matrix, buf);
-        self.draw_cell(session, evaluation, theme, layout.cell, buf);
-        self.draw_classes(session, &evaluation.confusion, theme, layout.classes, buf);
-        self.draw_pairs(session, &evaluation.confusion, theme, layout.pairs, buf);
-    }
-
-    fn shown(&mut self, ctx: &mut Context) {
-        self.refresh(ctx);
-    }
-
-    fn event(&mut self, event: &Event, ctx: &mut Context) {
-        if matches!(event, Event::Started(_)) {
-            self.images.clear();
-            self.open = false;
-        }
-        if !self.images.take(event) {
-            self.refresh(ctx);
-        }
-    }
-
-    fn mouse(&mut self, mouse: MouseEvent, ctx: &mut Context) {
-        match mouse.kind {
-            MouseEventKind::ScrollDown if self.open => {
-                self.act(ConfusionAction::Choose(Move::HalfDown), ctx)
-            }
-            MouseEventKind::ScrollUp if self.open => {
-                self.act(ConfusionAction::Choose(Move::HalfUp), ctx)
-            }
-            MouseEventKind::Down(MouseButton::Left) if !self.open => {
-                let Some(evaluation) = shown(ctx.session) else {
-                    return;
-                };
-                let layout = ConfusionLayout::of(ctx.area);
-                let inner = inside(layout.matrix);
-                let cell = geometry(ctx.session, inner).and_then(|g| g.at(mouse.column, mouse.row));
-                let pairs = inside(layout.pairs);
-                let here = (mouse.column, mouse.row).into();
-                if let Some(cell) = cell {
-                    self.move_to(cell);
-                } else if pairs.contains(here) {
-                    let line = usize::from(mouse.row - pairs.y);
-                    let pair = evaluation.confusion.most_confused(line + 1);
-                    if let Some(&(truth, predicted, _)) = pair.get(line) {
-                        self.move_to((truth, predicted));
-                    }
-                } else if layout.cell.contains(here) {
-                    self.open = true;
-                }
-                self.refresh(ctx);
-            }
-            _ => {}
-        }
-    }
-}
-
-/// What is within a panel's frame.
-fn inside(area: Rect) -> Rect {
-    Rect::new(
-        area.x + 1,
-        area.y + 1,
-        area.width.saturating_sub(2),
-        area.height.saturating_sub(2),
-    )
-}
-
-/// Turns from the validation to the test images and back.
-pub fn other_split(ctx: &mut Context) {
-    let split = match ctx.session.shown {
-        Split::Test => Split::Validation,
-        _ => Split::Test,
-    };
-    ctx.send(Command::Show { split });
-}
-
-/// The matrix with tabs between its columns, for a spreadsheet.
-fn as_text(session: &SessionView, matrix: &Confusion) -> String {
-    let names: Vec<String> = (0..matrix.classes).map(|c| session.class(c)).collect();
-    let mut table = format!("true\\predicted\t{}\n", names.join("\t"));
-    for (truth, name) in names.iter().enumerate() {
-        let counts: Vec<String> = (0..matrix.classes)
-            .map(|p| matrix.count(truth, p).to_string())
-            .collect();
-        table += &format!("{name}\t{}\n", counts.join("\t"));
-    }
-    table
 }

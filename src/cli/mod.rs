@@ -1,0 +1,224 @@
+//! The command line: parses the arguments into an [`Invocation`]. The flags of hyperparameters and options are generated
+//! from their tables. Nothing is executed here.
+
+mod arguments;
+#[cfg(test)]
+mod tests;
+
+pub use arguments::command;
+
+use crate::config::{Flags, OPTIONS, OptionKind};
+use crate::domain::params::HYPERPARAMS;
+use clap::ArgMatches;
+use std::path::PathBuf;
+
+/// What the command line asks for.
+#[derive(Clone, Debug)]
+pub struct Invocation {
+    pub flags: Flags,
+    pub task: Task,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug)]
+pub enum Task {
+    /// The TUI.
+    Screen(Session),
+    Train {
+        session: Session,
+        json: bool,
+    },
+    Eval {
+        checkpoint: PathBuf,
+        split: String,
+        json: bool,
+    },
+    Predict {
+        checkpoint: PathBuf,
+        images: Vec<PathBuf>,
+        json: bool,
+    },
+    Runs(RunsCommand),
+    Data(DataCommand),
+    Bench {
+        seconds: f64,
+        eval: bool,
+        suite: bool,
+        json: bool,
+    },
+    Doctor {
+        json: bool,
+    },
+    /// The screen of a session that runs already.
+    Attach {
+        run: Option<String>,
+    },
+    Config(ConfigTask),
+    /// Every key of the screen.
+    Keys,
+}
+
+/// Which run a session makes or goes on with.
+#[derive(Clone, Debug, Default)]
+pub struct Session {
+    pub name: Option<String>,
+    pub resume: Option<String>,
+}
+
+#[derive(Clone, Debug)]
+pub enum RunsCommand {
+    List { json: bool },
+    Show { name: String, json: bool },
+    Compare { names: Vec<String>, json: bool },
+    Export { name: String, format: String },
+}
+
+#[derive(Clone, Debug)]
+pub enum DataCommand {
+    Info { json: bool },
+    Download,
+    Verify,
+}
+
+#[derive(Clone, Debug)]
+pub enum ConfigTask {
+    /// Everything that is set and where it was said.
+    Show,
+    /// A fresh config.toml here.
+    Init,
+    Set {
+        key: String,
+        value: String,
+    },
+}
+
+/// Reads the command line.
+///
+/// # Errors
+/// A usage error, or the text of `--help` and `--version`: clap's own, with its exit code.
+pub fn parse(
+    arguments: impl IntoIterator<Item = impl Into<std::ffi::OsString> + Clone>,
+) -> Result<Invocation, clap::Error> {
+    let matches = command().try_get_matches_from(arguments)?;
+    let (name, sub) = match matches.subcommand() {
+        Some((name, sub)) => (name, sub),
+        None => ("", &matches),
+    };
+    let text = |m: &ArgMatches, id: &str| m.get_one::<String>(id).cloned();
+    let file = |id: &str| sub.get_one::<PathBuf>(id).cloned().unwrap_or_default();
+    let json = |m: &ArgMatches| m.get_flag("json");
+
+    let mut flags = Flags {
+        config: sub.get_one::<PathBuf>("config").cloned(),
+        ..Default::default()
+    };
+    for row in OPTIONS {
+        let given = match row.kind {
+            OptionKind::Switch(_) => sub.get_flag(row.key).then(|| "off".into()),
+            OptionKind::Path(_) | OptionKind::Word(_) | OptionKind::Number => text(sub, row.key),
+        };
+        if let Some(text) = given {
+            flags.options.push((row.key, text));
+        }
+    }
+    let trains = matches!(name, "" | "train" | "bench");
+    for row in HYPERPARAMS {
+        let given = |m: &ArgMatches| m.try_get_one(row.key).ok().flatten().cloned();
+        let outer = given(&matches);
+        if outer.is_some() && !trains {
+            return Err(no_effect(&format!("--{}", row.flag()), name));
+        }
+        if let Some(value) = given(sub).or(outer) {
+            flags.params.push((row.key, value));
+        }
+    }
+    let session = Session {
+        name: text(&matches, "name").or_else(|| optional(sub, "name")),
+        resume: text(&matches, "resume").or_else(|| optional(sub, "resume")),
+    };
+    if !matches!(name, "" | "train") {
+        for (flag, value) in [("--name", &session.name), ("--resume", &session.resume)] {
+            // Subcommands have arguments of these names too; only what stands before the subcommand is misplaced.
+            if value.is_some() && text(&matches, &flag[2..]).is_some() {
+                return Err(no_effect(flag, name));
+            }
+        }
+    }
+
+    let task = match name {
+        "train" => Task::Train {
+            session,
+            json: json(sub),
+        },
+        "eval" => Task::Eval {
+            checkpoint: file("checkpoint"),
+            split: text(sub, "split").unwrap_or_default(),
+            json: json(sub),
+        },
+        "predict" => Task::Predict {
+            checkpoint: file("checkpoint"),
+            images: sub
+                .get_many::<PathBuf>("images")
+                .map(|all| all.cloned().collect())
+                .unwrap_or_default(),
+            json: json(sub),
+        },
+        "runs" => Task::Runs(match sub.subcommand() {
+            Some(("show", m)) => RunsCommand::Show {
+                name: text(m, "run").unwrap_or_default(),
+                json: json(m),
+            },
+            Some(("compare", m)) => RunsCommand::Compare {
+                names: m
+                    .get_many::<String>("run")
+                    .map(|all| all.cloned().collect())
+                    .unwrap_or_default(),
+                json: json(m),
+            },
+            Some(("export", m)) => RunsCommand::Export {
+                name: text(m, "run").unwrap_or_default(),
+                format: text(m, "format").unwrap_or_default(),
+            },
+            Some((_, m)) => RunsCommand::List { json: json(m) },
+            None => RunsCommand::List { json: json(sub) },
+        }),
+        "data" => Task::Data(match sub.subcommand() {
+            Some(("download", _)) => DataCommand::Download,
+            Some(("verify", _)) => DataCommand::Verify,
+            Some((_, m)) => DataCommand::Info { json: json(m) },
+            None => DataCommand::Info { json: json(sub) },
+        }),
+        "bench" => Task::Bench {
+            seconds: sub.get_one("seconds").copied().unwrap_or(5.0),
+            eval: sub.get_flag("eval"),
+            suite: sub.get_flag("suite"),
+            json: json(sub),
+        },
+        "attach" => Task::Attach {
+            run: text(sub, "run"),
+        },
+        "doctor" => Task::Doctor { json: json(sub) },
+        "keys" => Task::Keys,
+        "config" => Task::Config(match sub.subcommand() {
+            Some(("init", _)) => ConfigTask::Init,
+            Some(("set", m)) => ConfigTask::Set {
+                key: text(m, "key").unwrap_or_default(),
+                value: text(m, "value").unwrap_or_default(),
+            },
+            _ => ConfigTask::Show,
+        }),
+        _ => Task::Screen(session),
+    };
+    Ok(Invocation { flags, task })
+}
+
+fn optional(matches: &ArgMatches, id: &str) -> Option<String> {
+    matches.try_get_one::<String>(id).ok().flatten().cloned()
+}
+
+fn no_effect(flag: &str, subcommand: &str) -> clap::Error {
+    command().error(
+        clap::error::ErrorKind::ArgumentConflict,
+        format!("{flag} has no effect on `{subcommand}`"),
+    )
+}

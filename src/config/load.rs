@@ -1,0 +1,215 @@
+//! Loads the configuration: defaults, environment, config.toml and flags, each overriding the one before.
+
+use super::{
+    Config, ConfigError, Flags, MAX_FILE, OPTIONS, OptionKind, OptionRow, Options, Origin,
+    Surroundings, unknown_key,
+};
+use crate::domain::params::{HYPERPARAMS, HyperParam, Hyperparameters, Value};
+use crate::files;
+use std::path::{Path, PathBuf};
+use toml_edit::{Document, Item};
+
+/// Puts the layers over each other.
+///
+/// # Errors
+/// When the file cannot be read or a key or a value in it or in the environment is wrong.
+pub fn load(around: &Surroundings, flags: &Flags) -> Result<Config, ConfigError> {
+    layers(around, flags, config_file(around, flags)?)
+}
+
+/// As [`load`], but without the config file: what `doctor` goes on with when the file is wrong.
+///
+/// # Errors
+/// When a value in the environment or a flag is wrong.
+pub fn load_without_file(around: &Surroundings, flags: &Flags) -> Result<Config, ConfigError> {
+    layers(around, flags, None)
+}
+
+fn layers(
+    around: &Surroundings,
+    flags: &Flags,
+    file: Option<PathBuf>,
+) -> Result<Config, ConfigError> {
+    let mut config = Config {
+        params: Hyperparameters::default(),
+        options: Options::default(),
+        given: flags.params.clone(),
+        file,
+        runs: PathBuf::new(),
+        runs_because: String::new(),
+        origins: Vec::new(),
+    };
+    for row in OPTIONS {
+        let Some(name) = row.env else { continue };
+        let Some(text) = around.variables.get(name) else {
+            continue;
+        };
+        row.parse(&mut config.options, text)
+            .map_err(|why| ConfigError(format!("${name}: {why}")))?;
+        config.origins.push(Origin {
+            key: row.key,
+            said: format!("${name}"),
+        });
+    }
+    if let Some(file) = config.file.clone() {
+        read_file(&mut config, &file, around)?;
+    }
+    for (key, value) in &flags.params {
+        let Some(row) = HYPERPARAMS.iter().find(|row| row.key == *key) else {
+            continue;
+        };
+        row.set(&mut config.params, value.clone())
+            .map_err(|e| ConfigError(e.to_string()))?;
+        config.origins.push(Origin {
+            key: row.key,
+            said: format!("--{}", row.flag()),
+        });
+    }
+    for (key, text) in &flags.options {
+        let Some(row) = OPTIONS.iter().find(|row| row.key == *key) else {
+            continue;
+        };
+        row.parse(&mut config.options, text).map_err(ConfigError)?;
+        config.origins.push(Origin {
+            key: row.key,
+            said: format!("--{}", row.flag()),
+        });
+    }
+    (config.runs, config.runs_because) = runs_folder(&config, around);
+    Ok(config)
+}
+
+fn config_file(around: &Surroundings, flags: &Flags) -> Result<Option<PathBuf>, ConfigError> {
+    if let Some(file) = &flags.config {
+        let file = around.here.join(file);
+        return match file.exists() {
+            true => Ok(Some(file)),
+            false => Err(ConfigError(format!(
+                "--config {}: there is no such file",
+                file.display()
+            ))),
+        };
+    }
+    let xdg = around.config_folder.as_ref();
+    Ok([Some(&around.here), xdg]
+        .into_iter()
+        .flatten()
+        .map(|folder| folder.join("config.toml"))
+        .find(|file| file.exists()))
+}
+
+/// `--runs` and its like; else `./runs` in a project or where it exists; else the XDG state folder.
+fn runs_folder(config: &Config, around: &Surroundings) -> (PathBuf, String) {
+    if let Some(runs) = &config.options.runs {
+        let said = config.origin("runs").unwrap_or("set").to_owned();
+        return (around.here.join(runs), said);
+    }
+    let local = around.here.join("runs");
+    for (sign, is) in [
+        ("there is a runs folder here", local.is_dir()),
+        (
+            "there is a Cargo.toml here",
+            around.here.join("Cargo.toml").is_file(),
+        ),
+        (
+            "there is a config.toml here",
+            around.here.join("config.toml").is_file(),
+        ),
+    ] {
+        if is {
+            return (local, sign.into());
+        }
+    }
+    match &around.state_folder {
+        Some(folder) => (folder.join("runs"), "the XDG state folder".into()),
+        None => (local, "no home folder is known".into()),
+    }
+}
+
+fn read_file(config: &mut Config, file: &Path, around: &Surroundings) -> Result<(), ConfigError> {
+    let shown = file.strip_prefix(&around.here).unwrap_or(file).display();
+    let text = files::read_text(file, MAX_FILE)
+        .map_err(|e| ConfigError(format!("{shown}: cannot be read: {e}")))?;
+    let document = Document::parse(text.as_str())
+        .map_err(|e| ConfigError(format!("{shown} is not valid TOML: {e}")))?;
+    let folder = file.parent().unwrap_or(Path::new(""));
+    for (key, item) in document.iter() {
+        let offset = document
+            .as_table()
+            .key(key)
+            .and_then(toml_edit::Key::span)
+            .or_else(|| item.span())
+            .map_or(0, |span| span.start);
+        let line = 1 + text[..offset].matches('\n').count();
+        let said = format!("{shown}, line {line}");
+        let wrong = |why: String| ConfigError(format!("{said}: {why}"));
+        if let Some(row) = HYPERPARAMS.iter().find(|row| row.key == key) {
+            let value = param_value(row, item).map_err(wrong)?;
+            row.set(&mut config.params, value)
+                .map_err(|e| wrong(e.to_string()))?;
+            config.origins.push(Origin { key: row.key, said });
+        } else if let Some(row) = OPTIONS.iter().find(|row| row.key == key) {
+            let written = option_text(row, item, folder, around).map_err(wrong)?;
+            // An empty path and the like say nothing: what the environment says stands.
+            if Some(written.as_str()) != default_text(row).as_deref() {
+                row.parse(&mut config.options, &written).map_err(wrong)?;
+                config.origins.push(Origin { key: row.key, said });
+            }
+        } else {
+            return Err(wrong(unknown_key(key)));
+        }
+    }
+    Ok(())
+}
+
+/// The value that `item` holds for `row`. Text is read as a person would type it, so that `off` and `cosine` work.
+fn param_value(row: &HyperParam, item: &Item) -> Result<Value, String> {
+    let found = match item {
+        Item::Value(toml_edit::Value::Boolean(v)) => Some(Value::Bool(*v.value())),
+        Item::Value(toml_edit::Value::Float(v)) => Some(Value::Float(*v.value())),
+        Item::Value(toml_edit::Value::Integer(v)) => {
+            let v = *v.value();
+            Some(u64::try_from(v).map_or(Value::Float(v as f64), Value::Int))
+        }
+        Item::Value(toml_edit::Value::String(v)) => {
+            return row.parse(v.value()).map_err(|e| e.to_string());
+        }
+        _ => None,
+    };
+    let found =
+        found.ok_or_else(|| format!("{}: a plain value is needed: {}", row.key, row.range()))?;
+    row.check(found).map_err(|e| e.to_string())
+}
+
+fn option_text(
+    row: &OptionRow,
+    item: &Item,
+    folder: &Path,
+    around: &Surroundings,
+) -> Result<String, String> {
+    let text = match item {
+        Item::Value(toml_edit::Value::Boolean(v)) => v.value().to_string(),
+        Item::Value(toml_edit::Value::Integer(v)) => v.value().to_string(),
+        Item::Value(toml_edit::Value::String(v)) => v.value().clone(),
+        _ => {
+            return Err(format!(
+                "{}: a plain value is needed: {}",
+                row.key, row.range
+            ));
+        }
+    };
+    let is_path = matches!(row.kind, OptionKind::Path(_));
+    if !is_path || text.is_empty() || text == "sample" {
+        return Ok(text);
+    }
+    // A path in a file is meant from the file's folder, and no shell expands its tilde.
+    let path = match (text.strip_prefix("~/"), &around.home) {
+        (Some(rest), Some(home)) => home.join(rest),
+        _ => folder.join(&text),
+    };
+    Ok(path.to_string_lossy().into_owned())
+}
+
+fn default_text(row: &OptionRow) -> Option<String> {
+    Some(row.default.trim_matches('"').to_owned())
+}

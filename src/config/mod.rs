@@ -1,0 +1,139 @@
+//! The program's configuration and where each value comes from: flags override config.toml, which overrides the environment,
+//! which overrides the defaults. Driven by two tables: HYPERPARAMS for the hyperparameters, [`OPTIONS`] for all other
+//! settings. This module reads the file and knows the folders; what a value means is decided elsewhere.
+
+mod edit;
+mod load;
+mod options;
+mod template;
+#[cfg(test)]
+mod tests;
+
+pub use edit::with_value;
+pub use load::{load, load_without_file};
+pub use options::{OPTIONS, OnHangup, OnUsr1, OptionKind, OptionRow, Options};
+pub use template::{parameter_table, template};
+
+use crate::domain::params::{HYPERPARAMS, Hyperparameters, Value};
+use crate::domain::text::nearest;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// Bytes that config.toml may have.
+pub const MAX_FILE: u64 = 1 << 20;
+
+/// Something that is set wrongly: a usage error. The message says where, what, and what is allowed.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(String);
+
+/// What the process finds around it, gathered once so that tests can give their own.
+#[derive(Clone, Debug, Default)]
+pub struct Surroundings {
+    /// The current folder.
+    pub here: PathBuf,
+    pub home: Option<PathBuf>,
+    /// `cifar-tui` in the XDG config, state and data folders; None without a home.
+    pub config_folder: Option<PathBuf>,
+    pub state_folder: Option<PathBuf>,
+    pub data_folder: Option<PathBuf>,
+    /// The environment variables that [`OPTIONS`] names, where set and not empty.
+    pub variables: BTreeMap<String, String>,
+}
+
+impl Surroundings {
+    /// Those of this process.
+    ///
+    /// # Errors
+    /// When the current folder is gone.
+    pub fn of_process() -> Result<Self, ConfigError> {
+        use etcetera::base_strategy::{BaseStrategy, Xdg};
+        let xdg = Xdg::new().ok();
+        let mine = |folder: Option<PathBuf>| folder.map(|folder| folder.join("cifar-tui"));
+        Ok(Surroundings {
+            here: std::env::current_dir()
+                .map_err(|e| ConfigError(format!("the current folder cannot be read: {e}")))?,
+            home: xdg.as_ref().map(|x| x.home_dir().to_owned()),
+            config_folder: mine(xdg.as_ref().map(BaseStrategy::config_dir)),
+            state_folder: mine(xdg.as_ref().and_then(BaseStrategy::state_dir)),
+            data_folder: mine(xdg.as_ref().map(BaseStrategy::data_dir)),
+            variables: OPTIONS
+                .iter()
+                .filter_map(|row| row.env)
+                .filter_map(|name| Some((name.to_owned(), std::env::var(name).ok()?)))
+                .filter(|(_, value)| !value.is_empty())
+                .collect(),
+        })
+    }
+}
+
+/// What the command line says.
+#[derive(Clone, Debug, Default)]
+pub struct Flags {
+    /// `--config`.
+    pub config: Option<PathBuf>,
+    /// Hyperparameters, in the table's order.
+    pub params: Vec<(&'static str, Value)>,
+    /// Rows of [`OPTIONS`] and their text.
+    pub options: Vec<(&'static str, String)>,
+}
+
+/// A setting and where it was said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    pub key: &'static str,
+    /// `--data`, `config.toml, line 3`, `$CIFAR_TUI_RUNS`.
+    pub said: String,
+}
+
+/// Everything that is set, after all layers.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub params: Hyperparameters,
+    pub options: Options,
+    /// Hyperparameters that flags gave: what a resumed run takes over its own.
+    pub given: Vec<(&'static str, Value)>,
+    /// The config file that was read.
+    pub file: Option<PathBuf>,
+    /// The runs folder, and why it is this one.
+    pub runs: PathBuf,
+    pub runs_because: String,
+    /// Where each setting that is not at its default was said.
+    pub origins: Vec<Origin>,
+}
+
+impl Config {
+    /// The place where `key` was set; None where the default stands.
+    pub fn origin(&self, key: &str) -> Option<&str> {
+        self.origins
+            .iter()
+            .rev()
+            .find(|o| o.key == key)
+            .map(|o| o.said.as_str())
+    }
+}
+
+fn unknown_key(key: &str) -> String {
+    let known = || {
+        OPTIONS
+            .iter()
+            .map(|row| row.key)
+            .chain(HYPERPARAMS.iter().map(|row| row.key))
+    };
+    match nearest(&key.replace('-', "_"), known(), 3) {
+        Some(near) => format!("there is no key '{key}'; did you mean '{near}'?"),
+        None => format!(
+            "there is no key '{key}'; there are: {}",
+            known().collect::<Vec<_>>().join(", ")
+        ),
+    }
+}
+
+fn toml_value(value: &Value) -> toml_edit::Value {
+    match value {
+        Value::Bool(v) => (*v).into(),
+        Value::Int(v) => i64::try_from(*v).unwrap_or(i64::MAX).into(),
+        Value::Float(v) => (*v).into(),
+        Value::Text(v) => v.as_str().into(),
+    }
+}

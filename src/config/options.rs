@@ -1,0 +1,178 @@
+//! The settings that are not hyperparameters, and their table [`OPTIONS`].
+
+use crate::domain::symbols::Symbols;
+use crate::domain::terminal::Terminal;
+use std::path::PathBuf;
+
+/// Settings that are not hyperparameters: where things are and what the program runs on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// A data set's file or folder; None looks in the usual places.
+    pub data: Option<PathBuf>,
+    /// The runs folder; None takes the usual place.
+    pub runs: Option<PathBuf>,
+    /// `auto`, `cpu`, `cuda` or `cuda:N`.
+    pub device: String,
+    /// CPU threads; 0 is one a core.
+    pub threads: usize,
+    pub mouse: bool,
+    /// None takes those that the terminal shows, as far as the environment tells.
+    pub symbols: Option<Symbols>,
+    pub on_hangup: OnHangup,
+    pub on_usr1: OnUsr1,
+}
+
+/// What a session does when its terminal goes away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnHangup {
+    /// Train on, without a screen.
+    Continue,
+    /// Write a checkpoint and end.
+    CheckpointAndStop,
+}
+
+/// What a session does when it is sent SIGUSR1 or SIGUSR2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnUsr1 {
+    /// Write a checkpoint and go on.
+    Checkpoint,
+    /// Write a checkpoint and end.
+    CheckpointAndStop,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            data: None,
+            runs: None,
+            device: "auto".into(),
+            threads: 0,
+            mouse: true,
+            symbols: None,
+            on_hangup: OnHangup::Continue,
+            on_usr1: OnUsr1::Checkpoint,
+        }
+    }
+}
+
+impl Options {
+    /// The symbols to draw with: those set here, else those that the terminal shows.
+    pub fn symbols(&self) -> Symbols {
+        let detected = || Terminal::of_process().symbols;
+        self.symbols.unwrap_or_else(detected)
+    }
+}
+
+/// What an option's value is: how it is written in config.toml, and what its flag takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OptionKind {
+    /// A file or a folder, in a config file meant from the file's folder; the word that stands for it in the help.
+    Path(&'static str),
+    /// A word; the word that stands for it in the help.
+    Word(&'static str),
+    /// A whole number.
+    Number,
+    /// On or off, and on unless its flag `--no-NAME` is given; the flag's help.
+    Switch(&'static str),
+}
+
+/// One key of config.toml that is no hyperparameter; its flag has the same name.
+pub struct OptionRow {
+    pub key: &'static str,
+    pub kind: OptionKind,
+    /// The environment variable that sets it where neither flag nor file does. The data's is read where data is
+    /// looked for, beside the other places.
+    pub env: Option<&'static str>,
+    pub help: &'static str,
+    /// What is allowed, in words.
+    pub range: &'static str,
+    /// The default, as config.toml writes it.
+    pub default: &'static str,
+    set: fn(&mut Options, &str) -> Option<()>,
+    get: fn(&Options) -> String,
+}
+
+impl OptionRow {
+    /// The flag's name, without its dashes.
+    pub fn flag(&self) -> String {
+        self.key.replace('_', "-")
+    }
+
+    /// The value as a person would type it; empty where none is set.
+    pub fn show(&self, options: &Options) -> String {
+        (self.get)(options)
+    }
+
+    /// Reads what a person typed into `options`.
+    ///
+    /// # Errors
+    /// When it is not allowed; says what is.
+    pub fn parse(&self, options: &mut Options, text: &str) -> Result<(), String> {
+        (self.set)(options, text.trim())
+            .ok_or_else(|| format!("{}: '{text}' is not allowed: {}", self.key, self.range))
+    }
+}
+
+/// Every setting that is no hyperparameter.
+#[rustfmt::skip]
+pub static OPTIONS: &[OptionRow] = &[
+    OptionRow { key: "data", kind: OptionKind::Path("PATH"), env: None, default: "\"\"", range: "a file or folder",
+        help: "The data set: python or binary batches or their tar.gz, parquet files, or `sample` for the built-in set. \
+               Empty: $CIFAR_TUI_DATA, then ./data, then the XDG data folder, then the built-in set.",
+        set: |o, text| { o.data = path(text); Some(()) }, get: |o| shown(&o.data) },
+    OptionRow { key: "runs", kind: OptionKind::Path("FOLDER"), env: Some("CIFAR_TUI_RUNS"), default: "\"\"", range: "a folder",
+        help: "The folder that runs are kept in. Empty: $CIFAR_TUI_RUNS, then ./runs in a project or where it exists, \
+               then the XDG state folder.",
+        set: |o, text| { o.runs = path(text); Some(()) }, get: |o| shown(&o.runs) },
+    OptionRow { key: "device", kind: OptionKind::Word("DEVICE"), env: None, default: "\"auto\"", range: "auto, cpu, cuda or cuda:N",
+        help: "Where the network runs. auto: the first NVIDIA GPU if it can be used, else the CPU.",
+        set: |o, text| { let text = text.to_ascii_lowercase(); device_word(&text).then(|| o.device = text) },
+        get: |o| o.device.clone() },
+    OptionRow { key: "threads", kind: OptionKind::Number, env: None, default: "0", range: "a whole number, 0 to 1024",
+        help: "CPU threads of the training step; 0 is one a core. Results do not depend on it.",
+        set: |o, text| { o.threads = text.parse().ok().filter(|n| *n <= 1024)?; Some(()) },
+        get: |o| o.threads.to_string() },
+    OptionRow { key: "mouse", kind: OptionKind::Switch("Leave the mouse to the terminal"), env: None, default: "true", range: "on or off",
+        help: "Whether the screen takes the mouse.",
+        set: |o, text| { o.mouse = match text.to_ascii_lowercase().as_str() {
+            "on" | "true" | "yes" => true, "off" | "false" | "no" => false, _ => return None }; Some(()) },
+        get: |o| if o.mouse { "on" } else { "off" }.into() },
+    OptionRow { key: "symbols", kind: OptionKind::Word("SET"), env: None, default: "\"auto\"", range: "auto, braille, block or ascii",
+        help: "The symbols that screens and progress bars are drawn with: braille dots, half blocks and lines, or plain \
+               ASCII. auto: what the terminal shows, by the locale (LC_ALL, LC_CTYPE, LANG) and TERM; `cifar-tui doctor` \
+               tells.",
+        set: |o, text| { let text = text.to_ascii_lowercase();
+            let named = Symbols::ALL.into_iter().find(|symbols| symbols.name() == text);
+            (text == "auto" || named.is_some()).then(|| o.symbols = named) },
+        get: |o| o.symbols.map_or("auto", Symbols::name).into() },
+    OptionRow { key: "on_hangup", kind: OptionKind::Word("WHAT"), env: None, default: "\"continue\"", range: "continue or checkpoint-and-stop",
+        help: "What happens when the terminal goes away (a dropped ssh connection, a closed window): train on without \
+               a screen (`cifar-tui attach` returns to it), or write a checkpoint and end.",
+        set: |o, text| { o.on_hangup = match text { "continue" => OnHangup::Continue,
+            "checkpoint-and-stop" => OnHangup::CheckpointAndStop, _ => return None }; Some(()) },
+        get: |o| match o.on_hangup { OnHangup::Continue => "continue",
+            OnHangup::CheckpointAndStop => "checkpoint-and-stop" }.into() },
+    OptionRow { key: "on_usr1", kind: OptionKind::Word("WHAT"), env: None, default: "\"checkpoint\"", range: "checkpoint or checkpoint-and-stop",
+        help: "What the signals SIGUSR1 and SIGUSR2 do (Slurm sends one before its time limit, where asked to): write a \
+               checkpoint and go on, or write a checkpoint and end.",
+        set: |o, text| { o.on_usr1 = match text { "checkpoint" => OnUsr1::Checkpoint,
+            "checkpoint-and-stop" => OnUsr1::CheckpointAndStop, _ => return None }; Some(()) },
+        get: |o| match o.on_usr1 { OnUsr1::Checkpoint => "checkpoint",
+            OnUsr1::CheckpointAndStop => "checkpoint-and-stop" }.into() },
+];
+
+fn path(text: &str) -> Option<PathBuf> {
+    (!text.is_empty()).then(|| PathBuf::from(text))
+}
+
+fn shown(path: &Option<PathBuf>) -> String {
+    path.as_ref()
+        .map_or(String::new(), |p| p.display().to_string())
+}
+
+fn device_word(text: &str) -> bool {
+    matches!(text, "auto" | "cpu" | "cuda")
+        || text
+            .strip_prefix("cuda:")
+            .is_some_and(|n| n.len() <= 3 && n.parse::<u16>().is_ok())
+}

@@ -1,0 +1,167 @@
+//! Decodes the image files of a table's rows on several threads, each image directly into its place.
+
+use super::super::{DataError, IMAGE_BYTES, Images, SIDE, pool};
+use super::table::Table;
+use image::{ImageError, ImageFormat, ImageReader, Limits};
+use parquet::data_type::ByteArray;
+use std::io::Cursor;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::sync_channel;
+
+/// Maximum size in bytes of one image file. A 32x32 PNG has at most 3 KiB.
+const MAX_IMAGE_FILE: usize = 1 << 20;
+
+/// Rows to decode and where they go.
+struct Rows<'a> {
+    path: &'a Path,
+    first: usize,
+    files: Vec<ByteArray>,
+    pixels: &'a mut [u8],
+}
+
+/// Decodes all rows of `tables` into `images`. `tell` is called on this thread.
+pub fn decode(
+    tables: Vec<Table>,
+    images: &mut Images,
+    threads: usize,
+    tell: pool::AdvanceFn,
+) -> Result<(), DataError> {
+    let paths: Vec<PathBuf> = tables.iter().map(|table| table.path.clone()).collect();
+    let failed = AtomicBool::new(false);
+    let first_error = Mutex::new(None);
+    let workers = pool::count(threads);
+    // Short: what waits in it is memory.
+    let (send, receive) = sync_channel::<Rows>(2 * workers);
+    let receive = Mutex::new(receive);
+    let fail = |error| {
+        pool::lock(&first_error).get_or_insert(error);
+        failed.store(true, Ordering::Relaxed);
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                loop {
+                    let next = pool::lock(&receive).recv();
+                    let Ok(rows) = next else { break };
+                    // After a failure the rest is only drained, so that the sender never waits.
+                    if !failed.load(Ordering::Relaxed) {
+                        rows.decode().unwrap_or_else(fail);
+                    }
+                }
+            });
+        }
+        let (mut pixels, mut labels) = (&mut images.pixels[..], &mut images.labels[..]);
+        for (table, path) in tables.iter().zip(&paths) {
+            let mut row = 0;
+            let read = table.rows(&mut |files, marks| {
+                let n = marks.len();
+                if n > labels.len() {
+                    return Err(DataError::damaged(
+                        path,
+                        format!("row {row}"),
+                        "more rows than the file says",
+                    ));
+                }
+                let (mine, rest) = std::mem::take(&mut pixels).split_at_mut(n * IMAGE_BYTES);
+                pixels = rest;
+                let (my_labels, rest) = std::mem::take(&mut labels).split_at_mut(n);
+                labels = rest;
+                for (i, (label, mark)) in my_labels.iter_mut().zip(marks).enumerate() {
+                    *label = u8::try_from(*mark)
+                        .ok()
+                        .filter(|label| *label <= 9)
+                        .ok_or_else(|| {
+                            DataError::damaged(
+                                path,
+                                format!("column 'label', row {}", row + i),
+                                format!("it is {mark}, where labels are 0 to 9"),
+                            )
+                        })?;
+                }
+                // The receiver is alive: it is held outside the scope.
+                _ = send.send(Rows {
+                    path,
+                    first: row,
+                    files,
+                    pixels: mine,
+                });
+                row += n;
+                tell(n);
+                Ok(!failed.load(Ordering::Relaxed))
+            });
+            read.unwrap_or_else(fail);
+            if failed.load(Ordering::Relaxed) {
+                break;
+            }
+        }
+        drop(send);
+    });
+    match first_error
+        .into_inner()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+    {
+        Some(error) => Err(error),
+        None => Ok(()),
+    }
+}
+
+impl Rows<'_> {
+    fn decode(self) -> Result<(), DataError> {
+        for (i, (file, pixels)) in self
+            .files
+            .iter()
+            .zip(self.pixels.chunks_exact_mut(IMAGE_BYTES))
+            .enumerate()
+        {
+            decode_image(file.data(), pixels).map_err(|why| {
+                DataError::damaged(
+                    self.path,
+                    format!("column 'img.bytes', row {}", self.first + i),
+                    why,
+                )
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// Decodes a PNG or JPEG of 32x32 pixels into `pixels` (CHW).
+fn decode_image(file: &[u8], pixels: &mut [u8]) -> Result<(), String> {
+    if file.len() > MAX_IMAGE_FILE {
+        return Err(format!("an image file of {} bytes", file.len()));
+    }
+    let format = match file {
+        [0x89, b'P', b'N', b'G', ..] => ImageFormat::Png,
+        [0xff, 0xd8, ..] => ImageFormat::Jpeg,
+        _ => return Err("it is neither a PNG nor a JPEG".into()),
+    };
+    let mut reader = ImageReader::with_format(Cursor::new(file), format);
+    let mut limits = Limits::default();
+    limits.max_image_width = Some(SIDE as u32);
+    limits.max_image_height = Some(SIDE as u32);
+    limits.max_alloc = Some(4 << 20);
+    reader.limits(limits);
+    let image = reader
+        .decode()
+        .map_err(|error| match error {
+            ImageError::Limits(_) => format!("an image larger than {SIDE}x{SIDE}"),
+            error => error.to_string(),
+        })?
+        .into_rgb8();
+    if image.dimensions() != (SIDE as u32, SIDE as u32) {
+        return Err(format!(
+            "an image of {}x{}, where {SIDE}x{SIDE} is expected",
+            image.width(),
+            image.height()
+        ));
+    }
+    let plane = SIDE * SIDE;
+    for (i, rgb) in image.as_raw().chunks_exact(3).enumerate() {
+        for c in 0..3 {
+            pixels[c * plane + i] = rgb[c];
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,335 @@
+//! Architectures as text: the layers, the presets, and the arithmetic of shapes, parameters and multiply-adds, so that a
+//! screen and the config reader can check what is typed without a device. The grammar stands in `arch/parse.rs`.
+//!
+//! What the layers mean:
+//! - `conv`: 3x3 kernel, stride 1 and no padding unless said otherwise (Keras's defaults); has a bias, except directly
+//!   before a `norm`, which would subtract it again.
+//! - `norm`: batch normalisation over each channel.
+//! - `pool`: the largest value of each window; stride as large as the window unless said otherwise; what does not fill a
+//!   window at the right and bottom edge is left out.
+//! - `global-pool`: each channel's mean.
+//! - `drop`: dropout; without a share it follows the live hyperparameter.
+//! - `dense`: fully connected; flattens what comes before it, channel by channel (PyTorch's order).
+//! - `residual(...)`: the sum of what its layers make of the input and the input itself. Where the two have different
+//!   shapes, the input goes through a 1x1 convolution and a norm; the convolution's stride is the one that gives the
+//!   body's height and width, and it is an error when none does.
+
+mod parse;
+mod shapes;
+#[cfg(test)]
+mod tests;
+
+pub use parse::parse;
+use shapes::ShapeInference;
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::ops::Range;
+
+/// Most layers after repeats are written out.
+pub const MAX_LAYERS: usize = 256;
+/// Most channels of a convolution and outputs of a dense layer.
+pub const MAX_CHANNELS: u32 = 8192;
+/// Largest kernel of a convolution.
+pub const MAX_KERNEL: u32 = 11;
+/// Largest window of a pool.
+pub const MAX_WINDOW: u32 = 64;
+/// Largest stride.
+pub const MAX_STRIDE: u32 = 64;
+/// Most repeats of one group.
+pub const MAX_REPEATS: u32 = 64;
+/// Deepest nesting of parentheses.
+pub const MAX_DEPTH: usize = 8;
+/// Longest text, in bytes.
+pub const MAX_TEXT: usize = 16 * 1024;
+/// Largest pinned dropout share, as for the live one.
+pub const MAX_SHARE: f64 = 0.95;
+/// Most parameters: 400 MB in f32, four times that with Adam's moments and the gradient.
+pub const MAX_PARAMETERS: u64 = 100_000_000;
+/// Most activations that one image leaves in all layers together.
+pub const MAX_ACTIVATIONS: u64 = 50_000_000;
+/// Most multiply-adds of one image's forward pass.
+pub const MAX_MULTIPLY_ADDS: u64 = 100_000_000_000;
+
+/// A named architecture.
+#[derive(Clone, Copy, Debug)]
+pub struct Preset {
+    pub name: &'static str,
+    pub text: &'static str,
+    /// One line on what it is for.
+    pub about: &'static str,
+}
+
+/// The presets.
+pub static ARCHS: &[Preset] = &[
+    Preset {
+        name: "seed",
+        text: "conv 32, relu, conv 32, relu, pool, drop, conv 32, relu, pool, drop, dense 128, relu, drop, dense 10",
+        about: "Three convolutions and two dense layers: the Keras network of the 2018 blog post.",
+    },
+    Preset {
+        name: "resnet",
+        text: "conv 32 same, norm, relu, pool, \
+               residual(conv 32 same, norm, relu, conv 32 same, norm), relu, \
+               conv 64 same, norm, relu, pool, \
+               residual(conv 64 same, norm, relu, conv 64 same, norm), relu, \
+               conv 128 same, norm, relu, pool, \
+               residual(conv 128 same, norm, relu, conv 128 same, norm), relu, \
+               global-pool, drop, dense 10",
+        about: "Batch normalisation and three residual blocks, 32 to 128 channels: clearly better, 2.6 times the work.",
+    },
+    Preset {
+        name: "tiny",
+        text: "conv 8, relu, pool, conv 16, relu, pool, dense 10",
+        about: "Two small convolutions: learns something within seconds on any machine.",
+    },
+];
+
+/// Channels, height and width of one image's activations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shape {
+    pub channels: u32,
+    pub height: u32,
+    pub width: u32,
+}
+
+impl Shape {
+    /// A CIFAR-10 image.
+    pub const CIFAR: Shape = Shape::new(3, 32, 32);
+
+    pub const fn new(channels: u32, height: u32, width: u32) -> Self {
+        Shape {
+            channels,
+            height,
+            width,
+        }
+    }
+
+    /// How many numbers it holds.
+    pub const fn len(self) -> u64 {
+        self.channels as u64 * self.height as u64 * self.width as u64
+    }
+
+    /// Whether it holds none.
+    pub const fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl fmt::Display for Shape {
+    /// `32 x 30x30`: channels, height and width; `128` for a plain vector.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.height, self.width) {
+            (1, 1) => write!(f, "{}", self.channels),
+            (h, w) => write!(f, "{} x {h}x{w}", self.channels),
+        }
+    }
+}
+
+/// What a layer does.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Op {
+    Conv {
+        out: u32,
+        kernel: u32,
+        stride: u32,
+        padding: u32,
+    },
+    Norm,
+    Relu,
+    Pool {
+        kernel: u32,
+        stride: u32,
+    },
+    GlobalPool,
+    /// None follows the live dropout value.
+    Drop {
+        share: Option<f64>,
+    },
+    Dense {
+        out: u32,
+    },
+    Residual {
+        body: Vec<ArchLayer>,
+    },
+}
+
+/// One layer as written. Two layers are equal when they do the same, wherever they are written.
+#[derive(Clone, Debug)]
+pub struct ArchLayer {
+    pub op: Op,
+    /// The bytes of the text that say it.
+    pub at: Range<usize>,
+}
+
+impl PartialEq for ArchLayer {
+    fn eq(&self, other: &Self) -> bool {
+        self.op == other.op
+    }
+}
+
+/// An architecture: its layers, repeats written out. `Display` writes it as text that parses to the same layers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Arch {
+    pub layers: Vec<ArchLayer>,
+}
+
+/// What is wrong with an architecture.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArchError {
+    /// The layer's number, from 1, counted as [`Arch::summary`] lists them without the shortcuts, and its text; None
+    /// when the whole is wrong.
+    pub layer: Option<(usize, String)>,
+    pub why: String,
+    /// The bytes of the text to point at.
+    pub at: Range<usize>,
+}
+
+impl fmt::Display for ArchError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.layer {
+            Some((number, text)) => {
+                write!(f, "layer {number}, '{}': {}", shortened(text), self.why)
+            }
+            None => f.write_str(&self.why),
+        }
+    }
+}
+
+impl std::error::Error for ArchError {}
+
+/// The first 40 characters: a message need not repeat a whole block.
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(40) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+/// One line of a network's summary.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Unique name such as `conv1`, the prefix of its parameters' names; empty for layers without a name.
+    pub name: String,
+    /// The layer as it is written.
+    pub text: String,
+    /// How deep in residual blocks it stands.
+    pub depth: u32,
+    pub output: Shape,
+    pub parameters: u64,
+    /// Multiply-adds of one image's forward pass.
+    pub multiply_adds: u64,
+}
+
+/// A layer in its place in a network, with all that is needed to build it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Node {
+    /// Unique and non-empty for layers with parameters and for residual blocks: `conv1`, `residual1.conv2`,
+    /// `residual1.shortcut.conv1`. Empty for the others.
+    pub name: String,
+    pub layer: ArchLayer,
+    pub input: Shape,
+    pub output: Shape,
+    /// Whether a convolution or dense layer has a bias.
+    pub bias: bool,
+    /// Its own, without its body's.
+    pub parameters: u64,
+    pub multiply_adds: u64,
+    /// A residual block's layers.
+    pub body: Vec<Node>,
+    /// What a residual block's input goes through before the sum: nothing, or a convolution and a norm.
+    pub shortcut: Vec<Node>,
+}
+
+/// The architecture that a preset's name or a text stands for.
+///
+/// # Errors
+/// When it is neither; the positions are those of the text.
+pub fn resolve(name_or_text: &str) -> Result<Arch, ArchError> {
+    let name = name_or_text.trim();
+    if let Some(preset) = ARCHS.iter().find(|p| p.name.eq_ignore_ascii_case(name)) {
+        return parse(preset.text);
+    }
+    parse(name_or_text).map_err(|error| {
+        let word = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        if word && !name.is_empty() && error.layer.is_none() {
+            let presets: Vec<_> = ARCHS.iter().map(|p| p.name).collect();
+            ArchError {
+                why: format!(
+                    "'{}' is neither a preset ({}) nor a layer",
+                    shortened(name),
+                    presets.join(", ")
+                ),
+                ..error
+            }
+        } else {
+            error
+        }
+    })
+}
+
+/// Whether `text` is a preset's name or a well-formed architecture for 32x32 RGB images and ten classes.
+///
+/// # Errors
+/// Names the layer and what is wrong with it.
+pub fn check(text: &str) -> Result<(), String> {
+    resolve(text)
+        .and_then(|arch| arch.infer_shapes(Shape::CIFAR, 10))
+        .map(|_| ())
+        .map_err(|error| error.to_string())
+}
+
+impl Arch {
+    /// The network's layers in their places.
+    ///
+    /// # Errors
+    /// Names the first layer that does not fit its input, and says why; or the limit that is exceeded.
+    pub fn infer_shapes(&self, input: Shape, classes: usize) -> Result<Vec<Node>, ArchError> {
+        let mut inference = ShapeInference::default();
+        let nodes = inference.sequence(&self.layers, input, "")?;
+        match self.layers.last() {
+            Some(ArchLayer {
+                op: Op::Dense { out },
+                ..
+            }) if *out as usize == classes => Ok(nodes),
+            Some(last) => Err(ArchError {
+                layer: Some((inference.number, last.to_string())),
+                why: format!("the last layer must be 'dense {classes}', one output for each class"),
+                at: last.at.clone(),
+            }),
+            None => Err(ArchError {
+                layer: None,
+                why: format!("there is no layer; the last must be 'dense {classes}'"),
+                at: 0..0,
+            }),
+        }
+    }
+
+    /// The network's layers, line by line; a residual block's own line is followed by those of its layers and of its
+    /// shortcut, one deeper.
+    ///
+    /// # Errors
+    /// As [`Arch::infer_shapes`].
+    pub fn summary(&self, input: Shape, classes: usize) -> Result<Vec<Summary>, ArchError> {
+        fn list(nodes: &[Node], depth: u32, lines: &mut Vec<Summary>) {
+            for node in nodes {
+                lines.push(Summary {
+                    name: node.name.clone(),
+                    text: match node.layer.op {
+                        Op::Residual { .. } => "residual".into(),
+                        _ => node.layer.to_string(),
+                    },
+                    depth,
+                    output: node.output,
+                    parameters: node.parameters,
+                    multiply_adds: node.multiply_adds,
+                });
+                list(&node.body, depth + 1, lines);
+                list(&node.shortcut, depth + 1, lines);
+            }
+        }
+        let mut lines = Vec::new();
+        list(&self.infer_shapes(input, classes)?, 0, &mut lines);
+        Ok(lines)
+    }
+}

@@ -1,0 +1,175 @@
+//! The table of hyperparameters.
+
+use super::{
+    Applies, HyperParam, Hyperparameters, Nudge, Optimizer, Precision, Schedule, Value, ValueKind,
+};
+
+/// A row's getter and setter for a field of plain type. [`HyperParam::check`] runs first, so the kind always matches.
+macro_rules! field {
+    (float $name:ident) => {
+        (
+            |p: &Hyperparameters| Value::Float(p.$name),
+            |p: &mut Hyperparameters, v: Value| {
+                if let Value::Float(v) = v {
+                    p.$name = v;
+                }
+            },
+        )
+    };
+    (int $name:ident) => {
+        (
+            |p: &Hyperparameters| Value::Int(u64::from(p.$name)),
+            |p: &mut Hyperparameters, v: Value| {
+                if let Value::Int(v) = v {
+                    p.$name = v as _;
+                }
+            },
+        )
+    };
+    (bool $name:ident) => {
+        (
+            |p: &Hyperparameters| Value::Bool(p.$name),
+            |p: &mut Hyperparameters, v: Value| {
+                if let Value::Bool(v) = v {
+                    p.$name = v;
+                }
+            },
+        )
+    };
+    (text $name:ident) => {
+        (
+            |p: &Hyperparameters| Value::Text(p.$name.clone()),
+            |p: &mut Hyperparameters, v: Value| {
+                if let Value::Text(v) = v {
+                    p.$name = v;
+                }
+            },
+        )
+    };
+    (choice $name:ident: $of:ident) => {
+        (
+            |p: &Hyperparameters| Value::Text(p.$name.word().into()),
+            |p: &mut Hyperparameters, v: Value| {
+                if let Value::Text(v) = v
+                    && let Some(choice) = $of::ALL.iter().find(|choice| choice.word() == v)
+                {
+                    p.$name = *choice;
+                }
+            },
+        )
+    };
+}
+
+type Access = (
+    fn(&Hyperparameters) -> Value,
+    fn(&mut Hyperparameters, Value),
+);
+
+const fn row(
+    key: &'static str,
+    label: &'static str,
+    unit: &'static str,
+    applies: Applies,
+    kind: ValueKind,
+    access: Access,
+    help: &'static str,
+) -> HyperParam {
+    HyperParam {
+        key,
+        label,
+        short: key,
+        alias: None,
+        optimizers: &[],
+        help,
+        unit,
+        applies,
+        kind,
+        zero_is_off: false,
+        get: access.0,
+        set: access.1,
+    }
+}
+
+/// Optional columns of a row.
+impl HyperParam {
+    const fn short(mut self, short: &'static str) -> Self {
+        self.short = short;
+        self
+    }
+
+    const fn alias(mut self, alias: &'static str) -> Self {
+        self.alias = Some(alias);
+        self
+    }
+
+    const fn only(mut self, optimizers: &'static [Optimizer]) -> Self {
+        self.optimizers = optimizers;
+        self
+    }
+
+    const fn off_at_zero(mut self) -> Self {
+        self.zero_is_off = true;
+        self
+    }
+}
+
+const fn float(min: f64, max: f64, nudge: Nudge) -> ValueKind {
+    ValueKind::Float { min, max, nudge }
+}
+
+const fn int(min: u64, max: u64, nudge: Nudge) -> ValueKind {
+    ValueKind::Int { min, max, nudge }
+}
+
+const SQRT_10: f64 = 3.162_277_660_168_379_5;
+
+/// Every hyperparameter, in the panel's order.
+#[rustfmt::skip]
+pub static HYPERPARAMS: &[HyperParam] = &[
+    row("learning_rate", "learning rate", "", Applies::Now, float(0.0, 10.0, Nudge::Times(2.0, 10.0, 1e-7)), field!(float learning_rate),
+        "Step size of the optimizer; the base that the schedule scales.").short("lr").alias("lr"),
+    row("weight_decay", "weight decay", "", Applies::Now, float(0.0, 1.0, Nudge::Times(2.0, 10.0, 1e-5)), field!(float weight_decay),
+        "Pull of the weights towards zero: L2 added to the gradient for sgd and adam, decoupled for adamw; not on biases and norms.").short("decay"),
+    row("dropout", "dropout", "", Applies::Now, float(0.0, 0.95, Nudge::Add(0.05, 0.25)), field!(float dropout),
+        "Share of activations dropped by every `drop` layer that does not pin its own.").short("drop"),
+    row("label_smoothing", "label smoothing", "", Applies::Now, float(0.0, 0.9, Nudge::Add(0.05, 0.1)), field!(float label_smoothing),
+        "Share of each target spread evenly over all classes.").short("smooth"),
+    row("momentum", "momentum", "", Applies::Now, float(0.0, 0.999, Nudge::Add(0.01, 0.1)), field!(float momentum),
+        "Momentum of sgd.").only(&[Optimizer::Sgd]),
+    row("beta1", "beta 1", "", Applies::Now, float(0.0, 0.9999, Nudge::Add(0.01, 0.1)), field!(float beta1),
+        "Decay of the gradient's running mean in adam and adamw.").only(&[Optimizer::Adam, Optimizer::Adamw]),
+    row("beta2", "beta 2", "", Applies::Now, float(0.0, 0.99999, Nudge::Add(0.001, 0.01)), field!(float beta2),
+        "Decay of the squared gradient's running mean in adam and adamw.").only(&[Optimizer::Adam, Optimizer::Adamw]),
+    row("clip_norm", "clip norm", "", Applies::Now, float(0.0, 1e6, Nudge::Times(SQRT_10, 10.0, 0.01)), field!(float clip_norm),
+        "Largest allowed norm of the whole gradient; 0 is off.").short("clip").off_at_zero(),
+    row("flip", "flip", "", Applies::Now, ValueKind::Bool, field!(bool flip),
+        "Mirror half of the training images left to right."),
+    row("crop", "crop", "px", Applies::Now, int(0, 16, Nudge::Add(1.0, 4.0)), field!(int crop),
+        "Shift each training image at random by up to this many pixels each way, with zero padding; 0 is off.").off_at_zero(),
+    row("cutout", "cutout", "px", Applies::Now, int(0, 32, Nudge::Add(1.0, 4.0)), field!(int cutout),
+        "Blank a square of this side at a random place of each training image; 0 is off.").off_at_zero(),
+    row("batch_size", "batch size", "", Applies::NextEpoch, int(1, 8192, Nudge::Times(2.0, 8.0, 1.0)), field!(int batch_size),
+        "Images in one training step; the last, smaller batch of an epoch is kept.").short("batch").alias("batch"),
+    row("epochs", "epochs", "", Applies::NextEpoch, int(1, 10_000, Nudge::Add(1.0, 10.0)), field!(int epochs),
+        "Passes over the training images."),
+    row("schedule", "schedule", "", Applies::NextEpoch, ValueKind::Choice(Schedule::WORDS), field!(choice schedule: Schedule),
+        "How the learning rate moves over the run."),
+    row("warmup", "warm-up", "epochs", Applies::NextEpoch, float(0.0, 1000.0, Nudge::Add(0.5, 5.0)), field!(float warmup),
+        "Epochs over which the learning rate first rises from zero; 0 is off.").off_at_zero(),
+    row("test_each_epoch", "test each epoch", "", Applies::NextEpoch, ValueKind::Bool, field!(bool test_each_epoch),
+        "Score the test images after every epoch, not only at the end.").short("test"),
+    row("architecture", "architecture", "", Applies::NextRun, ValueKind::Text(crate::domain::arch::check), field!(text architecture),
+        "A preset's name, or layers such as `conv 32, relu, pool, drop, dense 10`.").alias("arch"),
+    row("optimizer", "optimizer", "", Applies::NextRun, ValueKind::Choice(Optimizer::WORDS), field!(choice optimizer: Optimizer),
+        "The rule that turns gradients into steps."),
+    row("nesterov", "nesterov", "", Applies::NextRun, ValueKind::Bool, field!(bool nesterov),
+        "Nesterov's look-ahead for sgd's momentum.").only(&[Optimizer::Sgd]),
+    row("seed", "seed", "", Applies::NextRun, int(0, i64::MAX as u64, Nudge::Add(1.0, 10.0)), field!(int seed),
+        "Fixes the split, the order, the initial weights, dropout and augmentation."),
+    row("validation", "validation", "", Applies::NextRun, float(0.01, 0.9, Nudge::Add(0.05, 0.1)), field!(float validation),
+        "Share of the training images held out for validation."),
+    row("standardize", "standardize", "", Applies::NextRun, ValueKind::Bool, field!(bool standardize),
+        "Give each colour channel mean 0 and deviation 1 instead of the range 0 to 1."),
+    row("precision", "precision", "", Applies::NextRun, ValueKind::Choice(Precision::WORDS), field!(choice precision: Precision),
+        "Number format of the matrix products on a GPU; the CPU computes in f32."),
+];

@@ -1,0 +1,195 @@
+//! The front end without a screen, for pipes, logs and scripts. It uses the same commands and events as the TUI and prints
+//! them. It knows the protocol, not the session behind it.
+
+mod printer;
+#[cfg(test)]
+mod tests;
+
+use crate::domain::report::State;
+use crate::domain::symbols::Symbols;
+use crate::domain::text::plain;
+use crate::session::client::SessionClient;
+use crate::session::protocol::{Command, Event};
+use crate::session::status::Status;
+use crossbeam_channel::{Receiver, after, never, select};
+use printer::Printer;
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+/// How events are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// Progress bars under the lines, on a terminal.
+    Bars(Symbols),
+    /// Lines only.
+    Lines,
+    /// One event a line, as JSON.
+    Json,
+    /// Nothing at all: the terminal has gone or was given back. Such a session stays for the viewers that are attached
+    /// when its run is over. When it is paused and nobody can attach, it ends as by the hangup.
+    Silent,
+}
+
+/// What happens to a session beside its own events. Who sends it has told the worker already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// This signal ends the session.
+    Stopping(i32),
+    /// A checkpoint was asked for.
+    Saving,
+    /// The terminal has gone, with the output if that was it, and the session goes on.
+    HungUp { output_gone: bool },
+}
+
+/// How the output ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PrintOutcome {
+    pub status: Status,
+    /// The signal that ended the session, if one did; also the one by which a reader or a terminal would have told that
+    /// it has gone.
+    pub signal: Option<i32>,
+}
+
+/// Why a session ends that could only be asked to go on by somebody who cannot attach to it.
+const PAUSED_UNREACHABLE: &str =
+    "the run is paused, and nobody can attach to it, since the session has no socket: it ends";
+
+/// Step reports come thousands a second; a reader wants a few.
+const STEPS_EVERY: Duration = Duration::from_millis(250);
+
+/// Time between two looks for viewers when the run is over.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// Prints a session, which stands at `status`, until it is over; a session whose run is over is asked to quit. A reader
+/// that has gone ends the session in order. `hangup` is called when the terminal that is written to has gone; it says
+/// whether the session goes on (in silence).
+pub fn run(
+    client: &SessionClient,
+    style: Style,
+    status: Status,
+    notices: &Receiver<Notice>,
+    hangup: &mut dyn FnMut() -> bool,
+    out: &mut impl Write,
+) -> PrintOutcome {
+    let mut printer = Printer::new(style);
+    let mut outcome = PrintOutcome {
+        status,
+        signal: None,
+    };
+    let mut quitting = false;
+    let mut gives_up = false;
+    // Without a terminal of its own the session stays for those who are attached when its run is over.
+    let mut stays = style == Style::Silent;
+    // Some while step reports rest.
+    let mut rest: Option<Receiver<Instant>> = None;
+    let mut steps_closed = false;
+    let (no_steps, idle, nothing) = (never(), never(), never());
+    let mut notices = notices;
+    loop {
+        let over = outcome.status.state.is_over();
+        let nothing_to_do = over && (!stays || client.is_alone());
+        let paused_unreachable = outcome.status.state == State::Paused && client.is_unreachable();
+        if !quitting && (nothing_to_do || paused_unreachable) {
+            quitting = true;
+            if paused_unreachable {
+                gives_up = true;
+                tracing::warn!("{PAUSED_UNREACHABLE}");
+            }
+            // A session that is already over needs no telling.
+            let _ = client.commands.send(Command::Quit);
+        }
+        let steps_ready = match rest.is_some() || steps_closed {
+            true => &no_steps,
+            false => &client.steps_ready,
+        };
+        let look = match over && !quitting {
+            true => after(LOOK),
+            false => never(),
+        };
+        let mut written = Ok(());
+        select! {
+            recv(client.events) -> event => {
+                let Ok(event) = event else { break };
+                // What was trained before it comes before it.
+                written = printer.steps(client, &mut outcome.status, out);
+                outcome.status.event(&event);
+                // Steps behind other events are those before a resume, which metrics.jsonl holds.
+                if !matches!(event, Event::Steps(_)) {
+                    written = written.and_then(|()| printer.event(&event, out));
+                }
+                if let Event::Unsaved { why } = &event {
+                    printer.warn(why.as_deref());
+                }
+                if outcome.status.ended {
+                    break;
+                }
+            }
+            recv(steps_ready) -> token => match token {
+                Ok(()) => {
+                    written = printer.steps(client, &mut outcome.status, out);
+                    rest = Some(after(STEPS_EVERY));
+                }
+                Err(_) => steps_closed = true,
+            },
+            recv(rest.as_ref().unwrap_or(&idle)) -> _ => rest = None,
+            recv(look) -> _ => {}
+            recv(notices) -> notice => match notice {
+                Ok(Notice::Stopping(signal)) => {
+                    if outcome.signal.is_none() {
+                        outcome.signal = Some(signal);
+                        written = printer.line(out, "stopping: writing a checkpoint");
+                    }
+                }
+                Ok(Notice::Saving) => written = printer.line(out, "writing a checkpoint"),
+                Ok(Notice::HungUp { output_gone }) => {
+                    stays = true;
+                    if output_gone {
+                        printer = Printer::Silent;
+                    }
+                }
+                Err(_) => notices = &nothing,
+            }
+        }
+        if let Err(error) = written {
+            printer.finish();
+            printer = Printer::Silent;
+            let terminal_gone = error.raw_os_error() == Some(libc::EIO);
+            let (goes_on, signal) = match terminal_gone {
+                true => (hangup(), libc::SIGHUP),
+                // A reader that went with the terminal is no reason to end what has outlived the terminal.
+                false => (stays, libc::SIGPIPE),
+            };
+            stays = goes_on;
+            if !goes_on {
+                outcome.signal.get_or_insert(signal);
+                quitting = true;
+                // It may be over.
+                let _ = client.commands.send(Command::Quit);
+            }
+        }
+    }
+    if !outcome.status.ended {
+        outcome.status.state = State::Failed {
+            why: "the training thread ended without a word; the run's log.txt may say more".into(),
+        };
+    }
+    printer.finish();
+    if gives_up && outcome.signal.is_none() {
+        // A hangup left it without a front end. Where there was none, it is an error.
+        match stays {
+            true => outcome.signal = Some(libc::SIGHUP),
+            false => {
+                outcome.status.state = State::Failed {
+                    why: PAUSED_UNREACHABLE.into(),
+                }
+            }
+        }
+    }
+    if !outcome.status.is_complete()
+        && let Some(words) = outcome.status.where_it_lies("cifar-tui train")
+    {
+        // The session is over; there is nobody to tell when the reader has gone.
+        let _ = printer.line(out, &format!("run      {}", plain(&words)));
+    }
+    outcome
+}

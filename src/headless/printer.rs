@@ -1,0 +1,357 @@
+//! Writes events as JSON, as lines of text, or as lines above progress bars.
+
+use super::Style;
+use crate::domain::report::{Health, RunInfo, ScoredWeights, Split, State, StepReport};
+use crate::domain::symbols::Symbols;
+use crate::domain::text::{compact, duration, grouped, percent, plain, plain_json};
+use crate::session::client::SessionClient;
+use crate::session::protocol::Event;
+use crate::session::status::{Status, TRIED_AGAIN};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::{self, Write};
+
+pub enum Printer {
+    Json,
+    Text(Text),
+    Silent,
+}
+
+#[derive(Default)]
+pub struct Text {
+    bars: Option<Bars>,
+    run: String,
+    epochs: u32,
+    /// The newest epoch that was printed.
+    told: u32,
+    classes: Vec<String>,
+    health: Health,
+}
+
+pub struct Bars {
+    all: MultiProgress,
+    epoch: ProgressBar,
+    run: ProgressBar,
+}
+
+impl Printer {
+    pub fn new(style: Style) -> Self {
+        match style {
+            Style::Json => Printer::Json,
+            Style::Silent => Printer::Silent,
+            Style::Lines => Printer::Text(Text::default()),
+            Style::Bars(symbols) => Printer::Text(Text {
+                bars: Some(Bars::new(symbols)),
+                ..Text::default()
+            }),
+        }
+    }
+
+    pub fn event(&mut self, event: &Event, out: &mut impl Write) -> io::Result<()> {
+        match self {
+            Printer::Silent => Ok(()),
+            Printer::Json => {
+                let json = serde_json::to_string(event)?;
+                writeln!(out, "{}", plain_json(&json))?;
+                out.flush()
+            }
+            Printer::Text(text) => {
+                text.progress(event);
+                if let Event::Snapshot { events } = event {
+                    return self.missed(events, out);
+                }
+                match text.describe(event) {
+                    Some(line) => self.line(out, &line),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+
+    /// The steps that wait.
+    pub fn steps(
+        &mut self,
+        client: &SessionClient,
+        status: &mut Status,
+        out: &mut impl Write,
+    ) -> io::Result<()> {
+        let Some(report) = client.take_steps() else {
+            return Ok(());
+        };
+        let event = Event::Steps(report);
+        status.event(&event);
+        self.event(&event, out)
+    }
+
+    /// Why something is not saved, or that everything is again: on standard error, for people and for logs, in every
+    /// style.
+    pub fn warn(&self, unsaved: Option<&str>) {
+        let text = match unsaved {
+            Some(why) => format!("not saved: {why} {TRIED_AGAIN}"),
+            None => "everything is saved again".into(),
+        };
+        let sender = || {
+            // With standard error gone there is nobody to tell.
+            let _ = writeln!(io::stderr(), "warning: {}", plain(&text));
+        };
+        match self {
+            Printer::Text(Text {
+                bars: Some(bars), ..
+            }) => bars.all.suspend(sender),
+            _ => sender(),
+        }
+    }
+
+    /// What a reader that fell behind has missed: the epochs.
+    fn missed(&mut self, events: &[Event], out: &mut impl Write) -> io::Result<()> {
+        for event in events {
+            let Printer::Text(text) = self else {
+                return Ok(());
+            };
+            if let Event::Health(health) = event {
+                text.health = health.clone();
+            }
+            if matches!(event, Event::Epoch(epoch) if epoch.epoch > text.told)
+                && let Some(line) = text.describe(event)
+            {
+                self.line(out, &line)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A line for people; JSON has none.
+    pub fn line(&self, out: &mut impl Write, line: &str) -> io::Result<()> {
+        match self {
+            Printer::Text(Text {
+                bars: Some(bars), ..
+            }) => bars.all.suspend(|| writeln!(out, "{line}")),
+            Printer::Text(_) => {
+                writeln!(out, "{line}")?;
+                out.flush()
+            }
+            Printer::Json | Printer::Silent => Ok(()),
+        }
+    }
+
+    pub fn finish(&self) {
+        if let Printer::Text(Text {
+            bars: Some(bars), ..
+        }) = self
+        {
+            bars.epoch.finish_and_clear();
+            bars.run.finish_and_clear();
+        }
+    }
+}
+
+impl Text {
+    /// The line that an event is worth; None for the many that are not.
+    fn describe(&mut self, event: &Event) -> Option<String> {
+        let text = match event {
+            Event::Data(data) => format!(
+                "data     {}: {} training and {} test images, {}{}",
+                data.name,
+                grouped(data.train.into()),
+                grouped(data.test.into()),
+                plain(&data.source),
+                data.load_time(", read in ")
+            ),
+            Event::Started(run) => {
+                self.run = run.name.clone();
+                self.epochs = run.params.epochs;
+                self.told = 0;
+                self.classes.clone_from(&run.data.classes);
+                self.health = Health::default();
+                started(run)
+            }
+            Event::Epoch(e) => {
+                self.told = e.epoch;
+                let test = match e.test_accuracy {
+                    Some(share) => format!("  test {}", percent(share)),
+                    None => String::new(),
+                };
+                format!(
+                    "epoch {:>width$}/{}  train {} {:>6}  val {} {:>6}{test}  {:>8} img/s  {}{}",
+                    e.epoch,
+                    self.epochs,
+                    compact(e.train_loss, 4),
+                    percent(e.train_accuracy),
+                    compact(e.val_loss, 4),
+                    percent(e.val_accuracy),
+                    grouped(e.images_per_s as u64),
+                    duration(e.elapsed),
+                    if e.best { "  best" } else { "" },
+                    width = self.epochs.to_string().len(),
+                )
+            }
+            Event::Evaluation(e) if e.split == Split::Test => format!(
+                "test     loss {}, accuracy {:.2}%, {} images{}",
+                compact(e.loss, 4),
+                e.accuracy * 100.0,
+                grouped(e.confusion.total().into()),
+                match e.weights {
+                    ScoredWeights::Last => String::new(),
+                    ScoredWeights::Best => format!(", with the best weights, of epoch {}", e.epoch),
+                }
+            ),
+            Event::Health(health) => return self.health(health),
+            Event::Applied {
+                change,
+                step,
+                epoch,
+            } => {
+                if change.key == "epochs" {
+                    self.epochs = change.new.to_string().parse().unwrap_or(self.epochs);
+                }
+                format!(
+                    "change   {} {} to {} at step {}, epoch {epoch}",
+                    change.key,
+                    change.old,
+                    change.new,
+                    grouped(*step)
+                )
+            }
+            Event::Refused { error } => format!("refused  {}", plain(&error.to_string())),
+            Event::Notice { text } => format!("note     {}", plain(text)),
+            Event::Warning { text } => format!("warning  {}", plain(text)),
+            Event::State(State::Paused) => {
+                format!("paused   `cifar-tui attach {}` goes on", plain(&self.run))
+            }
+            Event::State(State::Diverged { step, first }) => format!(
+                "diverged {first} stopped being finite at step {}: try a lower learning rate or gradient clipping, or resume the last checkpoint",
+                grouped(*step)
+            ),
+            Event::State(State::Done) => "done".into(),
+            _ => return None,
+        };
+        Some(text)
+    }
+
+    /// What is new in the run's health, and what helps.
+    fn health(&mut self, health: &Health) -> Option<String> {
+        let before = std::mem::replace(&mut self.health, health.clone());
+        let epoch = health.epoch;
+        match (&before.collapse, &health.collapse) {
+            (None, Some(collapse)) => {
+                let helps = match collapse.best {
+                    Some(best) => format!(
+                        "go back to epoch {best} with a lower learning rate: `cifar-tui attach`, then b"
+                    ),
+                    None => format!("start anew with {}", collapse.rate_to_try()),
+                };
+                Some(format!(
+                    "collapse seen since epoch {}: {}; {helps}",
+                    collapse.since,
+                    plain(&collapse.describe(&self.classes))
+                ))
+            }
+            (Some(_), None) => Some(format!("health   no longer collapsed in epoch {epoch}")),
+            _ => match (&before.plateau, &health.plateau) {
+                (None, Some(plateau)) => Some(plateau.describe()),
+                (Some(_), None) if health.collapse.is_none() => Some(format!(
+                    "health   validation improves again in epoch {epoch}"
+                )),
+                _ => None,
+            },
+        }
+    }
+
+    fn progress(&self, event: &Event) {
+        let Some(bars) = &self.bars else { return };
+        match event {
+            Event::State(State::Loading { what, done, total }) => {
+                bars.epoch.set_length(*total);
+                bars.epoch.set_position(*done);
+                bars.run.set_message(format!("reading {what}"));
+            }
+            Event::State(State::Evaluating { split, done, total }) => {
+                bars.epoch.set_length(u64::from(*total));
+                bars.epoch.set_position(u64::from(*done));
+                bars.epoch.set_message(match split {
+                    Split::Train => "scoring the training images",
+                    Split::Validation => "scoring the validation images",
+                    Split::Test => "scoring the test images",
+                });
+            }
+            Event::State(State::Paused) => bars.run.set_message("paused"),
+            Event::Steps(report) => bars.steps(report, self.epochs),
+            _ => {}
+        }
+    }
+}
+
+impl Bars {
+    fn new(symbols: Symbols) -> Self {
+        let all = MultiProgress::with_draw_target(ProgressDrawTarget::stdout_with_hz(8));
+        let bar = |name: &'static str| {
+            let bar = all.add(ProgressBar::new(1).with_prefix(name));
+            // The template is fixed and right; were it wrong, the default style would do.
+            if let Ok(style) =
+                ProgressStyle::with_template("{prefix:>5} {bar:32} {percent:>3}%  {msg}")
+            {
+                bar.set_style(style.progress_chars(&symbols.bar()));
+            }
+            bar
+        };
+        let (epoch, run) = (bar("epoch"), bar("run"));
+        Bars { all, epoch, run }
+    }
+
+    fn steps(&self, report: &StepReport, epochs: u32) {
+        self.epoch.set_length(report.steps_per_epoch);
+        self.epoch.set_position(report.step_in_epoch);
+        self.epoch.set_message(format!(
+            "{}/{epochs}  loss {:.4}  accuracy {}",
+            report.epoch,
+            report.loss,
+            percent(report.correct as f64 / report.images.max(1) as f64)
+        ));
+        let before = u64::from(report.epoch.saturating_sub(1)) * report.steps_per_epoch;
+        self.run
+            .set_length(u64::from(epochs) * report.steps_per_epoch);
+        self.run.set_position(before + report.step_in_epoch);
+        let eta = report
+            .eta
+            .map_or(String::new(), |eta| format!("  ETA {}", duration(eta)));
+        self.run.set_message(format!(
+            "{} img/s  {}{eta}",
+            grouped(report.images_per_s as u64),
+            duration(report.elapsed)
+        ));
+    }
+}
+
+pub fn started(run: &RunInfo) -> String {
+    let p = &run.params;
+    let mut lines = vec![
+        match run.folder.is_empty() {
+            true => "run      not saved".to_owned(),
+            false => format!("run      {} in {}", plain(&run.name), plain(&run.folder)),
+        },
+        format!("device   {}", run.device),
+        format!(
+            "model    {}: {} parameters, {} multiply-adds an image",
+            plain(&p.architecture),
+            grouped(run.parameters),
+            grouped(run.multiply_adds)
+        ),
+        format!(
+            "images   {} training, {} validation, {} test; {} steps of {} an epoch",
+            grouped(run.train.into()),
+            grouped(run.validation.into()),
+            grouped(run.test.into()),
+            grouped(run.steps_per_epoch),
+            p.batch_size
+        ),
+    ];
+    if let Some(step) = run.resumed_at {
+        lines.push(format!("resumed  at step {}", grouped(step)));
+    }
+    if run.data.is_sample {
+        lines.push(
+            "         these are the built-in images; `cifar-tui data download` fetches CIFAR-10"
+                .into(),
+        );
+    }
+    lines.join("\n")
+}

@@ -1,0 +1,331 @@
+use super::printer::started;
+use super::*;
+use crate::domain::params::Hyperparameters;
+use crate::domain::report::{CheckpointReport, EpochReport, RunInfo, StepReport};
+use crate::session::client::channel;
+use crossbeam_channel::unbounded;
+use std::io;
+
+fn epoch() -> Event {
+    Event::Epoch(EpochReport {
+        epoch: 1,
+        step: 8,
+        train_loss: 1.5,
+        train_accuracy: 0.4,
+        val_loss: f64::NAN,
+        val_accuracy: 0.45,
+        test_accuracy: Some(0.44),
+        best: true,
+        images_per_s: 5612.0,
+        elapsed: 7.0,
+    })
+}
+
+fn steps(last: u64) -> Event {
+    Event::Steps(StepReport {
+        first: last,
+        last,
+        epoch: 1,
+        step_in_epoch: last,
+        steps_per_epoch: 8,
+        images: 32,
+        loss: 1.0,
+        loss_min: 1.0,
+        loss_max: 1.0,
+        correct: 16,
+        grad_norm: 1.0,
+        learning_rate: 1e-3,
+        images_per_s: 100.0,
+        elapsed: 1.0,
+        eta: None,
+    })
+}
+
+fn run_info() -> RunInfo {
+    RunInfo {
+        name: "seed-1".into(),
+        folder: "runs/seed-1".into(),
+        data: crate::domain::report::DataInfo {
+            is_sample: true,
+            ..Default::default()
+        },
+        device: "CPU 2 threads".into(),
+        params: Hyperparameters::default(),
+        architecture: "conv 32".into(),
+        layers: Vec::new(),
+        parameters: 122_570,
+        multiply_adds: 9_479_000,
+        train: 40_000,
+        validation: 10_000,
+        test: 10_000,
+        steps_per_epoch: 1250,
+        resumed_at: Some(17),
+        started: 0.0,
+    }
+}
+
+fn ended(state: State) -> Event {
+    Event::Ended {
+        params: Box::default(),
+        state,
+    }
+}
+
+/// [`run`] where a hangup ends the session.
+fn seen_through(
+    client: &SessionClient,
+    style: Style,
+    status: Status,
+    notices: &Receiver<Notice>,
+    out: &mut impl Write,
+) -> PrintOutcome {
+    run(client, style, status, notices, &mut || false, out)
+}
+
+/// What a session that tells `events` prints, and the commands it was sent.
+fn printed(style: Style, events: Vec<Event>) -> (String, PrintOutcome, Vec<Command>) {
+    let (client, sender) = channel();
+    events.into_iter().for_each(|event| sender.event(event));
+    let mut out = Vec::new();
+    let outcome = seen_through(&client, style, Status::default(), &never(), &mut out);
+    let commands = sender.commands.try_iter().collect();
+    (String::from_utf8(out).unwrap(), outcome, commands)
+}
+
+#[test]
+fn an_epoch_is_one_line_and_the_end_quits() {
+    let events = vec![epoch(), Event::State(State::Done), ended(State::Done)];
+    let (text, outcome, commands) = printed(Style::Lines, events);
+    assert_eq!(
+        text,
+        "epoch 1/0  train 1.5000  40.0%  val NaN  45.0%  test 44.0%     5,612 img/s  0:07  best\ndone\n"
+    );
+    assert_eq!(outcome.status.state, State::Done);
+    assert_eq!(commands, [Command::Quit]);
+}
+
+#[test]
+fn json_is_one_event_a_line_with_the_steps_before_what_follows_them() {
+    let events = vec![steps(1), steps(2), epoch(), ended(State::Stopped)];
+    let (text, ..) = printed(Style::Json, events);
+    let lines: Vec<Event> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(lines.len(), 3, "{text}");
+    assert!(matches!(&lines[0], Event::Steps(s) if (s.first, s.last) == (1, 2)));
+    assert!(matches!(&lines[1], Event::Epoch(e) if e.val_loss.is_nan()));
+    assert_eq!(lines[2], ended(State::Stopped));
+}
+
+#[test]
+fn a_worker_that_goes_without_a_word_is_a_failure() {
+    let (client, sender) = channel();
+    drop(sender);
+    let status = Status::default();
+    let outcome = seen_through(&client, Style::Lines, status, &never(), &mut Vec::new());
+    assert!(matches!(outcome.status.state, State::Failed { .. }));
+}
+
+#[test]
+fn the_first_signal_is_the_one_that_counts() {
+    let (client, sender) = channel();
+    let (notice, notices) = unbounded();
+    for signal in [libc::SIGTERM, libc::SIGINT] {
+        notice.send(Notice::Stopping(signal)).unwrap();
+    }
+    let worker = std::thread::spawn(move || {
+        // Whoever sent the notices has told the worker: no command comes from here.
+        while !notice.is_empty() {
+            std::thread::yield_now();
+        }
+        sender.event(ended(State::Stopped));
+        sender.commands.try_iter().count()
+    });
+    let mut out = Vec::new();
+    let outcome = seen_through(&client, Style::Lines, Status::default(), &notices, &mut out);
+    assert_eq!(outcome.signal, Some(libc::SIGTERM));
+    assert_eq!(worker.join().unwrap(), 0);
+    assert_eq!(out, b"stopping: writing a checkpoint\n");
+}
+
+/// A writer whose reader, or whose terminal, has gone.
+struct Gone(i32);
+
+impl Write for Gone {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        Err(io::Error::from_raw_os_error(self.0))
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_reader_or_a_terminal_that_has_gone_ends_the_session_in_order() {
+    for (error, signal) in [(libc::EPIPE, libc::SIGPIPE), (libc::EIO, libc::SIGHUP)] {
+        let (client, sender) = channel();
+        for event in [epoch(), epoch(), ended(State::Stopped)] {
+            sender.event(event);
+        }
+        let status = Status::default();
+        let outcome = seen_through(&client, Style::Json, status, &never(), &mut Gone(error));
+        assert_eq!(outcome.signal, Some(signal));
+        assert_eq!(outcome.status.state, State::Stopped);
+        assert_eq!(sender.commands.try_iter().count(), 1);
+    }
+}
+
+#[test]
+fn after_a_hangup_a_file_gets_the_rest_and_a_terminal_nothing() {
+    for (output_gone, lines) in [(false, 2), (true, 0)] {
+        let (client, sender) = channel();
+        let (notice, notices) = unbounded();
+        notice.send(Notice::HungUp { output_gone }).unwrap();
+        let worker = std::thread::spawn(move || {
+            while !notice.is_empty() {
+                std::thread::yield_now();
+            }
+            for event in [epoch(), epoch(), ended(State::Done)] {
+                sender.event(event);
+            }
+        });
+        let mut out = Vec::new();
+        let status = Status::default();
+        let outcome = seen_through(&client, Style::Lines, status, &notices, &mut out);
+        worker.join().unwrap();
+        assert_eq!(outcome.signal, None);
+        assert_eq!(out.iter().filter(|b| **b == b'\n').count(), lines);
+    }
+}
+
+#[test]
+fn a_reader_that_goes_with_the_terminal_does_not_end_what_outlives_it() {
+    let (client, sender) = channel();
+    let (notice, notices) = unbounded();
+    let hung_up = Notice::HungUp { output_gone: false };
+    notice.send(hung_up).unwrap();
+    let worker = std::thread::spawn(move || {
+        while !notice.is_empty() {
+            std::thread::yield_now();
+        }
+        sender.event(epoch());
+        sender.event(ended(State::Done));
+        sender.commands.try_iter().count()
+    });
+    let mut gone = Gone(libc::EPIPE);
+    let outcome = seen_through(
+        &client,
+        Style::Lines,
+        Status::default(),
+        &notices,
+        &mut gone,
+    );
+    assert_eq!((outcome.signal, worker.join().unwrap()), (None, 0));
+}
+
+#[test]
+fn a_session_that_is_taken_over_ends_when_its_run_was_over_before() {
+    let over = [
+        State::Done,
+        State::Stopped,
+        State::Diverged {
+            step: 3,
+            first: "the loss".into(),
+        },
+    ];
+    for state in over {
+        let (client, sender) = channel();
+        let status = Status {
+            state: state.clone(),
+            ..Status::default()
+        };
+        let worker = std::thread::spawn(move || {
+            assert_eq!(sender.commands.recv(), Ok(Command::Quit));
+            sender.event(ended(state));
+        });
+        seen_through(&client, Style::Silent, status, &never(), &mut Vec::new());
+        worker.join().unwrap();
+    }
+}
+
+#[test]
+fn a_paused_session_ends_when_nobody_can_attach_and_waits_when_somebody_can() {
+    for (style, can_attach) in [
+        (Style::Silent, false),
+        (Style::Lines, false),
+        (Style::Silent, true),
+    ] {
+        let (client, sender) = channel();
+        if can_attach {
+            sender.broadcaster().set_has_socket();
+        }
+        sender.event(Event::State(State::Paused));
+        sender.event(ended(State::Stopped));
+        let outcome = seen_through(&client, style, Status::default(), &never(), &mut Vec::new());
+        let quits = sender
+            .commands
+            .try_iter()
+            .any(|command| command == Command::Quit);
+        assert_eq!(quits, !can_attach);
+        let failed = matches!(outcome.status.state, State::Failed { .. });
+        match (style, can_attach) {
+            (_, true) => assert_eq!((outcome.signal, failed), (None, false)),
+            (Style::Silent, _) => {
+                assert_eq!((outcome.signal, failed), (Some(libc::SIGHUP), false));
+            }
+            // Nothing had hung up: it is an error.
+            _ => assert_eq!((outcome.signal, failed), (None, true)),
+        }
+    }
+}
+
+#[test]
+fn where_a_run_that_is_not_done_lies_is_its_last_line() {
+    let runs = tempfile::tempdir().unwrap();
+    let folder = runs.path().join("my one");
+    std::fs::create_dir(&folder).unwrap();
+    let folder = folder.display().to_string();
+    let started = Event::Started(Box::new(RunInfo {
+        name: "one".into(),
+        folder: folder.clone(),
+        ..run_info()
+    }));
+    let saved = Event::Checkpoint(CheckpointReport {
+        step: 1234,
+        epoch: 1,
+        path: format!("{folder}/last.safetensors"),
+        bytes: 1,
+        best: false,
+    });
+    let stopped = ended(State::Stopped);
+    let (text, ..) = printed(Style::Lines, vec![started, saved, stopped]);
+    assert_eq!(
+        text.lines().last().unwrap(),
+        format!(
+            "run      one is saved up to step 1,234 in {folder}; `cifar-tui train --resume '{folder}'` goes on"
+        )
+    );
+}
+
+#[test]
+fn a_failure_is_left_to_the_one_who_ends_the_process() {
+    let failed = State::Failed { why: "why".into() };
+    let events = vec![Event::State(failed.clone()), ended(failed)];
+    let (text, ..) = printed(Style::Lines, events);
+    assert_eq!(text, "");
+}
+
+#[test]
+fn what_starts_is_told_and_the_sample_set_says_how_to_get_the_real_one() {
+    let text = started(&run_info());
+    for part in [
+        "runs/seed-1",
+        "122,570",
+        "1,250 steps of 32",
+        "at step 17",
+        "data download",
+    ] {
+        assert!(text.contains(part), "{part} is missing in {text}");
+    }
+}

@@ -1,0 +1,217 @@
+//! Draws the table of runs.
+
+use super::super::query::message;
+use super::curves::curve_style;
+use super::{LETTERS, RunsView};
+use crate::domain::report::RunSummary;
+use crate::domain::text::duration;
+use crate::tui::session_view::SessionView;
+use crate::tui::theme::Theme;
+use crate::tui::widgets::{fitted, panel, text, text_right};
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::text::{Line, Span};
+
+impl RunsView {
+    pub(super) fn draw_table(
+        &self,
+        session: &SessionView,
+        theme: Theme,
+        area: Rect,
+        buf: &mut Buffer,
+    ) {
+        let items = self.items();
+        let title = Line::from(vec![
+            Span::styled("runs  ", theme.text()),
+            Span::styled(items.len().to_string(), theme.accent()),
+        ]);
+        let right = Line::from(Span::styled(self.folder().to_owned(), theme.dim()));
+        let inner = panel(buf, area, theme.frame(), &title, &right);
+        if items.is_empty() {
+            let lines = match (self.runs.failure(), session.ended) {
+                (Some(why), _) => vec!["The runs could not be read:".into(), why.to_owned()],
+                (None, true) => vec!["The session is over.".into()],
+                (None, false) if self.runs.is_waiting() => vec!["Reading the runs folder.".into()],
+                (None, false) => vec![
+                    "No run is here yet.".into(),
+                    "Each run leaves a folder with its settings, figures and checkpoints.".into(),
+                ],
+            };
+            return message(&lines, theme, inner, buf);
+        }
+        let columns = Columns::of(inner.width, items);
+        columns.header(theme, inner, buf);
+        let lines = usize::from(inner.height.saturating_sub(1)).max(1);
+        let at = self.at();
+        let first = at
+            .saturating_sub(lines / 2)
+            .min(items.len().saturating_sub(lines));
+        for (i, run) in items.iter().enumerate().skip(first).take(lines) {
+            let y = inner.y + 1 + (i - first) as u16;
+            let chosen = i == at;
+            let style = if chosen {
+                theme.selected()
+            } else {
+                theme.text()
+            };
+            if chosen {
+                text(
+                    buf,
+                    inner,
+                    inner.x,
+                    y,
+                    " ".repeat(inner.width.into()),
+                    style,
+                );
+            }
+            if let Some(m) = self.marked.iter().position(|m| *m == run.name) {
+                text(buf, inner, inner.x, y, LETTERS[m], curve_style(m, theme));
+            }
+            columns.row(run, chosen, theme, (inner, y), buf);
+        }
+    }
+}
+
+/// A column of figures: its heading, its width or right edge, and what stands in it.
+type Figure = (&'static str, u16, fn(&RunSummary) -> String);
+
+/// The table's columns: which of them fit.
+struct Columns {
+    name: u16,
+    /// Right edges, from the table's left, of those that are shown.
+    figures: Vec<Figure>,
+    outcome: u16,
+    /// The longest outcome that fits.
+    outcome_length: usize,
+    differs: u16,
+}
+
+fn percent(value: Option<f64>) -> String {
+    value.map_or_else(|| "-".into(), |v| format!("{:.2}%", 100.0 * v))
+}
+
+impl Columns {
+    fn of(width: u16, runs: &[RunSummary]) -> Self {
+        // As wide as `10000/10000` where a run has so many epochs.
+        let digits = runs.iter().map(|r| r.params.epochs.to_string().len()).max();
+        let epochs = (2 * digits.unwrap_or(0) as u16 + 3).max(8);
+        /// From the most to the least needed; the width of `epochs` depends on the runs.
+        const FIGURES: [Figure; 7] = [
+            ("best", 8, |r| percent(r.best_val_accuracy)),
+            ("final", 8, |r| percent(r.final_val_accuracy)),
+            ("epochs", 0, |r| {
+                format!("{}/{}", r.epochs_done, r.params.epochs)
+            }),
+            ("test", 8, |r| percent(r.test_accuracy)),
+            ("time", 9, |r| duration(r.elapsed)),
+            ("at", 4, |r| {
+                r.best_epoch.map_or_else(String::new, |e| e.to_string())
+            }),
+            ("best test", 11, |r| {
+                r.best_test_accuracy
+                    .map_or_else(String::new, |a| percent(Some(a)))
+            }),
+        ];
+        // `diverged, open` is shortened in a narrow table.
+        let outcome = if width < 100 { 12 } else { 16 };
+        let name = (width / 4).clamp(10, 28);
+        let mut used = 2 + name + outcome;
+        let mut figures = Vec::new();
+        for (word, columns, figure) in FIGURES {
+            let columns = if columns == 0 { epochs } else { columns };
+            if used + columns <= width {
+                used += columns;
+                figures.push((word, used, figure));
+            }
+        }
+        Columns {
+            name,
+            figures,
+            outcome: 2 + name,
+            outcome_length: usize::from(outcome) - 1,
+            differs: used + 2,
+        }
+    }
+
+    fn header(&self, theme: Theme, area: Rect, buf: &mut Buffer) {
+        text(buf, area, area.x + 2, area.y, "name", theme.dim());
+        text(
+            buf,
+            area,
+            area.x + self.outcome,
+            area.y,
+            "outcome",
+            theme.dim(),
+        );
+        for (word, end, _) in &self.figures {
+            text_right(buf, area, area.x + end, area.y, word, theme.dim());
+        }
+        if area.width > self.differs + 12 {
+            text(
+                buf,
+                area,
+                area.x + self.differs,
+                area.y,
+                "differs in",
+                theme.dim(),
+            );
+        }
+    }
+
+    fn row(
+        &self,
+        run: &RunSummary,
+        chosen: bool,
+        theme: Theme,
+        (area, y): (Rect, u16),
+        buf: &mut Buffer,
+    ) {
+        let style = if chosen {
+            theme.selected()
+        } else {
+            theme.text()
+        };
+        let name = fitted(&run.name, usize::from(self.name.saturating_sub(1)));
+        text(buf, area, area.x + 2, y, name, style);
+        let outcome = match run.outcome.as_str() {
+            _ if chosen => style,
+            "diverged" | "failed" => theme.wrong(),
+            "running" => theme.accent(),
+            _ => theme.dim(),
+        };
+        text(
+            buf,
+            area,
+            area.x + self.outcome,
+            y,
+            fitted(&run.standing(), self.outcome_length),
+            outcome,
+        );
+        for (_, end, figure) in &self.figures {
+            text_right(buf, area, area.x + end, y, &figure(run), style);
+        }
+        if area.width > self.differs + 12 {
+            let differs = run
+                .differs
+                .iter()
+                .map(|(key, value)| format!("{} {value}", key.replace('_', " ")))
+                .collect::<Vec<_>>()
+                .join(", ");
+            let note = if run.note.is_empty() {
+                differs
+            } else if differs.is_empty() {
+                run.note.clone()
+            } else {
+                format!("{}; {differs}", run.note)
+            };
+            text(
+                buf,
+                area,
+                area.x + self.differs,
+                y,
+                note,
+                if chosen { style } else { theme.dim() },
+            );
+        }
+    }
+}
