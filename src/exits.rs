@@ -1,7 +1,7 @@
-//! How the program ends: each cause, its exit code, what is said and what is on the disk then. README's table is made
-//! from it, and a test brings every row about.
+//! How the program ends: each cause with its exit code, its message and what is left on the disk. README's table is
+//! generated from it, and a test covers every row.
 
-/// Exit codes that are no signal's.
+/// Exit codes for all causes but signals.
 pub const DONE: u8 = 0;
 pub const FAILED: u8 = 1;
 pub const USAGE: u8 = 2;
@@ -12,17 +12,17 @@ pub fn of_signal(signal: i32) -> u8 {
     (128 + signal) as u8
 }
 
-/// What a cause comes to.
+/// The effect of a cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
     Code(u8),
     /// [`of_signal`] of the signal that was the cause.
     Signal,
-    /// The process goes on.
+    /// The process continues.
     GoesOn,
 }
 
-/// A cause and what it comes to.
+/// A cause and its effect.
 pub struct ExitRow {
     pub cause: &'static str,
     pub ending: Ending,

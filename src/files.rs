@@ -1,31 +1,32 @@
-//! Opening files that somebody else may have made: regular files only, and without waiting. A FIFO, a socket or a device that
-//! stands where a file is expected would block the open, or give bytes without an end. Knows nothing of what is in a file.
+//! Opens files that other programs may have created: only regular files, and without blocking. Opening a FIFO, socket
+//! or device in place of a file could block, or give bytes without end.
 
 use std::fs::{File, FileType, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
-/// Opens a regular file for reading; links are followed. The check is made on the open file, so that nothing can be put
-/// in its place in between.
+/// Opens a regular file for reading; symbolic links are followed. The check is made on the open file, so that it cannot
+/// be replaced in between.
 ///
 /// # Errors
-/// Those of the file system, and [`ErrorKind::InvalidInput`] for what is no regular file.
+/// Returns an error if the file cannot be opened; [`ErrorKind::InvalidInput`] if it is not a regular file.
 pub fn open(path: &Path) -> io::Result<File> {
     open_with(OpenOptions::new().read(true), path)
 }
 
-/// [`open`] with other options: also for a file that is written, and made if it is absent.
+/// [`open`] with other options, for example to write a file or to create it.
 ///
 /// # Errors
-/// As [`open`]'s.
+/// Returns the errors of [`open`].
 pub fn open_with(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     let file = options
-        // A FIFO with nobody at its other end would otherwise keep the call for ever, and a terminal would become ours.
+        // Without these flags, a FIFO without a writer would block, and a terminal would become the controlling
+        // terminal.
         .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
         .open(path)
         .map_err(|error| match error.raw_os_error() {
-            // What Linux says of a socket, and of a FIFO that nobody reads.
+            // Linux's error for a socket, and for a FIFO without a reader.
             Some(libc::ENXIO) => {
                 irregular(std::fs::metadata(path).map_or(ANY, |found| kind(found.file_type())))
             }
@@ -38,7 +39,7 @@ pub fn open_with(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     }
 }
 
-/// Something that is no regular file.
+/// A file that is not a regular file.
 const ANY: &str = "a socket, a device or a named pipe (FIFO)";
 
 fn kind(found: FileType) -> &'static str {
@@ -62,19 +63,19 @@ fn irregular(found: &str) -> io::Error {
     )
 }
 
-/// Writes `bytes` as the whole content of a regular file, which is made if it is absent. It is cut off only when it is
-/// known to be one.
+/// Writes `bytes` as the whole content of a regular file. Creates the file if necessary; truncates it only after it is
+/// known to be a regular file.
 ///
 /// # Errors
-/// As [`open`]'s; the file may then hold a part of `bytes`.
+/// Returns the errors of [`open`]; the file may then hold a part of `bytes`.
 pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     create(path)?.write_all(bytes)
 }
 
-/// An empty regular file to write into: a new one, or one that is cut off.
+/// Opens an empty regular file for writing: a new one, or an existing one that is truncated.
 ///
 /// # Errors
-/// As [`open`]'s.
+/// Returns the errors of [`open`].
 pub fn create(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     let file = open_with(options.write(true).create(true).truncate(false), path)?;
@@ -85,7 +86,8 @@ pub fn create(path: &Path) -> io::Result<File> {
 /// The bytes of a regular file of at most `limit` bytes.
 ///
 /// # Errors
-/// As [`open`]'s, and [`ErrorKind::FileTooLarge`] for a larger file, of which no more than `limit` bytes were read.
+/// Returns the errors of [`open`], and [`ErrorKind::FileTooLarge`] for a larger file, of which no more than `limit`
+/// bytes were read.
 pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let file = open(path)?;
     let length = file.metadata()?.len();
@@ -103,7 +105,7 @@ pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
 /// The text of a regular file of at most `limit` bytes.
 ///
 /// # Errors
-/// As [`read`]'s, and [`ErrorKind::InvalidData`] for bytes that are not UTF-8.
+/// Returns the errors of [`read`], and [`ErrorKind::InvalidData`] for bytes that are not UTF-8.
 pub fn read_text(path: &Path, limit: u64) -> io::Result<String> {
     String::from_utf8(read(path, limit)?).map_err(|error| {
         let place = error.utf8_error().valid_up_to();

@@ -31,7 +31,7 @@ fn main() -> ExitCode {
     let invocation = match cli::parse(std::env::args_os()) {
         Ok(invocation) => invocation,
         Err(error) => {
-            // Help and version are no errors: clap knows the stream and the code.
+            // Help and version are not errors; clap prints them to the right stream.
             let code = error.exit_code();
             // It may quote an argument: the same error with arguments that can be printed.
             let shown = std::env::args_os().map(|arg| plain(&arg.to_string_lossy()).into_owned());
@@ -44,22 +44,22 @@ fn main() -> ExitCode {
     };
     match run(&invocation) {
         Ok(code) => ExitCode::from(code),
-        // What a shell would say of `| head`.
+        // The exit code that a shell reports for the writer in `| head`.
         Err(error) if commands::reader_gone(&error) => ExitCode::from(of_signal(libc::SIGPIPE)),
         Err(error) => {
             let code = match error.is::<ConfigError>() || error.is::<Usage>() {
                 true => USAGE,
                 false => FAILED,
             };
-            // With standard error gone there is nobody to tell.
+            // If standard error is closed, the error cannot be reported.
             let _ = writeln!(std::io::stderr(), "error: {}", paragraph(&error));
             ExitCode::from(code)
         }
     }
 }
 
-/// An error's text with its causes, those apart that it quotes itself. What it quotes may hold line breaks: the lines after
-/// the first are indented, so that none of them looks like a message of its own.
+/// An error's text with its causes, except those that it quotes itself. Lines after the first are indented, so that
+/// quoted line breaks cannot imitate a message.
 fn paragraph(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain().map(ToString::to_string) {
@@ -191,11 +191,11 @@ fn screen_options(config: &Config) -> tui::ScreenOptions {
     }
 }
 
-/// The session goes on without its screen: the terminal has gone, or the user detached.
+/// Continues the session after its screen has closed because the terminal disappeared or the user detached.
 fn leave_terminal(client: &SessionClient, screen: &tui::ScreenOutcome) -> anyhow::Result<()> {
     if screen.left == Left::Detached {
         if screen.status.state.is_over() && client.is_alone() {
-            // There is nothing left to do, and nobody watches: it ends at once.
+            // The run is over and nobody is attached: end at once.
             say_where_it_lies(&screen.status);
             return Ok(());
         }
@@ -215,7 +215,7 @@ fn say_where_it_lies(status: &Status) {
     }
 }
 
-/// A line on standard output, which may have gone.
+/// Prints a line to standard output, which may be closed.
 fn say(words: &str) {
     let _ = writeln!(std::io::stdout(), "{}", plain(words));
 }
@@ -269,7 +269,7 @@ fn attached(run: Option<&str>, config: &Config) -> anyhow::Result<u8> {
     }
 }
 
-/// How long output that nobody takes is waited for when a signal has ended the session.
+/// How long to wait for blocked output after a signal has ended the session.
 const PATIENCE: Duration = Duration::from_millis(200);
 
 fn train(settings: Settings, style: Style, config: &Config) -> anyhow::Result<u8> {
@@ -279,9 +279,9 @@ fn train(settings: Settings, style: Style, config: &Config) -> anyhow::Result<u8
     see_through(client, worker, style, status, &signals, None, config)
 }
 
-/// Sees a session, which stands at `status`, to its end without a screen; a signal that ended the screen, `stopped_by`,
-/// ends the session. Signals are taken up on this thread and printing has its own, since a terminal that stands still
-/// must not keep signals from being heard.
+/// Runs a session with status `status` to its end without a screen. The signal `stopped_by`, which closed the screen,
+/// ends the session. Signals are handled on this thread and printing has its own, since a blocked terminal must not
+/// delay signals.
 fn see_through(
     client: SessionClient,
     worker: JoinHandle<()>,
@@ -307,11 +307,11 @@ fn see_through(
             };
             let out = &mut Plain(std::io::stdout());
             let outcome = headless::run(&printed, style, status, &noticed, &mut hangup, out);
-            // Nobody waits any more when a signal was quicker.
+            // After a signal, nobody may be waiting for the result.
             let _ = done.send(outcome);
         })?;
     let stop = |signal| {
-        // A session that is already over needs no telling, and neither do those who print it.
+        // Sending fails if the session or the printer has ended already.
         let _ = notices.send(Notice::Stopping(signal));
         let _ = client.commands.send(Command::Quit);
     };
@@ -349,7 +349,7 @@ fn see_through(
     }
     match (outcome, stopped_by) {
         (Some(outcome), _) => finish(&outcome.status, stopped_by.or(outcome.signal)),
-        // Its output stands still.
+        // Its output is blocked.
         (None, Some(signal)) => Ok(of_signal(signal)),
         (None, None) => anyhow::bail!("the thread that prints panicked"),
     }
@@ -362,7 +362,7 @@ fn let_go() {
     }
 }
 
-/// A signal stops the transfer; what has arrived is kept, and the next download goes on from there.
+/// A signal stops the transfer. Received data is kept, and the next download continues from there.
 fn download(config: &Config, out: &mut impl Write) -> anyhow::Result<u8> {
     let signals = signals::listen(false)?;
     let stop = Arc::new(AtomicBool::new(false));
@@ -386,7 +386,7 @@ fn download(config: &Config, out: &mut impl Write) -> anyhow::Result<u8> {
 /// The exit code of a session.
 ///
 /// # Errors
-/// When the session failed, or not everything is saved.
+/// Returns an error if the session failed, or not everything is saved.
 fn finish(status: &Status, signal: Option<i32>) -> anyhow::Result<u8> {
     match (&status.state, &status.unsaved, signal) {
         (State::Failed { why }, ..) => anyhow::bail!("{why}"),

@@ -1,20 +1,20 @@
-//! The signals that a session listens to, as messages on one channel from the process's first moment to its last: no
-//! signal is lost while one front end takes over from another.
+//! The signals that a session handles, as messages on one channel for the whole life of the process, so that no signal
+//! is lost when one front end takes over from another.
 
 use crossbeam_channel::{Receiver, unbounded};
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGTSTP, SIGUSR1, SIGUSR2, SIGWINCH};
 use std::io;
 
-/// Signals that every session listens to. SIGUSR1 is what batch systems send shortly before their time limit.
+/// Signals of every session. Batch systems send SIGUSR1 shortly before their time limit.
 const SESSION: [i32; 5] = [SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2];
-/// Signals that only a screen needs.
+/// Signals of the screen only.
 const SCREEN: [i32; 3] = [SIGTSTP, SIGCONT, SIGWINCH];
 
-/// Listens from now on, with `screen` also to what a screen needs. A hangup that this process was started to ignore
+/// Starts to receive signals; with `screen` also those of the screen. A hangup that the process was started to ignore
 /// (nohup) stays ignored.
 ///
 /// # Errors
-/// When the system refuses a handler or a thread.
+/// Returns an error if the system refuses a handler or a thread.
 pub fn listen(screen: bool) -> io::Result<Receiver<i32>> {
     let wanted = SESSION
         .into_iter()

@@ -12,14 +12,14 @@ use crate::domain::params::HYPERPARAMS;
 use clap::ArgMatches;
 use std::path::PathBuf;
 
-/// What the command line asks for.
+/// The parsed command line.
 #[derive(Clone, Debug)]
 pub struct Invocation {
     pub flags: Flags,
     pub task: Task,
 }
 
-/// What is to be done.
+/// The task to perform.
 #[derive(Clone, Debug)]
 pub enum Task {
     /// The TUI.
@@ -95,7 +95,7 @@ pub enum ConfigTask {
 /// Reads the command line.
 ///
 /// # Errors
-/// A usage error, or the text of `--help` and `--version`: clap's own, with its exit code.
+/// Returns clap's error for wrong usage, `--help` and `--version`, with its exit code.
 pub fn parse(
     arguments: impl IntoIterator<Item = impl Into<std::ffi::OsString> + Clone>,
 ) -> Result<Invocation, clap::Error> {
@@ -138,7 +138,7 @@ pub fn parse(
     };
     if !matches!(name, "" | "train") {
         for (flag, value) in [("--name", &session.name), ("--resume", &session.resume)] {
-            // Subcommands have arguments of these names too; only what stands before the subcommand is misplaced.
+            // Subcommands have arguments of the same names; only those before the subcommand are misplaced.
             if value.is_some() && text(&matches, &flag[2..]).is_some() {
                 return Err(no_effect(flag, name));
             }

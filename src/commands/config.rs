@@ -10,7 +10,7 @@ use std::io::Write;
 use std::path::Path;
 
 /// # Errors
-/// When the file cannot be read or written, or the key or value is wrong.
+/// Returns an error if the file cannot be read or written, or the key or value is wrong.
 pub fn run(
     task: &ConfigTask,
     config: &Config,

@@ -10,10 +10,10 @@ use std::sync::atomic::AtomicBool;
 /// Characters of a class's name in a table.
 pub(super) const MAX_NAME: usize = 24;
 
-/// What `find` and `load` make of the settings, with a bar on a terminal.
+/// Finds and loads the configured data set, with a progress bar on a terminal.
 ///
 /// # Errors
-/// When nothing is found where the user said, or it cannot be read.
+/// Returns an error if nothing is found where the user said, or it cannot be read.
 pub fn load(config: &Config) -> anyhow::Result<(LocatedData, Dataset)> {
     let found = data::find(config.options.data.as_deref())?;
     let dataset = with_bar(config, |progress| {
@@ -22,7 +22,7 @@ pub fn load(config: &Config) -> anyhow::Result<(LocatedData, Dataset)> {
     Ok((found, dataset))
 }
 
-/// What `read` brings, with a bar for its progress on a terminal.
+/// Runs `read` with a progress bar on a terminal, and returns its result.
 fn with_bar<T>(config: &Config, read: impl FnOnce(&mut dyn FnMut(u64, u64)) -> T) -> T {
     let bar = bar(config, "reading {bar:32} {percent:>3}%");
     let result = read(&mut |done, total| {
@@ -33,7 +33,7 @@ fn with_bar<T>(config: &Config, read: impl FnOnce(&mut dyn FnMut(u64, u64)) -> T
     result
 }
 
-/// A bar on standard error; nothing when that is no terminal.
+/// A progress bar on standard error; hidden if that is not a terminal.
 pub(super) fn bar(config: &Config, template: &str) -> ProgressBar {
     let bar = ProgressBar::new(1);
     // The templates are fixed and right; were one wrong, the default style would do.
@@ -46,7 +46,7 @@ pub(super) fn bar(config: &Config, template: &str) -> ProgressBar {
 /// `data info`.
 ///
 /// # Errors
-/// As [`load`].
+/// Returns the errors of [`load`].
 pub fn info(config: &Config, json: bool, out: &mut impl Write) -> anyhow::Result<()> {
     let (found, dataset) = load(config)?;
     let info = &dataset.info;
@@ -104,7 +104,7 @@ pub fn info(config: &Config, json: bool, out: &mut impl Write) -> anyhow::Result
 /// `data download`: into the XDG data folder, where it is found from then on.
 ///
 /// # Errors
-/// When it cannot be fetched or is not what was published.
+/// Returns an error if it cannot be fetched or is not what was published.
 pub fn download(config: &Config, out: &mut impl Write, cancel: &AtomicBool) -> anyhow::Result<()> {
     let folder = data::data_folder().ok_or(download::DownloadError::NoFolder)?;
     let source = download::DownloadSource::new(None);
@@ -139,7 +139,7 @@ pub fn download(config: &Config, out: &mut impl Write, cancel: &AtomicBool) -> a
 /// `data verify`: reads every image, and compares the files with those published, as far as these are known.
 ///
 /// # Errors
-/// When it cannot be read, or differs from what was published.
+/// Returns an error if it cannot be read, or differs from what was published.
 pub fn verify(config: &Config, out: &mut impl Write) -> anyhow::Result<()> {
     let found = data::find(config.options.data.as_deref())?;
     let verified = with_bar(config, |progress| {

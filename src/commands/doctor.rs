@@ -22,7 +22,7 @@ struct Finding {
 /// for which the config file was left out of `config`.
 ///
 /// # Errors
-/// When standard output cannot be written.
+/// Returns an error if standard output cannot be written.
 pub fn run(
     config: &Config,
     wrong: Option<&ConfigError>,
@@ -226,7 +226,7 @@ fn writable(folder: &std::path::Path) -> Result<(), String> {
     }
 }
 
-/// What is drawn on this terminal, and why so.
+/// The symbols and colours used on this terminal, and the reason.
 fn terminal(config: &Config) -> (String, bool) {
     let terminal = Terminal::of_process();
     let set = config.options.symbols.and(config.origin("symbols"));

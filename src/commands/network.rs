@@ -26,7 +26,7 @@ impl LabelledImages {
     /// Takes the block of pixels over.
     ///
     /// # Errors
-    /// Those of the device.
+    /// Returns an error if the device runs out of memory or an operation fails.
     pub fn new(images: data::Images) -> anyhow::Result<Self> {
         let shape = (images.labels.len(), 3, images.side, images.side);
         Ok(LabelledImages {
@@ -36,7 +36,7 @@ impl LabelledImages {
     }
 }
 
-/// What the network says of images.
+/// A network's results for a set of images.
 pub struct Scored {
     /// `classes` for each image.
     pub probabilities: Vec<f32>,
@@ -47,7 +47,7 @@ pub struct Scored {
 /// Scores the images of the numbers `which`, as many at a time as the network takes. `progress` counts images.
 ///
 /// # Errors
-/// Those of the network.
+/// Returns an error if the network cannot be computed.
 pub fn score(
     net: &mut Net,
     images: &LabelledImages,
@@ -97,7 +97,7 @@ impl Trained {
     /// Opens the checkpoint that `named` means: a file; a run's folder or name, then its best checkpoint, else its last.
     ///
     /// # Errors
-    /// When there is none, or it is damaged or does not fit.
+    /// Returns an error if there is none, or it is damaged or does not fit.
     pub fn open(named: &Path, config: &Config) -> anyhow::Result<Self> {
         let file = find(named, &config.runs)?;
         let Checkpoint { progress, tensors } = Checkpoint::read(&file)?;
@@ -128,7 +128,7 @@ impl Trained {
     /// Scores the images of the numbers `which`.
     ///
     /// # Errors
-    /// As [`score`].
+    /// Returns the errors of [`score`].
     pub fn score(
         &mut self,
         images: &LabelledImages,
@@ -148,7 +148,7 @@ impl Trained {
 
 /// The checkpoint file that `named` means.
 fn find(named: &Path, runs: &Path) -> anyhow::Result<PathBuf> {
-    // What is no regular file is refused when it is opened.
+    // Opening refuses anything but a regular file.
     if named.exists() && !named.is_dir() {
         return Ok(named.into());
     }

@@ -13,7 +13,7 @@ use std::io::Write;
 use std::path::Path;
 
 /// # Errors
-/// When the folder cannot be read, or there is no such run.
+/// Returns an error if the folder cannot be read, or there is no such run.
 pub fn run(task: &cli::RunsCommand, config: &Config, out: &mut impl Write) -> anyhow::Result<()> {
     let mut runs = RunsFolder::new(&config.runs, Owner::new(HostId::this()));
     let mut one = |name: &str| -> anyhow::Result<RunSummary> {

@@ -7,7 +7,7 @@ use toml_edit::{DocumentMut, Item};
 /// Sets `key` in the text of a config file and keeps everything else as it is, comments included.
 ///
 /// # Errors
-/// When the text is no TOML, there is no such key, or the value is not allowed.
+/// Returns an error if the text is not TOML, the key does not exist, or the value is not allowed.
 pub fn with_value(text: &str, key: &str, value: &str) -> Result<String, ConfigError> {
     let mut document: DocumentMut = text
         .parse()

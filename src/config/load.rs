@@ -12,15 +12,15 @@ use toml_edit::{Document, Item};
 /// Puts the layers over each other.
 ///
 /// # Errors
-/// When the file cannot be read or a key or a value in it or in the environment is wrong.
+/// Returns an error if the file cannot be read or a key or a value in it or in the environment is wrong.
 pub fn load(around: &Surroundings, flags: &Flags) -> Result<Config, ConfigError> {
     layers(around, flags, config_file(around, flags)?)
 }
 
-/// As [`load`], but without the config file: what `doctor` goes on with when the file is wrong.
+/// Loads the configuration without the config file, which is how `doctor` continues if the file is wrong.
 ///
 /// # Errors
-/// When a value in the environment or a flag is wrong.
+/// Returns an error if a value in the environment or a flag is wrong.
 pub fn load_without_file(around: &Surroundings, flags: &Flags) -> Result<Config, ConfigError> {
     layers(around, flags, None)
 }
@@ -150,7 +150,7 @@ fn read_file(config: &mut Config, file: &Path, around: &Surroundings) -> Result<
             config.origins.push(Origin { key: row.key, said });
         } else if let Some(row) = OPTIONS.iter().find(|row| row.key == key) {
             let written = option_text(row, item, folder, around).map_err(wrong)?;
-            // An empty path and the like say nothing: what the environment says stands.
+            // An empty value in the file does not override the environment.
             if Some(written.as_str()) != default_text(row).as_deref() {
                 row.parse(&mut config.options, &written).map_err(wrong)?;
                 config.origins.push(Origin { key: row.key, said });

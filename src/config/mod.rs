@@ -27,7 +27,7 @@ pub const MAX_FILE: u64 = 1 << 20;
 #[error("{0}")]
 pub struct ConfigError(String);
 
-/// What the process finds around it, gathered once so that tests can give their own.
+/// The environment of the process, read once; tests supply their own.
 #[derive(Clone, Debug, Default)]
 pub struct Surroundings {
     /// The current folder.
@@ -42,10 +42,10 @@ pub struct Surroundings {
 }
 
 impl Surroundings {
-    /// Those of this process.
+    /// The environment of this process.
     ///
     /// # Errors
-    /// When the current folder is gone.
+    /// Returns an error if the current folder is gone.
     pub fn of_process() -> Result<Self, ConfigError> {
         use etcetera::base_strategy::{BaseStrategy, Xdg};
         let xdg = Xdg::new().ok();
@@ -67,7 +67,7 @@ impl Surroundings {
     }
 }
 
-/// What the command line says.
+/// The settings on the command line.
 #[derive(Clone, Debug, Default)]
 pub struct Flags {
     /// `--config`.
@@ -98,12 +98,12 @@ pub struct Config {
     /// The runs folder, and why it is this one.
     pub runs: PathBuf,
     pub runs_because: String,
-    /// Where each setting that is not at its default was said.
+    /// The origin of each setting that was set.
     pub origins: Vec<Origin>,
 }
 
 impl Config {
-    /// The place where `key` was set; None where the default stands.
+    /// The origin of `key`; None if it has its default.
     pub fn origin(&self, key: &str) -> Option<&str> {
         self.origins
             .iter()

@@ -16,13 +16,13 @@ pub struct Options {
     /// CPU threads; 0 is one a core.
     pub threads: usize,
     pub mouse: bool,
-    /// None takes those that the terminal shows, as far as the environment tells.
+    /// None: the symbols that the terminal shows, detected from the environment.
     pub symbols: Option<Symbols>,
     pub on_hangup: OnHangup,
     pub on_usr1: OnUsr1,
 }
 
-/// What a session does when its terminal goes away.
+/// What a session does when its terminal disappears.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnHangup {
     /// Train on, without a screen.
@@ -63,12 +63,12 @@ impl Options {
     }
 }
 
-/// What an option's value is: how it is written in config.toml, and what its flag takes.
+/// The type of an option's value: how config.toml writes it and what its flag takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OptionKind {
-    /// A file or a folder, in a config file meant from the file's folder; the word that stands for it in the help.
+    /// A file or a folder, relative to the config file's folder; with the placeholder for the help.
     Path(&'static str),
-    /// A word; the word that stands for it in the help.
+    /// A word; with the placeholder for the help.
     Word(&'static str),
     /// A whole number.
     Number,
@@ -76,7 +76,7 @@ pub enum OptionKind {
     Switch(&'static str),
 }
 
-/// One key of config.toml that is no hyperparameter; its flag has the same name.
+/// A key of config.toml that is not a hyperparameter. Its flag has the same name.
 pub struct OptionRow {
     pub key: &'static str,
     pub kind: OptionKind,
@@ -84,7 +84,7 @@ pub struct OptionRow {
     /// looked for, beside the other places.
     pub env: Option<&'static str>,
     pub help: &'static str,
-    /// What is allowed, in words.
+    /// The allowed values, in words.
     pub range: &'static str,
     /// The default, as config.toml writes it.
     pub default: &'static str,
@@ -106,14 +106,14 @@ impl OptionRow {
     /// Reads what a person typed into `options`.
     ///
     /// # Errors
-    /// When it is not allowed; says what is.
+    /// Returns an error if it is not allowed. The message says what is allowed.
     pub fn parse(&self, options: &mut Options, text: &str) -> Result<(), String> {
         (self.set)(options, text.trim())
             .ok_or_else(|| format!("{}: '{text}' is not allowed: {}", self.key, self.range))
     }
 }
 
-/// Every setting that is no hyperparameter.
+/// Every setting that is not a hyperparameter.
 #[rustfmt::skip]
 pub static OPTIONS: &[OptionRow] = &[
     OptionRow { key: "data", kind: OptionKind::Path("PATH"), env: None, default: "\"\"", range: "a file or folder",

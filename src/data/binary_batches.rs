@@ -26,7 +26,7 @@ pub fn recognise(path: &Path) -> Option<PathBuf> {
     recognise_folder(path, |name| TRAIN.contains(&name) || name == TEST)
 }
 
-/// How many images a batch of `size` bytes has.
+/// The number of images in a batch of `size` bytes.
 pub fn images(path: &Path, size: u64) -> Result<usize, DataError> {
     let record = RECORD as u64;
     if size == 0 || !size.is_multiple_of(record) {

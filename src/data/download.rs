@@ -13,7 +13,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
-/// Where CIFAR-10's authors publish it.
+/// The address at which CIFAR-10's authors publish it.
 pub const URL: &str = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz";
 /// The name it gets here, and its sha256.
 pub const NAME: &str = "cifar-10-python.tar.gz";
@@ -24,18 +24,18 @@ pub const BINARY_SHA256: &str = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9d
 pub const URL_ENV: &str = "CIFAR_TUI_DOWNLOAD_URL";
 pub const SHA256_ENV: &str = "CIFAR_TUI_DOWNLOAD_SHA256";
 
-/// More is no CIFAR-10: the archive has 170 million bytes.
+/// Maximum size of the archive in bytes; CIFAR-10's has 170 million.
 const MAX_BYTES: u64 = 1 << 30;
-/// More is no version's name.
+/// Maximum length in bytes of the name of a version (an ETag).
 const MAX_TAG: u64 = 4096;
 const CHUNK: usize = 1 << 16;
 const CONNECT: Duration = Duration::from_secs(20);
 /// A server that sends nothing for this long is given up.
 const SILENCE: Duration = Duration::from_secs(60);
-/// How often the cancel flag is looked at while nothing comes.
+/// Interval at which the cancel flag is checked while no data arrives.
 const GLANCE: Duration = Duration::from_millis(100);
 
-/// What to fetch.
+/// The archive to download.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DownloadSource {
     pub url: String,
@@ -55,7 +55,7 @@ impl DownloadSource {
     }
 }
 
-/// Why nothing was fetched.
+/// Why the download failed.
 #[derive(Debug, Error)]
 pub enum DownloadError {
     #[error(
@@ -93,7 +93,7 @@ pub enum DownloadError {
 /// the right sha256 is left as it is.
 ///
 /// # Errors
-/// See [`DownloadError`]; nothing but verified bytes ever stands under `NAME`.
+/// Returns a [`DownloadError`]. Only verified bytes are ever stored under `NAME`.
 pub fn fetch(
     source: &DownloadSource,
     folder: &Path,
@@ -152,7 +152,7 @@ fn discard(path: &Path) -> Result<(), DownloadError> {
     }
 }
 
-/// What the connection's thread says.
+/// Messages of the connection's thread.
 enum News {
     /// The answer's status, its length (0: unknown), where its first byte belongs, and what names this version.
     Head {
@@ -182,7 +182,7 @@ fn transfer(
         .filter(|tag| have > 0 && !tag.is_empty());
     let resume = version.map(|version| (have, version));
     match exchange(source, file, part, tag, resume.clone(), progress, cancel) {
-        // The range cannot be had: what is here is no beginning of what is there.
+        // The server does not have this range: the partial file belongs to another version of the archive.
         Err(DownloadError::Status { status: 416, .. }) if resume.is_some() => {
             exchange(source, file, part, tag, None, progress, cancel)
         }

@@ -12,7 +12,7 @@ const HEAD: usize = 512;
 /// Names of a folder, and entries of an archive, that are looked at.
 const MAX_NAMES: usize = 4096;
 
-/// What something is, as in "PATH is ...", and what to do about it.
+/// A description that follows "PATH", as in "PATH is ...", and what to do about it.
 type Words = (&'static str, &'static str);
 
 const FETCH: &str = "`cifar-tui data download` fetches CIFAR-10 in a form that is read.";
@@ -123,7 +123,7 @@ fn head(path: &Path) -> Option<Vec<u8>> {
     Some(head)
 }
 
-/// What a file is by its first bytes.
+/// Identifies a file by its first bytes.
 fn by_head(path: &Path) -> Option<Words> {
     let head = head(path)?;
     SIGNS
@@ -147,7 +147,7 @@ pub fn instead_of(error: DataError) -> DataError {
     }
 }
 
-/// Why there is nothing to read at `path`, which exists.
+/// The error for `path`, which exists but holds no data set.
 pub fn explain(path: &Path) -> DataError {
     let words = match path.is_dir() {
         true => folder(path),
@@ -156,7 +156,7 @@ pub fn explain(path: &Path) -> DataError {
     words.unwrap_or_else(|| DataError::Nothing { path: path.into() })
 }
 
-/// What a file is, by its first bytes, and for a gzip file by what is in it.
+/// Identifies a file by its first bytes; a gzip file by its contents.
 fn file(path: &Path) -> Option<Words> {
     by_head(path).or_else(|| {
         let head = head(path)?;
@@ -196,7 +196,7 @@ fn in_gzip(path: &Path) -> Option<Words> {
     }
 }
 
-/// What a folder holds in the place of CIFAR-10.
+/// Identifies what a folder holds instead of CIFAR-10.
 fn folder(path: &Path) -> Option<DataError> {
     let entries = path.read_dir().ok()?.flatten().take(MAX_NAMES);
     let mut names: Vec<String> = entries
@@ -204,7 +204,7 @@ fn folder(path: &Path) -> Option<DataError> {
         .collect();
     names.sort();
     let has = |name: &str| names.iter().any(|n| n == name);
-    // The data set may lie one folder further down.
+    // The data set may be in a subfolder.
     let inside = names.iter().map(|name| path.join(name)).find_map(|inside| {
         let format = FORMATS.iter().find(|f| (f.recognise)(&inside).is_some())?;
         inside.is_dir().then_some((inside, format.name))

@@ -46,7 +46,7 @@ pub const CLASSES: [&str; 10] = [
 ];
 /// Most images that a split may hold (CIFAR-10 has 50,000): bounds the memory that a hostile file can ask for.
 const MAX_IMAGES: usize = 60_000;
-/// What names the built-in set where a path is expected.
+/// The name of the built-in set, used in place of a path.
 pub const SAMPLE: &str = "sample";
 const SAMPLE_FORMAT: &str = "built-in sample set";
 /// The environment variable that names a file or folder with the data.
@@ -78,7 +78,7 @@ impl Images {
     /// The pixels of image `i`, CHW.
     ///
     /// # Panics
-    /// When there is no such image.
+    /// If there is no such image.
     pub fn image(&self, i: usize) -> &[u8] {
         let n = self.image_bytes();
         &self.pixels[i * n..(i + 1) * n]
@@ -87,7 +87,7 @@ impl Images {
     /// Image `i` as it is drawn: RGB, row by row.
     ///
     /// # Panics
-    /// When there is no such image.
+    /// If there is no such image.
     pub fn picture(&self, i: usize) -> Picture {
         let (red, rest) = self.image(i).split_at(self.side * self.side);
         let (green, blue) = rest.split_at(self.side * self.side);
@@ -139,7 +139,7 @@ impl Dataset {
     }
 }
 
-/// What can go wrong with data. Every message says what, where, and what to do.
+/// Errors of finding and reading data. Every message contains the path, the reason and what to do.
 #[derive(Debug, Error)]
 pub enum DataError {
     #[error(
@@ -163,7 +163,7 @@ pub enum DataError {
     #[error("{} {what}. {to_do}", path.display())]
     Unsupported {
         path: PathBuf,
-        /// What was recognised, as in "PATH is ...".
+        /// What was recognised, worded to follow the path: "PATH is ...".
         what: String,
         to_do: String,
     },
@@ -180,7 +180,7 @@ pub enum DataError {
 }
 
 impl DataError {
-    /// An error of the system is told as such; any other means that the bytes are not what they should be.
+    /// Errors of the operating system are reported as such; all others mean that the file is damaged.
     fn io(path: &Path) -> impl FnOnce(std::io::Error) -> DataError + '_ {
         move |source| match source.kind() {
             std::io::ErrorKind::InvalidInput => DataError::Io {
@@ -216,7 +216,7 @@ impl DataError {
     }
 }
 
-/// What a reader brings: the two splits and the class names in the order of the labels.
+/// The result of a reader: the two splits, and the class names in the order of the labels.
 struct RawDataset {
     classes: Vec<String>,
     train: Images,
@@ -227,15 +227,15 @@ type ProgressFn<'a> = &'a mut dyn FnMut(u64, u64);
 
 /// A format that data comes in: one row of [`FORMATS`].
 pub struct Format {
-    /// As told in [`DataInfo`].
+    /// The name in [`DataInfo`].
     pub name: &'static str,
-    /// How it is recognised, in words, for people.
+    /// Description of the files, for messages.
     pub sign: &'static str,
     /// The folder it is published in, also looked into.
     pub folder: &'static str,
     /// The files whose published digest is known, by name; the empty name is the file itself.
     published: &'static [(&'static str, Published)],
-    /// What to read if `path` (a file or a folder) is of this format.
+    /// Returns the path to read if `path` (a file or a folder) has this format.
     recognise: fn(path: &Path) -> Option<PathBuf>,
     read: fn(path: &Path, threads: usize, progress: ProgressFn) -> Result<RawDataset, DataError>,
 }
@@ -307,7 +307,7 @@ pub struct LocatedData {
     pub format: &'static Format,
     /// The file or folder to read; [`SAMPLE`] for the built-in set.
     pub path: PathBuf,
-    /// Other formats that lie in the same place and are not read, by name.
+    /// Names of other formats in the same folder, which are not read.
     pub beside: Vec<&'static str>,
 }
 
@@ -326,7 +326,7 @@ impl std::fmt::Debug for LocatedData {
 /// A place where data is looked for when none was named.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DataLocation {
-    /// Why it is looked at, for people.
+    /// The reason why this location is searched, for messages.
     pub what: &'static str,
     pub path: PathBuf,
     /// The user named it: that nothing is there is an error.
@@ -365,8 +365,8 @@ pub fn data_folder() -> Option<PathBuf> {
 /// The data at `named` (a file, a folder, or [`SAMPLE`]), else in [`places`], else the built-in sample set.
 ///
 /// # Errors
-/// When a named place (`named` or `CIFAR_TUI_DATA`) holds nothing that can be loaded: a wrong path never falls back to
-/// the sample set.
+/// Returns an error if a named place (`named` or `CIFAR_TUI_DATA`) holds nothing that can be loaded: a wrong path never
+/// falls back to the sample set.
 pub fn find(named: Option<&Path>) -> Result<LocatedData, DataError> {
     find_among(named, &places())
 }
@@ -374,7 +374,7 @@ pub fn find(named: Option<&Path>) -> Result<LocatedData, DataError> {
 /// [`find`] with the places given.
 ///
 /// # Errors
-/// As [`find`]'s.
+/// Returns the errors of [`find`].
 pub fn find_among(named: Option<&Path>, places: &[DataLocation]) -> Result<LocatedData, DataError> {
     if let Some(path) = named {
         return at(path)?.ok_or_else(|| lookalike::explain(path));
@@ -384,7 +384,7 @@ pub fn find_among(named: Option<&Path>, places: &[DataLocation]) -> Result<Locat
             Ok(Some(found)) => return Ok(found),
             Ok(None) if place.named => return Err(lookalike::explain(&place.path)),
             Err(error) if place.named => return Err(error),
-            // Most folders called `data` are somebody else's.
+            // A folder called `data` often belongs to another program.
             Ok(None) | Err(_) => {}
         }
     }
@@ -393,7 +393,7 @@ pub fn find_among(named: Option<&Path>, places: &[DataLocation]) -> Result<Locat
     })
 }
 
-/// What `path` holds, if anything.
+/// Identifies the data set at `path`, if there is one.
 fn at(path: &Path) -> Result<Option<LocatedData>, DataError> {
     if path != Path::new(SAMPLE) {
         match path.try_exists() {
@@ -501,7 +501,7 @@ fn channel_statistics(images: &Images, threads: usize) -> (Vec<f32>, Vec<f32>) {
 /// The reader of pickles alone, for the fuzz target.
 ///
 /// # Errors
-/// Where the bytes are no batch, and why.
+/// The offset at which the bytes are not a batch, and the reason.
 #[cfg(fuzzing)]
 pub fn fuzz_pickle(bytes: &[u8]) -> Result<(), String> {
     struct InMemory<'a>(&'a [u8]);

@@ -7,7 +7,7 @@
 
 use std::io;
 
-/// Where a pickle comes from.
+/// The input of the unpickler.
 pub trait PickleSource {
     /// Fills `buffer`.
     fn fill(&mut self, buffer: &mut [u8]) -> io::Result<()>;
@@ -24,7 +24,7 @@ const MAX_VALUES: usize = 400_000;
 /// Bytes of short strings in all: names of 60,000 images.
 const MAX_TEXT: usize = 8 << 20;
 
-/// What is wrong, and where.
+/// The reason of a failure and its offset.
 #[derive(Debug)]
 pub struct PickleError {
     pub offset: u64,
@@ -55,7 +55,7 @@ const GLOBALS: [(&str, &str, Global); 4] = [
 pub struct Matrix {
     pub rows: u64,
     pub columns: u64,
-    /// Where its bytes are in the source: `rows * columns` of them.
+    /// Offset of its bytes in the source, `rows * columns` of them.
     pub offset: u64,
 }
 
@@ -138,7 +138,8 @@ impl Pickle {
 /// Reads one pickled dictionary.
 ///
 /// # Errors
-/// When the source ends early or fails, and on every opcode, global, type or size that a batch has no use for.
+/// Returns an error if the source ends early or fails, and on every opcode, global, type or size that a batch has no
+/// use for.
 pub fn read(source: &mut dyn PickleSource) -> Result<Pickle, PickleError> {
     let mut machine = Machine {
         source,
@@ -339,7 +340,7 @@ impl Machine<'_> {
         self.stack.pop().ok_or_else(|| "an empty stack".into())
     }
 
-    /// What was pushed since the last mark.
+    /// Removes and returns the values pushed since the last mark.
     fn marked(&mut self) -> Step<Vec<Id>> {
         let mark = self.marks.pop().filter(|mark| *mark <= self.stack.len());
         Ok(self.stack.split_off(mark.ok_or("no mark on the stack")?))

@@ -9,10 +9,10 @@ use std::sync::{Mutex, PoisonError, mpsc};
 pub type AdvanceFn<'a> = &'a mut dyn FnMut(usize);
 
 /// Does `work` on every job, on `threads` threads (0: one a core), and returns the results in the order of the jobs.
-/// `progress(done, total)` is called on the calling thread whenever a job tells of `n` more images.
+/// `progress(done, total)` is called on the calling thread whenever a job reports `n` more images.
 ///
 /// # Errors
-/// The first failed job's error, in the order of the jobs; jobs that had not begun by then are left out.
+/// Returns the error of the first failed job, in the order of the jobs. Jobs that had not begun by then are skipped.
 pub fn run<J: Send, T: Send>(
     jobs: Vec<J>,
     threads: usize,
@@ -33,7 +33,7 @@ pub fn run<J: Send, T: Send>(
                 while !failed.load(Ordering::Relaxed) {
                     let next = lock(queue).next();
                     let Some((place, job)) = next else { break };
-                    // The receiver lives as long as the scope: nobody to tell is impossible.
+                    // Sending cannot fail: the receiver lives as long as the scope.
                     let result = work(job, &mut |n| _ = tell.send(n));
                     failed.fetch_or(result.is_err(), Ordering::Relaxed);
                     lock(results).push((place, result));

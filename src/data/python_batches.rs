@@ -46,14 +46,14 @@ pub fn recognise_folder(path: &Path, is_batch: impl Fn(&str) -> bool) -> Option<
     named.then(|| folder.unwrap_or(Path::new(".")).into())
 }
 
-/// What a batch says of itself.
+/// The layout of a batch file.
 pub struct Batch {
     pub labels: Vec<u8>,
-    /// Where its pixels begin, `labels.len() * IMAGE_BYTES` of them.
+    /// Offset of its pixels, `labels.len() * IMAGE_BYTES` of them.
     pub offset: u64,
 }
 
-/// What a batch's pickle says, checked.
+/// Checks the contents of a batch's pickle.
 pub fn batch(pickle: &Pickle, path: &Path) -> Result<Batch, DataError> {
     let damaged = |key: &str, why: String| DataError::damaged(path, format!("key '{key}'"), why);
     let data = pickle.matrix("data");
@@ -138,7 +138,7 @@ impl PickleSource for OnDisk {
     }
 }
 
-/// Opens a file of the data set; one that is not there is told as missing from its folder.
+/// Opens a file of the data set. A missing file is reported as missing from its folder.
 pub fn open(path: &Path) -> Result<File, DataError> {
     files::open(path).map_err(
         |source| match (source.kind(), path.parent(), path.file_name()) {
@@ -198,7 +198,7 @@ pub fn pieces<'a>(
 /// Room for the images of `batches`.
 ///
 /// # Errors
-/// When there are more than any CIFAR-10 has.
+/// Returns an error if there are more than any CIFAR-10 has.
 pub fn room(batches: &[(PathBuf, u64, usize)]) -> Result<Images, DataError> {
     let count = batches.iter().map(|batch| batch.2).sum::<usize>();
     if count > MAX_IMAGES {

@@ -72,7 +72,7 @@ pub fn recognise_binary(path: &Path) -> Option<PathBuf> {
     recognise(path, ArchiveKind::Binary)
 }
 
-/// The archive of this kind that `path` is, or that lies in it under its published name.
+/// The archive of this kind: `path` itself, or the file with its published name in the folder `path`.
 fn recognise(path: &Path, kind: ArchiveKind) -> Option<PathBuf> {
     if path.is_dir() {
         return Some(path.join(kind.published())).filter(|file| file.exists() && !file.is_dir());
@@ -81,7 +81,7 @@ fn recognise(path: &Path, kind: ArchiveKind) -> Option<PathBuf> {
     if !(name.ends_with(".tar.gz") || name.ends_with(".tgz")) || path.is_dir() {
         return None;
     }
-    // By the name, so that a damaged archive is told as such; else by what is in it.
+    // Recognise it by name first, so that a damaged archive is reported as damaged; otherwise by its contents.
     let by_name = [ArchiveKind::Python, ArchiveKind::Binary]
         .into_iter()
         .find(|kind| name == kind.published());
@@ -255,7 +255,7 @@ fn read(path: &Path, kind: ArchiveKind, progress: ProgressFn) -> Result<RawDatas
         let left = batches.filter(|c| c.is_none()).count() * count;
         progress(done, done + left as u64);
     }
-    // The checksum of all bytes stands behind the last one.
+    // The checksum of all bytes follows the last one.
     io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(broken)?;
     let missing = |file: &str| DataError::Missing {
         path: path.into(),

@@ -16,7 +16,7 @@ pub enum Published {
     Sha256(&'static str),
 }
 
-/// Of the files in cifar-10-python.tar.gz.
+/// Digests of the files in cifar-10-python.tar.gz.
 pub(super) static PYTHON_BATCHES: [(&str, Published); 7] = [
     (
         "data_batch_1",
@@ -47,7 +47,7 @@ pub(super) static PYTHON_BATCHES: [(&str, Published); 7] = [
         Published::Md5("5ff9c542aee3614f3951f8cda6e48888"),
     ),
 ];
-/// Of the archives themselves; their names may be others.
+/// Digests of the archives; their file names may differ.
 pub(super) static PYTHON_ARCHIVE: [(&str, Published); 1] =
     [("", Published::Sha256(super::download::SHA256))];
 pub(super) static BINARY_ARCHIVE: [(&str, Published); 1] =
@@ -78,7 +78,7 @@ impl Published {
 /// The digest of a file, in hexadecimal.
 ///
 /// # Errors
-/// When it cannot be read.
+/// Returns an error if it cannot be read.
 pub(super) fn digest<D: Digest>(path: &Path) -> io::Result<String> {
     let mut file = files::open(path)?;
     let (mut digest, mut buffer) = (D::new(), vec![0; 1 << 18]);
@@ -110,20 +110,20 @@ impl Compared {
     }
 }
 
-/// What [`verify`] found.
+/// The result of [`verify`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Verified {
     pub info: DataInfo,
     /// The files for which the published digest is known: none in a format without one.
     pub files: Vec<Compared>,
-    /// What else is not as published: numbers of images, names of classes.
+    /// Other deviations from the published set: numbers of images, names of classes.
     pub differences: Vec<String>,
 }
 
 /// Reads all of `found` and compares it with what was published, as far as that is known.
 ///
 /// # Errors
-/// As [`load`]'s. That something differs is no error here.
+/// Returns the errors of [`load`]. A difference is not an error here.
 pub fn verify(
     found: &LocatedData,
     progress: ProgressFn,

@@ -47,12 +47,12 @@ impl Confusion {
         )
     }
 
-    /// Of the images called `class`, the share that are; None when none were.
+    /// Precision: of the images predicted as `class`, the share that belong to it. None without such images.
     pub fn precision(&self, class: usize) -> Option<f64> {
         share(self.count(class, class), self.column_total(class))
     }
 
-    /// Of the images of `class`, the share called so; None when there are none.
+    /// Recall: of the images of `class`, the share predicted as it. None without such images.
     pub fn recall(&self, class: usize) -> Option<f64> {
         share(self.count(class, class), self.row_total(class))
     }

@@ -16,9 +16,9 @@ const CHANCE_EPOCHS: usize = 3;
 /// Epochs in a row with a flat training loss, and how far from ln(classes) it may lie, as a share of it.
 const FLAT_EPOCHS: usize = 2;
 const FLAT_SHARE: f64 = 0.01;
-/// A plateau compares the means of so many epochs with those of as many before them.
+/// Number of epochs in each of the two means that a plateau compares.
 const PLATEAU_EPOCHS: usize = 5;
-/// Accuracy from which no plateau is told: there is nothing left to gain.
+/// Accuracy from which no plateau is reported.
 const SOLVED: f64 = 0.99;
 
 /// Scores at the end of one epoch.
@@ -79,7 +79,7 @@ impl EpochScores {
         p + 3.0 * (p * (1.0 - p) / f64::from(self.images.max(1))).sqrt()
     }
 
-    /// Where one class dominates, a network that always says that class has learned something.
+    /// If one class dominates, a network that always predicts it has learned something.
     fn is_balanced(&self) -> bool {
         self.classes > 1 && self.constant <= (2.0 / self.classes as f64).min(0.75)
     }
@@ -151,7 +151,7 @@ impl HealthMonitor {
         self.epochs.push(scores);
     }
 
-    /// What was said before a run went on from a checkpoint.
+    /// Restores the last report of a run that is resumed from a checkpoint.
     pub fn restore(&mut self, health: Health) {
         if let (Some(collapse), Some(last)) = (&health.collapse, self.epochs.last_mut()) {
             for sign in &collapse.signs {
@@ -257,7 +257,7 @@ fn negative_loss(epoch: &EpochScores) -> f64 {
 fn new_plateau(epochs: &[EpochScores]) -> Option<Plateau> {
     let gains = [gain(epochs, accuracy)?.0, gain(epochs, negative_loss)?.0];
     let solved = epochs.iter().any(|e| e.accuracy >= SOLVED);
-    // NaN is no plateau.
+    // NaN never counts as a plateau.
     let stands = gains.iter().all(|gain| *gain <= 0.0);
     let window = &epochs[epochs.len() - PLATEAU_EPOCHS..];
     let [first, .., last] = window else {

@@ -7,7 +7,7 @@ use std::fmt;
 /// Most buckets a series holds.
 const CAPACITY: usize = 4096;
 
-/// What one stretch of x holds.
+/// The samples of one stretch of x.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Bucket {
     /// Number of the bucket: it covers x from `index * width` on.

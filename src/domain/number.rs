@@ -29,7 +29,7 @@ impl Float for f32 {
 }
 
 /// # Errors
-/// Those of the serializer.
+/// Returns an error if the serializer fails.
 pub fn serialize<F: Float, S: Serializer>(value: &F, serializer: S) -> Result<S::Ok, S::Error> {
     let value = value.to_f64();
     if value.is_finite() {
@@ -42,7 +42,7 @@ pub fn serialize<F: Float, S: Serializer>(value: &F, serializer: S) -> Result<S:
 }
 
 /// # Errors
-/// When the value is neither a number nor one of the three words.
+/// Returns an error if the value is neither a number nor one of the three words.
 pub fn deserialize<'de, F: Float, D: Deserializer<'de>>(deserializer: D) -> Result<F, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]

@@ -1,4 +1,4 @@
-//! What the trainer tells: plain data, true at the step it names.
+//! Reports of the trainer: plain data that describe the state after the step they name.
 
 use super::arch::Summary;
 use super::confusion::Confusion;
@@ -17,7 +17,7 @@ pub enum Split {
     Test,
 }
 
-/// What the session is doing.
+/// The state of the session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "is")]
 pub enum State {
@@ -42,7 +42,7 @@ pub enum State {
     /// The loss, a gradient or a weight is not finite; paused at that step.
     Diverged {
         step: u64,
-        /// What was not finite first, and in which layer: `the output of conv2`. Empty in old files.
+        /// The first tensor that was not finite, and its layer: `the output of conv2`. Empty in old files.
         #[serde(default)]
         first: String,
     },
@@ -52,7 +52,7 @@ pub enum State {
 }
 
 impl State {
-    /// Whether the run has come to an end: nothing happens any more unless somebody asks for it.
+    /// Whether the run has ended, so that nothing happens until the user asks for it.
     pub fn is_over(&self) -> bool {
         match self {
             State::Done | State::Stopped | State::Diverged { .. } | State::Failed { .. } => true,
@@ -63,7 +63,7 @@ impl State {
     }
 }
 
-/// What is fixed for a run, told when it starts.
+/// Constants of a run, reported when it starts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunInfo {
     /// The run's name: its folder under the runs folder. Empty if nothing is saved.
@@ -84,13 +84,13 @@ pub struct RunInfo {
     pub validation: u32,
     pub test: u32,
     pub steps_per_epoch: u64,
-    /// Where the run was resumed: its next step.
+    /// The next step, if the run was resumed.
     pub resumed_at: Option<u64>,
     /// Seconds since the Unix epoch.
     pub started: f64,
 }
 
-/// What was loaded.
+/// The loaded data set.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct DataInfo {
     /// For the header: `CIFAR-10`, `sample set`.
@@ -111,12 +111,12 @@ pub struct DataInfo {
     pub mean: Vec<f32>,
     pub deviation: Vec<f32>,
     pub bytes: u64,
-    /// None when nobody knows: the process was stopped meanwhile.
+    /// None if unknown, since the process was stopped while loading.
     pub load_seconds: Option<f64>,
 }
 
 impl DataInfo {
-    /// How long loading took, behind the words `before`; nothing where that is not known.
+    /// The loading time preceded by the words `before`; empty if it is unknown.
     pub fn load_time(&self, before: &str) -> String {
         self.load_seconds
             .map_or(String::new(), |seconds| format!("{before}{seconds:.2} s"))
@@ -221,10 +221,10 @@ pub struct EpochReport {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ScoredWeights {
-    /// Those that the run had after the step.
+    /// The weights after the step.
     #[default]
     Last,
-    /// Those of the best checkpoint, scored when the run was over.
+    /// The weights of the best checkpoint, scored at the end of the run.
     Best,
 }
 
@@ -247,7 +247,7 @@ pub struct Evaluation {
     pub images_per_s: f64,
 }
 
-/// What is wrong with how a run learns, as of the end of an epoch; nothing while all is well.
+/// Detected problems of a run at the end of an epoch; empty if there are none.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Health {
     pub step: u64,
@@ -267,7 +267,7 @@ pub struct Collapse {
     pub best: Option<u32>,
 }
 
-/// What shows that a network has collapsed.
+/// A symptom of a collapsed network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "sign")]
 pub enum Sign {
@@ -368,11 +368,11 @@ pub struct Prediction {
     pub probabilities: Vec<f32>,
     pub step: u64,
     pub picture: Picture,
-    /// What it was called at each evaluation so far, oldest first.
+    /// The predictions at all evaluations so far, oldest first.
     pub past: Vec<Opinion>,
 }
 
-/// What the network called an image at one evaluation.
+/// The prediction of one image at one evaluation.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Opinion {
     pub step: u64,
@@ -383,7 +383,7 @@ pub struct Opinion {
 /// Health of one parameter tensor.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ParameterHealth {
-    /// As in the checkpoint: `conv1.weight`.
+    /// The name in the checkpoint: `conv1.weight`.
     pub name: String,
     pub shape: Vec<usize>,
     /// L2 norms of the weights and of their last gradient.
@@ -411,7 +411,7 @@ pub struct Activations {
     pub width: u32,
     /// One map a channel, each `height * width` bytes, scaled so that the layer's largest value is 255.
     pub maps: Vec<Vec<u8>>,
-    /// What 255 stands for.
+    /// The value that 255 represents.
     pub largest: f32,
 }
 
@@ -449,9 +449,9 @@ pub struct RunSummary {
     /// How it ended: `done`, `stopped`, `diverged` or `failed`. Without an end: `running` while a session has it open,
     /// else `interrupted`. `unreadable` when its metrics are.
     pub outcome: String,
-    /// Where a session has the run open: [`HERE`], or the name of another host. None when no session has it.
+    /// The host whose session has the run open: [`HERE`] or another host's name. None if no session has it.
     pub open: Option<String>,
-    /// What of its metrics could not be read, in words; empty when all was.
+    /// What could not be read of its metrics, in words; empty if everything could.
     #[serde(default)]
     pub problem: String,
     pub data: String,
@@ -461,9 +461,9 @@ pub struct RunSummary {
     pub best_val_accuracy: Option<f64>,
     pub best_epoch: Option<u32>,
     pub final_val_accuracy: Option<f64>,
-    /// Of the last weights.
+    /// Test accuracy of the last weights.
     pub test_accuracy: Option<f64>,
-    /// Of the best weights, scored at the end when they are others than the last.
+    /// Test accuracy of the best weights, scored at the end if they are not the last.
     pub best_test_accuracy: Option<f64>,
     pub elapsed: f64,
     pub bytes: u64,
@@ -492,7 +492,7 @@ impl RunSummary {
         command_line(&words.chain(["--runs", &runs]).collect::<Vec<_>>())
     }
 
-    /// How the run stands: `running`, `done`, `done, open`, `running on gpu-7`.
+    /// The state of the run in words: `running`, `done`, `done, open`, `running on gpu-7`.
     pub fn standing(&self) -> String {
         let Some(place) = &self.open else {
             return self.outcome.clone();
@@ -542,7 +542,7 @@ pub struct StepSettings {
 }
 
 impl StepSettings {
-    /// Those of step `step` under these hyperparameters, at an effective rate.
+    /// The settings of step `step` under these hyperparameters and this effective learning rate.
     pub fn new(params: &Hyperparameters, learning_rate: f64, step: u64) -> Self {
         StepSettings {
             optimizer: params.optimizer,

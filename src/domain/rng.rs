@@ -4,7 +4,7 @@
 //! The generator is Philox4x32-10 (Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3", SC 2011),
 //! which is also what CUDA's libraries use, so a GPU kernel can draw the same numbers.
 
-/// What the numbers are for. Streams never overlap.
+/// The purpose of the random numbers. Streams never overlap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stream {
     /// Initial weights of parameter number `n` of the network.
@@ -22,7 +22,7 @@ pub enum Stream {
 }
 
 impl Stream {
-    /// The word that stands for it in the generator's counter.
+    /// Its number in the generator's counter.
     pub const fn word(self) -> u32 {
         match self {
             Stream::Init(n) => 1 | (n as u32) << 8,

@@ -1,11 +1,11 @@
 //! The scale of a chart's y axis.
 
-/// How many times the usual size of a curve its axis shows at most.
+/// Maximum ratio of the axis to the usual size of a curve.
 const MAX_RATIO: f64 = 3.0;
 
-/// Where an axis is cut off, so that a loss that explodes does not flatten the curve before it. `curve` holds the values
-/// in view in the order of x; its usual size is that of its first value or of its median, whichever is larger. None
-/// where all of `curve` fits.
+/// The upper end at which an axis is cut off, so that an exploding loss does not flatten the curve before it. `curve`
+/// holds the values in view in the order of x. Its usual size is its first value or its median, whichever is larger.
+/// None if all of `curve` fits.
 pub fn cut_off(curve: &[f64]) -> Option<f64> {
     let mut sorted: Vec<f64> = curve.iter().copied().filter(|v| v.is_finite()).collect();
     let first = *sorted.first()?;
@@ -24,7 +24,7 @@ mod tests {
         assert_eq!(cut_off(&falling), None);
         let explodes = [2.3, 1.8, 1.5, 1.2, 40.0, 2e15, f64::INFINITY];
         assert_eq!(cut_off(&explodes), Some(3.0 * 2.3));
-        // Within the explosion there is nothing else to see.
+        // If only the explosion is in view, show all of it.
         assert_eq!(cut_off(&[1e15, 2e15, 1.5e15]), None);
         assert_eq!(cut_off(&[]), None);
         assert_eq!(cut_off(&[0.0, 0.0]), None);

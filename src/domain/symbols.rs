@@ -1,5 +1,5 @@
-//! The symbols that a terminal can show. Screens and progress bars are drawn with the full set; what a terminal lacks is
-//! replaced, character by character, by the table here and nowhere else.
+//! The symbols that a terminal can show. Everything is drawn with the full set; the table here replaces, character by
+//! character, those that a terminal lacks.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ pub enum Symbols {
     Ascii,
 }
 
-/// Each symbol that is drawn, what stands for it where only code page 437 is there, and in ASCII.
+/// Each drawn symbol, its replacement for terminals with code page 437, and in ASCII.
 #[rustfmt::skip]
 pub static SYMBOLS: &[(char, char, char)] = &[
     // Frames and axes.
@@ -23,7 +23,7 @@ pub static SYMBOLS: &[(char, char, char)] = &[
     // Sparklines.
     ('▁', '_', '.'), ('▂', '_', ':'), ('▃', '_', '-'), ('▄', '▄', '='), ('▅', '▄', '+'), ('▆', '▄', '*'),
     ('▇', '█', '#'),
-    // Bars. Pictures are drawn in halves, where these are there.
+    // Bars. Images are drawn with half blocks where these are available.
     ('▏', '▌', '-'), ('▎', '▌', '-'), ('▍', '▌', '-'), ('▌', '▌', '='), ('▋', '▌', '='), ('▊', '█', '='),
     ('▉', '█', '='), ('█', '█', '#'), ('▀', '▀', '"'),
     // Points and marks.
@@ -33,21 +33,21 @@ pub static SYMBOLS: &[(char, char, char)] = &[
     // In text.
     ('→', '→', '>'), ('←', '←', '<'), ('↑', '↑', '^'), ('↓', '↓', 'v'), ('⏎', '◄', '<'), ('·', '·', '.'),
     ('…', '~', '~'), ('–', '-', '-'), ('×', 'x', 'x'), ('°', '°', '\''),
-    // Stands for what must not be shown.
+    // Marks a character that must not be shown.
     ('\u{fffd}', '?', '?'),
 ];
 
-/// What a progress bar is made of, from full to empty.
+/// The characters of a progress bar, from full to empty.
 const BAR: &str = "█▉▊▋▌▍▎▏ ";
 
-/// Latin letters and signs from U+00C0 to U+00FF without what ASCII cannot show.
+/// ASCII letters for the characters U+00C0 to U+00FF.
 const LATIN: &[u8; 64] = b"AAAAAAACEEEEIIIIDNOOOOOxOUUUUYTsaaaaaaaceeeeiiiidnooooo/ouuuuyty";
 
 impl Symbols {
     /// Every set, the richest first.
     pub const ALL: [Symbols; 3] = [Symbols::Braille, Symbols::Block, Symbols::Ascii];
 
-    /// Its name, as the option `symbols` takes it.
+    /// Its name in the option `symbols`.
     pub fn name(self) -> &'static str {
         match self {
             Symbols::Braille => "braille",
@@ -56,7 +56,7 @@ impl Symbols {
         }
     }
 
-    /// `c`, or what stands for it. In ASCII a character of text that has no Latin letter becomes `?`.
+    /// `c` or its replacement. In ASCII, characters without a replacement become `?`.
     pub fn fit(self, c: char) -> char {
         if self == Symbols::Braille || c.is_ascii() {
             return c;
@@ -85,7 +85,7 @@ impl Symbols {
         self.text(BAR)
     }
 
-    /// The enter key: a sign where there is one, else its name.
+    /// The enter key: a symbol if available, else its name.
     pub fn enter(self) -> &'static str {
         match self {
             Symbols::Braille => "⏎",

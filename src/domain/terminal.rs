@@ -1,6 +1,6 @@
-//! What a terminal can show, as far as the environment tells: colours by `NO_COLOR`, `COLORTERM` and `TERM`, symbols by
-//! the locale and `TERM`, and the size that is drawn. One table and one function for the screen, the progress bars and
-//! `doctor`.
+//! The abilities of a terminal according to the environment: colours from `NO_COLOR`, `COLORTERM` and `TERM`, symbols
+//! from the locale and `TERM`, and the drawn size. The screen, progress bars and `doctor` share one table and one
+//! function.
 
 use super::symbols::Symbols;
 use std::fmt;
@@ -25,12 +25,12 @@ impl fmt::Display for Colors {
     }
 }
 
-/// What the value of `TERM` tells; a column that is None leaves the question to a later row.
+/// What a value of `TERM` implies. A column that is None is decided by a later row.
 pub struct TermRow {
-    /// `TERM`; `*` stands for any text.
+    /// `TERM`; `*` matches any text.
     pub term: &'static str,
     pub colors: Option<Colors>,
-    /// In a UTF-8 locale, and where no locale is set. In any other locale it is ASCII.
+    /// In a UTF-8 locale, or without a locale. Other locales get ASCII.
     pub symbols: Option<[Symbols; 2]>,
 }
 
@@ -54,8 +54,8 @@ const CONSOLE: Option<[Symbols; 2]> = Some([Block, Ascii]);
 const OLD: Option<[Symbols; 2]> = Some([Ascii, Ascii]);
 const MONOCHROME: Option<Colors> = Some(Colors::None);
 
-/// Names from terminfo, those of the terminals themselves and those of ncurses. For each column the first row that
-/// fits and fills it counts.
+/// Names from terminfo, from the terminals themselves and from ncurses. For each column, the first matching row with a
+/// value counts.
 #[rustfmt::skip]
 pub static TERMINALS: &[TermRow] = &[
     // True colour, which their terminfo entries do not always say. ssh passes TERM on, but not COLORTERM.
@@ -109,17 +109,17 @@ pub static TERMINALS: &[TermRow] = &[
     row("cons25*", Some(Ansi16), OLD),
     row("hurd*", Some(Ansi16), OLD),
     row("mach*", Some(Ansi16), OLD),
-    // Names that many terminals take.
+    // Names that many terminals use.
     row("xterm*", Some(Ansi16), MODERN),
     row("rxvt-unicode*", Some(Ansi16), MODERN),
     row("konsole*", Some(Ansi16), MODERN),
     row("vte*", Some(Ansi16), MODERN),
     row("gnome*", Some(Ansi16), MODERN),
-    // Unknown ones are believed to show what the locale says.
+    // Unknown terminals are assumed to support the locale.
     row("*", Some(Ansi16), MULTIPLEXER),
 ];
 
-/// Whether `pattern`, in which `*` stands for any text, fits the whole of `name`.
+/// Whether `pattern`, in which `*` matches any text, matches the whole of `name`.
 fn fits(pattern: &str, name: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == name,
@@ -130,16 +130,16 @@ fn fits(pattern: &str, name: &str) -> bool {
     }
 }
 
-/// What a terminal can show, and which variables say so.
+/// The abilities of a terminal, and the variables that decided them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Terminal {
-    /// `TERM`; empty where it is not set.
+    /// `TERM`; empty if it is not set.
     pub term: String,
     pub colors: Colors,
     /// The variable that decided the colours.
     pub colors_by: &'static str,
     pub symbols: Symbols,
-    /// The locale that the symbols go by, as `LANG=C`; None where none is set.
+    /// The locale that decided the symbols, as `LANG=C`. None if none is set.
     pub locale: Option<String>,
 }
 

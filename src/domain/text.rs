@@ -1,4 +1,4 @@
-//! Numbers in words, alike in every front end, and text that came from outside made fit to be printed.
+//! Formatting of numbers, the same in every front end, and sanitising of text from outside before it is printed.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -55,8 +55,8 @@ pub fn cell(text: &str, width: usize) -> String {
     }
 }
 
-/// `text` as one word of a shell's command line: in quotes where it needs them. A hidden character becomes an escape, which
-/// names nothing, rather than something that a terminal acts on when it is pasted.
+/// `text` as one word of a shell command, quoted if necessary. Hidden characters become escapes, so that a terminal
+/// does not interpret them when the command is pasted.
 pub fn shell_word(text: &str) -> String {
     let text = plain(text);
     let harmless = |c: char| c.is_ascii_alphanumeric() || "-_./:@%+=,".contains(c);
@@ -71,8 +71,8 @@ pub fn plain_lines(text: &str) -> Cow<'_, str> {
     escaped(text, &['\n'], |c, out| out.extend(c.escape_default()))
 }
 
-/// A line of JSON with its hidden characters written as JSON's own escapes: it stays the same JSON, since such characters
-/// stand only in strings there.
+/// A line of JSON with its hidden characters written as JSON escapes. The value stays the same, since such characters
+/// occur only in strings.
 pub fn plain_json(json: &str) -> Cow<'_, str> {
     escaped(json, &['\n'], |c, out| {
         for unit in c.encode_utf16(&mut [0; 2]) {
@@ -82,8 +82,8 @@ pub fn plain_json(json: &str) -> Cow<'_, str> {
     })
 }
 
-/// An output through which no hidden character passes, line breaks apart. What it is given is whole UTF-8 at each call,
-/// as formatting gives it; other bytes are replaced.
+/// A writer that lets no hidden character through, except line breaks. Each call must pass whole UTF-8, as formatting
+/// does; other bytes are replaced.
 pub struct Plain<W>(pub W);
 
 impl<W: io::Write> io::Write for Plain<W> {
@@ -135,8 +135,7 @@ pub fn bytes(n: u64) -> String {
     }
 }
 
-/// The word that somebody who wrote `word` may have meant: the nearest of `known` that at most `within` single letters
-/// set apart, the first of several.
+/// The most similar of the `known` words, if its edit distance to `word` is at most `within`; the first of several.
 pub fn nearest<'a>(
     word: &str,
     known: impl IntoIterator<Item = &'a str>,
@@ -158,7 +157,7 @@ pub fn percent(share: f64) -> String {
     }
 }
 
-/// A command as it is typed, from its words.
+/// A command line from its words.
 pub fn command_line(words: &[&str]) -> String {
     let words: Vec<_> = words.iter().map(|word| shell_word(word)).collect();
     words.join(" ")

@@ -25,19 +25,19 @@ pub enum Style {
     Lines,
     /// One event a line, as JSON.
     Json,
-    /// Nothing at all: the terminal has gone or was given back. Such a session stays for the viewers that are attached
-    /// when its run is over. When it is paused and nobody can attach, it ends as by the hangup.
+    /// No output: the terminal has disappeared or was given back. The session stays for attached viewers after its run
+    /// has ended. If it is paused and nobody can attach, it ends like after a hangup.
     Silent,
 }
 
-/// What happens to a session beside its own events. Who sends it has told the worker already.
+/// An event outside the session. Its sender has already told the worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notice {
     /// This signal ends the session.
     Stopping(i32),
     /// A checkpoint was asked for.
     Saving,
-    /// The terminal has gone, with the output if that was it, and the session goes on.
+    /// The terminal has disappeared, possibly with the output, and the session continues.
     HungUp { output_gone: bool },
 }
 
@@ -45,8 +45,7 @@ pub enum Notice {
 #[derive(Clone, Debug, PartialEq)]
 pub struct PrintOutcome {
     pub status: Status,
-    /// The signal that ended the session, if one did; also the one by which a reader or a terminal would have told that
-    /// it has gone.
+    /// The signal that ended the session, if any. Also the signal that stands for a closed pipe or terminal.
     pub signal: Option<i32>,
 }
 
@@ -54,15 +53,15 @@ pub struct PrintOutcome {
 const PAUSED_UNREACHABLE: &str =
     "the run is paused, and nobody can attach to it, since the session has no socket: it ends";
 
-/// Step reports come thousands a second; a reader wants a few.
+/// Minimum time between two step reports, of which thousands may arrive per second.
 const STEPS_EVERY: Duration = Duration::from_millis(250);
 
 /// Time between two looks for viewers when the run is over.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// Prints a session, which stands at `status`, until it is over; a session whose run is over is asked to quit. A reader
-/// that has gone ends the session in order. `hangup` is called when the terminal that is written to has gone; it says
-/// whether the session goes on (in silence).
+/// Prints a session with status `status` until it ends. Asks the session to quit when its run has ended, or when the
+/// reader of the output has closed it. Calls `hangup` when the output's terminal has disappeared; it returns whether
+/// the session continues without output.
 pub fn run(
     client: &SessionClient,
     style: Style,
@@ -78,7 +77,7 @@ pub fn run(
     };
     let mut quitting = false;
     let mut gives_up = false;
-    // Without a terminal of its own the session stays for those who are attached when its run is over.
+    // Without a terminal, the session stays for attached viewers after its run has ended.
     let mut stays = style == Style::Silent;
     // Some while step reports rest.
     let mut rest: Option<Receiver<Instant>> = None;
@@ -95,7 +94,7 @@ pub fn run(
                 gives_up = true;
                 tracing::warn!("{PAUSED_UNREACHABLE}");
             }
-            // A session that is already over needs no telling.
+            // Sending fails if the session has ended already.
             let _ = client.commands.send(Command::Quit);
         }
         let steps_ready = match rest.is_some() || steps_closed {
@@ -110,10 +109,10 @@ pub fn run(
         select! {
             recv(client.events) -> event => {
                 let Ok(event) = event else { break };
-                // What was trained before it comes before it.
+                // Print steps made before the event first.
                 written = printer.steps(client, &mut outcome.status, out);
                 outcome.status.event(&event);
-                // Steps behind other events are those before a resume, which metrics.jsonl holds.
+                // Step reports among the other events are the past of a resumed run, which metrics.jsonl contains.
                 if !matches!(event, Event::Steps(_)) {
                     written = written.and_then(|()| printer.event(&event, out));
                 }
@@ -156,14 +155,14 @@ pub fn run(
             let terminal_gone = error.raw_os_error() == Some(libc::EIO);
             let (goes_on, signal) = match terminal_gone {
                 true => (hangup(), libc::SIGHUP),
-                // A reader that went with the terminal is no reason to end what has outlived the terminal.
+                // A reader that disappeared with the terminal must not end a session that survived the terminal.
                 false => (stays, libc::SIGPIPE),
             };
             stays = goes_on;
             if !goes_on {
                 outcome.signal.get_or_insert(signal);
                 quitting = true;
-                // It may be over.
+                // Sending fails if the session has ended.
                 let _ = client.commands.send(Command::Quit);
             }
         }
@@ -175,7 +174,7 @@ pub fn run(
     }
     printer.finish();
     if gives_up && outcome.signal.is_none() {
-        // A hangup left it without a front end. Where there was none, it is an error.
+        // After a hangup, the session has no front end and ends like that. Otherwise it is an error.
         match stays {
             true => outcome.signal = Some(libc::SIGHUP),
             false => {
@@ -188,7 +187,7 @@ pub fn run(
     if !outcome.status.is_complete()
         && let Some(words) = outcome.status.where_it_lies("cifar-tui train")
     {
-        // The session is over; there is nobody to tell when the reader has gone.
+        // The session is over; a closed output can be ignored.
         let _ = printer.line(out, &format!("run      {}", plain(&words)));
     }
     outcome

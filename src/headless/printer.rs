@@ -90,7 +90,7 @@ impl Printer {
             None => "everything is saved again".into(),
         };
         let sender = || {
-            // With standard error gone there is nobody to tell.
+            // If standard error is closed, the warning cannot be reported.
             let _ = writeln!(io::stderr(), "warning: {}", plain(&text));
         };
         match self {
@@ -101,7 +101,7 @@ impl Printer {
         }
     }
 
-    /// What a reader that fell behind has missed: the epochs.
+    /// Prints the epochs that a reader which fell behind has missed.
     fn missed(&mut self, events: &[Event], out: &mut impl Write) -> io::Result<()> {
         for event in events {
             let Printer::Text(text) = self else {
@@ -227,7 +227,7 @@ impl Text {
         Some(text)
     }
 
-    /// What is new in the run's health, and what helps.
+    /// The change of the run's health and a recommendation.
     fn health(&mut self, health: &Health) -> Option<String> {
         let before = std::mem::replace(&mut self.health, health.clone());
         let epoch = health.epoch;

@@ -5,11 +5,11 @@ use crate::domain::confusion::Confusion;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-/// The picture as PNG, 1200x800: rows are the true classes, columns what they were called; colour is the share of the
-/// row. `title` names the run and the images. A class without a name in `classes` is called by its number.
+/// A confusion matrix as PNG, 1200x800: rows are true classes, columns predicted classes, and colour is the share of
+/// the row. `title` names the run and the images. A class without a name in `classes` is shown as its index.
 ///
 /// # Errors
-/// When there are no classes, or drawing or encoding fails.
+/// Returns an error if there are no classes, or drawing or encoding fails.
 pub fn confusion(
     matrix: &Confusion,
     classes: &[String],
@@ -45,7 +45,7 @@ fn draw(area: &Area, matrix: &Confusion, classes: &[String], title: &str) -> Res
         let number = class.to_string();
         classes.get(class as usize).cloned().unwrap_or(number)
     };
-    // The names shrink where there are more than CIFAR-10's ten classes.
+    // With more than ten classes, the names are smaller.
     let label = (width / 5).clamp(8, 18) as u32;
     for class in 0..n {
         put(

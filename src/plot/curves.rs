@@ -1,4 +1,4 @@
-//! Loss or accuracy over the epochs: training and validation, the best epoch, and what was changed on the way.
+//! Loss or accuracy over the epochs: training and validation, the best epoch, and the changes made during the run.
 
 use super::{
     Area, FONT, GREY, INK, PAPER, PlotError, RULE, SIZE, TRAIN, VALIDATION, WRONG, picture, text,
@@ -18,16 +18,16 @@ pub enum Curve {
     Loss,
 }
 
-/// Share of the picture's width that a mark's label takes, about.
+/// Approximate share of the picture's width that a mark's label takes.
 const LABEL_SHARE: f64 = 0.14;
 
-/// What there is to draw.
+/// The data to plot.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Curves<'a> {
     /// The run's name and recipe.
     pub title: &'a str,
     pub epochs: &'a [EpochReport],
-    /// The training curve in detail; may be empty.
+    /// The training curve in detail. May be empty.
     pub steps: &'a [StepReport],
     pub marks: &'a [Mark],
 }
@@ -38,7 +38,7 @@ type PlotArea<'a, 'b> =
 /// The picture as PNG, 1200x800.
 ///
 /// # Errors
-/// When drawing or encoding fails.
+/// Returns an error if drawing or encoding fails.
 pub fn curves(curve: Curve, what: &Curves) -> Result<Vec<u8>, PlotError> {
     picture(|area| draw(area, curve, what))
 }
@@ -58,7 +58,7 @@ fn step_value(curve: Curve, step: &StepReport) -> f64 {
     }
 }
 
-/// Where a step report stands, in epochs.
+/// The position of a step report, in epochs.
 fn place(step: &StepReport) -> f64 {
     f64::from(step.epoch.max(1) - 1)
         + step.step_in_epoch as f64 / step.steps_per_epoch.max(1) as f64
@@ -109,7 +109,7 @@ fn draw(area: &Area, curve: Curve, what: &Curves) -> Result<(), PlotError> {
     let steps = what.steps.iter().map(|s| step_value(curve, s));
     let train = what.epochs.iter().map(|e| values(curve, e).0);
     let seen: Vec<f64> = steps.chain(train).collect();
-    // The values in the order of x, of the finer curve where there is one.
+    // The values in the order of x, from the finer curve if there is one.
     let seen = match what.steps.len() {
         0 => &seen[..],
         n => &seen[..n],
@@ -156,7 +156,7 @@ fn draw(area: &Area, curve: Curve, what: &Curves) -> Result<(), PlotError> {
         .draw()
         .map_err(PlotError::of)?;
 
-    // What lies above the axis runs along its upper end.
+    // Values above the axis are drawn along its upper end.
     let held = |y: f64| if y > top { top } else { y };
     let detail = what
         .steps
@@ -193,7 +193,7 @@ fn draw(area: &Area, curve: Curve, what: &Curves) -> Result<(), PlotError> {
     legend(area, curve, what.epochs)
 }
 
-/// One line, broken where a value is not finite.
+/// Draws one line, interrupted where a value is not finite.
 fn line(
     chart: &mut PlotArea,
     points: impl Iterator<Item = (f64, f64)>,
@@ -263,7 +263,7 @@ fn marks(
     Ok(())
 }
 
-/// An arrow where a curve first leaves the chart at its upper end, and how far it goes.
+/// Draws an arrow where a curve first leaves the chart at the top, with the largest value.
 fn arrow(area: &Area, chart: &PlotArea, x: f64, top: f64, beyond: f64) -> Result<(), PlotError> {
     let (x, y) = chart.backend_coord(&(x, top));
     let tip = [(x - 9, y), (x + 9, y), (x, y - 16)];
@@ -275,7 +275,7 @@ fn arrow(area: &Area, chart: &PlotArea, x: f64, top: f64, beyond: f64) -> Result
         .map_err(PlotError::of)
 }
 
-/// The epoch of the highest validation accuracy, which is what `best.safetensors` holds, on either curve.
+/// Marks the epoch of the highest validation accuracy, whose weights are in `best.safetensors`, on either curve.
 fn best_epoch(epochs: &[EpochReport]) -> Option<&EpochReport> {
     epochs.iter().rev().find(|e| e.best)
 }
@@ -289,7 +289,7 @@ fn best(chart: &mut PlotArea, curve: Curve, epochs: &[EpochReport]) -> Result<()
     Ok(())
 }
 
-/// Where the loss first stopped being a number.
+/// Marks the first loss that is not finite.
 fn diverged(
     chart: &mut PlotArea,
     curve: Curve,

@@ -1,4 +1,4 @@
-//! The other end of [`super::serve`]: finds the sessions that run, and makes a socket look like any other session.
+//! The other end of [`super::serve`]: finds running sessions and connects a socket to a [`SessionClient`].
 
 use super::client::{BlockingQueue, Commands, SessionClient};
 use super::protocol::Event;
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Longest line of a session: a snapshot of the longest run is a tenth of it.
+/// Maximum length of a session's line: ten times a snapshot of the longest run.
 const LONGEST_LINE: u64 = 256 << 20;
 
 /// Why there is nothing to attach to.
@@ -42,7 +42,7 @@ pub enum AttachError {
 /// A session that runs on this computer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunningSession {
-    /// The run that it is at.
+    /// Name of its run.
     pub name: String,
     pub folder: PathBuf,
     pub socket: PathBuf,
@@ -72,11 +72,11 @@ fn session_of(folder: &Path, host: &HostId) -> Option<Result<RunningSession, Att
     })
 }
 
-/// What `attach [RUN]` means: the run called `name`, or in the folder of that name; without one the newest. The second
-/// are the others that could have been meant.
+/// The session of the run with this name, or in the folder of this name; without a name, the newest session. Also
+/// returns the other sessions that match.
 ///
 /// # Errors
-/// When there is none on this computer; says where else it runs.
+/// Returns an error if no session matches on this computer. The message names other computers that have one.
 pub fn find(
     runs: &Path,
     name: Option<&str>,
@@ -110,7 +110,7 @@ pub fn find(
 /// Attaches to a session. The link's first event is the snapshot; dropping the link detaches.
 ///
 /// # Errors
-/// When the session has gone meanwhile.
+/// Returns an error if the session has ended in the meantime.
 pub fn attach(session: &RunningSession) -> Result<SessionClient, AttachError> {
     connect(&session.socket).map_err(|source| AttachError::Io {
         run: session.folder.clone(),
@@ -121,7 +121,7 @@ pub fn attach(session: &RunningSession) -> Result<SessionClient, AttachError> {
 fn connect(socket: &Path) -> io::Result<SessionClient> {
     let stream = UnixStream::connect(socket)?;
     let (sender, commands) = unbounded();
-    // Viewer 0 asks to quit when it is dropped; this one only leaves.
+    // Dropping viewer 0 would end the session; this one only detaches.
     let (client, queue) = BlockingQueue::pair(Commands::new(sender, 1, Arc::default()));
     let (reader, mut writer) = (stream.try_clone()?, stream);
     std::thread::Builder::new()
@@ -143,7 +143,7 @@ fn connect(socket: &Path) -> io::Result<SessionClient> {
                     break;
                 }
             }
-            // The link has gone: so does the session's side.
+            // If the client has been dropped, disconnect from the session.
             let _ = writer.shutdown(Shutdown::Both);
         })?;
     Ok(client)
@@ -172,6 +172,6 @@ fn read_events(stream: UnixStream, queue: &BlockingQueue) {
             break;
         }
     }
-    // The thread that sends commands may be blocked in a write that the session will not read.
+    // The thread that sends commands may be blocked in a write that the session does not read.
     let _ = stream.shutdown(Shutdown::Both);
 }

@@ -237,8 +237,8 @@ impl ViewerQueue {
     }
 }
 
-/// The sending side of a [`SessionClient`] that is attached over a socket. While its queue is full, it blocks, so that
-/// nobody reads the socket; the session then replaces the events that wait there by a snapshot.
+/// The sending side of a [`SessionClient`] that is attached over a socket. It blocks while its queue is full, so that
+/// the socket is not read and the session replaces the waiting events by a snapshot.
 pub(super) struct BlockingQueue {
     events: Sender<Event>,
     steps: StepSender,

@@ -1,4 +1,4 @@
-//! Fetching CIFAR-10 while the session goes on.
+//! Downloads CIFAR-10 while the session runs.
 
 use super::client::EventSender;
 use super::protocol::Event;
@@ -12,17 +12,17 @@ use std::time::{Duration, Instant};
 /// Least time between two reports.
 const REPORT_INTERVAL: Duration = Duration::from_millis(100);
 
-/// A transfer under way, or over. Dropping it stops it; what has arrived is kept for the next time.
+/// A running or finished download. Dropping it stops it; received data is kept for the next attempt.
 pub(super) struct Download {
     cancel: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Download {
-    /// Begins to fetch into `folder` (the usual data folder for None) and tells of it as `Event::Download`.
+    /// Starts a download into `folder` (None: the usual data folder) and reports it as `Event::Download`.
     ///
     /// # Errors
-    /// When the system gives no thread.
+    /// Returns an error if the system cannot start a thread.
     pub fn start(folder: Option<PathBuf>, sender: EventSender) -> std::io::Result<Self> {
         let cancel = Arc::new(AtomicBool::new(false));
         let stop = Arc::clone(&cancel);
@@ -44,7 +44,7 @@ impl Drop for Download {
     fn drop(&mut self) {
         self.cancel.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            // What went wrong was told as an event.
+            // Errors have been reported as an event.
             let _ = thread.join();
         }
     }

@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, Read};
 
-/// Bytes of a line that is read. The longest that the program writes, an evaluation, has some thousand.
+/// Maximum length in bytes of a line. The longest lines that the program writes, evaluations, have some thousand.
 pub(super) const MAX_LINE: u64 = 1 << 20;
 
 pub(super) struct Lines<R> {
@@ -24,7 +24,7 @@ impl<R: BufRead> Lines<R> {
     /// The next line that is not too long, with its line break; None at the end.
     ///
     /// # Errors
-    /// Those of the source.
+    /// Returns an error if the source cannot be read.
     pub fn next(&mut self) -> io::Result<Option<&[u8]>> {
         loop {
             self.line.clear();

@@ -1,6 +1,5 @@
-//! The log: what the program has to say of itself goes to `log.txt` in the folder of the run at hand, since the screen
-//! and standard output belong to others. What is said before there is a run, or while its disk is full, is kept and
-//! written when that can be done.
+//! The log of the program. It is written to `log.txt` in the current run's folder, since the screen and standard output
+//! are in use. Lines logged before there is a run, or while its disk is full, are kept and written later.
 
 use crate::files;
 use std::fs::{File, OpenOptions};
@@ -9,17 +8,17 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tracing_subscriber::EnvFilter;
 
-/// The environment variable that says what is logged, as `info` (the default), `debug` or `cifar_tui=trace`.
+/// The environment variable with the log filter, such as `info` (the default), `debug` or `cifar_tui=trace`.
 pub const ENV: &str = "CIFAR_TUI_LOG";
 /// Bytes that are kept while they cannot be written: some hundred lines.
 const MAX_WAITING: usize = 1 << 16;
 
-/// Where lines go.
+/// The destination of log lines.
 struct Sink<F> {
     /// Not written yet.
     waiting: Vec<u8>,
     file: Option<F>,
-    /// Where the file lies.
+    /// Path of the file.
     path: Option<PathBuf>,
 }
 
@@ -41,10 +40,10 @@ impl<F: Write> Sink<F> {
         }
     }
 
-    /// Writes what waits.
+    /// Writes the lines that are kept.
     ///
     /// # Errors
-    /// Those of the file; what it did not take waits.
+    /// Returns an error if the file cannot be written; the rest is kept for the next call.
     fn flush(&mut self) -> io::Result<()> {
         let Some(file) = &mut self.file else {
             return Ok(());
@@ -67,7 +66,7 @@ impl Write for Writer {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let mut sink = sink();
         sink.add(line);
-        // An error told here would be written to standard error, which on the screen leads back into the log.
+        // An error must not be printed: while the screen is shown, standard error leads back into the log.
         let _ = sink.flush();
         Ok(line.len())
     }
@@ -80,7 +79,7 @@ impl Write for Writer {
 /// Turns the log on for this process. A second call changes nothing.
 pub fn start() {
     let filter = EnvFilter::try_from_env(ENV).unwrap_or_else(|_| EnvFilter::new("info"));
-    // It fails only where a log is on already.
+    // This fails only if a logger is already installed.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(false)
@@ -88,10 +87,10 @@ pub fn start() {
         .try_init();
 }
 
-/// From now on the log is that of the run in `folder`; it is appended to.
+/// From now on, appends to the log of the run in `folder`.
 ///
 /// # Errors
-/// When the file cannot be opened or written.
+/// Returns an error if the file cannot be opened or written.
 pub(super) fn open(folder: &Path) -> io::Result<()> {
     let path = folder.join(super::run_dir::LOG);
     let file = files::open_with(OpenOptions::new().create(true).append(true), &path)?;
@@ -101,7 +100,7 @@ pub(super) fn open(folder: &Path) -> io::Result<()> {
     sink.flush()
 }
 
-/// From now on the log is not the file at `path`, if it was: what is said is kept again.
+/// Stops writing to the file at `path`, if that is the current one. Later lines are kept.
 pub(super) fn close(path: &Path) {
     let mut sink = sink();
     if sink.path.as_deref() == Some(path) {

@@ -1,5 +1,5 @@
-//! A training session: the worker thread, what it is asked and what it tells. A front end calls [`start`] and from
-//! then on knows only the [`client::SessionClient`]: it sends commands and reads events. This room knows no screen.
+//! A training session: the worker thread, its commands and its events. A front end calls [`start`] and then uses only
+//! the [`client::SessionClient`]: it sends commands and reads events. This module knows no screen.
 
 pub mod attach;
 pub mod broadcaster;
@@ -30,19 +30,20 @@ use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// What a session starts from. [`Settings::default`] trains the seed recipe on whatever data is found and saves nothing.
+/// The settings of a session. [`Settings::default`] trains the seed recipe on the first data set found and saves
+/// nothing.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Checked values (see `domain::params`). A resumed run takes its own, then `overrides`.
+    /// Valid hyperparameters (see `domain::params`). A resumed run uses its own, then `overrides`.
     pub params: Hyperparameters,
     /// Keys of `params` that were asked for explicitly: they win over a resumed run's values.
     pub overrides: Vec<String>,
-    /// The data as named by the user: a file, a folder, or `sample`. None: wherever it is found.
+    /// The data set named by the user: a file, a folder, or `sample`. None: search the usual locations.
     pub data: Option<PathBuf>,
-    /// `data` was named for this very session, so that it counts for a resumed run too; else that learns from the data
-    /// that it began with.
+    /// `data` was named for this session and also applies to a resumed run. Otherwise a resumed run uses the data it
+    /// began with.
     pub data_is_for_this_session: bool,
-    /// Where a download goes. None: the usual place.
+    /// The folder for downloads. None: the usual data folder.
     pub download_to: Option<PathBuf>,
     /// The runs folder; None saves nothing.
     pub runs: Option<PathBuf>,
@@ -89,12 +90,12 @@ impl Default for Settings {
     }
 }
 
-/// Starts a session and returns at once: loading and everything after it happen on the worker's thread, on which the
-/// device and all tensors live and die. The session ends after `Command::Quit`, or when the link is dropped; its last
+/// Starts a session and returns at once. The worker's thread loads the data and trains; the device and all tensors are
+/// created, used and dropped on it. The session ends after `Command::Quit` or when the client is dropped; its last
 /// event is `Event::Ended`.
 ///
 /// # Errors
-/// When the system gives no thread.
+/// Returns an error if the system cannot start a thread.
 pub fn start(settings: Settings) -> std::io::Result<(SessionClient, JoinHandle<()>)> {
     let (named, threads) = (settings.data.clone(), settings.threads);
     let insists = settings.data_is_for_this_session;
@@ -104,7 +105,7 @@ pub fn start(settings: Settings) -> std::io::Result<(SessionClient, JoinHandle<(
     })
 }
 
-/// The data of a session: where a resumed run had it, as long as that is there.
+/// The data of a session: that of the resumed run if it still exists, otherwise `named` or the usual locations.
 fn find_data(
     named: Option<&Path>,
     recorded: Option<&Path>,
@@ -119,8 +120,7 @@ fn find_data(
     }
 }
 
-/// [`start`] with data that `load` brings; it is called on a thread of its own, with the place where a resumed run had its
-/// data.
+/// [`start`] with data from `load`. It is called on its own thread with the path of a resumed run's data.
 fn start_with(
     settings: Settings,
     load: impl worker::Load,
@@ -139,7 +139,7 @@ fn start_with(
     Ok((client, thread))
 }
 
-/// Opens the socket for viewers. Without one the session goes on alone, and says so.
+/// Opens the socket for viewers. If that fails, logs a warning, and the session continues without it.
 fn serve(sender: &client::EventSender) -> Option<serve::Server> {
     match serve::Server::start(sender.broadcaster()) {
         Ok(server) => Some(server),

@@ -1,4 +1,4 @@
-//! The pictures that a run leaves: its curves and its confusion matrix.
+//! The PNG files of a run: its curves and its confusion matrix.
 
 use super::protocol::Event;
 use super::run_dir::{RunDir, read_metrics};
@@ -9,7 +9,7 @@ use crate::plot::{self, Curve, Curves};
 /// Writes accuracy.png, loss.png and, with an evaluation, confusion.png into the run's folder.
 ///
 /// # Errors
-/// Says which picture could not be made or written, and why.
+/// Returns an error that names the picture that could not be drawn or written, and the reason.
 pub(super) fn write(
     run: &mut RunDir,
     classes: &[String],

@@ -1,4 +1,4 @@
-//! What a front end and the worker say to each other: plain serde data, the same over a channel and over a socket.
+//! The messages between a front end and the worker: plain serde data, the same over a channel and over a socket.
 //! Knows only the domain.
 
 pub use crate::domain::params::Change;
@@ -9,7 +9,7 @@ use crate::domain::report::{
 };
 use serde::{Deserialize, Serialize};
 
-/// What a front end asks of the worker. Taken up between two batches, also while it evaluates.
+/// A command of a front end to the worker. The worker handles it between two batches, also while it evaluates.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "command")]
 pub enum Command {
@@ -21,10 +21,10 @@ pub enum Command {
     Evaluate,
     /// Write a checkpoint now.
     Checkpoint,
-    /// After a divergence or a collapse: go on from an earlier checkpoint with a lower learning rate. What came after it
-    /// is void.
+    /// After a divergence or a collapse: resume from an earlier checkpoint with a lower learning rate. Later steps are
+    /// dropped.
     GoBack,
-    /// Start anew in a new run folder, with the pending changes of `next run`.
+    /// Start again in a new run folder, with the pending changes of `next run`.
     Restart,
     /// End the run: last checkpoint, pictures, state `stopped`. The session stays for questions and a restart.
     Stop,
@@ -44,11 +44,12 @@ pub enum Command {
         id: u64,
         question: Question,
     },
-    /// Fetch CIFAR-10 into the data folder; progress comes as `Event::Download`.
+    /// Download CIFAR-10 into the data folder. Progress is reported as `Event::Download`.
     Download,
-    /// Save what is unsaved; then finish, or go on where it could not be saved: `Unsaved` says why.
+    /// Save what is unsaved, then end the session. If saving fails, the session goes on and `Unsaved` reports the
+    /// reason.
     SaveAndQuit,
-    /// Finish: save what is unsaved as far as that can be done, end the thread.
+    /// End the session; save what is unsaved as far as possible.
     Quit,
 }
 
@@ -56,7 +57,7 @@ pub enum Command {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "question")]
 pub enum Question {
-    /// Images of the shown split, `count` from `offset` of those that pass the filter.
+    /// `count` images of the shown split from `offset`, of those that pass the filter.
     Samples {
         filter: Filter,
         offset: u32,
@@ -110,7 +111,7 @@ pub enum Filter {
     MostConfidentWrong,
     /// Smallest gap between the two highest probabilities first.
     LeastSure,
-    /// Images whose true class it is.
+    /// Images whose true class is this one.
     Class {
         class: u8,
     },
@@ -149,7 +150,7 @@ pub enum Answer {
     },
 }
 
-/// What the worker tells. Step reports are lossy (ranges merge when nobody reads); all others arrive, in order.
+/// An event of the worker. Step reports are lossy (they merge while nobody reads); all others arrive in order.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "event")]
 pub enum Event {
@@ -179,19 +180,19 @@ pub enum Event {
     },
     Epoch(EpochReport),
     Evaluation(Evaluation),
-    /// What is wrong with how the run learns is another than before; it may be nothing any more.
+    /// The run's health has changed. It may be good again.
     Health(Health),
     Checkpoint(CheckpointReport),
-    /// Something to read that is not an error.
+    /// Information for the user.
     Notice {
         text: String,
     },
-    /// Something went wrong and training goes on (a save that failed, say).
+    /// An operation failed, such as a save, and training continues.
     Warning {
         text: String,
     },
-    /// Whether something of the run could not be saved and why; None when everything is saved again. It is tried again
-    /// for as long as the session lives; told anew when the session does not end for it.
+    /// Why something of the run could not be saved; None when everything is saved again. Saving is retried while the
+    /// session lives. Sent again if the session does not end because of it.
     Unsaved {
         why: Option<String>,
     },
@@ -206,11 +207,11 @@ pub enum Event {
         id: u64,
         answer: Answer,
     },
-    /// To a viewer that comes late or fell behind: forget everything; this is what happened so far.
+    /// For a viewer that attaches late or fell behind: drop everything known; these events describe the session so far.
     Snapshot {
         events: Vec<Event>,
     },
-    /// The session is over; nothing follows. None when it went well, else what was wrong.
+    /// The session has ended; no event follows.
     Ended {
         params: Box<Hyperparameters>,
         state: State,

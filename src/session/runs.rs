@@ -1,4 +1,4 @@
-//! The runs folder: what each run came to, and renaming, noting and deleting runs.
+//! The runs folder: summaries of runs; renaming, annotating and deleting runs.
 
 use super::lines::{Lines, MAX_LINE};
 use super::protocol::Event;
@@ -18,7 +18,7 @@ use std::time::{Instant, SystemTime};
 /// Bytes of the longest note.
 const MAX_NOTE: u64 = 4096;
 
-/// The runs folder. What was read is kept until the run's metrics change.
+/// The runs folder. Summaries are cached until the run's metrics change.
 pub struct RunsFolder {
     folder: PathBuf,
     /// Who looks at the runs, and changes them.
@@ -41,10 +41,10 @@ impl RunsFolder {
         &self.folder
     }
 
-    /// All runs, newest first. Folders without metrics are no runs. A missing folder holds none.
+    /// All runs, newest first. Folders without metrics are skipped. Empty if the folder does not exist.
     ///
     /// # Errors
-    /// When the folder cannot be read.
+    /// Returns an error if the folder cannot be read.
     pub fn list(&mut self) -> Result<Vec<RunSummary>, RunError> {
         let cannot = RunError::io("cannot read the runs folder", &self.folder);
         let entries = match fs::read_dir(&self.folder) {
@@ -59,7 +59,7 @@ impl RunsFolder {
         Ok(runs)
     }
 
-    /// The summary of one run; None when the folder is no run, or not readable.
+    /// The summary of one run. None if the folder is not a run or cannot be read.
     pub fn summary(&mut self, folder: &Path) -> Option<RunSummary> {
         let path = folder.join(METRICS);
         let metadata = fs::metadata(&path).ok()?;
@@ -97,7 +97,7 @@ impl RunsFolder {
     /// Gives a run another name.
     ///
     /// # Errors
-    /// When the name is no plain folder name or taken, the run is in use, or the file system refuses.
+    /// Returns an error if the name is not a plain folder name or taken, the run is in use, or the file system refuses.
     pub fn rename(&mut self, name: &str, to: &str) -> Result<(), RunError> {
         let folder = self.run(name)?;
         check_name(to)?;
@@ -119,7 +119,7 @@ impl RunsFolder {
     /// Writes a run's note; an empty one removes it. `open` is the run that this session has open itself.
     ///
     /// # Errors
-    /// When there is no such run, another session has it, or the file system refuses.
+    /// Returns an error if there is no such run, another session has it, or the file system refuses.
     pub fn note(&mut self, name: &str, note: &str, open: Option<&Folder>) -> Result<(), RunError> {
         let folder = self.run(name)?;
         let path = folder.join(NOTE);
@@ -147,7 +147,7 @@ impl RunsFolder {
     /// Deletes a run with all its files.
     ///
     /// # Errors
-    /// When there is no such run, it is in use, or the file system refuses.
+    /// Returns an error if there is no such run, it is in use, or the file system refuses.
     pub fn delete(&mut self, name: &str) -> Result<(), RunError> {
         let folder = self.run(name)?;
         let _lease = self.take(&folder)?;
@@ -170,7 +170,7 @@ impl RunsFolder {
     }
 }
 
-/// What the metrics of the run in `folder` come to; None for a path without a name.
+/// Summarises the metrics of the run in `folder`. None for a path without a name.
 fn read(folder: &Path, metrics: &Path) -> Option<RunSummary> {
     let mut summary = RunSummary {
         name: folder.file_name()?.to_string_lossy().into_owned(),
@@ -216,8 +216,8 @@ fn read(folder: &Path, metrics: &Path) -> Option<RunSummary> {
     Some(summary)
 }
 
-/// Reads a run's metrics once, line by line; the many lines of training steps are looked at only where they say
-/// something that no other line says (how far the run is). Returns how many lines were too long to be read.
+/// Reads a run's metrics line by line. Of the many step reports, only the last is parsed, for the number of steps.
+/// Returns the number of lines that were too long to be read.
 fn read_into(summary: &mut RunSummary, metrics: &Path) -> io::Result<u64> {
     let mut lines = Lines::new(BufReader::new(files::open(metrics)?));
     // Scores of the test images, of the last and of the best weights, with their steps.
@@ -247,7 +247,7 @@ fn read_into(summary: &mut RunSummary, metrics: &Path) -> io::Result<u64> {
             }
             Ok(Event::Applied { change, .. }) => {
                 if let Some(row) = HYPERPARAMS.iter().find(|row| row.key == change.key) {
-                    // A value of another version of the program may be out of range: then the old one stands.
+                    // If another version's value is out of range, keep the old value.
                     let _ = row.set(&mut summary.params, change.new);
                 }
             }
@@ -290,7 +290,7 @@ fn read_into(summary: &mut RunSummary, metrics: &Path) -> io::Result<u64> {
         summary.step = steps.last;
         summary.elapsed = steps.elapsed;
     }
-    // Scores of weights that the run has left behind are no result of it.
+    // Ignore scores of weights that the run has left behind.
     let last_epoch = summary.epochs.last().map_or(0, |e| e.step);
     summary.test_accuracy = test.filter(|t| t.0 >= last_epoch).map(|t| t.1);
     summary.best_test_accuracy = best_test

@@ -1,8 +1,8 @@
-//! The session's Unix socket: viewers of the same user attach to it and speak the very same commands and events, one
-//! JSON value a line. Knows the broadcaster; nothing of what the events mean.
+//! The session's Unix socket: viewers of the same user attach to it and exchange the same commands and events as the
+//! session's own front end, one JSON value per line. This module knows the broadcaster, not the meaning of events.
 //!
-//! The socket lies in a private folder of the user's; its path stands in the lease of the session's run. A login's end may
-//! take the private folder away (systemd does so), so the socket is made anew when it has gone.
+//! The socket is in a private folder of the user; the lease of the session's run contains its path. The end of a login
+//! may remove the private folder (systemd does), so a missing socket is created again.
 
 use super::broadcaster::Broadcaster;
 use super::client::SessionClient;
@@ -22,15 +22,15 @@ use std::time::{Duration, Instant};
 
 /// Longest path that fits a socket's address.
 const LONGEST_PATH: usize = 107;
-/// Longest line of a viewer, in bytes: a command with an architecture in it is a few hundred.
+/// Maximum length in bytes of a viewer's line. A command with an architecture has a few hundred.
 const LONGEST_LINE: u64 = 1 << 16;
 /// Viewers at once.
 const MAX_VIEWERS: usize = 32;
-/// Time between two looks after the socket.
+/// Interval at which the socket is checked.
 const LOOK: Duration = Duration::from_secs(2);
-/// Some while step reports rest.
+/// Minimum time between two step reports to a viewer.
 const STEPS_EVERY: Duration = Duration::from_millis(100);
-/// What viewers have to hear of the session's end.
+/// Time that viewers get to receive the end of the session.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// An open socket. Dropping it closes it and removes its files.
@@ -41,7 +41,7 @@ pub struct Server {
 struct Shared {
     broadcaster: Arc<Broadcaster>,
     socket: Arc<Mutex<PathBuf>>,
-    /// Threads that still have something to tell.
+    /// Number of threads that still have events to send.
     telling: AtomicUsize,
     closed: AtomicBool,
 }
@@ -53,10 +53,10 @@ impl Shared {
 }
 
 impl Server {
-    /// Opens a socket where viewers attach to `broadcaster`.
+    /// Opens a socket for viewers of `broadcaster`.
     ///
     /// # Errors
-    /// When no private folder can be had, or the system refuses.
+    /// Returns an error if no private folder can be had, or the system refuses.
     pub fn start(broadcaster: Arc<Broadcaster>) -> io::Result<Self> {
         let (listener, socket) = open()?;
         let shared = Arc::new(Shared {
@@ -73,7 +73,7 @@ impl Server {
         Ok(Server { shared })
     }
 
-    /// Where the socket is at any time: it may be made anew at another place.
+    /// The current path of the socket. It may be created again at another path.
     pub fn socket(&self) -> Arc<Mutex<PathBuf>> {
         Arc::clone(&self.shared.socket)
     }
@@ -113,7 +113,7 @@ fn folder() -> io::Result<PathBuf> {
     outcome
 }
 
-/// Makes a folder that is the user's alone, or finds that it is.
+/// Creates a folder that only the user can access, or checks an existing one.
 fn private(folder: &Path, user: u32) -> io::Result<()> {
     match DirBuilder::new().mode(0o700).create(folder) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
@@ -129,12 +129,12 @@ fn private(folder: &Path, user: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// A socket of this process, and its path. Sweeps sockets that nobody listens to.
+/// Creates a socket of this process. Removes sockets that no process listens on.
 fn open() -> io::Result<(UnixListener, PathBuf)> {
     static NUMBER: AtomicUsize = AtomicUsize::new(0);
     let folder = folder()?;
     let lock = files::create(&folder.join("lock"))?;
-    // One at a time: a socket between being made and being listened to looks like one that was left behind.
+    // One at a time: between creation and listening, a socket looks like one that was left behind.
     lock.lock()?;
     sweep(&folder);
     let name = match NUMBER.fetch_add(1, Ordering::SeqCst) {
@@ -161,7 +161,7 @@ fn sweep(folder: &Path) {
     }
 }
 
-/// Whether nobody listens to a socket.
+/// Whether no process listens on a socket.
 pub(super) fn is_stale(path: &Path) -> bool {
     UnixStream::connect(path).is_err_and(|error| {
         matches!(
@@ -213,7 +213,7 @@ fn ready(listener: &UnixListener, limit: Duration) -> bool {
     unsafe { libc::poll(&raw mut fds, 1, limit.as_millis() as i32) > 0 }
 }
 
-/// The user at the other end.
+/// The user of the connected process.
 #[cfg(target_os = "linux")]
 fn user_of(stream: &UnixStream) -> io::Result<u32> {
     let mut peer = libc::ucred {
@@ -238,7 +238,7 @@ fn user_of(stream: &UnixStream) -> io::Result<u32> {
     }
 }
 
-/// The user at the other end.
+/// The user of the connected process.
 #[cfg(not(target_os = "linux"))]
 fn user_of(stream: &UnixStream) -> io::Result<u32> {
     let (mut user, mut group) = (u32::MAX, u32::MAX);
@@ -249,7 +249,7 @@ fn user_of(stream: &UnixStream) -> io::Result<u32> {
     }
 }
 
-/// Counts a thread that tells.
+/// Counts a thread that sends events.
 struct Telling(Arc<Shared>);
 
 impl Drop for Telling {
@@ -295,7 +295,8 @@ fn serve(client: &SessionClient, stream: UnixStream) -> io::Result<()> {
     outcome
 }
 
-/// Reads commands, one a line, until the viewer goes or writes what is none: then says why, and ends.
+/// Reads commands, one per line, until the viewer disconnects or sends an invalid line; then reports the reason and
+/// ends.
 fn read_commands(stream: UnixStream, mut heard: impl FnMut(Result<Command, String>) -> bool) {
     let mut lines = BufReader::new(stream);
     loop {
@@ -333,7 +334,7 @@ fn tell_viewer(
         };
         select! {
             recv(client.events) -> event => {
-                // What was trained before it comes before it.
+                // Steps made before the event are sent before it.
                 if let Some(report) = client.take_steps() {
                     write(&mut out, &Event::Steps(report))?;
                 }

@@ -1,28 +1,28 @@
-//! How a session stands, as far as its events tell: where its run lies and what of it is saved. A front end that takes
-//! over from another begins with it, and it decides how the process ends.
+//! The status of a session as far as its events tell it: the run's folder and what of the run is saved. A front end
+//! that takes over from another starts with its status, and the status decides the exit code.
 
 use super::protocol::Event;
 use crate::domain::report::State;
 use crate::domain::text::{grouped, shell_word};
 use std::path::Path;
 
-/// What follows the reason why something is not saved, for as long as the session lives.
+/// Appended to the reason why something is not saved, while the session lives.
 pub const TRIED_AGAIN: &str = "It is tried again every few seconds.";
 
-/// How a session stands.
+/// The status of a session.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Status {
     pub state: State,
-    /// The run's name and folder; both empty before a run begins, and where it is not saved.
+    /// The run's name and folder. Both are empty before a run begins, and if the run is not saved.
     pub run: String,
     pub folder: String,
     /// The newest step that was trained.
     pub step: u64,
     /// The step of the newest checkpoint on the disk.
     pub saved_step: Option<u64>,
-    /// Why the newest checkpoint or other files are not on the disk.
+    /// Why the newest checkpoint or another file is not on the disk.
     pub unsaved: Option<String>,
-    /// The session's last event has come.
+    /// The session's last event has arrived.
     pub ended: bool,
 }
 
@@ -71,13 +71,13 @@ impl Status {
         }
     }
 
-    /// Whether the run is through and all of it on the disk.
+    /// Whether the run is finished and everything of it is on the disk.
     pub fn is_complete(&self) -> bool {
         self.state == State::Done && self.unsaved.is_none()
     }
 
-    /// Where the run lies and, unless it is complete, the command that goes on with it; `program` is the command's
-    /// beginning. None where nothing is saved.
+    /// The run's folder and, if the run is not complete, the command that resumes it, which begins with `program`. None
+    /// if nothing is saved.
     pub fn where_it_lies(&self, program: &str) -> Option<String> {
         let step = self.saved_step?;
         // It may have been deleted.
@@ -95,8 +95,7 @@ impl Status {
         })
     }
 
-    /// What becomes of a session whose screen has been left, while it goes on without one, and, if anybody can attach to
-    /// it, how to return.
+    /// What happens to the session after its screen has closed and, if viewers can attach to it, how to return.
     pub fn goes_on(&self, can_return: bool) -> String {
         let Status { run, .. } = self;
         let does = match self.state {
@@ -115,7 +114,7 @@ impl Status {
     }
 }
 
-/// A path as seen from the current folder, where it lies below it.
+/// A path relative to the current folder, if it is below it.
 fn shortest(path: &str) -> String {
     std::env::current_dir()
         .ok()

@@ -12,11 +12,11 @@ pub struct EventFile {
 }
 
 impl EventFile {
-    /// Begins a new file in `folder`. `start` is in seconds since the Unix epoch; what other files of the folder hold
-    /// from `step` on is void (a run that was cut back to a checkpoint).
+    /// Creates a new file in `folder`. `start` is in seconds since the Unix epoch. Records of other files from `step`
+    /// on are void, since the run was cut back to a checkpoint.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// Returns an error if a file operation fails.
     pub fn create(folder: &Folder, start: f64, step: u64) -> io::Result<Self> {
         let second = start as u64;
         let mut number = 0;
@@ -49,7 +49,7 @@ impl EventFile {
     /// Writes the scalars of a step.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// Returns an error if a file operation fails.
     pub fn scalars(&mut self, time: f64, step: u64, scalars: &[(&str, f64)]) -> io::Result<()> {
         let mut summary = Message::default();
         for (tag, value) in scalars {
@@ -66,7 +66,7 @@ impl EventFile {
     }
 
     /// # Errors
-    /// Those of the file system.
+    /// Returns an error if a file operation fails.
     pub fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
     }

@@ -1,5 +1,5 @@
-//! All state of the screen in one `App`, changed by `update` alone: a message in, effects out. Knows no terminal and no
-//! channel, so that tests drive it with scripted messages.
+//! The state of the whole screen: one [`App`], changed only by `update`, which takes a message and returns effects. It
+//! uses no terminal and no channel, so that tests drive it with scripted messages.
 
 use super::actions::{self, Action, Do, Key, ProgramAction, key_of};
 use super::frame::{self, FrameLayout};
@@ -18,13 +18,13 @@ use crossterm::event::{
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
 
-/// How long a message stands on the status line, in seconds.
+/// How long a message is shown on the status line, in seconds.
 const TOAST_SECONDS: f64 = 5.0;
 
-/// Why somebody who wants to end a run is asked.
+/// Why a question is asked before a run is ended.
 const UNSAVED: &str = "Not everything of this run is saved; the banner says why.";
 
-/// What comes in.
+/// The input of [`App::update`].
 #[derive(Clone, Debug)]
 pub enum Msg {
     Event(Box<Event>),
@@ -35,15 +35,15 @@ pub enum Msg {
     Resize(u16, u16),
     /// The clock: seconds since the Unix epoch. Due at the times that [`App::wake_at`] asks for.
     Tick(f64),
-    /// Asked from outside to end.
+    /// Another process or a signal asks the program to end.
     Terminate,
-    /// A picture was saved, or text copied, or not.
+    /// The result of saving a picture or of copying text.
     Said(Weight, String),
-    /// The worker has gone without a word.
+    /// The worker's thread has ended without a last event.
     WorkerGone,
 }
 
-/// What goes out. The first group the app carries out itself.
+/// The output of [`App::update`]. The app carries out the first group itself.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
     Set {
@@ -51,39 +51,39 @@ pub enum Effect {
         value: Value,
     },
     Say(Weight, String),
-    /// Share of the past that the training curves keep.
+    /// Sets the share of the past that smoothed training curves keep.
     Smooth(f64),
     Go(Screen),
     Confirm(String, Box<Effect>),
     Quit,
 
     Send(Command),
-    /// Put `text` on the clipboard; [`Msg::Said`] tells how it went, and `what` it is.
+    /// Puts `text` on the clipboard; [`Msg::Said`] reports the result and names `what`.
     Copy {
         what: String,
         text: String,
     },
-    /// Write a picture; [`Msg::Said`] tells how it went.
+    /// Writes a picture; [`Msg::Said`] reports the result.
     Save(Box<super::pictures::Request>),
     Mouse(bool),
     Redraw,
     Suspend,
-    /// Give the terminal back and let the session go on.
+    /// Gives the terminal back; the session goes on.
     Detach,
-    /// The end: give the terminal back.
+    /// Gives the terminal back and ends the program.
     Leave,
 }
 
-/// How soon the screen should show what changed.
+/// How soon a change should be drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Urgency {
     /// Nothing changed.
     None,
-    /// Training went on.
+    /// New training steps.
     Steps,
-    /// Something happened.
+    /// Any other event of the session.
     Event,
-    /// The user did something.
+    /// Input of the user.
     User,
 }
 
@@ -92,26 +92,26 @@ pub enum Urgency {
 pub struct Toast {
     pub weight: Weight,
     pub text: String,
-    /// Set by the first [`Msg::Tick`] that finds it: where nothing happens the clock stands still, and the time before
-    /// would count.
+    /// Set by the first [`Msg::Tick`] after the message appeared, since the clock does not advance while nothing
+    /// happens.
     until: Option<f64>,
 }
 
 /// Everything the screen shows.
 pub struct App {
     pub session: SessionView,
-    /// How the session stands: for those who go on when the screen has been left.
+    /// The session's status, for the code that continues after the screen has closed.
     pub status: Status,
     pub theme: Theme,
     pub screen: Screen,
     pub overlay: Option<Overlay>,
     pub toast: Option<Toast>,
     pub mouse: bool,
-    /// The session is another process's.
+    /// The session belongs to another process.
     pub attached: bool,
-    /// Asked the worker to finish.
+    /// Whether the worker has been asked to quit.
     pub quitting: bool,
-    /// Since the last drawing.
+    /// The most urgent change since the last frame.
     pub changed: Urgency,
     size: Rect,
     views: Views,
@@ -119,7 +119,7 @@ pub struct App {
 }
 
 impl App {
-    /// An app that knows nothing yet; `now` as [`Msg::Tick`].
+    /// A new app without any data; `now` as in [`Msg::Tick`].
     pub fn new(theme: Theme, width: u16, height: u16, now: f64) -> Self {
         let mut session = SessionView::default();
         session.now = now;
@@ -145,12 +145,12 @@ impl App {
         self.size
     }
 
-    /// What went wrong for good, as lines.
+    /// The errors shown in the banner, as lines.
     pub fn banner(&self) -> Vec<String> {
         frame::banner(&self.session, self.size)
     }
 
-    /// Where things lie now.
+    /// The layout at the current size.
     pub fn layout(&self) -> FrameLayout {
         FrameLayout::new(self.size, self.banner().len())
     }
@@ -173,7 +173,7 @@ impl App {
         self.theme.fit(buf);
     }
 
-    /// Takes a message in. What the app cannot do itself comes back.
+    /// Processes a message. Returns the effects that the caller has to carry out.
     pub fn update(&mut self, msg: Msg) -> Vec<Effect> {
         let mut effects = Vec::new();
         match msg {
@@ -186,7 +186,7 @@ impl App {
             Msg::Resize(width, height) => {
                 self.size = Rect::new(0, 0, width, height);
                 self.changes(Urgency::User);
-                // More room shows more: the view may have to ask for it.
+                // A larger view may show more and have to ask for it.
                 self.with_view(self.screen, &mut effects, |view, ctx| view.shown(ctx));
             }
             Msg::Tick(now) => {
@@ -200,7 +200,7 @@ impl App {
             Msg::Terminate => effects.push(if self.session.ended || self.attached {
                 Effect::Leave
             } else {
-                // Nobody can be asked: what can be saved is.
+                // There is no time to ask: save what can be saved.
                 self.quitting = true;
                 Effect::Send(Command::Quit)
             }),
@@ -217,7 +217,7 @@ impl App {
         self.changed = self.changed.max(urgency);
     }
 
-    /// Carries out what the app does itself, which may ask for more.
+    /// Carries out the effects that belong to the app itself. These may produce further effects.
     fn resolve(&mut self, effects: Vec<Effect>) -> Vec<Effect> {
         let mut out = Vec::new();
         let mut waiting: std::collections::VecDeque<Effect> = effects.into();
@@ -276,7 +276,7 @@ impl App {
         self.with_views(screen, effects, |views, ctx| f(views.get_mut(screen), ctx));
     }
 
-    /// Runs something on the views with the context of one of them.
+    /// Runs `f` on the views with the context of one of them.
     fn with_views(
         &mut self,
         screen: Screen,
@@ -297,7 +297,7 @@ impl App {
     fn event(&mut self, event: &Event, effects: &mut Vec<Effect>) {
         self.session.event(event);
         self.status.event(event);
-        // To a view a snapshot is a run that begins: what it was told before counts no more.
+        // Views treat a snapshot like the start of a run: their earlier answers are void.
         let begun = match (event, &self.session.run) {
             (Event::Snapshot { .. }, Some(run)) => Some(Event::Started(run.clone())),
             _ => None,
@@ -327,7 +327,7 @@ impl App {
             Event::Ended { state, .. } => {
                 match state {
                     State::Failed { why } if !self.quitting => self.say(Weight::Bad, why.clone()),
-                    // Another viewer may have asked for it.
+                    // The change may have been requested by another viewer.
                     _ => effects.push(Effect::Leave),
                 }
             }
@@ -335,7 +335,7 @@ impl App {
         }
         self.changes(match event {
             Event::Steps(_) => Urgency::Steps,
-            // A load that idles up and down is no news while nothing is computed.
+            // Load reports are not worth a frame while nothing is computed.
             Event::Load(_) if !self.session.busy() => Urgency::None,
             Event::Load(_) => Urgency::Steps,
             _ => Urgency::Event,
@@ -345,7 +345,7 @@ impl App {
     fn key(&mut self, event: KeyEvent, effects: &mut Vec<Effect>) {
         self.changes(Urgency::User);
         let key = Key::of(&event);
-        // These three count everywhere, also in dialogs and text fields.
+        // These three keys work everywhere, also in dialogs and text fields.
         if key.ctrl && matches!(key.code, KeyCode::Char('c' | 'z' | 'l')) {
             if let Some(action) = actions::find(key, self.screen) {
                 self.perform(action, effects);
@@ -374,14 +374,14 @@ impl App {
         let Some(action) = actions::find(key, self.screen) else {
             return;
         };
-        // Where there is nothing else to leave, esc takes the message away.
+        // If there is nothing else to leave, esc removes the message.
         let idle = key.code == KeyCode::Esc && self.enabled(action).is_err();
         if !idle || self.toast.take().is_none() {
             self.perform(action, effects);
         }
     }
 
-    /// Why an action cannot be used now, if so.
+    /// The reason why an action cannot be used now, if there is one.
     pub fn enabled(&self, action: &Action) -> Result<(), String> {
         (action.enabled)(&self.session)?;
         match action.does {
@@ -475,7 +475,7 @@ impl App {
         ));
     }
 
-    /// After a divergence little is lost; after a collapse whole epochs are.
+    /// A divergence loses a few steps, a collapse whole epochs.
     fn go_back(&self, effects: &mut Vec<Effect>) {
         let yes = Effect::Send(Command::GoBack);
         let collapse = self.session.health.collapse.as_ref();
@@ -559,7 +559,7 @@ impl App {
 
     fn paste(&mut self, text: &str, effects: &mut Vec<Effect>) {
         self.changes(Urgency::User);
-        // A pasted line break must not act as a key.
+        // A line break in pasted text must not act as the enter key.
         let text: String = text
             .chars()
             .map(|c| if c.is_control() { ' ' } else { c })

@@ -1,5 +1,5 @@
-//! What stands around every screen: header, tabs, banner, status line and footer. Where things lie is a function of the
-//! size alone, and figures keep their places while they grow. Knows no particular screen.
+//! The frame around every screen: header, tabs, banner, status line and footer. The layout depends on the size alone,
+//! and values keep their positions while they grow. This module knows no particular screen.
 
 use super::actions::{Action, Do, ProgramAction, key_of, on_screen};
 use super::app::{App, Toast};
@@ -21,21 +21,21 @@ use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Clear, Widget};
 
-/// Where things lie.
+/// The rectangles of the parts of the screen.
 #[derive(Clone, Copy, Debug)]
 pub struct FrameLayout {
     pub header: Rect,
     pub tabs: Rect,
-    /// What went wrong for good; mostly empty.
+    /// Errors and warnings; mostly empty.
     pub banner: Rect,
     pub body: Rect,
-    /// What the open view says of the run as a whole, or a message for as long as it lasts.
+    /// The status line of the open view, or a message while one is shown.
     pub status: Rect,
     pub footer: Rect,
 }
 
 impl FrameLayout {
-    /// `banner` is the number of lines that [`banner`] has.
+    /// `banner` is the number of lines that [`banner`] returns.
     pub fn new(size: Rect, banner: usize) -> Self {
         let banner = banner as u16;
         let row = |y: u16, height: u16| {
@@ -53,7 +53,7 @@ impl FrameLayout {
     }
 }
 
-/// What a click on the tab line hits.
+/// The result of a click on the tab line.
 pub enum Tab {
     Screen(Screen),
     Help,
@@ -113,7 +113,7 @@ pub fn draw(app: &App, buf: &mut Buffer) {
     if let Some(overlay) = &app.overlay {
         overlay.draw(app, buf);
     }
-    // Names and notes come from files. Control characters do not get into a cell, what hides behind another character does.
+    // Names and notes come from files. ratatui drops control characters, but not characters that hide others.
     for cell in &mut buf.content {
         if cell.symbol().contains(is_hidden) {
             cell.set_symbol("?");
@@ -121,7 +121,7 @@ pub fn draw(app: &App, buf: &mut Buffer) {
     }
 }
 
-/// What is wrong and what to do, as lines; empty while all is well.
+/// What is wrong and what to do, as lines. Empty if nothing is wrong.
 pub fn banner(session: &SessionView, size: Rect) -> Vec<String> {
     let back = key_of(ProgramAction::GoBack);
     let restart = key_of(ProgramAction::Restart);
@@ -158,7 +158,7 @@ pub fn banner(session: &SessionView, size: Rect) -> Vec<String> {
         .as_ref()
         .map(|plateau| format!("! {}", plateau.describe()));
     let width = usize::from(size.width.saturating_sub(2)).max(20);
-    // The first matters most; what does not fit beside it stands in the log.
+    // The first warning matters most. The log shows those that do not fit beside it.
     let mut lines: Vec<String> = [state.or(unsaved), collapse.or(plateau)]
         .into_iter()
         .flatten()
@@ -181,10 +181,10 @@ fn too_small(theme: Theme, size: Rect, buf: &mut Buffer) {
     }
 }
 
-/// Columns that the header keeps for the state, wide and narrow: `◆ evaluating 99%` and `◆ evaluating`.
+/// Columns of the header that are reserved for the state, wide and narrow: `◆ evaluating 99%` and `◆ evaluating`.
 const STATE_COLUMNS: (usize, usize) = (16, 12);
 
-/// The state's mark, word and style.
+/// Symbol, word and style of the state.
 fn state(session: &SessionView, theme: Theme, narrow: bool) -> (&'static str, String, Style) {
     let percent = |done: u64, total: u64| match total {
         0 => String::new(),
@@ -211,11 +211,11 @@ fn state(session: &SessionView, theme: Theme, narrow: bool) -> (&'static str, St
     }
 }
 
-/// A piece of the header: the larger the rank, the sooner it is dropped.
+/// An item of the header. Items with a larger rank are dropped first.
 struct HeaderItem {
     rank: u8,
     spans: Vec<Span<'static>>,
-    /// What takes its place when it is dropped: rank and spans.
+    /// The replacement when it is dropped: rank and spans.
     short: Option<(u8, Vec<Span<'static>>)>,
 }
 
@@ -284,7 +284,8 @@ fn header(app: &App, area: Rect, buf: &mut Buffer) {
         middle.push(HeaderItem::new(6, vec![name.clone(), dim(sizes)]).or(2, vec![name]));
     }
     if let Some(run) = &session.run {
-        // `CPU 2 threads AVX-512 (GPU: no NVRTC)`: the kind of device, and why the GPU is not used, stay the longest.
+        // Of `CPU 2 threads AVX-512 (GPU: no NVRTC)`, keep the kind of device and the reason why the GPU is not used
+        // the longest.
         let kind = run.device.split(' ').next().unwrap_or_default();
         let reason = run.device.find('(').map_or("", |at| &run.device[at..]);
         let short = format!("{kind} {reason}").trim_end().to_owned();
@@ -292,7 +293,7 @@ fn header(app: &App, area: Rect, buf: &mut Buffer) {
     }
     let mut right = Vec::new();
     if let Some(run) = &session.run {
-        // Figures that are not known yet, or no longer, keep their places.
+        // Values that are unknown keep their positions.
         let steps = session.steps.as_ref();
         let per_epoch = steps.map_or(run.steps_per_epoch, |s| s.steps_per_epoch);
         let epochs = session.params.epochs;
@@ -317,7 +318,7 @@ fn header(app: &App, area: Rect, buf: &mut Buffer) {
         };
         right.push(HeaderItem::new(5, eta));
     }
-    // Each piece takes two columns of space beside its own; those of the last are the margins.
+    // Each item takes two more columns as space. Those of the last item are the margins.
     let room = area.width;
     let mut groups = [left, middle, right];
     let width = |pieces: &[HeaderItem]| pieces.iter().map(|p| p.width() + 2).sum::<u16>();
@@ -348,7 +349,7 @@ fn header(app: &App, area: Rect, buf: &mut Buffer) {
     }
 }
 
-/// Images a second to three figures, the last ones are noise; at most seven columns.
+/// Images per second with three significant digits, in at most seven columns.
 pub fn images_per_s(rate: f64) -> String {
     match rounded(rate) {
         n @ 0..1_000_000 => grouped(n),
@@ -367,7 +368,7 @@ fn rounded(rate: f64) -> u64 {
 /// Columns of [`short_duration`].
 const DURATION_COLUMNS: usize = 6;
 
-/// Seconds as ` 12:03`, `1h 02m` or `3d 04h`, always as wide, up to 99 days.
+/// Seconds as ` 12:03`, `1h 02m` or `3d 04h`, with the same width up to 99 days.
 fn short_duration(seconds: f64) -> String {
     let minutes = (seconds / 60.0) as u64;
     let words = match minutes {
@@ -412,7 +413,7 @@ fn draw_tabs(app: &App, area: Rect, buf: &mut Buffer) {
     }
 }
 
-/// Loss and accuracy in one line, so that learning is seen on every screen.
+/// Loss and accuracy in one line, for screens that do not show the curves.
 pub fn curves(session: &SessionView, theme: Theme, area: Rect, buf: &mut Buffer) {
     let half = area.width / 2;
     let parts = [
@@ -474,10 +475,10 @@ fn footer_key(action: &Action, symbols: Symbols) -> String {
         .map_or(String::new(), |key| key.name(symbols))
 }
 
-/// Most lines of a message.
+/// Maximum number of lines of a message.
 const MESSAGE_LINES: usize = 3;
 
-/// A message on the status line; a long one takes lines above it as well.
+/// Draws a message on the status line. A long message also takes lines above it.
 fn message(toast: &Toast, theme: Theme, status: Rect, buf: &mut Buffer) {
     let (mark, style) = match toast.weight {
         Weight::Plain => ("·", theme.text()),
@@ -488,7 +489,7 @@ fn message(toast: &Toast, theme: Theme, status: Rect, buf: &mut Buffer) {
     let room = usize::from(status.width.saturating_sub(4));
     let mut lines = wrap(&toast.text, room.max(20));
     if lines.len() > MESSAGE_LINES {
-        // What is left over makes the last line too long, which is cut with an ellipsis.
+        // Text that does not fit makes the last line too long, so that it is shortened with an ellipsis.
         let rest = lines.split_off(MESSAGE_LINES - 1).join(" ");
         lines.push(rest);
     }
@@ -513,13 +514,13 @@ fn footer(app: &App, area: Rect, buf: &mut Buffer) {
     for action in on_screen(app.screen).filter(|a| a.rank > 0 && !a.keys.is_empty()) {
         let name = match action.does {
             Do::Program(ProgramAction::Pause) if app.session.state == State::Paused => "resume",
-            // As wide as the word that takes its place.
+            // As wide as the word that replaces it.
             Do::Program(ProgramAction::Pause) => "pause ",
             _ => action.name,
         };
         let ready = app.enabled(action).is_ok();
         match items.last_mut() {
-            // Left and right share a word.
+            // The actions for left and right share a word.
             Some(last) if last.3 == name => {
                 last.2 += match theme.symbols {
                     Symbols::Ascii => "/",
@@ -531,7 +532,7 @@ fn footer(app: &App, area: Rect, buf: &mut Buffer) {
         }
     }
     if app.overlay.is_some() {
-        // It has the keys, and says which.
+        // A text field has the focus and shows its own keys.
         items.clear();
     } else if app.view().editing() {
         items = vec![

@@ -1,10 +1,10 @@
-//! The screen: one loop that selects over keys, the worker's events, signals and the clock; one [`app::App`] that is
-//! changed by messages and drawn when it changed. Knows the protocol and the domain; no tensor, no trainer, no file
-//! format. It never waits for the worker, and the worker never waits for it.
+//! The screen: one loop that waits for keys, events of the worker, signals and the clock, and one [`app::App`] that
+//! messages change and that is drawn after a change. It knows the protocol and the domain, but no tensor, trainer or
+//! file format. It never waits for the worker, and the worker never waits for it.
 //!
-//! Where to find what: `actions` every key · `views` a file a screen (how a view gets keys, state and answers stands
-//! there) · `session` what the worker has said so far · `frame` header, tabs, footer · `overlays` help, palette, questions ·
-//! `widgets` charts and other things to draw with · `theme` colours by meaning · `terminal` modes and writing.
+//! Modules: `actions` every key · `views` one file per screen, and how a view gets keys, state and answers ·
+//! `session_view` what is known of the session · `frame` header, tabs, footer · `overlays` help, palette, questions ·
+//! `widgets` charts and other things to draw · `theme` colours by meaning · `terminal` modes and output.
 
 pub mod actions;
 pub mod app;
@@ -38,16 +38,16 @@ use std::time::{Duration, Instant, SystemTime};
 use terminal::{FromTerminal, clipboard};
 use theme::Theme;
 
-/// How the screen is to be.
+/// Options of the screen.
 #[derive(Clone, Debug)]
 pub struct ScreenOptions {
-    /// None: what the environment says.
+    /// None: detected from the environment.
     pub symbols: Option<Symbols>,
-    /// Whether the mouse counts.
+    /// Whether mouse events are handled.
     pub mouse: bool,
-    /// The session is another process's: to leave is not to end it.
+    /// The session belongs to another process: leaving the screen does not end it.
     pub attached: bool,
-    /// SIGUSR1 and SIGUSR2 end the session; else they ask for a checkpoint.
+    /// SIGUSR1 and SIGUSR2 end the session; otherwise they request a checkpoint.
     pub usr1_stops: bool,
 }
 
@@ -62,30 +62,30 @@ impl Default for ScreenOptions {
     }
 }
 
-/// Why the screen was left.
+/// Why the screen was closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Left {
-    /// The session is over.
+    /// The session has ended.
     Over,
     /// The user detached: the session goes on.
     Detached,
-    /// The terminal has gone: the session goes on.
+    /// The terminal has disappeared: the session goes on.
     Gone,
 }
 
-/// How it ended.
+/// The result of [`run`].
 #[derive(Clone, Debug)]
 pub struct ScreenOutcome {
     pub left: Left,
-    /// How the session stands, as far as the screen was told; when it is left because the session is over and this has
-    /// not ended, the worker's thread has died.
+    /// The last known status of the session. If the screen closed with [`Left::Over`] and the session has not ended,
+    /// the worker's thread has panicked.
     pub status: Status,
-    /// The signal that ended it, if one did.
+    /// The signal that closed the screen, if any.
     pub signal: Option<i32>,
 }
 
-/// Least time between drawings, by what changed. Training alone is shown five times a second: often enough to be
-/// alive, seldom enough to be read (and to write little over ssh).
+/// Minimum time between two frames, by what changed. Training alone is drawn five times a second: that looks alive, can
+/// be read, and sends little over ssh.
 fn interval(urgency: Urgency) -> Duration {
     Duration::from_millis(match urgency {
         Urgency::User => 16,
@@ -94,11 +94,11 @@ fn interval(urgency: Urgency) -> Duration {
     })
 }
 
-/// Runs the screen until the user quits or detaches, the worker ends, the terminal goes or one of `signals` (those of the
-/// process, as they arrive) says so. The terminal is given back in every case, a panic included.
+/// Runs the screen until the user quits or detaches, the worker ends, the terminal disappears, or one of `signals`
+/// (those the process receives) asks for it. The terminal is restored in every case, also after a panic.
 ///
 /// # Errors
-/// When the terminal cannot be used.
+/// Returns an error if the terminal cannot be used.
 pub fn run(
     client: &SessionClient,
     signals: &Receiver<i32>,
@@ -109,7 +109,7 @@ pub fn run(
         colors: shown.colors,
         symbols: options.symbols.unwrap_or(shown.symbols),
     };
-    // Before the screen, so that it is dropped after it.
+    // Declared before the screen, so that it is dropped after it.
     let _panics = terminal::HeldPanics::begin();
     let screen =
         terminal::TerminalScreen::enter(options.mouse).context("cannot set up the terminal")?;
@@ -140,7 +140,7 @@ pub fn run(
         ..
     } = ui;
     match screen.leave() {
-        // A terminal that does not read is no reason to fail.
+        // A terminal that does not read must not make the program fail.
         Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {}
         left => left.context("cannot give the terminal back")?,
     }
@@ -162,14 +162,14 @@ struct Loop<'a> {
     app: App,
     screen: terminal::TerminalScreen,
     input: Receiver<FromTerminal>,
-    /// What became of pictures that were saved and text that was copied.
+    /// Results of saving pictures and copying text.
     said: (Sender<Msg>, Receiver<Msg>),
     signals: &'a Receiver<i32>,
     usr1_stops: bool,
-    /// When it was drawn last.
+    /// Time of the last frame.
     drawn: Option<Instant>,
     signal: Option<i32>,
-    /// Why the screen is left, when it is.
+    /// Why the screen closes, once it does.
     left: Left,
 }
 
@@ -185,7 +185,7 @@ impl Loop<'_> {
                 Some(at) => after(at),
                 None => never(),
             };
-            // Steps come by the thousand; they are looked at when a frame is due, not before.
+            // Thousands of step reports arrive per second; they are taken when a frame is due.
             let fresh =
                 self.app.changed < Urgency::Steps && self.frame_in(Urgency::Steps).is_zero();
             let steps_ready = if fresh {
@@ -221,7 +221,7 @@ impl Loop<'_> {
                 },
                 recv(timer) -> _ => {}
             }
-            // Whatever else waits goes into the same frame.
+            // All other waiting events go into the same frame.
             while let Ok(FromTerminal::Input(input)) = self.input.try_recv() {
                 leave |= self.input(input);
             }
@@ -235,7 +235,8 @@ impl Loop<'_> {
             let due = self.app.changed > Urgency::None && self.frame_in(self.app.changed).is_zero();
             let leave = match self.screen.is_ready() {
                 Ok(true) if due => {
-                    // Steps that wait go into the same frame: a stream of other events would keep them out for ever.
+                    // Waiting step reports go into the same frame; a stream of other events would otherwise delay them
+                    // for ever.
                     let steps = self.client.take_steps();
                     steps.is_some_and(|report| self.update(Msg::Steps(report))) || self.draw()
                 }
@@ -258,12 +259,13 @@ impl Loop<'_> {
     /// Time until something is due.
     fn due(&self) -> Option<Duration> {
         if let Some(stalled) = self.screen.stalled() {
-            // Nothing tells when it takes more; one that takes nothing for long is asked less often.
+            // Nothing signals that the terminal accepts more output; poll it, and less often if it has blocked for
+            // long.
             let soon = stalled < Duration::from_millis(200);
             return Some(Duration::from_millis(if soon { 5 } else { 50 }));
         }
         let frame = match self.app.changed {
-            // Steps are looked at when their frame is due.
+            // Step reports are taken when their frame is due.
             Urgency::None => Some(self.frame_in(Urgency::Steps)).filter(|d| !d.is_zero()),
             changed => Some(self.frame_in(changed)),
         };
@@ -274,7 +276,7 @@ impl Loop<'_> {
         frame.into_iter().chain(clock).min()
     }
 
-    /// True when the terminal has gone.
+    /// Returns true if the terminal has disappeared.
     fn draw(&mut self) -> bool {
         self.app.changed = Urgency::None;
         self.drawn = Some(Instant::now());
@@ -303,15 +305,15 @@ impl Loop<'_> {
         }
     }
 
-    /// The terminal has gone: it is time to leave.
+    /// Called when the terminal has disappeared.
     fn hangup(&mut self) -> bool {
         self.left = Left::Gone;
         self.screen.abandon();
         true
     }
 
-    /// A terminal that refuses anything is a terminal that has gone; its end may be seen here first, before the signal
-    /// or the keys' thread tell of it.
+    /// Any error of the terminal means that it has disappeared. It may be noticed here before the signal or the thread
+    /// that reads keys reports it.
     fn gone(&mut self, error: &std::io::Error) -> bool {
         tracing::warn!("the terminal refuses: {error}");
         self.hangup()
@@ -346,7 +348,8 @@ impl Loop<'_> {
             return true;
         }
         terminal::stop_process();
-        // Back again. Our own SIGTSTP waits among the signals and must not stop the process a second time; others count.
+        // The process runs again. Its own SIGTSTP is still among the signals and must not stop it a second time; other
+        // signals are handled.
         let mut leave = self.again();
         let soon = Duration::from_millis(50);
         while let Ok(signal) = self.signals.recv_timeout(soon) {
@@ -357,14 +360,14 @@ impl Loop<'_> {
         leave
     }
 
-    /// Takes the terminal again, which something else may have had meanwhile.
+    /// Sets up the terminal again, which another program may have used in between.
     fn again(&mut self) -> bool {
         let resumed = self.screen.resume();
         self.app.changed = Urgency::User;
         self.is_gone(resumed) || self.resized()
     }
 
-    /// True when it is time to leave.
+    /// Returns true if the screen has to close.
     fn update(&mut self, msg: Msg) -> bool {
         let mut leave = false;
         for effect in self.app.update(msg) {
@@ -393,20 +396,20 @@ impl Loop<'_> {
         leave
     }
 
-    /// Whether a session that goes on without this screen would wait for somebody who cannot come.
+    /// Whether the session, if it went on without this screen, would wait for a viewer that cannot attach.
     fn is_paused_unreachable(&self) -> bool {
         let paused = self.app.status.state == State::Paused;
         paused && !self.app.attached && self.client.is_unreachable()
     }
 
-    /// Puts text on the clipboard, and says no more of it than is known.
+    /// Copies text to the clipboard, and claims success only where it is known.
     fn copy(&mut self, what: &str, text: String) -> bool {
         let sent = self.screen.copy(&text);
         if self.is_gone(sent) {
             return true;
         }
         if !clipboard::inside_tmux() {
-            // A terminal does not tell whether it took it.
+            // A terminal does not report whether it accepted the text.
             let words = format!("sent to the terminal's clipboard: {what}");
             return self.update(Msg::Said(Weight::Plain, words));
         }
@@ -420,7 +423,7 @@ impl Loop<'_> {
         false
     }
 
-    /// Drawing takes a tenth of a second, and the disk as long as it likes.
+    /// Drawing a picture takes a tenth of a second, and writing it may take longer.
     fn save(&self, request: pictures::Request) {
         self.beside("picture", move || match request.write() {
             Ok(path) => Msg::Said(Weight::Plain, format!("saved {path}")),
@@ -428,11 +431,11 @@ impl Loop<'_> {
         });
     }
 
-    /// Does what may take long on a thread of its own; its words come back as a message.
+    /// Runs `f` on its own thread, since it may take long. Its result comes back as a message.
     fn beside(&self, name: &str, work: impl FnOnce() -> Msg + Send + 'static) {
         let back = self.said.0.clone();
         let work = move || {
-            // The loop may have ended meanwhile.
+            // Sending fails if the loop has ended.
             let _ = back.send(work());
         };
         if let Err(error) = std::thread::Builder::new().name(name.into()).spawn(work) {
@@ -443,7 +446,7 @@ impl Loop<'_> {
 
     fn send(&self, command: Command) {
         if self.client.commands.send(command).is_err() {
-            // Its events end as well, which ends the loop.
+            // The session's events end as well, which ends the loop.
             tracing::warn!("the worker has gone");
         }
     }

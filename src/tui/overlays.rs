@@ -1,4 +1,4 @@
-//! What lies over a screen: help, the command palette, questions. All from the ACTIONS table.
+//! Overlays over a screen: help, the command palette, questions. Their contents come from the ACTIONS table.
 
 use super::actions::{self, Action, Do};
 use super::app::{App, Effect};
@@ -12,7 +12,7 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Clear, Widget};
 
-/// What lies over the screen.
+/// The open overlay.
 #[derive(Debug)]
 pub enum Overlay {
     Help { scroll: u16 },
@@ -20,7 +20,7 @@ pub enum Overlay {
     Confirm { question: String, yes: Box<Effect> },
 }
 
-/// What a key in an overlay leads to.
+/// The result of a key in an overlay.
 pub enum Choice {
     Stay,
     Close,
@@ -28,7 +28,7 @@ pub enum Choice {
     Perform(&'static Action),
 }
 
-/// The actions whose name or help matches, best first.
+/// The actions whose name or help matches the query, best match first.
 fn matching(query: &str, screen: Screen) -> Vec<&'static Action> {
     let all: Vec<_> = actions::offered(screen).collect();
     if query.trim().is_empty() {
@@ -43,7 +43,7 @@ fn matching(query: &str, screen: Screen) -> Vec<&'static Action> {
             let mut buf = Vec::new();
             let whole = format!("{} {}", action.name, action.help);
             let score = pattern.score(Utf32Str::new(&whole, &mut buf), &mut matcher)?;
-            // A match within the name itself comes first.
+            // Matches in the name come before matches in the help.
             let named = pattern
                 .score(Utf32Str::new(action.name, &mut buf), &mut matcher)
                 .unwrap_or(0);
@@ -66,7 +66,7 @@ impl Overlay {
         }
     }
 
-    /// Where it lies on a screen of this size.
+    /// The overlay's rectangle on a screen of this size.
     pub fn area(&self, screen: Rect) -> Rect {
         let (width, height) = match self {
             Overlay::Help { .. } => (78, screen.height.saturating_sub(4).min(44)),
@@ -87,7 +87,7 @@ impl Overlay {
         )
     }
 
-    /// The wheel, in lines.
+    /// Scrolls by `by` lines.
     pub fn scroll(&mut self, by: i32) {
         match self {
             Overlay::Help { scroll } => {

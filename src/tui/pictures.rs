@@ -1,5 +1,5 @@
-//! Pictures that a key saves: what the screen shows, as PNG beside the run's files (or here, when the run is not saved).
-//! Each goes to a file of its own; none replaces an earlier one.
+//! Saves what the screen shows as a PNG beside the run's files, or in the current folder if the run is not saved. Each
+//! picture gets a new file; existing files are never replaced.
 
 use crate::domain::confusion::Confusion;
 use crate::domain::marks::Mark;
@@ -10,10 +10,10 @@ use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-/// Most pictures of one kind in one folder.
+/// Maximum number of pictures of one kind in a folder.
 const MAX_PICTURES: u32 = 10_000;
 
-/// What to draw into a PNG file.
+/// The contents of a PNG file.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Request {
     /// Loss or accuracy over the epochs.
@@ -39,7 +39,7 @@ impl Request {
     /// Draws it and writes it to a new file. Returns the path.
     ///
     /// # Errors
-    /// If it cannot be drawn, or the file cannot be created or written; names the folder or the file.
+    /// Returns an error if it cannot be drawn, or the file cannot be created or written; names the folder or the file.
     pub fn write(&self) -> anyhow::Result<String> {
         let (folder, name, png) = match self {
             Request::Curves {

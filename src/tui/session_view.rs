@@ -1,5 +1,5 @@
-//! What the worker has told so far, in the form in which the screens need it. Changed by events alone: a value on the
-//! screen is one that the worker has acknowledged. Knows no terminal.
+//! What is known of the session, in the form that the screens need. Only events change it, so that a value on the
+//! screen is one that the worker has acknowledged. It uses no terminal.
 
 mod log;
 #[cfg(test)]
@@ -19,15 +19,15 @@ use log::Log;
 pub use log::Weight;
 use std::collections::BTreeMap;
 
-/// Changes that are marked on the axis.
+/// Maximum number of marks on the axis.
 const MARKS: usize = 1000;
-/// Share of the past that smoothing keeps at first.
+/// Initial share of the past that smoothing keeps.
 const SMOOTHING: f64 = 0.8;
-/// Lines of the log that later events replace.
+/// Log lines that later events replace.
 const PAUSED: &str = "paused";
 const RESUMED: &str = "resumed";
 const TEST_IMAGES: &str = "test images: ";
-/// First bucket width of the series, in epochs; they double it as they grow.
+/// Initial bucket width of the series, in epochs. Buckets double as the series grow.
 const WIDTH: f64 = 1.0 / 4096.0;
 
 /// A point of a validation or test curve.
@@ -51,27 +51,27 @@ pub struct BestEpoch {
 #[derive(Debug)]
 pub struct SessionView {
     pub state: State,
-    /// The data set, once it is loaded.
+    /// The data set, once loaded.
     pub data: Option<DataInfo>,
-    /// The run, once one has begun.
+    /// The run, once it has begun.
     pub run: Option<Box<RunInfo>>,
     /// The acknowledged hyperparameters.
     pub params: Hyperparameters,
-    /// Changes that were accepted and wait for the next epoch or run, by key.
+    /// Changes that were accepted and take effect at the next epoch or run, by key.
     pub pending: BTreeMap<String, (Change, Applies)>,
-    /// Changes that were sent and not answered yet, by key.
+    /// Changes that were sent and not acknowledged yet, by key.
     pub sent: BTreeMap<String, Value>,
     /// The newest report of training steps.
     pub steps: Option<StepReport>,
-    /// The figures below have an x in epochs.
+    /// The x of these series is in epochs.
     pub train_loss: Series,
     pub train_accuracy: Series,
     pub throughput: Series,
     pub grad_norm: Series,
     pub learning_rate: Series,
-    /// CPU load, 0 to 1; its x counts reports.
+    /// CPU load, 0 to 1; x counts the load reports.
     pub cpu: Series,
-    /// GPU load, 0 to 1; its x counts reports.
+    /// GPU load, 0 to 1; x counts the load reports.
     pub gpu: Series,
     loads: u64,
     pub validation: Vec<Point>,
@@ -79,34 +79,34 @@ pub struct SessionView {
     pub best: Option<BestEpoch>,
     /// Epoch with the lowest validation loss, and that loss.
     pub lowest_loss: Option<(u32, f64)>,
-    /// Live changes, in the order of x.
+    /// Applied changes, ordered by x.
     pub marks: Vec<Mark>,
-    /// Share of the past, 0 to below 1, that the smoothed training curves keep, on every screen.
+    /// Share of the past, from 0 to below 1, that the smoothed training curves keep on every screen.
     pub smoothing: f64,
-    /// What is wrong with how the run learns.
+    /// Detected collapse or plateau of the run.
     pub health: Health,
-    /// Newest evaluation of the validation and of the test images, and the one before it.
+    /// The newest evaluation and the one before it, of the validation and of the test images.
     pub evaluations: BTreeMap<&'static str, (Evaluation, Option<Evaluation>)>,
-    /// The test images with the best weights, scored at the end when those are not the last.
+    /// Evaluation of the test images with the best weights, made at the end if the best weights are not the last.
     pub test_of_best: Option<Evaluation>,
-    /// Which images Confusion and Samples show.
+    /// The images that Confusion and Samples show.
     pub shown: Split,
     pub checkpoint: Option<CheckpointReport>,
-    /// Why the newest save failed, for as long as it is the newest.
+    /// Why the newest save failed. None if it succeeded.
     pub unsaved: Option<String>,
     pub log: Log,
     pub load: SystemLoad,
-    /// Bytes done, bytes in all, while a download runs.
+    /// Bytes done and total of a running download.
     pub download: Option<(u64, u64)>,
-    /// The session is over: nothing follows.
+    /// The session has ended: no event follows.
     pub ended: bool,
-    /// When the run ends, in seconds since the Unix epoch, as far as is known.
+    /// Estimated end of the run in seconds since the Unix epoch.
     pub ends_at: Option<f64>,
-    /// Seconds since the Unix epoch, as of the last message.
+    /// Seconds since the Unix epoch at the last message.
     pub now: f64,
-    /// Hour and minute of a time here.
+    /// Converts a time to local hour and minute.
     pub local_time: fn(f64) -> (u32, u32),
-    /// First step after (step, x, steps an epoch): turns steps into epochs.
+    /// Anchors that convert steps to epochs: (step before the epoch, x there, steps per epoch).
     anchors: Vec<(u64, f64, u64)>,
 }
 
@@ -156,7 +156,7 @@ impl Default for SessionView {
     }
 }
 
-/// The word for a split.
+/// The name of a split.
 pub fn split_name(split: Split) -> &'static str {
     match split {
         Split::Train => "training",
@@ -166,7 +166,7 @@ pub fn split_name(split: Split) -> &'static str {
 }
 
 impl SessionView {
-    /// Whether training or scoring goes on right now.
+    /// Whether the worker is computing now.
     pub fn busy(&self) -> bool {
         !self.ended
             && matches!(
@@ -175,7 +175,10 @@ impl SessionView {
             )
     }
 
-    /// Whether a run has begun that can still learn.
+    /// Whether there is a run that can still be trained.
+    ///
+    /// # Errors
+    /// Returns the reason if there is none.
     pub fn training(&self) -> Result<(), String> {
         if self.ended {
             return Err("the session is over".into());
@@ -223,7 +226,7 @@ impl SessionView {
             .and_then(|e| e.1.as_ref())
     }
 
-    /// The step that is done.
+    /// The number of steps done.
     pub fn step(&self) -> u64 {
         self.steps.as_ref().map_or(0, |s| s.last)
     }
@@ -247,29 +250,30 @@ impl SessionView {
         self.x_of(self.step())
     }
 
-    /// Epochs over which smoothing keeps its share of the past.
+    /// The unit of x for smoothing: a 300th of the run.
     fn smoothing_unit(&self) -> f64 {
         f64::from(self.params.epochs.max(1)) / 300.0
     }
 
-    /// A training curve as every screen shows it: (x, value).
+    /// A training curve as every screen shows it: smoothed points (x, value).
     pub fn smoothed(&self, series: &Series) -> Vec<(f64, f64)> {
         series.smoothed(self.smoothing, self.smoothing_unit())
     }
 
-    /// The newest value of a training curve: NaN or infinite when the newest step's was, else the end of `smooth`.
+    /// The newest value of a training curve: that of the newest step if it is NaN or infinite, else the last value of
+    /// `smooth`.
     pub fn newest(&self, series: &Series, smooth: &[(f64, f64)]) -> Option<f64> {
         let broken = series.last().filter(|v| !v.is_finite());
         broken.or(smooth.last().map(|p| p.1))
     }
 
-    /// Whether the banner holds nothing worse than a plateau.
+    /// Whether a plateau is the worst that the banner shows.
     pub fn is_on_plateau(&self) -> bool {
         let failed = matches!(self.state, State::Diverged { .. } | State::Failed { .. });
         self.health.plateau.is_some() && self.unsaved.is_none() && !failed
     }
 
-    /// Writes a line into the log.
+    /// Adds a line to the log.
     pub fn note(&mut self, weight: Weight, text: impl Into<String>) {
         let step = self.step();
         self.note_at(step, weight, text);
@@ -280,7 +284,7 @@ impl SessionView {
         self.log.add(elapsed, step, weight, text.into());
     }
 
-    /// Takes an event in. Answers are the views' own affair.
+    /// Processes an event. Views handle `Event::Answer` themselves.
     pub fn event(&mut self, event: &Event) {
         self.end_replay(event);
         match event {
@@ -330,7 +334,7 @@ impl SessionView {
             Event::Checkpoint(report) => {
                 let words = format!("saved ({})", bytes(report.bytes));
                 match self.log.newest().filter(|e| e.step == report.step) {
-                    // An epoch's end and its checkpoints are one thing that happened.
+                    // An epoch and its checkpoints share one line.
                     Some(last) if last.text.contains("saved (") => {}
                     Some(last) if last.text.starts_with("epoch ") => {
                         last.text = format!("{}, {words}", last.text);
@@ -343,7 +347,7 @@ impl SessionView {
             Event::Warning { text } => self.note(Weight::Warning, text.clone()),
             Event::Unsaved { why } => {
                 match why {
-                    // It is told anew when somebody wants to quit.
+                    // The worker repeats the event when somebody wants to quit.
                     _ if *why == self.unsaved => {}
                     Some(why) => self.note(Weight::Warning, why.clone()),
                     None => self.note(Weight::Good, "everything is saved again"),
@@ -387,7 +391,7 @@ impl SessionView {
         }
     }
 
-    /// Nothing is known any more but what the viewer chose.
+    /// An empty view that keeps the viewer's own settings.
     fn fresh(&self) -> SessionView {
         SessionView {
             shown: self.shown,
@@ -398,7 +402,7 @@ impl SessionView {
         }
     }
 
-    /// A run's past is over with the first event that is not of its kinds.
+    /// The replay of a resumed run's past ends with the first event of another kind.
     fn end_replay(&mut self, event: &Event) {
         let past = matches!(
             event,
@@ -431,7 +435,7 @@ impl SessionView {
             ),
             State::Failed { why } => self.note(Weight::Bad, format!("failed: {why}")),
             State::Paused if self.run.is_some() => {
-                // A single step is no news.
+                // A single step gets no lines.
                 let step = self.step();
                 self.log
                     .take_back(|e| e.text == RESUMED && step <= e.step + 1);
@@ -482,7 +486,7 @@ impl SessionView {
         self.throughput.add(x, report.images_per_s);
         self.grad_norm.add(x, report.grad_norm);
         self.learning_rate.add(x, report.learning_rate);
-        // An estimate that wavers by less than a minute stays put.
+        // Keep an estimate that changes by less than a minute.
         let ends = report.eta.map(|eta| self.now + eta);
         self.ends_at = match (self.ends_at, ends) {
             (Some(old), Some(new)) if (old - new).abs() < 45.0 => Some(old),
@@ -495,7 +499,7 @@ impl SessionView {
         self.sent.remove(&change.key);
         self.pending.remove(&change.key);
         if let Some(row) = param(&change.key) {
-            // The worker checked it; a value that no longer fits would be a newer worker's.
+            // The worker has checked the value. It can only be refused here if the worker is of a newer version.
             if row.set(&mut self.params, change.new.clone()).is_err() {
                 return;
             }
@@ -533,7 +537,7 @@ impl SessionView {
             self.lowest_loss = Some((report.epoch, report.val_loss));
         }
         if report.test_accuracy.is_some() {
-            // This line tells it too.
+            // The epoch's line reports the test accuracy as well.
             self.log
                 .take_back(|e| e.step == report.step && e.text.starts_with(TEST_IMAGES));
         }
@@ -610,26 +614,26 @@ impl SessionView {
         }
     }
 
-    /// An epoch's end and its evaluation tell the same point.
+    /// Adds a point. An epoch's end and its evaluation report the same one.
     fn point(&mut self, point: Point) {
         self.validation.retain(|p| p.step != point.step);
         let at = self.validation.partition_point(|p| p.step < point.step);
         self.validation.insert(at, point);
     }
 
-    /// The value of a hyperparameter that is on its way: sent or pending.
+    /// The value of a hyperparameter that has been sent or is pending.
     pub fn coming(&self, key: &str) -> Option<&Value> {
         self.sent
             .get(key)
             .or_else(|| self.pending.get(key).map(|p| &p.0.new))
     }
 
-    /// Hyperparameters as they will be once all that waits has taken effect.
+    /// The hyperparameters after all sent and pending changes.
     pub fn wanted(&self) -> Hyperparameters {
         let mut params = self.params.clone();
         for row in HYPERPARAMS {
             if let Some(value) = self.coming(row.key) {
-                // Values on their way have been checked before they were sent.
+                // The values were checked before they were sent.
                 let _ = row.set(&mut params, value.clone());
             }
         }
@@ -637,7 +641,7 @@ impl SessionView {
     }
 }
 
-/// `learning rate 0.001 → 0.0005`.
+/// A change in words: `learning rate 0.001 → 0.0005`.
 pub fn describe(change: &Change) -> String {
     match param(&change.key) {
         Some(row) => format!(

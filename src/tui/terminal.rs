@@ -1,6 +1,6 @@
-//! The terminal itself: entered, drawn on, given back as it was found. Writes only what changed, nothing at all when
-//! nothing did. Knows no session. `output` writes without waiting, `input` reads keys, `stray` keeps what others write
-//! from the screen, `clipboard` is tmux's, `job_control` gives the terminal to the shell.
+//! The terminal: set up, drawn on, and restored. Only changed cells are written. `output` writes without blocking,
+//! `input` reads keys, `stray` captures what other code prints, `clipboard` handles tmux, `job_control` hands the
+//! terminal to the shell.
 
 pub mod clipboard;
 mod input;
@@ -34,10 +34,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use stray::Captured;
 
-/// Whether this process can show the screen; else why not.
+/// Checks whether this process can show the screen.
 ///
 /// # Errors
-/// In words that follow 'cifar-tui needs a terminal:'.
+/// Returns the reason, worded to follow 'cifar-tui needs a terminal:'.
 pub fn usable() -> Result<(), String> {
     if !io::stdout().is_terminal() {
         return Err("standard output is not a terminal".into());
@@ -51,19 +51,19 @@ pub fn usable() -> Result<(), String> {
     }
 }
 
-/// The screen between entering and leaving. Dropping it leaves, whatever happened.
+/// The terminal while the screen is shown. Dropping it restores the terminal.
 pub struct TerminalScreen {
     tty: Tty,
     backend: CrosstermBackend<Tty>,
     shown: Buffer,
     next: Buffer,
-    /// What is shown is unknown: clear and draw everything.
+    /// The contents of the terminal are unknown: clear it and draw everything.
     unknown: bool,
     entered: bool,
     captured: Option<Captured>,
     mouse: bool,
     keyboard: Arc<Keyboard>,
-    /// While the screen is entered.
+    /// Present while the screen is shown.
     reader: Option<Reader>,
     input: (Sender<FromTerminal>, Receiver<FromTerminal>),
 }
@@ -72,7 +72,7 @@ impl TerminalScreen {
     /// Enters raw mode and the alternate screen, and begins to read keys.
     ///
     /// # Errors
-    /// Those of the terminal; it is then as it was.
+    /// Returns an error if the terminal cannot be set up; it is then restored.
     pub fn enter(mouse: bool) -> io::Result<Self> {
         let tty = Tty::open()?;
         let mut screen = TerminalScreen {
@@ -92,13 +92,13 @@ impl TerminalScreen {
         Ok(screen)
     }
 
-    /// Enters again after [`TerminalScreen::leave`], or after the process was stopped and something else had the terminal.
+    /// Sets up the terminal again after [`TerminalScreen::leave`], or after the process was stopped.
     ///
     /// # Errors
-    /// Those of the terminal.
+    /// Returns an error if the terminal cannot be set up.
     pub fn resume(&mut self) -> io::Result<()> {
         if self.entered {
-            // crossterm believes that the modes are still its own.
+            // crossterm's record of the modes is wrong after another program has changed them.
             disable_raw_mode()?;
         }
         enable_raw_mode()?;
@@ -126,17 +126,17 @@ impl TerminalScreen {
         Ok(())
     }
 
-    /// Keys and mouse reports, while the screen is entered.
+    /// Keys and mouse reports while the screen is shown.
     pub fn input(&self) -> Receiver<FromTerminal> {
         self.input.1.clone()
     }
 
-    /// Columns and lines to draw, see [`drawn_size`].
+    /// The number of columns and lines to draw, see [`drawn_size`].
     ///
     /// # Errors
-    /// When the terminal has gone.
+    /// Returns an error if the terminal has disappeared.
     pub fn size(&self) -> io::Result<(u16, u16)> {
-        // SAFETY: plain numbers.
+        // SAFETY: the type consists of plain numbers.
         let mut size: libc::winsize = unsafe { std::mem::zeroed() };
         let fd = self.tty.fd();
         // SAFETY: `size` is valid for the length of the call.
@@ -146,34 +146,35 @@ impl TerminalScreen {
         }
     }
 
-    /// Whether a frame can be drawn: the terminal has taken the one before. Writes what it takes now.
+    /// Writes what the terminal accepts now. Returns whether the last frame has been written, so that another one may
+    /// be drawn.
     ///
     /// # Errors
-    /// When the terminal has gone.
+    /// Returns an error if the terminal has disappeared.
     pub fn is_ready(&mut self) -> io::Result<bool> {
         self.tty.push()
     }
 
-    /// For how long the terminal has taken nothing, if it takes nothing.
+    /// How long the terminal has accepted no output, if output is waiting.
     pub fn stalled(&self) -> Option<Duration> {
         self.tty.stalled()
     }
 
-    /// Gives the terminal back; one that takes nothing is not waited for longer than 200 ms.
+    /// Restores the terminal. Waits at most 200 ms for a terminal that accepts no output.
     ///
     /// # Errors
-    /// Those of the terminal; each step is tried all the same.
+    /// Returns the first error; all steps are tried in any case.
     pub fn leave(&mut self) -> io::Result<()> {
         if !self.entered {
             return Ok(());
         }
         self.entered = false;
-        // It would take what is waited for below.
+        // The thread would read the answers that are waited for below.
         self.reader = None;
-        // In the background the modes and the keys are another program's affair by now, and to touch them would stop
-        // this one.
+        // In the background, modes and keys belong to another program by now, and changing them would stop this
+        // process.
         let foreground = self.has_foreground();
-        // A mouse that moves sends reports until the terminal has read that it shall not.
+        // The terminal sends mouse reports until it has processed the sequence that turns them off.
         let status = if self.mouse && foreground {
             STATUS_REQUEST
         } else {
@@ -209,7 +210,7 @@ impl TerminalScreen {
         unsafe { libc::tcgetpgrp(fd) == libc::getpgrp() }
     }
 
-    /// Gives back what can be given back of a terminal that has gone, or is about to.
+    /// Restores as much as possible of a terminal that has disappeared or is about to.
     pub fn abandon(&mut self) {
         if let Err(error) = self.leave() {
             tracing::info!("the terminal has gone: {error}");
@@ -219,7 +220,7 @@ impl TerminalScreen {
     /// Turns mouse reports on or off.
     ///
     /// # Errors
-    /// Those of the terminal.
+    /// Returns an error if the terminal has disappeared.
     pub fn set_mouse(&mut self, on: bool) -> io::Result<()> {
         self.mouse = on;
         if on {
@@ -229,15 +230,15 @@ impl TerminalScreen {
         }
     }
 
-    /// Draws everything anew next time.
+    /// Draws every cell in the next frame.
     pub fn forget(&mut self) {
         self.unknown = true;
     }
 
-    /// Puts text on the clipboard of the terminal's machine (OSC 52).
+    /// Puts text on the clipboard of the computer that shows the terminal (OSC 52).
     ///
     /// # Errors
-    /// Those of the terminal.
+    /// Returns an error if the terminal has disappeared.
     pub fn copy(&mut self, text: &str) -> io::Result<()> {
         let mut sequence = String::new();
         CopyToClipboard::to_clipboard_from(text)
@@ -249,10 +250,10 @@ impl TerminalScreen {
         execute!(self.backend, Print(sequence))
     }
 
-    /// Draws a frame: writes the cells that differ from what is shown.
+    /// Draws a frame: writes the cells that differ from those shown.
     ///
     /// # Errors
-    /// Those of the terminal.
+    /// Returns an error if the terminal has disappeared.
     pub fn draw(&mut self, size: (u16, u16), paint: impl FnOnce(&mut Buffer)) -> io::Result<()> {
         let area = Rect::new(0, 0, size.0, size.1);
         if self.next.area != area {
@@ -283,12 +284,12 @@ impl TerminalScreen {
 
 impl Drop for TerminalScreen {
     fn drop(&mut self) {
-        // Nobody is left to tell.
+        // There is nobody to report an error to.
         let _ = self.leave();
     }
 }
 
-/// Hour and minute of a time (seconds since the Unix epoch) here.
+/// Converts a time (seconds since the Unix epoch) to local hour and minute.
 pub fn local_time(seconds: f64) -> (u32, u32) {
     let time = seconds as libc::time_t;
     // SAFETY: tm is plain numbers and a pointer that may be null; localtime_r fills it or fails.

@@ -1,6 +1,6 @@
-//! Colours and what they mean. One accent; the others only where they say something (train, validation, best, wrong).
-//! Without colour, marks, bold and dim carry the same meaning. Symbols that the terminal lacks are replaced here, when
-//! the screen has been drawn. Knows no screen.
+//! Colours by meaning. There is one accent; other colours mark training, validation, best and wrong values. Without
+//! colours, marks, bold and dim carry the same meaning. After a screen has been drawn, symbols that the terminal lacks
+//! are replaced here.
 
 pub use crate::domain::terminal::Colors;
 
@@ -27,7 +27,7 @@ fn distance(a: [u8; 3], b: [u8; 3]) -> u32 {
         .sum()
 }
 
-/// xterm's 6x6x6 cube and its 24 greys. The first 16 differ from terminal to terminal and are left out.
+/// xterm's 6x6x6 cube and its 24 greys. The first 16 colours differ between terminals and are not used.
 fn nearest_256(rgb: [u8; 3]) -> u8 {
     const LEVELS: [u8; 6] = [0, 95, 135, 175, 215, 255];
     let near = |v: u8| {
@@ -73,7 +73,7 @@ fn nearest_16(rgb: [u8; 3]) -> Color {
         .map_or(Color::Reset, |(color, _)| *color)
 }
 
-/// The styles, by meaning.
+/// The styles by meaning.
 #[derive(Clone, Copy, Debug)]
 pub struct Theme {
     pub colors: Colors,
@@ -81,7 +81,7 @@ pub struct Theme {
 }
 
 impl Theme {
-    /// Replaces what the terminal cannot show in a screen that was drawn with all symbols.
+    /// Replaces the symbols that the terminal cannot show, in a finished frame.
     pub fn fit(self, buf: &mut Buffer) {
         if self.symbols == Symbols::Braille {
             return;
@@ -94,7 +94,7 @@ impl Theme {
             };
             let shown = self.symbols.fit(full);
             buf.content[i].set_char(shown);
-            // `0.1 > 0.2` would be a comparison.
+            // `0.1 > 0.2` would read as a comparison, so draw `->`.
             if full == '→' && shown == '>' && i % width > 0 && buf.content[i - 1].symbol() == " "
             {
                 buf.content[i - 1].set_char('-');
@@ -115,7 +115,7 @@ impl Theme {
         Style::new().fg(Color::Reset)
     }
 
-    /// What matters less: labels, units, axes, hints.
+    /// Secondary text: labels, units, axes, hints.
     pub fn dim(self) -> Style {
         match self.colors {
             Colors::None => Style::new().add_modifier(Modifier::DIM),
@@ -123,7 +123,7 @@ impl Theme {
         }
     }
 
-    /// Values: what a label names.
+    /// Values next to labels.
     pub fn strong(self) -> Style {
         self.text().add_modifier(Modifier::BOLD)
     }
@@ -136,7 +136,7 @@ impl Theme {
         }
     }
 
-    /// The one accent: where the focus is, what can be pressed.
+    /// The accent: the focus, and what can be pressed.
     pub fn accent(self) -> Style {
         match self.colors {
             Colors::None => Style::new().add_modifier(Modifier::BOLD),
@@ -144,7 +144,7 @@ impl Theme {
         }
     }
 
-    /// What is chosen under the cursor, and the open tab.
+    /// The item under the cursor, and the open tab.
     pub fn selected(self) -> Style {
         match self.colors {
             Colors::None | Colors::Ansi16 => Style::new().add_modifier(Modifier::REVERSED),
@@ -173,7 +173,7 @@ impl Theme {
         self.ink([229, 181, 103], Color::Yellow)
     }
 
-    /// The best so far; right.
+    /// The best value so far; correct.
     pub fn best(self) -> Style {
         self.ink([136, 200, 110], Color::Green)
             .add_modifier(Modifier::BOLD)

@@ -26,14 +26,14 @@ fn split_of(path: &Path) -> Option<&'static str> {
     name.ends_with(".parquet").then_some(split)
 }
 
-/// How a file says which part of a split it is.
+/// How a file name numbers the parts of a split.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Part {
     /// `train.parquet`.
     All,
     /// `train-00001-of-00002.parquet`, also with a hash behind the numbers.
     Of { number: usize, count: usize },
-    /// `train-00001.parquet`, `train_1.parquet`: of how many, nobody says.
+    /// `train-00001.parquet`, `train_1.parquet`: the number of parts is unknown.
     Numbered(usize),
     /// A name that says nothing.
     Unclear,
@@ -86,7 +86,8 @@ impl Part {
 /// The files of one split in order.
 ///
 /// # Errors
-/// When a part is missing, or two files cannot be parts of the same split: their images would count twice.
+/// Returns an error if a part is missing, or two files cannot be parts of the same split: their images would count
+/// twice.
 pub fn files(folder: &Path, split: &str) -> Result<Vec<PathBuf>, DataError> {
     let entries = folder.read_dir().map_err(DataError::io(folder))?;
     let paths = entries.flatten().map(|entry| entry.path());

@@ -8,7 +8,7 @@ use std::fs::File;
 
 /// Bytes that a page header may have: the statistics in it may quote a whole image file, twice and more.
 const MAX_HEADER: usize = 64 << 10;
-/// How deep a header's structs nest; the published ones have three levels.
+/// Maximum nesting of a header's structs; the published ones have three levels.
 const DEEPEST: u32 = 8;
 /// Fields of `PageHeader` and, within the headers of the three kinds of page, the number of values.
 const UNCOMPRESSED: u32 = 2;
@@ -18,7 +18,7 @@ const VALUE_COUNTS: [u32; 3] = [5 << 16 | 1, 7 << 16 | 1, 8 << 16 | 1];
 /// Checks all pages between `start` and `start + length`.
 ///
 /// # Errors
-/// The offset and what is wrong there.
+/// Returns the offset and the reason.
 pub fn check(file: &File, start: u64, length: u64) -> Result<(), (u64, String)> {
     let end = start + length;
     let mut offset = start;

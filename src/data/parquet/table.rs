@@ -126,7 +126,7 @@ fn column(
     ))
 }
 
-/// The description stands at the end, before its length and the word PAR1.
+/// The metadata is at the end, followed by its length and the bytes PAR1.
 fn check_footer(file: &mut File, path: &Path) -> Result<(), DataError> {
     let mut tail = [0; 8];
     let end = file.seek(SeekFrom::End(0)).map_err(DataError::io(path))?;

@@ -32,7 +32,7 @@ const UNSCALED_PIXELS: u64 = 8 << 20;
 /// Minimum side, in cells, to which a large picture is reduced before it is resampled to the network's size.
 const GRID: u32 = 512;
 
-/// Why a picture cannot be used.
+/// The error of reading a picture.
 #[derive(Debug, Error)]
 #[error("{} {problem}", path.display())]
 pub struct PictureError {

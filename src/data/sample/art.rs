@@ -8,9 +8,9 @@ use super::pen::{Dice, Pen, Rgb};
 use beasts::{bird, cat, deer, dog, frog, horse};
 use vehicles::{airplane, automobile, ship, truck};
 
-/// How the thing stands in the picture.
+/// Position, size and rotation of the object in the image.
 pub struct Pose {
-    /// Of the usual size.
+    /// Relative to the usual size.
     pub scale: f32,
     /// Clockwise, in degrees.
     pub turn: f32,

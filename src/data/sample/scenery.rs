@@ -18,7 +18,7 @@ pub enum Scene {
 
 use Scene::{Field, Plain, Pond, Room, Sea, Sky, Street, Wood};
 
-/// Where each class is usually seen, in the order of the classes.
+/// The usual scenery of each class, in the order of the classes.
 const USUAL: [&[Scene]; 10] = [
     &[Sky, Sky, Sky, Street, Sea, Plain],
     &[Street, Street, Field, Plain, Wood],
@@ -32,7 +32,7 @@ const USUAL: [&[Scene]; 10] = [
     &[Street, Street, Field, Plain, Wood],
 ];
 const ANY: [Scene; 8] = [Sky, Sea, Field, Wood, Street, Room, Pond, Plain];
-/// How often a thing is somewhere unusual.
+/// Probability of an unusual scenery.
 const UNUSUAL: f32 = 0.3;
 
 /// Draws the background for `class` and says which it is.
@@ -99,7 +99,7 @@ pub fn behind(pen: &mut Pen, dice: &mut Dice, class: usize) -> Scene {
     scene
 }
 
-/// Draws what stands between the camera and the thing.
+/// Draws objects between the camera and the subject.
 pub fn in_front(pen: &mut Pen, dice: &mut Dice, scene: Scene) {
     match scene {
         Field | Wood | Pond => {

@@ -105,7 +105,7 @@ impl Shape {
         }
     }
 
-    /// How many numbers it holds.
+    /// The number of values of this shape.
     pub const fn len(self) -> u64 {
         self.channels as u64 * self.height as u64 * self.width as u64
     }
@@ -126,7 +126,7 @@ impl fmt::Display for Shape {
     }
 }
 
-/// What a layer does.
+/// The operation of a layer.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Op {
     Conv {
@@ -174,7 +174,7 @@ pub struct Arch {
     pub layers: Vec<ArchLayer>,
 }
 
-/// What is wrong with an architecture.
+/// An error in an architecture.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ArchError {
     /// The layer's number, from 1, counted as [`Arch::summary`] lists them without the shortcuts, and its text; None
@@ -213,7 +213,7 @@ pub struct Summary {
     pub name: String,
     /// The layer as it is written.
     pub text: String,
-    /// How deep in residual blocks it stands.
+    /// Nesting depth in residual blocks.
     pub depth: u32,
     pub output: Shape,
     pub parameters: u64,
@@ -237,14 +237,14 @@ pub struct Node {
     pub multiply_adds: u64,
     /// A residual block's layers.
     pub body: Vec<Node>,
-    /// What a residual block's input goes through before the sum: nothing, or a convolution and a norm.
+    /// The shortcut of a residual block: nothing, or a convolution and a norm.
     pub shortcut: Vec<Node>,
 }
 
-/// The architecture that a preset's name or a text stands for.
+/// The architecture with a preset's name, or described by a text.
 ///
 /// # Errors
-/// When it is neither; the positions are those of the text.
+/// Returns an error if it is neither; the positions are those of the text.
 pub fn resolve(name_or_text: &str) -> Result<Arch, ArchError> {
     let name = name_or_text.trim();
     if let Some(preset) = ARCHS.iter().find(|p| p.name.eq_ignore_ascii_case(name)) {
@@ -271,7 +271,7 @@ pub fn resolve(name_or_text: &str) -> Result<Arch, ArchError> {
 /// Whether `text` is a preset's name or a well-formed architecture for 32x32 RGB images and ten classes.
 ///
 /// # Errors
-/// Names the layer and what is wrong with it.
+/// Returns an error that names the layer and the reason.
 pub fn check(text: &str) -> Result<(), String> {
     resolve(text)
         .and_then(|arch| arch.infer_shapes(Shape::CIFAR, 10))
@@ -309,7 +309,7 @@ impl Arch {
     /// shortcut, one deeper.
     ///
     /// # Errors
-    /// As [`Arch::infer_shapes`].
+    /// Returns the errors of [`Arch::infer_shapes`].
     pub fn summary(&self, input: Shape, classes: usize) -> Result<Vec<Summary>, ArchError> {
         fn list(nodes: &[Node], depth: u32, lines: &mut Vec<Summary>) {
             for node in nodes {

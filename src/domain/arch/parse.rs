@@ -37,7 +37,7 @@ const WORDS: [&str; 8] = [
 /// Reads an architecture's text. Shapes are not looked at: see [`Arch::infer_shapes`].
 ///
 /// # Errors
-/// Says where the text departs from the grammar or exceeds a limit, and what may stand there.
+/// Returns an error at the position where the text violates the grammar or a limit, with what is expected there.
 pub fn parse(text: &str) -> Result<Arch, ArchError> {
     if text.len() > MAX_TEXT {
         return Err(ArchError {
@@ -282,7 +282,7 @@ impl Parser<'_> {
                         "its layers must follow in parentheses",
                     ));
                 }
-                // It stands before its layers in the count.
+                // A block is counted before its layers.
                 self.count += 1;
                 let body = self.group(depth)?;
                 self.count -= 1;

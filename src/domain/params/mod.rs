@@ -33,12 +33,12 @@ macro_rules! choices {
 }
 
 choices! {
-    /// The optimizers. What each does stands in [`crate::optimizers`].
+    /// The optimizers. They are implemented in [`crate::optimizers`].
     Optimizer { Sgd = "sgd", Adam = "adam", Adamw = "adamw" }
 }
 
 choices! {
-    /// How the learning rate moves over the run, after the warm-up.
+    /// How the learning rate changes over the run, after the warm-up.
     Schedule {
         /// The base learning rate throughout.
         Constant = "constant",
@@ -154,7 +154,7 @@ pub enum Value {
 }
 
 impl fmt::Display for Value {
-    /// As it is typed: `0.001`, `1e-7`, `32`, `on`, `cosine`.
+    /// As a user types it: `0.001`, `1e-7`, `32`, `on`, `cosine`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Value::Bool(true) => f.write_str("on"),
@@ -266,7 +266,7 @@ impl HyperParam {
         self.key.replace('_', "-")
     }
 
-    /// What is allowed, in words: `0 to 0.95`, `sgd, adam or adamw`.
+    /// The allowed values, in words: `0 to 0.95`, `sgd, adam or adamw`.
     pub fn range(&self) -> String {
         match self.kind {
             ValueKind::Bool => "on or off".into(),
@@ -285,7 +285,7 @@ impl HyperParam {
     /// Reads what a person typed.
     ///
     /// # Errors
-    /// When it is no value of this kind or out of range; says what is allowed.
+    /// Returns an error if it is not a value of this kind or out of range. The message says what is allowed.
     pub fn parse(&self, text: &str) -> Result<Value, HyperParamError> {
         let text = text.trim();
         let off = self.zero_is_off && text.eq_ignore_ascii_case("off");
@@ -313,10 +313,10 @@ impl HyperParam {
         self.check(value)
     }
 
-    /// Holds a value to the kind and the range. A whole number is taken for a float.
+    /// Checks a value against the type and the range. An integer is accepted for a float.
     ///
     /// # Errors
-    /// When it does not fit; says what is allowed.
+    /// Returns an error if it does not fit. The message says what is allowed.
     pub fn check(&self, value: Value) -> Result<Value, HyperParamError> {
         let wrong =
             |value: &Value| self.error(format!("'{value}' is not allowed: {}", self.range()));
@@ -344,7 +344,7 @@ impl HyperParam {
     /// Checks the value and puts it into `params`.
     ///
     /// # Errors
-    /// As [`HyperParam::check`]; `params` is then unchanged.
+    /// Returns the errors of [`HyperParam::check`]; `params` is then unchanged.
     pub fn set(&self, params: &mut Hyperparameters, value: Value) -> Result<(), HyperParamError> {
         (self.set)(params, self.check(value)?);
         Ok(())
@@ -421,7 +421,7 @@ pub fn param(key: &str) -> Option<&'static HyperParam> {
 /// The row of `key`, or an error that suggests what may have been meant.
 ///
 /// # Errors
-/// When there is no such hyperparameter.
+/// Returns an error if there is no such hyperparameter.
 pub fn find(key: &str) -> Result<&'static HyperParam, HyperParamError> {
     param(key).ok_or_else(|| {
         let keys = || HYPERPARAMS.iter().map(|p| p.key);

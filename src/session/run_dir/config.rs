@@ -7,7 +7,7 @@ use crate::train::files::Folder;
 /// config.toml as the program reads it: every hyperparameter with its help.
 ///
 /// # Errors
-/// Those of the file system.
+/// Returns an error if a file operation fails.
 pub(super) fn write(folder: &Folder, params: &Hyperparameters) -> Result<(), RunError> {
     let mut text = String::from("# The hyperparameters at the run's start.\n");
     for row in HYPERPARAMS {

@@ -31,15 +31,15 @@ pub struct RunDir {
     /// Steps that make one line.
     stride: u64,
     unwritten: Option<StepReport>,
-    /// Given back after everything else.
+    /// Dropped last.
     lease: Lease,
 }
 
 impl RunDir {
-    /// Makes a new run's folder. Without a name, one is made up from `preset` and the time.
+    /// Creates the folder of a new run. Without a name, one is generated from `preset` and the time.
     ///
     /// # Errors
-    /// When the name is taken or is no plain folder name; those of the file system.
+    /// Returns an error if the name is taken or is not a plain folder name, or a file operation fails.
     pub fn create(
         runs: &Path,
         name: Option<&str>,
@@ -84,7 +84,7 @@ impl RunDir {
     /// they should be.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// Returns an error if a file operation fails.
     pub fn resume(
         folder: &Path,
         lease: Lease,
@@ -143,12 +143,12 @@ impl RunDir {
         self.files.path()
     }
 
-    /// The run's folder, for those who write into it beside this.
+    /// The run's folder, for other writers.
     pub fn files(&self) -> &Folder {
         &self.files
     }
 
-    /// Who has the run by now, once it is not this session's any more.
+    /// The session that has the run, once this one has lost it.
     pub fn lost(&self) -> Option<&Lost> {
         self.lease.lost()
     }
@@ -158,12 +158,12 @@ impl RunDir {
         self.lease.on_loss()
     }
 
-    /// What the user should know of how the run was opened.
+    /// A warning for the user about how the run was opened.
     pub fn take_warnings(&mut self) -> Vec<String> {
         std::mem::take(&mut self.lease.warnings)
     }
 
-    /// Bytes of metrics.jsonl so far, and the steps that wait for their line: what a checkpoint must remember.
+    /// Size of metrics.jsonl in bytes and the steps that are not written yet, which a checkpoint has to record.
     pub fn position(&self) -> (u64, Option<StepReport>) {
         (self.metrics_bytes, self.unwritten.clone())
     }
@@ -171,7 +171,7 @@ impl RunDir {
     /// The metrics file, to be synced before a checkpoint counts on it; all lines so far are handed to the system.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// Returns an error if a file operation fails.
     pub fn metrics_file(&mut self) -> io::Result<File> {
         self.metrics.flush()?;
         self.metrics.handle()
@@ -185,7 +185,7 @@ impl RunDir {
     /// Adds one training step. Lines end at multiples of the stride, so they do not depend on time.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// Returns an error if a file operation fails.
     pub fn step(&mut self, report: &StepReport) -> io::Result<()> {
         let waiting = match self.unwritten.take() {
             Some(mut waiting) => {
@@ -215,7 +215,7 @@ impl RunDir {
     /// Adds an event that is not a training step.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// Returns an error if a file operation fails.
     pub fn event(&mut self, event: &Event) -> io::Result<()> {
         match event {
             Event::Epoch(epoch) => {
@@ -243,7 +243,7 @@ impl RunDir {
     /// Hands everything written to the system.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// Returns an error if a file operation fails.
     pub fn flush(&mut self) -> io::Result<()> {
         self.metrics.flush()?;
         self.events.flush()
@@ -252,7 +252,7 @@ impl RunDir {
     /// Writes a picture, all at once.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// Returns an error if a file operation fails.
     pub fn picture(&self, name: &str, png: &[u8]) -> io::Result<()> {
         self.files.write(name, png)
     }
@@ -265,11 +265,11 @@ impl RunDir {
         self.metrics.add(&line)
     }
 
-    /// Makes the checkpoint in `file`, from which the run goes on, its last and its previous one: what is newer is void
-    /// now, and a damaged one must not take the place of the one before.
+    /// Makes the checkpoint in `file`, from which the run is resumed, its last and its previous checkpoint. Newer ones
+    /// are void, and a damaged one must not replace the previous one.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// Returns an error if a file operation fails.
     pub fn adopt(&self, file: &str) -> Result<(), RunError> {
         if file == LAST {
             return Ok(());
@@ -286,7 +286,7 @@ impl RunDir {
     /// Cuts the metrics back to a checkpoint: their first `bytes`, and the steps that had not become a line.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// Returns an error if a file operation fails.
     pub fn cut_back(
         &mut self,
         step: u64,
@@ -302,11 +302,11 @@ impl RunDir {
     }
 }
 
-/// The events of a run's metrics, in order, up to `bytes`, and how many lines were too long to be read; lines that are no
-/// event are left out.
+/// The events of a run's metrics in order, up to `bytes`, and the number of lines that were too long to be read. Lines
+/// that are not events are skipped.
 ///
 /// # Errors
-/// Those of the file system; when the metrics are no regular file.
+/// Returns an error if a file operation fails, or the metrics are not a regular file.
 pub fn read_metrics(folder: &Path, bytes: u64) -> io::Result<(Vec<Event>, u64)> {
     let file = crate::files::open(&folder.join(METRICS))?.take(bytes);
     let mut lines = Lines::new(BufReader::new(file));

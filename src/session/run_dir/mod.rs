@@ -19,10 +19,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub(super) const METRICS: &str = "metrics.jsonl";
 pub(super) const CONFIG: &str = "config.toml";
 pub(super) const NOTE: &str = "note.txt";
-/// What the front end's log is called.
+/// Name of the log file.
 pub const LOG: &str = "log.txt";
 
-/// What can go wrong with a run's folder.
+/// Errors of a run's folder.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     #[error("{what} {}: {source}. Check the path, that you may write there and that there is room, or choose another folder with --runs.", path.display())]
@@ -62,7 +62,7 @@ pub struct InUse {
     pub holder: Holder,
     /// The session runs on this kernel.
     pub here: bool,
-    /// It is known to live; else only its lease says that it has the run.
+    /// The session is known to live; otherwise only its lease says that it has the run.
     pub certain: bool,
 }
 
@@ -101,7 +101,7 @@ pub(super) fn attach_command(folder: &Path, host: Option<&str>) -> String {
     let command = command_line(&["cifar-tui", "attach", &name, "--runs", &runs]);
     match host {
         None => command,
-        // The other computer's shell reads the command once more.
+        // The other computer's shell parses the command again.
         Some(host) if command.contains('\'') => command_line(&["ssh", "-t", host, &command]),
         Some(host) => format!("{} {command}", command_line(&["ssh", "-t", host])),
     }
@@ -140,7 +140,7 @@ impl fmt::Display for InUse {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lost {
     pub folder: PathBuf,
-    /// Who has it, as far as that is written down.
+    /// The session that has the run, if that is recorded.
     pub by: Option<Holder>,
 }
 

@@ -1,4 +1,4 @@
-//! Runs' names: which are allowed, and what a run is called that was given none.
+//! The names of runs: which are valid, and the generated name of a run without one.
 
 use super::{RunError, now};
 use crate::domain::params::Hyperparameters;
@@ -28,8 +28,8 @@ pub(in crate::session) fn check_name(name: &str) -> Result<(), RunError> {
     Ok(())
 }
 
-/// The folder of the run that `wanted` means: the run of that name in `runs`, else the folder of that path. None where there
-/// is no such folder.
+/// The folder of the run `wanted`: that of the run with this name in `runs`, otherwise the folder with this path. None
+/// if there is no such folder.
 pub(in crate::session) fn folder_of(runs: &Path, wanted: &Path) -> Option<PathBuf> {
     let named = wanted.to_str().filter(|name| !name.contains('/'));
     let named = named.map(|name| runs.join(name));

@@ -1,7 +1,7 @@
-//! The ACTIONS table: every key, where it counts, what it is called and when it cannot be used. Dispatch, footer, help,
-//! command palette, `cifar-tui keys`, README's keys and the key names in sentences follow it. A key is added by adding a
-//! row and, where it does something new, a variant of [`ProgramAction`] or of the view's own actions, which the compiler
-//! then wants to see done.
+//! The ACTIONS table: each action's keys, screen, names and the reasons why it may be unavailable. Dispatch, footer,
+//! help, palette, `cifar-tui keys`, README's table and key names in messages are generated from it. To add a key, add a
+//! row and, for a new action, a variant of [`ProgramAction`] or of the view's own actions; the compiler then points to
+//! the code that has to handle it.
 
 mod table;
 
@@ -13,14 +13,14 @@ use crate::domain::symbols::Symbols;
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use std::fmt;
 
-/// What an action does: something that the program does, or something that the open view does.
+/// An action of the program or of the open view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Do {
     Program(ProgramAction),
     View(ViewAction),
 }
 
-/// What the program itself does, whichever screen is open.
+/// Actions of the program, independent of the open screen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProgramAction {
     Pause,
@@ -68,7 +68,8 @@ pub enum Move {
 }
 
 impl Move {
-    /// How many items it goes forward, where a line has `line` items and a page `page`; beyond the end for the ends.
+    /// The number of items to move forward, where a line has `line` items and a page has `page`. Larger than any list
+    /// for the ends.
     pub fn by(self, line: usize, page: usize) -> i64 {
         let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX / 2);
         match self {
@@ -82,7 +83,7 @@ impl Move {
     }
 }
 
-/// A place among `count` items, moved by [`Move::by`] and kept within them.
+/// The index among `count` items after [`Move::by`], clamped to the list.
 pub fn moved(place: usize, by: i64, count: usize) -> usize {
     let last = i64::try_from(count.saturating_sub(1)).unwrap_or(i64::MAX / 2);
     let place = i64::try_from(place).unwrap_or(i64::MAX / 2);
@@ -97,7 +98,7 @@ pub struct Key {
 }
 
 impl Key {
-    /// The key of an event. Shift is in the character itself.
+    /// The key of an event. The character already includes shift.
     pub fn of(event: &KeyEvent) -> Self {
         Key {
             code: event.code,
@@ -107,7 +108,8 @@ impl Key {
 }
 
 impl Key {
-    /// Its name on a terminal that shows these symbols. Words stand for arrows in ASCII, where `^` and `v` are keys.
+    /// Its name on a terminal that shows these symbols. In ASCII, arrows are written as words, since `^` and `v` are
+    /// keys.
     pub fn name(self, symbols: Symbols) -> String {
         let word = match self.code {
             KeyCode::Enter => symbols.enter(),
@@ -169,15 +171,15 @@ const fn ctrl(c: char) -> Key {
 pub struct Action {
     pub does: Do,
     pub keys: &'static [Key],
-    /// The screen on which the keys count; None for all.
+    /// The screen on which the keys work; None for all.
     pub screen: Option<Screen>,
     /// A word for the footer.
     pub name: &'static str,
     /// A few words for help, palette and the key table.
     pub help: &'static str,
-    /// Place in the footer: the smallest stay when it gets narrow; 0 is not shown there.
+    /// Order in the footer: when it gets narrow, larger numbers are dropped first; 0 is never shown there.
     pub rank: u8,
-    /// Why it cannot be used now.
+    /// Returns the reason if the action is unavailable now.
     pub enabled: fn(&SessionView) -> Result<(), String>,
 }
 
@@ -191,7 +193,7 @@ impl Action {
             .join(" ")
     }
 
-    /// Whether its keys count on a screen.
+    /// Whether its keys work on a screen.
     pub fn counts_on(&self, screen: Screen) -> bool {
         self.screen.is_none_or(|own| own == screen)
     }
@@ -202,12 +204,12 @@ pub fn find(key: Key, screen: Screen) -> Option<&'static Action> {
     on_screen(screen).find(|a| a.keys.contains(&key))
 }
 
-/// Those whose keys count on a screen, its own first.
+/// The actions whose keys work on a screen, the screen's own first.
 pub fn on_screen(screen: Screen) -> impl Iterator<Item = &'static Action> {
     ACTIONS.iter().filter(move |a| a.counts_on(screen))
 }
 
-/// Those that the palette offers on a screen: the open view's and all of the program's.
+/// The actions that the palette offers on a screen: those of the open view and of the program.
 pub fn offered(screen: Screen) -> impl Iterator<Item = &'static Action> {
     ACTIONS.iter().filter(move |a| match a.does {
         Do::Program(_) => true,
@@ -243,7 +245,7 @@ pub fn listing(symbols: Symbols) -> String {
     text
 }
 
-/// README's table of the keys that one starts with, in Markdown.
+/// README's table of the most important keys, in Markdown.
 pub fn markdown() -> String {
     let mut text = String::from("| where | keys | does |\n|---|---|---|\n");
     let rows = FIRST

@@ -94,7 +94,7 @@ fn downloadable(session: &SessionView) -> Result<(), String> {
     }
 }
 
-/// A row of the program's own: its keys count on every screen.
+/// A row of a program action: its keys work on every screen.
 const fn program(
     does: ProgramAction,
     keys: &'static [Key],
@@ -113,7 +113,7 @@ const fn program(
     }
 }
 
-/// A row of a view: its keys count on its screen.
+/// A row of a view's action: its keys work on its screen.
 const fn view(
     does: ViewAction,
     keys: &'static [Key],
@@ -137,7 +137,7 @@ const fn when(mut action: Action, enabled: fn(&SessionView) -> Result<(), String
     action
 }
 
-/// Keys that count on one screen, for an action that the palette offers on all.
+/// A program action whose keys work on one screen only.
 const fn only(screen: Screen, mut action: Action) -> Action {
     action.screen = Some(screen);
     action
@@ -154,7 +154,7 @@ const HALF_DOWN: &[Key] = &[ctrl('d'), key(KeyCode::PageDown)];
 const ENTER: &[Key] = &[key(KeyCode::Enter)];
 const ESC: &[Key] = &[key(KeyCode::Esc)];
 
-/// Every action. Keys that count on one screen stand before those that count on all: help lists them in this order.
+/// Every action. The rows of single screens precede those of all screens, which is the order in the help.
 #[rustfmt::skip]
 pub static ACTIONS: &[Action] = &[
     // Train
@@ -287,7 +287,7 @@ pub static ACTIONS: &[Action] = &[
     program(ProgramAction::Quit, &[ch('q'), ctrl('c')], 1, "quit", "save and quit"),
 ];
 
-/// The actions that one starts with: README's keys.
+/// The actions in README's table of keys.
 pub static FIRST: &[Do] = &[
     Do::Program(ProgramAction::Pause),
     Do::View(Train(TrainAction::Choose(Move::Down))),

@@ -1,11 +1,11 @@
-//! 'What just happened': the lines of the log. Times and steps never fall within a run, and what happened stands once.
+//! The log of the Train screen. Within a run, times and steps never decrease, and nothing is reported twice.
 
 use std::collections::VecDeque;
 
-/// Lines that the log keeps.
+/// Maximum number of lines.
 const MAX_LINES: usize = 1000;
 
-/// How much a line of the log weighs.
+/// Severity of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Weight {
     Plain,
@@ -14,10 +14,10 @@ pub enum Weight {
     Bad,
 }
 
-/// One line.
+/// A line of the log.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// Seconds of training when it happened.
+    /// Seconds of training at the event.
     pub elapsed: f64,
     pub step: u64,
     pub text: String,
@@ -26,12 +26,12 @@ pub struct Entry {
     run: u32,
 }
 
-/// Events of a run's past, which are told when it goes on from a checkpoint, right after its start.
+/// State while the past of a resumed run is replayed, right after its start.
 #[derive(Clone, Copy, Debug)]
 struct Replay {
     /// The first step after the checkpoint.
     next: u64,
-    /// The log holds their lines: the run went back within this session.
+    /// Whether the log already contains these events, since the run went back within this session.
     known: bool,
 }
 
@@ -39,7 +39,7 @@ struct Replay {
 #[derive(Debug, Default)]
 pub struct Log {
     entries: VecDeque<Entry>,
-    /// Number of the run under way.
+    /// Number of the current run.
     run: u32,
     replay: Option<Replay>,
 }
@@ -49,7 +49,7 @@ impl Log {
         &self.entries
     }
 
-    /// Adds a line. The newest line said again gets the new time instead.
+    /// Adds a line. If the newest line has the same text, only its time is updated.
     pub fn add(&mut self, elapsed: f64, step: u64, weight: Weight, text: String) {
         let known = self.replay.is_some_and(|replay| replay.known);
         let same = |e: &Entry| e.run == self.run && e.step == step && e.text.starts_with(&text);
@@ -72,20 +72,20 @@ impl Log {
         });
     }
 
-    /// The newest line, to add to it.
+    /// The newest line, so that it can be extended.
     pub fn newest(&mut self) -> Option<&mut Entry> {
         self.entries.back_mut()
     }
 
-    /// Takes the newest line away if `is` holds for it.
+    /// Removes the newest line if `is` returns true for it.
     pub fn take_back(&mut self, is: impl FnOnce(&Entry) -> bool) {
         if self.entries.back().is_some_and(is) {
             self.entries.pop_back();
         }
     }
 
-    /// A run begins, or goes on at step `resumed_at`. Where it is the `same` run as before, it went back: what came
-    /// after the checkpoint is void.
+    /// Starts a run, or resumes it at step `resumed_at`. If it is the `same` run as before, it went back, and the lines
+    /// after the checkpoint are removed.
     pub fn begin_run(&mut self, resumed_at: Option<u64>, same: bool) {
         self.replay = resumed_at.map(|next| Replay { next, known: same });
         match resumed_at {
@@ -97,7 +97,7 @@ impl Log {
         }
     }
 
-    /// The run's past has been told. The step at which it goes on, where the log does not say so yet.
+    /// Ends the replay. Returns the first step after it, if the log does not contain it yet.
     pub fn end_replay(&mut self) -> Option<u64> {
         let replay = self.replay.take()?;
         (!replay.known).then_some(replay.next)

@@ -6,11 +6,11 @@ use std::io::{self, Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How long tmux may take.
+/// Maximum time that tmux may take.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How often it is looked after.
+/// Interval at which it is checked whether tmux has ended.
 const GLANCE: Duration = Duration::from_millis(5);
-/// What every pipe takes unread, in bytes.
+/// Number of bytes that every pipe accepts without a reader.
 const PIPE: usize = 16 << 10;
 
 /// Whether this process runs inside tmux.
@@ -34,7 +34,7 @@ pub fn through_screen(sequence: &str) -> String {
     let mut rest = sequence.trim_end_matches("\x1b\\").to_owned() + "\x07";
     let mut wrapped = String::new();
     while !rest.is_empty() {
-        // Base64 and what stands around it is ASCII.
+        // Base64 and the control sequence around it are ASCII.
         let after = rest.split_off(rest.len().min(256));
         wrapped += &format!("\x1bP{rest}\x1b\\");
         rest = after;
@@ -46,7 +46,7 @@ pub fn through_screen(sequence: &str) -> String {
 /// for two seconds at most.
 ///
 /// # Errors
-/// Why it is not in the buffer, in tmux's words where it said some.
+/// Returns the reason, in tmux's words if it gave any.
 pub fn load_into_tmux(text: &str) -> Result<(), String> {
     let end = Instant::now() + PATIENCE;
     load("tmux", &["load-buffer", "-w", "-"], text, end)
@@ -76,7 +76,7 @@ fn load(program: &str, arguments: &[&str], text: &str, end: Instant) -> Result<(
             Ok(Some(status)) => {
                 let mut words = String::new();
                 if let Some(mut stderr) = child.stderr.take() {
-                    // Without words the status has to do.
+                    // If tmux printed nothing, report its exit status.
                     let _ = stderr.read_to_string(&mut words);
                 }
                 return Err(match words.trim() {
@@ -86,7 +86,7 @@ fn load(program: &str, arguments: &[&str], text: &str, end: Instant) -> Result<(
             }
             Ok(None) if Instant::now() < end => std::thread::sleep(GLANCE),
             Ok(None) => {
-                // One that has ended by now needs no killing.
+                // Killing fails if the process has ended.
                 let _ = child.kill();
                 let _ = child.wait();
                 return Err(format!("{program} did not answer"));

@@ -1,5 +1,5 @@
-//! Keys and mouse reports: a thread reads them while the screen is shown. What still arrives when it is left is thrown
-//! away, so that the shell does not take it for typed text.
+//! Reads keys and mouse reports on a thread while the screen is shown. Input that still arrives when the screen closes
+//! is discarded, so that the shell does not take it for typed text.
 
 use crossbeam_channel::Sender;
 use std::fs::File;
@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// What the thread that reads tells.
+/// Messages of the reading thread.
 pub enum FromTerminal {
     Input(crossterm::event::Event),
-    /// The terminal has gone.
+    /// The terminal has disappeared.
     Gone,
 }
 
@@ -20,7 +20,7 @@ pub enum FromTerminal {
 /// mouse report has arrived.
 pub const STATUS_REQUEST: &str = "\x1b[5n";
 const STATUS: [u8; 4] = *b"\x1b[0n";
-/// How long the answer is waited for: the round trip of a slow connection.
+/// Maximum time to wait for the answer, enough for a slow connection.
 const ANSWERED_WITHIN: Duration = Duration::from_millis(500);
 
 /// The descriptor from which crossterm reads keys.
@@ -33,10 +33,10 @@ enum Waited {
 }
 
 impl Keyboard {
-    /// Standard input when it is a terminal, else the controlling terminal.
+    /// Standard input if it is a terminal, otherwise the controlling terminal.
     ///
     /// # Errors
-    /// When there is neither.
+    /// Returns an error if neither is a terminal.
     pub fn open() -> io::Result<Self> {
         if io::stdin().is_terminal() {
             Ok(Keyboard(None))
@@ -51,8 +51,8 @@ impl Keyboard {
             .map_or(libc::STDIN_FILENO, AsRawFd::as_raw_fd)
     }
 
-    /// Blocks until a key waits, the terminal has gone or `stop` was closed. crossterm's own poll would spin when the
-    /// terminal has gone.
+    /// Blocks until input is available, the terminal has disappeared, or `stop` was closed. crossterm's own poll would
+    /// spin after the terminal has disappeared.
     fn wait(&self, stop: &PipeReader) -> Waited {
         loop {
             let mut fds = [readable(self.fd()), readable(stop.as_raw_fd())];
@@ -76,8 +76,8 @@ impl Keyboard {
         }
     }
 
-    /// Reads and throws away what the terminal sends, up to its answer to [`STATUS_REQUEST`], for half a second at most.
-    /// What was typed behind the answer stays for whoever reads next. The terminal must be in raw mode.
+    /// Reads and discards input up to the terminal's answer to [`STATUS_REQUEST`], for at most half a second. Input
+    /// after the answer is left unread. The terminal must be in raw mode.
     pub fn discard_until_status(&self) {
         let end = Instant::now() + ANSWERED_WITHIN;
         let mut last = [0; STATUS.len()];
@@ -90,7 +90,7 @@ impl Keyboard {
             // SAFETY: one valid pollfd, for the length of the call.
             unsafe { libc::poll(&raw mut fds, 1, left.as_millis() as i32 + 1) };
             match fds.revents {
-                // Nothing yet, or interrupted by a signal.
+                // No input yet, or interrupted by a signal.
                 0 => continue,
                 libc::POLLIN => {}
                 _ => return,
@@ -113,7 +113,7 @@ fn readable(fd: RawFd) -> libc::pollfd {
     }
 }
 
-/// The thread that reads. Dropping it ends the thread.
+/// The reading thread. Dropping it ends the thread.
 pub struct Reader {
     stop: Option<PipeWriter>,
     thread: Option<JoinHandle<()>>,
@@ -123,7 +123,7 @@ impl Reader {
     /// Reads until dropped, or until the terminal has gone.
     ///
     /// # Errors
-    /// When no pipe or thread can be made.
+    /// Returns an error if a pipe or thread cannot be created.
     pub fn start(keyboard: Arc<Keyboard>, sender: Sender<FromTerminal>) -> io::Result<Self> {
         let (stopped, stop) = io::pipe()?;
         let read = move || {
@@ -134,7 +134,7 @@ impl Reader {
                     Waited::Ready | Waited::Gone => break,
                 }
             }
-            // The screen's loop may have ended before.
+            // Sending fails if the screen's loop has ended.
             let _ = sender.send(FromTerminal::Gone);
         };
         let thread = std::thread::Builder::new()
@@ -158,7 +158,7 @@ impl Drop for Reader {
     }
 }
 
-/// Passes on what waits. False when the terminal or the screen's loop has gone.
+/// Forwards available input. Returns false if the terminal has disappeared or the screen's loop has ended.
 fn pass_on(sender: &Sender<FromTerminal>) -> bool {
     loop {
         match crossterm::event::poll(Duration::ZERO) {

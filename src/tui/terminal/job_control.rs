@@ -1,12 +1,11 @@
-//! What a shell does with its jobs, from the job's side: stopping, going on in the background, letting go of the
-//! terminal for good.
+//! Shell job control from the job's side: stopping, continuing in the background, and detaching from the terminal.
 
 use super::stray::redirect;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 
-/// Stops this process and its group as ctrl-z does, until it is continued.
+/// Stops this process and its group, like ctrl-z, until it is continued.
 pub fn stop_process() {
     // SAFETY: plain system calls without pointers. The group's others (cargo run) stop by SIGTSTP, which this process
     // handles; it stops itself by the signal that nothing handles.
@@ -16,11 +15,11 @@ pub fn stop_process() {
     }
 }
 
-/// Lets go of the terminal for good: standard input, output and error lead nowhere from now on, where they led to a
-/// terminal. Nothing can then block on it, or be told that it has gone.
+/// Detaches from the terminal for good: those of standard input, output and error that are the terminal are redirected
+/// to /dev/null. Nothing can then block on the terminal or fail because it has disappeared.
 ///
 /// # Errors
-/// When /dev/null cannot be opened.
+/// Returns an error if /dev/null cannot be opened.
 pub fn let_go() -> io::Result<()> {
     let nowhere = OpenOptions::new()
         .read(true)
@@ -29,7 +28,8 @@ pub fn let_go() -> io::Result<()> {
     for fd in 0..3 {
         // SAFETY: plain numbers, filled by fstat.
         let mut about: libc::stat = unsafe { std::mem::zeroed() };
-        // SAFETY: `about` is valid for the length of the call. A terminal that has gone is no terminal to isatty.
+        // SAFETY: `about` is valid for the length of the call. isatty returns false for a terminal that has
+        // disappeared.
         let known = unsafe { libc::fstat(fd, &raw mut about) } == 0;
         if known && about.st_mode & libc::S_IFMT == libc::S_IFCHR {
             redirect(nowhere.as_raw_fd(), fd)?;
@@ -42,7 +42,7 @@ pub fn let_go() -> io::Result<()> {
 /// there is no shell with job control.
 ///
 /// # Errors
-/// When the system gives no pipe or no process for the helper that continues this one.
+/// Returns an error if the system cannot create a pipe or process for the helper that continues this one.
 pub fn to_background() -> io::Result<bool> {
     // SAFETY: numbers only.
     let (group, leader) = unsafe { (libc::getpgrp(), libc::getsid(0)) };
@@ -64,19 +64,20 @@ pub fn to_background() -> io::Result<bool> {
         },
         _ => {}
     }
-    // In a group of its own, so that it is not stopped with this one. It says so too: whoever is first.
+    // Put the helper into its own group, so that it is not stopped with this process. Both processes do it, since
+    // either may run first.
     // SAFETY: numbers only.
     unsafe { libc::setpgid(helper, helper) };
     stop_process();
-    // It runs again: the helper sees the pipe's end.
+    // When this process runs again, closing the pipe ends the helper.
     drop(runs);
-    // SAFETY: the status is not wanted.
+    // SAFETY: the status is not used.
     unsafe { libc::waitpid(helper, std::ptr::null_mut(), 0) };
     // SAFETY: numbers only.
     Ok(unsafe { libc::tcgetpgrp(terminal.as_raw_fd()) } != group)
 }
 
-/// Times that a helper looks whether the shell has taken the terminal back, a hundredth of a second apart.
+/// Number of checks, a hundredth of a second apart, whether the shell has taken the terminal back.
 const LOOKS: u32 = 200;
 
 /// What the helper of [`to_background`] does: continues the process group `group` once the shell has taken the
@@ -100,7 +101,7 @@ unsafe fn continue_group(group: libc::pid_t, terminal: RawFd, running: RawFd) ->
                 libc::_exit(0);
             }
             looks += 1;
-            // Again and again: a process may stop only after its group was continued.
+            // Repeatedly, since a process may only stop after its group was continued.
             if looks > LOOKS || libc::tcgetpgrp(terminal) != group {
                 libc::kill(-group, libc::SIGCONT);
             }

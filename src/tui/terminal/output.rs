@@ -1,4 +1,4 @@
-//! Writing to the terminal without ever waiting for it.
+//! Writes to the terminal without ever blocking.
 
 use std::cell::RefCell;
 use std::fs::{File, OpenOptions};
@@ -8,31 +8,31 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-/// How long a terminal that takes nothing is waited for when it is given back.
+/// Maximum time to wait for a terminal that accepts no output when it is restored.
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// The terminal as a writer that never blocks, on a descriptor of its own, so that standard output and standard error
-/// can lead elsewhere meanwhile. What the terminal does not take yet waits.
+/// The terminal as a writer that never blocks, on its own descriptor, so that standard output and standard error can be
+/// redirected. Output that the terminal does not accept yet is queued.
 #[derive(Clone)]
 pub struct Tty(Rc<RefCell<Output>>);
 
 struct Output {
     file: File,
-    /// Flushed, but not taken yet.
+    /// Flushed, but not written yet.
     waiting: Vec<u8>,
     /// Not flushed yet.
     frame: Vec<u8>,
-    /// Since when the terminal takes nothing.
+    /// Time since which the terminal accepts no output.
     stalled: Option<Instant>,
 }
 
 impl Tty {
-    /// Standard output's terminal, or the controlling one.
+    /// The terminal of standard output, otherwise the controlling terminal.
     ///
     /// # Errors
-    /// When there is neither.
+    /// Returns an error if there is no terminal.
     pub fn open() -> io::Result<Self> {
-        // Opened anew: the flag that forbids blocking must not reach the shell's own descriptor.
+        // Open the terminal again, since the non-blocking flag must not affect the shell's own descriptor.
         let anew = ["/proc/self/fd/1", "/dev/tty"]
             .into_iter()
             .find_map(|path| {
@@ -57,23 +57,24 @@ impl Tty {
         self.0.borrow().file.as_raw_fd()
     }
 
-    /// Writes what the terminal takes; true when nothing waits.
+    /// Writes as much as the terminal accepts. Returns true if nothing is queued.
     ///
     /// # Errors
-    /// When the terminal has gone.
+    /// Returns an error if the terminal has disappeared.
     pub fn push(&self) -> io::Result<bool> {
         self.0.borrow_mut().push()
     }
 
-    /// Writes until nothing waits.
+    /// Writes until nothing is queued.
     ///
     /// # Errors
-    /// When the terminal has gone, or has taken nothing for 200 ms; what waited is then dropped.
+    /// Returns an error if the terminal has disappeared, or has accepted no output for 200 ms; the queue is then
+    /// dropped.
     pub fn drain(&self) -> io::Result<()> {
         self.0.borrow_mut().drain()
     }
 
-    /// For how long the terminal has taken nothing, if it takes nothing.
+    /// How long the terminal has accepted no output, if output is queued.
     pub fn stalled(&self) -> Option<Duration> {
         self.0.borrow().stalled.map(|since| since.elapsed())
     }

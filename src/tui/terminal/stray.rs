@@ -1,17 +1,16 @@
-//! What is written past the screen while it is shown: output of libraries goes to the log, words of panics wait until the
-//! screen has been left.
+//! Captures output that bypasses the screen while it is shown: output of libraries goes to the log, and panic messages
+//! are kept until the screen has closed.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::{Mutex, PoisonError};
 
-/// Standard output and standard error while the screen is shown: what any library writes there goes to the log.
-/// Dropping it puts them back.
+/// Redirects standard output and standard error to the log while the screen is shown. Dropping it restores them.
 pub struct Captured(Vec<(RawFd, OwnedFd)>);
 
 impl Captured {
     /// # Errors
-    /// When a pipe, a copy of a descriptor or a thread cannot be made.
+    /// Returns an error if a pipe, a copy of a descriptor or a thread cannot be created.
     pub fn begin() -> io::Result<Self> {
         let (reader, writer) = io::pipe()?;
         let mut captured = Captured(Vec::new());
@@ -43,16 +42,16 @@ impl Captured {
 
 impl Drop for Captured {
     fn drop(&mut self) {
-        // A line that was begun belongs to the log.
+        // Log a line that has no line break yet.
         let _ = io::stdout().flush();
         for (fd, saved) in &self.0 {
-            // It was that before, so it can be so again.
+            // Restoring the earlier descriptor cannot fail.
             let _ = redirect(saved.as_raw_fd(), *fd);
         }
     }
 }
 
-/// Makes descriptor `to` lead where `from` leads.
+/// Makes descriptor `to` refer to the file of `from`.
 pub fn redirect(from: RawFd, to: RawFd) -> io::Result<()> {
     // SAFETY: descriptor numbers; both stay open.
     match unsafe { libc::dup2(from, to) } {
@@ -61,10 +60,11 @@ pub fn redirect(from: RawFd, to: RawFd) -> io::Result<()> {
     }
 }
 
-/// Words of panics, kept while the screen is shown: they would be lost in it and spoil it.
+/// Panic messages, kept while the screen is shown: they would disturb it and be lost.
 static PANICS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// Keeps the words of panics (of any thread) from the screen; when dropped, after the screen, they go to standard error.
+/// Keeps the panic messages of all threads off the screen. When dropped, after the screen, prints them to standard
+/// error.
 pub struct HeldPanics;
 
 impl HeldPanics {
@@ -91,7 +91,7 @@ impl Drop for HeldPanics {
         }
         let mut held = PANICS.lock().unwrap_or_else(PoisonError::into_inner);
         for words in held.drain(..) {
-            // Standard error may have gone with the terminal.
+            // Standard error may have disappeared with the terminal.
             let _ = writeln!(io::stderr(), "{words}");
         }
     }

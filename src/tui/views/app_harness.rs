@@ -31,11 +31,11 @@ pub const CLASSES: [&str; 10] = [
 pub struct AppHarness {
     pub app: App,
     pub sent: Vec<Command>,
-    /// How many effects left the app, commands included.
+    /// Number of effects returned by the app, commands included.
     pub effects: usize,
-    /// Questions that were asked and not answered.
+    /// Questions that were sent and not answered.
     pub open: Vec<(u64, Question)>,
-    /// Whether questions are answered at once.
+    /// Whether questions are answered immediately.
     pub answers: bool,
 }
 
@@ -59,7 +59,7 @@ impl AppHarness {
         }
     }
 
-    /// After two epochs, scored twice, and on its way.
+    /// The app after two scored epochs, training.
     pub fn running(width: u16, height: u16, screen: Screen) -> Self {
         let mut harness = AppHarness::new(width, height);
         harness.play();
@@ -163,12 +163,12 @@ impl AppHarness {
         buf
     }
 
-    /// What is seen, line by line.
+    /// The drawn text, line by line.
     pub fn text(&self) -> String {
         self.lines(self.app.size())
     }
 
-    /// What the view draws, without header and footer.
+    /// The view's text, without header and footer.
     pub fn body(&self) -> String {
         self.lines(self.app.layout().body)
     }
@@ -443,7 +443,7 @@ fn model_report(image: Option<u32>) -> ModelReport {
     }
 }
 
-/// What a worker would answer.
+/// The answer of a worker.
 pub fn answer(question: &Question) -> Answer {
     let page = |total: u32, offset: u32, count: u32| offset..(offset + count).min(total);
     let class = |i: u32| (i % 10) as u8;

@@ -1,5 +1,4 @@
-//! The Data screen: what was loaded and from where, the classes and their counts, the images themselves, and what
-//! augmentation makes of one.
+//! The Data screen: the data set and its origin, the class counts, the images, and augmented variants of one.
 
 use super::image_grid::{self, ImageGrid};
 use super::query::{Query, QueryKey, message};
@@ -17,7 +16,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
-/// What the Data screen does.
+/// Actions of the Data screen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DataAction {
     Choose(Move),
@@ -29,7 +28,7 @@ pub enum DataAction {
     Back,
 }
 
-/// How often one image is augmented for the preview.
+/// Number of augmented variants in the preview.
 const VARIANTS: u32 = 24;
 /// Columns of the panel on the left.
 const SIDE: u16 = 38;
@@ -39,7 +38,7 @@ const SIDE: u16 = 38;
 pub struct DataView {
     split: Split,
     class: Option<u8>,
-    /// Place of the chosen image among those that are browsed.
+    /// Index of the chosen image among those shown.
     selected: u32,
     /// Whether the grid shows the chosen image augmented.
     augmented: bool,
@@ -60,13 +59,13 @@ impl Default for DataView {
     }
 }
 
-/// Where the parts lie.
+/// The rectangles of the parts.
 struct DataLayout {
-    /// A line on the download; empty when there is nothing to say.
+    /// A line about the download; empty without one.
     notice: Rect,
     info: Rect,
     grid: Rect,
-    /// The preview of augmentation; empty when there is no room for both.
+    /// The preview of augmentation; empty if there is no room.
     preview: Rect,
 }
 
@@ -118,7 +117,7 @@ fn has_notice(session: &SessionView) -> bool {
 }
 
 impl DataView {
-    /// Why an action cannot be used now, if so.
+    /// Returns the reason if an action is unavailable now.
     pub fn enabled(
         &self,
         does: DataAction,
@@ -260,7 +259,7 @@ impl DataView {
                 .collect::<Vec<_>>()
                 .join("  ")
         };
-        // The end of a path says more than its beginning.
+        // Keep the end of a path, which says more than its beginning.
         let room = usize::from(inner.width.saturating_sub(8));
         let source = if data.source.chars().count() > room {
             let skip = data.source.chars().count() + 1 - room.max(1);
@@ -493,7 +492,7 @@ impl DataView {
     }
 }
 
-/// As large as half of the panel's height allows, so that several are seen.
+/// At most half as high as the panel, so that several fit.
 fn preview_grid(inner: Rect) -> ImageGrid {
     image_grid::WIDTHS
         .iter()

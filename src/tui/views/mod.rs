@@ -1,19 +1,20 @@
-//! The screens: one file each, a row each in VIEWS.
+//! The screens: one file and one row in VIEWS each.
 //!
-//! A view keeps its own state (cursor, scroll, filter, answers it asked for) and draws from `&self` and what the worker
-//! has told. It changes in four ways, each with a [`Context`] through which it answers:
+//! A view keeps its own state (cursor, scroll position, filter, answers) and draws from `&self` and the
+//! [`SessionView`]. It changes in four ways, each with a [`Context`] for its effects:
 //!
-//! - `act`: an action of its own, from a row in ACTIONS; beside it `enabled` says why one cannot be used now. Each view
-//!   has an enum of its actions, so that both are exhaustive ([`Views`] hands them on);
-//! - [`View::typed`] and [`View::paste`]: raw keys, only while [`View::editing`] says that it holds a text field;
+//! - `act`: one of its actions, from a row in ACTIONS; `enabled` returns why an action is unavailable. Each view has an
+//!   enum of its actions, so that both are exhaustive ([`Views`] dispatches to them);
+//! - [`View::typed`] and [`View::paste`]: raw keys, only while [`View::editing`] returns true because a text field is
+//!   open;
 //! - [`View::mouse`]: with the area in which it is drawn;
-//! - [`View::event`]: every event of the worker, also while another screen is open, after [`SessionView`] took it in. Answers
-//!   come here: `ctx.ask(question)` gives the id that `Event::Answer` will carry. Ask anew after each
+//! - [`View::event`]: every event of the worker, also while another screen is open, after [`SessionView`] has processed
+//!   it. Answers arrive here: `ctx.ask(question)` returns the id of the `Event::Answer`. Ask again after each
 //!   `Event::Evaluation` if `ctx.visible`, and in [`View::shown`].
 //!
-//! Drawing is a pure function of state: layout comes from the area alone, so that the mouse finds the same rectangles
-//! again. Views must draw at any size, 1x1 included; ratatui's `Buffer` panics outside its area, so use
-//! [`crate::tui::widgets`]' `text` and intersected areas.
+//! Drawing is a pure function of the state. The layout depends on the area alone, so that the mouse finds the same
+//! rectangles. Views must draw at any size, 1x1 included; ratatui's `Buffer` panics outside its area, so use `text` of
+//! [`crate::tui::widgets`] and intersected areas.
 
 #[cfg(test)]
 mod app_harness;
@@ -63,14 +64,14 @@ macro_rules! views {
             $(ViewRow { screen: Screen::$name, title: stringify!($name), help: $help },)*
         ];
 
-        /// What a view does for a row in ACTIONS.
+        /// An action of a view, for a row in ACTIONS.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum ViewAction {
             $($name($module::$action),)*
         }
 
         impl ViewAction {
-            /// The screen that does it.
+            /// The screen of this action.
             pub const fn screen(self) -> Screen {
                 match self {
                     $(ViewAction::$name(_) => Screen::$name,)*
@@ -105,15 +106,14 @@ macro_rules! views {
                 }
             }
 
-            /// Hands an action to its view.
+            /// Passes an action to its view.
             pub fn act(&mut self, does: ViewAction, ctx: &mut Context) {
                 match does {
                     $(ViewAction::$name(does) => self.$module.act(does, ctx),)*
                 }
             }
 
-            /// Why an action cannot be used now, when that depends on its view's state or on the area in which the view
-            /// is drawn.
+            /// Returns the reason if an action is unavailable because of its view's state or area.
             pub fn enabled(
                 &self,
                 does: ViewAction,
@@ -155,13 +155,13 @@ impl Screen {
     }
 }
 
-/// How a view answers: commands, questions, words for the status line, another screen.
+/// The effects of a view: commands, questions, messages on the status line, another screen.
 pub struct Context<'a> {
-    /// What the worker has told so far.
+    /// What is known of the session.
     pub session: &'a SessionView,
-    /// Where the view is drawn.
+    /// The area in which the view is drawn.
     pub area: Rect,
-    /// Whether it is the open one.
+    /// Whether the view is open.
     pub visible: bool,
     pub(super) effects: &'a mut Vec<Effect>,
     pub(super) next_id: &'a mut u64,
@@ -173,7 +173,8 @@ impl Context<'_> {
         self.effects.push(Effect::Send(command));
     }
 
-    /// Asks the worker; the answer comes as an event with this id. Keep only the newest id: an older answer is late.
+    /// Sends a question to the worker. The answer arrives as an event with the returned id. Keep only the newest id;
+    /// answers to older ones are outdated.
     pub fn ask(&mut self, question: Question) -> u64 {
         *self.next_id += 1;
         let id = *self.next_id;
@@ -181,7 +182,7 @@ impl Context<'_> {
         id
     }
 
-    /// A question that is asked only if something else happens first, such as a confirmation; and its id.
+    /// A question for later, for example after a confirmation, and its id.
     pub fn asking(&mut self, question: Question) -> (u64, Effect) {
         *self.next_id += 1;
         let id = *self.next_id;
@@ -193,7 +194,8 @@ impl Context<'_> {
         self.effects.push(Effect::Save(Box::new(request)));
     }
 
-    /// Sets a hyperparameter; the value must have passed `HyperParam::check`. It shows as pending until the worker answers.
+    /// Sets a hyperparameter, whose value must have passed `HyperParam::check`. It is shown as pending until the worker
+    /// acknowledges it.
     pub fn set(&mut self, key: &str, value: Value) {
         self.effects.push(Effect::Set {
             key: key.to_owned(),
@@ -201,12 +203,12 @@ impl Context<'_> {
         });
     }
 
-    /// Smooths the training curves, on every screen.
+    /// Sets the smoothing of the training curves on every screen.
     pub fn smooth(&mut self, share: f64) {
         self.effects.push(Effect::Smooth(share));
     }
 
-    /// Words for the status line.
+    /// Shows a message on the status line.
     pub fn say(&mut self, weight: Weight, text: impl Into<String>) {
         self.effects.push(Effect::Say(weight, text.into()));
     }
@@ -216,7 +218,7 @@ impl Context<'_> {
         self.effects.push(Effect::Go(screen));
     }
 
-    /// Puts text on the clipboard; the status line tells that `what` is there.
+    /// Puts text on the clipboard; the status line then names `what`.
     pub fn copy(&mut self, what: impl Into<String>, text: impl Into<String>) {
         self.effects.push(Effect::Copy {
             what: what.into(),
@@ -224,38 +226,38 @@ impl Context<'_> {
         });
     }
 
-    /// Saves a picture; the status line tells where.
+    /// Saves a picture; the status line shows its path.
     pub fn save(&mut self, request: Request) {
         self.effects.push(Effect::Save(Box::new(request)));
     }
 
-    /// Asks the user; `yes` happens on y or enter.
+    /// Asks the user to confirm; `yes` is carried out on y or enter.
     pub fn confirm(&mut self, question: impl Into<String>, yes: Effect) {
         self.effects
             .push(Effect::Confirm(question.into(), Box::new(yes)));
     }
 }
 
-/// A screen. Everything but drawing has a default that does nothing.
+/// A screen. All methods but `draw` default to doing nothing.
 pub trait View {
     /// Draws into `area`, never outside.
     fn draw(&self, session: &SessionView, theme: Theme, area: Rect, buf: &mut Buffer);
 
-    /// Draws the status line under it, except while a message stands there.
+    /// Draws the status line below the view, unless a message is shown there.
     fn status(&self, session: &SessionView, theme: Theme, area: Rect, buf: &mut Buffer) {
         frame::curves(session, theme, area, buf);
     }
 
-    /// It was opened.
+    /// The screen was opened.
     fn shown(&mut self, _ctx: &mut Context) {}
 
-    /// The worker told something, which `ctx.session` already holds.
+    /// An event of the worker, which `ctx.session` has already processed.
     fn event(&mut self, _event: &Event, _ctx: &mut Context) {}
 
     /// A click, a drag or the wheel within `ctx.area`.
     fn mouse(&mut self, _mouse: MouseEvent, _ctx: &mut Context) {}
 
-    /// Whether a text field has the keys.
+    /// Whether a text field has the focus.
     fn editing(&self) -> bool {
         false
     }

@@ -1,4 +1,4 @@
-//! The Train screen: the curves, the panel that steers, the pulse, what just happened and how far it has come.
+//! The Train screen: the curves, the hyperparameter panel, the load, the log and the progress.
 
 mod charts;
 mod panel;
@@ -18,7 +18,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
 use ratatui::text::Line;
 
-/// What the Train screen does.
+/// Actions of the Train screen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TrainAction {
     /// Choose a hyperparameter.
@@ -47,7 +47,7 @@ pub enum TrainAction {
     PanRight,
 }
 
-/// What fills the whole screen, if anything does.
+/// The part that fills the whole screen, if any.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Zoomed {
     Loss,
@@ -62,16 +62,16 @@ pub struct TrainView {
     charts: Charts,
     panel: Panel,
     zoom: Option<Zoomed>,
-    /// Lines that the log is scrolled up by.
+    /// Number of lines by which the log is scrolled up.
     scroll: usize,
 }
 
-/// Where things lie; empty where there is no room.
+/// The rectangles of the parts; empty where there is no room.
 #[derive(Clone, Copy, Debug, Default)]
 struct TrainLayout {
     loss: Rect,
     accuracy: Rect,
-    /// One chart for both, which a key flips.
+    /// One chart for both loss and accuracy, switched by a key.
     either: Rect,
     panel: Rect,
     /// The panel as one line.
@@ -95,7 +95,7 @@ impl TrainLayout {
             return layout;
         }
         if area.width >= 104 && area.height >= 19 {
-            // The panel needs 50 columns; beyond 60 they are the curves'.
+            // The panel needs 50 columns and gets at most 60; the curves get the rest.
             let width = (area.width * 45 / 100).clamp(50, 60);
             let right = Rect::new(rest.right() - width, rest.y, width, rest.height);
             rest.width -= width;
@@ -115,7 +115,7 @@ impl TrainLayout {
     }
 }
 
-/// (what is above, the lowest `height` rows).
+/// Splits off the lowest `height` rows: (rest, lowest rows).
 fn split_bottom(area: Rect, height: u16) -> (Rect, Rect) {
     let height = height.min(area.height);
     let above = Rect::new(area.x, area.y, area.width, area.height - height);
@@ -123,7 +123,7 @@ fn split_bottom(area: Rect, height: u16) -> (Rect, Rect) {
 }
 
 impl TrainView {
-    /// Why an action cannot be used now, if so.
+    /// Returns the reason if an action is unavailable now.
     pub fn enabled(
         &self,
         does: TrainAction,
@@ -226,7 +226,7 @@ impl TrainView {
         }
     }
 
-    /// Whether there is something that esc gives up.
+    /// Whether esc would leave something on this screen.
     fn can_leave(&self) -> bool {
         self.panel.is_filtered()
             || self.charts.has_cursor()
@@ -364,7 +364,7 @@ fn draw_log(session: &SessionView, theme: Theme, scroll: usize, area: Rect, buf:
     }
 }
 
-/// A bar of eighth blocks on a faint track.
+/// Draws a bar of eighth blocks on a faint track.
 fn bar(buf: &mut Buffer, area: Rect, share: f64, theme: Theme) {
     const EIGHTHS: [&str; 8] = [" ", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
     let share = if share.is_finite() {
@@ -398,7 +398,7 @@ fn draw_progress(session: &SessionView, theme: Theme, area: Rect, buf: &mut Buff
         }
         None => String::new(),
     };
-    // The words at the end keep their room while there are none.
+    // The text at the end keeps its room while it is empty.
     let fixed = 1 + 6 + 6 + 2 + 4 + 6 + 18;
     let width = area.width.saturating_sub(fixed) / 2;
     let mut x = area.x + 1;

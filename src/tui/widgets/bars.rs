@@ -5,7 +5,7 @@ use ratatui::style::Style;
 
 const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
 
-/// `width` columns, filled from the left to `share` (0 to 1; what is not finite is empty), the rest blank.
+/// `width` columns, filled from the left to `share` (0 to 1; empty if it is not finite); the rest is blank.
 pub fn bar(share: f64, width: u16) -> String {
     let share = if share.is_finite() {
         share.clamp(0.0, 1.0)
@@ -20,7 +20,7 @@ pub fn bar(share: f64, width: u16) -> String {
     format!("{}{part}{}", "█".repeat(filled), " ".repeat(blank))
 }
 
-/// Draws a bar on a faint track, so that an empty bar is still seen to be one.
+/// Draws a bar on a faint track, so that an empty bar is visible.
 pub fn draw(
     (x, y): (u16, u16),
     width: u16,

@@ -1,5 +1,5 @@
 //! A line chart in braille dots: a dim raw curve, a smoothed one, points, marks on the x axis, a cursor. Each cell has
-//! eight dots and one colour, so the curve that matters most takes a cell for itself. Knows figures only.
+//! eight dots but one colour, so the most important curve determines the colour of its cells.
 
 #[cfg(test)]
 mod tests;
@@ -12,22 +12,22 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
 
-/// What a chart shows. All x in the same unit; y values that are not finite are left out.
+/// The contents of a chart. All x have the same unit; values of y that are not finite are skipped.
 #[derive(Clone, Debug, Default)]
 pub struct Chart<'a> {
-    /// The stretch of x that is shown; from below to.
+    /// The visible range of x.
     pub x: (f64, f64),
     pub log_y: bool,
-    /// y is a share, shown in percent and never beyond 0 to 100%.
+    /// y is a share, shown in percent and limited to 0 to 100%.
     pub percent: bool,
     pub raw: &'a [(f64, f64)],
     pub train: &'a [(f64, f64)],
     pub validation: &'a [(f64, f64)],
     /// The best of the validation points.
     pub best: Option<(f64, f64)>,
-    /// Changes: where, and a short label.
+    /// Changes: position and a short label.
     pub marks: &'a [(f64, String)],
-    /// Where the value was not finite.
+    /// The x at which the value was not finite.
     pub broken: &'a [f64],
     pub cursor: Option<f64>,
 }
@@ -37,7 +37,7 @@ const GUTTER: u16 = 6;
 
 /// Layers of the dots, lowest first.
 const RAW: u8 = 1;
-// The validation curve is seen by its points, so the line between them gives way.
+// The points show the validation curve, so the line between them is drawn below the others.
 const VALIDATION: u8 = 2;
 const TRAIN: u8 = 3;
 
@@ -133,7 +133,7 @@ fn label(value: f64, step: f64, largest: f64) -> String {
 struct YAxis {
     low: f64,
     high: f64,
-    /// The largest value in view, when it lies above `high`.
+    /// The largest visible value, if it is above `high`.
     beyond: Option<f64>,
     ticks: Vec<(f64, String)>,
     log: bool,
@@ -155,7 +155,7 @@ impl Chart<'_> {
         (self.x.0..=self.x.1).contains(&x)
     }
 
-    /// Ends at round values, so that the axis stays as it is while the curve moves.
+    /// Range of y with round ends, so that the axis does not move with every value.
     fn y_axis(&self, height: u16) -> YAxis {
         let seen = |points: &[(f64, f64)]| -> Vec<f64> {
             points
@@ -170,7 +170,7 @@ impl Chart<'_> {
             false => raw.clone(),
         };
         raw.sort_by(f64::total_cmp);
-        // A single wild batch must not flatten the curve.
+        // A single extreme batch must not flatten the curve.
         let cut = raw.len() / 50;
         let mut values: Vec<f64> = raw[cut..raw.len() - cut].to_vec();
         values.extend(seen(self.train));
@@ -195,7 +195,7 @@ impl Chart<'_> {
         if self.log_y && low > 0.0 {
             return log_axis(low, high);
         }
-        // A large value's label has room for two digits.
+        // The label of a large value has room for two digits.
         let least = if high.abs() >= 1e5 { 0.2 } else { 0.02 };
         let range = (high - low).max(least * high.abs()).max(1e-6) * scale;
         let step = nice_step(range, (f64::from(height) / 3.0).clamp(2.0, 8.0));
@@ -265,7 +265,7 @@ impl Chart<'_> {
         self.draw_marks(theme, area, plot, buf);
     }
 
-    /// Arrows where a curve leaves the plot at the top, and how far it goes.
+    /// Marks where a curve leaves the plot at the top, with the largest value.
     fn draw_beyond(&self, axis: &YAxis, theme: Theme, plot: Rect, buf: &mut Buffer) {
         let Some(beyond) = axis.beyond else { return };
         let mut end = None;
@@ -283,7 +283,7 @@ impl Chart<'_> {
         }
         if let Some(x) = end {
             let words = format!("↑{}", compact(beyond, 3));
-            // Beside the last arrow, on the side where there is room.
+            // Beside the last arrow, on the side with room.
             if x + 2 + words.chars().count() as u16 <= plot.right() {
                 text(buf, plot, x + 2, plot.y, &words, theme.strong());
             } else {
@@ -313,7 +313,7 @@ impl Chart<'_> {
         }
         let (wide, high) = (f64::from(2 * width - 1), f64::from(4 * height - 1));
         let column = (x - self.x.0) / (self.x.1 - self.x.0) * wide;
-        // Far beyond the edge is as good as just beyond it, and keeps lines short.
+        // Clamp distant points, which keeps lines short.
         let row = ((1.0 - axis.place(y)) * high).clamp(-4.0 * high, 5.0 * high);
         Some((column.round() as i64, row.round() as i64))
     }
@@ -322,7 +322,7 @@ impl Chart<'_> {
         let (width, height) = (canvas.width as u16, canvas.height as u16);
         let mut before: Option<(i64, i64)> = None;
         for (i, &point) in points.iter().enumerate() {
-            // One point beyond each edge, so that lines lead out of the plot.
+            // Include one point beyond each edge, so that lines lead out of the plot.
             let near = self.inside(point.0)
                 || points.get(i + 1).is_some_and(|p| self.inside(p.0))
                 || (i > 0 && self.inside(points[i - 1].0));
@@ -385,7 +385,7 @@ impl Chart<'_> {
     }
 
     fn draw_marks(&self, theme: Theme, area: Rect, plot: Rect, buf: &mut Buffer) {
-        // Where the labels of each row end.
+        // The ends of the labels in each row.
         let mut rows = [plot.x; 3];
         let mut place = |x: u16, words: &str, style: Style, buf: &mut Buffer| {
             let width = unicode_width::UnicodeWidthStr::width(words) as u16;
@@ -409,7 +409,7 @@ impl Chart<'_> {
                 }
             }
         };
-        // The labels come after the lines, which must not run through them.
+        // Draw the labels last, so that no line crosses them.
         for &x in self.broken.iter().filter(|x| self.inside(**x)) {
             let x = self.column(plot, x);
             for y in plot.top()..plot.bottom() {
@@ -433,12 +433,12 @@ impl Chart<'_> {
     }
 }
 
-/// Most ticks of a logarithmic axis.
+/// Maximum number of ticks of a logarithmic axis.
 const MAX_LOG_TICKS: usize = 10;
 
 fn log_axis(low: f64, high: f64) -> YAxis {
     let high = if high > low { high } else { low * 1.1 };
-    // 1, 2 and 5 of each decade; the ends are such values as well, so that the axis moves seldom.
+    // 1, 2 and 5 of each decade. The ends are such values as well, so that the axis seldom moves.
     let rungs: Vec<f64> = (low.log10().floor() as i32..=high.log10().floor() as i32 + 1)
         .flat_map(|e| [1.0, 2.0, 5.0].map(|m| m * 10f64.powi(e)))
         .filter(|rung| rung.is_finite() && *rung > 0.0)
@@ -449,7 +449,7 @@ fn log_axis(low: f64, high: f64) -> YAxis {
         .unwrap_or(rungs.len() - 1)
         .max(from + 1)
         .min(rungs.len() - 1);
-    // Many decades show some of them only.
+    // With many decades, label only some of them.
     let every = match to - from {
         n if n < MAX_LOG_TICKS => 1,
         n => 3 * n.div_ceil(3 * MAX_LOG_TICKS),

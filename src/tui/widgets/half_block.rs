@@ -12,7 +12,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::{Color, Style};
 
-/// How a picture is enlarged. Shrinking always averages over the area.
+/// How an image is enlarged. Reducing always averages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scale {
     /// Linear interpolation: for photographs.
@@ -21,7 +21,7 @@ pub enum Scale {
     Pixels,
 }
 
-/// From dark to bright on a dark background; ten steps that differ by ink.
+/// Characters from dark to bright on a dark background.
 const RAMP: [&str; 10] = [" ", ".", ":", "-", "=", "+", "*", "#", "%", "@"];
 
 /// Size in cells, at most `width` x `height`, at which a square picture keeps its shape: twice as wide as high.
@@ -69,7 +69,7 @@ pub fn draw(picture: &Picture, scale: Scale, theme: Theme, area: Rect, buf: &mut
     }
 }
 
-/// The colour of two pixels at full brightness: how bright they are is the ramp's to say.
+/// The colour of two pixels at full brightness; the character shows the brightness.
 fn hue(upper: [u8; 3], lower: [u8; 3], colors: Colors) -> Color {
     let sum: [u16; 3] = std::array::from_fn(|i| u16::from(upper[i]) + u16::from(lower[i]));
     let brightest = sum.into_iter().max().unwrap_or(0).max(1);
@@ -99,7 +99,7 @@ fn resample(picture: &Picture, columns: usize, rows: usize, scale: Scale) -> Vec
     pixels
 }
 
-/// For each of `to` target pixels, the source pixels of `from` that it is made of and their shares.
+/// For each of `to` target pixels: the source pixels of `from` that it covers, and their shares.
 fn taps(from: usize, to: usize, scale: Scale) -> Vec<Vec<(usize, f32)>> {
     let ratio = from as f32 / to as f32;
     (0..to)
@@ -149,7 +149,7 @@ impl Brightness {
         Brightness { low, high }
     }
 
-    /// From 0 to 1. A picture of one brightness is drawn at that brightness.
+    /// From 0 to 1. An image of uniform brightness is drawn at that brightness.
     fn stretched(&self, value: f32) -> f32 {
         if self.high - self.low < 8.0 {
             value / 255.0
@@ -159,10 +159,10 @@ impl Brightness {
     }
 }
 
-/// Ordered dithering (Bayer's 4x4 matrix) to the sixteen colours: the eye mixes what the palette lacks.
+/// Ordered dithering (Bayer's 4x4 matrix) to the sixteen colours.
 fn dithered16(rgb: [u8; 3], column: u16, row: u16) -> Color {
     const BAYER: [[i32; 4]; 4] = [[0, 8, 2, 10], [12, 4, 14, 6], [3, 11, 1, 9], [15, 7, 13, 5]];
-    // 72 levels of amplitude: about the distance between neighbours of the palette.
+    // An amplitude of 72 levels: about the distance between neighbouring colours of the palette.
     let offset = (BAYER[usize::from(row % 4)][usize::from(column % 4)] * 2 - 15) * 72 / 30;
     let wanted = rgb.map(|v| (i32::from(v) + offset).clamp(0, 255));
     let distance = |candidate: [u8; 3]| -> i32 {

@@ -1,6 +1,6 @@
-//! A square table of figures on a heat scale: rows true, columns predicted. What the colours say can also be read
-//! without them: the diagonal is bold, the worst cells carry a mark, the cursor's cell is reversed, and every cell holds
-//! its figure. Knows labels and figures, not what they mean.
+//! A square table of numbers on a colour scale: rows are true classes, columns predicted ones. It can be read without
+//! colours: the diagonal is bold, the worst cells have a mark, the cell under the cursor is reversed, and every cell
+//! contains its number.
 
 use crate::tui::theme::Colors;
 use ratatui::buffer::Buffer;
@@ -8,19 +8,19 @@ use ratatui::layout::Rect;
 use ratatui::style::{Color, Modifier, Style};
 use unicode_width::UnicodeWidthStr;
 
-/// Which scale a cell's heat is on.
+/// The colour scale of a cell.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Tone {
-    /// Nothing to show.
+    /// An empty cell.
     #[default]
     Cold,
-    /// Right, or better than before: 0 to 1.
+    /// Correct, or better than before: 0 to 1.
     Good(f32),
     /// Wrong, or worse than before: 0 to 1.
     Bad(f32),
 }
 
-/// One cell: its figure, its heat, and whether it is one of the worst.
+/// One cell: its number, its colour, and whether it is one of the worst.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Cell {
     pub text: String,
@@ -31,7 +31,7 @@ pub struct Cell {
 /// The mark of the worst cells.
 pub const MARK: &str = "▸";
 
-/// A table to draw. `cells` stand row by row, `labels.len()` squared of them.
+/// A table to draw. `cells` are in row-major order, `labels.len()` squared of them.
 #[derive(Debug)]
 pub struct Heatmap<'a> {
     pub labels: &'a [String],
@@ -43,7 +43,7 @@ pub struct Heatmap<'a> {
     pub dim: Style,
 }
 
-/// Where a table's parts lie.
+/// The rectangles of a table's parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeatmapLayout {
     /// The cells, without the labels.
@@ -54,12 +54,12 @@ pub struct HeatmapLayout {
 }
 
 impl HeatmapLayout {
-    /// The largest table of `n` x `n` cells for `area`, whose longest label has `longest` columns; None when not even
-    /// cells of three columns and labels of three fit.
+    /// The largest table of `n` x `n` cells that fits into `area`, with labels of at most `longest` columns. None if
+    /// not even cells and labels of three columns fit.
     pub fn of(area: Rect, n: usize, longest: u16) -> Option<Self> {
         let count = u16::try_from(n).ok().filter(|n| *n > 0)?;
         let (width, height) = (area.width, area.height.checked_sub(1)?);
-        // Wide cells first, then whole names.
+        // Prefer wide cells, then whole names.
         let (label, _) = [
             (longest, 5),
             (5, 5),
@@ -92,7 +92,7 @@ impl HeatmapLayout {
         (self.body.width + self.label + 1, self.body.height + 1)
     }
 
-    /// The cell at a place on the screen, as (row, column).
+    /// The cell at a position of the screen, as (row, column).
     pub fn at(&self, x: u16, y: u16) -> Option<(usize, usize)> {
         self.body.contains((x, y).into()).then(|| {
             (
@@ -113,7 +113,7 @@ impl HeatmapLayout {
 }
 
 impl Heatmap<'_> {
-    /// Where the parts lie in `area`.
+    /// The layout in `area`.
     pub fn geometry(&self, area: Rect) -> Option<HeatmapLayout> {
         let longest = self.labels.iter().map(|l| l.width() as u16).max()?;
         HeatmapLayout::of(area, self.labels.len(), longest)
@@ -140,7 +140,7 @@ impl Heatmap<'_> {
         for (i, name) in self.labels.iter().enumerate() {
             let row = geometry.cell_area(i, 0);
             let name_width = usize::from(geometry.label);
-            // Names are abbreviated rather than cut: an ellipsis would take a third of the room.
+            // Abbreviate names without an ellipsis, which would take a third of the room.
             let short = cut(name, name_width);
             buf.set_string(
                 row.x - geometry.label - 1,
@@ -186,7 +186,7 @@ impl Heatmap<'_> {
         buf.set_style(area, style);
         let width = usize::from(area.width);
         let text_row = area.y + (area.height - 1) / 2;
-        // The figure keeps to the right; wide cells leave a column, very wide ones two.
+        // Numbers are right-aligned; wide cells leave one column, very wide ones two.
         let right = if width >= 8 {
             2
         } else if width >= 5 {
@@ -204,7 +204,7 @@ impl Heatmap<'_> {
     }
 
     fn heat(&self, tone: Tone) -> Style {
-        /// Cold background, and the hot ends of the two scales.
+        /// Background of cold cells, and the hot ends of the two scales.
         const COLD: [u8; 3] = [22, 26, 32];
         const GOOD: [u8; 3] = [34, 128, 122];
         const BAD: [u8; 3] = [204, 92, 42];

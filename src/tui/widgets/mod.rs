@@ -1,4 +1,4 @@
-//! What the screens are drawn with. Widgets know figures, styles and an area; no worker and no screen.
+//! Widgets for the screens. They know numbers, styles and an area, but no worker and no screen.
 
 pub mod bars;
 pub mod chart;
@@ -13,7 +13,7 @@ use ratatui::style::Style;
 use ratatui::text::Line;
 use unicode_width::UnicodeWidthStr;
 
-/// Writes text at (x, y), cut with an ellipsis at the right edge of `area`; nothing outside of it. Returns the x after it.
+/// Writes text at (x, y), shortened with an ellipsis at the right edge of `area`. Returns the x after it.
 pub fn text(
     buf: &mut Buffer,
     area: Rect,
@@ -36,7 +36,7 @@ pub fn text(
     end
 }
 
-/// A text in at most `width` columns, its last one an ellipsis where it had to be cut.
+/// A text in at most `width` columns, shortened with an ellipsis.
 pub fn fitted(content: &str, width: usize) -> String {
     if content.width() <= width {
         return content.to_owned();
@@ -46,7 +46,7 @@ pub fn fitted(content: &str, width: usize) -> String {
     text
 }
 
-/// A text in lines of at most `width` columns, broken at spaces where there are any; at least one line.
+/// A text in lines of at most `width` columns, at least one line. Breaks at spaces where possible.
 pub fn wrap(content: &str, width: usize) -> Vec<String> {
     let options =
         textwrap::Options::new(width.max(1)).word_splitter(textwrap::WordSplitter::NoHyphenation);
@@ -56,7 +56,7 @@ pub fn wrap(content: &str, width: usize) -> Vec<String> {
         .collect()
 }
 
-/// The byte ranges of the lines of [`wrap`], which together cover the whole text, for a text that is edited.
+/// The byte ranges of the lines of [`wrap`], for a text that is edited. Together they cover the whole text.
 pub fn wrapped_ranges(content: &str, width: usize) -> Vec<std::ops::Range<usize>> {
     use textwrap::{WordSeparator, core::break_words, wrap_algorithms::wrap_first_fit};
     let width = width.max(1);
@@ -89,7 +89,7 @@ pub fn line(buf: &mut Buffer, area: Rect, x: u16, y: u16, content: &Line<'_>) ->
     end
 }
 
-/// Writes rows below each other; where there are more than fit, the last one ends in an ellipsis.
+/// Writes rows below each other. If there are too many, the last one ends in an ellipsis.
 pub fn paragraph(buf: &mut Buffer, area: Rect, rows: &[(String, Style)]) {
     let shown = rows.iter().take(area.height.into());
     let cut = rows.len() > usize::from(area.height);
@@ -112,7 +112,7 @@ pub fn text_right(buf: &mut Buffer, area: Rect, right: u16, y: u16, content: &st
     text(buf, area, x, y, content, style);
 }
 
-/// A quiet frame with a title on its upper left and a line on its upper right; returns the area within.
+/// Draws a frame with a title at the upper left and a line at the upper right. Returns the area within.
 pub fn panel(
     buf: &mut Buffer,
     area: Rect,
@@ -134,7 +134,7 @@ pub fn panel(
     let width = title.width() as u16;
     if width > 0 && top.width > 3 {
         text(buf, top, top.x, top.y, " ", frame);
-        // Words without a colour of their own would take the frame's.
+        // Text without a colour would take the frame's.
         buf.set_style(
             Rect::new(top.x + 1, top.y, width, 1).intersection(top),
             Style::reset(),

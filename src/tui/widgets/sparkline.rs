@@ -1,15 +1,15 @@
 //! A curve in one line of eighth blocks.
 
-/// `points` (x, y) as `width` columns over x from `from` to `to`, each the mean of what falls on it, scaled from the
-/// smallest value (or `floor`) to the largest. A column without a value repeats the one before; what lies beyond the
-/// last point is blank.
+/// Draws `points` (x, y) as `width` columns over x from `from` to `to`. A column shows the mean of its points, scaled
+/// from the smallest value (or `floor`) to the largest. A column without points repeats the previous one; columns after
+/// the last point are blank.
 pub fn sparkline(
     points: &[(f64, f64)],
     (from, to): (f64, f64),
     width: usize,
     floor: Option<f64>,
 ) -> String {
-    // No full block: rows that stand below each other stay apart.
+    // Without the full block, lines below each other stay separate.
     const BLOCKS: [char; 7] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇'];
     let mut columns = vec![(0.0, 0u32); width];
     let mut end = 0;
@@ -50,8 +50,8 @@ pub fn sparkline(
     text
 }
 
-/// The stretch of x that a growing curve is shown over: from 0 to a power of two, or to `whole` where that is less. It
-/// changes seldom, so that what is drawn stays where it is, and is never less than 45% full.
+/// The range of x for a growing curve: from 0 to a power of two, or to `whole` if that is less. It changes seldom, so
+/// that drawn columns stay in place, and is always at least 45% full.
 pub fn growing(x: f64, whole: f64) -> f64 {
     let wanted = (x / 0.9).max(1.0 / 64.0);
     let power = wanted.log2().ceil().exp2();

@@ -1,17 +1,17 @@
-//! One line of text that is edited: the keys that readline made usual. Knows no screen.
+//! A line of text that is edited with readline's usual keys.
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
-/// A text and a cursor between two of its characters.
+/// A text and a cursor between two characters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TextField {
     text: String,
-    /// In bytes, at the start of a character or at the end.
+    /// In bytes; at the start of a character or at the end.
     cursor: usize,
 }
 
 impl TextField {
-    /// With the cursor at the end.
+    /// The cursor is at the end.
     pub fn new(text: &str) -> Self {
         TextField {
             text: text.to_owned(),
@@ -37,7 +37,7 @@ impl TextField {
         }
     }
 
-    /// Takes a key; false if it means nothing here.
+    /// Handles a key. Returns false if it has no effect.
     pub fn key(&mut self, key: &KeyEvent) -> bool {
         let ctrl = key.modifiers.contains(KeyModifiers::CONTROL);
         let word = key

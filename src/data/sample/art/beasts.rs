@@ -1,4 +1,4 @@
-//! What lives: birds, cats, deer, dogs, frogs and horses.
+//! Draws animals: birds, cats, deer, dogs, frogs and horses.
 
 use super::{BLACK, PAINTS, WHITE};
 use crate::data::sample::pen::{Dice, Pen, Rgb, mix, shade};

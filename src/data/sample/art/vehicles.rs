@@ -1,4 +1,4 @@
-//! What is made: airplanes, automobiles, ships and trucks.
+//! Draws vehicles: airplanes, automobiles, ships and trucks.
 
 use super::{BLACK, PAINTS, WHITE};
 use crate::data::sample::pen::{Dice, Pen, Rgb, mix, shade};
@@ -235,7 +235,7 @@ pub fn truck(pen: &mut Pen, dice: &mut Dice) {
     };
     let glass = mix(GLASS, BLACK, dice.between(0.1, 0.7));
     if dice.chance(0.25) {
-        // From the front: the box stands above the cab.
+        // Seen from the front, the box is above the cab.
         pen.rect(-0.72, -0.95, 0.72, 0.4, cargo);
         pen.rect(-0.72, -0.95, 0.72, -0.86, shade(cargo, 0.75));
         pen.rect(-0.6, 0.5, -0.36, 0.82, RUBBER);

@@ -1,4 +1,4 @@
-//! The computer that leases are taken on, and who takes them.
+//! The computer and the owner of a lease.
 
 use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
@@ -46,14 +46,14 @@ fn host_name() -> String {
     }
 }
 
-/// Eight digits of what the system calls this start of its kernel.
+/// Eight digits of the kernel's boot id.
 #[cfg(target_os = "linux")]
 fn boot_id() -> Option<String> {
     let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     id.get(..8).map(str::to_owned)
 }
 
-/// Eight digits of what the system calls this start of its kernel.
+/// Eight digits of the kernel's boot id.
 #[cfg(target_os = "macos")]
 fn boot_id() -> Option<String> {
     let mut id = [0u8; 64];
@@ -82,7 +82,7 @@ fn random_digits() -> String {
     format!("{:016x}", RandomState::new().hash_one(0))
 }
 
-/// Who takes leases: the computer, and where the session's socket is, if it has one.
+/// The owner of leases: the computer and, if the session has one, its socket.
 #[derive(Clone, Debug)]
 pub struct Owner {
     pub host: HostId,

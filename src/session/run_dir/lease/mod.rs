@@ -1,15 +1,15 @@
-//! A run's lease: a file in its folder that says, to people and to other computers, which session has the run.
+//! A run's lease: a file in its folder that tells users and other computers which session has the run.
 //!
-//! The owner's id is part of the file's name (`lease-KERNEL-RANDOM`), so a lease changes hands by one rename: of several
-//! that try, one finds the old name, and an owner that was suspended meanwhile finds its own name gone. A run that no
-//! session has keeps the file under the name `lease`. The text says who the owner is and holds a counter that a thread
-//! of the run moves every [`BEAT`].
+//! The owner's id is part of the file's name (`lease-KERNEL-RANDOM`), so that a lease changes its owner by one rename.
+//! Of several sessions that try, only one finds the old name, and an owner that was suspended in the meantime finds its
+//! own name missing. The lease of a run that no session has is named `lease`. The file's text describes the owner and
+//! contains a counter that a thread of the session increments every [`BEAT`].
 //!
-//! On one kernel the system's lock on the file `lock` decides whether the owner lives: it goes with the process, however
-//! that ends. Locks of a network file system may exclude nobody on other computers, or not exist at all; there a lease is
-//! stale when its counter has not moved for [`STALE`] by the clock of the one that looks, since clocks of computers differ.
+//! On one kernel, the system's lock on the file `lock` decides whether the owner lives: the lock ends with the process,
+//! however that ends. Locks of a network file system may not work between computers. There a lease is stale if its
+//! counter has not changed for [`STALE`], measured by the observer's clock, since clocks of computers differ.
 //!
-//! Those that only look change nothing in the folder.
+//! Observers change nothing in the folder.
 
 mod host;
 mod watch;
@@ -30,14 +30,14 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use watch::{LeaseFile, Locked, Probe, leases, open_lock, try_lock};
 
-/// Name of the lease of a run that no session has, and what the name of a held one begins with.
+/// Name of the lease of a run that no session has, and prefix of the names of held leases.
 const FREE: &str = "lease";
 const HELD: &str = "lease-";
 const LOCK: &str = "lock";
 /// Time between two moves of the counter.
 pub const BEAT: Duration = Duration::from_secs(3);
-/// A counter that has not moved for this long belongs to a session that is gone: twenty beats, so that a slow network
-/// file system is no reason.
+/// Time after which an unchanged counter means that the session has ended: twenty beats, so that a slow network file
+/// system does not cause it.
 pub const STALE: Duration = Duration::from_secs(60);
 
 /// Whether a file system says so that it has no locks.
@@ -59,9 +59,9 @@ pub struct Lease {
     shared: Arc<Shared>,
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
-    /// What the user should know of how it was taken.
+    /// A warning for the user about how the lease was taken.
     pub warnings: Vec<String>,
-    /// Released after everything else.
+    /// Dropped last.
     _lock: Option<File>,
 }
 
@@ -69,9 +69,9 @@ struct Shared {
     id: String,
     owner: Owner,
     inner: Mutex<Inner>,
-    /// Set once it is seen to be another's.
+    /// Set when the lease is found to belong to another session.
     lost: OnceLock<Lost>,
-    /// Has a token when it is lost.
+    /// Receives a token when the lease is lost.
     told: (Sender<()>, Receiver<()>),
 }
 
@@ -85,7 +85,7 @@ impl Lease {
     /// still at `now`.
     ///
     /// # Errors
-    /// When another session has the run, or may have it; those of the file system.
+    /// Returns an error if another session has the run, or may have it, or a file operation fails.
     pub fn take(
         folder: &Path,
         owner: &Owner,
@@ -167,11 +167,11 @@ impl Lease {
         })
     }
 
-    /// [`Lease::take`], but while only another computer's lease says that the run is in use, waits until that has moved
-    /// or is stale. `waits` is called once, before the first wait. None when the clock gives up.
+    /// Like [`Lease::take`], but if only another computer's lease says that the run is in use, waits until its counter
+    /// changes or the lease is stale. Calls `waits` once before the first wait. Returns None if the clock gives up.
     ///
     /// # Errors
-    /// As [`Lease::take`]'s.
+    /// Returns the errors of [`Lease::take`].
     pub fn wait_and_take(
         folder: &Path,
         owner: &Owner,
@@ -201,7 +201,7 @@ impl Lease {
         Arc::new(move || shared.check())
     }
 
-    /// Who has the run by now, once this session has lost it.
+    /// The session that has the run, after this session has lost it.
     pub fn lost(&self) -> Option<&Lost> {
         self.shared.lost.get()
     }
@@ -221,7 +221,7 @@ impl Drop for Lease {
     fn drop(&mut self) {
         self.stop = None;
         if let Some(thread) = self.thread.take() {
-            // It does not panic; if it did, the lease stands still and goes stale.
+            // The thread does not panic. If it did, the counter would stop and the lease become stale.
             let _ = thread.join();
         }
         if self.lost().is_none() {
@@ -231,7 +231,7 @@ impl Drop for Lease {
     }
 }
 
-/// Frees a lease that is still the owner's: its name says so.
+/// Releases a lease if its name still contains the owner's id.
 fn give_back(folder: &Path, id: &str) {
     let (held, free) = (folder.join(format!("{HELD}{id}")), folder.join(FREE));
     match through(FileOp::Rename, &held, || fs::rename(&held, &free)) {
@@ -259,7 +259,7 @@ fn rename_all(folder: &Path, all: &[LeaseFile], id: &str) -> io::Result<bool> {
     if all.is_empty() {
         through(FileOp::Create, &mine, || File::create_new(&mine))?;
     }
-    // Two that found no lease have each made one: each sees the other's, and both let go.
+    // If two sessions found no lease and both created one, each sees the other's, and both give up.
     missed |= leases(folder)?
         .iter()
         .any(|l| l.id.is_some() && l.file != own);
@@ -311,7 +311,7 @@ impl Shared {
         }
     }
 
-    /// Writes the lease anew, with the counter moved: into the file of this name, which is never made anew.
+    /// Writes the lease with an incremented counter into the existing file of this name. Never creates the file.
     fn beat(&self) -> io::Result<()> {
         let (path, text) = {
             let mut inner = self.inner();
@@ -339,7 +339,7 @@ impl Shared {
             return Err(io::Error::other(lost.to_string()));
         }
         let folder = self.inner().folder.clone();
-        // Opened and not only asked for: a network file system may answer from memory that is a minute old.
+        // Open the file, since a network file system may answer a query from a cache that is a minute old.
         match files::open(&self.path(&folder)) {
             Ok(_) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::NotFound && folder.is_dir() => {
@@ -350,7 +350,7 @@ impl Shared {
                 });
                 tracing::error!("{lost}");
                 log::close(&folder.join(LOG));
-                // Full means that it is told already.
+                // A full channel means that the loss has been reported already.
                 let _ = self.told.0.try_send(());
                 Err(io::Error::other(lost.to_string()))
             }

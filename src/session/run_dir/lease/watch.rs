@@ -14,11 +14,11 @@ use std::time::Instant;
 /// Bytes of a lease that are read.
 const LONGEST: u64 = 4096;
 
-/// What the system's lock is to an owner.
+/// The system's lock as held by an owner.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Locked {
-    /// Nobody else can lock the run.
+    /// No other process can lock the run.
     #[default]
     Exclusive,
     /// Somebody who only reads has a shared lock, which must not keep the owner out.
@@ -27,13 +27,13 @@ pub(super) enum Locked {
     None,
 }
 
-/// What a lease says of its owner.
+/// The owner's description in a lease.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
     pub(super) owner: String,
     pub host: String,
     pub process: u32,
-    /// Where viewers attach, on that computer.
+    /// The socket for viewers on that computer.
     #[serde(default)]
     pub socket: Option<String>,
     /// Seconds since the Unix epoch, by the owner's clock.
@@ -44,7 +44,7 @@ pub struct Holder {
 }
 
 impl Holder {
-    /// What is known of an owner that has not written yet.
+    /// Placeholder for an owner that has not written yet.
     pub(in crate::session) fn unknown() -> Self {
         Holder {
             host: "another computer".into(),
@@ -61,7 +61,7 @@ impl Holder {
         Ok(text.into_bytes())
     }
 
-    /// None where the text is no lease's. It may have come from anybody, so the name is cleaned.
+    /// None if the text is not that of a lease. Any process may have written it, so the name is sanitised.
     fn read(text: &[u8]) -> Option<Self> {
         let mut holder: Holder = toml_edit::de::from_slice(text).ok()?;
         holder.host = plain(&holder.host).into_owned();
@@ -69,7 +69,7 @@ impl Holder {
     }
 }
 
-/// A lease as it lies in a run's folder.
+/// A lease file in a run's folder.
 pub(super) struct LeaseFile {
     pub file: String,
     /// The owner's id; None for the lease of a run that no session has.
@@ -78,7 +78,7 @@ pub(super) struct LeaseFile {
 }
 
 impl LeaseFile {
-    /// What it says, unless its owner has not written yet: then the text is still the one before.
+    /// The owner's description. None if a new owner has not written it yet and the text is still the previous owner's.
     pub fn holder(&self) -> Option<Holder> {
         Holder::read(&self.text).filter(|holder| Some(&holder.owner) == self.id.as_ref())
     }
@@ -99,7 +99,7 @@ pub(super) fn leases(folder: &Path) -> io::Result<Vec<LeaseFile>> {
         let mut text = Vec::new();
         match files::open(&entry.path()) {
             Ok(file) => drop(file.take(LONGEST).read_to_end(&mut text)?),
-            // It has changed hands just now, or is no regular file and so no lease.
+            // Its owner has just changed, or it is not a regular file and so not a lease.
             Err(error)
                 if matches!(
                     error.kind(),
@@ -115,10 +115,10 @@ pub(super) fn leases(folder: &Path) -> io::Result<Vec<LeaseFile>> {
     Ok(all)
 }
 
-/// What the system's lock on a run says.
+/// The state of the system's lock on a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Probe {
-    /// This process has it: no other process of this kernel has any lock.
+    /// This process has it, so that no other process of this kernel has a lock.
     Mine,
     /// No process has the lock exclusively.
     Free,
@@ -173,7 +173,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Which session has the run in `folder`, or may have it; None for none. A folder that cannot be read is no session's.
+    /// The session that has the run in `folder`, or may have it. None if there is none or the folder cannot be read.
     pub fn look(&mut self, folder: &Path, host: &HostId, now: Instant) -> Option<InUse> {
         let all = leases(folder).unwrap_or_default();
         self.judge_all(folder, &all, probe(folder), host, now)
@@ -203,7 +203,8 @@ impl Watch {
                 });
             }
         }
-        // Without a lease, the lock's holder takes one just now, or is of a version of this program that had none.
+        // Without a lease, the holder of the lock is about to create one, or is a version of the program without
+        // leases.
         in_use.or_else(|| (probe == Probe::Taken).then(|| InUse::by_some_process(folder)))
     }
 

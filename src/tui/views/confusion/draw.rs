@@ -34,7 +34,7 @@ impl ConfusionView {
             .map(|w| (w.0, w.1))
             .collect();
         let error = |(t, p)| if t == p { 0.0 } else { share(matrix, t, p) };
-        // Errors have a scale of their own: beside the diagonal they would all be dark.
+        // Errors have their own scale; on that of the diagonal they would all be dark.
         let largest = pairs().map(error).fold(0.02, f64::max);
         let change = |(t, p): (usize, usize)| {
             before.map(|b| i64::from(matrix.count(t, p)) - i64::from(b.count(t, p)))
@@ -127,7 +127,7 @@ impl ConfusionView {
         map.draw(map_area(inner, &geometry), buf);
     }
 
-    /// The heat map and where it lies in the panel.
+    /// The heat map and its rectangle in the panel.
     fn map<'a>(
         &self,
         session: &'a SessionView,
@@ -227,7 +227,7 @@ impl ConfusionView {
             let x = inner.x + column * width;
             let room =
                 Rect::new(x, inner.y, width.saturating_sub(2), inner.height).intersection(inner);
-            // Name and three figures; what remains is bars.
+            // The name and three numbers; the rest is for bars.
             let name = 10.min(room.width.saturating_sub(12));
             let each = (room.width.saturating_sub(name) / 3).clamp(4, 26);
             let words = match each {
@@ -336,7 +336,7 @@ impl ConfusionView {
         }
     }
 
-    /// The cell's images on the whole screen.
+    /// Draws the images of the opened cell on the whole screen.
     pub(super) fn draw_open(
         &self,
         session: &SessionView,
@@ -390,7 +390,7 @@ pub(super) fn open_grid(area: Rect) -> Rect {
     .intersection(area)
 }
 
-/// Six images if they fit at a size at which one sees something, else fewer.
+/// Six images if they fit at a recognisable size, otherwise fewer.
 fn side_grid(area: Rect) -> ImageGrid {
     image_grid::WIDTHS
         .iter()
@@ -410,7 +410,7 @@ pub(super) fn geometry(session: &SessionView, inner: Rect) -> Option<HeatmapLayo
     )
 }
 
-/// The map stands in the middle of its panel.
+/// Centres the map in its panel.
 fn map_area(inner: Rect, geometry: &HeatmapLayout) -> Rect {
     let spare = inner.width.saturating_sub(geometry.size().0);
     Rect::new(
@@ -421,7 +421,7 @@ fn map_area(inner: Rect, geometry: &HeatmapLayout) -> Rect {
     )
 }
 
-/// Share of the images of `truth` that are called `predicted`; 0 without images.
+/// Share of the images of `truth` that were predicted as `predicted`; 0 without images.
 fn share(matrix: &Confusion, truth: usize, predicted: usize) -> f64 {
     f64::from(matrix.count(truth, predicted)) / f64::from(matrix.row_total(truth).max(1))
 }
@@ -442,7 +442,7 @@ fn cell_words(
     let change = match session.evaluation_before(session.shown) {
         Some(before) if before.confusion.classes == matrix.classes => {
             let by = now - 100.0 * share(&before.confusion, truth, predicted);
-            // -0.04 would be written -0.0.
+            // Avoids -0.0 for values such as -0.04.
             let by = if by.abs() < 0.05 { 0.0 } else { by };
             format!("{by:+.1} since last evaluation")
         }

@@ -1,4 +1,4 @@
-//! The Confusion screen: what is taken for what, the figures of each class, and the very images behind a cell.
+//! The Confusion screen: the confusion matrix, the figures of each class, and the images of a cell.
 
 mod draw;
 
@@ -17,12 +17,12 @@ use draw::{geometry, open_grid};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
-/// How many cells are called the worst.
+/// Number of cells that are marked as the worst.
 const WORST: usize = 5;
-/// Most images of one cell that are asked for at a time.
+/// Maximum number of images of a cell that are requested at a time.
 const PAGE: u32 = 120;
 
-/// What the Confusion screen does.
+/// Actions of the Confusion screen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConfusionAction {
     /// Up and down the true classes; with a cell open, through its images.
@@ -39,7 +39,7 @@ pub enum ConfusionAction {
     Picture,
 }
 
-/// What the cells hold.
+/// The values in the cells.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Values {
     #[default]
@@ -72,17 +72,17 @@ pub struct ConfusionView {
     /// (true, predicted).
     cursor: (usize, usize),
     values: Values,
-    /// Whether the cell's images have the whole screen.
+    /// Whether the cell's images fill the screen.
     open: bool,
-    /// First image shown while they do.
+    /// First of these images that is shown.
     offset: u32,
     images: Query,
 }
 
-/// Where the parts lie.
+/// The rectangles of the parts.
 struct ConfusionLayout {
     matrix: Rect,
-    /// The cell under the cursor, with images; empty when there is no room.
+    /// The images of the cell under the cursor; empty if there is no room.
     cell: Rect,
     classes: Rect,
     pairs: Rect,
@@ -97,7 +97,7 @@ impl ConfusionLayout {
             (area.width / 3).clamp(27, 70)
         };
         let left = area.width - side;
-        // Frame, column labels and ten rows of the largest height that leaves five lines of figures.
+        // Frame, column labels and ten rows as high as possible while five lines of figures fit.
         let framed = |rows: u16| 10 * rows + 3;
         let rows = (1..=4).rev().find(|r| framed(*r) + 7 <= area.height);
         let top = match rows {
@@ -134,7 +134,7 @@ fn shown(session: &SessionView) -> Option<&Evaluation> {
 }
 
 impl ConfusionView {
-    /// Why an action cannot be used now, if so.
+    /// Returns the reason if an action is unavailable now.
     pub fn enabled(
         &self,
         does: ConfusionAction,
@@ -174,7 +174,7 @@ impl ConfusionView {
         match does {
             OtherSplit => {
                 self.images.clear();
-                // Once the app has turned, it calls `shown`.
+                // The app calls `shown` after the switch.
                 return other_split(ctx);
             }
             Values => self.values = self.values.next(),
@@ -221,7 +221,7 @@ impl ConfusionView {
         self.refresh(ctx);
     }
 
-    /// Asks for the images that the screen shows, if they are not there yet.
+    /// Requests the images to show, unless they are present.
     fn refresh(&mut self, ctx: &mut Context) {
         let Some(key) = QueryKey::evaluation(ctx.session) else {
             return;
@@ -242,12 +242,12 @@ impl ConfusionView {
         if self.cursor != cursor {
             self.cursor = cursor;
             self.offset = 0;
-            // Images of another cell under this one's name would be a lie.
+            // Drop the images of the previous cell.
             self.images.clear();
         }
     }
 
-    /// The next or the previous of the worst cells.
+    /// Moves to the next or previous of the worst cells.
     fn worst(&mut self, forward: bool, session: &SessionView) {
         let Some(evaluation) = shown(session) else {
             return;
@@ -341,7 +341,7 @@ impl View for ConfusionView {
     }
 }
 
-/// What is within a panel's frame.
+/// The area within a panel's frame.
 fn inside(area: Rect) -> Rect {
     Rect::new(
         area.x + 1,
@@ -351,7 +351,7 @@ fn inside(area: Rect) -> Rect {
     )
 }
 
-/// Turns from the validation to the test images and back.
+/// Switches between the validation and the test images.
 pub fn other_split(ctx: &mut Context) {
     let split = match ctx.session.shown {
         Split::Test => Split::Validation,

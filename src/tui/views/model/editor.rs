@@ -1,4 +1,4 @@
-//! The architecture as text: what is typed, what is wrong with it, and the presets.
+//! The architecture as text: editing, errors, and presets.
 
 use super::ModelView;
 use crate::domain::arch::{ARCHS, ArchError, Shape, Summary, resolve};
@@ -14,20 +14,20 @@ use ratatui::layout::Rect;
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
-/// Classes of CIFAR-10, which architectures are checked against.
+/// Number of CIFAR-10's classes, which architectures are checked against.
 const CLASSES: usize = 10;
 
-/// The layers of a text, or what is wrong with it.
+/// The layers of a text, or its error.
 pub(super) fn summary(text: &str) -> Result<Vec<Summary>, ArchError> {
     resolve(text)?.summary(Shape::CIFAR, CLASSES)
 }
 
-/// The architecture that the next run will have: a preset's name or a text.
+/// The architecture of the next run: a preset's name or a text.
 fn wanted(session: &SessionView) -> String {
     session.wanted().architecture
 }
 
-/// A preset's text for its name, other text as it is.
+/// The text of the preset with this name; other text unchanged.
 fn written_out(name_or_text: &str) -> &str {
     ARCHS
         .iter()
@@ -35,7 +35,7 @@ fn written_out(name_or_text: &str) -> &str {
         .map_or(name_or_text, |p| p.text)
 }
 
-/// The preset that a text is, if any.
+/// The preset with this text, if any.
 fn preset(name_or_text: &str) -> Option<&'static str> {
     let arch = resolve(name_or_text).ok()?;
     ARCHS
@@ -45,7 +45,7 @@ fn preset(name_or_text: &str) -> Option<&'static str> {
 }
 
 impl ModelView {
-    /// The text that the screen is about: what is typed, what waits, or what runs.
+    /// The text that is shown: the draft, the pending or the running architecture.
     pub(super) fn text(&self, session: &SessionView) -> String {
         match &self.draft {
             Some(field) => field.text().to_owned(),
@@ -65,7 +65,7 @@ impl ModelView {
             ctx.say(Weight::Warning, error.to_string());
             return;
         }
-        // A preset goes by its name, however it was typed.
+        // A preset is referred to by its name, however it was typed.
         let value = preset(&text).map_or(text, str::to_owned);
         match row.check(Value::Text(value)) {
             Ok(value) => {
@@ -137,7 +137,7 @@ impl ModelView {
         let cursor = self.draft.as_ref().map(TextField::cursor);
         let wrong = error.as_ref().filter(|_| self.draft.is_some());
         let mut y = inner.y;
-        // The line with the cursor stays in sight.
+        // Keep the line with the cursor visible.
         let room = usize::from(
             inner
                 .height

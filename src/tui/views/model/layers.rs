@@ -1,4 +1,4 @@
-//! The layers of the text: their shapes and costs, and how those of the running network fare.
+//! The table of layers: shapes, costs, and the health of the running network's layers.
 
 use super::ModelView;
 use super::editor::summary;
@@ -14,7 +14,7 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
 impl ModelView {
-    /// The layers to list: those of the text if it is right, else those of the running network.
+    /// The layers to list: those of the text if it is valid, otherwise those of the running network.
     pub(super) fn layers(&self, session: &SessionView) -> Vec<Summary> {
         summary(&self.text(session)).unwrap_or_else(|_| {
             session
@@ -56,7 +56,7 @@ impl ModelView {
         if inner.height < 2 {
             return;
         }
-        // Health belongs to the network that runs.
+        // Health is known for the running network only.
         let report = self.report().filter(|_| runs);
         let wide = inner.width >= 70;
         let foot = if wide || report.is_none() {
@@ -66,7 +66,7 @@ impl ModelView {
         };
         let figures = 30;
         let extra = if wide { 23 } else { 0 };
-        // Beyond that the figures would stand far from what they are of.
+        // A wider table would separate values from their names.
         let name = inner.width.saturating_sub(figures + extra).min(48);
         let right_of = |column: u16| inner.x + name + column;
         let header = [("output", 12), ("params", 20), ("mult-adds", 30)];
@@ -112,7 +112,7 @@ impl ModelView {
                 &layer.output.to_string(),
                 style,
             );
-            // Nothing to learn and nothing to multiply is said by nothing.
+            // Zero parameters or multiply-adds are left blank.
             if layer.parameters > 0 {
                 text_right(
                     buf,
@@ -182,7 +182,7 @@ impl ModelView {
 
 /// Figures of a layer's parameters and units.
 struct LayerHealth {
-    /// Of the weights and of their last gradient.
+    /// Norm of the weights and of their last gradient.
     norms: Option<(f64, f64)>,
     dead: Option<f64>,
 }
@@ -195,7 +195,7 @@ impl LayerHealth {
                 dead: None,
             };
         }
-        // The layer's own parameters: `conv1.weight`, but not `residual1.conv1.weight` for `residual1`.
+        // Only the layer's own parameters: `conv1.weight`, but not `residual1.conv1.weight` for `residual1`.
         let own = |name: &str| {
             name.strip_prefix(layer.name.as_str())
                 .and_then(|rest| rest.strip_prefix('.'))
@@ -218,7 +218,7 @@ impl LayerHealth {
     }
 }
 
-/// First line shown so that the selected one is in sight, near the middle when there is more above and below.
+/// First visible line, so that the selected one is visible, near the middle if possible.
 pub(super) fn first_line(selected: usize, count: usize, lines: usize) -> usize {
     selected
         .saturating_sub(lines / 2)

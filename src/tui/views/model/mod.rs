@@ -1,5 +1,5 @@
-//! The Model screen: the architecture as text that is checked as it is typed, its layers and what they cost, and a look
-//! inside the running network: first-layer filters, activations of an image, norms, dead units.
+//! The Model screen: the architecture as text that is checked while it is edited, its layers and their costs, and the
+//! state of the running network: first-layer filters, activations of an image, norms, dead units.
 
 mod editor;
 mod layers;
@@ -18,7 +18,7 @@ use layers::first_line;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
-/// What the Model screen does.
+/// Actions of the Model screen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ModelAction {
     Edit,
@@ -26,32 +26,32 @@ pub enum ModelAction {
     Back,
     /// Choose a layer.
     Choose(Move),
-    /// Filters instead of activations, or the other way round.
+    /// Switches between activations and filters.
     OtherPictures,
     NextImage,
     PreviousImage,
 }
 
-/// The report is asked anew after so many seconds of training, while the screen is open: it costs a forward pass.
+/// Seconds of training between two reports while the screen is open; each costs a forward pass.
 const REFRESH_SECONDS: f64 = 5.0;
 
 /// State of the Model screen.
 #[derive(Debug, Default)]
 pub struct ModelView {
-    /// What is being typed.
+    /// The text being edited.
     draft: Option<TextField>,
     /// Chosen layer.
     selected: usize,
-    /// The image whose activations are shown: its number in the shown split.
+    /// The image whose activations are shown: its index in the shown split.
     image: u32,
-    /// Filters instead of activations, where there is no room for both.
+    /// Show the filters instead of the activations, if there is no room for both.
     filters: bool,
     report: Query,
     /// The image itself.
     picture: Query,
 }
 
-/// Where the parts lie.
+/// The rectangles of the parts.
 struct ModelLayout {
     text: Rect,
     layers: Rect,
@@ -92,7 +92,7 @@ impl ModelLayout {
 }
 
 impl ModelView {
-    /// Why an action cannot be used now, if so.
+    /// Returns the reason if an action is unavailable now.
     pub fn enabled(
         &self,
         does: ModelAction,
@@ -126,7 +126,7 @@ impl ModelView {
         match does {
             Edit => self.draft = Some(TextField::new(&self.text(ctx.session))),
             Presets => self.next_preset(ctx.session),
-            // While something is typed, `typed` has this key.
+            // While a text is edited, `typed` handles this key.
             Back => {}
             Choose(step) => self.select(step.by(1, half), ctx.session),
             OtherPictures => self.filters = !self.filters,
@@ -150,7 +150,7 @@ impl ModelView {
         };
         let seconds = ctx.session.steps.as_ref().map_or(0.0, |s| s.elapsed);
         let at = format!("{:.0}", (seconds / REFRESH_SECONDS).floor());
-        // Whatever is awaited is news enough.
+        // Do not ask again before the answer has arrived.
         if !self.report.is_waiting() || self.report.is_about_other(&question) {
             self.report
                 .want(question, QueryKey::and(ctx.session, &at), ctx);
@@ -180,7 +180,7 @@ impl ModelView {
     }
 }
 
-/// How many images the shown split has.
+/// Number of images in the shown split.
 fn images(session: &SessionView) -> u32 {
     use crate::domain::report::Split;
     session.run.as_ref().map_or(0, |r| match session.shown {

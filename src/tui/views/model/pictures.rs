@@ -1,4 +1,4 @@
-//! A look inside the running network: the activations of an image, and the first layer's filters.
+//! Draws the activations of an image and the filters of the first layer.
 
 use super::{ModelAction, ModelView};
 use crate::domain::arch::Summary;
@@ -52,7 +52,7 @@ impl ModelView {
         let Some(found) = found else {
             return message(&self.no_activations(session, &layers), theme, inner, buf);
         };
-        // The image stands before its maps, if that leaves them most of the room.
+        // Draw the image before its maps, if that leaves them most of the room.
         let width = 16.min(inner.width / 3 / 2 * 2);
         let mut maps = inner;
         let aside = width >= 8;
@@ -83,7 +83,7 @@ impl ModelView {
             buf,
         );
         if found.height == 1 && found.width == 1 {
-            // A vector: one square of all units.
+            // A vector: one square with all units.
             let units: Vec<u8> = found
                 .maps
                 .iter()
@@ -157,7 +157,7 @@ impl ModelView {
         }
         let filters = self.report().map_or(&[][..], |r| &r.filters);
         let side = filters.first().map_or(1, |f| f.side as u16);
-        // What is within the frame.
+        // The area within the frame.
         let within = Rect::new(
             area.x + 1,
             area.y + 1,
@@ -216,7 +216,7 @@ fn activations_at<'a>(
         .or(report.activations.first())
 }
 
-/// One brightness a pixel, as a picture.
+/// One brightness per pixel, as an image.
 fn grey(side: u32, levels: &[u8]) -> Picture {
     Picture {
         side,
@@ -224,11 +224,11 @@ fn grey(side: u32, levels: &[u8]) -> Picture {
     }
 }
 
-/// Small pictures in a grid, as large as all of them fit, at most `largest` columns each.
+/// Small images in a grid, as large as all of them fit, at most `largest` columns each.
 struct MapGrid {
     width: u16,
     across: u16,
-    /// How many there is room for.
+    /// Number of images that fit.
     fits: usize,
 }
 
@@ -243,7 +243,7 @@ impl MapGrid {
                 fits: usize::from(across) * usize::from(down),
             }
         };
-        // Whole cells a pixel keep squares square.
+        // A whole number of cells per pixel keeps pixels square.
         let whole = |width: &u16| scale == Scale::Smooth || width.is_multiple_of(side.max(1));
         let smallest = match scale {
             Scale::Pixels if side.is_multiple_of(2) => side,

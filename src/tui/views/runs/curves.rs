@@ -64,7 +64,7 @@ impl RunsView {
     }
 }
 
-/// The colour of a marked run; without colour, its letter tells.
+/// The colour of a marked run. Without colours, its letter identifies it.
 pub(super) fn curve_style(i: usize, theme: Theme) -> Style {
     const INKS: [([u8; 3], Color); MAX_MARKED] = [
         ([229, 181, 103], Color::Yellow),
@@ -83,7 +83,7 @@ pub(super) fn curve_style(i: usize, theme: Theme) -> Style {
     }
 }
 
-/// Lines over common axes, each with its letter at its end.
+/// Draws curves over common axes, each with its letter at its end.
 fn draw_plot(
     lines: &[(usize, Vec<(f64, f64)>)],
     letters: bool,
@@ -97,7 +97,7 @@ fn draw_plot(
     let all = || lines.iter().flat_map(|l| l.1.iter().copied());
     let last = all().map(|p| p.0).fold(1.0, f64::max);
     let (low, high) = all().fold((100.0f64, 0.0f64), |(l, h), p| (l.min(p.1), h.max(p.1)));
-    // Whole tens around the curves: the middle is whole as well.
+    // Round the range to tens, so that the middle is an integer.
     let low = ((low / 10.0).floor() * 10.0).clamp(0.0, 90.0);
     let high = ((high / 10.0).ceil() * 10.0).clamp(low + 10.0, 100.0);
     let plot = Rect::new(area.x + 6, area.y, area.width - 8, area.height - 2);
@@ -126,7 +126,7 @@ fn draw_plot(
             text(buf, area, plot.x - 2, y, "│", theme.dim());
         }
     }
-    // Epochs at the ends and between, if they do not touch.
+    // Label the first and last epoch and those between, if they do not overlap.
     let epochs = last as u32;
     let step = (1..)
         .map(|s| s * if epochs > 50 { 10 } else { 1 })

@@ -1,5 +1,5 @@
-//! The Runs screen: every run in the runs folder, how it ended and in what it differs; the validation curves of those
-//! that are marked, over each other; renaming, notes and deleting.
+//! The Runs screen: all runs of the runs folder with their outcomes and differences; the validation curves of the
+//! marked runs; renaming, notes and deleting.
 
 mod curves;
 mod table;
@@ -20,7 +20,7 @@ use ratatui::layout::Rect;
 use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Span};
 
-/// What the Runs screen does.
+/// Actions of the Runs screen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RunsAction {
     Choose(Move),
@@ -32,11 +32,11 @@ pub enum RunsAction {
     Copy,
 }
 
-/// Most runs that are marked at a time: one letter and one colour each.
+/// Maximum number of marked runs, each with its letter and colour.
 const MAX_MARKED: usize = 6;
 const LETTERS: [&str; MAX_MARKED] = ["a", "b", "c", "d", "e", "f"];
 
-/// What a text field is for.
+/// The purpose of the text field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Edit {
     Rename,
@@ -46,29 +46,30 @@ enum Edit {
 /// State of the Runs screen.
 #[derive(Debug, Default)]
 pub struct RunsView {
-    /// The chosen run's name: its place changes when runs come and go.
+    /// Name of the chosen run, since its index changes when runs are added or deleted.
     chosen: Option<String>,
     /// Names of the marked runs, in the order of marking.
     marked: Vec<String>,
     editing: Option<(Edit, TextField)>,
-    /// Old and new name, until the worker says whether it is so.
+    /// Old and new name of a rename, until the worker has answered.
     renaming: Option<(String, String)>,
     runs: Query,
-    /// The answer to renaming, noting or deleting.
+    /// The answer to renaming, annotating or deleting.
     change: Query,
 }
 
-/// Where the parts lie.
+/// The rectangles of the parts.
 struct RunsLayout {
     table: Rect,
     curves: Rect,
-    /// What is known of the chosen run.
+    /// Details of the chosen run.
     about: Rect,
 }
 
 impl RunsLayout {
     fn of(area: Rect, runs: usize) -> Self {
-        // Frame and header; the curves get at least as much as the table. Words instead of a table get all.
+        // Frame and header; the curves get at least as much room as the table. Without runs, a message fills the
+        // screen.
         let wanted = u16::try_from(runs).unwrap_or(u16::MAX).saturating_add(3);
         let table = match runs {
             0 => area.height,
@@ -89,7 +90,7 @@ impl RunsLayout {
 }
 
 impl RunsView {
-    /// Why an action cannot be used now, if so.
+    /// Returns the reason if an action is unavailable now.
     pub fn enabled(
         &self,
         does: RunsAction,
@@ -102,7 +103,7 @@ impl RunsView {
         }
         let Some(run) = self.current() else {
             return match self.runs.failure() {
-                // Any key reads the folder again.
+                // Any of these keys reads the folder again.
                 Some(_) => Ok(()),
                 None => Err("there is no run yet".into()),
             };
@@ -119,7 +120,7 @@ impl RunsView {
     pub fn act(&mut self, does: RunsAction, ctx: &mut Context) {
         use RunsAction::*;
         if self.runs.failure().is_some() {
-            // What failed may work by now.
+            // A request that failed before may succeed now.
             self.runs.invalidate();
         }
         let half = usize::from(RunsLayout::of(ctx.area, self.items().len()).table.height / 2);
@@ -160,7 +161,7 @@ impl RunsView {
         if !ctx.visible || ctx.session.ended {
             return;
         }
-        // What changes a run's row: its epochs and how it stands.
+        // What a run's row depends on: its epochs and its state.
         let session = ctx.session;
         let at = format!("{} {}", session.epochs.len(), session.training().is_ok());
         let key = QueryKey::and(session, &at);
@@ -181,7 +182,7 @@ impl RunsView {
         }
     }
 
-    /// Place of the chosen run.
+    /// Index of the chosen run.
     fn at(&self) -> usize {
         let chosen = self.chosen.as_deref();
         self.items()
@@ -218,7 +219,7 @@ impl RunsView {
         }
     }
 
-    /// The runs whose curves are drawn, each with its letter's number: the marked ones, or else the chosen one.
+    /// The runs whose curves are drawn, each with the index of its letter: the marked ones, otherwise the chosen one.
     fn drawn(&self) -> Vec<(usize, &RunSummary)> {
         let find = |name: &String| self.items().iter().find(|r| r.name == *name);
         let marked: Vec<_> = self
@@ -293,7 +294,7 @@ impl RunsView {
         );
         let x = text(buf, line, line.x, y, word, theme.selected()) + 1;
         let room = usize::from(line.right().saturating_sub(x + 1));
-        // The end of a long text is what is typed.
+        // Keep the end of a long text, where it is edited.
         let before = field.text()[..field.cursor()].chars().count();
         let skip = before.saturating_sub(room.saturating_sub(1));
         let shown: String = field.text().chars().skip(skip).take(room).collect();
@@ -332,7 +333,7 @@ impl View for RunsView {
                 ctx.say(Weight::Warning, why.to_owned());
             } else {
                 self.runs.invalidate();
-                // The cursor and the marks stay with the run.
+                // Keep the cursor and the marks on the renamed run.
                 if let Some((from, to)) = renamed {
                     let names = self.marked.iter_mut().chain(self.chosen.as_mut());
                     names
@@ -345,7 +346,7 @@ impl View for RunsView {
         if self.runs.take(event) && self.runs.failure().is_none() {
             let names: Vec<String> = self.items().iter().map(|r| r.name.clone()).collect();
             self.marked.retain(|m| names.contains(m));
-            // Of a run that has gone the next one takes the place.
+            // If the chosen run was deleted, choose the next one.
             if self.chosen.as_ref().is_some_and(|c| !names.contains(c)) {
                 self.chosen = names.get(at.min(names.len().saturating_sub(1))).cloned();
             }

@@ -72,13 +72,13 @@ impl RunsView {
     }
 }
 
-/// A column of figures: its heading, its width or right edge, and what stands in it.
+/// A column: its heading, its width or right edge, and its text for a run.
 type Figure = (&'static str, u16, fn(&RunSummary) -> String);
 
-/// The table's columns: which of them fit.
+/// The columns that fit.
 struct Columns {
     name: u16,
-    /// Right edges, from the table's left, of those that are shown.
+    /// The visible columns with their right edges, relative to the table.
     figures: Vec<Figure>,
     outcome: u16,
     /// The longest outcome that fits.
@@ -92,10 +92,10 @@ fn percent(value: Option<f64>) -> String {
 
 impl Columns {
     fn of(width: u16, runs: &[RunSummary]) -> Self {
-        // As wide as `10000/10000` where a run has so many epochs.
+        // Wide enough for `10000/10000` if a run has that many epochs.
         let digits = runs.iter().map(|r| r.params.epochs.to_string().len()).max();
         let epochs = (2 * digits.unwrap_or(0) as u16 + 3).max(8);
-        /// From the most to the least needed; the width of `epochs` depends on the runs.
+        /// From the most to the least important. The width of `epochs` depends on the runs.
         const FIGURES: [Figure; 7] = [
             ("best", 8, |r| percent(r.best_val_accuracy)),
             ("final", 8, |r| percent(r.final_val_accuracy)),

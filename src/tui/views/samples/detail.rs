@@ -68,7 +68,7 @@ impl SamplesView {
             );
         }
         let body = grid_area(area);
-        // Twice the size if it fits and leaves room for the bars beside it.
+        // Twice the size if that fits and leaves room for the bars.
         let (width, height) = half_block::fit(body.width.saturating_sub(34).min(64), body.height);
         let image = Rect::new(body.x, body.y, width, height);
         half_block::draw(&item.picture, Scale::Smooth, theme, image, buf);
@@ -81,7 +81,7 @@ impl SamplesView {
         .intersection(area);
         draw_probabilities(item, session, theme, side, buf);
         let used = item.probabilities.len() as u16 + 1;
-        // The opinions stand under the bars, or under the picture where that leaves more lines.
+        // Draw the history under the bars, or under the image if that gives more lines.
         let past = Rect::new(
             side.x,
             side.y + used.min(side.height),
@@ -92,7 +92,7 @@ impl SamplesView {
     }
 }
 
-/// Ten bars, aligned, the true class marked.
+/// One bar per class, with the true class marked.
 fn draw_probabilities(
     item: &Prediction,
     session: &SessionView,
@@ -137,7 +137,7 @@ fn draw_probabilities(
     }
 }
 
-/// What it was called after each evaluation, newest last; in columns when there are many.
+/// Draws the prediction at each evaluation, newest last, in several columns if necessary.
 fn draw_past(item: &Prediction, session: &SessionView, theme: Theme, area: Rect, buf: &mut Buffer) {
     const WIDTH: u16 = 27;
     if area.height < 2 || area.width < 12 || item.past.is_empty() {

@@ -25,7 +25,7 @@ impl SamplesView {
         }
     }
 
-    /// The filters, each with where it lies.
+    /// The filters and their rectangles.
     pub(super) fn tabs(&self, session: &SessionView, area: Rect) -> Vec<(Chosen, Rect, String)> {
         let mut x = area.x + 1;
         FILTERS
@@ -121,7 +121,7 @@ impl SamplesView {
         }
     }
 
-    /// Why no image passes the filter.
+    /// The message if no image passes the filter.
     fn nothing(&self, session: &SessionView) -> Vec<String> {
         match self.chosen {
             Chosen::Pinned => vec![
@@ -144,7 +144,7 @@ impl SamplesView {
     }
 }
 
-/// Under the line of filters.
+/// The area below the filters.
 pub(super) fn grid_area(area: Rect) -> Rect {
     let inset = 1.min(area.width / 4);
     Rect::new(

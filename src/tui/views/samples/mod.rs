@@ -1,5 +1,5 @@
-//! The Samples screen: held-out images, what the network takes them for and how sure it is; and one of them large, with
-//! all its probabilities and what it was called after each evaluation.
+//! The Samples screen: held-out images with their predictions and confidences; and one image large, with all its
+//! probabilities and its predictions at each evaluation.
 
 mod detail;
 mod grid;
@@ -19,13 +19,13 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use std::collections::BTreeMap;
 
-/// What the Samples screen does.
+/// Actions of the Samples screen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SamplesAction {
     Choose(Move),
     Left,
     Right,
-    /// One image on the whole screen.
+    /// Shows one image on the whole screen.
     Enlarge,
     Back,
     NextFilter,
@@ -37,7 +37,7 @@ pub enum SamplesAction {
     SmallerImages,
 }
 
-/// Which filter is chosen; the class and the pinned images stand beside it.
+/// The chosen filter. The class and the pinned images are separate fields.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Chosen {
     #[default]
@@ -63,28 +63,28 @@ const FILTERS: [Chosen; 6] = [
 pub struct SamplesView {
     chosen: Chosen,
     class: u8,
-    /// Pinned images of each split, in the order of pinning. They belong to a data set and a split of it.
+    /// Pinned images of each split in the order of pinning. They are valid for one data set and one way to split it.
     pinned: BTreeMap<&'static str, Vec<u32>>,
-    /// Place of the selected image among those that pass the filter.
+    /// Index of the selected image among those that pass the filter.
     selected: u32,
-    /// Width of the pictures, when the user chose one.
+    /// Width of the images, if the user chose one.
     width: Option<u16>,
     /// The image that is shown large, and its split.
     open: Option<(Split, u32)>,
-    /// The selection went to a page that is not there yet; the large image follows when it is.
+    /// The selected image is on a page that has not arrived yet; the large image follows when it does.
     behind: bool,
-    /// What the pinned images' numbers refer to.
+    /// The numbering that the pinned images refer to.
     pinned_of: Option<Numbering>,
     page: Query,
-    /// Asks for the open image alone: after an evaluation it may no longer be on the page.
+    /// The query for the open image alone: after an evaluation it may no longer be on the page.
     detail: Query,
 }
 
-/// What decides which image has which number in its split: source, seed, validation share.
+/// What determines the numbers of images in a split: source, seed, validation share.
 type Numbering = (String, u64, f64);
 
 impl SamplesView {
-    /// Why an action cannot be used now, if so.
+    /// Returns the reason if an action is unavailable now.
     pub fn enabled(
         &self,
         does: SamplesAction,
@@ -128,7 +128,7 @@ impl SamplesView {
                 self.open = None;
                 self.selected = 0;
                 self.page.clear();
-                // Once the app has turned, it calls `shown`.
+                // The app calls `shown` after the switch.
                 return other_split(ctx);
             }
             Choose(step) => self.step(step.by(row.into(), grid.len())),
@@ -186,13 +186,13 @@ impl SamplesView {
         }
     }
 
-    /// First image of the page that the selected one is on.
+    /// Index of the first image on the selected image's page.
     fn offset(&self, grid: &ImageGrid) -> u32 {
         let page = grid.len() as u32;
         self.selected / page * page
     }
 
-    /// Asks for what the screen shows, if it is not there yet.
+    /// Requests the images to show, unless they are present.
     fn refresh(&mut self, ctx: &mut Context) {
         let Some(key) = QueryKey::evaluation(ctx.session) else {
             return;
@@ -221,7 +221,7 @@ impl SamplesView {
         self.page.want(question, key, ctx);
     }
 
-    /// Another filter: from its first image.
+    /// Changes the filter and selects its first image.
     fn choose(&mut self, chosen: Chosen) {
         self.chosen = chosen;
         self.selected = 0;
@@ -244,7 +244,7 @@ impl SamplesView {
         }
     }
 
-    /// The large image follows the selection while it is on the page.
+    /// Shows the selected image large, if it is on the page.
     fn follow(&mut self) {
         self.behind = self.selected_item().is_none();
         if let Some(item) = self.selected_item() {
@@ -288,7 +288,7 @@ impl SamplesView {
         }
     }
 
-    /// The next width at which pictures have another size in this area.
+    /// The next width at which the images have a different size in this area.
     fn other_width(&self, larger: bool, area: Rect) -> Option<u16> {
         let now = self.grid(area).width;
         let width = |w: &&u16| ImageGrid::of(grid_area(area), **w).width;
@@ -300,7 +300,7 @@ impl SamplesView {
         .copied()
     }
 
-    /// The open image, from the newest answer that has it.
+    /// The open image, from the newest answer that contains it.
     fn open_item(&self) -> Option<&Prediction> {
         let (split, index) = self.open?;
         let held = |query: &'_ Query| -> Option<usize> {

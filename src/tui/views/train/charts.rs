@@ -1,4 +1,4 @@
-//! The two charts: what is drawn, the stretch of x that is shown, the cursor that reads values.
+//! The loss and accuracy charts: their contents, the visible range of x, and the cursor that reads values.
 
 use crate::domain::history::Series;
 use crate::domain::marks::merged;
@@ -47,19 +47,19 @@ impl What {
     }
 }
 
-/// Shares that smoothing keeps, from none to strong.
+/// The choices of smoothing, from none to strong.
 const SMOOTHINGS: [f64; 5] = [0.0, 0.5, 0.8, 0.9, 0.97];
 
-/// Columns that a mark's label takes, about.
+/// Approximate number of columns of a mark's label.
 const LABEL_COLUMNS: f64 = 16.0;
 
 /// State of the charts.
 #[derive(Debug)]
 pub struct Charts {
-    /// The one that is shown where there is room for one.
+    /// The chart that is shown if there is room for only one.
     pub front: What,
     log_y: bool,
-    /// The stretch of x that is shown; None follows the run.
+    /// The visible range of x; None follows the run.
     window: Option<(f64, f64)>,
     cursor: Option<f64>,
 }
@@ -75,28 +75,28 @@ impl Default for Charts {
     }
 }
 
-/// The x of the whole run, as far as it is shown while it grows.
+/// The range of x of the whole run, as far as it is shown while the run grows.
 fn whole(session: &SessionView) -> (f64, f64) {
     let epochs = f64::from(session.params.epochs.max(1));
     let done = session.x();
-    // Under one epoch the axis would run away from the curve.
+    // With less than an epoch, the axis would change all the time.
     (0.0, growing(done, epochs).max(1.0f64.min(epochs)))
 }
 
-/// The value of a curve at x: its last point up to there.
+/// The value of a curve at x: that of its last point up to x.
 fn at(points: &[(f64, f64)], x: f64) -> Option<f64> {
     let n = points.partition_point(|p| p.0 <= x + 1e-9);
     points.get(n.max(1) - 1).map(|p| p.1)
 }
 
 impl Charts {
-    /// A new run: the old one's places mean nothing.
+    /// Resets positions, which belong to the previous run.
     pub fn restart(&mut self) {
         self.window = None;
         self.cursor = None;
     }
 
-    /// Gives up the cursor, then the zoom. False when there was neither.
+    /// Leaves the cursor, or else the zoom. Returns false if there is neither.
     pub fn leave(&mut self) -> bool {
         self.cursor.take().is_some() || self.window.take().is_some()
     }
@@ -120,7 +120,7 @@ impl Charts {
         ctx.say(Weight::Plain, format!("loss axis: {word}"));
     }
 
-    /// Smooths more or less, on every screen.
+    /// Changes the smoothing on every screen.
     pub fn smooth(&mut self, more: bool, ctx: &mut Context) {
         let now = ctx.session.smoothing;
         let next = match more {
@@ -136,7 +136,7 @@ impl Charts {
         ctx.say(Weight::Plain, text);
     }
 
-    /// Moves the cursor by a share of what is shown.
+    /// Moves the cursor by a share of the visible range.
     pub fn move_cursor(&mut self, share: f64, session: &SessionView) {
         let (from, to) = self.shown(session);
         self.set_cursor(
@@ -145,7 +145,7 @@ impl Charts {
         );
     }
 
-    /// Moves the cursor to the end of the epoch before or after it.
+    /// Moves the cursor to the end of the next or previous epoch.
     pub fn move_cursor_an_epoch(&mut self, forward: bool, session: &SessionView) {
         let x = self.cursor.unwrap_or(session.x());
         let to = match forward {
@@ -158,7 +158,7 @@ impl Charts {
     fn set_cursor(&mut self, x: f64, session: &SessionView) {
         let x = x.clamp(0.0, session.x().max(0.0));
         self.cursor = Some(x);
-        // The window follows.
+        // Keep the cursor in the visible range.
         if let Some((from, to)) = self.window
             && !(from..=to).contains(&x)
         {
@@ -170,7 +170,7 @@ impl Charts {
     /// Shows half as much of the x axis.
     pub fn closer(&mut self, ctx: &mut Context) {
         let (from, to) = self.shown(ctx.session);
-        // A hundredth of an epoch is a few steps: nothing is left to see below.
+        // A hundredth of an epoch is a few steps; zooming in further shows nothing.
         if (to - from) * 0.5 < 0.01 {
             ctx.say(Weight::Warning, "the x axis is as close as it gets");
         } else {
@@ -199,7 +199,7 @@ impl Charts {
         );
     }
 
-    /// Moves what is shown by a share of it.
+    /// Moves the visible range by a share of itself.
     pub fn pan(&mut self, share: f64, session: &SessionView) {
         if let Some((from, to)) = self.window {
             let by = share * (to - from);
@@ -214,7 +214,7 @@ impl Charts {
         self.window = Some((from, from + range));
     }
 
-    /// Puts the cursor where the mouse points.
+    /// Moves the cursor to the mouse.
     pub fn point(&mut self, column: u16, area: Rect, session: &SessionView) {
         let (from, to) = self.shown(session);
         // The frame and the axis labels.
@@ -223,7 +223,7 @@ impl Charts {
         self.cursor = Some((from + share * (to - from)).clamp(0.0, session.x().max(0.0)));
     }
 
-    /// What the key that saves a picture saves.
+    /// The picture that the save key writes.
     pub fn picture(&self, what: What, session: &SessionView) -> Option<Request> {
         let run = session.run.as_ref()?;
         Some(Request::Curves {
@@ -301,7 +301,7 @@ impl Charts {
             &Line::from(figures.concat()),
         );
         let x = self.shown(session);
-        // Closer than a label is wide, two marks of one hyperparameter could not be told apart.
+        // Marks of one hyperparameter that are closer than a label is wide are merged.
         let gap = (x.1 - x.0) * LABEL_COLUMNS / f64::from(inner.width.max(1));
         let marks: Vec<(f64, String)> = merged(&session.marks, gap)
             .iter()
@@ -343,7 +343,7 @@ impl Charts {
         }
     }
 
-    /// The line on the upper right: the newest values, or those under the cursor, each with its word; the least needed
+    /// The line at the upper right: the newest values, or those at the cursor, each with its name. The least important
     /// is last.
     fn figures(
         &self,
@@ -404,7 +404,7 @@ impl Charts {
     }
 }
 
-/// The result of a run that is done, and beside it that of its best weights: on the test images.
+/// The test accuracy of a finished run, and that of its best weights.
 fn test_scores(what: What, session: &SessionView, theme: Theme) -> Option<Vec<Span<'static>>> {
     let last = session.evaluation(Split::Test)?;
     if session.state != State::Done || last.step != session.step() {

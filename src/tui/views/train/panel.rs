@@ -1,4 +1,4 @@
-//! The hyperparameter panel: a row for each row of HYPERPARAMS, with its value, what waits and when a change applies.
+//! The hyperparameter panel: for each row of HYPERPARAMS its value, pending changes and when a change applies.
 
 use super::TrainAction;
 use crate::domain::params::{Applies, HYPERPARAMS, HyperParam, Value};
@@ -16,12 +16,12 @@ use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;
 
-/// What is being typed.
+/// The open text field.
 #[derive(Debug)]
 enum Editor {
     Value {
         field: TextField,
-        /// Nothing was typed yet: the first letter replaces what stands there.
+        /// Nothing has been typed yet: the first letter replaces the whole text.
         fresh: bool,
         error: Option<String>,
     },
@@ -31,13 +31,13 @@ enum Editor {
 /// State of the panel.
 #[derive(Debug, Default)]
 pub struct Panel {
-    /// Among the rows that pass the filter.
+    /// Index among the rows that pass the filter.
     chosen: usize,
     filter: String,
     editor: Option<Editor>,
 }
 
-/// Rows that one half page moves over.
+/// Number of rows of a half page.
 const HALF_PAGE: usize = 8;
 
 impl Panel {
@@ -55,7 +55,7 @@ impl Panel {
             .copied()
     }
 
-    /// The value that the next change starts from.
+    /// The value from which the next change starts.
     fn value(row: &HyperParam, session: &SessionView) -> Value {
         session
             .coming(row.key)
@@ -71,7 +71,7 @@ impl Panel {
         !self.filter.is_empty()
     }
 
-    /// Gives up the filter. False when there was none.
+    /// Clears the filter. Returns false if there was none.
     pub fn leave(&mut self) -> bool {
         !std::mem::take(&mut self.filter).is_empty()
     }
@@ -85,7 +85,7 @@ impl Panel {
         self.chosen = moved(self.chosen, step.by(1, HALF_PAGE), self.rows().len());
     }
 
-    /// Begins to type a value for the chosen one.
+    /// Opens a text field for the chosen value.
     pub fn edit(&mut self, session: &SessionView) {
         if let Some(row) = self.row() {
             self.editor = Some(Editor::Value {
@@ -96,12 +96,12 @@ impl Panel {
         }
     }
 
-    /// Begins to type the filter.
+    /// Opens a text field for the filter.
     pub fn edit_filter(&mut self) {
         self.editor = Some(Editor::Filter(TextField::new(&self.filter)));
     }
 
-    /// Copies the chosen one as `key = value`.
+    /// Copies the chosen hyperparameter as `key = value`.
     pub fn copy(&self, ctx: &mut Context) {
         if let Some(row) = self.row() {
             let value = match Self::value(row, ctx.session) {
@@ -206,7 +206,7 @@ impl Panel {
         }
     }
 
-    /// Says that no hyperparameter passes the filter, and which one may have been meant.
+    /// The message if no hyperparameter passes the filter, with a suggestion.
     fn no_match(&self) -> String {
         let names = HYPERPARAMS.iter().flat_map(|p| [p.label, p.key]);
         let meant = nearest(&self.filter, names, 3)
@@ -214,7 +214,7 @@ impl Panel {
         format!("no hyperparameter named '{}'{meant}", self.filter)
     }
 
-    /// First row of the list that is drawn, for a list of `height` rows.
+    /// First visible row of a list of `height` rows.
     fn first(&self, height: usize) -> usize {
         let n = self.rows().len();
         (self.chosen + 1 + height / 3)
@@ -222,7 +222,7 @@ impl Panel {
             .min(n.saturating_sub(height))
     }
 
-    /// The rows of the list and of the words below it.
+    /// The areas of the list and of the text below it.
     fn parts(area: Rect) -> (Rect, Rect) {
         let inner = Rect::new(
             area.x + 1,
@@ -238,7 +238,7 @@ impl Panel {
         super::split_bottom(inner, words)
     }
 
-    /// Chooses the row that was clicked.
+    /// Chooses the clicked row.
     pub fn click(&mut self, y: u16, area: Rect) {
         let (list, _) = Self::parts(area);
         if (list.top()..list.bottom()).contains(&y) && !self.editing() {
@@ -305,7 +305,7 @@ impl Panel {
         let x = area.x + 19;
         if let Some(Editor::Value { field, fresh, .. }) = self.editor.as_ref().filter(|_| here) {
             let content = Line::from(field_spans(field, theme.selected(), *fresh));
-            // A long text shows its end, where the cursor mostly is.
+            // Show the end of a long text, where the cursor usually is.
             let room = area.right().saturating_sub(x);
             draw_end(&content, Rect::new(x, area.y, room, 1), buf);
             return;
@@ -328,7 +328,7 @@ impl Panel {
         let rate = effective.filter(|rate| {
             row.key == "learning_rate" && differs(*rate, session.params.learning_rate)
         });
-        // What stands beside the value, and whether at the right edge.
+        // The text beside the value, its style, and whether it is right-aligned.
         let (words, words_style, right) = match (session.coming(row.key), rate) {
             (Some(coming), _) => {
                 let when = match session.pending.get(row.key) {
@@ -343,7 +343,7 @@ impl Panel {
             (None, None) if here || waits => (row.applies.to_string(), theme.frame(), true),
             (None, None) => (String::new(), style, true),
         };
-        // The value gives way, down to the columns that it has before the words' usual place.
+        // A long value is shortened, but not below the columns before the text's usual position.
         let room = usize::from(area.right().saturating_sub(x));
         let gap = if words.is_empty() { 0 } else { 3 };
         let value_room = room.saturating_sub(words.width() + gap).max(10);
@@ -351,14 +351,14 @@ impl Panel {
         if right {
             text_right(buf, area, area.right() - 1, area.y, &words, words_style);
         } else {
-            // In its usual place, or before that where it would not fit.
+            // At the usual position, or further left if it would not fit there.
             let last = area.right().saturating_sub(words.width() as u16);
             let x = (area.x + 30).min(last).max(end + 1);
             text(buf, area, x, area.y, words, words_style);
         }
     }
 
-    /// Help and range of the chosen one, or what is wrong with what was typed.
+    /// Help and allowed values of the chosen row, or the error of the typed text.
     fn draw_words(&self, session: &SessionView, theme: Theme, area: Rect, buf: &mut Buffer) {
         let Some(row) = self.row() else {
             text(buf, area, area.x + 2, area.y, self.no_match(), theme.dim());
@@ -402,7 +402,7 @@ impl Panel {
         paragraph(buf, area, &rows);
     }
 
-    /// The panel as one line that scrolls: the chosen one with its neighbours.
+    /// The panel as one line that scrolls: the chosen row and those after it.
     pub fn draw_line(&self, session: &SessionView, theme: Theme, area: Rect, buf: &mut Buffer) {
         if area.is_empty() {
             return;
@@ -453,7 +453,7 @@ impl Panel {
             area.width.saturating_sub(place.len() as u16 + 2),
             1,
         );
-        // The chosen one keeps its place at the left, so that nothing else moves but the list.
+        // The chosen row stays at the left; the rows after it scroll.
         for (i, row) in rows[chosen..].iter().enumerate() {
             if x + 4 >= area.right() {
                 break;
@@ -490,7 +490,7 @@ impl Panel {
     }
 }
 
-/// The text of a field with its cursor; all of it marked while the first letter would replace it.
+/// The text of a field with its cursor. All of it is marked while the first letter would replace it.
 fn field_spans(field: &TextField, style: Style, marked: bool) -> Vec<Span<'static>> {
     let (before, after) = field.text().split_at(field.cursor());
     let mut rest = after.chars();
@@ -507,7 +507,7 @@ fn field_spans(field: &TextField, style: Style, marked: bool) -> Vec<Span<'stati
     ]
 }
 
-/// Draws a line over `area`, cut at its left when it is too long.
+/// Draws a line over `area`, cut off at its left if it is too long.
 fn draw_end(content: &Line<'_>, area: Rect, buf: &mut Buffer) {
     let cut = content.width().saturating_sub(usize::from(area.width));
     if cut == 0 {
@@ -527,7 +527,7 @@ fn differs(a: f64, b: f64) -> bool {
     (a - b).abs() > 1e-3 * b.abs()
 }
 
-/// A learning rate to three figures.
+/// A learning rate with three significant digits.
 pub fn figure(v: f64) -> String {
     match v {
         0.0 => "0".into(),

@@ -1,4 +1,4 @@
-//! The pulse: throughput, gradient norm, learning rate, load, and the pair that is confused most.
+//! The list of live values: throughput, gradient norm, learning rate, load, and the most confused pair of classes.
 
 use super::panel::figure;
 use crate::domain::history::Series;
@@ -28,7 +28,7 @@ fn mebibytes(bytes: u64) -> String {
     }
 }
 
-/// A label, a curve, a value: one row.
+/// A row: label, curve and value.
 struct PulseRow {
     label: &'static str,
     curve: String,
@@ -69,7 +69,7 @@ fn rows(session: &SessionView, width: usize) -> Vec<PulseRow> {
     rows
 }
 
-/// `3.0/140 GiB 61°C 412W`, as far as it is known: no wider, or 120 columns do not hold it.
+/// `3.0/140 GiB 61°C 412W`, as far as known. Not wider, so that it fits a screen of 120 columns.
 fn gpu_state(load: &SystemLoad) -> Option<String> {
     const GIBIBYTE: f64 = (1u64 << 30) as f64;
     let memory = load.gpu_memory.map(|(used, all)| {
@@ -83,7 +83,7 @@ fn gpu_state(load: &SystemLoad) -> Option<String> {
     (!known.is_empty()).then(|| known.join(" "))
 }
 
-/// The row of the machine's load.
+/// The row of the computer's load.
 fn load(session: &SessionView, width: usize) -> Option<PulseRow> {
     let load = &session.load;
     let percent = |share: f64| format!("{:>8.0}%", 100.0 * share);
@@ -93,7 +93,7 @@ fn load(session: &SessionView, width: usize) -> Option<PulseRow> {
         (None, None) => return None,
     };
     let all = points(series);
-    // One report a column: the last ones.
+    // One column per report: the newest ones.
     let last = all.last().map_or(0.0, |p| p.0);
     let span = (last - width as f64 + 0.5, last + 0.5);
     let curve = sparkline(&all, span, width, Some(0.0));
@@ -130,7 +130,7 @@ pub fn draw(session: &SessionView, theme: Theme, area: Rect, buf: &mut Buffer) {
     let title = Line::styled("pulse", theme.strong());
     let inner = panel(buf, area, theme.frame(), &title, &Line::default());
     let left = inner.x + 1;
-    // A GPU has more to tell beside its curve.
+    // A GPU has more values beside its curve.
     let beside = if session.load.gpu.is_some() { 46 } else { 38 };
     let width = usize::from(inner.width.saturating_sub(beside)).clamp(8, 40);
     let mut list = rows(session, width);
@@ -164,7 +164,7 @@ pub fn draw(session: &SessionView, theme: Theme, area: Rect, buf: &mut Buffer) {
     }
 }
 
-/// The same in one line, as far as there is room.
+/// The same values in one line, as many as fit.
 pub fn draw_line(session: &SessionView, theme: Theme, area: Rect, buf: &mut Buffer) {
     let mut x = area.x + 1;
     let width = 8;
