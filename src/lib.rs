@@ -3,7 +3,7 @@
 //! # How data flows
 //!
 //! ```text
-//!  keys ──▶ tui ───Command──▶ session's worker thread ──▶ train ──▶ net ──▶ layers ──▶ Candle storage, our kernels
+//!  keys ──▶ tui ───Command──▶ session's worker thread ──▶ train ──▶ backend: cpu | gpu ──▶ layers, optimizers
 //!   ▲        │   (channels)             │                   ▲
 //!   │        ▼                          │                   └── data (images, batches, augmentation)
 //!  screen ◀─ App ◀──────Event───────────┘
@@ -24,9 +24,9 @@
 //! | [`files`] | opening regular files that somebody else made | nothing |
 //! | [`layers`] | fused layers, forward and back, with their kernels; beside each its reference in plain Candle | hardware, domain |
 //! | [`optimizers`] | one file a rule: its state, its step over slices and as CUDA text | domain |
-//! | [`net`] | an architecture made into layers, or planned as lists of launches for a machine; a training pass, a scoring pass | layers, optimizers, hardware, domain |
-//! | [`train`] | the loop, schedule, scoring, checkpoints | net, layers, optimizers, data, hardware, files, domain |
-//! | [`session`] | the worker thread, its protocol, its viewers (here or over a socket), the runs folder | train, net, data, hardware, plot, files, domain |
+//! | [`backend`] | what trains and scores networks: one trait, our kernels on the CPU's threads, our kernels on a GPU | layers, optimizers, hardware, domain |
+//! | [`train`] | the loop, schedule, scoring, checkpoints | backend, data, hardware, files, domain |
+//! | [`session`] | the worker thread, its protocol, its viewers (here or over a socket), the runs folder | train, backend, data, hardware, plot, files, domain |
 //! | [`tui`], [`headless`] | the front ends | session's `protocol`, `client` and `status`, plot, domain |
 //! | [`signals`] | the system's signals as messages | nothing |
 //! | [`exits`] | every way in which the program ends, and its exit code | nothing |
@@ -54,8 +54,8 @@
 //!   operation whether the run's lease is still its own. Nobody deletes what a session on another computer made; taking over
 //!   a lease that has stood still for a minute is the one exception.
 //! - Weights that are not finite are never saved.
-//! - On a machine training steps are asked for many at a time. Parameters here are then copies, made when somebody looks
-//!   ([`net::Net::pull`]); a step that is not finite changes nothing there, and neither do those asked for after it.
+//! - Nothing above [`backend`] asks which engine it has. A step that is not finite changes nothing, and neither do those
+//!   submitted after it; `stop` abandons a step under way without a trace.
 //!
 //! # Tables: one row adds one thing
 //!
@@ -69,10 +69,11 @@
 //! | a symbol to draw with | its row in [`domain::symbols::SYMBOLS`]: what stands for it in blocks and in ASCII |
 //! | a kind of terminal | its row in [`domain::terminal::TERMINALS`] |
 //! | an architecture | a row of text in [`domain::arch::ARCHS`] |
-//! | a kind of layer | its word in [`domain::arch`], its file in [`layers`], its line in [`net`] |
+//! | a kind of layer | its word in [`domain::arch`], its file in [`layers`], its lines in [`backend`]'s `cpu/fuse.rs` and `gpu/schedule` |
 //! | an optimizer | its word in [`domain::params::Optimizer`], its file and its row in [`optimizers`]: backends, checkpoint, panel follow |
 //! | a data format | its reader in [`data`] and a row in [`data::FORMATS`] |
 
+pub mod backend;
 pub mod cli;
 pub mod commands;
 pub mod config;
@@ -83,7 +84,6 @@ pub mod files;
 pub mod hardware;
 pub mod headless;
 pub mod layers;
-pub mod net;
 pub mod optimizers;
 pub mod plot;
 pub mod session;

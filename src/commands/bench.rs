@@ -2,27 +2,21 @@
 //! forward, backward, optimizer, on the built-in images (or `--data`), since how many gradients are exactly zero, and so
 //! how much work there is, depends on what the network sees.
 
-use super::network::{LabelledImages, score};
+use super::network;
+use crate::backend::{Backend, ImageSet, MemberId, NetworkSpec, PartTime, Scaling, StepPlan};
 use crate::config::Config;
 use crate::data::{self, batches};
 use crate::domain::arch::{self, Shape};
 use crate::domain::params::Hyperparameters;
-use crate::domain::report::StepSettings;
 use crate::domain::text::{grouped, plain};
-use crate::hardware::device::DeviceChoice;
-use crate::hardware::peak;
-use crate::hardware::simd::Level;
-use crate::hardware::threads::Threads;
-use crate::net::engine::PlannedStep;
-use crate::net::plan::MAX_STEPS;
-use crate::net::{Net, Scaling};
-use crate::train::optim::Optimizer;
-use crate::train::trainer::AHEAD;
-use anyhow::Context;
-use candle_core::Device;
+use crate::train::material::image_set;
+use crate::train::trainer::SECONDS_PER_SUBMISSION;
+use anyhow::{Context, bail};
 use serde::Serialize;
 use std::io::Write;
 use std::path::Path;
+use std::rc::Rc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 /// Steps before measuring starts: caches, branch predictors, the clock and the first, unusual weights settle.
@@ -68,10 +62,9 @@ pub struct Report {
     pub eval_images_per_s: Option<f64>,
 }
 
-/// Seconds of one step, and of the parts of it that are not the network's.
-struct Times {
+/// Mean seconds of a step, and of planning it.
+struct StepTime {
     order: f64,
-    optimizer: f64,
     whole: f64,
 }
 
@@ -97,133 +90,89 @@ pub fn run(
 /// As [`run`].
 pub fn measure(config: &Config, seconds: f64, eval: bool) -> anyhow::Result<Report> {
     let params = &config.params;
-    let device = config.options.device.parse::<DeviceChoice>()?.open()?;
-    let threads = Threads::new(config.options.threads);
+    let device = network::device(config)?;
     let named = config.options.data.as_deref();
     let found = data::find(Some(named.unwrap_or(Path::new(data::SAMPLE))))?;
     let dataset = data::load(&found, &mut |_, _| {}, config.options.threads)?;
     let info = dataset.info;
-    let shape = Shape::new(3, info.side, info.side);
-    let classes = info.classes.len();
-    let arch = arch::resolve(&params.architecture)?;
-    let batch = (params.batch_size as usize).min(dataset.train.labels.len());
-    let mut net = Net::build(&arch, shape, classes, batch, params.seed, &Device::Cpu)?;
-    if let Some(executor) = device.executor()? {
-        net.accelerate(executor, params.optimizer, params.precision)?;
-    }
-    let mut optimizer = Optimizer::new(params.optimizer, &net.params())?;
-    let images = LabelledImages::new(dataset.train)?;
-    let scaling = match params.standardize {
-        true => Scaling::standard(three(&info.mean)?, three(&info.deviation)?),
-        false => Scaling::UNIT,
+    let spec = NetworkSpec {
+        arch: arch::resolve(&params.architecture)?,
+        input: Shape::new(3, info.side, info.side),
+        classes: info.classes.len(),
+        scaling: match params.standardize {
+            true => Scaling::standard(three(&info.mean)?, three(&info.deviation)?),
+            false => Scaling::UNIT,
+        },
+        optimizer: params.optimizer,
+        precision: params.precision,
     };
-    let parameters = net.params().iter().map(|p| p.var.elem_count() as u64).sum();
-    let first = arch
-        .summary(shape, classes)?
+    let batch = (params.batch_size as usize).min(dataset.train.labels.len());
+    let images = Rc::new(image_set(dataset.train)?);
+    let mut backend = device.backend(&spec, batch)?;
+    let member = backend.add(params.seed)?;
+    let layers = spec.arch.summary(spec.input, spec.classes)?;
+    let parameters = layers.iter().map(|line| line.parameters).sum();
+    let multiply_adds: u64 = layers.iter().map(|line| line.multiply_adds).sum();
+    let first = layers
         .iter()
         .map(|line| line.multiply_adds)
         .find(|n| *n > 0)
         .unwrap_or(0);
     // Forward, and as much again for the gradients of the weights and of the inputs, of which the first layer has none.
-    let flop_per_image = 2 * (3 * net.multiply_adds() - first);
+    let flop_per_image = 2 * (3 * multiply_adds - first);
 
-    let settings = |step| StepSettings::new(params, params.learning_rate, step);
-    let mut feed = Feed {
-        params,
-        batch,
-        images: images.labels.len(),
-        order: Vec::new(),
-        at: 0,
-        epoch: 0,
-        step: 0,
+    let mut bench = Bench {
+        backend: &mut *backend,
+        member,
+        batches: Batches {
+            params,
+            batch,
+            images: images.len(),
+            order: Vec::new(),
+            at: 0,
+            epoch: 0,
+            step: 0,
+        },
+        images,
     };
-    let mut plan = Vec::new();
-    // So many steps, and how long each took.
-    let mut some = |net: &mut Net, count: usize| -> anyhow::Result<Times> {
-        let begin = Instant::now();
-        if net.engine().is_some() {
-            let mut numbers = Vec::with_capacity(count * batch);
-            let mut steps = Vec::with_capacity(count);
-            for _ in 0..count {
-                let (some, step) = feed.next();
-                numbers.extend_from_slice(some);
-                let settings = settings(step);
-                let update = optimizer.plan(&settings);
-                steps.push(PlannedStep::new(settings, update, batch, params));
-            }
-            let order = begin.elapsed().as_secs_f64();
-            net.train_steps(&images.pixels, &images.labels, &scaling, &numbers, &steps)?;
-            return Ok(Times {
-                order: order / count as f64,
-                optimizer: 0.0,
-                whole: begin.elapsed().as_secs_f64() / count as f64,
-            });
-        }
-        let (numbers, step) = feed.next();
-        batches::plan(numbers, step, info.side, params, &mut plan);
-        let order = begin.elapsed().as_secs_f64();
-        let settings = settings(step);
-        net.train_pass(
-            &images.pixels,
-            &images.labels,
-            &plan,
-            &scaling,
-            &settings,
-            &threads,
-        )?;
-        let update = Instant::now();
-        optimizer.step(&net.params(), &settings, &threads)?;
-        Ok(Times {
-            order,
-            optimizer: update.elapsed().as_secs_f64(),
-            whole: begin.elapsed().as_secs_f64(),
-        })
-    };
-
     let warm = Instant::now();
     let mut last = 0.0;
     for i in 0..WARM_UP_STEPS {
-        last = some(&mut net, 1)?.whole;
+        last = bench.steps(1)?.whole;
         if i > 0 && warm.elapsed().as_secs_f64() > WARM_UP_SECONDS {
             break;
         }
     }
     // As many at a time as a run asks for.
-    let count = match net.engine() {
-        Some(_) => ((AHEAD / last) as usize).clamp(1, MAX_STEPS),
-        None => 1,
-    };
+    let most = bench.backend.max_steps();
+    let count = ((SECONDS_PER_SUBMISSION / last) as usize).clamp(1, most);
     let begin = Instant::now();
     let mut times = Vec::new();
     while begin.elapsed().as_secs_f64() < seconds || times.is_empty() {
-        times.push(some(&mut net, count)?.whole);
+        times.push(bench.steps(count)?.whole);
     }
     let elapsed = begin.elapsed().as_secs_f64();
     let steps = times.len() * count;
-
-    let shares = match net.engine() {
-        // What a machine does within a list is not timed.
-        Some(_) => Vec::new(),
-        None => shares(&mut net, seconds, &mut some)?,
-    };
+    let shares = bench.shares(seconds)?;
 
     times.sort_by(f64::total_cmp);
     let images_per_s = (steps * batch) as f64 / elapsed;
     let equivalent = images_per_s * flop_per_image as f64 / 1e9;
-    let peak = device
-        .is_cpu()
-        .then(|| peak::flops(Level::best(), &threads) / 1e9);
+    let peak = device.peak_flops().map(|flops| flops / 1e9);
     let eval_images_per_s = match eval {
         true => {
-            let test = LabelledImages::new(dataset.test)?;
-            net.set_capacity(batch.max(32))?;
-            let all: Vec<u32> = (0..test.labels.len() as u32).collect();
-            let score = |net: &mut Net| score(net, &test, &all, &scaling, &threads, &mut |_| {});
-            score(&mut net)?;
+            let test = Rc::new(image_set(dataset.test)?);
+            backend.resize(batch.max(32))?;
+            let all: Vec<u32> = (0..test.len() as u32).collect();
+            let mut score = || {
+                let backend = &mut *backend;
+                network::score(backend, member, spec.classes, &test, &all, &mut |_| {})
+            };
+            score()?;
             let begin = Instant::now();
             let mut rounds = 0;
             while begin.elapsed().as_secs_f64() < seconds / 2.0 || rounds == 0 {
-                score(&mut net)?;
+                score()?;
                 rounds += 1;
             }
             Some((rounds * all.len()) as f64 / begin.elapsed().as_secs_f64())
@@ -232,8 +181,8 @@ pub fn measure(config: &Config, seconds: f64, eval: bool) -> anyhow::Result<Repo
     };
     Ok(Report {
         architecture: params.architecture.clone(),
-        device: device.describe(threads.count()),
-        threads: threads.count(),
+        device: device.describe(),
+        threads: device.threads().count(),
         batch,
         data: info.name,
         parameters,
@@ -251,54 +200,71 @@ pub fn measure(config: &Config, seconds: f64, eval: bool) -> anyhow::Result<Repo
     })
 }
 
-/// Each layer's time. It comes from a run of its own, so that the clocks between layers cost the figures nothing.
-fn shares(
-    net: &mut Net,
-    seconds: f64,
-    some: &mut impl FnMut(&mut Net, usize) -> anyhow::Result<Times>,
-) -> anyhow::Result<Vec<Share>> {
-    net.measure(true);
-    let timed = Instant::now();
-    let mut timed_steps = 0;
-    let (mut order_seconds, mut optimizer_seconds) = (0.0, 0.0);
-    while timed.elapsed().as_secs_f64() < (seconds / 4.0).max(0.2) || timed_steps == 0 {
-        let times = some(net, 1)?;
-        order_seconds += times.order;
-        optimizer_seconds += times.optimizer;
-        timed_steps += 1;
-    }
-    let per_step = |seconds: f64| 1e3 * seconds / timed_steps as f64;
-    let mut shares: Vec<Share> = net
-        .timings()
-        .into_iter()
-        .map(|t| Share {
-            op: t.name,
-            forward_ms: per_step(t.forward),
-            backward_ms: per_step(t.backward),
-            share: 0.0,
-        })
-        .collect();
-    for (op, seconds) in [
-        ("batch order", order_seconds),
-        ("optimizer", optimizer_seconds),
-    ] {
-        shares.push(Share {
-            op: op.into(),
-            forward_ms: per_step(seconds),
-            backward_ms: 0.0,
-            share: 0.0,
-        });
-    }
-    let whole: f64 = shares.iter().map(|s| s.forward_ms + s.backward_ms).sum();
-    for s in &mut shares {
-        s.share = (s.forward_ms + s.backward_ms) / whole.max(1e-12);
-    }
-    net.measure(false);
-    Ok(shares)
+/// A network in training, a few steps at a time.
+struct Bench<'a> {
+    backend: &'a mut dyn Backend,
+    member: MemberId,
+    batches: Batches<'a>,
+    images: Rc<ImageSet>,
 }
 
-/// The images to train on, batch by batch, epoch after epoch.
-struct Feed<'a> {
+impl Bench<'_> {
+    /// Makes so many steps in one call.
+    fn steps(&mut self, count: usize) -> anyhow::Result<StepTime> {
+        let begin = Instant::now();
+        let plans = (0..count).map(|_| self.batches.next()).collect();
+        let order = begin.elapsed().as_secs_f64();
+        let work = [(self.member, plans)];
+        let outcomes = self
+            .backend
+            .train(&self.images, &work, &AtomicBool::new(false))?;
+        let whole = begin.elapsed().as_secs_f64();
+        if let Some(step) = outcomes.iter().flatten().find(|o| o.not_finite.is_some()) {
+            let what = step.not_finite.as_deref().unwrap_or_default();
+            bail!(
+                "{what} was not finite in step {}: choose a lower learning rate",
+                step.step
+            );
+        }
+        Ok(StepTime {
+            order: order / count as f64,
+            whole: whole / count as f64,
+        })
+    }
+
+    /// Each part's time; empty where the backend cannot measure it. It comes from a run of its own, so that the clocks
+    /// between the parts cost the figures nothing.
+    fn shares(&mut self, seconds: f64) -> anyhow::Result<Vec<Share>> {
+        self.backend.measure(true);
+        let begin = Instant::now();
+        let (mut order, mut steps) = (0.0, 0u32);
+        while begin.elapsed().as_secs_f64() < (seconds / 4.0).max(0.2) || steps == 0 {
+            order += self.steps(1)?.order;
+            steps += 1;
+            if self.backend.timings().is_empty() {
+                return Ok(Vec::new());
+            }
+        }
+        let mut parts = self.backend.timings();
+        self.backend.measure(false);
+        parts.push(PartTime {
+            name: "batch order".into(),
+            forward: order / f64::from(steps),
+            backward: 0.0,
+        });
+        let whole: f64 = parts.iter().map(|p| p.forward + p.backward).sum();
+        let share = |part: PartTime| Share {
+            share: (part.forward + part.backward) / whole.max(1e-12),
+            op: part.name,
+            forward_ms: 1e3 * part.forward,
+            backward_ms: 1e3 * part.backward,
+        };
+        Ok(parts.into_iter().map(share).collect())
+    }
+}
+
+/// Batches of the training images, epoch after epoch.
+struct Batches<'a> {
     params: &'a Hyperparameters,
     batch: usize,
     /// How many there are.
@@ -310,10 +276,10 @@ struct Feed<'a> {
     step: u64,
 }
 
-impl Feed<'_> {
-    /// The next batch, and the number of its step.
-    fn next(&mut self) -> (&[u32], u64) {
-        let Feed { params, batch, .. } = *self;
+impl Batches<'_> {
+    /// The step with the next batch.
+    fn next(&mut self) -> StepPlan {
+        let Batches { params, batch, .. } = *self;
         if self.at + batch > self.order.len() {
             self.order = batches::Division::new(self.images, params.seed, params.validation)
                 .order(params.seed, self.epoch);
@@ -326,7 +292,8 @@ impl Feed<'_> {
         }
         self.step += 1;
         self.at += batch;
-        (&self.order[self.at - batch..self.at], self.step)
+        let images = &self.order[self.at - batch..self.at];
+        StepPlan::new(params, params.learning_rate, self.step, images)
     }
 }
 

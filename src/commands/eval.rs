@@ -1,7 +1,7 @@
 //! `eval`: how good a checkpoint is on the test or validation images.
 
 use super::data::MAX_NAME;
-use super::network::{LabelledImages, Trained};
+use super::network::Trained;
 use crate::config::Config;
 use crate::data::{self, batches::Division};
 use crate::domain::confusion::Confusion;
@@ -14,6 +14,7 @@ use anyhow::bail;
 use serde::Serialize;
 use std::io::Write;
 use std::path::Path;
+use std::rc::Rc;
 use std::time::Instant;
 
 #[derive(Serialize)]
@@ -73,7 +74,7 @@ pub fn run(
             (Split::Test, dataset.test, all)
         }
     };
-    let images = LabelledImages::new(images)?;
+    let images = Rc::new(material::image_set(images)?);
     let bar = super::data::bar(config, "scoring {bar:32} {percent:>3}%");
     bar.set_length(which.len() as u64);
     let begin = Instant::now();
@@ -85,7 +86,7 @@ pub fn run(
     let mut confusion = Confusion::new(classes);
     for (image, row) in which.iter().zip(scored.probabilities.chunks(classes)) {
         confusion.add(
-            usize::from(images.labels[*image as usize]),
+            usize::from(images.labels()[*image as usize]),
             super::network::largest(row),
         );
     }

@@ -1,83 +1,59 @@
-//! Networks from checkpoints, images on a device, and scoring them: what `bench`, `eval` and `predict` share.
+//! Networks from checkpoints, and scoring images: what `bench`, `eval` and `predict` share.
 
+use crate::backend::{self, Backend, Device, ImageSet, MemberId, NetworkState};
 use crate::config::Config;
-use crate::data;
-use crate::domain::arch::{self, Shape};
-use crate::domain::augment::Placement;
 use crate::hardware::device::DeviceChoice;
-use crate::hardware::threads::Threads;
-use crate::net::{Net, Scaling};
 use crate::train::checkpoint::{Checkpoint, Progress};
 use crate::train::trainer;
 use anyhow::Context;
-use candle_core::{Device, Tensor};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 /// Images that are scored at once: enough for every core, little memory.
 const CHUNK: usize = 128;
 
-/// Images of one split: u8, `[n, 3, side, side]`, and a label each.
-pub struct LabelledImages {
-    pub pixels: Tensor,
-    pub labels: Vec<u8>,
-}
-
-impl LabelledImages {
-    /// Takes the block of pixels over.
-    ///
-    /// # Errors
-    /// Returns an error if the device runs out of memory or an operation fails.
-    pub fn new(images: data::Images) -> anyhow::Result<Self> {
-        let shape = (images.labels.len(), 3, images.side, images.side);
-        Ok(LabelledImages {
-            pixels: Tensor::from_vec(images.pixels, shape, &Device::Cpu)?,
-            labels: images.labels,
-        })
-    }
-}
-
-/// A network's results for a set of images.
-pub struct Scored {
-    /// `classes` for each image.
+/// What the network says of images.
+pub struct ScoredImages {
+    /// `[images, classes]`.
     pub probabilities: Vec<f32>,
     /// Cross-entropy of each image.
     pub losses: Vec<f32>,
 }
 
-/// Scores the images of the numbers `which`, as many at a time as the network takes. `progress` counts images.
+/// Opens the device that the configuration names.
 ///
 /// # Errors
-/// Returns an error if the network cannot be computed.
+/// Returns an error if there is no such device, or it cannot be used.
+pub fn device(config: &Config) -> anyhow::Result<Rc<dyn Device>> {
+    let choice = config.options.device.parse::<DeviceChoice>()?;
+    let options = &config.options;
+    Ok(backend::open(choice, options.engine, options.threads)?)
+}
+
+/// Scores the images of the numbers `which`, as many at a time as the backend takes. `progress` counts images.
+///
+/// # Errors
+/// Returns an error if there is no such image or the device fails.
 pub fn score(
-    net: &mut Net,
-    images: &LabelledImages,
+    backend: &mut dyn Backend,
+    member: MemberId,
+    classes: usize,
+    images: &Rc<ImageSet>,
     which: &[u32],
-    scaling: &Scaling,
-    threads: &Threads,
     progress: &mut dyn FnMut(u64),
-) -> anyhow::Result<Scored> {
-    let classes = net.classes();
-    let mut scored = Scored {
+) -> anyhow::Result<ScoredImages> {
+    let mut scored = ScoredImages {
         probabilities: vec![0.0; which.len() * classes],
         losses: vec![0.0; which.len()],
     };
-    let size = net.capacity();
+    let size = backend.capacity();
     let mut done = 0;
     for ((part, probabilities), losses) in which
         .chunks(size)
         .zip(scored.probabilities.chunks_mut(size * classes))
         .zip(scored.losses.chunks_mut(size))
     {
-        let placements: Vec<_> = part.iter().map(|i| Placement::plain(*i)).collect();
-        net.score(
-            &images.pixels,
-            &images.labels,
-            &placements,
-            scaling,
-            threads,
-            probabilities,
-            losses,
-        )?;
+        backend.score(member, images, part, probabilities, losses)?;
         done += part.len() as u64;
         progress(done);
     }
@@ -88,9 +64,8 @@ pub fn score(
 pub struct Trained {
     pub file: PathBuf,
     pub progress: Progress,
-    pub net: Net,
-    pub scaling: Scaling,
-    pub threads: Threads,
+    backend: Box<dyn Backend>,
+    member: MemberId,
 }
 
 impl Trained {
@@ -101,54 +76,46 @@ impl Trained {
     pub fn open(named: &Path, config: &Config) -> anyhow::Result<Self> {
         let file = find(named, &config.runs)?;
         let Checkpoint { progress, tensors } = Checkpoint::read(&file)?;
-        let device = config.options.device.parse::<DeviceChoice>()?.open()?;
-        let shape = Shape::new(3, progress.side, progress.side);
-        let build = || -> anyhow::Result<Net> {
-            let arch = arch::resolve(&progress.architecture)?;
-            let seed = progress.params.seed;
-            let classes = progress.classes.len();
-            let mut net = Net::build(&arch, shape, classes, CHUNK, seed, &Device::Cpu)?;
-            net.load(&trainer::weights(tensors)?)?;
-            if let Some(executor) = device.executor()? {
-                let params = &progress.params;
-                net.accelerate(executor, params.optimizer, params.precision)?;
-            }
-            Ok(net)
+        let device = device(config)?;
+        let build = || -> anyhow::Result<(Box<dyn Backend>, MemberId)> {
+            let spec = trainer::network_spec(&progress)?;
+            let mut backend = device.backend(&spec, CHUNK)?;
+            let member = backend.add(progress.params.seed)?;
+            let state = NetworkState {
+                tensors,
+                scalars: progress.optimizer.clone(),
+            };
+            backend.import(member, &state)?;
+            Ok((backend, member))
         };
-        let net = build().with_context(|| format!("{} cannot be used", file.display()))?;
+        let (backend, member) =
+            build().with_context(|| format!("{} cannot be used", file.display()))?;
         Ok(Trained {
-            scaling: trainer::scaling(&progress)?,
-            threads: Threads::new(config.options.threads),
             file,
             progress,
-            net,
+            backend,
+            member,
         })
     }
 
     /// Scores the images of the numbers `which`.
     ///
     /// # Errors
-    /// Returns the errors of [`score`].
+    /// As [`score`].
     pub fn score(
         &mut self,
-        images: &LabelledImages,
+        images: &Rc<ImageSet>,
         which: &[u32],
         progress: &mut dyn FnMut(u64),
-    ) -> anyhow::Result<Scored> {
-        score(
-            &mut self.net,
-            images,
-            which,
-            &self.scaling,
-            &self.threads,
-            progress,
-        )
+    ) -> anyhow::Result<ScoredImages> {
+        let classes = self.progress.classes.len();
+        let backend = &mut *self.backend;
+        score(backend, self.member, classes, images, which, progress)
     }
 }
-
 /// The checkpoint file that `named` means.
 fn find(named: &Path, runs: &Path) -> anyhow::Result<PathBuf> {
-    // Opening refuses anything but a regular file.
+    // What is no regular file is refused when it is opened.
     if named.exists() && !named.is_dir() {
         return Ok(named.into());
     }

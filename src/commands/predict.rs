@@ -1,15 +1,17 @@
 //! `predict`: what a checkpoint says of pictures.
 
 use super::data::MAX_NAME;
-use super::network::{LabelledImages, Trained};
+use super::network::Trained;
 use crate::config::Config;
 use crate::data::{self, picture};
 use crate::domain::symbols::Symbols;
 use crate::domain::text::{cell, percent, plain, plain_path};
+use crate::train::material::image_set;
 use anyhow::bail;
 use serde::Serialize;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 #[derive(Serialize)]
 struct Line<'a> {
@@ -59,12 +61,12 @@ pub fn run(
                 plain_path(path)
             )?;
         }
-        let images = LabelledImages::new(data::Images {
+        let images = Rc::new(image_set(data::Images {
             side: side as usize,
             pixels: picture.pixels,
             // No label is known; the loss that it gives is not looked at.
             labels: vec![0],
-        })?;
+        })?);
         let scored = trained.score(&images, &[0], &mut |_| {})?;
         let mut probabilities: Vec<_> = trained
             .progress

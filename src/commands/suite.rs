@@ -1,28 +1,23 @@
 //! `bench --suite`: every check and figure of a device in one command, for whoever has it for ten minutes: whether it
 //! computes what the CPU does, how fast it trains and scores, and what whole runs come to. A table at the end, or JSON.
 
-use super::bench;
+use super::{bench, network};
+use crate::backend::{self, Backend, Device, ImageSet, Inspection, NetworkSpec, Scaling, StepPlan};
 use crate::config::Config;
 use crate::domain::arch::{self, Shape};
-use crate::domain::augment::Placement;
+use crate::domain::engine::EngineChoice;
 use crate::domain::params::{Hyperparameters, Precision};
-use crate::domain::report::{ScoredWeights, Split, StepSettings};
+use crate::domain::report::{ScoredWeights, Split};
 use crate::domain::rng::{Rng, Stream};
 use crate::hardware::device::DeviceChoice;
-use crate::hardware::executor::KernelExecutor;
-use crate::hardware::threads::Threads;
-use crate::layers::slices;
-use crate::net::engine::PlannedStep;
-use crate::net::{Net, Scaling};
 use crate::session::protocol::Event;
-use crate::train::optim::Optimizer;
 use anyhow::{Context, ensure};
-use candle_core::{Device, Tensor};
 use serde::Serialize;
-use std::collections::HashMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::rc::Rc;
+use std::sync::atomic::AtomicBool;
 
 /// Images that are compared at once.
 const COMPARED: usize = 32;
@@ -63,7 +58,7 @@ pub struct Row {
 
 impl Row {
     fn passed(&self) -> bool {
-        // What is no number is no pass.
+        // NaN fails the check.
         self.most.is_none_or(|most| self.figure <= most)
     }
 }
@@ -85,9 +80,8 @@ pub fn run(
     out: &mut impl Write,
     progress: &mut impl Write,
 ) -> anyhow::Result<()> {
-    let device = config.options.device.parse::<DeviceChoice>()?.open()?;
-    let threads = Threads::new(config.options.threads);
-    let on_gpu = !device.is_cpu();
+    let device = network::device(config)?;
+    let on_gpu = device.gpu_index().is_some();
     let mut rows: Vec<Row> = Vec::new();
     let mut tell = |row: Row| -> std::io::Result<()> {
         writeln!(progress, "{}", line(&row))?;
@@ -101,10 +95,9 @@ pub fn run(
                 _ => NO_CHOICES.to_vec(),
             };
             for arch in archs {
-                let executor = device.executor()?.context("the device is no GPU")?;
                 tell(Row {
                     what: format!("{name} against the CPU: {arch}"),
-                    figure: difference(executor, arch, precision, &threads)
+                    figure: difference(&*device, arch, precision)
                         .with_context(|| format!("{name}, {arch}"))?,
                     unit: "of the largest",
                     most: Some(most),
@@ -171,7 +164,7 @@ pub fn run(
         })?;
     }
     let report = Report {
-        device: device.describe(threads.count()),
+        device: device.describe(),
         passed: rows.iter().all(Row::passed),
         rows,
     };
@@ -208,17 +201,12 @@ fn line(row: &Row) -> String {
     format!("{figure:>12} {:<15} {}{verdict}", row.unit, row.what)
 }
 
-/// The largest difference between a GPU's training step and the CPU's, over loss, gradients and probabilities, each
-/// as a share of its largest number. The images are random, others for each architecture.
+/// The largest difference between a training step on `device` and one on the CPU, over loss, gradients and probabilities,
+/// each as a share of its largest number. The images are random, others for each architecture.
 ///
 /// # Errors
-/// Returns an error if the network or the executor fails.
-pub fn difference(
-    executor: Box<dyn KernelExecutor>,
-    text: &str,
-    precision: Precision,
-    threads: &Threads,
-) -> anyhow::Result<f64> {
+/// Returns an error if the architecture cannot be read or a device fails.
+pub fn difference(device: &dyn Device, text: &str, precision: Precision) -> anyhow::Result<f64> {
     let params = Hyperparameters {
         label_smoothing: 0.1,
         weight_decay: 1e-3,
@@ -227,39 +215,40 @@ pub fn difference(
         cutout: 4,
         ..Hyperparameters::default()
     };
-    let shape = Shape::CIFAR;
-    let side = shape.height as usize;
-    let rng = Rng::new(text.len() as u64, Stream::Sample, 0);
-    let bytes = (0..(COMPARED * 3 * side * side) as u32).map(|i| (rng.word(i) >> 24) as u8);
-    let pixels = Tensor::from_vec(
-        bytes.collect::<Vec<_>>(),
-        (COMPARED, 3, side, side),
-        &Device::Cpu,
+    let spec = NetworkSpec {
+        arch: arch::resolve(text)?,
+        input: Shape::CIFAR,
+        classes: 10,
+        scaling: Scaling::standard([0.5; 3], [0.25; 3]),
+        optimizer: params.optimizer,
+        precision,
+    };
+    let images = Rc::new(random_images(text.len() as u64)?);
+    let numbers: Vec<u32> = (0..COMPARED as u32).collect();
+    let plan = StepPlan::new(&params, params.learning_rate, 1, &numbers);
+    let step = |device: &dyn Device| -> anyhow::Result<_> {
+        let mut backend = device.backend(&spec, COMPARED)?;
+        let member = backend.add(params.seed)?;
+        let work = [(member, vec![plan.clone()])];
+        let outcomes = backend.train(&images, &work, &AtomicBool::new(false))?;
+        let loss = outcomes.iter().flatten().next().map(|o| o.loss);
+        let loss = loss.context("the step was not made")?;
+        let inspection = Inspection {
+            gradients: true,
+            ..Inspection::default()
+        };
+        let gradients = backend.inspect(member, &inspection)?.gradients;
+        Ok((backend, member, loss, gradients))
+    };
+    let cpu = backend::open(
+        DeviceChoice::Cpu,
+        EngineChoice::Native,
+        device.threads().count(),
     )?;
-    let labels: Vec<u8> = (0..COMPARED as u32)
-        .map(|i| (rng.word(i) % 10) as u8)
-        .collect();
-    let scaling = Scaling::standard([0.5; 3], [0.25; 3]);
-    let arch = arch::resolve(text)?;
-    let build = || Net::build(&arch, shape, 10, COMPARED, params.seed, &Device::Cpu);
-    let (mut here, mut there) = (build()?, build()?);
-    there.accelerate(executor, params.optimizer, precision)?;
+    let (mut theirs, their_member, their_loss, their_gradients) = step(&*cpu)?;
+    let (mut ours, our_member, our_loss, our_gradients) = step(device)?;
 
-    let settings = StepSettings::new(&params, params.learning_rate, 1);
-    let images: Vec<u32> = (0..COMPARED as u32).collect();
-    let placed: Vec<_> = images
-        .iter()
-        .map(|&i| Placement::random(i, i, 1, shape.height, &params))
-        .collect();
-    let outcome = here.train_pass(&pixels, &labels, &placed, &scaling, &settings, threads)?;
-    let mut optimizer = Optimizer::new(params.optimizer, &here.params())?;
-    optimizer.step(&here.params(), &settings, threads)?;
-    let update = Optimizer::new(params.optimizer, &here.params())?.plan(&settings);
-    let step = PlannedStep::new(settings, update, COMPARED, &params);
-    let found = there.train_steps(&pixels, &labels, &scaling, &images, &[step])?;
-    there.pull()?;
-
-    let mut worst = (found[0].loss - outcome.loss).abs() / outcome.loss;
+    let mut worst = (our_loss - their_loss).abs() / their_loss;
     let mut compare = |a: &[f32], b: &[f32]| {
         let largest = b.iter().fold(1e-6f32, |m, v| m.max(v.abs()));
         for (a, b) in a.iter().zip(b) {
@@ -270,28 +259,27 @@ pub fn difference(
             }
         }
     };
-    for (a, b) in there.params().iter().zip(here.params()) {
-        compare(&slices::read(&a.grad)?, &slices::read(&b.grad)?);
+    for ((_, a), (_, b)) in our_gradients.iter().zip(&their_gradients) {
+        compare(&a.values, &b.values);
     }
-    let plain: Vec<_> = images.iter().map(|&i| Placement::plain(i)).collect();
-    let score = |net: &mut Net| -> anyhow::Result<Vec<f32>> {
-        let (mut p, mut l) = (vec![f32::NAN; 10 * COMPARED], vec![f32::NAN; COMPARED]);
-        net.score(&pixels, &labels, &plain, &scaling, threads, &mut p, &mut l)?;
-        Ok(p)
+    // With the same weights, so that only the scoring pass is compared.
+    ours.import(our_member, &theirs.export(their_member)?)?;
+    let score = |backend: &mut dyn Backend, member| -> anyhow::Result<Vec<f32>> {
+        let scored = network::score(backend, member, 10, &images, &numbers, &mut |_| {})?;
+        Ok(scored.probabilities)
     };
-    // With the same weights, so that only this pass is compared.
-    let mut all: HashMap<String, Tensor> = here
-        .buffers()
-        .into_iter()
-        .map(|(name, buffer)| (name, buffer.clone()))
-        .collect();
-    for param in here.params() {
-        all.insert(param.name.clone(), param.var.as_tensor().clone());
-    }
-    there.load(&all)?;
-    let (a, b) = (score(&mut there)?, score(&mut here)?);
-    compare(&a, &b);
+    let probabilities = score(&mut *ours, our_member)?;
+    compare(&probabilities, &score(&mut *theirs, their_member)?);
     Ok(worst)
+}
+
+/// Random images with random labels.
+fn random_images(seed: u64) -> anyhow::Result<ImageSet> {
+    let side = Shape::CIFAR.height as usize;
+    let rng = Rng::new(seed, Stream::Sample, 0);
+    let bytes = (0..(COMPARED * 3 * side * side) as u32).map(|i| (rng.word(i) >> 24) as u8);
+    let labels = (0..COMPARED as u32).map(|i| (rng.word(i) % 10) as u16);
+    Ok(ImageSet::new(3, side, bytes.collect(), labels.collect())?)
 }
 
 /// A whole run of this program without a screen: seconds of training and scoring, as it tells them, and its last test
@@ -310,6 +298,7 @@ fn whole_run(config: &Config, precision: &str) -> anyhow::Result<(f64, f64)> {
             precision,
         ])
         .args(["--device", &config.options.device])
+        .args(["--engine", config.options.engine.name()])
         .args(["--epochs", &p.epochs.to_string()])
         .args(["--seed", &p.seed.to_string()])
         .arg("--runs")

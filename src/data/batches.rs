@@ -1,8 +1,6 @@
-//! Which images make a batch, as plain numbers: the division into training and validation images, the order of an
-//! epoch, and where augmentation places each image. Everything follows from the seed.
+//! Which images make a batch, as plain numbers: the division into training and validation images, and the order of an
+//! epoch. Everything follows from the seed.
 
-use crate::domain::augment::Placement;
-use crate::domain::params::Hyperparameters;
 use crate::domain::rng::{Rng, Stream};
 
 /// Training images, divided into those that are trained on and those that are held out.
@@ -46,21 +44,6 @@ pub fn batch(order: &[u32], batch: u64, batch_size: u32) -> &[u32] {
         .ok()
         .and_then(|batch| order.chunks(size).nth(batch))
         .unwrap_or_default()
-}
-
-/// Writes into `plan` where augmentation places each of `images` in training step `step`; `side` is the images' side.
-pub fn plan(
-    images: &[u32],
-    step: u64,
-    side: u32,
-    params: &Hyperparameters,
-    plan: &mut Vec<Placement>,
-) {
-    plan.clear();
-    let numbered = images.iter().zip(0..);
-    plan.extend(
-        numbered.map(|(image, place)| Placement::random(*image, place, step, side, params)),
-    );
 }
 
 #[cfg(test)]
@@ -109,23 +92,5 @@ mod tests {
         all.sort_unstable();
         assert_eq!(all, division.train);
         assert!(batch(&order, 3, 32).is_empty());
-    }
-
-    #[test]
-    fn the_plan_follows_the_seed_and_the_step() {
-        let mut params = Hyperparameters::default();
-        let (mut a, mut b) = (Vec::new(), Vec::new());
-        plan(&[7, 9], 3, 32, &params, &mut a);
-        assert_eq!(a, [Placement::plain(7), Placement::plain(9)]);
-        params.flip = true;
-        params.crop = 4;
-        let images: Vec<u32> = (0..64).collect();
-        plan(&images, 3, 32, &params, &mut a);
-        plan(&images, 3, 32, &params, &mut b);
-        assert_eq!(a, b);
-        plan(&images, 4, 32, &params, &mut b);
-        assert_ne!(a, b);
-        assert!(a.iter().any(|p| p.flip) && a.iter().any(|p| !p.flip));
-        assert!(a.iter().all(|p| p.dx.abs() <= 4 && p.dy.abs() <= 4));
     }
 }

@@ -1,7 +1,6 @@
 //! Which device to compute on, as `--device` names it, and opening it.
 
-use super::executor::{ExecutorError, KernelExecutor};
-use super::nvidia::{CudaDevice, CudaExecutor, GpuError};
+use super::nvidia::{CudaDevice, GpuError};
 use std::fmt;
 use std::rc::Rc;
 use std::str::FromStr;
@@ -15,13 +14,17 @@ pub enum DeviceChoice {
     Cpu,
     /// CUDA device number `n`.
     Cuda(usize),
+    /// Metal device number `n`.
+    Metal(usize),
 }
 
 /// Why a device cannot be used. The message says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum DeviceError {
-    #[error("'{0}' is no device: use auto, cpu, cuda or cuda:N")]
+    #[error("'{0}' is no device: use auto, cpu, cuda, cuda:N, metal or metal:N")]
     Unknown(String),
+    #[error("our kernels do not run on Metal devices; `--engine candle` does")]
+    Metal,
     #[error("CUDA device {index} cannot be used: {source}; or use --device cpu")]
     Unusable { index: usize, source: GpuError },
 }
@@ -35,9 +38,16 @@ impl FromStr for DeviceChoice {
             "auto" => Ok(DeviceChoice::Auto),
             "cpu" => Ok(DeviceChoice::Cpu),
             "cuda" => Ok(DeviceChoice::Cuda(0)),
+            "metal" => Ok(DeviceChoice::Metal(0)),
             other => {
-                let number = other.strip_prefix("cuda:").ok_or_else(unknown)?;
-                Ok(DeviceChoice::Cuda(number.parse().map_err(|_| unknown())?))
+                let (kind, number) = other.split_once(':').ok_or_else(unknown)?;
+                let digits = number.bytes().all(|b| b.is_ascii_digit());
+                let number = number.parse().ok().filter(|_| digits).ok_or_else(unknown)?;
+                match kind {
+                    "cuda" => Ok(DeviceChoice::Cuda(number)),
+                    "metal" => Ok(DeviceChoice::Metal(number)),
+                    _ => Err(unknown()),
+                }
             }
         }
     }
@@ -49,6 +59,7 @@ impl fmt::Display for DeviceChoice {
             DeviceChoice::Auto => f.write_str("auto"),
             DeviceChoice::Cpu => f.write_str("cpu"),
             DeviceChoice::Cuda(n) => write!(f, "cuda:{n}"),
+            DeviceChoice::Metal(n) => write!(f, "metal:{n}"),
         }
     }
 }
@@ -58,7 +69,7 @@ impl DeviceChoice {
     ///
     /// # Errors
     /// Returns an error if a CUDA device was asked for by name and cannot be used.
-    pub fn open(self) -> Result<Device, DeviceError> {
+    pub fn open(self) -> Result<OpenedDevice, DeviceError> {
         self.open_with(CudaDevice::open)
     }
 
@@ -66,17 +77,18 @@ impl DeviceChoice {
     fn open_with(
         self,
         open: impl Fn(usize) -> Result<CudaDevice, GpuError>,
-    ) -> Result<Device, DeviceError> {
-        let gpu = |gpu| Device {
+    ) -> Result<OpenedDevice, DeviceError> {
+        let gpu = |gpu| OpenedDevice {
             gpu: Some(Rc::new(gpu)),
             unused_gpu: None,
         };
-        let cpu = |unused_gpu| Device {
+        let cpu = |unused_gpu| OpenedDevice {
             gpu: None,
             unused_gpu,
         };
         match self {
             DeviceChoice::Cpu => Ok(cpu(None)),
+            DeviceChoice::Metal(_) => Err(DeviceError::Metal),
             DeviceChoice::Auto => Ok(match open(0) {
                 Ok(opened) => gpu(opened),
                 Err(error) if error.is_absence() => cpu(None),
@@ -91,12 +103,12 @@ impl DeviceChoice {
 
 /// The device that a session computes on: the CPU, or an opened GPU.
 #[derive(Clone, Debug)]
-pub struct Device {
+pub struct OpenedDevice {
     gpu: Option<Rc<CudaDevice>>,
     unused_gpu: Option<GpuError>,
 }
 
-impl Device {
+impl OpenedDevice {
     pub fn is_cpu(&self) -> bool {
         self.gpu.is_none()
     }
@@ -111,15 +123,9 @@ impl Device {
         self.unused_gpu.as_ref()
     }
 
-    /// A new executor on the GPU; None on the CPU.
-    ///
-    /// # Errors
-    /// Returns an error if the GPU fails.
-    pub fn executor(&self) -> Result<Option<Box<dyn KernelExecutor>>, ExecutorError> {
-        match &self.gpu {
-            Some(gpu) => Ok(Some(Box::new(CudaExecutor::new(Rc::clone(gpu))?))),
-            None => Ok(None),
-        }
+    /// The GPU; None on the CPU.
+    pub fn gpu(&self) -> Option<&Rc<CudaDevice>> {
+        self.gpu.as_ref()
     }
 
     /// The device in the header's words: `CUDA:0`, `CPU 2 threads AVX-512`, or that with the reason why the GPU is not
@@ -201,7 +207,7 @@ mod tests {
         let error = GpuError::NoCompiler((12, 4));
         let device = DeviceChoice::Auto.open_with(broken(error.clone())).unwrap();
         assert!(device.is_cpu() && device.gpu_index().is_none());
-        assert!(device.executor().unwrap().is_none());
+        assert!(device.gpu().is_none());
         assert_eq!(device.unused_gpu(), Some(&error));
         let words = device.describe(2);
         assert!(words.starts_with("CPU 2 threads"), "{words}");

@@ -59,6 +59,22 @@ impl Launch {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KernelList(pub usize);
 
+/// An opened device that executors are made on. It outlives them.
+pub trait ExecutorDevice {
+    /// A new executor, without an allocation.
+    ///
+    /// # Errors
+    /// Returns an error if the device fails.
+    fn executor(self: Rc<Self>) -> Result<Box<dyn KernelExecutor>>;
+
+    /// Copies bytes into memory of their own, which stays until the device is dropped and which all executors may read.
+    /// Returns the device address.
+    ///
+    /// # Errors
+    /// Returns an error if the device has too little free memory, or fails.
+    fn upload(&self, bytes: &[u8]) -> Result<u64>;
+}
+
 /// Executes recorded lists of kernel launches on one device allocation, in the order of the calls. The CUDA
 /// implementation captures each list as a graph; tests run the same lists on the CPU. One thread makes, uses and drops
 /// an executor.
@@ -92,12 +108,6 @@ pub trait KernelExecutor {
     /// # Errors
     /// Returns an error if the range is outside the allocation, or if this or an earlier call failed on the device.
     fn read(&mut self, at: usize, bytes: &mut [u8]) -> Result<()>;
-
-    /// Copies bytes into memory of their own, which stays until the executor is dropped. Returns the device address.
-    ///
-    /// # Errors
-    /// Returns an error if the device has too little free memory, or fails.
-    fn upload_persistent(&mut self, bytes: &[u8]) -> Result<u64>;
 
     /// Compiles the kernels of the lists. Every source begins with `common`.
     ///

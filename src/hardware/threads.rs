@@ -137,7 +137,7 @@ impl Threads {
         task: impl Fn(usize, &mut [T]) + Sync,
     ) {
         let size = size.max(1);
-        let parts = Parts::new(items);
+        let parts = SharedSlice::new(items);
         self.run(parts.len().div_ceil(size), |i| {
             let range = i * size..((i + 1) * size).min(parts.len());
             // SAFETY: the chunks of different tasks do not overlap.
@@ -257,20 +257,20 @@ impl Shared {
 }
 
 /// A slice whose parts are written by different tasks.
-pub struct Parts<'a, T> {
+pub struct SharedSlice<'a, T> {
     items: *mut T,
     len: usize,
     lent: PhantomData<&'a mut [T]>,
 }
 
 // SAFETY: access is only through `range`, whose caller vouches that ranges in use at a time do not overlap.
-unsafe impl<T: Send> Sync for Parts<'_, T> {}
+unsafe impl<T: Send> Sync for SharedSlice<'_, T> {}
 // SAFETY: as a `&mut [T]`.
-unsafe impl<T: Send> Send for Parts<'_, T> {}
+unsafe impl<T: Send> Send for SharedSlice<'_, T> {}
 
-impl<'a, T> Parts<'a, T> {
+impl<'a, T> SharedSlice<'a, T> {
     pub fn new(items: &'a mut [T]) -> Self {
-        Parts {
+        SharedSlice {
             items: items.as_mut_ptr(),
             len: items.len(),
             lent: PhantomData,

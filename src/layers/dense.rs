@@ -8,13 +8,13 @@
     reason = "constant index loops become registers; iterators over arrays of vectors less surely so"
 )]
 
-use super::blueprint::Blueprint;
 use super::conv::Dropout;
 use super::dropout::Mask;
 use super::slices::{self, Aligned, read, write};
-use super::{Layer, Param, Pass};
+use super::spec::LayerSpec;
+use super::{Layer, Parameter, Pass};
 use crate::hardware::simd::{Kernel, Level, Simd};
-use crate::hardware::threads::{Parts, Threads};
+use crate::hardware::threads::{SharedSlice, Threads};
 use candle_core::{Result, Tensor, Var, bail};
 
 /// Vectors side by side in a tile of a gradient, and rows in a tile of dot products.
@@ -56,8 +56,8 @@ pub struct Dense {
     relu: bool,
     dropout: Option<Dropout>,
     level: Level,
-    weight: Param,
-    bias: Option<Param>,
+    weight: Parameter,
+    bias: Option<Parameter>,
     output: Tensor,
     /// What dropout multiplied the kept by, in the last forward pass.
     scale: f32,
@@ -110,9 +110,9 @@ impl Dense {
             dropout,
             level: Level::best(),
             output: slices::zeros((capacity, 1, 1, outputs), weight.device())?,
-            weight: Param::new(format!("{name}.weight"), weight, true)?,
+            weight: Parameter::new(format!("{name}.weight"), weight, true)?,
             bias: bias
-                .map(|bias| Param::new(format!("{name}.bias"), bias, false))
+                .map(|bias| Parameter::new(format!("{name}.bias"), bias, false))
                 .transpose()?,
             scale: 1.0,
             flat: Aligned::default(),
@@ -163,7 +163,7 @@ impl Layer for Dense {
         let bias = self.bias.as_ref().map(|b| read(&b.var)).transpose()?;
         write([&self.output], |[out]| {
             let out = &mut out[..images * outputs];
-            let parts = Parts::new(out);
+            let parts = SharedSlice::new(out);
             pass.threads.run(outputs.div_ceil(OUTPUTS), |task| {
                 let first = task * OUTPUTS;
                 level.run(Dots {
@@ -286,8 +286,8 @@ impl Layer for Dense {
         })
     }
 
-    fn blueprint(&self) -> Blueprint<'_> {
-        Blueprint::Dense {
+    fn spec(&self) -> LayerSpec<'_> {
+        LayerSpec::Dense {
             channels: self.channels,
             pixels: self.pixels,
             outputs: self.outputs,
@@ -297,7 +297,7 @@ impl Layer for Dense {
         }
     }
 
-    fn params(&self) -> Vec<&Param> {
+    fn params(&self) -> Vec<&Parameter> {
         std::iter::once(&self.weight).chain(&self.bias).collect()
     }
 }
@@ -338,7 +338,7 @@ struct Dots<'a> {
     outputs: usize,
     first: usize,
     end: usize,
-    out: &'a Parts<'a, f32>,
+    out: &'a SharedSlice<'a, f32>,
 }
 
 impl Kernel for Dots<'_> {
@@ -434,7 +434,7 @@ fn sum_rows(
     rows: usize,
     columns: usize,
 ) {
-    let parts = Parts::new(out);
+    let parts = SharedSlice::new(out);
     threads.run(columns.div_ceil(COLUMNS), |task| {
         let first = task * COLUMNS;
         level.run(SumRows {
@@ -461,7 +461,7 @@ struct SumRows<'a> {
     columns: usize,
     first: usize,
     end: usize,
-    out: &'a Parts<'a, f32>,
+    out: &'a SharedSlice<'a, f32>,
 }
 
 impl Kernel for SumRows<'_> {

@@ -3,7 +3,7 @@
 use super::slices::write;
 use crate::domain::augment::Placement;
 use crate::hardware::threads::Threads;
-use candle_core::{CpuStorage, Result, Storage, Tensor, bail};
+use candle_core::{Result, Tensor, bail};
 
 /// How a byte of each channel becomes a number: byte * scale + shift.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -41,20 +41,20 @@ impl Scaling {
 /// `[capacity, side, side, 3]`).
 ///
 /// # Errors
-/// When the shapes do not fit or an image's number is out of range; those of the device.
+/// Returns an error if the shapes do not fit or an image's number is out of range.
 pub fn prepare(
-    pixels: &Tensor,
+    pixels: &[u8],
     placements: &[Placement],
     scaling: &Scaling,
     input: &Tensor,
     threads: &Threads,
 ) -> Result<()> {
-    let (images, channels, side, across) = pixels.dims4()?;
-    let (capacity, ..) = input.dims4()?;
-    if channels != 3 || input.dims()[1..] != [side, across, 3] || side != across {
+    let (capacity, side, across, channels) = input.dims4()?;
+    let len = 3 * side * side;
+    if channels != 3 || side != across || !pixels.len().is_multiple_of(len) {
         bail!(
-            "images of shape {:?} do not fit the network's input {:?}",
-            &pixels.dims()[1..],
+            "{} bytes are not images that fit the network's input {:?}",
+            pixels.len(),
             &input.dims()[1..]
         );
     }
@@ -64,27 +64,16 @@ pub fn prepare(
             placements.len()
         );
     }
+    let images = pixels.len() / len;
     if let Some(wrong) = placements.iter().find(|p| p.image as usize >= images) {
         bail!("image {} of {images} was asked for", wrong.image);
     }
-    let (storage, layout) = pixels.storage_and_layout();
-    let (Storage::Cpu(CpuStorage::U8(bytes)), Some((start, end))) =
-        (&*storage, layout.contiguous_offsets())
-    else {
-        bail!(
-            "expected contiguous bytes on the CPU, found {:?} on {:?}",
-            pixels.dtype(),
-            pixels.device()
-        );
-    };
-    let bytes = &bytes[start..end];
     let table = &scaling.table();
-    let len = 3 * side * side;
     write([input], |[out]| {
         threads.chunks(&mut out[..placements.len() * len], len, |i, out| {
             let placement = &placements[i];
             let first = placement.image as usize * len;
-            place(&bytes[first..first + len], side, placement, table, out);
+            place(&pixels[first..first + len], side, placement, table, out);
         });
     })
 }
@@ -199,16 +188,14 @@ mod tests {
                 1..5,
             )
         ) {
-            let device = Device::Cpu;
             let bytes: Vec<u8> = (0..3 * 3 * side * side).map(|i| (i * 37 % 251) as u8).collect();
-            let pixels = Tensor::from_slice(&bytes, (3, 3, side, side), &device).unwrap();
-            let input = (Tensor::ones((6, side, side, 3), DType::F32, &device).unwrap() * 7.0).unwrap();
+            let input = (Tensor::ones((6, side, side, 3), DType::F32, &Device::Cpu).unwrap() * 7.0).unwrap();
             let scaling = Scaling::standard([0.5, 0.4, 0.3], [0.2, 0.25, 0.0]);
             let placements: Vec<_> = placements
                 .into_iter()
                 .map(|(image, flip, dx, dy, (cut, cut_x, cut_y))| Placement { image, flip, dx, dy, cut, cut_x, cut_y })
                 .collect();
-            prepare(&pixels, &placements, &scaling, &input, &Threads::new(2)).unwrap();
+            prepare(&bytes, &placements, &scaling, &input, &Threads::new(2)).unwrap();
             let got: Vec<f32> = input.flatten_all().unwrap().to_vec1().unwrap();
             let len = 3 * side * side;
             for (i, p) in placements.iter().enumerate() {
@@ -221,18 +208,16 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_an_error() {
-        let device = Device::Cpu;
         let threads = Threads::new(1);
-        let pixels = Tensor::zeros((2, 3, 4, 4), DType::U8, &device).unwrap();
-        let input = Tensor::zeros((1, 4, 4, 3), DType::F32, &device).unwrap();
+        let pixels = [0; 2 * 3 * 4 * 4];
+        let input = Tensor::zeros((1, 4, 4, 3), DType::F32, &Device::Cpu).unwrap();
         let plain = Placement::plain;
-        let prepare = |pixels: &Tensor, placements: &[Placement]| {
+        let prepare = |pixels: &[u8], placements: &[Placement]| {
             super::prepare(pixels, placements, &Scaling::UNIT, &input, &threads)
         };
         assert!(prepare(&pixels, &[plain(1)]).is_ok());
         assert!(prepare(&pixels, &[plain(2)]).is_err());
         assert!(prepare(&pixels, &[plain(0), plain(1)]).is_err());
-        let other = Tensor::zeros((2, 3, 5, 5), DType::U8, &device).unwrap();
-        assert!(prepare(&other, &[plain(0)]).is_err());
+        assert!(prepare(&pixels[1..], &[plain(0)]).is_err());
     }
 }

@@ -1,45 +1,8 @@
 // What every kernel begins with. A kernel's sizes are constants: each use of a source is compiled with its own
 // definitions in front. What changes from step to step stands in device memory (Step), so that a captured graph of
 // launches stays good. The sources are CUDA C++ for NVRTC without any header, and a host compiler takes them too when
-// it is given what CUDA has built in (blockIdx, __syncthreads, the tensor cores' product and so on).
-
-typedef unsigned char u8;
-typedef unsigned short u16;
-typedef unsigned int u32;
-typedef unsigned long long u64;
-
-// One step, as the host planned it. Its twin is `Step` in net/engine.rs.
-struct Step {
-    u64 number;
-    u64 seed;
-    const u8 *pixels; // [n, 3, side, side]
-    const u8 *labels;
-    const u32 *images; // the batch's images by number
-    u32 count;         // how many
-    u32 flip, crop, cutout;
-    u32 threshold; // the live dropout: dropped when a word's upper 24 bits are below
-    float scale;   // what the kept are multiplied by
-    float smoothing;
-    float share; // 1 / count
-    float pixel_scale[3], pixel_shift[3];
-    // The optimizer's: `Coefficients` of optimizers/mod.rs.
-    float l2, decay_factor, own[8];
-    double clip_norm;
-};
-
-// What a step found. Its twin is `Found` in net/engine.rs.
-struct Found {
-    u64 number;
-    double loss, norm;
-    u32 correct, applied;
-};
-
-struct State {
-    u32 cursor;  // the step under way, in the list of steps
-    u32 latched; // a step was not finite: none is applied any more
-    double loss;
-    u32 correct, unused;
-};
+// it is given what CUDA has built in (blockIdx, __syncthreads, the tensor cores' product and so on). The structs Step, Found and
+// State are declared in backend/gpu/records.rs, whose text stands before this one.
 
 #ifndef HOST_SHIM
 

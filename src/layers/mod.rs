@@ -6,8 +6,6 @@
 //! Parameters and their gradients have PyTorch's names and shapes (convolution OIHW, dense `[out, in]` with the inputs
 //! in CHW order); kernels repack what they need.
 
-pub mod blueprint;
-pub mod chain;
 pub mod conv;
 pub mod dense;
 pub mod dropout;
@@ -17,16 +15,19 @@ pub mod norm;
 pub mod pointwise;
 pub mod pool;
 pub mod residual;
+pub mod sequential;
 pub mod slices;
+pub mod spec;
 #[cfg(test)]
 mod tests;
 
 use crate::hardware::threads::Threads;
-use blueprint::Blueprint;
 use candle_core::{Result, Tensor, Var, bail};
+use spec::LayerSpec;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// One parameter: its value, and the gradient of the last backward pass (of the mean loss over the batch).
-pub struct Param {
+pub struct Parameter {
     /// As in the checkpoint: `conv1.weight`.
     pub name: String,
     pub var: Var,
@@ -35,13 +36,13 @@ pub struct Param {
     pub decay: bool,
 }
 
-impl Param {
+impl Parameter {
     /// A parameter, and a gradient of zeros.
     ///
     /// # Errors
     /// Those of the device.
     pub fn new(name: String, var: Var, decay: bool) -> Result<Self> {
-        Ok(Param {
+        Ok(Parameter {
             name,
             grad: slices::zeros(var.shape(), var.device())?,
             var,
@@ -56,12 +57,20 @@ pub struct Pass<'a> {
     pub images: usize,
     pub threads: &'a Threads,
     /// Some while training; None while scoring (no dropout, running statistics in the norms).
-    pub train: Option<Train>,
+    pub train: Option<TrainingPass>,
+    /// Set by whoever wants the pass abandoned: no further layer is computed then, and the results mean nothing.
+    pub stop: Option<&'a AtomicBool>,
+}
+
+impl Pass<'_> {
+    pub fn is_stopped(&self) -> bool {
+        self.stop.is_some_and(|stop| stop.load(Ordering::Relaxed))
+    }
 }
 
 /// What the training pass needs beyond its input.
 #[derive(Clone, Copy, Debug)]
-pub struct Train {
+pub struct TrainingPass {
     pub seed: u64,
     /// The number of this step, from 1.
     pub step: u64,
@@ -97,9 +106,9 @@ pub trait Layer {
     ) -> Result<()>;
 
     /// What it computes.
-    fn blueprint(&self) -> Blueprint<'_>;
+    fn spec(&self) -> LayerSpec<'_>;
 
-    fn params(&self) -> Vec<&Param> {
+    fn params(&self) -> Vec<&Parameter> {
         Vec::new()
     }
 

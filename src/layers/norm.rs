@@ -25,11 +25,11 @@ macro_rules! blocks {
 
 mod pooled;
 
-use super::blueprint::Blueprint;
 use super::slices::{self, Aligned, read, write};
-use super::{Layer, Param, Pass};
+use super::spec::LayerSpec;
+use super::{Layer, Parameter, Pass};
 use crate::hardware::simd::{Kernel, Level, Simd};
-use crate::hardware::threads::{Parts, Threads};
+use crate::hardware::threads::{SharedSlice, Threads};
 use candle_core::{Result, Tensor, Var, bail};
 use pooled::{Largest, Size, Spread};
 
@@ -53,7 +53,7 @@ pub struct Parameters {
 
 /// What follows the normalisation within the layer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct After {
+pub struct NormEpilogue {
     pub relu: bool,
     /// 2x2 max-pooling; an odd last row or column is left out. After ReLU only, and without a shortcut.
     pub pool: bool,
@@ -64,10 +64,10 @@ pub struct Norm {
     name: String,
     channels: usize,
     size: Size,
-    after: After,
+    after: NormEpilogue,
     level: Level,
-    weight: Param,
-    bias: Param,
+    weight: Parameter,
+    bias: Parameter,
     running_mean: Tensor,
     running_var: Tensor,
     output: Tensor,
@@ -88,7 +88,7 @@ impl Norm {
     pub fn new(
         name: &str,
         input: (usize, usize, usize),
-        after: After,
+        after: NormEpilogue,
         parameters: Parameters,
         capacity: usize,
     ) -> Result<Self> {
@@ -124,8 +124,8 @@ impl Norm {
             after,
             level: Level::best(),
             output: slices::zeros((capacity, rows, columns, channels), weight.device())?,
-            weight: Param::new(format!("{name}.weight"), weight, false)?,
-            bias: Param::new(format!("{name}.bias"), bias, false)?,
+            weight: Parameter::new(format!("{name}.weight"), weight, false)?,
+            bias: Parameter::new(format!("{name}.bias"), bias, false)?,
             running_mean,
             running_var,
             mean: vec![0.0; channels],
@@ -195,8 +195,8 @@ impl Norm {
             let (image, pooled) = (len / pass.images, size.pooled() * channels);
             let taken = pass.train.is_some().then(|| {
                 let len = pass.images * pooled;
-                let chosen = Parts::new(self.chosen.reserve(len));
-                (chosen, Parts::new(self.place.reserve(len)))
+                let chosen = SharedSlice::new(self.chosen.reserve(len));
+                (chosen, SharedSlice::new(self.place.reserve(len)))
             });
             return write([&self.output], |[out]| {
                 let out = &mut out[..pass.images * pooled];
@@ -218,7 +218,7 @@ impl Norm {
         }
         let skip = skip.map(read).transpose()?;
         write([&self.output], |[out]| {
-            let out = Parts::new(&mut out[..len]);
+            let out = SharedSlice::new(&mut out[..len]);
             let shards = shards(rows);
             pass.threads.run(shards, |shard| {
                 let range =
@@ -264,10 +264,10 @@ impl Norm {
         let output = self.after.relu.then(|| &output[..grad.len()]);
         let count = shards(passing);
         let mut sums = vec![0.0f64; count * 2 * channels];
-        let all_sums = Parts::new(&mut sums);
+        let all_sums = SharedSlice::new(&mut sums);
         let (level, mean) = (self.level, &self.mean);
         let work = |masked: Option<&mut [f32]>| {
-            let masked = masked.map(|all| Parts::new(&mut all[..grad.len()]));
+            let masked = masked.map(|all| SharedSlice::new(&mut all[..grad.len()]));
             pass.threads.run(count, |shard| {
                 // SAFETY: every shard has sums and rows of its own.
                 let sums =
@@ -357,7 +357,7 @@ impl Norm {
             None => (grad, output),
         };
         write([grad_input], |[out]| {
-            let out = Parts::new(&mut out[..len]);
+            let out = SharedSlice::new(&mut out[..len]);
             pass.threads.run(count, |shard| {
                 let range =
                     cut(rows, count, shard) * channels..cut(rows, count, shard + 1) * channels;
@@ -380,7 +380,7 @@ impl Norm {
         let channels = self.channels;
         let count = shards(rows);
         let mut sums = vec![0.0f64; count * 2 * channels];
-        let all_sums = Parts::new(&mut sums);
+        let all_sums = SharedSlice::new(&mut sums);
         let level = self.level;
         // Sums of differences from the first pixel, which is about as far from the mean as any: no digits cancel.
         let origin = &x[..channels];
@@ -448,14 +448,14 @@ impl Layer for Norm {
         self.backward_with(input, grad_output, grad_input, None, pass)
     }
 
-    fn blueprint(&self) -> Blueprint<'_> {
-        Blueprint::Norm {
+    fn spec(&self) -> LayerSpec<'_> {
+        LayerSpec::Norm {
             input: (self.size.height, self.size.width, self.channels),
             after: self.after,
         }
     }
 
-    fn params(&self) -> Vec<&Param> {
+    fn params(&self) -> Vec<&Parameter> {
         vec![&self.weight, &self.bias]
     }
 

@@ -1,9 +1,9 @@
 //! ReLU and dropout on their own, where no layer before them takes them in.
 
-use super::blueprint::Blueprint;
 use super::conv::Dropout;
 use super::dropout::Mask;
 use super::slices::{self, read, write};
+use super::spec::LayerSpec;
 use super::{Layer, Pass};
 use crate::hardware::simd::Level;
 use candle_core::{Device, Result, Tensor};
@@ -57,8 +57,8 @@ impl Layer for Relu {
         })
     }
 
-    fn blueprint(&self) -> Blueprint<'_> {
-        Blueprint::Relu
+    fn spec(&self) -> LayerSpec<'_> {
+        LayerSpec::Relu
     }
 
     fn output(&self) -> &Tensor {
@@ -157,8 +157,8 @@ impl Layer for Drop {
         self.multiply(input, &self.output, pass)
     }
 
-    fn blueprint(&self) -> Blueprint<'_> {
-        Blueprint::Drop(self.dropout)
+    fn spec(&self) -> LayerSpec<'_> {
+        LayerSpec::Drop(self.dropout)
     }
 
     fn output(&self) -> &Tensor {

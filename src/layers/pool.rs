@@ -1,10 +1,10 @@
 //! Pooling on its own: max-pooling with any window and stride, and the mean over all pixels.
 
-use super::blueprint::Blueprint;
 use super::slices::{self, read, write};
+use super::spec::LayerSpec;
 use super::{Layer, Pass};
 use crate::hardware::simd::{Kernel, Level, Simd};
-use crate::hardware::threads::Parts;
+use crate::hardware::threads::SharedSlice;
 use candle_core::{Device, Result, Tensor, bail};
 
 /// Max-pooling without padding. Among equals the first is taken; a NaN is larger than all numbers.
@@ -109,7 +109,7 @@ impl Layer for MaxPool {
         let (ins, outs) = (size.input_len(), size.output_len());
         let x = read(input)?;
         let x = super::images(&x, pass.images, ins)?;
-        let taken = Parts::new(&mut self.taken);
+        let taken = SharedSlice::new(&mut self.taken);
         write([&self.output], |[out]| {
             pass.threads
                 .chunks(&mut out[..pass.images * outs], outs, |image, out| {
@@ -124,9 +124,9 @@ impl Layer for MaxPool {
         })
     }
 
-    fn blueprint(&self) -> Blueprint<'_> {
+    fn spec(&self) -> LayerSpec<'_> {
         let size = self.size;
-        Blueprint::MaxPool {
+        LayerSpec::MaxPool {
             input: (size.height, size.width, size.channels),
             kernel: size.kernel,
             stride: size.stride,
@@ -313,8 +313,8 @@ impl Layer for GlobalPool {
         })
     }
 
-    fn blueprint(&self) -> Blueprint<'_> {
-        Blueprint::GlobalPool {
+    fn spec(&self) -> LayerSpec<'_> {
+        LayerSpec::GlobalPool {
             pixels: self.pixels,
             channels: self.channels,
         }

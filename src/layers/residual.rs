@@ -2,20 +2,20 @@
 //! goes through a shortcut where shapes differ, and ReLU after the sum. When the body ends with a norm, as is usual, the
 //! sum and ReLU are part of that norm.
 
-use super::blueprint::{self, Blueprint};
-use super::chain::Chain;
 use super::norm::Norm;
+use super::sequential::Sequential;
 use super::slices::{self, read, write};
-use super::{Layer, Param, Pass};
+use super::spec::{self, LayerSpec};
+use super::{Layer, Parameter, Pass};
 use candle_core::{Result, Tensor, bail};
 
 /// Body + shortcut (+ ReLU).
 pub struct Residual {
     name: String,
-    body: Chain,
-    tail: Tail,
+    body: Sequential,
+    tail: ResidualSum,
     /// Without layers the input itself is added.
-    shortcut: Chain,
+    shortcut: Sequential,
     /// Gradient of what the shortcut added.
     grad_skip: Tensor,
     /// Gradient of the input through the shortcut's layers.
@@ -23,7 +23,7 @@ pub struct Residual {
 }
 
 /// What adds the two.
-pub enum Tail {
+pub enum ResidualSum {
     /// The body's last layer.
     Norm {
         norm: Box<Norm>,
@@ -36,7 +36,7 @@ pub enum Tail {
     },
 }
 
-impl Tail {
+impl ResidualSum {
     /// The body's last layer, a norm (which also holds the ReLU, if any).
     ///
     /// # Errors
@@ -44,7 +44,7 @@ impl Tail {
     pub fn norm(norm: Norm) -> Result<Self> {
         let output = norm.output();
         let grad = slices::zeros(output.shape(), output.device())?;
-        Ok(Tail::Norm {
+        Ok(ResidualSum::Norm {
             norm: Box::new(norm),
             grad,
         })
@@ -55,7 +55,7 @@ impl Tail {
     /// # Errors
     /// Those of the device.
     pub fn sum(body: &Tensor, relu: bool) -> Result<Self> {
-        Ok(Tail::Sum {
+        Ok(ResidualSum::Sum {
             output: slices::zeros(body.shape(), body.device())?,
             relu,
         })
@@ -69,16 +69,16 @@ impl Residual {
     /// When there is no layer at all; those of the device.
     pub fn new(
         name: &str,
-        body: Chain,
-        tail: Tail,
-        shortcut: Chain,
+        body: Sequential,
+        tail: ResidualSum,
+        shortcut: Sequential,
         input: &Tensor,
     ) -> Result<Self> {
         let output = match &tail {
-            Tail::Norm { norm, .. } => norm.output(),
-            Tail::Sum { output, .. } => output,
+            ResidualSum::Norm { norm, .. } => norm.output(),
+            ResidualSum::Sum { output, .. } => output,
         };
-        if body.is_empty() && matches!(tail, Tail::Sum { .. }) {
+        if body.is_empty() && matches!(tail, ResidualSum::Sum { .. }) {
             bail!("{name}: a residual block needs a layer");
         }
         let (added, device) = (shortcut.output(input).shape(), output.device());
@@ -111,8 +111,8 @@ impl Layer for Residual {
         let body = self.body.output(input);
         let skip = self.shortcut.output(input);
         match &mut self.tail {
-            Tail::Norm { norm, .. } => norm.forward_with(body, Some(skip), pass),
-            Tail::Sum { output, relu } => {
+            ResidualSum::Norm { norm, .. } => norm.forward_with(body, Some(skip), pass),
+            ResidualSum::Sum { output, relu } => {
                 let len = output.elem_count() / output.dims()[0];
                 let (body, skip) = (read(body)?, read(skip)?);
                 write([output], |[out]| {
@@ -133,8 +133,8 @@ impl Layer for Residual {
 
     fn output(&self) -> &Tensor {
         match &self.tail {
-            Tail::Norm { norm, .. } => norm.output(),
-            Tail::Sum { output, .. } => output,
+            ResidualSum::Norm { norm, .. } => norm.output(),
+            ResidualSum::Sum { output, .. } => output,
         }
     }
 
@@ -147,7 +147,7 @@ impl Layer for Residual {
     ) -> Result<()> {
         let body_input = self.body.output(input);
         match &mut self.tail {
-            Tail::Norm { norm, grad } => {
+            ResidualSum::Norm { norm, grad } => {
                 let skip = Some(&self.grad_skip);
                 if self.body.is_empty() {
                     norm.backward_with(body_input, grad_output, grad_input, skip, pass)?;
@@ -156,7 +156,7 @@ impl Layer for Residual {
                     self.body.backward(input, grad, grad_input, pass)?;
                 }
             }
-            Tail::Sum { output, relu } => {
+            ResidualSum::Sum { output, relu } => {
                 let len = output.elem_count() / output.dims()[0];
                 let (grad, output) = (read(grad_output)?, read(output)?);
                 write([&self.grad_skip], |[out]| {
@@ -198,20 +198,20 @@ impl Layer for Residual {
         })
     }
 
-    fn blueprint(&self) -> Blueprint<'_> {
-        Blueprint::Residual {
+    fn spec(&self) -> LayerSpec<'_> {
+        LayerSpec::Residual {
             body: &self.body,
             tail: match &self.tail {
-                Tail::Norm { norm, .. } => blueprint::Tail::Norm(norm),
-                Tail::Sum { relu, .. } => blueprint::Tail::Sum { relu: *relu },
+                ResidualSum::Norm { norm, .. } => spec::ResidualEnd::Norm(norm),
+                ResidualSum::Sum { relu, .. } => spec::ResidualEnd::Sum { relu: *relu },
             },
             shortcut: &self.shortcut,
         }
     }
 
-    fn params(&self) -> Vec<&Param> {
+    fn params(&self) -> Vec<&Parameter> {
         let mut params = self.body.params();
-        if let Tail::Norm { norm, .. } = &self.tail {
+        if let ResidualSum::Norm { norm, .. } = &self.tail {
             params.extend(norm.params());
         }
         params.extend(self.shortcut.params());
@@ -220,7 +220,7 @@ impl Layer for Residual {
 
     fn buffers(&self) -> Vec<(String, &Tensor)> {
         let mut buffers = self.body.buffers();
-        if let Tail::Norm { norm, .. } = &self.tail {
+        if let ResidualSum::Norm { norm, .. } = &self.tail {
             buffers.extend(norm.buffers());
         }
         buffers.extend(self.shortcut.buffers());

@@ -4,18 +4,18 @@
 use super::conv::Dropout;
 use super::dense::Dense;
 use super::dropout::Mask;
-use super::norm::{After, Norm, Parameters};
+use super::norm::{Norm, NormEpilogue, Parameters};
 use super::pointwise::{Drop, Relu};
 use super::pool::{GlobalPool, MaxPool};
 use super::slices::{read, write, zeros};
-use super::{Layer, Pass, Train};
+use super::{Layer, Pass, TrainingPass};
 use crate::domain::rng::{Rng, Stream};
 use crate::hardware::simd::Level;
 use crate::hardware::threads::Threads;
 use candle_core::{DType, Device, Tensor, Var};
 use proptest::prelude::*;
 
-const TRAIN: Train = Train {
+const TRAIN: TrainingPass = TrainingPass {
     seed: 5,
     step: 3,
     dropout: 0.4,
@@ -77,6 +77,7 @@ fn check<L: Layer>(
             let threads = Threads::new(count);
             let mut layer = make(capacity, level);
             let pass = Pass {
+                stop: None,
                 images,
                 threads: &threads,
                 train: Some(TRAIN),
@@ -132,7 +133,7 @@ fn check<L: Layer>(
     }
 }
 
-fn norm(channels: usize, pixels: (usize, usize), after: After, capacity: usize) -> Norm {
+fn norm(channels: usize, pixels: (usize, usize), after: NormEpilogue, capacity: usize) -> Norm {
     let tensor = |t: Var| t.as_tensor().clone();
     let parameters = Parameters {
         weight: var(6, &[channels]),
@@ -228,7 +229,7 @@ proptest! {
         // Of two numbers, one is always one deviation above the other: nothing is left to differentiate.
         prop_assume!(images * pixels.0 * pixels.1 > 3);
         check(
-            |capacity, level| norm(channels, pixels, After { relu, pool }, capacity).at_level(level),
+            |capacity, level| norm(channels, pixels, NormEpilogue { relu, pool }, capacity).at_level(level),
             (pixels.0, pixels.1, channels),
             images,
             |x, params| {
@@ -295,7 +296,7 @@ fn norms_add_the_shortcut_and_keep_running_statistics() {
     let mut layer = norm(
         channels,
         (height, width),
-        After {
+        NormEpilogue {
             relu: true,
             pool: false,
         },
@@ -305,6 +306,7 @@ fn norms_add_the_shortcut_and_keep_running_statistics() {
         |layer: &Norm| -> Vec<_> { layer.buffers().iter().map(|b| numbers(b.1)).collect() };
     let before = buffers(&layer);
     let mut pass = Pass {
+        stop: None,
         images,
         threads: &threads,
         train: Some(TRAIN),
@@ -378,6 +380,7 @@ fn scoring_drops_nothing() {
     let x = zeros((2, 1, 1, 50), &Device::Cpu).unwrap();
     write([&x], |[x]| x.fill(1.0)).unwrap();
     let pass = Pass {
+        stop: None,
         images: 2,
         threads: &threads,
         train: None,
@@ -395,6 +398,7 @@ fn scoring_drops_nothing() {
 fn a_pool_takes_the_first_of_equals_and_any_nan() {
     let threads = Threads::new(1);
     let pass = Pass {
+        stop: None,
         images: 1,
         threads: &threads,
         train: Some(TRAIN),

@@ -10,6 +10,7 @@ mod sgd;
 
 use crate::domain::params::Optimizer;
 use crate::domain::report::StepSettings;
+use std::collections::BTreeMap;
 
 /// State tensors that a rule keeps for each parameter, at most.
 pub const MAX_SLOTS: usize = 2;
@@ -95,6 +96,18 @@ impl Rule {
     /// The scalars before the first step.
     pub fn initial_scalars(&self) -> Vec<f64> {
         self.scalars.iter().map(|(_, value)| *value).collect()
+    }
+
+    /// The scalars from saved ones.
+    ///
+    /// # Errors
+    /// Says which one is missing.
+    pub fn select_scalars(&self, saved: &BTreeMap<String, f64>) -> Result<Vec<f64>, String> {
+        let value = |(name, _): &(&str, f64)| match saved.get(*name) {
+            Some(value) => Ok(*value),
+            None => Err(format!("the optimizer's {name} is missing")),
+        };
+        self.scalars.iter().map(value).collect()
     }
 }
 

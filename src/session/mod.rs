@@ -22,6 +22,7 @@ mod tfevents;
 mod worker;
 
 use crate::data;
+use crate::domain::engine::EngineChoice;
 use crate::domain::params::Hyperparameters;
 use crate::hardware::device::DeviceChoice;
 use client::SessionClient;
@@ -52,6 +53,7 @@ pub struct Settings {
     /// A run's folder, a run's name or a checkpoint file to go on from.
     pub resume: Option<PathBuf>,
     pub device: DeviceChoice,
+    pub engine: EngineChoice,
     /// Threads of the training step; 0 for one a core.
     pub threads: usize,
     /// Wait, paused, before the first step.
@@ -79,6 +81,7 @@ impl Default for Settings {
             name: None,
             resume: None,
             device: DeviceChoice::Auto,
+            engine: EngineChoice::Auto,
             threads: 0,
             paused: false,
             serve: false,

@@ -1,13 +1,14 @@
 //! Answers about images and the network.
 
 use super::protocol::{Answer, Filter};
-use crate::data::batches;
-use crate::domain::augment::Placement;
+use crate::backend::{ImageSet, Inspection, filters, parameter_health};
+use crate::domain::augment::{Augmentation, Placement};
 use crate::domain::report::{ModelReport, Picture, Prediction, Split};
 use crate::train::evaluate::{History, Scores};
-use crate::train::material::Material;
+use crate::train::material::{Material, label, picture};
 use crate::train::trainer::Trainer;
 use crate::train::{Error, Result};
+use std::rc::Rc;
 
 /// Most images in one answer.
 const MOST: u32 = 1024;
@@ -89,7 +90,7 @@ impl Known {
         offset: u32,
         count: u32,
     ) -> Result<Answer> {
-        let pool = material.pool(scores.split);
+        let set = material.images(scores.split);
         let items = page(chosen, offset, count)
             .iter()
             .map(|&index| {
@@ -101,7 +102,7 @@ impl Known {
                     predicted: scores.predicted[i],
                     probabilities: scores.row(i).to_vec(),
                     step: scores.step,
-                    picture: pool.picture(scores.images[i])?,
+                    picture: picture(set, scores.images[i])?,
                     past: self.history.of(i),
                 })
             })
@@ -147,16 +148,16 @@ pub(super) fn browse(
     offset: u32,
     count: u32,
 ) -> Result<Answer> {
-    let pool = trainer.material().pool(split);
+    let set = trainer.material().images(split);
     let images = trainer.images(split);
-    let label = |index: u32| pool.labels[images[index as usize] as usize];
+    let label = |index: u32| label(set, images[index as usize]);
     let chosen: Vec<u32> = (0..images.len() as u32)
         .filter(|&index| class.is_none_or(|class| label(index) == class))
         .collect();
     let items = page(&chosen, offset, count)
         .iter()
         .map(|&index| {
-            let picture = pool.picture(images[index as usize])?;
+            let picture = picture(set, images[index as usize])?;
             Ok((index, label(index), picture))
         })
         .collect::<Result<_>>()?;
@@ -176,14 +177,15 @@ pub(super) fn augmented(trainer: &Trainer, index: u32, count: u32) -> Result<Ans
             images.len()
         )));
     };
-    let pool = &trainer.material().train;
-    let (plain, label) = (pool.picture(image)?, pool.labels[image as usize]);
-    let mut plan = Vec::new();
+    let set = &trainer.material().train;
+    let (plain, label) = (picture(set, image)?, label(set, image));
+    let params = &trainer.progress().params;
+    let augmentation = Augmentation::of(params);
+    let mut placements = Vec::new();
     let items: Vec<_> = (1..=u64::from(count.min(MOST)))
         .map(|step| {
-            let params = &trainer.progress().params;
-            batches::plan(&[image], step, plain.side, params, &mut plan);
-            (index, label, placed(&plain, &plan[0]))
+            augmentation.place(&[image], params.seed, step, plain.side, &mut placements);
+            (index, label, placed(&plain, &placements[0]))
         })
         .collect();
     Ok(Answer::Pictures {
@@ -240,37 +242,37 @@ pub(super) fn model(
             ))
         })?),
     };
-    let sample = health_images(trainer, HEALTH_IMAGES);
-    let step = trainer.progress().step;
-    let (net, scaling, threads) = trainer.net()?;
-    let activations = match image {
-        None => Vec::new(),
-        Some(image) => net.activations(&material.pool(split).pixels, image, scaling, threads)?,
-    };
+    let inspected = trainer.inspect(&Inspection {
+        activations: image.map(|image| (Rc::clone(material.images(split)), image)),
+        units: Some(health_images(trainer, HEALTH_IMAGES)),
+        gradients: true,
+    })?;
+    let state = trainer.state()?;
     Ok(Answer::Model(Box::new(ModelReport {
-        step,
-        parameters: net.parameter_health()?,
-        units: net.unit_health(&material.train.pixels, &sample, scaling, threads)?,
-        filters: net.filters()?,
-        activations,
+        step: trainer.progress().step,
+        parameters: parameter_health(&state, &inspected.gradients),
+        units: inspected.units,
+        filters: filters(trainer.spec(), &state),
+        activations: inspected.activations,
     })))
 }
 
 /// The first `count` validation images.
-fn health_images(trainer: &Trainer, count: usize) -> Vec<Placement> {
+fn health_images(trainer: &Trainer, count: usize) -> (Rc<ImageSet>, Vec<u32>) {
     let images = trainer.division().validation.iter().take(count);
-    images.map(|&i| Placement::plain(i)).collect()
+    let set = Rc::clone(trainer.material().images(Split::Validation));
+    (set, images.copied().collect())
 }
 
 /// The layers of which every ReLU is zero for a sample of the validation images.
 ///
 /// # Errors
-/// Those of the network and the device.
+/// Returns an error if the device fails.
 pub(super) fn dead_layers(trainer: &mut Trainer) -> Result<Vec<String>> {
-    let material = trainer.material().clone();
-    let sample = health_images(trainer, DEAD_IMAGES);
-    let (net, scaling, threads) = trainer.net()?;
-    let units = net.unit_health(&material.train.pixels, &sample, scaling, threads)?;
-    let dead = units.into_iter().filter(|unit| unit.dead >= 1.0);
+    let inspected = trainer.inspect(&Inspection {
+        units: Some(health_images(trainer, DEAD_IMAGES)),
+        ..Inspection::default()
+    })?;
+    let dead = inspected.units.into_iter().filter(|unit| unit.dead >= 1.0);
     Ok(dead.map(|unit| unit.name).collect())
 }

@@ -15,14 +15,11 @@ use super::resume::{self, ResumeError, ResumePoint};
 use super::run_dir::{self, Lost, Owner, RunDir, RunError};
 use super::runs::RunsFolder;
 use super::{Settings, pictures};
+use crate::backend::{self, Device, OpenError};
 use crate::data::{DataError, Dataset};
 use crate::domain::health::HealthMonitor;
 use crate::domain::params::{self, HyperParamError, Value};
 use crate::domain::report::{EpochReport, RunInfo, Split, State, StepReport};
-use crate::hardware::device::{Device, DeviceError};
-use crate::hardware::executor::KernelExecutor;
-use crate::hardware::threads::Threads;
-use crate::train;
 use crate::train::checkpoint::{Applied, Checkpoint, CheckpointError};
 use crate::train::evaluate::Scores;
 use crate::train::material::Material;
@@ -33,6 +30,8 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 /// Most time between two checkpoints while training.
@@ -46,7 +45,7 @@ enum SessionError {
     #[error(transparent)]
     Data(#[from] DataError),
     #[error(transparent)]
-    Device(#[from] DeviceError),
+    Device(#[from] OpenError),
     #[error(transparent)]
     Train(#[from] crate::train::Error),
     #[error(transparent)]
@@ -208,8 +207,9 @@ struct Worker<'a> {
     tell: &'a EventSender,
     /// Commands that came while the data was loaded.
     early: VecDeque<Command>,
-    device: Device,
-    threads: Rc<Threads>,
+    device: Rc<dyn Device>,
+    /// Abandons the training step under way when it is set.
+    stop: Arc<AtomicBool>,
     material: Rc<Material>,
     saver: Saver,
     runs: Option<RunsFolder>,
@@ -263,7 +263,7 @@ impl<'a> Worker<'a> {
         recorded: Option<PathBuf>,
         load: impl Load,
     ) -> Result<Option<Self>> {
-        let device = settings.device.open()?;
+        let device = backend::open(settings.device, settings.engine, settings.threads)?;
         let interval = settings.report_interval;
         let load = move |told: &mut dyn FnMut(u64, u64)| load(recorded.as_deref(), told);
         let Some(data) = load_data(tell, load, interval, &mut early)? else {
@@ -278,7 +278,7 @@ impl<'a> Worker<'a> {
             early,
             material: Rc::new(Material::new(data)?),
             device,
-            threads: Rc::new(Threads::new(settings.threads)),
+            stop: Arc::default(),
             saver: Saver::start().map_err(SessionError::Thread)?,
             runs: settings
                 .runs
@@ -460,17 +460,17 @@ impl<'a> Worker<'a> {
     }
 
     fn new_trainer(&self, params: params::Hyperparameters) -> Result<Trainer> {
-        let (material, threads) = (Rc::clone(&self.material), Rc::clone(&self.threads));
-        Ok(Trainer::new(params, material, threads, self.machine()?)?)
+        let material = Rc::clone(&self.material);
+        let stop = Arc::clone(&self.stop);
+        Ok(Trainer::new(params, material, &*self.device, stop)?)
     }
 
     /// A trainer that goes on from a checkpoint; `path` is for the messages.
     fn trainer_from(&self, checkpoint: Checkpoint, path: &Path) -> Result<Trainer> {
-        let (material, threads) = (Rc::clone(&self.material), Rc::clone(&self.threads));
-        let machine = self.machine()?;
-        Ok(Trainer::resume(
-            checkpoint, path, material, threads, machine,
-        )?)
+        let material = Rc::clone(&self.material);
+        let stop = Arc::clone(&self.stop);
+        let device = &*self.device;
+        Ok(Trainer::resume(checkpoint, path, material, device, stop)?)
     }
 
     fn new_run(&self, trainer: &Trainer, name: Option<&str>) -> Result<Option<RunDir>> {
@@ -521,7 +521,7 @@ impl<'a> Worker<'a> {
             name,
             folder,
             data: self.material.info.clone(),
-            device: self.device.describe(self.threads.count()),
+            device: self.device.describe(),
             params: progress.params.clone(),
             architecture: progress.architecture.clone(),
             parameters: layers.iter().map(|l| l.parameters).sum(),
@@ -542,14 +542,6 @@ impl<'a> Worker<'a> {
         let warnings = self.run.as_mut().map(RunDir::take_warnings);
         warnings.into_iter().flatten().for_each(|w| self.warn(w));
         trainer
-    }
-
-    /// What a new trainer's network runs on, when that is not the CPU.
-    fn machine(&self) -> Result<Option<Box<dyn KernelExecutor>>> {
-        Ok(self
-            .device
-            .executor()
-            .map_err(|error| train::Error::Net(error.into()))?)
     }
 
     /// Replaces the run by a new one with everything that waits. When that cannot be, the old one stays.
@@ -925,10 +917,7 @@ impl<'a> Worker<'a> {
         trainer.set_metrics(run.position());
         let metrics = run.metrics_file();
         let folder = run.files().clone();
-        let checkpoint = trainer
-            .is_sound()
-            .and_then(|sound| sound.then(|| trainer.checkpoint()).transpose());
-        match checkpoint {
+        match trainer.checkpoint() {
             Ok(Some(checkpoint)) => {
                 self.saved_step = Some(checkpoint.progress.step);
                 self.saver.save(Job {
@@ -955,7 +944,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    fn saved(&mut self, outcome: crate::train::saver::Outcome) {
+    fn saved(&mut self, outcome: crate::train::saver::SaveOutcome) {
         match outcome {
             Ok(reports) => {
                 for report in reports {

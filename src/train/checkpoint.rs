@@ -5,6 +5,7 @@
 //! JSON) and `sha256`: the hash of the whole file with the 64 digits of that hash written as zeros. So no byte of the
 //! file, header or padding included, can change unnoticed.
 
+use crate::backend::TensorData;
 use crate::domain::params::{Change, Hyperparameters, Value};
 use crate::domain::report::{DataInfo, StepReport};
 use crate::files;
@@ -127,18 +128,11 @@ pub struct Progress {
     pub unwritten: Option<StepReport>,
 }
 
-/// One tensor: its shape and its numbers in row-major order.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Saved {
-    pub shape: Vec<usize>,
-    pub values: Vec<f32>,
-}
-
 /// A checkpoint in memory: nothing in it belongs to a device.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Checkpoint {
     pub progress: Progress,
-    pub tensors: BTreeMap<String, Saved>,
+    pub tensors: BTreeMap<String, TensorData>,
 }
 
 impl DataIdentity {
@@ -249,7 +243,7 @@ impl Checkpoint {
                 return Err(damaged(format!("'{name}' is not of 32-bit floats")));
             }
             let (numbers, _) = view.data().as_chunks::<4>();
-            let saved = Saved {
+            let saved = TensorData {
                 shape: view.shape().to_vec(),
                 values: numbers.iter().map(|b| f32::from_le_bytes(*b)).collect(),
             };
@@ -407,7 +401,7 @@ pub(crate) mod tests {
             metrics_bytes: 123,
             unwritten: None,
         };
-        let tensor = |n: usize| Saved {
+        let tensor = |n: usize| TensorData {
             shape: vec![n, 3],
             // Rounded alike wherever it is computed, as sines and powers are not.
             values: (0..3 * n).map(|i| 1.0 - i as f32 / 7.0).collect(),

@@ -2,56 +2,46 @@
 
 use super::checkpoint::DataIdentity;
 use super::{Error, Result};
+use crate::backend::ImageSet;
 use crate::data::{Dataset, Images, SAMPLE};
 use crate::domain::report::{DataInfo, Picture, Split};
-use candle_core::{CpuStorage, Device, Storage, Tensor};
+use std::rc::Rc;
 
-/// Images of one published split: u8, `[n, 3, side, side]`, and a label each.
-pub struct Pool {
-    pub pixels: Tensor,
-    pub labels: Vec<u8>,
-    side: usize,
+/// Image number `image` of a set as it is drawn.
+///
+/// # Errors
+/// Returns an error if there is no such image.
+pub fn picture(set: &ImageSet, image: u32) -> Result<Picture> {
+    let Some(chw) = set.image(image) else {
+        return Err(Error::Question(format!(
+            "there is no image {image}: there are {}",
+            set.len()
+        )));
+    };
+    let plane = set.side() * set.side();
+    let rgb = (0..plane).flat_map(|i| [chw[i], chw[plane + i], chw[2 * plane + i]]);
+    Ok(Picture {
+        side: set.side() as u32,
+        rgb: rgb.collect(),
+    })
 }
 
-impl Pool {
-    /// Takes the block of pixels over: nothing is copied.
-    fn new(images: Images) -> Result<Self> {
-        let shape = (images.labels.len(), 3, images.side, images.side);
-        Ok(Pool {
-            pixels: Tensor::from_vec(images.pixels, shape, &Device::Cpu)?,
-            labels: images.labels,
-            side: images.side,
-        })
-    }
+/// The label of image `image` of a set that [`image_set`] made: its labels fit a byte, as those of the published files.
+pub fn label(set: &ImageSet, image: u32) -> u8 {
+    set.labels()[image as usize] as u8
+}
 
-    /// Image number `image` as it is drawn.
-    ///
-    /// # Errors
-    /// When there is no such image; those of the device.
-    pub fn picture(&self, image: u32) -> Result<Picture> {
-        if image as usize >= self.labels.len() {
-            return Err(Error::Question(format!(
-                "there is no image {image}: there are {}",
-                self.labels.len()
-            )));
-        }
-        let one = self.pixels.narrow(0, image as usize, 1)?;
-        let (storage, layout) = one.storage_and_layout();
-        let picture = |chw: &[u8]| {
-            let plane = self.side * self.side;
-            let rgb = (0..plane).flat_map(|i| [chw[i], chw[plane + i], chw[2 * plane + i]]);
-            Picture {
-                side: self.side as u32,
-                rgb: rgb.collect(),
-            }
-        };
-        match (&*storage, layout.contiguous_offsets()) {
-            (Storage::Cpu(CpuStorage::U8(all)), Some((start, end))) => {
-                Ok(picture(&all[start..end]))
-            }
-            _ => Ok(picture(&one.flatten_all()?.to_vec1()?)),
-        }
-    }
+/// Takes a split's block of pixels over: nothing is copied.
+///
+/// # Errors
+/// Returns an error if the number of pixels does not fit the number of labels.
+pub fn image_set(images: Images) -> Result<ImageSet> {
+    let labels = images
+        .labels
+        .iter()
+        .map(|label| u16::from(*label))
+        .collect();
+    Ok(ImageSet::new(3, images.side, images.pixels, labels)?)
 }
 
 /// What tells a data set from another.
@@ -64,19 +54,19 @@ pub fn identity(data: &Dataset) -> DataIdentity {
     )
 }
 
-/// A data set, on the host; a machine takes a copy.
+/// A data set in host memory; a device may keep a copy.
 pub struct Material {
     pub info: DataInfo,
     pub identity: DataIdentity,
     /// Where the data was: an absolute path, or [`SAMPLE`].
     pub source: String,
-    pub train: Pool,
-    pub test: Pool,
+    pub train: Rc<ImageSet>,
+    pub test: Rc<ImageSet>,
 }
 
 impl Material {
     /// # Errors
-    /// When there are no images to train or to test on; those of the device.
+    /// Returns an error if there are no images to train or to test on.
     pub fn new(data: Dataset) -> Result<Self> {
         let identity = identity(&data);
         let Dataset { info, train, test } = data;
@@ -97,13 +87,13 @@ impl Material {
             source,
             info,
             identity,
-            train: Pool::new(train)?,
-            test: Pool::new(test)?,
+            train: Rc::new(image_set(train)?),
+            test: Rc::new(image_set(test)?),
         })
     }
 
     /// The images that `split` is drawn from.
-    pub fn pool(&self, split: Split) -> &Pool {
+    pub fn images(&self, split: Split) -> &Rc<ImageSet> {
         match split {
             Split::Train | Split::Validation => &self.train,
             Split::Test => &self.test,

@@ -1,11 +1,10 @@
-//! Training: the optimizers, the schedule, scoring, checkpoints, and the loop that ties them together. This room knows
-//! the network, the data and the device; it knows no command, no event and no screen.
+//! Training: the schedule, scoring, checkpoints, and the loop that ties them together. This room knows the backend and
+//! the data; it knows no command, no event and no screen.
 
 pub mod checkpoint;
 pub mod evaluate;
 pub mod files;
 pub mod material;
-pub mod optim;
 pub mod recovery;
 pub mod saver;
 pub mod schedule;
@@ -20,9 +19,7 @@ pub enum Error {
     #[error("the architecture does not fit: {0}")]
     Arch(#[from] ArchError),
     #[error(transparent)]
-    Net(#[from] crate::net::Error),
-    #[error("the device failed: {0}")]
-    Device(#[from] candle_core::Error),
+    Backend(#[from] crate::backend::Error),
     #[error(transparent)]
     Checkpoint(#[from] checkpoint::CheckpointError),
     #[error(transparent)]

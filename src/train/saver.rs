@@ -68,14 +68,14 @@ fn wait(waiting: &Waiting, job: Job) -> bool {
 }
 
 /// What became of it: the files written, or why not.
-pub type Outcome = Result<Vec<CheckpointReport>, String>;
+pub type SaveOutcome = Result<Vec<CheckpointReport>, String>;
 
 /// A thread that saves.
 pub struct Saver {
     waiting: Waiting,
     /// Gets a token for each job that waits.
     ready: Option<Sender<()>>,
-    outcomes: Receiver<Outcome>,
+    outcomes: Receiver<SaveOutcome>,
     thread: Option<JoinHandle<()>>,
     under_way: usize,
 }
@@ -127,14 +127,14 @@ impl Saver {
     }
 
     /// What was finished since the last call.
-    pub fn finished(&mut self) -> Vec<Outcome> {
+    pub fn finished(&mut self) -> Vec<SaveOutcome> {
         let outcomes: Vec<_> = self.outcomes.try_iter().collect();
         self.under_way -= outcomes.len();
         outcomes
     }
 
     /// Where outcomes arrive, for those who wait for several things; who takes one says so with [`Saver::took_one`].
-    pub fn outcomes(&self) -> &Receiver<Outcome> {
+    pub fn outcomes(&self) -> &Receiver<SaveOutcome> {
         &self.outcomes
     }
 
@@ -143,7 +143,7 @@ impl Saver {
     }
 
     /// Waits until all is done.
-    pub fn finish(&mut self) -> Vec<Outcome> {
+    pub fn finish(&mut self) -> Vec<SaveOutcome> {
         let mut outcomes = Vec::new();
         while self.under_way > 0 {
             self.under_way -= 1;
@@ -172,7 +172,7 @@ struct Owed {
 }
 
 /// Saves one; at any moment `last` or `previous` is whole.
-fn save(mut job: Job, owed: &mut Option<Owed>) -> Outcome {
+fn save(mut job: Job, owed: &mut Option<Owed>) -> SaveOutcome {
     let metrics = job.metrics.take();
     let progress = &job.checkpoint.progress;
     let in_folder = |e: io::Error| {
@@ -318,7 +318,7 @@ mod tests {
     }
 
     /// Lays a fault on the save of step 3, after those of 1 (best) and 2; gives the folder and how it went.
-    fn faulty(fault: Option<Fault>) -> (tempfile::TempDir, Outcome, Vec<FileOp>) {
+    fn faulty(fault: Option<Fault>) -> (tempfile::TempDir, SaveOutcome, Vec<FileOp>) {
         let folder = tempfile::tempdir().unwrap();
         for (step, best) in [(1, true), (2, false)] {
             save(job(folder.path(), step, best), &mut None).unwrap();

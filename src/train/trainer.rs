@@ -4,30 +4,26 @@
 //! [`Progress`], the weights and the optimizer's state, so a checkpoint of the three continues bit for bit.
 
 use super::checkpoint::{
-    Applied, Best, Checkpoint, CheckpointError, EpochTotals, FORMAT, Progress, Saved,
+    Applied, Best, Checkpoint, CheckpointError, EpochTotals, FORMAT, Progress,
 };
 use super::evaluate::{Scores, Scoring};
-use super::material::Material;
-use super::optim::Optimizer;
+use super::material::{self, Material};
 use super::{Error, Result, schedule};
+use crate::backend::{
+    Backend, Device, Inspected, Inspection, MemberId, NetworkSpec, NetworkState, Scaling,
+    StepOutcome, StepPlan,
+};
 use crate::data::batches::{self, Division};
 use crate::domain::arch::{self, Shape};
-use crate::domain::augment::Placement;
 use crate::domain::params::{
     self, Applies, Change, HYPERPARAMS, HyperParam, Hyperparameters, Value,
 };
-use crate::domain::report::{EpochReport, Split, StepReport, StepSettings};
-use crate::hardware::executor::{ExecutorError, KernelExecutor};
+use crate::domain::report::{EpochReport, Split, StepReport};
 use crate::hardware::stopwatch::Stopwatch;
-use crate::hardware::threads::Threads;
-use crate::layers::slices;
-use crate::net::engine::{Found, PlannedStep};
-use crate::net::plan::MAX_STEPS;
-use crate::net::{self, Net, Scaling};
-use candle_core::{Device, Tensor};
-use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// Fewest images that are scored at once: a pass over a few keeps no thread busy.
 const MIN_CAPACITY: usize = 32;
@@ -35,9 +31,9 @@ const MIN_CAPACITY: usize = 32;
 /// an estimate.
 const SPEED_SHARE: f64 = 0.02;
 const STEPS_BEFORE_ETA: u64 = 10;
-/// Seconds of training steps that a machine is asked for at a time: the host is asked that often, and the screen is
-/// drawn about that often.
-pub const AHEAD: f64 = 1.0 / 60.0;
+/// Seconds of training steps that a backend is asked for at a time, where it gains by more than one: the host is asked
+/// that often, and the screen is drawn about that often.
+pub const SECONDS_PER_SUBMISSION: f64 = 1.0 / 60.0;
 
 /// What the loop is doing when it asks its host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,10 +57,9 @@ pub enum Flow {
 
 /// Who hosts the loop.
 pub trait Host {
-    /// Called before each batch and each chunk of an evaluation: the time to take up commands. Where a machine is asked for
-    /// many batches at a time, called before each such call.
+    /// Called before each submission of training steps and each chunk of an evaluation: the time to take up commands.
     fn between(&mut self, trainer: &mut Trainer, doing: Doing) -> Flow;
-    /// How many steps may be made before the host is asked again, where so many fill a moment.
+    /// Number of steps to submit before the host is asked again, given that `fits` of them take a moment.
     fn ahead(&self, fits: usize) -> usize {
         fits
     }
@@ -88,7 +83,7 @@ pub enum End {
     /// The host left.
     Left,
     /// Something of step `step` is not finite, and `first` says what. Where that was the loss or a gradient, the step
-    /// was not applied; where a weight, the network is spoilt and [`Trainer::is_sound`] says so.
+    /// was not applied; where a weight, the network is spoilt and there is no checkpoint of it.
     Diverged { step: u64, first: String },
 }
 
@@ -105,19 +100,19 @@ pub enum Wish {
 
 /// A run in memory: network, optimizer, data, and how far it has come.
 pub struct Trainer {
-    net: Net,
-    optimizer: Optimizer,
-    threads: Rc<Threads>,
+    backend: Box<dyn Backend>,
+    member: MemberId,
+    spec: NetworkSpec,
+    /// Abandons the step under way when it is set.
+    stop: Arc<AtomicBool>,
     material: Rc<Material>,
     division: Division,
-    scaling: Scaling,
     layers: Vec<arch::Summary>,
     progress: Progress,
     /// Also score the test images at each evaluation, for those who look at them.
     pub watch_test: bool,
-    /// The order of the epoch under way, and the placements of the batch.
+    /// The order of the epoch under way.
     order: Vec<u32>,
-    plan: Vec<Placement>,
     /// Before each wish: the key and the value that was wanted until then.
     wishes: Vec<(&'static HyperParam, Value)>,
     /// Running throughput of the training steps, steps it rests on, and seconds of the last epoch's evaluation.
@@ -127,33 +122,19 @@ pub struct Trainer {
 }
 
 impl Trainer {
-    /// A new run, on the CPU or on a machine.
+    /// A new run on a device. Setting `stop` abandons the training step under way.
     ///
     /// # Errors
-    /// When the architecture does not fit; those of the device, such as too little memory.
+    /// Returns an error if the architecture does not fit, or the device has too little memory or fails.
     pub fn new(
         params: Hyperparameters,
         material: Rc<Material>,
-        threads: Rc<Threads>,
-        machine: Option<Box<dyn KernelExecutor>>,
+        device: &dyn Device,
+        stop: Arc<AtomicBool>,
     ) -> Result<Self> {
         let info = &material.info;
         let architecture = arch::resolve(&params.architecture)?;
-        let division = Division::new(material.train.labels.len(), params.seed, params.validation);
-        let input = Shape::new(3, info.side, info.side);
-        let mut net = Net::build(
-            &architecture,
-            input,
-            info.classes.len(),
-            capacity(&params),
-            params.seed,
-            &Device::Cpu,
-        )?;
-        if let Some(machine) = machine {
-            net.accelerate(machine, params.optimizer, params.precision)?;
-        }
-        let layers = architecture.summary(input, info.classes.len())?;
-        let optimizer = Optimizer::new(params.optimizer, &net.params())?;
+        let division = Division::new(material.train.len(), params.seed, params.validation);
         let progress = Progress {
             format: FORMAT,
             version: env!("CARGO_PKG_VERSION").into(),
@@ -175,23 +156,26 @@ impl Trainer {
             totals: EpochTotals::default(),
             best: None,
             elapsed: 0.0,
-            optimizer: optimizer.scalars(),
+            optimizer: Default::default(),
             metrics_bytes: 0,
             unwritten: None,
             params,
         };
+        let spec = network_spec(&progress)?;
+        let layers = spec.arch.summary(spec.input, spec.classes)?;
+        let mut backend = device.backend(&spec, capacity(&progress.params))?;
+        let member = backend.add(progress.params.seed)?;
         let mut trainer = Trainer {
-            scaling: scaling(&progress)?,
+            backend,
+            member,
+            spec,
+            stop,
             layers,
-            net,
-            optimizer,
-            threads,
             material,
             division,
             progress,
             watch_test: false,
             order: Vec::new(),
-            plan: Vec::new(),
             wishes: Vec::new(),
             speed: 0.0,
             steps_timed: 0,
@@ -209,17 +193,14 @@ impl Trainer {
         checkpoint: Checkpoint,
         path: &Path,
         material: Rc<Material>,
-        threads: Rc<Threads>,
-        machine: Option<Box<dyn KernelExecutor>>,
+        device: &dyn Device,
+        stop: Arc<AtomicBool>,
     ) -> Result<Self> {
         let mismatch = |why: String| CheckpointError::Mismatch {
             path: path.into(),
             why,
         };
-        let Checkpoint {
-            progress,
-            mut tensors,
-        } = checkpoint;
+        let Checkpoint { progress, tensors } = checkpoint;
         for row in HYPERPARAMS {
             row.check(row.get(&progress.params))
                 .map_err(|e| mismatch(format!("its hyperparameter {e}")))?;
@@ -243,7 +224,7 @@ impl Trainer {
             architecture: progress.architecture.clone(),
             ..progress.params.clone()
         };
-        let mut trainer = Self::new(params, material, threads, machine)?;
+        let mut trainer = Self::new(params, material, device, stop)?;
         let steps = trainer.steps_per_epoch_of(&progress.params);
         let images = trainer.division.train.len() as u64;
         let expected = (progress.step_in_epoch * u64::from(progress.params.batch_size)).min(images);
@@ -254,28 +235,13 @@ impl Trainer {
             ))
             .into());
         }
-        for (name, state) in trainer.optimizer.state() {
-            let saved = tensors
-                .remove(&name)
-                .ok_or_else(|| mismatch(format!("it lacks {name}")))?;
-            if saved.shape != state.dims() {
-                return Err(mismatch(format!(
-                    "{name} has the shape {:?} instead of {:?}",
-                    saved.shape,
-                    state.dims()
-                ))
-                .into());
-            }
-            slices::write([state], |[s]| s.copy_from_slice(&saved.values))?;
-        }
+        let state = NetworkState {
+            tensors,
+            scalars: progress.optimizer.clone(),
+        };
         trainer
-            .net
-            .load(&weights(tensors)?)
-            .map_err(|e| mismatch(e.to_string()))?;
-        trainer.optimizer.push(&trainer.net)?;
-        trainer
-            .optimizer
-            .set_scalars(&progress.optimizer)
+            .backend
+            .import(trainer.member, &state)
             .map_err(|e| mismatch(e.to_string()))?;
         trainer.progress = progress;
         trainer.shuffle();
@@ -299,11 +265,7 @@ impl Trainer {
                 if host.between(self, Doing::Training) == Flow::Leave {
                     return Ok(End::Left);
                 }
-                let first = match self.net.engine() {
-                    Some(_) => self.steps_ahead(host)?,
-                    None => self.step(host)?,
-                };
-                if let Some(first) = first {
+                if let Some(first) = self.train_steps(host)? {
                     return Ok(End::Diverged {
                         step: self.progress.step + 1,
                         first,
@@ -316,107 +278,54 @@ impl Trainer {
         }
     }
 
-    /// One training step. Some, when something was not finite: what was first.
-    fn step(&mut self, host: &mut impl Host) -> Result<Option<String>> {
+    /// Makes the next training steps: one, or as many as fill a moment where the backend gains by it. Returns the first
+    /// value that was not finite, if one was.
+    fn train_steps(&mut self, host: &mut impl Host) -> Result<Option<String>> {
         let watch = Stopwatch::start();
-        let params = &self.progress.params;
-        let batch = batches::batch(&self.order, self.progress.step_in_epoch, params.batch_size);
-        let images = batch.len() as u64;
-        let step = self.progress.step + 1;
-        batches::plan(batch, step, self.material.info.side, params, &mut self.plan);
-        let settings = self.settings(step, 0, images);
-        let running = self.running_statistics()?;
-
-        let pool = &self.material.train;
-        let outcome = self.net.train_pass(
-            &pool.pixels,
-            &pool.labels,
-            &self.plan,
-            &self.scaling,
-            &settings,
-            &self.threads,
-        )?;
-        let moved = if outcome.loss.is_finite() {
-            let params = self.net.params();
-            let moved = self.optimizer.step(&params, &settings, &self.threads)?;
-            // A weight that is no number can hide behind a ReLU, so the loss alone does not show it.
-            (moved.applied && moved.sound).then_some(moved.grad_norm)
-        } else {
-            None
-        };
-        let Some(grad_norm) = moved else {
-            let first = self.net.first_not_finite(images as usize)?;
-            self.restore_running_statistics(&running)?;
-            return Ok(Some(first.unwrap_or_else(|| "the loss".into())));
-        };
-        let found = Found {
-            step,
-            loss: outcome.loss,
-            grad_norm,
-            correct: outcome.correct,
-            applied: true,
-        };
-        let seconds = watch.seconds();
-        host.stepped(&self.advance(&found, images, settings.learning_rate, seconds));
+        let batch_size = f64::from(self.progress.params.batch_size);
+        let fits = (SECONDS_PER_SUBMISSION * self.speed / batch_size) as usize;
+        let left = self.steps_per_epoch() - self.progress.step_in_epoch;
+        let most = self.backend.max_steps().min(left as usize);
+        let work = [(
+            self.member,
+            self.plan_steps(host.ahead(fits).clamp(1, most)),
+        )];
+        let outcomes = self
+            .backend
+            .train(&self.material.train, &work, &self.stop)?;
+        let [(_, plans)] = work;
+        let seconds = watch.seconds().map(|all| all / plans.len() as f64);
+        for (plan, outcome) in plans.iter().zip(outcomes.into_iter().flatten()) {
+            if outcome.not_finite.is_some() {
+                return Ok(outcome.not_finite);
+            }
+            host.stepped(&self.advance(plan, &outcome, seconds));
+        }
         Ok(None)
     }
 
-    /// As many steps as fill a moment, on the network's machine, which is asked for all at once. Some, when something was
-    /// not finite: what was first. The step in which it was, and those after it, changed nothing.
-    fn steps_ahead(&mut self, host: &mut impl Host) -> Result<Option<String>> {
-        let watch = Stopwatch::start();
+    /// The next `count` steps of the epoch under way.
+    fn plan_steps(&self, count: usize) -> Vec<StepPlan> {
         let params = &self.progress.params;
-        let fits = (AHEAD * self.speed / f64::from(params.batch_size)) as usize;
-        let left = self.steps_per_epoch() - self.progress.step_in_epoch;
-        let count = host.ahead(fits).clamp(1, MAX_STEPS).min(left as usize);
-        let mut images = Vec::new();
-        let mut steps = Vec::with_capacity(count);
-        // The optimizer's scalars before each step.
-        let mut scalars = Vec::with_capacity(count);
-        for ahead in 0..count as u64 {
-            let number = self.progress.step_in_epoch + ahead;
+        let mut ahead = 0;
+        let mut plan = |i: u64| {
+            let number = self.progress.step_in_epoch + i;
             let batch = batches::batch(&self.order, number, params.batch_size);
-            let settings = self.settings(
-                self.progress.step + 1 + ahead,
-                images.len() as u64,
-                batch.len() as u64,
-            );
-            scalars.push(self.optimizer.scalars());
-            let update = self.optimizer.plan(&settings);
-            steps.push(PlannedStep::new(settings, update, batch.len(), params));
-            images.extend_from_slice(batch);
-        }
-        let pool = &self.material.train;
-        let scaling = &self.scaling;
-        let found = self
-            .net
-            .train_steps(&pool.pixels, &pool.labels, scaling, &images, &steps)?;
-        let seconds = watch.seconds().map(|all| all / count as f64);
-        for ((step, found), scalars) in steps.iter().zip(&found).zip(scalars) {
-            if !found.applied {
-                self.optimizer.set_scalars(&scalars)?;
-                self.net.pull()?;
-                let first = self.net.first_not_finite(0)?;
-                let unnamed = match found.loss.is_finite() {
-                    true => "the gradient",
-                    false => "the loss",
-                };
-                return Ok(Some(first.unwrap_or_else(|| unnamed.into())));
-            }
-            let rate = step.settings.learning_rate;
-            host.stepped(&self.advance(found, step.images as u64, rate, seconds));
-        }
-        Ok(None)
+            let rate = self.learning_rate(ahead, batch.len() as u64);
+            ahead += batch.len() as u64;
+            StepPlan::new(params, rate, self.progress.step + 1 + i, batch)
+        };
+        (0..count as u64).map(&mut plan).collect()
     }
 
     /// Counts a step that was made; in how many seconds is not known when the process was stopped meanwhile.
     fn advance(
         &mut self,
-        found: &Found,
-        images: u64,
-        rate: f64,
+        plan: &StepPlan,
+        outcome: &StepOutcome,
         seconds: Option<f64>,
     ) -> StepReport {
+        let images = plan.images.len() as u64;
         if let Some(seconds) = seconds {
             self.time(images, seconds);
         }
@@ -426,27 +335,27 @@ impl Trainer {
             _ => images as f64 / self.speed,
         });
         let progress = &mut self.progress;
-        progress.step = found.step;
+        progress.step = outcome.step;
         progress.step_in_epoch += 1;
         progress.images_in_epoch += images;
         progress.elapsed += seconds;
-        progress.totals.loss += found.loss * images as f64;
-        progress.totals.correct += u64::from(found.correct);
+        progress.totals.loss += outcome.loss * images as f64;
+        progress.totals.correct += u64::from(outcome.correct);
         progress.totals.images += images;
         progress.totals.seconds += seconds;
         StepReport {
-            first: found.step,
-            last: found.step,
+            first: outcome.step,
+            last: outcome.step,
             epoch: self.progress.epochs + 1,
             step_in_epoch: self.progress.step_in_epoch,
             steps_per_epoch: self.steps_per_epoch(),
             images,
-            loss: found.loss,
-            loss_min: found.loss,
-            loss_max: found.loss,
-            correct: u64::from(found.correct),
-            grad_norm: found.grad_norm,
-            learning_rate: rate,
+            loss: outcome.loss,
+            loss_min: outcome.loss,
+            loss_max: outcome.loss,
+            correct: u64::from(outcome.correct),
+            grad_norm: outcome.grad_norm,
+            learning_rate: plan.settings.learning_rate,
             images_per_s: match seconds {
                 0.0 => 0.0,
                 seconds => images as f64 / seconds.max(1e-9),
@@ -517,10 +426,10 @@ impl Trainer {
     /// # Errors
     /// Those of the network and the device.
     pub fn evaluate(&mut self, host: &mut impl Host, split: Split) -> Result<Option<Scores>> {
-        let material = Rc::clone(&self.material);
-        let pool = material.pool(split);
+        let data = Rc::clone(&self.material);
+        let set = data.images(split);
         let images = self.images(split);
-        let labels = images.iter().map(|&i| pool.labels[i as usize]).collect();
+        let labels = images.iter().map(|&i| material::label(set, i)).collect();
         let classes = self.progress.classes.len();
         let total = images.len() as u32;
         let mut scoring = Scoring::new(images, labels, classes);
@@ -535,19 +444,11 @@ impl Trainer {
                 return Ok(None);
             }
             let watch = Stopwatch::start();
-            let end = (done + self.net.capacity()).min(total as usize);
-            self.plan.clear();
-            self.plan.extend(
-                scoring.images[done..end]
-                    .iter()
-                    .map(|&i| Placement::plain(i)),
-            );
-            self.net.score(
-                &pool.pixels,
-                &pool.labels,
-                &self.plan,
-                &self.scaling,
-                &self.threads,
+            let end = (done + self.backend.capacity()).min(total as usize);
+            self.backend.score(
+                self.member,
+                set,
+                &scoring.images[done..end],
                 &mut scoring.probabilities[done * classes..end * classes],
                 &mut scoring.losses[done..end],
             )?;
@@ -677,11 +578,11 @@ impl Trainer {
             }
         }
         let capacity = capacity(&self.progress.params);
-        if capacity == self.net.capacity() {
+        if capacity == self.backend.capacity() {
             return Ok(());
         }
-        match self.net.set_capacity(capacity) {
-            Err(error @ net::Error::Executor(ExecutorError::Memory { .. })) => {
+        match self.backend.resize(capacity) {
+            Err(error) if error.is_out_of_memory() => {
                 if let Some(row) = params::param("batch_size") {
                     let before = Value::Int(u64::from(batch_size));
                     if let Ok(applied) = self.apply(row, before) {
@@ -695,51 +596,35 @@ impl Trainer {
         Ok(())
     }
 
-    /// Whether all weights are numbers: only then is there anything to save.
-    ///
-    /// # Errors
-    /// Those of the device.
-    pub fn is_sound(&self) -> Result<bool> {
-        self.net.pull()?;
-        Ok(self.net.is_finite()?)
-    }
-
     /// Spoils the first number of parameter number `which`, to see what comes of it.
     #[cfg(test)]
     pub(crate) fn spoil(&mut self, which: usize, with: f32) {
-        let params = self.net.params();
-        let param = params[which % params.len()];
-        slices::write([param.var.as_tensor()], |[w]| w[0] = with).unwrap();
+        let look = Inspection {
+            gradients: true,
+            ..Inspection::default()
+        };
+        let parameters = self.inspect(&look).unwrap().gradients;
+        let (name, _) = &parameters[which % parameters.len()];
+        let mut state = self.state().unwrap();
+        state.tensors.get_mut(name).unwrap().values[0] = with;
+        self.backend.import(self.member, &state).unwrap();
     }
 
-    /// A copy of all that resuming needs, on no device.
+    /// A copy of all that resuming needs, on no device. None when a weight is not finite: such weights are not saved.
     ///
     /// # Errors
-    /// Those of the device.
-    pub fn checkpoint(&self) -> Result<Checkpoint> {
-        self.net.pull()?;
-        self.optimizer.pull(&self.net)?;
-        let mut tensors = BTreeMap::new();
-        let mut keep = |name: String, tensor: &Tensor| -> Result<()> {
-            let saved = Saved {
-                shape: tensor.dims().to_vec(),
-                values: tensor.flatten_all()?.to_vec1()?,
-            };
-            tensors.insert(name, saved);
-            Ok(())
-        };
-        for param in self.net.params() {
-            keep(param.name.clone(), param.var.as_tensor())?;
-        }
-        for (name, buffer) in self.net.buffers() {
-            keep(name, buffer)?;
-        }
-        for (name, state) in self.optimizer.state() {
-            keep(name, state)?;
+    /// Returns an error if the device fails.
+    pub fn checkpoint(&mut self) -> Result<Option<Checkpoint>> {
+        let state = self.backend.export(self.member)?;
+        if !state.is_finite() {
+            return Ok(None);
         }
         let mut progress = self.progress.clone();
-        progress.optimizer = self.optimizer.scalars();
-        Ok(Checkpoint { progress, tensors })
+        progress.optimizer = state.scalars;
+        Ok(Some(Checkpoint {
+            progress,
+            tensors: state.tensors,
+        }))
     }
 
     /// The numbers of a split's images in their pool, in the split's own order.
@@ -747,7 +632,7 @@ impl Trainer {
         match split {
             Split::Train => self.division.train.clone(),
             Split::Validation => self.division.validation.clone(),
-            Split::Test => (0..self.material.test.labels.len() as u32).collect(),
+            Split::Test => (0..self.material.test.len() as u32).collect(),
         }
     }
 
@@ -780,13 +665,24 @@ impl Trainer {
         self.progress.unwritten = unwritten;
     }
 
-    /// For a look inside: the network, with its numbers brought here, and what it needs for a pass.
+    pub fn spec(&self) -> &NetworkSpec {
+        &self.spec
+    }
+
+    /// A copy of the network's and the optimizer's state.
     ///
     /// # Errors
-    /// Those of the device.
-    pub fn net(&mut self) -> Result<(&mut Net, &Scaling, &Threads)> {
-        self.net.pull()?;
-        Ok((&mut self.net, &self.scaling, &self.threads))
+    /// Returns an error if the device fails.
+    pub fn state(&mut self) -> Result<NetworkState> {
+        Ok(self.backend.export(self.member)?)
+    }
+
+    /// Looks inside the network.
+    ///
+    /// # Errors
+    /// Returns an error if an image does not exist or the device fails.
+    pub fn inspect(&mut self, inspection: &Inspection) -> Result<Inspected> {
+        Ok(self.backend.inspect(self.member, inspection)?)
     }
 
     /// The epoch under way or just over, from 1; 0 before the first step.
@@ -816,31 +712,15 @@ impl Trainer {
         self.order = self.division.order(self.progress.params.seed, epoch);
     }
 
-    /// Of a step of so many images that comes after `ahead` images that are planned but not yet trained on.
-    fn settings(&self, step: u64, ahead: u64, images: u64) -> StepSettings {
-        let p = &self.progress.params;
+    /// The effective learning rate of a step of `images` images that comes after `ahead` images which are planned but not
+    /// yet trained on.
+    fn learning_rate(&self, ahead: u64, images: u64) -> f64 {
         let whole = self.division.train.len().max(1) as f64;
         let epochs = f64::from(self.progress.epochs);
         let seen = self.progress.images_in_epoch + ahead;
         let before = epochs + seen as f64 / whole;
         let after = epochs + (seen + images) as f64 / whole;
-        StepSettings::new(p, schedule::rate(p, before, after), step)
-    }
-
-    /// The norms' running statistics, which the forward pass moves before anyone can see that it diverged.
-    fn running_statistics(&self) -> Result<Vec<Vec<f32>>> {
-        let buffers = self.net.buffers();
-        buffers
-            .iter()
-            .map(|(_, b)| Ok(slices::read(b)?.to_vec()))
-            .collect()
-    }
-
-    fn restore_running_statistics(&self, saved: &[Vec<f32>]) -> Result<()> {
-        for ((_, buffer), saved) in self.net.buffers().iter().zip(saved) {
-            slices::write([*buffer], |[b]| b.copy_from_slice(saved))?;
-        }
-        Ok(())
+        schedule::rate(&self.progress.params, before, after)
     }
 
     fn time(&mut self, images: u64, seconds: f64) {
@@ -871,45 +751,38 @@ fn capacity(params: &Hyperparameters) -> usize {
     (params.batch_size as usize).max(MIN_CAPACITY)
 }
 
-/// How the pixels of a run are scaled.
+/// What a run trains: its architecture for its data, with its optimizer and number format.
 ///
 /// # Errors
-/// When the statistics are not those of three channels.
-pub fn scaling(progress: &Progress) -> Result<Scaling> {
-    if !progress.params.standardize {
-        return Ok(Scaling::UNIT);
-    }
+/// Returns an error if the architecture cannot be read, or the statistics are not those of three channels.
+pub fn network_spec(progress: &Progress) -> Result<NetworkSpec> {
     let three = |numbers: &[f32]| {
         <[f32; 3]>::try_from(numbers)
             .map_err(|_| Error::Question("the data's channel statistics are missing".into()))
     };
-    Ok(Scaling::standard(
-        three(&progress.mean)?,
-        three(&progress.deviation)?,
-    ))
-}
-
-/// The tensors of a checkpoint as the network takes them.
-///
-/// # Errors
-/// When a shape does not fit its numbers.
-pub fn weights(tensors: BTreeMap<String, Saved>) -> Result<HashMap<String, Tensor>> {
-    tensors
-        .into_iter()
-        .map(|(name, saved)| {
-            let tensor = Tensor::from_vec(saved.values, saved.shape, &Device::Cpu)?;
-            Ok((name, tensor))
-        })
-        .collect()
+    let scaling = match progress.params.standardize {
+        true => Scaling::standard(three(&progress.mean)?, three(&progress.deviation)?),
+        false => Scaling::UNIT,
+    };
+    Ok(NetworkSpec {
+        arch: arch::resolve(&progress.architecture)?,
+        input: Shape::new(3, progress.side, progress.side),
+        classes: progress.classes.len(),
+        scaling,
+        optimizer: progress.params.optimizer,
+        precision: progress.params.precision,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend;
     use crate::data::{Dataset, Images};
+    use crate::domain::engine::EngineChoice;
     use crate::domain::params;
     use crate::domain::report::DataInfo;
-    use crate::domain::rng::{Rng, Stream};
+    use crate::hardware::device::DeviceChoice;
 
     /// Changes the learning rate half-way through an evaluation, and leaves another one.
     #[derive(Default)]
@@ -966,8 +839,9 @@ mod tests {
             validation: 0.8,
             ..Hyperparameters::default()
         };
-        let threads = Rc::new(Threads::new(1));
-        let mut trainer = Trainer::new(params, Rc::new(material), threads, None).unwrap();
+        let device = backend::open(DeviceChoice::Cpu, EngineChoice::Native, 1).unwrap();
+        let mut trainer =
+            Trainer::new(params, Rc::new(material), &*device, Arc::default()).unwrap();
 
         let mut host = Meddler::default();
         let scores = trainer.evaluate(&mut host, Split::Validation).unwrap();
@@ -985,76 +859,5 @@ mod tests {
         };
         let scores = trainer.evaluate(&mut host, Split::Validation).unwrap();
         assert!(scores.is_none());
-    }
-
-    /// With a seed and a step the dropout masks are fixed, so the loss is a plain function of the weights: along each
-    /// parameter's gradient it must change as the gradient says. This checks the whole step of the seed network as it is
-    /// trained, sparse gradients behind pooling and dropout included.
-    #[test]
-    fn the_seed_network_s_gradient_with_dropout_agrees_with_finite_differences() {
-        const IMAGES: usize = 32;
-        let threads = Threads::new(1);
-        let architecture = arch::resolve("seed").unwrap();
-        let mut net = Net::build(&architecture, Shape::CIFAR, 10, IMAGES, 4, &Device::Cpu).unwrap();
-        let rng = Rng::new(1, Stream::Sample, 0);
-        let pixels: Vec<u8> = (0..IMAGES as u32 * 3072)
-            .map(|i| (rng.word(i) >> 24) as u8)
-            .collect();
-        let pixels = Tensor::from_vec(pixels, (IMAGES, 3, 32, 32), &Device::Cpu).unwrap();
-        let labels: Vec<u8> = (0..IMAGES).map(|i| (i % 10) as u8).collect();
-        let plan: Vec<_> = (0..IMAGES as u32).map(Placement::plain).collect();
-        let p = Hyperparameters::default();
-        let settings = StepSettings {
-            optimizer: p.optimizer,
-            learning_rate: p.learning_rate,
-            weight_decay: 0.0,
-            momentum: p.momentum,
-            nesterov: false,
-            beta1: p.beta1,
-            beta2: p.beta2,
-            clip_norm: 0.0,
-            dropout: 0.5,
-            label_smoothing: 0.0,
-            seed: 4,
-            step: 3,
-        };
-        let loss = |net: &mut Net| {
-            net.train_pass(&pixels, &labels, &plan, &Scaling::UNIT, &settings, &threads)
-                .unwrap()
-                .loss
-        };
-        loss(&mut net);
-        let gradients: Vec<Vec<f32>> = net
-            .params()
-            .iter()
-            .map(|p| slices::read(&p.grad).unwrap().to_vec())
-            .collect();
-        for (i, gradient) in gradients.iter().enumerate() {
-            let norm = gradient
-                .iter()
-                .map(|&g| f64::from(g).powi(2))
-                .sum::<f64>()
-                .sqrt();
-            let moved = |net: &mut Net, by: f64| {
-                slices::write([net.params()[i].var.as_tensor()], |[w]| {
-                    w.iter_mut()
-                        .zip(gradient)
-                        .for_each(|(w, g)| *w += (by / norm) as f32 * g);
-                })
-                .unwrap();
-                loss(net)
-            };
-            // Small enough that hardly a ReLU or a pool changes its mind, large enough for f32.
-            let step = 2e-3;
-            let up = moved(&mut net, step);
-            let down = moved(&mut net, -2.0 * step);
-            moved(&mut net, step);
-            let slope = (up - down) / (2.0 * step);
-            let name = net.params()[i].name.clone();
-            assert!(
-                (slope - norm).abs() < 0.02 * norm + 1e-4,
-                "{name}: the loss rises by {slope}, the gradient says {norm}"
-            );
-        }
     }
 }

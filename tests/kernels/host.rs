@@ -1,13 +1,17 @@
-//! The CUDA kernels on the processor: a machine that compiles them with the system's C++ compiler under a small shim and
+//! The CUDA kernels on the processor: an executor that compiles them with the system's C++ compiler under a small shim and
 //! runs them thread by thread.
 
+use cifar_tui::backend::gpu::GpuDevice;
 use cifar_tui::hardware::executor::{
-    ExecutorError, KernelExecutor, KernelList, Launch, Offset, Result,
+    ExecutorDevice, ExecutorError, KernelExecutor, KernelList, Launch, Offset, Result,
 };
+use cifar_tui::hardware::threads::Threads;
+use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::{CStr, CString, c_void};
 use std::fmt::Write;
 use std::process::Command;
+use std::rc::Rc;
 
 /// In messages.
 const NAME: &str = "the processor";
@@ -22,36 +26,67 @@ pub fn compiler() -> Option<String> {
 
 type Start = unsafe extern "C" fn(*mut c_void, *const u32, u32, u32, *mut *mut c_void, i32);
 
-pub struct Host {
+/// Makes executors on the processor.
+pub struct HostDevice {
     multiprocessors: u32,
     backwards: bool,
-    /// Bytes that there are at most.
+    /// Bytes that each executor has at most.
+    most: usize,
+    uploads: RefCell<Vec<Vec<u8>>>,
+}
+
+impl HostDevice {
+    /// `multiprocessors` decides into how many blocks work is cut; `backwards` is the order of threads and blocks.
+    pub fn new(multiprocessors: u32, backwards: bool) -> Self {
+        HostDevice {
+            multiprocessors,
+            backwards,
+            most: usize::MAX,
+            uploads: RefCell::default(),
+        }
+    }
+
+    /// With only so many bytes of memory for each executor.
+    pub fn with_memory(self, most: usize) -> Self {
+        HostDevice { most, ..self }
+    }
+
+    /// The backends' device on it.
+    pub fn device(self) -> GpuDevice {
+        GpuDevice::new(Rc::new(self), Rc::new(Threads::new(1)), NAME.into(), None)
+    }
+}
+
+impl ExecutorDevice for HostDevice {
+    fn executor(self: Rc<Self>) -> Result<Box<dyn KernelExecutor>> {
+        Ok(Box::new(Host {
+            multiprocessors: self.multiprocessors,
+            backwards: self.backwards,
+            most: self.most,
+            memory: Vec::new(),
+            lists: Vec::new(),
+            start: None,
+        }))
+    }
+
+    fn upload(&self, bytes: &[u8]) -> Result<u64> {
+        let copy = bytes.to_vec();
+        let at = copy.as_ptr() as u64;
+        self.uploads.borrow_mut().push(copy);
+        Ok(at)
+    }
+}
+
+struct Host {
+    multiprocessors: u32,
+    backwards: bool,
     most: usize,
     memory: Vec<u128>,
-    kept: Vec<Vec<u8>>,
     lists: Vec<Vec<(*mut c_void, Launch)>>,
     start: Option<Start>,
 }
 
 impl Host {
-    /// `multiprocessors` decides into how many blocks work is cut; `backwards` is the order of threads and blocks.
-    pub fn new(multiprocessors: u32, backwards: bool) -> Self {
-        Host {
-            multiprocessors,
-            backwards,
-            most: usize::MAX,
-            memory: Vec::new(),
-            kept: Vec::new(),
-            lists: Vec::new(),
-            start: None,
-        }
-    }
-
-    /// With only so many bytes of memory.
-    pub fn with_memory(self, most: usize) -> Self {
-        Host { most, ..self }
-    }
-
     fn bytes(&mut self, at: usize, len: usize) -> &mut [u8] {
         assert!(at + len <= 16 * self.memory.len(), "{len} bytes at {at}");
         // SAFETY: in bounds; any bytes are u128s.
@@ -154,11 +189,6 @@ impl KernelExecutor for Host {
     fn read(&mut self, at: usize, bytes: &mut [u8]) -> Result<()> {
         bytes.copy_from_slice(self.bytes(at, bytes.len()));
         Ok(())
-    }
-
-    fn upload_persistent(&mut self, bytes: &[u8]) -> Result<u64> {
-        self.kept.push(bytes.to_vec());
-        Ok(self.kept[self.kept.len() - 1].as_ptr() as u64)
     }
 
     fn prepare(

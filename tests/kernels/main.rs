@@ -4,24 +4,26 @@
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
 mod host;
+mod reference;
 mod trainer;
 
-use candle_core::{Device, Tensor};
+use cifar_tui::backend::gpu::COMMON;
+use cifar_tui::backend::gpu::schedule::KernelSchedule;
+use cifar_tui::backend::{
+    self, Backend, Device, ImageSet, Inspection, MemberId, NetworkSpec, NetworkState, Scaling,
+    StepOutcome, StepPlan,
+};
 use cifar_tui::commands::suite;
 use cifar_tui::domain::arch::{self, Shape};
-use cifar_tui::domain::augment::Placement;
-use cifar_tui::domain::params::{Hyperparameters, Optimizer as Rule, Precision};
-use cifar_tui::domain::report::StepSettings;
+use cifar_tui::domain::engine::EngineChoice;
+use cifar_tui::domain::params::{Hyperparameters, Optimizer, Precision};
 use cifar_tui::domain::rng::{Rng, Stream};
-use cifar_tui::hardware::executor::{ExecutorError, Launch};
+use cifar_tui::hardware::device::DeviceChoice;
+use cifar_tui::hardware::executor::Launch;
 use cifar_tui::hardware::nvidia::nvrtc_search::SearchPath;
-use cifar_tui::hardware::threads::Threads;
-use cifar_tui::layers::{Param, slices};
-use cifar_tui::net::engine::{Found, PlannedStep};
-use cifar_tui::net::plan::{COMMON, Needs, Plan};
-use cifar_tui::net::{Net, Scaling};
-use cifar_tui::train::optim::Optimizer;
-use host::Host;
+use host::HostDevice;
+use std::rc::Rc;
+use std::sync::atomic::AtomicBool;
 
 const IMAGES: usize = 40;
 const CLASSES: usize = 10;
@@ -52,25 +54,18 @@ const ARCHS: &[(&str, &str)] = &[
 ];
 
 struct World {
-    pixels: Tensor,
-    labels: Vec<u8>,
-    side: usize,
+    images: Rc<ImageSet>,
     params: Hyperparameters,
-    scaling: Scaling,
+    precision: Precision,
 }
 
 fn world(side: usize, seed: u64) -> World {
     let rng = Rng::new(seed, Stream::Sample, 0);
     let count = IMAGES * 3 * side * side;
-    let bytes: Vec<u8> = (0..count as u32)
-        .map(|i| (rng.word(i) >> 24) as u8)
-        .collect();
+    let bytes = (0..count as u32).map(|i| (rng.word(i) >> 24) as u8);
+    let labels = (0..IMAGES as u32).map(|i| (rng.word(i) % 10) as u16);
     World {
-        pixels: Tensor::from_vec(bytes, (IMAGES, 3, side, side), &Device::Cpu).unwrap(),
-        labels: (0..IMAGES as u32)
-            .map(|i| (rng.word(i) % 10) as u8)
-            .collect(),
-        side,
+        images: Rc::new(ImageSet::new(3, side, bytes.collect(), labels.collect()).unwrap()),
         params: Hyperparameters {
             seed,
             flip: true,
@@ -82,96 +77,92 @@ fn world(side: usize, seed: u64) -> World {
             momentum: 0.9,
             nesterov: true,
             clip_norm: 1.0,
-            optimizer: Rule::Sgd,
+            optimizer: Optimizer::Sgd,
             learning_rate: 0.05,
             ..Hyperparameters::default()
         },
-        scaling: Scaling::standard([0.49, 0.48, 0.45], [0.25, 0.24, 0.26]),
+        precision: Precision::F32,
     }
 }
 
+/// A backend with one member.
+struct Training {
+    backend: Box<dyn Backend>,
+    member: MemberId,
+}
+
 impl World {
-    fn net(&self, text: &str, capacity: usize) -> Net {
-        let arch = arch::resolve(text).unwrap();
-        let shape = Shape::new(3, self.side as u32, self.side as u32);
-        Net::build(
-            &arch,
-            shape,
-            CLASSES,
-            capacity,
-            self.params.seed,
-            &Device::Cpu,
-        )
-        .unwrap()
+    fn spec(&self, text: &str) -> NetworkSpec {
+        let side = self.images.side() as u32;
+        NetworkSpec {
+            arch: arch::resolve(text).unwrap(),
+            input: Shape::new(3, side, side),
+            classes: CLASSES,
+            scaling: Scaling::standard([0.49, 0.48, 0.45], [0.25, 0.24, 0.26]),
+            optimizer: self.params.optimizer,
+            precision: self.precision,
+        }
     }
 
-    fn settings(&self, step: u64) -> StepSettings {
-        let p = &self.params;
-        StepSettings::new(p, p.learning_rate, step)
+    fn training(&self, device: &dyn Device, text: &str, capacity: usize) -> Training {
+        let mut backend = device.backend(&self.spec(text), capacity).unwrap();
+        let member = backend.add(self.params.seed).unwrap();
+        Training { backend, member }
     }
 
-    /// The images of step `step`: `count` of them.
-    fn batch(&self, step: u64, count: usize) -> Vec<u32> {
-        let mut all = Rng::new(9, Stream::Order, step).permutation(IMAGES);
-        all.truncate(count);
-        all
-    }
-
-    /// The steps of these sizes on the CPU.
-    fn on_the_cpu(&self, net: &mut Net, optimizer: &mut Optimizer, sizes: &[usize]) -> Vec<Found> {
-        let threads = Threads::new(1);
-        let step = |(i, size): (usize, &usize)| {
-            let number = i as u64 + 1;
-            let side = self.side as u32;
-            let placed: Vec<_> = self
-                .batch(number, *size)
-                .iter()
-                .zip(0..)
-                .map(|(image, place)| Placement::random(*image, place, number, side, &self.params))
-                .collect();
-            let settings = self.settings(number);
-            let outcome = net
-                .train_pass(
-                    &self.pixels,
-                    &self.labels,
-                    &placed,
-                    &self.scaling,
-                    &settings,
-                    &threads,
-                )
-                .unwrap();
-            let moved = optimizer.step(&net.params(), &settings, &threads).unwrap();
-            Found {
-                step: number,
-                loss: outcome.loss,
-                grad_norm: moved.grad_norm,
-                correct: outcome.correct,
-                applied: moved.applied,
-            }
+    /// Steps of these sizes from number `first` on.
+    fn plans(&self, first: u64, sizes: &[usize]) -> Vec<StepPlan> {
+        let plan = |(step, count): (u64, &usize)| {
+            let mut images = Rng::new(9, Stream::Order, step).permutation(IMAGES);
+            images.truncate(*count);
+            StepPlan::new(&self.params, self.params.learning_rate, step, &images)
         };
-        sizes.iter().enumerate().map(step).collect()
+        (first..).zip(sizes).map(plan).collect()
     }
 
-    /// The same on a machine, all at once.
-    fn on_the_machine(&self, net: &mut Net, sizes: &[usize]) -> Vec<Found> {
-        let mut optimizer = Optimizer::new(self.params.optimizer, &net.params()).unwrap();
-        let mut images = Vec::new();
-        let steps: Vec<_> = sizes
-            .iter()
-            .enumerate()
-            .map(|(i, &size)| {
-                let settings = self.settings(i as u64 + 1);
-                images.extend(self.batch(settings.step, size));
-                let update = optimizer.plan(&settings);
-                PlannedStep::new(settings, update, size, &self.params)
-            })
-            .collect();
-        let found = net
-            .train_steps(&self.pixels, &self.labels, &self.scaling, &images, &steps)
-            .unwrap();
-        net.pull().unwrap();
-        found
+    /// Makes steps of these sizes from number `first` on.
+    fn train(&self, training: &mut Training, first: u64, sizes: &[usize]) -> Vec<StepOutcome> {
+        let work = [(training.member, self.plans(first, sizes))];
+        let stop = AtomicBool::new(false);
+        let outcomes = training.backend.train(&self.images, &work, &stop);
+        outcomes.unwrap().into_iter().flatten().collect()
     }
+}
+
+impl Training {
+    fn state(&mut self) -> NetworkState {
+        self.backend.export(self.member).unwrap()
+    }
+
+    fn gradients(&mut self) -> Vec<(String, Vec<f32>)> {
+        let look = Inspection {
+            gradients: true,
+            ..Inspection::default()
+        };
+        let inspected = self.backend.inspect(self.member, &look).unwrap();
+        let gradients = inspected.gradients.into_iter();
+        gradients.map(|(name, data)| (name, data.values)).collect()
+    }
+
+    /// Probabilities and losses.
+    fn score(&mut self, images: &Rc<ImageSet>, numbers: &[u32]) -> (Vec<f32>, Vec<f32>) {
+        let mut probabilities = vec![f32::NAN; numbers.len() * CLASSES];
+        let mut losses = vec![f32::NAN; numbers.len()];
+        self.backend
+            .score(
+                self.member,
+                images,
+                numbers,
+                &mut probabilities,
+                &mut losses,
+            )
+            .unwrap();
+        (probabilities, losses)
+    }
+}
+
+fn cpu() -> Rc<dyn Device> {
+    backend::open(DeviceChoice::Cpu, EngineChoice::Native, 1).unwrap()
 }
 
 fn left_out() -> bool {
@@ -194,36 +185,34 @@ fn difference(a: &[f32], b: &[f32]) -> f32 {
     apart / largest
 }
 
-fn numbers(tensor: &Tensor) -> Vec<f32> {
-    slices::read(tensor).unwrap().to_vec()
-}
-
-fn compare(what: &str, a: &Net, b: &Net, gradients: f32, weights: f32) {
-    let pair = |x: &Param, y: &Param| {
-        assert_eq!(x.name, y.name);
-        let apart = difference(&numbers(&x.grad), &numbers(&y.grad));
+/// Compares gradients, weights, running statistics and the optimizer's state.
+fn compare(what: &str, a: &mut Training, b: &mut Training, gradients: f32, weights: f32) {
+    for ((name, x), (other, y)) in a.gradients().iter().zip(b.gradients()) {
+        assert_eq!(*name, other);
+        let apart = difference(x, &y);
         assert!(
             apart < gradients,
-            "{what}: the gradient of {} differs by {apart}",
-            x.name
+            "{what}: the gradient of {name} differs by {apart}"
         );
-        let apart = difference(&numbers(&x.var), &numbers(&y.var));
-        assert!(apart < weights, "{what}: {} differs by {apart}", x.name);
-    };
-    a.params()
-        .iter()
-        .zip(b.params())
-        .for_each(|(x, y)| pair(x, y));
-    for ((name, x), (_, y)) in a.buffers().iter().zip(b.buffers()) {
-        let apart = difference(&numbers(x), &numbers(y));
-        assert!(apart < weights, "{what}: {name} differs by {apart}");
     }
+    let (a, b) = (a.state(), b.state());
+    assert!(a.tensors.keys().eq(b.tensors.keys()), "{what}");
+    for ((name, x), y) in a.tensors.iter().zip(b.tensors.values()) {
+        let apart = difference(&x.values, &y.values);
+        let most = if name.starts_with("optimizer.") {
+            gradients
+        } else {
+            weights
+        };
+        assert!(apart < most, "{what}: {name} differs by {apart}");
+    }
+    assert_eq!(a.scalars, b.scalars, "{what}");
 }
 
-fn same_findings(what: &str, a: &[Found], b: &[Found], tolerance: f64) {
+fn same_outcomes(what: &str, a: &[StepOutcome], b: &[StepOutcome], tolerance: f64) {
     assert_eq!(a.len(), b.len());
     for (a, b) in a.iter().zip(b) {
-        assert_eq!((a.step, a.applied), (b.step, b.applied), "{what}");
+        assert_eq!((a.step, &a.not_finite), (b.step, &b.not_finite), "{what}");
         assert!(
             (a.loss - b.loss).abs() < tolerance * b.loss,
             "{what}: {a:?} {b:?}"
@@ -239,33 +228,21 @@ fn same_findings(what: &str, a: &[Found], b: &[Found], tolerance: f64) {
 fn step_agrees(what: &str, text: &str, side: usize, multiprocessors: u32) {
     let world = world(side, 5);
     let sizes = [9, 16, 3];
-    let (mut cpu, mut gpu) = (world.net(text, 16), world.net(text, 16));
-    let mut optimizer = Optimizer::new(Rule::Sgd, &cpu.params()).unwrap();
-    let host = Box::new(Host::new(multiprocessors, false));
-    gpu.accelerate(host, Rule::Sgd, Precision::F32).unwrap();
-    let found = world.on_the_machine(&mut gpu, &sizes);
-    let expected = world.on_the_cpu(&mut cpu, &mut optimizer, &sizes);
-    same_findings(what, &found, &expected, 1e-4);
-    compare(what, &gpu, &cpu, 2e-4, 1e-4);
-
-    // And what it says afterwards.
-    let placed: Vec<_> = (0..14).map(|i| Placement::plain(i + 20)).collect();
-    let threads = Threads::new(1);
-    let score = |net: &mut Net| {
-        let (mut p, mut l) = (vec![f32::NAN; 14 * CLASSES], vec![f32::NAN; 14]);
-        net.score(
-            &world.pixels,
-            &world.labels,
-            &placed,
-            &world.scaling,
-            &threads,
-            &mut p,
-            &mut l,
-        )
-        .unwrap();
-        (p, l)
-    };
-    let (a, b) = (score(&mut gpu), score(&mut cpu));
+    let mut expected = world.training(&*cpu(), text, 16);
+    let device = HostDevice::new(multiprocessors, false).device();
+    let mut ours = world.training(&device, text, 16);
+    let outcomes = world.train(&mut ours, 1, &sizes);
+    same_outcomes(
+        what,
+        &outcomes,
+        &world.train(&mut expected, 1, &sizes),
+        1e-4,
+    );
+    compare(what, &mut ours, &mut expected, 2e-4, 1e-4);
+    // And what they say of images afterwards.
+    let numbers: Vec<u32> = (20..34).collect();
+    let a = ours.score(&world.images, &numbers);
+    let b = expected.score(&world.images, &numbers);
     assert!(
         difference(&a.0, &b.0) < 1e-4 && difference(&a.1, &b.1) < 1e-4,
         "{what}"
@@ -296,13 +273,13 @@ fn every_optimizer_moves_as_on_the_cpu() {
         return;
     }
     let text = "conv 4 s2, relu, dense 10";
-    for rule in [Rule::Sgd, Rule::Adam, Rule::Adamw] {
+    for optimizer in Optimizer::ALL {
         for (clip_norm, momentum, nesterov) in
             [(0.0, 0.0, false), (0.5, 0.9, false), (0.0, 0.8, true)]
         {
             let mut world = world(8, 6);
             world.params = Hyperparameters {
-                optimizer: rule,
+                optimizer: *optimizer,
                 clip_norm,
                 momentum,
                 nesterov,
@@ -310,21 +287,18 @@ fn every_optimizer_moves_as_on_the_cpu() {
                 ..world.params
             };
             let sizes = [8; 6];
-            let (mut cpu, mut gpu) = (world.net(text, 8), world.net(text, 8));
-            let mut optimizer = Optimizer::new(rule, &cpu.params()).unwrap();
-            gpu.accelerate(Box::new(Host::new(8, false)), rule, Precision::F32)
-                .unwrap();
-            let found = world.on_the_machine(&mut gpu, &sizes);
-            let expected = world.on_the_cpu(&mut cpu, &mut optimizer, &sizes);
-            let what = format!("{rule:?} {clip_norm} {momentum}");
-            same_findings(&what, &found, &expected, 1e-4);
-            compare(&what, &gpu, &cpu, 1e-3, 3e-4);
-            let copy = Optimizer::new(rule, &gpu.params()).unwrap();
-            copy.pull(&gpu).unwrap();
-            for ((name, a), (_, b)) in copy.state().zip(optimizer.state()) {
-                let apart = difference(&numbers(a), &numbers(b));
-                assert!(apart < 1e-3, "{what}: {name} differs by {apart}");
-            }
+            let mut expected = world.training(&*cpu(), text, 8);
+            let device = HostDevice::new(8, false).device();
+            let mut ours = world.training(&device, text, 8);
+            let what = format!("{optimizer:?} {clip_norm} {momentum}");
+            let outcomes = world.train(&mut ours, 1, &sizes);
+            same_outcomes(
+                &what,
+                &outcomes,
+                &world.train(&mut expected, 1, &sizes),
+                1e-4,
+            );
+            compare(&what, &mut ours, &mut expected, 1e-3, 3e-4);
         }
     }
 }
@@ -339,15 +313,16 @@ fn coarser_numbers_are_as_coarse_as_they_should_be() {
     for (precision, tolerance) in [(Precision::Tf32, 2e-3), (Precision::Bf16, 3e-2)] {
         let mut world = world(10, 7);
         world.params.dropout = 0.0;
-        let (mut cpu, mut gpu) = (world.net(text, 16), world.net(text, 16));
-        let mut optimizer = Optimizer::new(Rule::Sgd, &cpu.params()).unwrap();
-        gpu.accelerate(Box::new(Host::new(8, false)), Rule::Sgd, precision)
-            .unwrap();
-        let found = world.on_the_machine(&mut gpu, &[16]);
-        let expected = world.on_the_cpu(&mut cpu, &mut optimizer, &[16]);
-        assert!((found[0].loss - expected[0].loss).abs() < f64::from(tolerance) * expected[0].loss);
-        assert_ne!(found[0].loss, expected[0].loss);
-        compare(&format!("{precision:?}"), &gpu, &cpu, tolerance, tolerance);
+        world.precision = precision;
+        let mut expected = world.training(&*cpu(), text, 16);
+        let device = HostDevice::new(8, false).device();
+        let mut ours = world.training(&device, text, 16);
+        let outcome = &world.train(&mut ours, 1, &[16])[0];
+        let theirs = &world.train(&mut expected, 1, &[16])[0];
+        assert!((outcome.loss - theirs.loss).abs() < f64::from(tolerance) * theirs.loss);
+        assert_ne!(outcome.loss, theirs.loss);
+        let what = format!("{precision:?}");
+        compare(&what, &mut ours, &mut expected, tolerance, tolerance);
     }
 }
 
@@ -358,8 +333,8 @@ fn the_suite_sees_how_coarse_a_format_is() {
         return;
     }
     let apart = |text: &str, precision| {
-        let machine = Box::new(Host::new(8, false));
-        suite::difference(machine, text, precision, &Threads::new(1)).unwrap()
+        let device = HostDevice::new(8, false).device();
+        suite::difference(&device, text, precision).unwrap()
     };
     let text = "conv 4 s4, conv 6 same, dense 10";
     assert!(apart("conv 4 s4, relu, pool, drop, dense 10", Precision::F32) < 1e-4);
@@ -374,23 +349,16 @@ fn the_order_of_threads_and_blocks_does_not_matter() {
     }
     for (what, text) in ARCHS {
         let world = world(13, 8);
-        let nets = [false, true].map(|backwards| {
-            let mut net = world.net(text, 12);
-            net.accelerate(
-                Box::new(Host::new(20, backwards)),
-                Rule::Sgd,
-                Precision::F32,
-            )
-            .unwrap();
-            let found = world.on_the_machine(&mut net, &[12, 5]);
-            (net, found)
+        let mut runs = [false, true].map(|backwards| {
+            let device = HostDevice::new(20, backwards).device();
+            let mut training = world.training(&device, text, 12);
+            let outcomes = world.train(&mut training, 1, &[12, 5]);
+            (training, outcomes)
         });
-        let [(a, found_a), (b, found_b)] = &nets;
-        assert_eq!(found_a, found_b, "{what}");
-        for (x, y) in a.params().iter().zip(b.params()) {
-            assert_eq!(numbers(&x.var), numbers(&y.var), "{what}: {}", x.name);
-            assert_eq!(numbers(&x.grad), numbers(&y.grad), "{what}: {}", x.name);
-        }
+        let [(a, outcomes_a), (b, outcomes_b)] = &mut runs;
+        assert_eq!(outcomes_a, outcomes_b, "{what}");
+        assert!(a.state() == b.state(), "{what}");
+        assert!(a.gradients() == b.gradients(), "{what}");
     }
 }
 
@@ -401,55 +369,45 @@ fn a_step_that_is_not_finite_changes_nothing_and_neither_do_those_after_it() {
     }
     let text = "conv 4, norm, relu, dense 10";
     let mut world = world(8, 3);
-    let mut net = world.net(text, 8);
-    net.accelerate(Box::new(Host::new(4, false)), Rule::Sgd, Precision::F32)
-        .unwrap();
-    world.on_the_machine(&mut net, &[8]);
-    let before: Vec<_> = net.params().iter().map(|p| numbers(&p.var)).collect();
-    let running: Vec<_> = net.buffers().iter().map(|(_, b)| numbers(b)).collect();
+    let device = HostDevice::new(4, false).device();
+    let mut training = world.training(&device, text, 8);
+    world.train(&mut training, 1, &[8]);
+    let before = training.state();
     // Far too high a rate: the step after it is not finite.
     world.params.learning_rate = 1e30;
     world.params.clip_norm = 0.0;
-    let found = world.on_the_machine(&mut net, &[8, 8, 8, 8]);
-    let applied: Vec<_> = found.iter().map(|f| f.applied).collect();
-    let first = applied.iter().position(|a| !a).unwrap();
+    let outcomes = world.train(&mut training, 2, &[8, 8, 8, 8]);
+    let (last, rest) = outcomes.split_last().unwrap();
     assert!(
-        (1..4).contains(&first) && applied[first..].iter().all(|a| !a),
-        "{found:?}"
+        (1..4).contains(&rest.len()) && rest.iter().all(|o| o.not_finite.is_none()),
+        "{outcomes:?}"
     );
-    let after: Vec<_> = net.params().iter().map(|p| numbers(&p.var)).collect();
-    assert!(after.iter().flatten().all(|v| !v.is_nan()));
-    assert_ne!(before, after);
-    // And from good weights on with the rate that breaks them, nothing moves at all.
-    let weights = |rows: &[Vec<f32>]| {
-        let names = net.params();
-        let named = names.iter().map(|p| p.name.clone()).zip(rows);
-        let mut all: std::collections::HashMap<_, _> = named
-            .zip(names.iter())
-            .map(|((name, row), p)| {
-                (
-                    name,
-                    Tensor::from_slice(row, p.var.dims(), &Device::Cpu).unwrap(),
-                )
-            })
-            .collect();
-        for ((name, b), row) in net.buffers().iter().zip(&running) {
-            all.insert(
-                name.clone(),
-                Tensor::from_slice(row, b.dims(), &Device::Cpu).unwrap(),
-            );
-        }
-        all
+    let what = last.not_finite.as_deref().unwrap();
+    assert!(what.starts_with("the "), "{what}");
+    let after = training.state();
+    let values = |state: &NetworkState| -> Vec<f32> {
+        let all = state.tensors.values().flat_map(|t| &t.values);
+        all.copied().collect()
     };
+    assert!(values(&after).iter().all(|v| !v.is_nan()));
+    assert_ne!(before, after);
+    // And with a weight that is not finite nothing else moves at all.
     let mut broken = before.clone();
-    broken[0][0] = f32::NAN;
-    net.load(&weights(&broken)).unwrap();
-    let found = world.on_the_machine(&mut net, &[8, 8]);
-    assert!(found.iter().all(|f| !f.applied), "{found:?}");
-    let moved: Vec<_> = net.params()[1..].iter().map(|p| numbers(&p.var)).collect();
-    assert_eq!(moved, before[1..]);
-    let now: Vec<_> = net.buffers().iter().map(|(_, b)| numbers(b)).collect();
-    assert_eq!(now, running);
+    broken.tensors.get_mut("conv1.weight").unwrap().values[0] = f32::NAN;
+    training.backend.import(training.member, &broken).unwrap();
+    let outcomes = world.train(&mut training, 2, &[8, 8]);
+    let [outcome] = &outcomes[..] else {
+        panic!("{outcomes:?}");
+    };
+    assert_eq!(
+        outcome.not_finite.as_deref(),
+        Some("the weights conv1.weight")
+    );
+    let mut now = training.state();
+    let weight = &mut now.tensors.get_mut("conv1.weight").unwrap().values[0];
+    assert!(weight.is_nan());
+    *weight = before.tensors["conv1.weight"].values[0];
+    assert!(now == before);
 }
 
 #[test]
@@ -459,29 +417,23 @@ fn another_capacity_keeps_all_and_one_too_large_leaves_all_as_it_was() {
     }
     let text = "conv 6, norm, relu, pool, dense 10";
     let world = world(10, 2);
-    let mut stays = world.net(text, 8);
-    let mut moves = world.net(text, 8);
-    for net in [&mut stays, &mut moves] {
-        let host = Host::new(4, false).with_memory(8_000_000);
-        net.accelerate(Box::new(host), Rule::Sgd, Precision::F32)
-            .unwrap();
-        world.on_the_machine(net, &[8, 8]);
-    }
-    let error = moves.set_capacity(100_000).unwrap_err();
-    match &error {
-        cifar_tui::net::Error::Executor(ExecutorError::Memory { needed, free, .. }) => {
-            assert!(needed > free);
-        }
-        other => panic!("{other}"),
-    }
+    let training = || {
+        let device = HostDevice::new(4, false).with_memory(8_000_000).device();
+        let mut training = world.training(&device, text, 8);
+        world.train(&mut training, 1, &[8, 8]);
+        training
+    };
+    let (mut stays, mut moves) = (training(), training());
+    let error = moves.backend.resize(100_000).unwrap_err();
+    assert!(error.is_out_of_memory(), "{error}");
     assert!(error.to_string().contains("smaller batch"), "{error}");
-    assert_eq!(moves.capacity(), 8);
-    moves.set_capacity(20).unwrap();
-    assert_eq!(moves.capacity(), 20);
-    let a = world.on_the_machine(&mut stays, &[8, 8]);
-    let b = world.on_the_machine(&mut moves, &[8, 8]);
-    same_findings("capacity", &b, &a, 1e-5);
-    compare("capacity", &moves, &stays, 1e-4, 1e-5);
+    assert_eq!(moves.backend.capacity(), 8);
+    moves.backend.resize(20).unwrap();
+    assert_eq!(moves.backend.capacity(), 20);
+    let a = world.train(&mut stays, 3, &[8, 8]);
+    let b = world.train(&mut moves, 3, &[8, 8]);
+    same_outcomes("capacity", &b, &a, 1e-5);
+    compare("capacity", &mut moves, &mut stays, 1e-4, 1e-5);
 }
 
 /// Launches that use every kernel, and every number format.
@@ -489,23 +441,16 @@ fn all_launches() -> Vec<Vec<Launch>> {
     const ALL: &str = "conv 8 same, relu, pool, drop, residual(conv 8 same, norm), relu, residual(conv 8 s2 p1), norm, relu, \
                        pool 2 s1, relu, drop 0.2, global-pool, dense 12, relu, drop, dense 10";
     const PRODUCTS: &str = "conv 8, relu, pool, dense 10";
-    let world = world(14, 1);
+    let mut world = world(14, 1);
     let uses = [
-        (ALL, Precision::F32, Rule::Sgd),
-        (PRODUCTS, Precision::Tf32, Rule::Adamw),
-        (PRODUCTS, Precision::Bf16, Rule::Adamw),
+        (ALL, Precision::F32, Optimizer::Sgd),
+        (PRODUCTS, Precision::Tf32, Optimizer::Adamw),
+        (PRODUCTS, Precision::Bf16, Optimizer::Adamw),
     ];
-    let lists = uses.map(|(text, precision, rule)| {
-        let needs = Needs {
-            capacity: 16,
-            side: world.side,
-            classes: CLASSES,
-            rule,
-            precision,
-            blocks: 40,
-        };
-        let plan = Plan::of(needs, &world.net(text, 16));
-        [plan.training, plan.scoring, plan.packing]
+    let lists = uses.map(|(text, precision, optimizer)| {
+        (world.precision, world.params.optimizer) = (precision, optimizer);
+        let schedule = KernelSchedule::of(&world.spec(text), 16, 40).unwrap();
+        [schedule.training, schedule.scoring, schedule.packing]
     });
     lists.into_iter().flatten().collect()
 }

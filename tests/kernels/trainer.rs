@@ -1,19 +1,21 @@
-//! The training loop on a machine: as on the CPU, resumable bit for bit, and steered between its calls.
+//! The training loop on the GPU's backend: as on the CPU, resumable bit for bit, and steered between its calls.
 
-use super::host::Host as Processor;
+use super::host::HostDevice;
 use super::left_out;
+use cifar_tui::backend::{self, Device};
 use cifar_tui::data::{Dataset, Images};
+use cifar_tui::domain::engine::EngineChoice;
 use cifar_tui::domain::params::{self, Hyperparameters, Optimizer as Rule, Value};
 use cifar_tui::domain::report::{DataInfo, EpochReport, StepReport};
 use cifar_tui::domain::rng::{Rng, Stream};
-use cifar_tui::hardware::executor::KernelExecutor;
-use cifar_tui::hardware::threads::Threads;
+use cifar_tui::hardware::device::DeviceChoice;
 use cifar_tui::train::checkpoint::Applied;
 use cifar_tui::train::evaluate::Scores;
 use cifar_tui::train::material::Material;
 use cifar_tui::train::trainer::{Doing, End, Flow, Host, Trainer, Wish};
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 
 const SIDE: usize = 8;
 
@@ -68,12 +70,12 @@ fn wanted() -> Hyperparameters {
     }
 }
 
-fn processor() -> Option<Box<dyn KernelExecutor>> {
-    Some(Box::new(Processor::new(4, false)))
+fn processor() -> Rc<dyn Device> {
+    Rc::new(HostDevice::new(4, false).device())
 }
 
-fn trainer(params: Hyperparameters, machine: Option<Box<dyn KernelExecutor>>) -> Trainer {
-    Trainer::new(params, material(), Rc::new(Threads::new(1)), machine).unwrap()
+fn trainer(params: Hyperparameters, device: &dyn Device) -> Trainer {
+    Trainer::new(params, material(), device, Arc::default()).unwrap()
 }
 
 /// Writes down what it is told.
@@ -158,9 +160,10 @@ fn a_run_is_the_one_on_the_cpu() {
         return;
     }
     let (mut ours, mut expected) = (Notes::default(), Notes::default());
-    let end = trainer(wanted(), processor()).run(&mut ours).unwrap();
+    let end = trainer(wanted(), &*processor()).run(&mut ours).unwrap();
     assert_eq!(end, End::Finished);
-    trainer(wanted(), None).run(&mut expected).unwrap();
+    let cpu = backend::open(DeviceChoice::Cpu, EngineChoice::Native, 1).unwrap();
+    trainer(wanted(), &*cpu).run(&mut expected).unwrap();
     assert_eq!(ours.steps.len(), expected.steps.len());
     for (a, b) in ours.steps.iter().zip(&expected.steps) {
         assert_eq!(
@@ -188,23 +191,24 @@ fn a_run_left_anywhere_and_resumed_is_the_unbroken_one_bit_for_bit() {
     if left_out() {
         return;
     }
-    let mut whole = trainer(wanted(), processor());
+    let mut whole = trainer(wanted(), &*processor());
     whole.run(&mut Notes::default()).unwrap();
-    let whole = whole.checkpoint().unwrap();
+    let whole = whole.checkpoint().unwrap().unwrap();
     for leave_at in [1, 4, 9, 13] {
-        let mut first = trainer(wanted(), processor());
+        let mut first = trainer(wanted(), &*processor());
         let mut notes = Notes {
             leave_at: Some(leave_at),
             ahead: 1,
             ..Notes::default()
         };
         assert_eq!(first.run(&mut notes).unwrap(), End::Left);
-        let saved = first.checkpoint().unwrap();
-        let threads = Rc::new(Threads::new(1));
+        let saved = first.checkpoint().unwrap().unwrap();
+        let device = processor();
+        let path = Path::new("x");
         let mut second =
-            Trainer::resume(saved, Path::new("x"), material(), threads, processor()).unwrap();
+            Trainer::resume(saved, path, material(), &*device, Arc::default()).unwrap();
         second.run(&mut Notes::default()).unwrap();
-        let second = second.checkpoint().unwrap();
+        let second = second.checkpoint().unwrap().unwrap();
         assert_eq!(second.tensors, whole.tensors, "left at {leave_at}");
         assert_eq!(second.progress.step, whole.progress.step);
         assert_eq!(second.progress.optimizer, whole.progress.optimizer);
@@ -220,7 +224,7 @@ fn a_change_holds_from_the_step_it_was_acknowledged_with() {
         wishes: vec![(4, "learning_rate", Value::Float(0.002))],
         ..Notes::default()
     };
-    trainer(wanted(), processor()).run(&mut notes).unwrap();
+    trainer(wanted(), &*processor()).run(&mut notes).unwrap();
     let from = notes.applied[0].step;
     assert!(from > 4);
     for step in &notes.steps {
@@ -234,13 +238,12 @@ fn a_batch_for_which_there_is_no_memory_is_refused_and_the_run_goes_on() {
     if left_out() {
         return;
     }
-    let machine: Option<Box<dyn KernelExecutor>> =
-        Some(Box::new(Processor::new(4, false).with_memory(2_000_000)));
+    let device = HostDevice::new(4, false).with_memory(2_000_000).device();
     let mut notes = Notes {
         wishes: vec![(2, "batch_size", Value::Int(4096))],
         ..Notes::default()
     };
-    let mut trainer = trainer(wanted(), machine);
+    let mut trainer = trainer(wanted(), &device);
     assert_eq!(trainer.run(&mut notes).unwrap(), End::Finished);
     assert!(
         notes.refused[0].contains("smaller batch"),
@@ -269,7 +272,7 @@ fn a_run_that_diverges_ends_at_the_step_that_did() {
         ..wanted()
     };
     let mut notes = Notes::default();
-    let mut trainer = trainer(params, processor());
+    let mut trainer = trainer(params, &*processor());
     let End::Diverged { step, first } = trainer.run(&mut notes).unwrap() else {
         panic!("it learned");
     };

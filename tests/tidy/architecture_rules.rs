@@ -12,23 +12,12 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("plot", &["domain"]),
     ("layers", &["hardware", "domain"]),
     ("optimizers", &["domain"]),
-    ("net", &["layers", "optimizers", "hardware", "domain"]),
-    (
-        "train",
-        &[
-            "net",
-            "layers",
-            "optimizers",
-            "data",
-            "hardware",
-            "files",
-            "domain",
-        ],
-    ),
+    ("backend", &["layers", "optimizers", "hardware", "domain"]),
+    ("train", &["backend", "data", "hardware", "files", "domain"]),
     (
         "session",
         &[
-            "train", "net", "data", "hardware", "plot", "files", "domain",
+            "train", "backend", "data", "hardware", "plot", "files", "domain",
         ],
     ),
     ("session::protocol", &["domain"]),
@@ -68,19 +57,16 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "commands",
         &[
-            "cli", "config", "headless", "session", "train", "net", "layers", "data", "hardware",
-            "plot", "files", "domain",
+            "cli", "config", "headless", "session", "train", "backend", "data", "hardware", "plot",
+            "files", "domain",
         ],
     ),
 ];
 
 /// Crates that only some rooms may know.
 const KNOWN_BY: &[(&str, &[&str])] = &[
-    (
-        "candle_core",
-        &["layers", "net", "train", "session", "commands"],
-    ),
-    ("candle_nn", &["layers", "net", "train"]),
+    ("candle_core", &["layers", "backend"]),
+    ("candle_nn", &["layers", "backend"]),
     ("cudarc", &["hardware"]),
     ("libloading", &["hardware"]),
     ("ratatui", &["tui"]),

@@ -7,7 +7,7 @@ use super::kernel_cache::KernelCache;
 use super::nvrtc::Nvrtc;
 use super::nvrtc_search::{SearchPath, install_command};
 use cudarc::driver::sys::{CUdevice_attribute, CUfunction, CUmodule};
-use cudarc::driver::{CudaContext, CudaStream, DriverError, result};
+use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DriverError, result};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -183,6 +183,8 @@ pub struct CudaDevice {
     cache: KernelCache,
     /// Loaded kernels by source.
     modules: RefCell<HashMap<String, Rc<Module>>>,
+    /// What was uploaded for all executors.
+    uploads: RefCell<Vec<CudaSlice<u8>>>,
 }
 
 impl fmt::Debug for CudaDevice {
@@ -223,6 +225,7 @@ impl CudaDevice {
             compiler,
             cache: KernelCache::of_user(),
             modules: RefCell::default(),
+            uploads: RefCell::default(),
         })
     }
 
@@ -232,6 +235,11 @@ impl CudaDevice {
 
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Keeps memory allocated until the device is dropped.
+    pub(super) fn keep(&self, memory: CudaSlice<u8>) {
+        self.uploads.borrow_mut().push(memory);
     }
 
     pub fn multiprocessors(&self) -> u32 {

@@ -4,7 +4,7 @@
 use super::device::CudaDevice;
 use super::driver::words;
 use crate::hardware::executor::{
-    ExecutorError, KernelExecutor, KernelList, Launch, Offset, Result,
+    ExecutorDevice, ExecutorError, KernelExecutor, KernelList, Launch, Offset, Result,
 };
 use cudarc::driver::sys::{CUdeviceptr, CUfunction, CUgraphInstantiate_flags, CUstreamCaptureMode};
 use cudarc::driver::{CudaGraph, CudaSlice, CudaStream, DevicePtr, DriverError, result};
@@ -36,7 +36,6 @@ pub struct CudaExecutor {
     memory: Option<CudaSlice<u8>>,
     base: CUdeviceptr,
     bytes: usize,
-    persistent: Vec<CudaSlice<u8>>,
     lists: Vec<PreparedList>,
 }
 
@@ -55,28 +54,12 @@ impl CudaExecutor {
             memory: None,
             base: 0,
             bytes: 0,
-            persistent: Vec::new(),
             lists: Vec::new(),
         })
     }
 
     fn lost(&self, what: &'static str) -> impl Fn(DriverError) -> ExecutorError + '_ {
         move |error| lost_device(&self.device, what, error)
-    }
-
-    /// Allocates bytes, whose contents are undefined.
-    fn buffer(&self, bytes: usize) -> Result<CudaSlice<u8>> {
-        let (free, _) = self
-            .device
-            .context()
-            .mem_get_info()
-            .map_err(self.lost("asking for free memory"))?;
-        // SAFETY: the kernels overwrite what they read.
-        unsafe { self.stream.alloc::<u8>(bytes.max(1)) }.map_err(|_| ExecutorError::Memory {
-            device: self.device.name().to_owned(),
-            needed: bytes as u64,
-            free: free as u64,
-        })
     }
 
     fn inside(&self, at: usize, bytes: usize) -> Result<CUdeviceptr> {
@@ -130,6 +113,39 @@ impl CudaExecutor {
     }
 }
 
+/// Allocates bytes, whose contents are undefined.
+fn buffer(device: &CudaDevice, stream: &Arc<CudaStream>, bytes: usize) -> Result<CudaSlice<u8>> {
+    let (free, _) = device
+        .context()
+        .mem_get_info()
+        .map_err(|error| lost_device(device, "asking for free memory", error))?;
+    // SAFETY: whoever asks overwrites it before anybody reads.
+    unsafe { stream.alloc::<u8>(bytes.max(1)) }.map_err(|_| ExecutorError::Memory {
+        device: device.name().to_owned(),
+        needed: bytes as u64,
+        free: free as u64,
+    })
+}
+
+impl ExecutorDevice for CudaDevice {
+    fn executor(self: Rc<Self>) -> Result<Box<dyn KernelExecutor>> {
+        Ok(Box::new(CudaExecutor::new(self)?))
+    }
+
+    fn upload(&self, bytes: &[u8]) -> Result<u64> {
+        let lost = |error| lost_device(self, "copying the images", error);
+        let stream = self.stream().map_err(lost)?;
+        let slice = buffer(self, &stream, bytes.len())?;
+        let at = slice.device_ptr(&stream).0;
+        // SAFETY: `slice` is as long as `bytes`, which live until the stream has been waited for.
+        unsafe { result::memcpy_htod_async(at, bytes, stream.cu_stream()) }.map_err(lost)?;
+        // Executors read it on streams of their own.
+        stream.synchronize().map_err(lost)?;
+        self.keep(slice);
+        Ok(at)
+    }
+}
+
 fn lost_device(device: &CudaDevice, what: &'static str, error: DriverError) -> ExecutorError {
     ExecutorError::Lost {
         device: device.name().to_owned(),
@@ -150,7 +166,7 @@ impl KernelExecutor for CudaExecutor {
         (self.base, self.bytes) = (0, 0);
         // What was freed is asked back only now.
         self.stream.synchronize().map_err(self.lost("waiting"))?;
-        let memory = self.buffer(bytes)?;
+        let memory = buffer(&self.device, &self.stream, bytes)?;
         (self.base, self.bytes) = (memory.device_ptr(&self.stream).0, bytes);
         self.memory = Some(memory);
         // NaN wherever a kernel reads what none has written: such a mistake shows at once.
@@ -185,16 +201,6 @@ impl KernelExecutor for CudaExecutor {
         self.stream
             .synchronize()
             .map_err(self.lost("running kernels"))
-    }
-
-    fn upload_persistent(&mut self, bytes: &[u8]) -> Result<u64> {
-        let slice = self.buffer(bytes.len())?;
-        let at = slice.device_ptr(&self.stream).0;
-        // SAFETY: as long as the slice; as in `write`.
-        unsafe { result::memcpy_htod_async(at, bytes, self.stream.cu_stream()) }
-            .map_err(self.lost("copying the images"))?;
-        self.persistent.push(slice);
-        Ok(at)
     }
 
     fn prepare(

@@ -7,12 +7,12 @@ use std::arch::x86_64::*;
 #[inline(never)]
 pub unsafe fn enter<K: Kernel>(kernel: K) -> K::Output {
     // SAFETY: the caller's.
-    unsafe { kernel.run::<Vector>() }
+    unsafe { kernel.run::<Avx2Vector>() }
 }
 
 #[derive(Clone, Copy)]
 #[repr(transparent)]
-pub struct Vector(__m256);
+pub struct Avx2Vector(__m256);
 
 /// Loads and stores through this type carry no check in builds with debug assertions, as the intrinsics do: in the
 /// innermost loops those would double the time of every test that trains.
@@ -33,7 +33,7 @@ unsafe fn first(count: usize) -> __m256i {
 }
 
 // SAFETY of every block below: the caller's.
-impl Simd for Vector {
+impl Simd for Avx2Vector {
     const LANES: usize = 8;
     const ACCUMULATORS: usize = 12;
     type Mask = __m256;
@@ -46,15 +46,15 @@ impl Simd for Vector {
 
     #[inline(always)]
     unsafe fn zero() -> Self {
-        unsafe { Vector(_mm256_setzero_ps()) }
+        unsafe { Avx2Vector(_mm256_setzero_ps()) }
     }
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {
-        unsafe { Vector(_mm256_set1_ps(value)) }
+        unsafe { Avx2Vector(_mm256_set1_ps(value)) }
     }
     #[inline(always)]
     unsafe fn load(from: *const f32) -> Self {
-        unsafe { Vector((*from.cast::<Unaligned>()).0) }
+        unsafe { Avx2Vector((*from.cast::<Unaligned>()).0) }
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
@@ -65,7 +65,7 @@ impl Simd for Vector {
         if count >= 8 {
             return unsafe { Self::load(from) };
         }
-        unsafe { Vector(_mm256_maskload_ps(from, first(count))) }
+        unsafe { Avx2Vector(_mm256_maskload_ps(from, first(count))) }
     }
     #[inline(always)]
     unsafe fn store_part(self, to: *mut f32, count: usize) {
@@ -77,20 +77,20 @@ impl Simd for Vector {
     }
     #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {
-        unsafe { Vector(_mm256_add_ps(self.0, other.0)) }
+        unsafe { Avx2Vector(_mm256_add_ps(self.0, other.0)) }
     }
     #[inline(always)]
     unsafe fn mul(self, other: Self) -> Self {
-        unsafe { Vector(_mm256_mul_ps(self.0, other.0)) }
+        unsafe { Avx2Vector(_mm256_mul_ps(self.0, other.0)) }
     }
     #[inline(always)]
     unsafe fn mul_add(self, factor: Self, addend: Self) -> Self {
-        unsafe { Vector(_mm256_fmadd_ps(self.0, factor.0, addend.0)) }
+        unsafe { Avx2Vector(_mm256_fmadd_ps(self.0, factor.0, addend.0)) }
     }
     #[inline(always)]
     unsafe fn relu(self) -> Self {
         // Of two operands of which one is NaN, the instruction gives the second.
-        unsafe { Vector(_mm256_max_ps(_mm256_setzero_ps(), self.0)) }
+        unsafe { Avx2Vector(_mm256_max_ps(_mm256_setzero_ps(), self.0)) }
     }
     #[inline(always)]
     unsafe fn beats(self, other: Self) -> __m256 {
@@ -130,12 +130,12 @@ impl Simd for Vector {
             let mut bytes = [0u8; 8];
             std::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), count.min(8));
             let bytes = _mm_cvtsi64_si128(i64::from_le_bytes(bytes));
-            Vector(_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes)))
+            Avx2Vector(_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes)))
         }
     }
     #[inline(always)]
     unsafe fn select(self, mask: __m256, other: Self) -> Self {
-        unsafe { Vector(_mm256_blendv_ps(other.0, self.0, mask)) }
+        unsafe { Avx2Vector(_mm256_blendv_ps(other.0, self.0, mask)) }
     }
     #[inline(always)]
     unsafe fn bits(mask: __m256) -> u32 {

@@ -7,12 +7,12 @@ use std::arch::x86_64::*;
 #[inline(never)]
 pub unsafe fn enter<K: Kernel>(kernel: K) -> K::Output {
     // SAFETY: the caller's.
-    unsafe { kernel.run::<Vector>() }
+    unsafe { kernel.run::<Avx512Vector>() }
 }
 
 #[derive(Clone, Copy)]
 #[repr(transparent)]
-pub struct Vector(__m512);
+pub struct Avx512Vector(__m512);
 
 /// Loads and stores through this type carry no check in builds with debug assertions, as the intrinsics do: in the
 /// innermost loops those would double the time of every test that trains.
@@ -27,7 +27,7 @@ fn first(count: usize) -> __mmask16 {
 }
 
 // SAFETY of every block below: the caller's.
-impl Simd for Vector {
+impl Simd for Avx512Vector {
     const LANES: usize = 16;
     const ACCUMULATORS: usize = 28;
     type Mask = __mmask16;
@@ -40,15 +40,15 @@ impl Simd for Vector {
 
     #[inline(always)]
     unsafe fn zero() -> Self {
-        unsafe { Vector(_mm512_setzero_ps()) }
+        unsafe { Avx512Vector(_mm512_setzero_ps()) }
     }
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {
-        unsafe { Vector(_mm512_set1_ps(value)) }
+        unsafe { Avx512Vector(_mm512_set1_ps(value)) }
     }
     #[inline(always)]
     unsafe fn load(from: *const f32) -> Self {
-        unsafe { Vector((*from.cast::<Unaligned>()).0) }
+        unsafe { Avx512Vector((*from.cast::<Unaligned>()).0) }
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
@@ -56,7 +56,7 @@ impl Simd for Vector {
     }
     #[inline(always)]
     unsafe fn load_part(from: *const f32, count: usize) -> Self {
-        unsafe { Vector(_mm512_maskz_loadu_ps(first(count), from)) }
+        unsafe { Avx512Vector(_mm512_maskz_loadu_ps(first(count), from)) }
     }
     #[inline(always)]
     unsafe fn store_part(self, to: *mut f32, count: usize) {
@@ -64,20 +64,20 @@ impl Simd for Vector {
     }
     #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {
-        unsafe { Vector(_mm512_add_ps(self.0, other.0)) }
+        unsafe { Avx512Vector(_mm512_add_ps(self.0, other.0)) }
     }
     #[inline(always)]
     unsafe fn mul(self, other: Self) -> Self {
-        unsafe { Vector(_mm512_mul_ps(self.0, other.0)) }
+        unsafe { Avx512Vector(_mm512_mul_ps(self.0, other.0)) }
     }
     #[inline(always)]
     unsafe fn mul_add(self, factor: Self, addend: Self) -> Self {
-        unsafe { Vector(_mm512_fmadd_ps(self.0, factor.0, addend.0)) }
+        unsafe { Avx512Vector(_mm512_fmadd_ps(self.0, factor.0, addend.0)) }
     }
     #[inline(always)]
     unsafe fn relu(self) -> Self {
         // Of two operands of which one is NaN, the instruction gives the second.
-        unsafe { Vector(_mm512_max_ps(_mm512_setzero_ps(), self.0)) }
+        unsafe { Avx512Vector(_mm512_max_ps(_mm512_setzero_ps(), self.0)) }
     }
     #[inline(always)]
     unsafe fn beats(self, other: Self) -> __mmask16 {
@@ -97,19 +97,19 @@ impl Simd for Vector {
     #[inline(always)]
     unsafe fn compress(self, mask: __mmask16, to: *mut f32) -> usize {
         // In a register and stored whole: the instruction's own store is slow on some cores.
-        unsafe { Vector(_mm512_maskz_compress_ps(mask, self.0)).store(to) };
+        unsafe { Avx512Vector(_mm512_maskz_compress_ps(mask, self.0)).store(to) };
         mask.count_ones() as usize
     }
     #[inline(always)]
     unsafe fn load_bytes(from: *const u8, count: usize) -> Self {
         unsafe {
             let bytes = _mm_maskz_loadu_epi8(first(count), from.cast());
-            Vector(_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes)))
+            Avx512Vector(_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes)))
         }
     }
     #[inline(always)]
     unsafe fn select(self, mask: __mmask16, other: Self) -> Self {
-        unsafe { Vector(_mm512_mask_blend_ps(mask, other.0, self.0)) }
+        unsafe { Avx512Vector(_mm512_mask_blend_ps(mask, other.0, self.0)) }
     }
     #[inline(always)]
     unsafe fn bits(mask: __mmask16) -> u32 {

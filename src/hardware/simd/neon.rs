@@ -7,15 +7,15 @@ use std::arch::aarch64::*;
 #[inline(never)]
 pub unsafe fn enter<K: Kernel>(kernel: K) -> K::Output {
     // SAFETY: the caller's.
-    unsafe { kernel.run::<Vector>() }
+    unsafe { kernel.run::<NeonVector>() }
 }
 
 #[derive(Clone, Copy)]
 #[repr(transparent)]
-pub struct Vector(float32x4_t);
+pub struct NeonVector(float32x4_t);
 
 // SAFETY of every block below: the caller's.
-impl Simd for Vector {
+impl Simd for NeonVector {
     const LANES: usize = 4;
     const ACCUMULATORS: usize = 24;
     type Mask = uint32x4_t;
@@ -28,15 +28,15 @@ impl Simd for Vector {
 
     #[inline(always)]
     unsafe fn zero() -> Self {
-        unsafe { Vector(vdupq_n_f32(0.0)) }
+        unsafe { NeonVector(vdupq_n_f32(0.0)) }
     }
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {
-        unsafe { Vector(vdupq_n_f32(value)) }
+        unsafe { NeonVector(vdupq_n_f32(value)) }
     }
     #[inline(always)]
     unsafe fn load(from: *const f32) -> Self {
-        unsafe { Vector(vld1q_f32(from)) }
+        unsafe { NeonVector(vld1q_f32(from)) }
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
@@ -60,20 +60,20 @@ impl Simd for Vector {
     }
     #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {
-        unsafe { Vector(vaddq_f32(self.0, other.0)) }
+        unsafe { NeonVector(vaddq_f32(self.0, other.0)) }
     }
     #[inline(always)]
     unsafe fn mul(self, other: Self) -> Self {
-        unsafe { Vector(vmulq_f32(self.0, other.0)) }
+        unsafe { NeonVector(vmulq_f32(self.0, other.0)) }
     }
     #[inline(always)]
     unsafe fn mul_add(self, factor: Self, addend: Self) -> Self {
-        unsafe { Vector(vfmaq_f32(addend.0, self.0, factor.0)) }
+        unsafe { NeonVector(vfmaq_f32(addend.0, self.0, factor.0)) }
     }
     #[inline(always)]
     unsafe fn relu(self) -> Self {
         // FMAX gives NaN where either operand is.
-        unsafe { Vector(vmaxq_f32(vdupq_n_f32(0.0), self.0)) }
+        unsafe { NeonVector(vmaxq_f32(vdupq_n_f32(0.0), self.0)) }
     }
     #[inline(always)]
     unsafe fn beats(self, other: Self) -> uint32x4_t {
@@ -118,7 +118,7 @@ impl Simd for Vector {
     }
     #[inline(always)]
     unsafe fn select(self, mask: uint32x4_t, other: Self) -> Self {
-        unsafe { Vector(vbslq_f32(mask, self.0, other.0)) }
+        unsafe { NeonVector(vbslq_f32(mask, self.0, other.0)) }
     }
     #[inline(always)]
     unsafe fn bits(mask: uint32x4_t) -> u32 {

@@ -5,12 +5,12 @@ use super::{Kernel, Simd};
 #[inline(never)]
 pub unsafe fn enter<K: Kernel>(kernel: K) -> K::Output {
     // SAFETY: the caller's.
-    unsafe { kernel.run::<Vector>() }
+    unsafe { kernel.run::<PortableVector>() }
 }
 
 #[derive(Clone, Copy)]
 #[repr(C, align(16))]
-pub struct Vector([f32; 4]);
+pub struct PortableVector([f32; 4]);
 
 /// Lane by lane.
 macro_rules! lanes {
@@ -21,11 +21,11 @@ macro_rules! lanes {
             out[$i] = $value;
             $i += 1;
         }
-        Vector(out)
+        PortableVector(out)
     }};
 }
 
-impl Simd for Vector {
+impl Simd for PortableVector {
     const LANES: usize = 4;
     const ACCUMULATORS: usize = 12;
     type Mask = [bool; 4];
@@ -38,16 +38,16 @@ impl Simd for Vector {
 
     #[inline(always)]
     unsafe fn zero() -> Self {
-        Vector([0.0; 4])
+        PortableVector([0.0; 4])
     }
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {
-        Vector([value; 4])
+        PortableVector([value; 4])
     }
     #[inline(always)]
     unsafe fn load(from: *const f32) -> Self {
         // SAFETY: the caller's.
-        Vector(unsafe { from.cast::<[f32; 4]>().read_unaligned() })
+        PortableVector(unsafe { from.cast::<[f32; 4]>().read_unaligned() })
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {

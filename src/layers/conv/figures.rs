@@ -3,7 +3,7 @@
 use super::*;
 use crate::domain::rng::{Rng, Stream};
 use crate::hardware::peak;
-use crate::layers::Train;
+use crate::layers::TrainingPass;
 use candle_core::Device;
 
 /// This thread's processor time, in microseconds: other processes do not count.
@@ -60,13 +60,13 @@ fn microseconds_an_image() {
                 share: Some(share),
             })
         };
-        let plain = After::default();
-        let relu = After {
+        let plain = ConvEpilogue::default();
+        let relu = ConvEpilogue {
             relu: true,
             ..plain
         };
-        let pool = After { pool: true, ..relu };
-        let seed = After {
+        let pool = ConvEpilogue { pool: true, ..relu };
+        let seed = ConvEpilogue {
             dropout: drop(0.5),
             ..pool
         };
@@ -107,12 +107,13 @@ fn microseconds_an_image() {
             let grad_input = tensor(&vec![0.0; IMAGES * g.input_len()], dims);
             let (h, w, c) = layer.output_dims();
             let grad = tensor(&uniform(4, IMAGES * h * w * c), (IMAGES, h, w, c));
-            let train = Train {
+            let train = TrainingPass {
                 seed: 1,
                 step: 1,
                 dropout: 0.5,
             };
             let pass = Pass {
+                stop: None,
                 images: IMAGES,
                 threads: &threads,
                 train: Some(train),

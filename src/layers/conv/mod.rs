@@ -19,12 +19,12 @@ mod winograd;
 
 pub use geometry::Geometry;
 
-use super::blueprint::Blueprint;
 use super::dropout::Mask;
 use super::slices::{self, Aligned, read, write};
-use super::{Layer, Param, Pass};
+use super::spec::LayerSpec;
+use super::{Layer, Parameter, Pass};
 use crate::hardware::simd::{Kernel, Level, Simd};
-use crate::hardware::threads::{Parts, Threads};
+use crate::hardware::threads::{SharedSlice, Threads};
 use backward::{Arriving, Backward};
 use candle_core::{Result, Tensor, Var, bail};
 use forward::Forward;
@@ -32,7 +32,7 @@ use sparse::SparseBackward;
 
 /// What follows the convolution within the layer.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct After {
+pub struct ConvEpilogue {
     pub relu: bool,
     /// 2x2 max-pooling; an odd last row or column is left out. After ReLU only.
     pub pool: bool,
@@ -66,10 +66,10 @@ const LISTING_PAYS_WINOGRAD: f64 = 0.37;
 pub struct Conv {
     name: String,
     geometry: Geometry,
-    after: After,
+    after: ConvEpilogue,
     level: Level,
-    weight: Param,
-    bias: Option<Param>,
+    weight: Parameter,
+    bias: Option<Parameter>,
     output: Tensor,
     /// Which of the four each pooled output took.
     taken: Vec<u8>,
@@ -91,7 +91,7 @@ impl Conv {
     pub fn new(
         name: &str,
         geometry: Geometry,
-        after: After,
+        after: ConvEpilogue,
         weight: Var,
         bias: Option<Var>,
         capacity: usize,
@@ -130,8 +130,8 @@ impl Conv {
         }
         let device = &weight.device().clone();
         let output = slices::zeros((capacity, height, width, g.outputs), device)?;
-        let param = |suffix: &str, var: Var, decay: bool| -> Result<Param> {
-            Ok(Param {
+        let param = |suffix: &str, var: Var, decay: bool| -> Result<Parameter> {
+            Ok(Parameter {
                 name: format!("{name}.{suffix}"),
                 grad: slices::zeros(var.shape(), device)?,
                 var,
@@ -235,10 +235,10 @@ impl Layer for Conv {
             &*self.packed,
             &*self.padded_bias,
             &*self.zeros,
-            Parts::new(&mut self.taken),
+            SharedSlice::new(&mut self.taken),
         );
         write([&self.output], |[out]| {
-            let out = Parts::new(out);
+            let out = SharedSlice::new(out);
             pass.threads
                 .run(pass.images.div_ceil(group) * bands, |task| {
                     let (image, band) = (task / bands * group, task % bands);
@@ -331,9 +331,9 @@ impl Layer for Conv {
         };
         let (turned, zeros, taken) = (&*self.turned, &*self.zeros, &*self.taken);
         let bias = self.bias.is_some();
-        let sums = Parts::new(&mut self.shards);
+        let sums = SharedSlice::new(&mut self.shards);
         let work = |grad_input: Option<&mut [f32]>| {
-            let grad_input = grad_input.map(Parts::new);
+            let grad_input = grad_input.map(SharedSlice::new);
             pass.threads.run(shards, |shard| {
                 // SAFETY: every task has a shard of its own.
                 let sums = unsafe { sums.range(shard * shard_len..(shard + 1) * shard_len) };
@@ -407,15 +407,15 @@ impl Layer for Conv {
         }
     }
 
-    fn blueprint(&self) -> Blueprint<'_> {
-        Blueprint::Conv {
+    fn spec(&self) -> LayerSpec<'_> {
+        LayerSpec::Conv {
             geometry: self.geometry,
             after: self.after,
             bias: self.bias.is_some(),
         }
     }
 
-    fn params(&self) -> Vec<&Param> {
+    fn params(&self) -> Vec<&Parameter> {
         std::iter::once(&self.weight).chain(&self.bias).collect()
     }
 }
@@ -499,7 +499,7 @@ impl Total<'_> {
         } else {
             // A task for each input channel: it writes that channel's numbers of every output.
             let line = g.outputs.next_multiple_of(self.lanes);
-            let weight = Parts::new(weight);
+            let weight = SharedSlice::new(weight);
             let summed = if self.winograd {
                 winograd::PLACES
             } else {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::domain::rng::{Rng, Stream};
-use crate::layers::Train;
+use crate::layers::TrainingPass;
 use candle_core::{DType, Device};
 use proptest::prelude::*;
 
@@ -11,7 +11,7 @@ use proptest::prelude::*;
 struct Case {
     images: usize,
     geometry: Geometry,
-    after: After,
+    after: ConvEpilogue,
     bias: bool,
     /// Share of the arriving gradient that is not zero.
     density: f32,
@@ -83,8 +83,8 @@ impl Case {
         height * width * self.geometry.outputs
     }
 
-    fn train(&self) -> Train {
-        Train {
+    fn train(&self) -> TrainingPass {
+        TrainingPass {
             seed: self.seed,
             step: STEP,
             dropout: 0.25,
@@ -130,6 +130,7 @@ impl Case {
         let (height, width) = self.out_dims();
         let grad = tensor(&numbers.grad, (self.images, height, width, g.outputs));
         let pass = Pass {
+            stop: None,
             images: self.images,
             threads,
             train: Some(self.train()),
@@ -325,7 +326,7 @@ fn seed_like(
     Case {
         images: 2,
         geometry: Geometry::new((side, side, inputs), outputs, kernel, stride, padding).unwrap(),
-        after: After {
+        after: ConvEpilogue {
             relu: true,
             pool: true,
             dropout: Some(Dropout {
@@ -398,7 +399,7 @@ prop_compose! {
             return None;
         }
         let dropout = dropout.filter(|_| relu).map(|share| Dropout { layer: 3, share });
-        Some(Case { images, geometry, after: After { relu, pool, dropout }, bias, density, seed })
+        Some(Case { images, geometry, after: ConvEpilogue { relu, pool, dropout }, bias, density, seed })
     }
 }
 
@@ -418,9 +419,9 @@ proptest! {
 fn plain_candle_agrees() {
     for (stride, padding) in [(1, 0), (1, 1), (2, 1)] {
         let mut case = seed_like(5, 37, 11, 3, stride, padding);
-        case.after = After {
+        case.after = ConvEpilogue {
             relu: true,
-            ..After::default()
+            ..ConvEpilogue::default()
         };
         let n = case.numbers();
         let ours = case.run(&n, Level::best(), &Threads::new(2));
@@ -470,7 +471,7 @@ fn plain_candle_agrees() {
 #[test]
 fn finite_differences_agree() {
     let mut case = seed_like(4, 6, 7, 3, 1, 1);
-    case.after = After {
+    case.after = ConvEpilogue {
         dropout: None,
         ..case.after
     };
@@ -522,10 +523,10 @@ fn finite_differences_agree() {
 fn what_is_no_number_is_never_hidden() {
     for level in Level::available() {
         for after in [
-            After::default(),
-            After {
+            ConvEpilogue::default(),
+            ConvEpilogue {
                 relu: true,
-                ..After::default()
+                ..ConvEpilogue::default()
             },
             seed_like(1, 1, 4, 3, 1, 0).after,
         ] {
@@ -581,7 +582,7 @@ fn what_is_no_number_goes_winograd_s_way_to_the_end() {
     for level in Level::available() {
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let mut case = seed_like(16, 20, 8, 3, 1, 1);
-            case.after = After::default();
+            case.after = ConvEpilogue::default();
             assert!(winograd::pays(&case.geometry));
             let threads = Threads::new(2);
             let mut n = case.numbers();
@@ -635,6 +636,7 @@ fn scoring_drops_nothing() {
     let x = Tensor::from_slice(&n.x, (2, 6, 6, 3), &Device::Cpu).unwrap();
     let threads = Threads::new(2);
     let pass = Pass {
+        stop: None,
         images: 2,
         threads: &threads,
         train: None,
@@ -653,21 +655,21 @@ fn wrong_shapes_are_refused() {
     assert!(Geometry::new((4, 4, 0), 8, 3, 1, 0).is_err());
     let g = Geometry::new((4, 4, 3), 8, 3, 1, 0).unwrap();
     let var = |dims: &[usize]| Var::zeros(dims, DType::F32, &Device::Cpu).unwrap();
-    assert!(Conv::new("c", g, After::default(), var(&[8, 3, 3, 2]), None, 1).is_err());
+    assert!(Conv::new("c", g, ConvEpilogue::default(), var(&[8, 3, 3, 2]), None, 1).is_err());
     assert!(
         Conv::new(
             "c",
             g,
-            After::default(),
+            ConvEpilogue::default(),
             var(&[8, 3, 3, 3]),
             Some(var(&[3])),
             1
         )
         .is_err()
     );
-    let pool_alone = After {
+    let pool_alone = ConvEpilogue {
         pool: true,
-        ..After::default()
+        ..ConvEpilogue::default()
     };
     assert!(Conv::new("c", g, pool_alone, var(&[8, 3, 3, 3]), None, 1).is_err());
 }

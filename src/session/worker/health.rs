@@ -35,16 +35,12 @@ impl Worker<'_> {
             return;
         };
         let mut scores = EpochScores::new(report, &scores.evaluation.confusion);
-        // On the CPU the look costs less than a hundredth of the evaluation. A GPU has to hand its weights over first,
-        // so there the scores must give a reason; a layer of a plain sequence cannot die without one.
-        if self.device.is_cpu() || scores.look_constant() {
-            match questions::dead_layers(trainer) {
-                Ok(layers) => scores.set_dead_layers(layers),
-                Err(error) => {
-                    self.error = Some(error.into());
-                    self.exit = Some(Exit::Failed);
-                    return;
-                }
+        match questions::dead_layers(trainer) {
+            Ok(layers) => scores.set_dead_layers(layers),
+            Err(error) => {
+                self.error = Some(error.into());
+                self.exit = Some(Exit::Failed);
+                return;
             }
         }
         if let Some(health) = self.health.add(scores, &trainer.progress().params) {

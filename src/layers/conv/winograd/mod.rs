@@ -15,7 +15,7 @@ use super::geometry::{Geometry, cut};
 use super::pack;
 use super::tile::{Convolve, Pixels};
 use crate::hardware::simd::{Kernel, Simd, prefetch};
-use crate::hardware::threads::{Parts, Threads};
+use crate::hardware::threads::{SharedSlice, Threads};
 use crate::layers::slices::scratch;
 use std::ops::Range;
 
@@ -98,7 +98,7 @@ fn transform(
     weight: impl Fn(usize, usize) -> [f32; 9] + Sync,
 ) {
     let plane = pack::packed_len(inputs, outputs, lanes);
-    let packed = Parts::new(packed);
+    let packed = SharedSlice::new(packed);
     threads.run(outputs.div_ceil(2 * lanes), |block| {
         let first = block * 2 * lanes;
         let width = pack::block_width(first, outputs, lanes);

@@ -1,17 +1,17 @@
-//! The engine against PyTorch: for one batch without dropout, the loss, the gradient of every parameter and the running
-//! statistics agree with the values that `reference.py`, beside this file, has written to `golden/`.
+//! The CPU's backend against PyTorch: for one batch without dropout, the loss, the gradient of every parameter and the
+//! running statistics agree with the values that `reference.py`, beside this file, has written to `golden/`.
 
 #![allow(clippy::unwrap_used, reason = "all of this file is tests")]
 
-use candle_core::{DType, Device, Tensor};
+use cifar_tui::backend::{self, ImageSet, Inspection, NetworkSpec, Scaling, StepPlan, TensorData};
 use cifar_tui::domain::arch::{Shape, resolve};
-use cifar_tui::domain::augment::Placement;
-use cifar_tui::domain::params::Optimizer;
-use cifar_tui::domain::report::StepSettings;
-use cifar_tui::hardware::threads::Threads;
-use cifar_tui::net::{Net, Scaling};
+use cifar_tui::domain::engine::EngineChoice;
+use cifar_tui::domain::params::{Hyperparameters, Precision};
+use cifar_tui::hardware::device::DeviceChoice;
 use safetensors::SafeTensors;
 use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::atomic::AtomicBool;
 
 /// Numbers in [-1, 1) that depend on the name, as in reference.py.
 fn uniform(name: &str, count: usize) -> Vec<f64> {
@@ -24,34 +24,30 @@ fn uniform(name: &str, count: usize) -> Vec<f64> {
         .collect()
 }
 
-fn parameter(name: &str, shape: &[usize]) -> Tensor {
-    let u = uniform(name, shape.iter().product());
-    let values: Vec<f32> = u
-        .into_iter()
-        .map(|u| {
-            if name.ends_with("bias") {
-                0.1 * u
-            } else if shape.len() == 1 {
-                1.0 + 0.2 * u
-            } else {
-                u * (3.0 / shape[1..].iter().product::<usize>() as f64).sqrt()
-            }
-        })
-        .map(|v| v as f32)
-        .collect();
-    Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+fn parameter(name: &str, shape: &[usize]) -> Vec<f32> {
+    let value = |u: f64| {
+        if name.ends_with("bias") {
+            0.1 * u
+        } else if shape.len() == 1 {
+            1.0 + 0.2 * u
+        } else {
+            u * (3.0 / shape[1..].iter().product::<usize>() as f64).sqrt()
+        }
+    };
+    let uniform = uniform(name, shape.iter().product());
+    uniform.into_iter().map(|u| value(u) as f32).collect()
 }
 
-fn images(count: usize, side: usize) -> Tensor {
-    let bytes: Vec<u8> = (0..(count * 3 * side * side) as u64)
-        .map(|i| ((i / 5) % 97 * 2 + (((i * 2_654_435_761) % (1 << 32)) >> 27)) as u8)
-        .collect();
-    Tensor::from_vec(bytes, (count, 3, side, side), &Device::Cpu).unwrap()
+fn images(count: usize, side: usize) -> Rc<ImageSet> {
+    let bytes = (0..(count * 3 * side * side) as u64)
+        .map(|i| ((i / 5) % 97 * 2 + (((i * 2_654_435_761) % (1 << 32)) >> 27)) as u8);
+    let labels = (0..count as u16).map(|i| i * 3 % 10);
+    Rc::new(ImageSet::new(3, side, bytes.collect(), labels.collect()).unwrap())
 }
 
 fn golden(name: &str) -> (f64, HashMap<String, Vec<f32>>) {
     let path = format!(
-        "{}/tests/engine/golden/{name}.safetensors",
+        "{}/tests/pytorch/golden/{name}.safetensors",
         env!("CARGO_MANIFEST_DIR")
     );
     let bytes = std::fs::read(&path).unwrap();
@@ -68,10 +64,6 @@ fn golden(name: &str) -> (f64, HashMap<String, Vec<f32>>) {
         })
         .collect();
     (loss, tensors)
-}
-
-fn numbers(tensor: &Tensor) -> Vec<f32> {
-    tensor.flatten_all().unwrap().to_vec1().unwrap()
 }
 
 /// Largest difference over `largest`.
@@ -95,71 +87,67 @@ fn sample(values: Vec<f32>) -> Vec<f32> {
 fn agrees(name: &str, text: &str, batch: usize, side: u32, smoothing: f64) {
     let (loss, theirs) = golden(name);
     let mut left: HashMap<_, _> = theirs.iter().collect();
-    let shape = Shape::new(3, side, side);
-    let arch = resolve(text).unwrap();
-    let mut net = Net::build(&arch, shape, 10, batch, 0, &Device::Cpu).unwrap();
-    let mut weights: HashMap<String, Tensor> = net
-        .params()
-        .iter()
-        .map(|p| (p.name.clone(), parameter(&p.name, p.var.dims())))
-        .collect();
-    for (name, tensor) in net.buffers() {
-        weights.insert(name, tensor.copy().unwrap());
-    }
-    net.load(&weights).unwrap();
-    let labels: Vec<u8> = (0..batch).map(|i| (i * 3 % 10) as u8).collect();
-    let placements: Vec<_> = (0..batch as u32).map(Placement::plain).collect();
-    let settings = StepSettings {
-        optimizer: Optimizer::Adam,
+    // A rate of zero leaves the weights as they are.
+    let params = Hyperparameters {
         learning_rate: 0.0,
-        weight_decay: 0.0,
-        momentum: 0.0,
-        nesterov: false,
-        beta1: 0.9,
-        beta2: 0.999,
-        clip_norm: 0.0,
         dropout: 0.0,
         label_smoothing: smoothing,
-        seed: 0,
-        step: 1,
+        ..Hyperparameters::default()
     };
-    let outcome = net
-        .train_pass(
-            &images(batch, side as usize),
-            &labels,
-            &placements,
-            &Scaling::UNIT,
-            &settings,
-            &Threads::new(0),
-        )
-        .unwrap();
+    let spec = NetworkSpec {
+        arch: resolve(text).unwrap(),
+        input: Shape::new(3, side, side),
+        classes: 10,
+        scaling: Scaling::UNIT,
+        optimizer: params.optimizer,
+        precision: Precision::F32,
+    };
+    let device = backend::open(DeviceChoice::Cpu, EngineChoice::Native, 0).unwrap();
+    let mut backend = device.backend(&spec, batch).unwrap();
+    let member = backend.add(0).unwrap();
+    let mut state = backend.export(member).unwrap();
+    let is_parameter = |name: &str| !name.starts_with("optimizer.") && !name.contains("running");
+    for (name, TensorData { shape, values }) in &mut state.tensors {
+        if is_parameter(name) {
+            *values = parameter(name, shape);
+        }
+    }
+    backend.import(member, &state).unwrap();
+    let numbers: Vec<u32> = (0..batch as u32).collect();
+    let work = [(member, vec![StepPlan::new(&params, 0.0, 1, &numbers)])];
+    let images = images(batch, side as usize);
+    let stop = AtomicBool::new(false);
+    let outcome = &backend.train(&images, &work, &stop).unwrap()[0][0];
     assert!(
         (outcome.loss - loss).abs() / loss < 1e-5,
         "{name}: loss {} instead of {loss}",
         outcome.loss
     );
+    let look = Inspection {
+        gradients: true,
+        ..Inspection::default()
+    };
     let mut worst = 0.0f32;
-    for param in net.params() {
-        let grad_name = format!("{}.grad", param.name);
-        let largest_name = format!("{}.largest", param.name);
-        let ours = sample(numbers(&param.grad));
-        assert_eq!(param.grad.dtype(), DType::F32);
+    for (param, ours) in backend.inspect(member, &look).unwrap().gradients {
+        let grad_name = format!("{param}.grad");
+        let largest_name = format!("{param}.largest");
+        let ours = sample(ours.values);
         let off = difference(&ours, &theirs[&grad_name], theirs[&largest_name][0]);
         assert!(
             off < 1e-4,
-            "{name}: the gradient of {} is off by {off}",
-            param.name
+            "{name}: the gradient of {param} is off by {off}"
         );
         worst = worst.max(off);
         left.remove(&grad_name);
         left.remove(&largest_name);
     }
-    for (buffer, ours) in net.buffers() {
-        let theirs = &theirs[&buffer];
+    let state = backend.export(member).unwrap();
+    for (buffer, ours) in state.tensors.iter().filter(|(n, _)| n.contains("running")) {
+        let theirs = &theirs[buffer];
         let largest = theirs.iter().fold(0.0f32, |a, b| a.max(b.abs()));
-        let off = difference(&numbers(ours), theirs, largest);
+        let off = difference(&ours.values, theirs, largest);
         assert!(off < 1e-4, "{name}: {buffer} is off by {off}");
-        left.remove(&buffer);
+        left.remove(buffer);
     }
     assert!(
         left.is_empty(),

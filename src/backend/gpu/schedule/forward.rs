@@ -1,44 +1,48 @@
 //! The way forward: where each layer's things stand, and its launches.
 
 use super::{
-    Before, Block, Builder, CONV, Flow, LOSS, Laid, LaidNorm, MAX_SHARDS, NORM, POINTWISE, POOL,
-    Product, Step, TERMS, TILE, before_constants, dropout_constants, norm_parts, pointwise,
+    Activation, Before, Builder, CONV, Gemm, LOSS, MAX_SHARDS, NORM, POINTWISE, POOL, PlacedLayer,
+    PlacedNorm, PlacedResidual, ScheduledLayer, TERMS, TILE, before_constants, dropout_constants,
+    norm_parts, pointwise,
 };
 use crate::domain::params::Precision;
 use crate::hardware::executor::Launch;
 use crate::layers::Layer;
-use crate::layers::blueprint::{Blueprint, Tail};
-use crate::layers::chain::Chain;
 use crate::layers::conv::Geometry;
+use crate::layers::sequential::Sequential;
+use crate::layers::spec::{LayerSpec, ResidualEnd};
 use std::fmt::Write;
 use std::rc::Rc;
 
 impl Builder {
-    pub(super) fn chain<'a>(&mut self, chain: &'a Chain, mut input: Flow) -> Vec<Step<'a>> {
+    pub(super) fn sequential(
+        &mut self,
+        layers: &Sequential,
+        mut input: Activation,
+    ) -> Vec<ScheduledLayer> {
         let mut steps = Vec::new();
-        for layer in chain.layers() {
-            let (laid, output) = self.layer(layer.as_ref(), &input);
+        for layer in layers.layers() {
+            let (placed, output) = self.layer(layer.as_ref(), &input);
             let before = std::mem::replace(&mut input, output.clone());
-            steps.push(Step {
-                laid,
+            steps.push(ScheduledLayer {
+                placed,
                 input: before,
                 output,
-                _layer: layer.as_ref(),
             });
         }
         steps
     }
 
-    fn layer<'a>(&mut self, layer: &'a dyn Layer, input: &Flow) -> (Laid<'a>, Flow) {
-        let now = Some(self.places.now);
+    fn layer(&mut self, layer: &dyn Layer, input: &Activation) -> (PlacedLayer, Activation) {
+        let now = Some(self.layout.now);
         let name = layer.name();
-        match layer.blueprint() {
-            Blueprint::Conv {
+        match layer.spec() {
+            LayerSpec::Conv {
                 geometry,
                 after,
                 bias,
             } => {
-                let product = Product {
+                let product = Gemm {
                     flat: (geometry.inputs, 1),
                     geometry,
                     relu: after.relu,
@@ -48,7 +52,7 @@ impl Builder {
                 };
                 self.product(name, product, input)
             }
-            Blueprint::Dense {
+            LayerSpec::Dense {
                 channels,
                 pixels,
                 outputs,
@@ -67,7 +71,7 @@ impl Builder {
                     out_height: 1,
                     out_width: 1,
                 };
-                let product = Product {
+                let product = Gemm {
                     geometry,
                     flat: (channels, pixels),
                     relu,
@@ -77,7 +81,7 @@ impl Builder {
                 };
                 self.product(name, product, input)
             }
-            Blueprint::Norm {
+            LayerSpec::Norm {
                 input: shape,
                 after,
             } => {
@@ -85,9 +89,9 @@ impl Builder {
                 let len = if after.pool { pooled } else { input.len };
                 let output = self.flow(len);
                 let norm = self.norm(name, shape, after.relu, after.pool, input, None, &output);
-                (Laid::Norm { norm, skip: false }, output)
+                (PlacedLayer::Norm(norm), output)
             }
-            Blueprint::MaxPool {
+            LayerSpec::MaxPool {
                 input: (h, w, c),
                 kernel,
                 stride,
@@ -105,13 +109,13 @@ impl Builder {
                     OW = ow
                 );
                 let output = self.flow(oh * ow * c);
-                let taken = self.room(2 * self.needs.capacity * output.len);
+                let taken = self.room(2 * self.spec.capacity * output.len);
                 let arguments = vec![now, Some(input.at), Some(output.at), Some(taken)];
                 let launch = self.elementwise(POOL, &constants, "largest", output.len, arguments);
                 self.both(launch);
-                (Laid::MaxPool { constants, taken }, output)
+                (PlacedLayer::MaxPool { constants, taken }, output)
             }
-            Blueprint::GlobalPool { pixels, channels } => {
+            LayerSpec::GlobalPool { pixels, channels } => {
                 let mut constants = String::new();
                 define!(
                     constants,
@@ -127,26 +131,26 @@ impl Builder {
                 let arguments = vec![now, Some(input.at), Some(output.at)];
                 let launch = self.elementwise(POOL, &constants, "mean", channels, arguments);
                 self.both(launch);
-                (Laid::GlobalPool { constants }, output)
+                (PlacedLayer::GlobalPool { constants }, output)
             }
-            Blueprint::Relu => {
+            LayerSpec::Relu => {
                 let constants = pointwise(input.len, true, None);
                 let output = self.flow(input.len);
                 let arguments = vec![now, Some(input.at), Some(output.at)];
                 let launch =
                     self.elementwise(POINTWISE, &constants, "rectify", input.len, arguments);
                 self.both(launch);
-                (Laid::Relu { constants }, output)
+                (PlacedLayer::Relu { constants }, output)
             }
-            Blueprint::Drop(dropout) => {
+            LayerSpec::Drop(dropout) => {
                 let constants = pointwise(input.len, false, Some(dropout));
                 let output = self.flow(input.len);
                 let arguments = vec![now, Some(input.at), Some(output.at)];
                 let launch = self.elementwise(POINTWISE, &constants, "drop", input.len, arguments);
                 self.both(launch);
-                (Laid::Drop { constants }, output)
+                (PlacedLayer::Drop { constants }, output)
             }
-            Blueprint::Residual {
+            LayerSpec::Residual {
                 body,
                 tail,
                 shortcut,
@@ -154,9 +158,14 @@ impl Builder {
         }
     }
 
-    fn product<'a>(&mut self, name: &str, product: Product, input: &Flow) -> (Laid<'a>, Flow) {
+    fn product(
+        &mut self,
+        name: &str,
+        product: Gemm,
+        input: &Activation,
+    ) -> (PlacedLayer, Activation) {
         let g = product.geometry;
-        let capacity = self.needs.capacity;
+        let capacity = self.spec.capacity;
         let (height, width) = match product.pool {
             true => (g.out_height / 2, g.out_width / 2),
             false => (g.out_height, g.out_width),
@@ -164,7 +173,7 @@ impl Builder {
         let len = height * width * g.outputs;
         let result = g.out_height * g.out_width * g.outputs;
         let taken = product.pool.then(|| self.room(capacity * len));
-        let output = Flow {
+        let output = Activation {
             at: self.batch(len),
             len,
             // Beyond the last whole window it stays zero.
@@ -181,17 +190,17 @@ impl Builder {
         };
         let (wide_outputs, wide_inputs) =
             (g.outputs.next_multiple_of(4), g.inputs.next_multiple_of(4));
-        let places = g.kernel * g.kernel;
-        let packed = self.zeros(4 * places * g.inputs * wide_outputs);
+        let taps = g.kernel * g.kernel;
+        let packed = self.zeros(4 * taps * g.inputs * wide_outputs);
         let packed_back = input
             .grad
-            .map(|_| self.zeros(4 * places * g.outputs * wide_inputs));
+            .map(|_| self.zeros(4 * taps * g.outputs * wide_inputs));
         self.packings.insert(
             format!("{name}.weight"),
             [
                 g.inputs,
                 g.outputs,
-                places,
+                taps,
                 product.flat.0,
                 product.flat.1,
                 wide_outputs,
@@ -229,7 +238,7 @@ impl Builder {
             P = product.flat.1,
             WIDE_O = wide_outputs,
             WIDE_I = wide_inputs,
-            PRECISION = match self.needs.precision {
+            PRECISION = match self.spec.precision {
                 Precision::F32 => 0,
                 Precision::Tf32 => 1,
                 Precision::Bf16 => 2,
@@ -249,7 +258,7 @@ impl Builder {
         let input_tiles = self.input_tiles(&g);
         let input_splits = match input.grad {
             None => 0,
-            Some(_) => self.splits(input_tiles, (places * g.outputs).div_ceil(TERMS)),
+            Some(_) => self.splits(input_tiles, (taps * g.outputs).div_ceil(TERMS)),
         };
         define!(
             constants,
@@ -267,7 +276,7 @@ impl Builder {
             grid: [tiles.0 as u32, tiles.1 as u32, splits as u32],
             block: 128,
             arguments: vec![
-                Some(self.places.now),
+                Some(self.layout.now),
                 Some(input.at),
                 Some(packed),
                 bias,
@@ -278,7 +287,7 @@ impl Builder {
             ],
         };
         self.both(launch);
-        let laid = Laid::Product {
+        let laid = PlacedLayer::Gemm {
             product,
             weight,
             bias,
@@ -295,11 +304,11 @@ impl Builder {
         (h, w, c): (usize, usize, usize),
         relu: bool,
         pool: bool,
-        input: &Flow,
-        skip: Option<&Flow>,
-        output: &Flow,
-    ) -> LaidNorm {
-        let capacity = self.needs.capacity;
+        input: &Activation,
+        skip: Option<&Activation>,
+        output: &Activation,
+    ) -> PlacedNorm {
+        let capacity = self.spec.capacity;
         let shards = (capacity * h * w).div_ceil(64).clamp(1, MAX_SHARDS);
         let mut constants = String::new();
         define!(
@@ -312,7 +321,7 @@ impl Builder {
             SKIP = u32::from(skip.is_some()),
             SHARDS = shards,
         );
-        let norm = LaidNorm {
+        let norm = PlacedNorm {
             shards,
             weight: self.param(name, "weight"),
             bias: self.param(name, "bias"),
@@ -330,7 +339,7 @@ impl Builder {
                 .unwrap_or_default()
         };
         let (mean, var) = (running("running_mean"), running("running_var"));
-        let moved = |at: usize| at - self.places.running + self.places.moved;
+        let moved = |at: usize| at - self.layout.running + self.layout.moved;
         let moments = Launch {
             source: NORM,
             constants: norm.constants.as_str().into(),
@@ -338,7 +347,7 @@ impl Builder {
             grid: [shards as u32, 1, 1],
             block: 256,
             arguments: [
-                self.places.now,
+                self.layout.now,
                 input.at,
                 norm.weight,
                 norm.bias,
@@ -362,7 +371,7 @@ impl Builder {
             ..moments.clone()
         };
         let arguments = vec![
-            Some(self.places.now),
+            Some(self.layout.now),
             Some(input.at),
             Some(norm.kept),
             skip.map(|skip| skip.at),
@@ -376,38 +385,40 @@ impl Builder {
         norm
     }
 
-    fn residual<'a>(
+    fn residual(
         &mut self,
-        body: &'a Chain,
-        tail: Tail<'a>,
-        shortcut: &'a Chain,
-        input: &Flow,
-    ) -> (Laid<'a>, Flow) {
+        body: &Sequential,
+        tail: ResidualEnd,
+        shortcut: &Sequential,
+        input: &Activation,
+    ) -> (PlacedLayer, Activation) {
         // The branches' gradients are added before the layer before sees them.
         let body_grad = self.plain(input);
         let skip_grad = input.grad.map(|_| self.batch(input.len));
-        let branch = |grad| Flow {
+        let branch = |grad| Activation {
             grad,
             before: None,
             ..input.clone()
         };
         let (body_input, skip_input) = (branch(body_grad), branch(skip_grad));
-        let body = self.chain(body, body_input.clone());
-        let shortcut = self.chain(shortcut, skip_input.clone());
-        let end = |steps: &[Step], input: Flow| steps.last().map_or(input, |s| s.output.clone());
+        let body = self.sequential(body, body_input.clone());
+        let shortcut = self.sequential(shortcut, skip_input.clone());
+        let end = |steps: &[ScheduledLayer], input: Activation| {
+            steps.last().map_or(input, |s| s.output.clone())
+        };
         let ends = [end(&body, body_input), end(&shortcut, skip_input)];
         let (output, tail, relu) = match tail {
-            Tail::Norm(norm) => {
+            ResidualEnd::Norm(norm) => {
                 let (name, shape, relu) = norm_parts(norm);
                 let output = self.flow(ends[0].len);
                 let laid = self.norm(name, shape, relu, false, &ends[0], Some(&ends[1]), &output);
                 (output, Some(laid), relu)
             }
-            Tail::Sum { relu } => {
+            ResidualEnd::Sum { relu } => {
                 let output = self.flow(ends[0].len);
                 let constants = pointwise(output.len, relu, None);
                 let arguments = vec![
-                    Some(self.places.now),
+                    Some(self.layout.now),
                     Some(ends[0].at),
                     Some(ends[1].at),
                     Some(output.at),
@@ -417,7 +428,7 @@ impl Builder {
                 (output, None, relu)
             }
         };
-        let block = Block {
+        let block = PlacedResidual {
             body,
             tail,
             relu,
@@ -425,15 +436,15 @@ impl Builder {
             ends,
             grads: [body_grad, skip_grad],
         };
-        (Laid::Residual(Box::new(block)), output)
+        (PlacedLayer::Residual(Box::new(block)), output)
     }
 
-    pub(super) fn loss(&mut self, logits: &Flow) {
+    pub(super) fn loss(&mut self, logits: &Activation) {
         let mut constants = String::new();
-        define!(constants, CLASSES = self.needs.classes);
-        let blocks = self.needs.capacity.div_ceil(128);
+        define!(constants, CLASSES = self.spec.classes);
+        let blocks = self.spec.capacity.div_ceil(128);
         let (parts, counter) = (self.room(16 * blocks), self.zeros(4));
-        let p = &self.places;
+        let p = &self.layout;
         let train = Launch {
             source: LOSS,
             constants: constants.as_str().into(),

@@ -1,12 +1,12 @@
 //! Layers one after the other, and the gradients between them.
 
-use super::{Layer, Param, Pass, slices};
+use super::{Layer, Parameter, Pass, slices};
 use candle_core::{Device, Result, Tensor, bail};
 use std::time::Instant;
 
 /// Layers one after the other. Gradients live in two arenas that the layers use in turn, so that what one layer wrote is
 /// still in the cache when the next reads it.
-pub struct Chain {
+pub struct Sequential {
     layers: Vec<Box<dyn Layer>>,
     /// The gradient of each layer's output, but not of the last one's.
     grads: Vec<Tensor>,
@@ -20,7 +20,7 @@ pub struct Time {
     pub backward: f64,
 }
 
-impl Chain {
+impl Sequential {
     /// # Errors
     /// Those of the device.
     pub fn new(layers: Vec<Box<dyn Layer>>, device: &Device) -> Result<Self> {
@@ -41,7 +41,7 @@ impl Chain {
                     .reshape(shape)
             })
             .collect::<Result<_>>()?;
-        Ok(Chain {
+        Ok(Sequential {
             layers,
             grads,
             times: None,
@@ -70,6 +70,9 @@ impl Chain {
     /// Those of the layers.
     pub fn forward(&mut self, input: &Tensor, pass: &Pass) -> Result<()> {
         for i in 0..self.layers.len() {
+            if pass.is_stopped() {
+                break;
+            }
             let begin = self.times.is_some().then(Instant::now);
             let (before, rest) = self.layers.split_at_mut(i);
             let input = before.last().map_or(input, |layer| layer.output());
@@ -101,6 +104,9 @@ impl Chain {
             bail!("a chain without layers has no gradients");
         }
         for i in (0..self.layers.len()).rev() {
+            if pass.is_stopped() {
+                break;
+            }
             let begin = self.times.is_some().then(Instant::now);
             let (before, rest) = self.layers.split_at_mut(i);
             let layer_input = before.last().map_or(input, |layer| layer.output());
@@ -117,7 +123,7 @@ impl Chain {
         Ok(())
     }
 
-    pub fn params(&self) -> Vec<&Param> {
+    pub fn params(&self) -> Vec<&Parameter> {
         self.layers
             .iter()
             .flat_map(|layer| layer.params())

@@ -6,9 +6,8 @@
 
 use crate::domain::params::Optimizer as Kind;
 use crate::domain::report::StepSettings;
-use crate::hardware::threads::{Parts, Threads};
-use crate::layers::{Param, slices};
-use crate::net::{self, Net};
+use crate::hardware::threads::{SharedSlice, Threads};
+use crate::layers::{Parameter, slices};
 use crate::optimizers::{Coefficients, MAX_NORM, Numbers, Rule, clip_factor, rule};
 use candle_core::{Result, Tensor, bail};
 use std::collections::BTreeMap;
@@ -19,17 +18,17 @@ const PIECE: usize = 16 * 1024;
 
 /// What a step did.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Outcome {
+pub struct UpdateOutcome {
     /// Norm of the whole gradient, before clipping and without weight decay.
     pub grad_norm: f64,
     /// Whether the parameters moved. They do not when the gradient is not finite, or too large to square.
     pub applied: bool,
     /// Whether every parameter that moved is a finite number now.
-    pub sound: bool,
+    pub finite: bool,
 }
 
 /// A rule and its state.
-pub struct Optimizer {
+pub struct CpuOptimizer {
     kind: Kind,
     rule: &'static Rule,
     names: Vec<String>,
@@ -39,18 +38,18 @@ pub struct Optimizer {
     scalars: Vec<f64>,
 }
 
-impl Optimizer {
+impl CpuOptimizer {
     /// The state before the first step, for these parameters.
     ///
     /// # Errors
     /// Those of the device.
-    pub fn new(kind: Kind, params: &[&Param]) -> Result<Self> {
+    pub fn new(kind: Kind, params: &[&Parameter]) -> Result<Self> {
         let rule = rule(kind);
         let zeros = |_| {
-            let zeros = |p: &&Param| slices::zeros(p.var.shape().clone(), p.var.device());
+            let zeros = |p: &&Parameter| slices::zeros(p.var.shape().clone(), p.var.device());
             params.iter().map(zeros).collect()
         };
-        Ok(Optimizer {
+        Ok(CpuOptimizer {
             kind,
             rule,
             names: params.iter().map(|p| p.name.clone()).collect(),
@@ -65,10 +64,10 @@ impl Optimizer {
     /// Those of the device, and parameters that are not those it was made for.
     pub fn step(
         &mut self,
-        params: &[&Param],
+        params: &[&Parameter],
         settings: &StepSettings,
         threads: &Threads,
-    ) -> Result<Outcome> {
+    ) -> Result<UpdateOutcome> {
         if params.len() != self.names.len() || settings.optimizer != self.kind {
             bail!(
                 "an optimizer ({:?}) of {} parameters was given {} ({:?})",
@@ -82,21 +81,21 @@ impl Optimizer {
         // NaN compares false.
         let applied = grad_norm < MAX_NORM;
         if !applied {
-            return Ok(Outcome {
+            return Ok(UpdateOutcome {
                 grad_norm,
                 applied,
-                sound: true,
+                finite: true,
             });
         }
-        let mut sound = true;
+        let mut finite = true;
         let clip = clip_factor(settings.clip_norm, grad_norm);
         let coefficients = (self.rule.coefficients)(settings, &mut self.scalars);
         for (i, param) in params.iter().enumerate() {
             let coefficients = coefficients.of_parameter(param.decay);
             let gradients = slices::read(&param.grad)?;
             let update = |weights: &mut [f32], state: [&mut [f32]; 2]| {
-                let weights = Parts::new(weights);
-                let state = state.map(Parts::new);
+                let weights = SharedSlice::new(weights);
+                let state = state.map(SharedSlice::new);
                 pieces(gradients.len(), threads, |at| {
                     // SAFETY: pieces do not overlap.
                     let numbers = unsafe {
@@ -115,7 +114,7 @@ impl Optimizer {
                 })
             };
             let weights = param.var.as_tensor();
-            sound &= match &self.state[..] {
+            finite &= match &self.state[..] {
                 [first] => slices::write([weights, &first[i]], |[w, a]| update(w, [a, &mut []]))?,
                 [first, second] => slices::write([weights, &first[i], &second[i]], |[w, a, b]| {
                     update(w, [a, b])
@@ -123,33 +122,11 @@ impl Optimizer {
                 other => bail!("a rule with {} state tensors a parameter", other.len()),
             };
         }
-        Ok(Outcome {
+        Ok(UpdateOutcome {
             grad_norm,
             applied,
-            sound,
+            finite,
         })
-    }
-
-    /// Brings the state here from the machine that a network trains on, if there is one.
-    ///
-    /// # Errors
-    /// When the machine fails.
-    pub fn pull(&self, net: &Net) -> net::Result<()> {
-        match net.engine() {
-            Some(engine) => engine.borrow_mut().pull_state(&self.state),
-            None => Ok(()),
-        }
-    }
-
-    /// Brings the state to the machine that a network trains on, if there is one.
-    ///
-    /// # Errors
-    /// When the machine fails.
-    pub fn push(&self, net: &Net) -> net::Result<()> {
-        match net.engine() {
-            Some(engine) => engine.borrow_mut().push_state(&self.state),
-            None => Ok(()),
-        }
     }
 
     /// The state tensors by their names in a checkpoint, `optimizer.SLOT.PARAMETER`, with the parameters' shapes.
@@ -161,29 +138,38 @@ impl Optimizer {
         })
     }
 
+    /// For each of the rule's slots, a tensor for each parameter, in the order of the parameters.
+    pub fn slots(&self) -> &[Vec<Tensor>] {
+        &self.state
+    }
+
+    /// The scalars in the rule's order.
+    pub fn scalar_values(&self) -> &[f64] {
+        &self.scalars
+    }
+
     /// The scalars by their names.
     pub fn scalars(&self) -> BTreeMap<String, f64> {
         let names = self.rule.scalars.iter().map(|(name, _)| (*name).to_owned());
         names.zip(self.scalars.iter().copied()).collect()
     }
 
-    /// Goes on from saved scalars; the state tensors are written through [`Optimizer::state`].
-    ///
-    /// # Errors
-    /// Names the scalar that is missing.
-    pub fn set_scalars(&mut self, saved: &BTreeMap<String, f64>) -> Result<()> {
-        for ((name, _), scalar) in self.rule.scalars.iter().zip(&mut self.scalars) {
-            match saved.get(*name) {
-                Some(value) => *scalar = *value,
-                None => bail!("it lacks the optimizer's {name}"),
-            }
-        }
-        Ok(())
+    pub fn rule(&self) -> &'static Rule {
+        self.rule
     }
 
-    /// The coefficients of a step that a machine makes. Takes the scalars past it.
-    pub fn plan(&mut self, settings: &StepSettings) -> Coefficients {
-        (self.rule.coefficients)(settings, &mut self.scalars)
+    /// Goes on from scalars in the rule's order; the state tensors are written through [`CpuOptimizer::state`].
+    pub fn set_scalars(&mut self, scalars: Vec<f64>) {
+        self.scalars = scalars;
+    }
+
+    /// The coefficients of a step that is made elsewhere. Takes the scalars past it, and returns those before it too.
+    pub fn coefficients(&mut self, settings: &StepSettings) -> (Coefficients, Vec<f64>) {
+        let before = self.scalars.clone();
+        (
+            (self.rule.coefficients)(settings, &mut self.scalars),
+            before,
+        )
     }
 }
 
@@ -212,7 +198,7 @@ pub fn norm<'a>(tensors: impl Iterator<Item = &'a Tensor>, threads: &Threads) ->
         let numbers = slices::read(tensor)?;
         let begin = sums.len();
         sums.resize(begin + numbers.len().div_ceil(PIECE), 0.0);
-        let parts = Parts::new(&mut sums[begin..]);
+        let parts = SharedSlice::new(&mut sums[begin..]);
         pieces(numbers.len(), threads, |at| {
             let i = at.start / PIECE;
             // SAFETY: each piece has its own sum.
@@ -244,9 +230,9 @@ mod tests {
     use crate::domain::params::Hyperparameters;
     use candle_core::{Device, Var};
 
-    fn param(name: &str, values: &[f32], decay: bool) -> Param {
+    fn param(name: &str, values: &[f32], decay: bool) -> Parameter {
         let device = Device::Cpu;
-        Param {
+        Parameter {
             name: name.into(),
             var: Var::from_slice(values, values.len(), &device).unwrap(),
             grad: slices::zeros(values.len(), &device).unwrap(),
@@ -262,14 +248,14 @@ mod tests {
         StepSettings::new(&params, 0.1, step)
     }
 
-    fn fill(param: &Param, values: impl Fn(usize) -> f32) {
+    fn fill(param: &Parameter, values: impl Fn(usize) -> f32) {
         slices::write([&param.grad], |[g]| {
             g.iter_mut().enumerate().for_each(|(i, g)| *g = values(i));
         })
         .unwrap();
     }
 
-    fn values(param: &Param) -> Vec<f32> {
+    fn values(param: &Parameter) -> Vec<f32> {
         slices::read(param.var.as_tensor()).unwrap().to_vec()
     }
 
@@ -281,10 +267,10 @@ mod tests {
         let run = |threads: usize, break_at: Option<u64>| {
             let threads = Threads::new(threads);
             let param = param("w", &start, true);
-            let mut optimizer = Optimizer::new(Kind::Adamw, &[&param]).unwrap();
+            let mut optimizer = CpuOptimizer::new(Kind::Adamw, &[&param]).unwrap();
             for step in 1..=5 {
                 if break_at == Some(step) {
-                    let other = Optimizer::new(Kind::Adamw, &[&param]).unwrap();
+                    let other = CpuOptimizer::new(Kind::Adamw, &[&param]).unwrap();
                     for ((name, from), (to_name, to)) in optimizer.state().zip(other.state()) {
                         assert_eq!(name, to_name);
                         let from = slices::read(from).unwrap();
@@ -292,7 +278,8 @@ mod tests {
                     }
                     let scalars = optimizer.scalars();
                     optimizer = other;
-                    optimizer.set_scalars(&scalars).unwrap();
+                    let scalars = optimizer.rule().select_scalars(&scalars).unwrap();
+                    optimizer.set_scalars(scalars);
                 }
                 fill(&param, |i| (i as f32 * 0.11 + step as f32).cos());
                 let settings = StepSettings {
@@ -316,7 +303,7 @@ mod tests {
         for bad in [f32::NAN, f32::INFINITY, f32::MAX] {
             for kind in [Kind::Sgd, Kind::Adam] {
                 let param = param("w", &[1.0, 2.0], true);
-                let mut optimizer = Optimizer::new(kind, &[&param]).unwrap();
+                let mut optimizer = CpuOptimizer::new(kind, &[&param]).unwrap();
                 fill(&param, |i| if i == 1 { bad } else { 1.0 });
                 let outcome = optimizer
                     .step(&[&param], &settings(kind, 1), &threads)

@@ -1,20 +1,20 @@
 //! The way back: each layer's launches for the gradients of its parameters and of its input.
 
 use super::{
-    Block, Builder, CONV, Flow, Laid, LaidNorm, NORM, POINTWISE, POOL, Step, TERMS, TILE,
-    before_constants, pointwise,
+    Activation, Builder, CONV, NORM, POINTWISE, POOL, PlacedLayer, PlacedNorm, PlacedResidual,
+    ScheduledLayer, TERMS, TILE, before_constants, pointwise,
 };
 use crate::hardware::executor::Launch;
 
 impl Builder {
-    pub(super) fn chain_backward(&mut self, steps: &[Step]) {
+    pub(super) fn sequential_backward(&mut self, steps: &[ScheduledLayer]) {
         for step in steps.iter().rev() {
             self.step_backward(step);
         }
     }
 
     /// Where a kernel that knows nothing of the layer before writes the gradient of its input.
-    pub(super) fn plain(&mut self, input: &Flow) -> Option<usize> {
+    pub(super) fn plain(&mut self, input: &Activation) -> Option<usize> {
         match &input.before {
             None => input.grad,
             Some(_) => input.grad.map(|_| self.batch(input.len)),
@@ -22,12 +22,12 @@ impl Builder {
     }
 
     /// After it has: what is left to do for the layer before.
-    fn deliver(&mut self, from: usize, input: &Flow) {
+    fn deliver(&mut self, from: usize, input: &Activation) {
         if let (Some(before), Some(grad)) = (input.before.as_deref(), input.grad) {
             let mut constants = pointwise(input.len, true, None);
             constants.push_str(&before_constants(Some(before)));
             let arguments = vec![
-                Some(self.places.now),
+                Some(self.layout.now),
                 Some(from),
                 Some(input.at),
                 before.taken,
@@ -38,11 +38,11 @@ impl Builder {
         }
     }
 
-    fn step_backward(&mut self, step: &Step) {
+    fn step_backward(&mut self, step: &ScheduledLayer) {
         let (input, output) = (&step.input, &step.output);
-        let now = Some(self.places.now);
-        match &step.laid {
-            Laid::Product {
+        let now = Some(self.layout.now);
+        match &step.placed {
+            PlacedLayer::Gemm {
                 product,
                 weight,
                 bias,
@@ -52,14 +52,14 @@ impl Builder {
                 let g = product.geometry;
                 let rows = g.patch() + usize::from(product.bias);
                 let weight_tiles = rows.div_ceil(TILE.0) * g.outputs.div_ceil(TILE.1);
-                let pixels = self.needs.capacity * g.out_height * g.out_width;
+                let pixels = self.spec.capacity * g.out_height * g.out_width;
                 let weight_splits = self.splits(weight_tiles, pixels.div_ceil(TERMS));
                 let (weight_parts, weight_counters) = self.shared(weight_tiles, weight_splits);
                 let tiles = self.input_tiles(&g);
                 let (mut blocks, mut shared) = (weight_tiles * weight_splits, (None, None));
                 if input.grad.is_some() {
-                    let places = g.kernel * g.kernel;
-                    let splits = self.splits(tiles, (places * g.outputs).div_ceil(TERMS));
+                    let taps = g.kernel * g.kernel;
+                    let splits = self.splits(tiles, (taps * g.outputs).div_ceil(TERMS));
                     shared = self.shared(tiles, splits);
                     blocks += tiles * splits;
                 }
@@ -88,44 +88,43 @@ impl Builder {
                 };
                 self.backward.push(launch);
             }
-            Laid::Norm { norm, skip } => {
-                debug_assert!(!skip);
+            PlacedLayer::Norm(norm) => {
                 let to = self.plain(input);
                 self.norm_backward(norm, input, output, None, to);
                 if let Some(to) = to {
                     self.deliver(to, input);
                 }
             }
-            Laid::MaxPool { constants, taken } => {
+            PlacedLayer::MaxPool { constants, taken } => {
                 self.through(input, |b, to| {
                     let arguments = vec![now, output.grad, Some(*taken), Some(to)];
                     b.elementwise(POOL, constants, "spread", input.len, arguments)
                 });
             }
-            Laid::GlobalPool { constants } => {
+            PlacedLayer::GlobalPool { constants } => {
                 self.through(input, |b, to| {
                     let arguments = vec![now, output.grad, Some(to)];
                     b.elementwise(POOL, constants, "spread_mean", input.len, arguments)
                 });
             }
-            Laid::Relu { constants } => {
+            PlacedLayer::Relu { constants } => {
                 self.through(input, |b, to| {
                     let arguments = vec![now, output.grad, Some(output.at), Some(to)];
                     b.elementwise(POINTWISE, constants, "mask", input.len, arguments)
                 });
             }
-            Laid::Drop { constants } => {
+            PlacedLayer::Drop { constants } => {
                 self.through(input, |b, to| {
                     let arguments = vec![now, output.grad, Some(to)];
                     b.elementwise(POINTWISE, constants, "drop", input.len, arguments)
                 });
             }
-            Laid::Residual(block) => self.block_backward(block, input, output),
+            PlacedLayer::Residual(block) => self.block_backward(block, input, output),
         }
     }
 
     /// A layer without parameters.
-    fn through(&mut self, input: &Flow, launch: impl Fn(&Self, usize) -> Launch) {
+    fn through(&mut self, input: &Activation, launch: impl Fn(&Self, usize) -> Launch) {
         if let Some(to) = self.plain(input) {
             let launch = launch(self, to);
             self.backward.push(launch);
@@ -135,14 +134,14 @@ impl Builder {
 
     fn norm_backward(
         &mut self,
-        norm: &LaidNorm,
-        input: &Flow,
-        output: &Flow,
+        norm: &PlacedNorm,
+        input: &Activation,
+        output: &Activation,
         masked: Option<usize>,
         to: Option<usize>,
     ) {
         let squares = self.squares(1);
-        let now = Some(self.places.now);
+        let now = Some(self.layout.now);
         let slopes = Launch {
             source: NORM,
             constants: norm.constants.as_str().into(),
@@ -181,8 +180,8 @@ impl Builder {
         }
     }
 
-    fn block_backward(&mut self, block: &Block, input: &Flow, output: &Flow) {
-        let now = Some(self.places.now);
+    fn block_backward(&mut self, block: &PlacedResidual, input: &Activation, output: &Activation) {
+        let now = Some(self.layout.now);
         let masked = self.batch(output.len);
         let [body_end, skip_end] = &block.ends;
         if let Some(norm) = &block.tail {
@@ -198,10 +197,10 @@ impl Builder {
             self.backward.push(mask);
             self.hand(masked, body_end);
         }
-        self.chain_backward(&block.body);
+        self.sequential_backward(&block.body);
         if !block.shortcut.is_empty() {
             self.hand(masked, skip_end);
-            self.chain_backward(&block.shortcut);
+            self.sequential_backward(&block.shortcut);
         }
         let [Some(body), Some(skip)] = block.grads else {
             return;
@@ -224,12 +223,12 @@ impl Builder {
     }
 
     /// Gives a gradient that is ready to the layer that ends a branch.
-    fn hand(&mut self, from: usize, end: &Flow) {
+    fn hand(&mut self, from: usize, end: &Activation) {
         match (&end.before, end.grad) {
             (Some(_), _) => self.deliver(from, end),
             (None, Some(grad)) => {
                 let constants = pointwise(end.len, false, None);
-                let arguments = vec![Some(self.places.now), Some(from), Some(end.at), Some(grad)];
+                let arguments = vec![Some(self.layout.now), Some(from), Some(end.at), Some(grad)];
                 let copy = self.elementwise(POINTWISE, &constants, "mask", end.len, arguments);
                 self.backward.push(copy);
             }

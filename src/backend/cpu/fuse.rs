@@ -2,38 +2,42 @@
 //! follows it, as far as its kernels can.
 
 use super::Result;
-use super::weights::Weights;
+use super::variables::Variables;
 use crate::domain::arch::{Node, Op, Shape};
 use crate::layers::Layer;
-use crate::layers::chain::Chain;
-use crate::layers::conv::{After, Conv, Dropout, Geometry};
+use crate::layers::conv::{Conv, ConvEpilogue, Dropout, Geometry};
 use crate::layers::dense::Dense;
 use crate::layers::norm::{self, Norm, Parameters};
 use crate::layers::pointwise::{Drop, Relu};
 use crate::layers::pool::{GlobalPool, MaxPool};
-use crate::layers::residual::{Residual, Tail};
+use crate::layers::residual::{Residual, ResidualSum};
+use crate::layers::sequential::Sequential;
 use candle_core::Tensor;
 
 /// The fused layers, for inputs like `input`; and for each, whether it ends in a ReLU (with or without pooling and
 /// dropout after it).
-pub fn lower(nodes: &[Node], weights: &Weights, input: &Tensor) -> Result<(Chain, Vec<bool>)> {
-    let mut lowering = Lowering {
-        weights,
+pub fn fuse(
+    nodes: &[Node],
+    variables: &Variables,
+    input: &Tensor,
+) -> Result<(Sequential, Vec<bool>)> {
+    let mut fusing = Fusing {
+        variables,
         drops: 0,
         unnamed: 0,
     };
-    lowering.chain(nodes, input)
+    fusing.sequential(nodes, input)
 }
 
-struct Lowering<'a> {
-    weights: &'a Weights,
+struct Fusing<'a> {
+    variables: &'a Variables,
     /// Dropout layers so far, over the whole network.
     drops: u16,
     /// Layers so far that have no name in the architecture.
     unnamed: usize,
 }
 
-/// What is still to be lowered of a sequence.
+/// The layers of a sequence that are still to be fused.
 struct Rest<'a>(&'a [Node]);
 
 impl Rest<'_> {
@@ -68,8 +72,8 @@ impl Rest<'_> {
     }
 }
 
-impl Lowering<'_> {
-    fn chain(&mut self, nodes: &[Node], input: &Tensor) -> Result<(Chain, Vec<bool>)> {
+impl Fusing<'_> {
+    fn sequential(&mut self, nodes: &[Node], input: &Tensor) -> Result<(Sequential, Vec<bool>)> {
         let mut layers: Vec<Box<dyn Layer>> = Vec::new();
         let mut rectifies = Vec::new();
         let mut rest = Rest(nodes);
@@ -80,7 +84,7 @@ impl Lowering<'_> {
             layers.push(layer);
             rectifies.push(relu);
         }
-        Ok((Chain::new(layers, input.device())?, rectifies))
+        Ok((Sequential::new(layers, input.device())?, rectifies))
     }
 
     fn dropout(&mut self, share: Option<f64>) -> Dropout {
@@ -117,7 +121,7 @@ impl Lowering<'_> {
                 let relu = rest.relu();
                 let pool = relu && rest.pool_by_two();
                 let share = if relu { rest.dropout() } else { None };
-                let after = After {
+                let after = ConvEpilogue {
                     relu,
                     pool,
                     dropout: share.map(|share| self.dropout(share)),
@@ -137,7 +141,7 @@ impl Lowering<'_> {
             Op::Norm => {
                 let relu = rest.relu();
                 let pool = relu && rest.pool_by_two();
-                let after = norm::After { relu, pool };
+                let after = norm::NormEpilogue { relu, pool };
                 (Box::new(self.norm(node, after, capacity)?), relu)
             }
             Op::Residual { .. } => {
@@ -169,16 +173,16 @@ impl Lowering<'_> {
     }
 
     fn weight_and_bias(&self, node: &Node) -> Result<(candle_core::Var, Option<candle_core::Var>)> {
-        let weight = self.weights.get(&format!("{}.weight", node.name))?;
+        let weight = self.variables.get(&format!("{}.weight", node.name))?;
         let bias = match node.bias {
-            true => Some(self.weights.get(&format!("{}.bias", node.name))?),
+            true => Some(self.variables.get(&format!("{}.bias", node.name))?),
             false => None,
         };
         Ok((weight, bias))
     }
 
-    fn norm(&self, node: &Node, after: norm::After, capacity: usize) -> Result<Norm> {
-        let get = |suffix: &str| self.weights.get(&format!("{}.{suffix}", node.name));
+    fn norm(&self, node: &Node, after: norm::NormEpilogue, capacity: usize) -> Result<Norm> {
+        let get = |suffix: &str| self.variables.get(&format!("{}.{suffix}", node.name));
         let parameters = Parameters {
             weight: get("weight")?,
             bias: get("bias")?,
@@ -203,17 +207,17 @@ impl Lowering<'_> {
     ) -> Result<Residual> {
         let (body, tail) = match node.body.split_last() {
             Some((last, before)) if last.layer.op == Op::Norm => {
-                let (body, _) = self.chain(before, input)?;
-                let after = norm::After { relu, pool: false };
-                (body, Tail::norm(self.norm(last, after, capacity)?)?)
+                let (body, _) = self.sequential(before, input)?;
+                let after = norm::NormEpilogue { relu, pool: false };
+                (body, ResidualSum::norm(self.norm(last, after, capacity)?)?)
             }
             _ => {
-                let (body, _) = self.chain(&node.body, input)?;
-                let tail = Tail::sum(body.output(input), relu)?;
+                let (body, _) = self.sequential(&node.body, input)?;
+                let tail = ResidualSum::sum(body.output(input), relu)?;
                 (body, tail)
             }
         };
-        let (shortcut, _) = self.chain(&node.shortcut, input)?;
+        let (shortcut, _) = self.sequential(&node.shortcut, input)?;
         Ok(Residual::new(&node.name, body, tail, shortcut, input)?)
     }
 }

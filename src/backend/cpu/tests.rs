@@ -1,21 +1,23 @@
 //! Whole networks: every preset learns, keeps its weights, and does the same on any number of threads.
 
 use super::*;
-use crate::domain::arch::{ARCHS, resolve};
-use crate::domain::params::Hyperparameters;
+use crate::backend::{Scaling, filters, parameter_health};
+use crate::domain::arch::{ARCHS, Shape, resolve};
+use crate::domain::params::{Hyperparameters, Optimizer as OptimizerKind, Precision};
+use crate::domain::report::StepSettings;
 use crate::domain::rng::{Rng, Stream};
-use std::collections::HashMap;
 
 const IMAGES: usize = 32;
 
-/// Random images and labels.
-fn batch() -> (Tensor, Vec<u8>) {
+/// Random images with these labels.
+fn images(labels: Vec<u16>) -> ImageSet {
     let rng = Rng::new(9, Stream::Sample, 0);
-    let bytes: Vec<u8> = (0..IMAGES as u32 * 3072)
-        .map(|i| rng.word(i) as u8)
-        .collect();
-    let pixels = Tensor::from_vec(bytes, (IMAGES, 3, 32, 32), &Device::Cpu).unwrap();
-    (pixels, (0..IMAGES).map(|i| (i * 7 % 10) as u8).collect())
+    let bytes = (0..labels.len() as u32 * 3072).map(|i| rng.word(i) as u8);
+    ImageSet::new(3, 32, bytes.collect(), labels).unwrap()
+}
+
+fn batch() -> ImageSet {
+    images((0..IMAGES as u16).map(|i| i * 7 % 10).collect())
 }
 
 fn settings(step: u64, dropout: f64) -> StepSettings {
@@ -36,9 +38,16 @@ fn settings(step: u64, dropout: f64) -> StepSettings {
     }
 }
 
-fn build(name: &str, capacity: usize) -> Net {
-    let arch = resolve(name).unwrap();
-    Net::build(&arch, Shape::CIFAR, 10, capacity, 1, &Device::Cpu).unwrap()
+fn build(name: &str, capacity: usize) -> Network {
+    let spec = NetworkSpec {
+        arch: resolve(name).unwrap(),
+        input: Shape::CIFAR,
+        classes: 10,
+        scaling: Scaling::UNIT,
+        optimizer: OptimizerKind::Sgd,
+        precision: Precision::F32,
+    };
+    Network::new(&spec, capacity, 1).unwrap()
 }
 
 fn plain(count: usize) -> Vec<Placement> {
@@ -49,7 +58,7 @@ fn plain(count: usize) -> Vec<Placement> {
 struct Adam(Vec<(Vec<f32>, Vec<f32>)>, i32);
 
 impl Adam {
-    fn step(&mut self, net: &Net, rate: f32) {
+    fn step(&mut self, net: &Network, rate: f32) {
         self.1 += 1;
         let (a, b) = (1.0 - 0.9f32.powi(self.1), 1.0 - 0.999f32.powi(self.1));
         for (i, param) in net.params().into_iter().enumerate() {
@@ -71,21 +80,20 @@ impl Adam {
     }
 }
 
-fn saved(net: &Net) -> HashMap<String, Tensor> {
-    let params = net
-        .params()
-        .into_iter()
-        .map(|p| (p.name.clone(), p.var.copy().unwrap()));
-    let buffers = net
-        .buffers()
-        .into_iter()
-        .map(|(n, t)| (n, t.copy().unwrap()));
-    params.chain(buffers).collect()
+/// A network's state; its optimizer has none of interest.
+fn saved(net: &Network) -> NetworkState {
+    let optimizer = CpuOptimizer::new(OptimizerKind::Sgd, &net.params()).unwrap();
+    export(net, &optimizer).unwrap()
+}
+
+fn load(net: &Network, state: &NetworkState) -> Result<()> {
+    let mut optimizer = CpuOptimizer::new(OptimizerKind::Sgd, &net.params())?;
+    import(net, &mut optimizer, state)
 }
 
 #[test]
 fn every_preset_overfits_a_batch_and_comes_back_from_its_weights() {
-    let (pixels, labels) = batch();
+    let images = batch();
     let threads = Threads::new(0);
     for preset in ARCHS {
         let mut net = build(preset.name, IMAGES);
@@ -96,12 +104,11 @@ fn every_preset_overfits_a_batch_and_comes_back_from_its_weights() {
             steps += 1;
             last = net
                 .train_pass(
-                    &pixels,
-                    &labels,
+                    &images,
                     &plain(IMAGES),
-                    &Scaling::UNIT,
                     &settings(steps, 0.0),
                     &threads,
+                    None,
                 )
                 .unwrap()
                 .loss;
@@ -112,23 +119,16 @@ fn every_preset_overfits_a_batch_and_comes_back_from_its_weights() {
             "{}: loss {last} after {steps} steps",
             preset.name
         );
-        let score = |net: &mut Net| {
+        let numbers: Vec<u32> = (0..IMAGES as u32).collect();
+        let score = |net: &mut Network| {
             let (mut p, mut l) = (vec![0.0; IMAGES * 10], vec![0.0; IMAGES]);
-            net.score(
-                &pixels,
-                &labels,
-                &plain(IMAGES),
-                &Scaling::UNIT,
-                &threads,
-                &mut p,
-                &mut l,
-            )
-            .unwrap();
+            net.score(&images, &numbers, &threads, &mut p, &mut l)
+                .unwrap();
             (p, l)
         };
         let before = score(&mut net);
         let mut other = build(preset.name, IMAGES);
-        other.load(&saved(&net)).unwrap();
+        load(&other, &saved(&net)).unwrap();
         assert_eq!(score(&mut other), before, "{}", preset.name);
         // A change of the capacity changes nothing else.
         other.set_capacity(IMAGES + 5).unwrap();
@@ -138,21 +138,14 @@ fn every_preset_overfits_a_batch_and_comes_back_from_its_weights() {
 
 #[test]
 fn any_number_of_threads_gives_the_same_bits() {
-    let (pixels, labels) = batch();
+    let images = batch();
     for preset in ARCHS {
         let results: Vec<_> = [1, 2, 3]
             .map(|count| {
                 let threads = Threads::new(count);
                 let mut net = build(preset.name, 7);
                 let outcome = net
-                    .train_pass(
-                        &pixels,
-                        &labels,
-                        &plain(7),
-                        &Scaling::UNIT,
-                        &settings(5, 0.5),
-                        &threads,
-                    )
+                    .train_pass(&images, &plain(7), &settings(5, 0.5), &threads, None)
                     .unwrap();
                 let grads: Vec<Vec<f32>> = net
                     .params()
@@ -171,15 +164,18 @@ fn any_number_of_threads_gives_the_same_bits() {
 fn weights_of_another_architecture_are_refused() {
     let net = build("seed", 1);
     let other = build("resnet", 1);
-    let error = other.load(&saved(&net)).unwrap_err().to_string();
+    let error = load(&other, &saved(&net)).unwrap_err().to_string();
     assert!(
         error.contains("norm1.weight is missing") && error.contains("more"),
         "{error}"
     );
     let mut weights = saved(&net);
-    let wrong = Tensor::zeros((10, 64), candle_core::DType::F32, &Device::Cpu).unwrap();
-    weights.insert("dense2.weight".into(), wrong);
-    let error = net.load(&weights).unwrap_err().to_string();
+    let wrong = TensorData {
+        shape: vec![10, 64],
+        values: vec![0.0; 640],
+    };
+    weights.tensors.insert("dense2.weight".into(), wrong);
+    let error = load(&net, &weights).unwrap_err().to_string();
     assert!(
         error.contains("dense2.weight has the shape [10, 64] instead of [10, 128]"),
         "{error}"
@@ -188,21 +184,14 @@ fn weights_of_another_architecture_are_refused() {
 
 #[test]
 fn what_is_not_finite_reaches_the_loss() {
-    let (pixels, labels) = batch();
+    let images = batch();
     let threads = Threads::new(1);
     for preset in ARCHS {
         for bad in [f32::NAN, f32::INFINITY] {
             let mut net = build(preset.name, 4);
             slices::write([&net.params()[0].var], |[w]| w[5] = bad).unwrap();
             let outcome = net
-                .train_pass(
-                    &pixels,
-                    &labels,
-                    &plain(4),
-                    &Scaling::UNIT,
-                    &settings(1, 0.0),
-                    &threads,
-                )
+                .train_pass(&images, &plain(4), &settings(1, 0.0), &threads, None)
                 .unwrap();
             assert!(!outcome.loss.is_finite(), "{} {bad}", preset.name);
         }
@@ -211,30 +200,26 @@ fn what_is_not_finite_reaches_the_loss() {
 
 #[test]
 fn bad_batches_are_errors() {
-    let (pixels, labels) = batch();
+    let images = batch();
     let threads = Threads::new(1);
     let mut net = build("tiny", 2);
-    let mut pass = |labels: &[u8], placements: &[Placement]| {
-        net.train_pass(
-            &pixels,
-            labels,
-            placements,
-            &Scaling::UNIT,
-            &settings(1, 0.0),
-            &threads,
-        )
-        .map_err(|e| e.to_string())
+    let mut pass = |images: &ImageSet, placements: &[Placement]| {
+        net.train_pass(images, placements, &settings(1, 0.0), &threads, None)
+            .map_err(|e| e.to_string())
     };
-    assert!(pass(&labels, &plain(2)).is_ok());
-    assert!(pass(&labels, &[]).unwrap_err().contains("1 to 2"));
-    assert!(pass(&labels, &plain(3)).unwrap_err().contains("not 3"));
+    assert!(pass(&images, &plain(2)).is_ok());
+    assert!(pass(&images, &[]).unwrap_err().contains("1 to 2"));
+    assert!(pass(&images, &plain(3)).unwrap_err().contains("not 3"));
     assert!(
-        pass(&labels, &[Placement::plain(99)])
+        pass(&images, &[Placement::plain(99)])
             .unwrap_err()
             .contains("99")
     );
-    assert!(pass(&[10; 32], &plain(1)).unwrap_err().contains("label 10"));
-    assert!(pass(&[], &plain(1)).unwrap_err().contains("no label"));
+    assert!(
+        pass(&self::images(vec![10; 32]), &plain(1))
+            .unwrap_err()
+            .contains("label 10")
+    );
 }
 
 #[test]
@@ -271,19 +256,12 @@ fn the_initial_weights_are_keras_s() {
 
 #[test]
 fn a_look_inside() {
-    let (pixels, labels) = batch();
+    let images = batch();
     let threads = Threads::new(2);
     let mut net = build("seed", 8);
     net.measure(true);
-    net.train_pass(
-        &pixels,
-        &labels,
-        &plain(8),
-        &Scaling::UNIT,
-        &settings(1, 0.5),
-        &threads,
-    )
-    .unwrap();
+    net.train_pass(&images, &plain(8), &settings(1, 0.5), &threads, None)
+        .unwrap();
     let names: Vec<_> = net.timings().into_iter().map(|t| t.name).collect();
     assert_eq!(
         names,
@@ -296,13 +274,24 @@ fn a_look_inside() {
             .iter()
             .all(|t| t.forward > 0.0 && t.backward > 0.0)
     );
-    assert_eq!(net.filters().unwrap().len(), 32);
-    assert!(build("dense 10", 1).filters().unwrap().is_empty());
-    let health = net.parameter_health().unwrap();
+    let state = saved(&net);
+    assert_eq!(filters(&net.spec, &state).len(), 32);
+    let dense = build("dense 10", 1);
+    assert!(filters(&dense.spec, &saved(&dense)).is_empty());
+    let images = Rc::new(images);
+    let look = Inspection {
+        activations: Some((Rc::clone(&images), 3)),
+        gradients: true,
+        ..Inspection::default()
+    };
+    let inspected = net.inspect(&look, &threads).unwrap();
+    let health = parameter_health(&state, &inspected.gradients);
+    assert_eq!(
+        (health.len(), health[0].name.as_str()),
+        (10, "conv1.weight")
+    );
     assert!(health.iter().all(|h| h.grad_norm > 0.0), "{health:?}");
-    let maps = net
-        .activations(&pixels, 3, &Scaling::UNIT, &threads)
-        .unwrap();
+    let maps = inspected.activations;
     assert_eq!(
         (maps[1].name.as_str(), maps[1].height, maps[1].maps.len()),
         ("conv2", 14, 32)
@@ -314,9 +303,11 @@ fn a_look_inside() {
         bias[..8].fill(-100.0);
     })
     .unwrap();
-    let units = net
-        .unit_health(&pixels, &plain(20), &Scaling::UNIT, &threads)
-        .unwrap();
+    let look = Inspection {
+        units: Some((images, (0..20).collect())),
+        ..Inspection::default()
+    };
+    let units = net.inspect(&look, &threads).unwrap().units;
     let names: Vec<_> = units.iter().map(|u| u.name.as_str()).collect();
     assert_eq!(names, ["conv1", "conv2", "conv3", "dense1"]);
     assert_eq!((units[0].dead, units[0].zero), (0.25, 0.25));
@@ -333,7 +324,7 @@ fn cpu_seconds() -> f64 {
     time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
 }
 
-/// `cargo test --release --lib net::tests::figures -- --ignored --nocapture`: microseconds an image on one thread.
+/// `cargo test --release --lib backend::cpu::tests::figures -- --ignored --nocapture`: microseconds an image on one thread.
 /// `CIFAR_TUI_BENCH` names the architecture, dropout share and batch size: `resnet 0.5 128`.
 #[test]
 #[ignore = "prints figures; tests nothing"]
@@ -343,19 +334,18 @@ fn figures() {
     let name = words.next().unwrap_or("seed");
     let dropout: f64 = words.next().map_or(0.5, |w| w.parse().unwrap());
     let size: usize = words.next().map_or(32, |w| w.parse().unwrap());
-    let (pixels, labels) = batch();
+    let images = batch();
     let placements: Vec<_> = (0..size as u32).map(|i| Placement::plain(i % 32)).collect();
     let threads = Threads::new(1);
     let mut net = build(name, size);
     let mut adam = Adam(Vec::new(), 0);
-    let pass = |net: &mut Net, step| {
+    let pass = |net: &mut Network, step| {
         net.train_pass(
-            &pixels,
-            &labels,
+            &images,
             &placements,
-            &Scaling::UNIT,
             &settings(step, dropout),
             &threads,
+            None,
         )
         .unwrap();
     };
@@ -364,7 +354,9 @@ fn figures() {
         adam.step(&net, 1e-3);
     }
     net.measure(true);
-    let steps = (1 << 12) / size as u64 * 4_000_000 / net.multiply_adds().max(1_000_000) + 3;
+    let layers = net.spec.arch.summary(net.spec.input, 10).unwrap();
+    let multiply_adds: u64 = layers.iter().map(|layer| layer.multiply_adds).sum();
+    let steps = (1 << 12) / size as u64 * 4_000_000 / multiply_adds.max(1_000_000) + 3;
     let begin = (Instant::now(), cpu_seconds());
     for step in 100..100 + steps {
         pass(&mut net, step);
@@ -385,14 +377,14 @@ fn figures() {
         "{name}, batch {size}, dropout {dropout}: {:.1} us an image, {:.0} images/s a core, {:.0} GFLOP/s dense",
         cpu / images * 1e6,
         images / cpu,
-        images / cpu * net.multiply_adds() as f64 * 6e-9,
+        images / cpu * multiply_adds as f64 * 6e-9,
     );
 }
 
 /// The slope of the loss along a random direction, from the gradients and from two losses.
 #[test]
 fn gradients_are_the_slopes_of_the_loss() {
-    let (pixels, labels) = batch();
+    let images = batch();
     let threads = Threads::new(0);
     for text in [
         "seed",
@@ -401,17 +393,10 @@ fn gradients_are_the_slopes_of_the_loss() {
         "pool 5 s3, norm, residual(norm), drop 0.2, relu, dense 20, drop 0.1, dense 10",
     ] {
         let mut net = build(text, 6);
-        let loss = |net: &mut Net| {
-            net.train_pass(
-                &pixels,
-                &labels,
-                &plain(6),
-                &Scaling::UNIT,
-                &settings(1, 0.3),
-                &threads,
-            )
-            .unwrap()
-            .loss
+        let loss = |net: &mut Network| {
+            net.train_pass(&images, &plain(6), &settings(1, 0.3), &threads, None)
+                .unwrap()
+                .loss
         };
         loss(&mut net);
         let mut slope = 0.0;
@@ -449,6 +434,54 @@ fn gradients_are_the_slopes_of_the_loss() {
         assert!(
             (measured / slope - 1.0).abs() < 0.02,
             "{text}: {measured} instead of {slope}"
+        );
+    }
+}
+
+/// With a seed and a step the dropout masks are fixed, so the loss is a plain function of the weights: along each
+/// parameter's gradient it must change as the gradient says. This checks the whole step of the seed network as it is
+/// trained, sparse gradients behind pooling and dropout included.
+#[test]
+fn the_seed_network_s_gradient_with_dropout_agrees_with_finite_differences() {
+    let threads = Threads::new(1);
+    let mut net = build("seed", IMAGES);
+    let images = batch();
+    let loss = |net: &mut Network| {
+        net.train_pass(&images, &plain(IMAGES), &settings(3, 0.5), &threads, None)
+            .unwrap()
+            .loss
+    };
+    loss(&mut net);
+    let gradients: Vec<Vec<f32>> = net
+        .params()
+        .iter()
+        .map(|p| slices::read(&p.grad).unwrap().to_vec())
+        .collect();
+    for (i, gradient) in gradients.iter().enumerate() {
+        let norm = gradient
+            .iter()
+            .map(|&g| f64::from(g).powi(2))
+            .sum::<f64>()
+            .sqrt();
+        let moved = |net: &mut Network, by: f64| {
+            slices::write([net.params()[i].var.as_tensor()], |[w]| {
+                w.iter_mut()
+                    .zip(gradient)
+                    .for_each(|(w, g)| *w += (by / norm) as f32 * g);
+            })
+            .unwrap();
+            loss(net)
+        };
+        // Small enough that hardly a ReLU or a pool changes its mind, large enough for f32.
+        let step = 2e-3;
+        let up = moved(&mut net, step);
+        let down = moved(&mut net, -2.0 * step);
+        moved(&mut net, step);
+        let slope = (up - down) / (2.0 * step);
+        let name = net.params()[i].name.clone();
+        assert!(
+            (slope - norm).abs() < 0.02 * norm + 1e-4,
+            "{name}: the loss rises by {slope}, the gradient says {norm}"
         );
     }
 }

@@ -1,5 +1,5 @@
 //! A network's layers as lists of kernel launches over one block of memory: a training step, a scoring pass, and the
-//! packing of the weights. Plain numbers: nothing here needs a GPU.
+//! packing of the weights. Plain numbers: nothing here spec a GPU.
 //!
 //! A layer's gradient arrives already prepared: the kernel that computes the gradient of a convolution's or dense layer's
 //! output also undoes the dropout, ReLU and pooling that the layer ends with (`arrive` in kernels.cuh).
@@ -14,35 +14,32 @@ macro_rules! define {
 mod backward;
 mod forward;
 
+use super::records::{OutcomeRecord, ProgressRecord, StepRecord};
+use crate::backend::cpu::network::Network;
+use crate::backend::{NetworkSpec, Result};
 use crate::domain::params::{Optimizer as Rule, Precision};
 use crate::domain::rng::Stream;
 use crate::hardware::executor::{Launch, Offset};
-use crate::layers::blueprint::Blueprint;
-use crate::layers::chain::Chain;
+use crate::layers::Layer;
 use crate::layers::conv::{Dropout, Geometry};
 use crate::layers::dropout::Mask;
 use crate::layers::norm::Norm;
-use crate::layers::{Layer, Param};
+use crate::layers::spec::LayerSpec;
 use crate::optimizers;
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::rc::Rc;
 
-/// What all kernels begin with.
-pub const COMMON: &str = include_str!("../../layers/kernels.cuh");
-const CONV: &str = include_str!("../../layers/conv/conv.cu");
-const NORM: &str = include_str!("../../layers/norm/norm.cu");
-const POOL: &str = include_str!("../../layers/pool.cu");
-const POINTWISE: &str = include_str!("../../layers/pointwise.cu");
-const INPUT: &str = include_str!("../../layers/input.cu");
-const LOSS: &str = include_str!("../../layers/loss.cu");
+const CONV: &str = include_str!("../../../layers/conv/conv.cu");
+const NORM: &str = include_str!("../../../layers/norm/norm.cu");
+const POOL: &str = include_str!("../../../layers/pool.cu");
+const POINTWISE: &str = include_str!("../../../layers/pointwise.cu");
+const INPUT: &str = include_str!("../../../layers/input.cu");
+const LOSS: &str = include_str!("../../../layers/loss.cu");
 
 /// Steps that are asked for at once, at most.
 pub const MAX_STEPS: usize = 512;
-/// Bytes of the records that the kernels and the engine share; see kernels.cuh and update.cu.
-pub const STEP_BYTES: usize = 144;
-pub const FOUND_BYTES: usize = 32;
-pub const STATE_BYTES: usize = 24;
+/// Words of a `Piece` of update.cu.
 const PIECE_WORDS: usize = 13;
 
 /// A tile of a product and the terms that are added at a time, as in conv.cu.
@@ -50,6 +47,8 @@ const TILE: (usize, usize) = (64, 32);
 const TERMS: usize = 32;
 /// Blocks that share one sum, at most.
 const MAX_SPLITS: usize = 32;
+/// Offsets from here on are in the sums of squares, whose place is known when all of them are counted.
+const SQUARES: usize = usize::MAX / 2;
 /// Numbers that a block of the optimizer updates.
 const PIECE: usize = 1024;
 /// Blocks that sum a norm's statistics, at most.
@@ -65,7 +64,7 @@ pub struct Slot {
 
 /// Where things stand, in bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Places {
+pub struct MemoryLayout {
     /// The step under way, the list of steps, how far they have come, and what they found.
     pub now: usize,
     pub steps: usize,
@@ -95,10 +94,10 @@ pub struct Places {
 
 /// The launches of a network for batches of up to `capacity` images.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct KernelSchedule {
     pub capacity: usize,
     pub classes: usize,
-    pub places: Places,
+    pub layout: MemoryLayout,
     pub params: Vec<Slot>,
     /// Numbers in a row of all parameters.
     row: usize,
@@ -110,13 +109,11 @@ pub struct Plan {
     pub training: Vec<Launch>,
     pub scoring: Vec<Launch>,
     pub packing: Vec<Launch>,
-    /// Where each layer's output stands, and how long an image's is; blocks as one.
-    pub outputs: Vec<(usize, usize)>,
 }
 
 /// What a plan is made for.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Needs {
+struct ScheduleSpec {
     pub capacity: usize,
     pub side: usize,
     pub classes: usize,
@@ -128,7 +125,7 @@ pub struct Needs {
 
 /// Numbers that flow from one layer to the next.
 #[derive(Clone)]
-struct Flow {
+struct Activation {
     at: usize,
     /// Of one image.
     len: usize,
@@ -150,7 +147,7 @@ struct Before {
 }
 
 /// A convolution, or a dense layer as one.
-struct Product {
+struct Gemm {
     geometry: Geometry,
     /// Channels and pixels of a dense layer's input; a convolution's inputs and 1.
     flat: (usize, usize),
@@ -161,18 +158,15 @@ struct Product {
 }
 
 /// A layer, and where its things stand.
-enum Laid<'a> {
-    Product {
-        product: Product,
+enum PlacedLayer {
+    Gemm {
+        product: Gemm,
         weight: usize,
         bias: Option<usize>,
         packed_back: Offset,
         constants: String,
     },
-    Norm {
-        norm: LaidNorm,
-        skip: bool,
-    },
+    Norm(PlacedNorm),
     MaxPool {
         constants: String,
         taken: usize,
@@ -186,10 +180,10 @@ enum Laid<'a> {
     Drop {
         constants: String,
     },
-    Residual(Box<Block<'a>>),
+    Residual(Box<PlacedResidual>),
 }
 
-struct LaidNorm {
+struct PlacedNorm {
     constants: String,
     shards: usize,
     weight: usize,
@@ -201,72 +195,52 @@ struct LaidNorm {
     pixels: usize,
 }
 
-struct Block<'a> {
-    body: Vec<Step<'a>>,
-    tail: Option<LaidNorm>,
+struct PlacedResidual {
+    body: Vec<ScheduledLayer>,
+    tail: Option<PlacedNorm>,
     relu: bool,
-    shortcut: Vec<Step<'a>>,
+    shortcut: Vec<ScheduledLayer>,
     /// The body's and the shortcut's results.
-    ends: [Flow; 2],
+    ends: [Activation; 2],
     /// Where the block's input gets its gradients from body and shortcut.
     grads: [Option<usize>; 2],
 }
 
 /// A layer between what flows in and out.
-struct Step<'a> {
-    laid: Laid<'a>,
-    input: Flow,
-    output: Flow,
-    _layer: &'a dyn Layer,
+struct ScheduledLayer {
+    placed: PlacedLayer,
+    input: Activation,
+    output: Activation,
 }
 
 /// Lays a network out.
 struct Builder {
-    needs: Needs,
-    places: Places,
+    spec: ScheduleSpec,
+    layout: MemoryLayout,
     params: HashMap<String, usize>,
     running: HashMap<String, usize>,
     zeroed: Vec<(usize, usize)>,
     /// Of each weight: the words of its pieces after the first four.
     packings: HashMap<String, [u32; 9]>,
+    /// Sums of squares of the gradients so far.
     squares: usize,
-    squares_used: usize,
     forward: Vec<Launch>,
     scoring: Vec<Launch>,
     backward: Vec<Launch>,
 }
 
-impl Plan {
-    /// `params` and `buffers` are the network's, `chain` its layers.
-    pub fn new(
-        needs: Needs,
-        chain: &Chain,
-        params: &[&Param],
-        buffers: &[(String, &candle_core::Tensor)],
-    ) -> Plan {
-        // How many sums of squares there are is known after the first time.
-        let first = Self::lay(needs, chain, params, buffers, 0);
-        Self::lay(needs, chain, params, buffers, first.1).0
-    }
-
-    /// Where the state of the optimizer's slot number `slot` begins.
-    pub fn state_row(&self, slot: usize) -> usize {
-        self.places.optimizer + 4 * self.row * slot
-    }
-
-    /// A network's.
-    pub fn of(needs: Needs, net: &super::Net) -> Plan {
-        let parts = net.parts();
-        Plan::new(needs, parts.chain, &parts.params, &parts.buffers)
-    }
-
-    fn lay(
-        needs: Needs,
-        chain: &Chain,
-        params: &[&Param],
-        buffers: &[(String, &candle_core::Tensor)],
-        squares: usize,
-    ) -> (Plan, usize) {
+impl KernelSchedule {
+    /// The schedule of a network, whose shapes alone matter, for a device that runs `blocks` blocks at a time.
+    pub(super) fn new(network: &Network, capacity: usize, blocks: usize) -> KernelSchedule {
+        let (params, buffers) = (network.params(), network.buffers());
+        let spec = ScheduleSpec {
+            capacity,
+            side: network.spec.input.height as usize,
+            classes: network.spec.classes,
+            rule: network.spec.optimizer,
+            precision: network.spec.precision,
+            blocks,
+        };
         let slots = |named: Vec<(String, usize)>| {
             let mut begin = 0;
             let slots: Vec<Slot> = named
@@ -286,73 +260,67 @@ impl Plan {
         let piece_count: usize = param_slots.iter().map(|s| s.len.div_ceil(PIECE)).sum();
 
         let mut b = Builder {
-            needs,
-            places: Places::default(),
+            spec,
+            layout: MemoryLayout::default(),
             params: HashMap::new(),
             running: HashMap::new(),
             zeroed: Vec::new(),
             packings: HashMap::new(),
             squares: 0,
-            squares_used: 0,
             forward: Vec::new(),
             scoring: Vec::new(),
             backward: Vec::new(),
         };
         // What lasts comes first.
-        b.places.weights = b.zeros(4 * weights_len);
-        let rule = optimizers::rule(needs.rule);
-        b.places.optimizer = b.zeros(4 * weights_len * rule.slots.len());
-        b.places.running = b.zeros(4 * running_len);
-        b.places.lasting = b.places.bytes;
-        b.places.moved = b.zeros(4 * running_len);
-        b.places.grads = b.zeros(4 * weights_len);
-        b.places.state = b.zeros(STATE_BYTES);
-        b.places.now = b.room(STEP_BYTES);
-        b.places.steps = b.room(STEP_BYTES * MAX_STEPS);
-        b.places.found = b.room(FOUND_BYTES * MAX_STEPS);
-        b.places.pieces = b.room(4 * PIECE_WORDS * piece_count);
-        b.squares = b.room(8 * squares);
+        b.layout.weights = b.zeros(4 * weights_len);
+        let rule = optimizers::rule(spec.rule);
+        b.layout.optimizer = b.zeros(4 * weights_len * rule.slots.len());
+        b.layout.running = b.zeros(4 * running_len);
+        b.layout.lasting = b.layout.bytes;
+        b.layout.moved = b.zeros(4 * running_len);
+        b.layout.grads = b.zeros(4 * weights_len);
+        b.layout.state = b.zeros(size_of::<ProgressRecord>());
+        b.layout.now = b.room(size_of::<StepRecord>());
+        b.layout.steps = b.room(size_of::<StepRecord>() * MAX_STEPS);
+        b.layout.found = b.room(size_of::<OutcomeRecord>() * MAX_STEPS);
+        b.layout.pieces = b.room(4 * PIECE_WORDS * piece_count);
         let of = |slots: &[Slot], base: usize| {
             slots
                 .iter()
                 .map(|s| (s.name.clone(), base + 4 * s.begin))
                 .collect()
         };
-        b.params = of(&param_slots, b.places.weights);
-        b.running = of(&running_slots, b.places.running);
+        b.params = of(&param_slots, b.layout.weights);
+        b.running = of(&running_slots, b.layout.running);
 
-        let classes = needs.classes;
-        let capacity = needs.capacity;
-        b.places.probabilities = b.room(4 * capacity * classes);
-        b.places.losses = b.room(4 * capacity);
-        b.places.images = b.room(4 * capacity * MAX_STEPS);
-        let pixels = needs.side * needs.side;
-        b.places.input = b.room(4 * capacity * 3 * pixels);
+        let classes = spec.classes;
+        let capacity = spec.capacity;
+        b.layout.probabilities = b.room(4 * capacity * classes);
+        b.layout.losses = b.room(4 * capacity);
+        b.layout.images = b.room(4 * capacity * MAX_STEPS);
+        let pixels = spec.side * spec.side;
+        b.layout.input = b.room(4 * capacity * 3 * pixels);
         let mut constants = String::new();
-        define!(constants, SIDE = needs.side);
+        define!(constants, SIDE = spec.side);
         let gather = b.elementwise(
             INPUT,
             &constants,
             "gather",
             pixels,
-            vec![Some(b.places.now), Some(b.places.input)],
+            vec![Some(b.layout.now), Some(b.layout.input)],
         );
         b.forward.push(gather.clone());
         b.scoring.push(gather);
-        let input = Flow {
-            at: b.places.input,
+        let input = Activation {
+            at: b.layout.input,
             len: 3 * pixels,
             grad: None,
             before: None,
         };
-        let steps = b.chain(chain, input.clone());
-        let outputs = steps
-            .iter()
-            .map(|step| (step.output.at, step.output.len))
-            .collect();
-        let logits = steps.last().map_or(input, |step| step.output.clone());
+        let layers = b.sequential(&network.layers, input.clone());
+        let logits = layers.last().map_or(input, |layer| layer.output.clone());
         b.loss(&logits);
-        b.chain_backward(&steps);
+        b.sequential_backward(&layers);
 
         let mut pieces = Vec::new();
         for (slot, param) in param_slots.iter().zip(params) {
@@ -368,12 +336,13 @@ impl Plan {
         define!(
             constants,
             ROW = weights_len,
-            SQUARES = b.squares_used,
+            SQUARES = b.squares,
             RUNNING = running_len,
             STEPS = MAX_STEPS,
         );
         let counter = b.zeros(4);
-        let p = &b.places;
+        let squares = b.room(8 * b.squares);
+        let p = &b.layout;
         let launch = |entry, arguments: Vec<usize>| Launch {
             source: rule.cuda,
             constants: constants.as_str().into(),
@@ -395,7 +364,7 @@ impl Plan {
                 p.weights,
                 p.grads,
                 p.optimizer,
-                b.squares,
+                SQUARES,
                 0,
                 p.running,
                 p.moved,
@@ -405,10 +374,15 @@ impl Plan {
         let mut training = b.forward;
         training.extend(b.backward);
         training.push(update);
-        let plan = Plan {
+        for offset in training.iter_mut().flat_map(|l| &mut l.arguments).flatten() {
+            if *offset >= SQUARES {
+                *offset = *offset - SQUARES + squares;
+            }
+        }
+        KernelSchedule {
             capacity,
             classes,
-            places: b.places,
+            layout: b.layout,
             params: param_slots,
             row: weights_len,
             running: running_slots,
@@ -417,17 +391,28 @@ impl Plan {
             training,
             scoring: b.scoring,
             packing,
-            outputs,
-        };
-        (plan, b.squares_used)
+        }
+    }
+
+    /// As [`KernelSchedule::new`], of an architecture.
+    ///
+    /// # Errors
+    /// Returns an error if the architecture does not fit.
+    pub fn of(spec: &NetworkSpec, capacity: usize, blocks: usize) -> Result<KernelSchedule> {
+        Ok(Self::new(&Network::new(spec, 1, 0)?, capacity, blocks))
+    }
+
+    /// Offset of the state of the optimizer's slot number `slot`.
+    pub fn state_row(&self, slot: usize) -> usize {
+        self.layout.optimizer + 4 * self.row * slot
     }
 }
 
 impl Builder {
     /// Room for so many bytes, at a multiple of 256.
     fn room(&mut self, bytes: usize) -> usize {
-        let at = self.places.bytes;
-        self.places.bytes = (at + bytes.max(4)).next_multiple_of(256);
+        let at = self.layout.bytes;
+        self.layout.bytes = (at + bytes.max(4)).next_multiple_of(256);
         at
     }
 
@@ -440,7 +425,7 @@ impl Builder {
 
     /// f32 for so many numbers of each image of a batch.
     fn batch(&mut self, len: usize) -> usize {
-        self.room(4 * self.needs.capacity * len)
+        self.room(4 * self.spec.capacity * len)
     }
 
     fn elementwise(
@@ -455,7 +440,7 @@ impl Builder {
             source,
             constants: constants.into(),
             entry,
-            grid: [(self.needs.capacity * len).div_ceil(256) as u32, 1, 1],
+            grid: [(self.spec.capacity * len).div_ceil(256) as u32, 1, 1],
             block: 256,
             arguments,
         }
@@ -463,7 +448,7 @@ impl Builder {
 
     /// Where a parameter's gradient stands.
     fn grad_of(&self, weight: usize) -> usize {
-        weight - self.places.weights + self.places.grads
+        weight - self.layout.weights + self.layout.grads
     }
 
     fn param(&self, layer: &str, suffix: &str) -> usize {
@@ -474,8 +459,8 @@ impl Builder {
     }
 
     /// A plain flow of so many numbers an image.
-    fn flow(&mut self, len: usize) -> Flow {
-        Flow {
+    fn flow(&mut self, len: usize) -> Activation {
+        Activation {
             at: self.batch(len),
             len,
             grad: Some(self.batch(len)),
@@ -490,12 +475,12 @@ impl Builder {
     }
 
     fn input_tiles(&self, g: &Geometry) -> usize {
-        (self.needs.capacity * g.height * g.width).div_ceil(TILE.0) * g.inputs.div_ceil(TILE.1)
+        (self.spec.capacity * g.height * g.width).div_ceil(TILE.0) * g.inputs.div_ceil(TILE.1)
     }
 
     /// Blocks that share one sum, so that there are enough of them and each has a few terms.
     fn splits(&self, tiles: usize, rounds: usize) -> usize {
-        (self.needs.blocks / tiles.max(1)).clamp(1, rounds.div_ceil(2).clamp(1, MAX_SPLITS))
+        (self.spec.blocks / tiles.max(1)).clamp(1, rounds.div_ceil(2).clamp(1, MAX_SPLITS))
     }
 
     /// Room for the parts of shared sums.
@@ -511,16 +496,16 @@ impl Builder {
 
     /// A sum of squares for each of so many blocks.
     fn squares(&mut self, count: usize) -> usize {
-        let at = self.squares + 8 * self.squares_used;
-        self.squares_used += count;
+        let at = SQUARES + 8 * self.squares;
+        self.squares += count;
         at
     }
 }
 
 fn norm_parts(norm: &Norm) -> (&str, (usize, usize, usize), bool) {
-    match norm.blueprint() {
-        Blueprint::Norm { input, after } => (norm.name(), input, after.relu),
-        _ => (norm.name(), (0, 0, 0), false), // A norm's blueprint is a norm's.
+    match norm.spec() {
+        LayerSpec::Norm { input, after } => (norm.name(), input, after.relu),
+        _ => (norm.name(), (0, 0, 0), false), // A norm's spec is a norm's.
     }
 }
 

@@ -1,14 +1,14 @@
 //! What a layer computes, in plain numbers, for those who compute it elsewhere (the CUDA engine).
 
-use super::chain::Chain;
 use super::conv::{self, Dropout, Geometry};
 use super::norm::{self, Norm};
+use super::sequential::Sequential;
 
 /// A layer's arithmetic. Its parameters are those of `Layer::params`, in their order.
-pub enum Blueprint<'a> {
+pub enum LayerSpec<'a> {
     Conv {
         geometry: Geometry,
-        after: conv::After,
+        after: conv::ConvEpilogue,
         bias: bool,
     },
     /// The inputs are `pixels` pixels of `channels` channels, the weights in CHW order.
@@ -23,7 +23,7 @@ pub enum Blueprint<'a> {
     /// `input` is (height, width, channels).
     Norm {
         input: (usize, usize, usize),
-        after: norm::After,
+        after: norm::NormEpilogue,
     },
     /// `input` is (height, width, channels).
     MaxPool {
@@ -38,14 +38,14 @@ pub enum Blueprint<'a> {
     Relu,
     Drop(Dropout),
     Residual {
-        body: &'a Chain,
-        tail: Tail<'a>,
-        shortcut: &'a Chain,
+        body: &'a Sequential,
+        tail: ResidualEnd<'a>,
+        shortcut: &'a Sequential,
     },
 }
 
 /// What adds a residual block's two branches.
-pub enum Tail<'a> {
+pub enum ResidualEnd<'a> {
     Norm(&'a Norm),
     Sum { relu: bool },
 }

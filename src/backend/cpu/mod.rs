@@ -1,0 +1,338 @@
+//! The backend of our own kernels on the CPU's threads.
+
+mod fuse;
+mod inspect;
+pub(super) mod network;
+pub(super) mod optimizer;
+#[cfg(test)]
+mod tests;
+mod variables;
+
+use super::{
+    Backend, Device, Error, ImageSet, Inspected, Inspection, MemberId, NetworkSpec, NetworkState,
+    PartTime, Result, StepOutcome, StepPlan, TensorData, no_member, weights,
+};
+use crate::domain::augment::Placement;
+use crate::hardware::peak;
+use crate::hardware::simd::Level;
+use crate::hardware::threads::Threads;
+use crate::layers::slices;
+use candle_core::Tensor;
+use network::Network;
+use optimizer::CpuOptimizer;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+/// The CPU's threads.
+pub struct CpuDevice {
+    threads: Rc<Threads>,
+    words: String,
+    unused_gpu: Option<String>,
+}
+
+impl CpuDevice {
+    /// `words` describe the device in the header; `unused_gpu` says why a GPU is not used, if one might be.
+    pub fn new(threads: Rc<Threads>, words: String, unused_gpu: Option<String>) -> Self {
+        CpuDevice {
+            threads,
+            words,
+            unused_gpu,
+        }
+    }
+}
+
+impl Device for CpuDevice {
+    fn describe(&self) -> String {
+        self.words.clone()
+    }
+
+    fn threads(&self) -> &Rc<Threads> {
+        &self.threads
+    }
+
+    fn gpu_index(&self) -> Option<usize> {
+        None
+    }
+
+    fn unused_gpu(&self) -> Option<String> {
+        self.unused_gpu.clone()
+    }
+
+    fn peak_flops(&self) -> Option<f64> {
+        Some(peak::flops(Level::best(), &self.threads))
+    }
+
+    fn backend(&self, spec: &NetworkSpec, capacity: usize) -> Result<Box<dyn Backend>> {
+        // So that an architecture that does not fit is refused here.
+        spec.nodes()?;
+        Ok(Box::new(CpuBackend {
+            spec: spec.clone(),
+            threads: Rc::clone(&self.threads),
+            capacity: capacity.max(1),
+            members: BTreeMap::new(),
+            next: 0,
+            measures: false,
+        }))
+    }
+}
+
+struct CpuBackend {
+    spec: NetworkSpec,
+    threads: Rc<Threads>,
+    capacity: usize,
+    members: BTreeMap<MemberId, Member>,
+    next: u32,
+    measures: bool,
+}
+
+struct Member {
+    network: Network,
+    optimizer: CpuOptimizer,
+    /// Of the batch under way.
+    placements: Vec<Placement>,
+    /// Seconds in the optimizer and steps made, while they are measured.
+    measured: (f64, u64),
+}
+
+impl CpuBackend {
+    fn member(&mut self, member: MemberId) -> Result<&mut Member> {
+        let found = self.members.get_mut(&member);
+        found.ok_or_else(|| no_member(member))
+    }
+}
+
+impl Backend for CpuBackend {
+    fn max_steps(&self) -> usize {
+        1
+    }
+
+    fn members_at_once(&self) -> usize {
+        1
+    }
+
+    fn add(&mut self, seed: u64) -> Result<MemberId> {
+        let mut network = Network::new(&self.spec, self.capacity, seed)?;
+        network.measure(self.measures);
+        let member = Member {
+            optimizer: CpuOptimizer::new(self.spec.optimizer, &network.params())?,
+            network,
+            placements: Vec::new(),
+            measured: (0.0, 0),
+        };
+        let id = MemberId(self.next);
+        self.next += 1;
+        self.members.insert(id, member);
+        Ok(id)
+    }
+
+    fn remove(&mut self, member: MemberId) {
+        self.members.remove(&member);
+    }
+
+    fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    fn resize(&mut self, capacity: usize) -> Result<()> {
+        self.capacity = capacity.max(1);
+        for member in self.members.values_mut() {
+            member.network.set_capacity(self.capacity)?;
+        }
+        Ok(())
+    }
+
+    fn train(
+        &mut self,
+        images: &Rc<ImageSet>,
+        work: &[(MemberId, Vec<StepPlan>)],
+        stop: &AtomicBool,
+    ) -> Result<Vec<Vec<StepOutcome>>> {
+        let threads = Rc::clone(&self.threads);
+        let mut all = Vec::with_capacity(work.len());
+        for (id, plans) in work {
+            let member = self.member(*id)?;
+            let mut outcomes = Vec::with_capacity(plans.len());
+            for plan in plans {
+                let Some(outcome) = member.step(images, plan, &threads, stop)? else {
+                    break;
+                };
+                let ends = outcome.not_finite.is_some();
+                outcomes.push(outcome);
+                if ends {
+                    break;
+                }
+            }
+            all.push(outcomes);
+        }
+        Ok(all)
+    }
+
+    fn score(
+        &mut self,
+        member: MemberId,
+        images: &Rc<ImageSet>,
+        numbers: &[u32],
+        probabilities: &mut [f32],
+        losses: &mut [f32],
+    ) -> Result<()> {
+        let threads = Rc::clone(&self.threads);
+        let network = &mut self.member(member)?.network;
+        network.score(images, numbers, &threads, probabilities, losses)
+    }
+
+    fn inspect(&mut self, member: MemberId, inspection: &Inspection) -> Result<Inspected> {
+        let threads = Rc::clone(&self.threads);
+        self.member(member)?.network.inspect(inspection, &threads)
+    }
+
+    fn export(&mut self, member: MemberId) -> Result<NetworkState> {
+        let member = self.member(member)?;
+        export(&member.network, &member.optimizer)
+    }
+
+    fn import(&mut self, member: MemberId, state: &NetworkState) -> Result<()> {
+        let member = self.member(member)?;
+        import(&member.network, &mut member.optimizer, state)
+    }
+
+    fn measure(&mut self, on: bool) {
+        self.measures = on;
+        for member in self.members.values_mut() {
+            member.measured = (0.0, 0);
+            member.network.measure(on);
+        }
+    }
+
+    fn timings(&self) -> Vec<PartTime> {
+        let Some(member) = self.members.values().next().filter(|_| self.measures) else {
+            return Vec::new();
+        };
+        let (optimizer, steps) = member.measured;
+        let mut parts = member.network.timings();
+        parts.push(PartTime {
+            name: "optimizer".into(),
+            forward: optimizer,
+            backward: 0.0,
+        });
+        for part in &mut parts {
+            part.forward /= steps.max(1) as f64;
+            part.backward /= steps.max(1) as f64;
+        }
+        parts
+    }
+}
+
+impl Member {
+    /// One training step; None when it was abandoned.
+    fn step(
+        &mut self,
+        images: &ImageSet,
+        plan: &StepPlan,
+        threads: &Threads,
+        stop: &AtomicBool,
+    ) -> Result<Option<StepOutcome>> {
+        let settings = &plan.settings;
+        plan.augmentation.place(
+            &plan.images,
+            settings.seed,
+            settings.step,
+            images.side() as u32,
+            &mut self.placements,
+        );
+        // The forward pass moves the norms' running statistics before anybody can see that it diverged.
+        let running = self.network.running_statistics()?;
+        let pass =
+            self.network
+                .train_pass(images, &self.placements, settings, threads, Some(stop))?;
+        if stop.load(Ordering::Relaxed) {
+            self.network.restore_running_statistics(&running)?;
+            return Ok(None);
+        }
+        let begin = Instant::now();
+        let mut outcome = StepOutcome {
+            step: settings.step,
+            loss: pass.loss,
+            grad_norm: f64::NAN,
+            correct: pass.correct,
+            not_finite: None,
+        };
+        let mut finite = pass.loss.is_finite();
+        if finite {
+            let update = self
+                .optimizer
+                .step(&self.network.params(), settings, threads)?;
+            outcome.grad_norm = update.grad_norm;
+            // A weight that is not finite can hide behind a ReLU, so the loss alone does not show it.
+            finite = update.applied && update.finite;
+        }
+        if !finite {
+            let first = self.network.first_not_finite(plan.images.len())?;
+            self.network.restore_running_statistics(&running)?;
+            outcome.not_finite = Some(first.unwrap_or_else(|| "the loss".into()));
+        }
+        self.measured.0 += begin.elapsed().as_secs_f64();
+        self.measured.1 += 1;
+        Ok(Some(outcome))
+    }
+}
+
+/// A copy of a network's and its optimizer's state.
+pub(super) fn export(network: &Network, optimizer: &CpuOptimizer) -> Result<NetworkState> {
+    let mut tensors = BTreeMap::new();
+    let mut keep = |name: String, tensor: &Tensor| -> Result<()> {
+        tensors.insert(name, copy(tensor)?);
+        Ok(())
+    };
+    for param in network.params() {
+        keep(param.name.clone(), param.var.as_tensor())?;
+    }
+    for (name, buffer) in network.buffers() {
+        keep(name, buffer)?;
+    }
+    for (name, state) in optimizer.state() {
+        keep(name, state)?;
+    }
+    Ok(NetworkState {
+        tensors,
+        scalars: optimizer.scalars(),
+    })
+}
+
+/// Takes a network's and its optimizer's whole state over, or nothing.
+pub(super) fn import(
+    network: &Network,
+    optimizer: &mut CpuOptimizer,
+    state: &NetworkState,
+) -> Result<()> {
+    let weights = network.tensors();
+    let slots: Vec<_> = optimizer.state().collect();
+    let named = weights.iter().chain(&slots);
+    let wanted: Vec<_> = named
+        .clone()
+        .map(|(name, tensor)| (name.clone(), tensor.dims().to_vec()))
+        .collect();
+    let found = state.select(&wanted)?;
+    let scalars = optimizer.rule().select_scalars(&state.scalars);
+    let scalars = scalars.map_err(Error::Weights)?;
+    for ((_, tensor), data) in named.zip(found) {
+        slices::write([*tensor], |[to]| to.copy_from_slice(&data.values))?;
+    }
+    optimizer.set_scalars(scalars);
+    Ok(())
+}
+
+/// The gradients of the last training step by the parameters' names.
+pub(super) fn gradients(network: &Network) -> Result<Vec<(String, TensorData)>> {
+    let params = network.params();
+    let gradients = params.iter().map(|p| Ok((p.name.clone(), copy(&p.grad)?)));
+    gradients.collect()
+}
+
+fn copy(tensor: &Tensor) -> Result<TensorData> {
+    Ok(TensorData {
+        shape: tensor.dims().to_vec(),
+        values: slices::read(tensor)?.to_vec(),
+    })
+}

@@ -1,0 +1,312 @@
+//! A network on the CPU: an architecture made into fused layers over Candle variables, one training pass, one scoring
+//! pass. It knows no optimizer, no epoch and no file.
+//!
+//! A pass runs the list of layers forward and, in training, back; outputs, gradients and scratch are allocated once for a
+//! capacity. The variables outlive a change of the capacity.
+
+use super::variables::Variables;
+use super::{Error, ImageSet, NetworkSpec, PartTime, Result, fuse};
+use crate::domain::augment::Placement;
+use crate::domain::report::StepSettings;
+use crate::hardware::threads::Threads;
+use crate::layers::sequential::Sequential;
+use crate::layers::{Parameter, Pass, TrainingPass, input, loss, slices};
+use candle_core::{Device, Tensor};
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+/// What one training pass found.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PassOutcome {
+    /// Mean over the batch, with smoothing. NaN or infinite when a weight or an activation is.
+    pub loss: f64,
+    /// Images whose largest logit was the label's.
+    pub correct: u32,
+}
+
+/// A network and the gradients of its last training pass.
+pub struct Network {
+    pub(in crate::backend) spec: NetworkSpec,
+    capacity: usize,
+    variables: Variables,
+    /// f32, `[capacity, height, width, channels]`.
+    input: Tensor,
+    pub(in crate::backend) layers: Sequential,
+    /// For each layer, whether it ends in a ReLU.
+    pub(super) rectifies: Vec<bool>,
+    grad_logits: Tensor,
+    logits: Vec<f32>,
+    /// Seconds in the input's preparation and in the loss, while they are measured.
+    around: Option<(f64, f64)>,
+}
+
+impl Network {
+    /// A network with initial weights from `seed`. A pass takes at most `capacity` images.
+    ///
+    /// # Errors
+    /// Returns an error if the architecture does not fit the input or the classes.
+    pub fn new(spec: &NetworkSpec, capacity: usize, seed: u64) -> Result<Self> {
+        Self::assemble(spec, capacity, Variables::new(spec, seed)?)
+    }
+
+    fn assemble(spec: &NetworkSpec, capacity: usize, variables: Variables) -> Result<Self> {
+        let capacity = capacity.max(1);
+        let [height, width, channels] =
+            [spec.input.height, spec.input.width, spec.input.channels].map(|v| v as usize);
+        let input = slices::zeros((capacity, height, width, channels), &Device::Cpu)?;
+        let (layers, rectifies) = fuse::fuse(&spec.nodes()?, &variables, &input)?;
+        Ok(Network {
+            spec: spec.clone(),
+            capacity,
+            variables,
+            grad_logits: slices::zeros((capacity, 1, 1, spec.classes), &Device::Cpu)?,
+            logits: vec![0.0; capacity * spec.classes],
+            input,
+            layers,
+            rectifies,
+            around: None,
+        })
+    }
+
+    /// Makes passes of up to `capacity` images possible, and gives back what smaller ones do not need. Weights and
+    /// running statistics stay; gradients are lost.
+    ///
+    /// # Errors
+    /// Returns an error if a layer cannot be made for it.
+    pub fn set_capacity(&mut self, capacity: usize) -> Result<()> {
+        if capacity.max(1) == self.capacity {
+            return Ok(());
+        }
+        let measures = self.around.is_some();
+        *self = Self::assemble(&self.spec, capacity, self.variables.clone())?;
+        self.measure(measures);
+        Ok(())
+    }
+
+    /// Most images that a pass takes.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// One pass forward and back over the placed images of a set. Leaves the gradients of the mean loss in
+    /// [`Network::params`]. When `stop` is set meanwhile, the results mean nothing.
+    ///
+    /// # Errors
+    /// Returns an error if the batch is empty, exceeds the capacity or does not fit.
+    pub fn train_pass(
+        &mut self,
+        images: &ImageSet,
+        placements: &[Placement],
+        settings: &StepSettings,
+        threads: &Threads,
+        stop: Option<&AtomicBool>,
+    ) -> Result<PassOutcome> {
+        let pass = Pass {
+            images: placements.len(),
+            threads,
+            train: Some(TrainingPass {
+                seed: settings.seed,
+                step: settings.step,
+                dropout: settings.dropout as f32,
+            }),
+            stop,
+        };
+        self.forward(images, placements, &pass)?;
+        let begin = Instant::now();
+        let count = placements.len();
+        let smoothing = settings.label_smoothing as f32;
+        let mut outcome = PassOutcome {
+            loss: 0.0,
+            correct: 0,
+        };
+        let classes = self.spec.classes;
+        for (logits, placement) in self.logits.chunks_exact_mut(classes).zip(placements) {
+            let label = label(images, placement.image, classes)?;
+            outcome.correct += u32::from(loss::largest(logits) == label);
+            outcome.loss += loss::cross_entropy(logits, label, smoothing);
+            loss::gradient(logits, label, smoothing, 1.0 / count as f32);
+        }
+        outcome.loss /= count as f64;
+        let gradients = &self.logits[..count * classes];
+        slices::write([&self.grad_logits], |[to]| {
+            to[..gradients.len()].copy_from_slice(gradients);
+        })?;
+        if let Some((_, loss)) = &mut self.around {
+            *loss += begin.elapsed().as_secs_f64();
+        }
+        self.layers
+            .backward(&self.input, &self.grad_logits, None, &pass)?;
+        Ok(outcome)
+    }
+
+    /// Probabilities (`[numbers, classes]`) and cross-entropies without smoothing of images of a set. Nothing is dropped,
+    /// norms use their running statistics, no gradient is kept.
+    ///
+    /// # Errors
+    /// As [`Network::train_pass`]; if the results' lengths are not those of the batch.
+    pub fn score(
+        &mut self,
+        images: &ImageSet,
+        numbers: &[u32],
+        threads: &Threads,
+        probabilities: &mut [f32],
+        losses: &mut [f32],
+    ) -> Result<()> {
+        let classes = self.spec.classes;
+        check_lengths(numbers, classes, probabilities, losses)?;
+        self.forward_plain(images, numbers, threads)?;
+        probabilities.copy_from_slice(&self.logits[..numbers.len() * classes]);
+        let results = probabilities.chunks_exact_mut(classes).zip(losses);
+        for ((row, loss), number) in results.zip(numbers) {
+            let label = label(images, *number, classes)?;
+            *loss = loss::cross_entropy(row, label, 0.0) as f32;
+        }
+        Ok(())
+    }
+
+    /// Runs the layers for images as they are, as in scoring.
+    ///
+    /// # Errors
+    /// As [`Network::train_pass`].
+    pub(super) fn forward_plain(
+        &mut self,
+        images: &ImageSet,
+        numbers: &[u32],
+        threads: &Threads,
+    ) -> Result<()> {
+        let placements: Vec<_> = numbers.iter().map(|i| Placement::plain(*i)).collect();
+        let pass = Pass {
+            images: numbers.len(),
+            threads,
+            train: None,
+            stop: None,
+        };
+        self.forward(images, &placements, &pass)
+    }
+
+    /// Prepares the input, runs the layers, and copies the logits out.
+    fn forward(&mut self, images: &ImageSet, placements: &[Placement], pass: &Pass) -> Result<()> {
+        if placements.is_empty() || placements.len() > self.capacity {
+            return Err(Error::Batch(format!(
+                "a batch has from 1 to {} images, not {}",
+                self.capacity,
+                placements.len()
+            )));
+        }
+        check_fits(&self.spec, images)?;
+        let begin = Instant::now();
+        let scaling = &self.spec.scaling;
+        input::prepare(
+            images.pixels(),
+            placements,
+            scaling,
+            &self.input,
+            pass.threads,
+        )?;
+        if let Some((input, _)) = &mut self.around {
+            *input += begin.elapsed().as_secs_f64();
+        }
+        self.layers.forward(&self.input, pass)?;
+        let logits = slices::read(self.layers.output(&self.input))?;
+        let len = placements.len() * self.spec.classes;
+        self.logits[..len].copy_from_slice(&logits[..len]);
+        Ok(())
+    }
+
+    /// Parameters and their gradients, always in the same order.
+    pub fn params(&self) -> Vec<&Parameter> {
+        self.layers.params()
+    }
+
+    /// What is saved but not trained (running statistics), by its name in the checkpoint.
+    pub fn buffers(&self) -> Vec<(String, &Tensor)> {
+        self.layers.buffers()
+    }
+
+    /// Parameters and buffers by name.
+    pub(super) fn tensors(&self) -> Vec<(String, &Tensor)> {
+        let params = self.params().into_iter();
+        let params = params.map(|p| (p.name.clone(), p.var.as_tensor()));
+        params.chain(self.buffers()).collect()
+    }
+
+    /// A copy of the norms' running statistics.
+    pub(super) fn running_statistics(&self) -> Result<Vec<Vec<f32>>> {
+        let buffers = self.buffers();
+        let copies = buffers.iter().map(|(_, b)| Ok(slices::read(b)?.to_vec()));
+        copies.collect()
+    }
+
+    pub(super) fn restore_running_statistics(&self, saved: &[Vec<f32>]) -> Result<()> {
+        for ((_, buffer), saved) in self.buffers().iter().zip(saved) {
+            slices::write([*buffer], |[b]| b.copy_from_slice(saved))?;
+        }
+        Ok(())
+    }
+
+    /// Begins to measure each layer's time, from zero; or ends it.
+    pub fn measure(&mut self, on: bool) {
+        self.around = on.then_some((0.0, 0.0));
+        self.layers.time(on);
+    }
+
+    /// The seconds since [`Network::measure`] began, in the order of the layers; empty when nothing is measured.
+    pub fn timings(&self) -> Vec<PartTime> {
+        let Some((input, loss)) = self.around else {
+            return Vec::new();
+        };
+        let row = |name: &str, forward, backward| PartTime {
+            name: name.to_owned(),
+            forward,
+            backward,
+        };
+        let layers = self.layers.layers().iter().zip(self.layers.times());
+        std::iter::once(row("input", input, 0.0))
+            .chain(layers.map(|(layer, time)| row(layer.name(), time.forward, time.backward)))
+            .chain(std::iter::once(row("loss", loss, 0.0)))
+            .collect()
+    }
+}
+
+/// Holds the lengths of a scoring pass's results to those of its images.
+pub(in crate::backend) fn check_lengths(
+    numbers: &[u32],
+    classes: usize,
+    probabilities: &[f32],
+    losses: &[f32],
+) -> Result<()> {
+    let images = numbers.len();
+    if probabilities.len() != images * classes || losses.len() != images {
+        return Err(Error::Batch(format!(
+            "{images} images have {} probabilities and {images} losses, not {} and {}",
+            images * classes,
+            probabilities.len(),
+            losses.len()
+        )));
+    }
+    Ok(())
+}
+
+/// Holds an image set to a network's input.
+pub(in crate::backend) fn check_fits(spec: &NetworkSpec, images: &ImageSet) -> Result<()> {
+    let (side, channels) = (images.side() as u32, images.channels() as u32);
+    let input = spec.input;
+    if (side, side, channels) != (input.height, input.width, input.channels) {
+        return Err(Error::Batch(format!(
+            "images of {channels} x {side} x {side} do not fit a network for {} x {} x {}",
+            input.channels, input.height, input.width
+        )));
+    }
+    Ok(())
+}
+
+/// The label of an image.
+fn label(images: &ImageSet, number: u32, classes: usize) -> Result<usize> {
+    match images.labels().get(number as usize) {
+        Some(&label) if usize::from(label) < classes => Ok(label.into()),
+        Some(label) => Err(Error::Batch(format!(
+            "image {number} has the label {label}, but there are {classes} classes"
+        ))),
+        None => Err(Error::Batch(format!("image {number} has no label"))),
+    }
+}

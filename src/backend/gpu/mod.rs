@@ -1,0 +1,601 @@
+//! The backend of our own kernels on a GPU: a network as lists of kernel launches (schedule/), run by an executor.
+//! Training steps are submitted many at a time; what changes from one to the next is written ahead as a list of records,
+//! so the GPU never waits for the host within it.
+
+mod records;
+pub mod schedule;
+
+pub use records::COMMON;
+
+use super::cpu::network::{Network, check_fits, check_lengths};
+use super::cpu::optimizer::CpuOptimizer;
+use super::cpu::{export, import};
+use super::{
+    Backend, Device, Error, ImageSet, Inspected, Inspection, MemberId, NetworkSpec, NetworkState,
+    PartTime, Result, StepOutcome, StepPlan, no_member,
+};
+use crate::hardware::executor::{ExecutorDevice, ExecutorError, KernelExecutor, KernelList};
+use crate::hardware::threads::Threads;
+use crate::layers::dropout::Mask;
+use crate::layers::input::Scaling;
+use crate::layers::slices;
+use crate::optimizers::Coefficients;
+use candle_core::Tensor;
+use records::{OutcomeRecord, ProgressRecord, Record, StepRecord};
+use schedule::{KernelSchedule, MAX_STEPS, Slot};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Batch size of the CPU copy of a network, which holds the weights for a look at them and answers questions about
+/// single images.
+const CPU_MIRROR_BATCH: usize = 32;
+
+/// Device addresses of a copy of an image set.
+#[derive(Clone, Copy)]
+struct DeviceImages {
+    pixels: u64,
+    labels: u64,
+}
+
+/// An opened GPU with its copies of image sets.
+struct SharedGpu {
+    gpu: Rc<dyn ExecutorDevice>,
+    threads: Rc<Threads>,
+    /// By the sets' ids. They stay as long as the device.
+    images: RefCell<HashMap<u64, DeviceImages>>,
+}
+
+/// A GPU.
+pub struct GpuDevice {
+    shared: Rc<SharedGpu>,
+    words: String,
+    index: Option<usize>,
+}
+
+impl GpuDevice {
+    /// `threads` are the CPU's, for what is computed there; `words` describe the device in the header; `index` is the
+    /// number of the CUDA device, if it is one.
+    pub fn new(
+        gpu: Rc<dyn ExecutorDevice>,
+        threads: Rc<Threads>,
+        words: String,
+        index: Option<usize>,
+    ) -> Self {
+        let shared = SharedGpu {
+            gpu,
+            threads,
+            images: RefCell::default(),
+        };
+        GpuDevice {
+            shared: Rc::new(shared),
+            words,
+            index,
+        }
+    }
+}
+
+impl Device for GpuDevice {
+    fn describe(&self) -> String {
+        self.words.clone()
+    }
+
+    fn threads(&self) -> &Rc<Threads> {
+        &self.shared.threads
+    }
+
+    fn gpu_index(&self) -> Option<usize> {
+        self.index
+    }
+
+    fn unused_gpu(&self) -> Option<String> {
+        None
+    }
+
+    fn peak_flops(&self) -> Option<f64> {
+        None
+    }
+
+    fn backend(&self, spec: &NetworkSpec, capacity: usize) -> Result<Box<dyn Backend>> {
+        let mirror = Network::new(spec, CPU_MIRROR_BATCH, 0)?;
+        Ok(Box::new(GpuBackend {
+            gpu: Rc::clone(&self.shared),
+            spec: spec.clone(),
+            capacity: capacity.max(1),
+            optimizer: CpuOptimizer::new(spec.optimizer, &mirror.params())?,
+            mirror,
+            members: BTreeMap::new(),
+            next: 0,
+        }))
+    }
+}
+
+struct GpuBackend {
+    gpu: Rc<SharedGpu>,
+    spec: NetworkSpec,
+    capacity: usize,
+    /// A copy of the network of the member that was looked at last, and of its optimizer's state.
+    mirror: Network,
+    optimizer: CpuOptimizer,
+    members: BTreeMap<MemberId, Member>,
+    next: u32,
+}
+
+/// A network on the GPU: its memory and its lists of launches.
+struct Member {
+    executor: Box<dyn KernelExecutor>,
+    schedule: KernelSchedule,
+    training: KernelList,
+    scoring: KernelList,
+    packing: KernelList,
+    /// The optimizer's scalars.
+    scalars: Vec<f64>,
+}
+
+impl SharedGpu {
+    /// The copy of an image set, made when it is first asked for.
+    fn images(&self, spec: &NetworkSpec, images: &ImageSet) -> Result<DeviceImages> {
+        check_fits(spec, images)?;
+        if let Some(found) = self.images.borrow().get(&images.id()) {
+            return Ok(*found);
+        }
+        let classes = spec.classes;
+        if let Some(at) = images
+            .labels()
+            .iter()
+            .position(|l| usize::from(*l) >= classes)
+        {
+            return Err(Error::Batch(format!(
+                "image {at} has the label {}, but there are {classes} classes",
+                images.labels()[at]
+            )));
+        }
+        let labels: Vec<u8> = images
+            .labels()
+            .iter()
+            .flat_map(|l| l.to_le_bytes())
+            .collect();
+        let copy = DeviceImages {
+            pixels: self.gpu.upload(images.pixels())?,
+            labels: self.gpu.upload(&labels)?,
+        };
+        self.images.borrow_mut().insert(images.id(), copy);
+        Ok(copy)
+    }
+}
+
+impl GpuBackend {
+    fn member(&mut self, member: MemberId) -> Result<&mut Member> {
+        let found = self.members.get_mut(&member);
+        found.ok_or_else(|| no_member(member))
+    }
+
+    fn schedule(&self, capacity: usize, multiprocessors: u32) -> KernelSchedule {
+        KernelSchedule::new(&self.mirror, capacity, multiprocessors as usize * 2)
+    }
+
+    /// Copies a member's weights, gradients and running statistics to the mirror.
+    fn read_network(&mut self, member: MemberId) -> Result<()> {
+        let found = self.members.get_mut(&member);
+        let member = found.ok_or_else(|| no_member(member))?;
+        let params = self.mirror.params();
+        let (layout, slots) = (&member.schedule.layout, &member.schedule.params);
+        let executor = &mut *member.executor;
+        let weights = params.iter().map(|p| p.var.as_tensor());
+        read_row(executor, layout.weights, slots, weights)?;
+        read_row(
+            executor,
+            layout.grads,
+            slots,
+            params.iter().map(|p| &p.grad),
+        )?;
+        let buffers = self.mirror.buffers();
+        let buffers = buffers.iter().map(|(_, tensor)| *tensor);
+        read_row(executor, layout.running, &member.schedule.running, buffers)
+    }
+
+    /// Copies the mirror's weights and running statistics and the optimizer's state to a member.
+    fn write_member(&mut self, id: MemberId) -> Result<()> {
+        let found = self.members.get_mut(&id);
+        let member = found.ok_or_else(|| no_member(id))?;
+        let params = self.mirror.params();
+        let schedule = &member.schedule;
+        let executor = &mut *member.executor;
+        let weights = params.iter().map(|p| p.var.as_tensor());
+        write_row(executor, schedule.layout.weights, &schedule.params, weights)?;
+        let buffers = self.mirror.buffers();
+        let buffers = buffers.iter().map(|(_, tensor)| *tensor);
+        write_row(
+            executor,
+            schedule.layout.running,
+            &schedule.running,
+            buffers,
+        )?;
+        for (slot, tensors) in self.optimizer.slots().iter().enumerate() {
+            let at = schedule.state_row(slot);
+            write_row(executor, at, &schedule.params, tensors.iter())?;
+        }
+        member.scalars = self.optimizer.scalar_values().to_vec();
+        member.executor.run(member.packing, 1)?;
+        Ok(())
+    }
+
+    /// What was not finite in the step that a member just ended with.
+    fn name_not_finite(&mut self, member: MemberId, loss: f64) -> Result<String> {
+        self.read_network(member)?;
+        let found = match self.mirror.first_weight_not_finite()? {
+            Some(weight) => Some(weight),
+            None => self.mirror.first_gradient_not_finite()?,
+        };
+        let unnamed = match loss.is_finite() {
+            true => "the gradient",
+            false => "the loss",
+        };
+        Ok(found.unwrap_or_else(|| unnamed.into()))
+    }
+}
+
+impl Backend for GpuBackend {
+    fn max_steps(&self) -> usize {
+        MAX_STEPS
+    }
+
+    fn members_at_once(&self) -> usize {
+        1
+    }
+
+    fn add(&mut self, seed: u64) -> Result<MemberId> {
+        let executor = Rc::clone(&self.gpu.gpu).executor()?;
+        let schedule = self.schedule(self.capacity, executor.multiprocessors());
+        let mut member = Member {
+            schedule,
+            executor,
+            training: KernelList(0),
+            scoring: KernelList(0),
+            packing: KernelList(0),
+            scalars: Vec::new(),
+        };
+        member.install()?;
+        // The CPU's network makes the initial weights of the seed.
+        self.mirror = Network::new(&self.spec, CPU_MIRROR_BATCH, seed)?;
+        self.optimizer = CpuOptimizer::new(self.spec.optimizer, &self.mirror.params())?;
+        let id = MemberId(self.next);
+        self.next += 1;
+        self.members.insert(id, member);
+        match self.write_member(id) {
+            Ok(()) => Ok(id),
+            Err(error) => {
+                self.members.remove(&id);
+                Err(error)
+            }
+        }
+    }
+
+    fn remove(&mut self, member: MemberId) {
+        self.members.remove(&member);
+    }
+
+    fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    fn resize(&mut self, capacity: usize) -> Result<()> {
+        let capacity = capacity.max(1);
+        let ids: Vec<MemberId> = self.members.keys().copied().collect();
+        for (done, id) in ids.iter().enumerate() {
+            if let Err(error) = self.resize_member(*id, capacity) {
+                for id in &ids[..done] {
+                    self.resize_member(*id, self.capacity)?;
+                }
+                return Err(error);
+            }
+        }
+        self.capacity = capacity;
+        Ok(())
+    }
+
+    fn train(
+        &mut self,
+        images: &Rc<ImageSet>,
+        work: &[(MemberId, Vec<StepPlan>)],
+        stop: &AtomicBool,
+    ) -> Result<Vec<Vec<StepOutcome>>> {
+        let mut all = Vec::with_capacity(work.len());
+        for (id, plans) in work {
+            if stop.load(Ordering::Relaxed) {
+                all.push(Vec::new());
+                continue;
+            }
+            let gpu = Rc::clone(&self.gpu);
+            let (spec, optimizer) = (&self.spec, &mut self.optimizer);
+            let found = self.members.get_mut(id);
+            let member = found.ok_or_else(|| no_member(*id))?;
+            let mut outcomes = member.train(&gpu, spec, optimizer, images, plans)?;
+            if let Some(last) = outcomes.last_mut().filter(|last| last.not_finite.is_some()) {
+                last.not_finite = Some(self.name_not_finite(*id, last.loss)?);
+            }
+            all.push(outcomes);
+        }
+        Ok(all)
+    }
+
+    fn score(
+        &mut self,
+        member: MemberId,
+        images: &Rc<ImageSet>,
+        numbers: &[u32],
+        probabilities: &mut [f32],
+        losses: &mut [f32],
+    ) -> Result<()> {
+        check_lengths(numbers, self.spec.classes, probabilities, losses)?;
+        let (gpu, spec) = (Rc::clone(&self.gpu), self.spec.clone());
+        let member = self.member(member)?;
+        member.check_batch(images, numbers)?;
+        let at = gpu.images(&spec, images)?;
+        let layout = &member.schedule.layout;
+        let first = member.executor.base() + layout.images as u64;
+        let record = scoring_record(&spec.scaling, at, first, numbers.len());
+        member.executor.write(layout.images, &words(numbers))?;
+        member.executor.write(layout.now, record.bytes())?;
+        member.executor.run(member.scoring, 1)?;
+        read_floats(&mut *member.executor, layout.probabilities, probabilities)?;
+        read_floats(&mut *member.executor, layout.losses, losses)
+    }
+
+    fn inspect(&mut self, member: MemberId, inspection: &Inspection) -> Result<Inspected> {
+        self.read_network(member)?;
+        self.mirror.inspect(inspection, &self.gpu.threads)
+    }
+
+    fn export(&mut self, member: MemberId) -> Result<NetworkState> {
+        self.read_network(member)?;
+        let found = self.member(member)?;
+        let scalars = found.scalars.clone();
+        let found = self.members.get_mut(&member);
+        let member = found.ok_or_else(|| no_member(member))?;
+        for (slot, tensors) in self.optimizer.slots().iter().enumerate() {
+            let at = member.schedule.state_row(slot);
+            read_row(
+                &mut *member.executor,
+                at,
+                &member.schedule.params,
+                tensors.iter(),
+            )?;
+        }
+        self.optimizer.set_scalars(scalars);
+        export(&self.mirror, &self.optimizer)
+    }
+
+    fn import(&mut self, member: MemberId, state: &NetworkState) -> Result<()> {
+        self.member(member)?;
+        import(&self.mirror, &mut self.optimizer, state)?;
+        self.write_member(member)
+    }
+
+    fn measure(&mut self, _: bool) {}
+
+    /// What a GPU does within a list is not timed.
+    fn timings(&self) -> Vec<PartTime> {
+        Vec::new()
+    }
+}
+
+impl GpuBackend {
+    fn resize_member(&mut self, id: MemberId, capacity: usize) -> Result<()> {
+        let multiprocessors = self.member(id)?.executor.multiprocessors();
+        let schedule = self.schedule(capacity, multiprocessors);
+        self.member(id)?.resize(schedule)
+    }
+}
+
+impl Member {
+    /// Allocates the schedule's memory and compiles its kernels.
+    fn install(&mut self) -> Result<()> {
+        let schedule = &self.schedule;
+        self.executor.allocate(schedule.layout.bytes)?;
+        for &(at, bytes) in &schedule.zeroed {
+            self.executor.clear(at, bytes)?;
+        }
+        self.executor
+            .write(schedule.layout.pieces, &words(&schedule.pieces))?;
+        let lists = vec![
+            schedule.training.clone(),
+            schedule.scoring.clone(),
+            schedule.packing.clone(),
+        ];
+        let lists = self.executor.prepare(COMMON, lists)?;
+        if let [training, scoring, packing] = lists[..] {
+            (self.training, self.scoring, self.packing) = (training, scoring, packing);
+        }
+        Ok(())
+    }
+
+    /// Goes on with another schedule of the same network. Where memory is short, all is as it was.
+    fn resize(&mut self, schedule: KernelSchedule) -> Result<()> {
+        let mut lasting = vec![0; self.schedule.layout.lasting];
+        self.executor.read(0, &mut lasting)?;
+        let before = std::mem::replace(&mut self.schedule, schedule);
+        let failed = match self.install() {
+            Err(error @ Error::Executor(ExecutorError::Memory { .. })) => {
+                self.schedule = before;
+                self.install()?;
+                Some(error)
+            }
+            other => {
+                other?;
+                None
+            }
+        };
+        self.executor.write(0, &lasting)?;
+        self.executor.run(self.packing, 1)?;
+        failed.map_or(Ok(()), Err)
+    }
+
+    fn check_batch(&self, images: &ImageSet, numbers: &[u32]) -> Result<()> {
+        let capacity = self.schedule.capacity;
+        if !(1..=capacity).contains(&numbers.len()) {
+            return Err(Error::Batch(format!(
+                "a batch has from 1 to {capacity} images, not {}",
+                numbers.len()
+            )));
+        }
+        match numbers.iter().find(|n| **n as usize >= images.len()) {
+            Some(number) => Err(Error::Batch(format!(
+                "image {number} of {} was asked for",
+                images.len()
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes steps until one is not finite: neither it nor any after it changes anything. What was not finite in the last
+    /// outcome is still to be named.
+    fn train(
+        &mut self,
+        gpu: &SharedGpu,
+        spec: &NetworkSpec,
+        optimizer: &mut CpuOptimizer,
+        images: &ImageSet,
+        plans: &[StepPlan],
+    ) -> Result<Vec<StepOutcome>> {
+        if plans.is_empty() || plans.len() > MAX_STEPS {
+            return Err(Error::Batch(format!(
+                "from 1 to {MAX_STEPS} steps are made at a time, not {}",
+                plans.len()
+            )));
+        }
+        let at = gpu.images(spec, images)?;
+        let (base, layout) = (self.executor.base(), &self.schedule.layout);
+        let mut records = Vec::with_capacity(plans.len());
+        let mut numbers = Vec::new();
+        // The optimizer's scalars before each step.
+        let mut scalars = Vec::with_capacity(plans.len());
+        optimizer.set_scalars(self.scalars.clone());
+        for plan in plans {
+            self.check_batch(images, &plan.images)?;
+            let (coefficients, before) = optimizer.coefficients(&plan.settings);
+            scalars.push(before);
+            let first = base + (layout.images + 4 * numbers.len()) as u64;
+            records.push(training_record(
+                plan,
+                &coefficients,
+                &spec.scaling,
+                at,
+                first,
+            ));
+            numbers.extend_from_slice(&plan.images);
+        }
+        let bytes: Vec<u8> = records.iter().flat_map(|r| r.bytes()).copied().collect();
+        self.executor.write(layout.images, &words(&numbers))?;
+        self.executor.write(layout.steps, &bytes)?;
+        self.executor.write(layout.now, records[0].bytes())?;
+        self.executor
+            .clear(layout.state, size_of::<ProgressRecord>())?;
+        self.executor.run(self.training, plans.len())?;
+        let mut bytes = vec![0; size_of::<OutcomeRecord>() * plans.len()];
+        self.executor.read(layout.found, &mut bytes)?;
+
+        self.scalars = optimizer.scalar_values().to_vec();
+        let mut outcomes = Vec::with_capacity(plans.len());
+        for (bytes, before) in bytes.chunks_exact(size_of::<OutcomeRecord>()).zip(scalars) {
+            let record = OutcomeRecord::from_bytes(bytes);
+            let applied = record.applied != 0;
+            outcomes.push(StepOutcome {
+                step: record.number,
+                loss: record.loss,
+                grad_norm: record.norm,
+                correct: record.correct,
+                not_finite: (!applied).then(String::new),
+            });
+            if !applied {
+                self.scalars = before;
+                break;
+            }
+        }
+        Ok(outcomes)
+    }
+}
+
+fn training_record(
+    plan: &StepPlan,
+    coefficients: &Coefficients,
+    scaling: &Scaling,
+    at: DeviceImages,
+    images: u64,
+) -> StepRecord {
+    let settings = &plan.settings;
+    let (threshold, scale) = Mask::numbers(settings.dropout as f32);
+    StepRecord {
+        number: settings.step,
+        seed: settings.seed,
+        flip: plan.augmentation.flip.into(),
+        crop: plan.augmentation.crop,
+        cutout: plan.augmentation.cutout,
+        threshold,
+        scale,
+        smoothing: settings.label_smoothing as f32,
+        l2: coefficients.l2,
+        decay_factor: coefficients.decay_factor,
+        own: coefficients.own,
+        clip_norm: settings.clip_norm.max(0.0),
+        ..scoring_record(scaling, at, images, plan.images.len())
+    }
+}
+
+fn scoring_record(scaling: &Scaling, at: DeviceImages, images: u64, count: usize) -> StepRecord {
+    StepRecord {
+        pixels: at.pixels,
+        labels: at.labels,
+        images,
+        count: count as u32,
+        share: 1.0 / count.max(1) as f32,
+        scale: 1.0,
+        pixel_scale: scaling.scale,
+        pixel_shift: scaling.shift,
+        ..StepRecord::default()
+    }
+}
+
+fn words(numbers: &[u32]) -> Vec<u8> {
+    numbers.iter().flat_map(|v| v.to_le_bytes()).collect()
+}
+
+fn write_row<'a>(
+    executor: &mut dyn KernelExecutor,
+    at: usize,
+    slots: &[Slot],
+    tensors: impl Iterator<Item = &'a Tensor>,
+) -> Result<()> {
+    for (slot, tensor) in slots.iter().zip(tensors) {
+        let numbers = slices::read(tensor)?;
+        let bytes: Vec<u8> = numbers.iter().flat_map(|v| v.to_le_bytes()).collect();
+        executor.write(at + 4 * slot.begin, &bytes)?;
+    }
+    Ok(())
+}
+
+fn read_row<'a>(
+    executor: &mut dyn KernelExecutor,
+    at: usize,
+    slots: &[Slot],
+    tensors: impl Iterator<Item = &'a Tensor>,
+) -> Result<()> {
+    for (slot, tensor) in slots.iter().zip(tensors) {
+        let mut read = Ok(());
+        slices::write([tensor], |[numbers]| {
+            read = read_floats(executor, at + 4 * slot.begin, numbers);
+        })?;
+        read?;
+    }
+    Ok(())
+}
+
+fn read_floats(executor: &mut dyn KernelExecutor, at: usize, numbers: &mut [f32]) -> Result<()> {
+    let mut bytes = vec![0; 4 * numbers.len()];
+    executor.read(at, &mut bytes)?;
+    for (number, bytes) in numbers.iter_mut().zip(bytes.as_chunks::<4>().0) {
+        *number = f32::from_le_bytes(*bytes);
+    }
+    Ok(())
+}

@@ -1,0 +1,197 @@
+//! Records that the host and the kernels share. Each is declared once: the Rust type and the text of the CUDA struct come
+//! from the same list of fields.
+
+/// The Rust type of a field. An address of device memory is a number here.
+macro_rules! rust_type {
+    (u32) => {
+        u32
+    };
+    (u64) => {
+        u64
+    };
+    (f32) => {
+        f32
+    };
+    (f64) => {
+        f64
+    };
+    ($pointer:ident) => {
+        u64
+    };
+}
+
+/// The CUDA type of a field.
+macro_rules! cuda_type {
+    (u32) => {
+        "u32 "
+    };
+    (u64) => {
+        "u64 "
+    };
+    (f32) => {
+        "float "
+    };
+    (f64) => {
+        "double "
+    };
+    (u8_pointer) => {
+        "const u8 *"
+    };
+    (u16_pointer) => {
+        "const u16 *"
+    };
+    (u32_pointer) => {
+        "const u32 *"
+    };
+}
+
+/// Declares a record, and a macro that gives the text of its CUDA struct.
+macro_rules! record {
+    (
+        $(#[$doc:meta])*
+        $name:ident, $cuda:literal, $text:ident {
+            $($(#[$field_doc:meta])* $field:ident: $kind:ident $([$len:literal])?,)+
+        }
+    ) => {
+        $(#[$doc])*
+        #[repr(C)]
+        #[derive(Clone, Copy, Debug, Default, PartialEq)]
+        pub struct $name {
+            $($(#[$field_doc])* pub $field: record!(@type $kind $($len)?),)+
+        }
+
+        // Without padding, so that all bytes are initialised and CUDA lays the struct out alike.
+        const _: () = assert!(
+            size_of::<$name>() == 0 $(+ size_of::<record!(@type $kind $($len)?)>())+
+        );
+
+        impl Record for $name {}
+
+        macro_rules! $text {
+            () => {
+                concat!(
+                    "struct ", $cuda, " {\n",
+                    $("    ", cuda_type!($kind), stringify!($field), $("[", stringify!($len), "]",)? ";\n",)+
+                    "};\n"
+                )
+            };
+        }
+    };
+    (@type $kind:ident) => { rust_type!($kind) };
+    (@type $kind:ident $len:literal) => { [rust_type!($kind); $len] };
+}
+
+/// A type whose bytes are all initialised, and for which any bytes are a value.
+pub trait Record: Copy + Default {
+    fn bytes(&self) -> &[u8] {
+        // SAFETY: a record has no padding, so all of its bytes are initialised.
+        unsafe { std::slice::from_raw_parts(std::ptr::from_ref(self).cast(), size_of::<Self>()) }
+    }
+
+    /// Reads a record from as many bytes.
+    fn from_bytes(bytes: &[u8]) -> Self {
+        let mut record = Self::default();
+        // SAFETY: as in `bytes`; any bytes are a value of the numbers that a record consists of.
+        let to = unsafe {
+            std::slice::from_raw_parts_mut(
+                std::ptr::from_mut(&mut record).cast(),
+                size_of::<Self>(),
+            )
+        };
+        to.copy_from_slice(bytes);
+        record
+    }
+}
+
+record! {
+    /// One training step, as the host planned it; or the settings of a scoring pass.
+    StepRecord, "Step", step_text {
+        number: u64,
+        seed: u64,
+        /// `[n, 3, side, side]`.
+        pixels: u8_pointer,
+        labels: u16_pointer,
+        /// The numbers of the batch's images.
+        images: u32_pointer,
+        /// How many there are.
+        count: u32,
+        flip: u32,
+        crop: u32,
+        cutout: u32,
+        /// The live dropout: a number is dropped when its word's upper 24 bits are below this,
+        threshold: u32,
+        /// and multiplied by this when it is kept.
+        scale: f32,
+        smoothing: f32,
+        /// 1 / count.
+        share: f32,
+        pixel_scale: f32[3],
+        pixel_shift: f32[3],
+        /// The optimizer's coefficients, see `optimizers::Coefficients`.
+        l2: f32,
+        decay_factor: f32,
+        own: f32[8],
+        clip_norm: f64,
+    }
+}
+
+record! {
+    /// What became of a training step.
+    OutcomeRecord, "Found", outcome_text {
+        number: u64,
+        loss: f64,
+        norm: f64,
+        correct: u32,
+        applied: u32,
+    }
+}
+
+record! {
+    /// How far a list of training steps has come.
+    ProgressRecord, "State", progress_text {
+        /// The step under way, in the list of steps.
+        cursor: u32,
+        /// A step was not finite: none is applied any more.
+        latched: u32,
+        loss: f64,
+        correct: u32,
+        unused: u32,
+    }
+}
+
+/// What every kernel's source begins with.
+pub const COMMON: &str = concat!(
+    "typedef unsigned char u8;\n",
+    "typedef unsigned short u16;\n",
+    "typedef unsigned int u32;\n",
+    "typedef unsigned long long u64;\n",
+    step_text!(),
+    outcome_text!(),
+    progress_text!(),
+    include_str!("../../layers/kernels.cuh")
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_comes_back_from_its_bytes_and_its_struct_names_every_field() {
+        let record = OutcomeRecord {
+            number: 7,
+            loss: 0.5,
+            norm: f64::INFINITY,
+            correct: 3,
+            applied: 1,
+        };
+        assert_eq!(OutcomeRecord::from_bytes(record.bytes()), record);
+        assert_eq!(record.bytes()[..8], 7u64.to_le_bytes());
+        assert_eq!(
+            outcome_text!(),
+            "struct Found {\n    u64 number;\n    double loss;\n    double norm;\n    u32 correct;\n    u32 applied;\n};\n"
+        );
+        for line in ["    const u16 *labels;\n", "    float own[8];\n"] {
+            assert!(step_text!().contains(line), "{line}");
+        }
+    }
+}

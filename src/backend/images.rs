@@ -1,0 +1,76 @@
+//! Images and labels as backends take them.
+
+use super::{Error, Result};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Images of one size with a label each, in host memory. A device may keep a copy, known by [`ImageSet::id`].
+#[derive(Debug)]
+pub struct ImageSet {
+    id: u64,
+    channels: usize,
+    side: usize,
+    pixels: Vec<u8>,
+    labels: Vec<u16>,
+}
+
+impl ImageSet {
+    /// Takes the block of pixels over: u8, `[labels, channels, side, side]`.
+    ///
+    /// # Errors
+    /// Returns an error if the number of pixels does not fit the other sizes.
+    pub fn new(channels: usize, side: usize, pixels: Vec<u8>, labels: Vec<u16>) -> Result<Self> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        if pixels.len() != labels.len() * channels * side * side {
+            return Err(Error::Batch(format!(
+                "{} bytes are not {} images of {channels} x {side} x {side}",
+                pixels.len(),
+                labels.len()
+            )));
+        }
+        Ok(ImageSet {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            channels,
+            side,
+            pixels,
+            labels,
+        })
+    }
+
+    /// Unique in this process.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    pub fn channels(&self) -> usize {
+        self.channels
+    }
+
+    /// Width and height of an image.
+    pub fn side(&self) -> usize {
+        self.side
+    }
+
+    /// u8, `[images, channels, side, side]`.
+    pub fn pixels(&self) -> &[u8] {
+        &self.pixels
+    }
+
+    pub fn labels(&self) -> &[u16] {
+        &self.labels
+    }
+
+    /// The bytes of one image, channel by channel; None beyond the last.
+    pub fn image(&self, number: u32) -> Option<&[u8]> {
+        let len = self.channels * self.side * self.side;
+        let begin = (number as usize).checked_mul(len)?;
+        self.pixels.get(begin..begin.checked_add(len)?)
+    }
+}

@@ -1,0 +1,327 @@
+//! What trains and scores networks: [`Backend`], one trait with an implementation for each engine. Nothing above this
+//! room asks which one it has.
+//!
+//! A [`Device`] owns what its backends share (threads, compiled kernels, copies of image sets) and outlives them. A
+//! backend holds members: networks of one architecture under one optimizer, each with its own weights, optimizer state
+//! and numbers. A plain run has one member. The optimizer's state lives inside the backend, beside the weights it moves.
+//!
+//! No Candle type appears in a signature; state crosses as [`NetworkState`], plain numbers by name.
+
+pub mod candle;
+pub mod cpu;
+pub mod gpu;
+mod images;
+mod inspection;
+mod state;
+mod weights;
+
+pub use crate::layers::input::Scaling;
+pub use images::ImageSet;
+pub use inspection::{Inspected, Inspection, filters, parameter_health};
+pub use state::{NetworkState, TensorData};
+
+use crate::domain::arch::{Arch, ArchError, Node, Shape};
+use crate::domain::augment::Augmentation;
+use crate::domain::engine::EngineChoice;
+use crate::domain::params::{Hyperparameters, Optimizer as OptimizerKind, Precision};
+use crate::domain::report::StepSettings;
+use crate::hardware::device::{DeviceChoice, DeviceError};
+use crate::hardware::executor::ExecutorError;
+use crate::hardware::threads::Threads;
+use candle::CandleDevice;
+use std::rc::Rc;
+use std::sync::atomic::AtomicBool;
+
+/// What can go wrong in a backend. The messages say what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the architecture does not fit: {0}")]
+    Arch(#[from] ArchError),
+    #[error("the computation failed: {0}")]
+    Compute(String),
+    #[error(
+        "these weights belong to another architecture: {0}; use the architecture that they were trained with"
+    )]
+    Weights(String),
+    #[error("{0}")]
+    Batch(String),
+    #[error(transparent)]
+    Executor(#[from] ExecutorError),
+}
+
+impl From<candle_core::Error> for Error {
+    fn from(error: candle_core::Error) -> Self {
+        Error::Compute(error.to_string())
+    }
+}
+
+impl Error {
+    /// Whether the device had too little memory: then everything is as it was before the call.
+    pub fn is_out_of_memory(&self) -> bool {
+        matches!(self, Error::Executor(ExecutorError::Memory { .. }))
+    }
+}
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What the members of a backend have in common.
+#[derive(Clone, Debug)]
+pub struct NetworkSpec {
+    pub arch: Arch,
+    /// The shape of an image.
+    pub input: Shape,
+    pub classes: usize,
+    /// How bytes become the network's input.
+    pub scaling: Scaling,
+    pub optimizer: OptimizerKind,
+    pub precision: Precision,
+}
+
+impl NetworkSpec {
+    /// The layers with their names and shapes.
+    ///
+    /// # Errors
+    /// Returns an error if the architecture does not fit the input or the classes.
+    pub fn nodes(&self) -> Result<Vec<Node>> {
+        Ok(self.arch.infer_shapes(self.input, self.classes)?)
+    }
+}
+
+/// One member of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MemberId(pub u32);
+
+/// One training step to be made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepPlan {
+    pub settings: StepSettings,
+    pub augmentation: Augmentation,
+    /// The batch: numbers of images in the image set.
+    pub images: Vec<u32>,
+}
+
+impl StepPlan {
+    /// A step under these hyperparameters, at an effective learning rate. `step` is its number, from 1.
+    pub fn new(params: &Hyperparameters, learning_rate: f64, step: u64, images: &[u32]) -> Self {
+        StepPlan {
+            settings: StepSettings::new(params, learning_rate, step),
+            augmentation: Augmentation::of(params),
+            images: images.to_vec(),
+        }
+    }
+}
+
+/// What became of a training step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepOutcome {
+    pub step: u64,
+    /// Mean over the batch, with label smoothing.
+    pub loss: f64,
+    /// Norm of the whole gradient, before clipping and without weight decay.
+    pub grad_norm: f64,
+    /// Images whose largest logit was their label's.
+    pub correct: u32,
+    /// The first value of the step that was not finite, if one was: `the gradient of conv1.weight`. The step then
+    /// changed nothing, unless the value is a weight.
+    pub not_finite: Option<String>,
+}
+
+/// Mean seconds that one part of a training step takes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PartTime {
+    /// A layer's name; `input`, `loss` and `optimizer` are parts of their own.
+    pub name: String,
+    pub forward: f64,
+    pub backward: f64,
+}
+
+/// An opened device. It owns what its backends share and outlives them. One thread opens, uses and drops it.
+pub trait Device {
+    /// The device in the header's words: `CPU 2 threads AVX-512`.
+    fn describe(&self) -> String;
+
+    /// Threads of the CPU that compute.
+    fn threads(&self) -> &Rc<Threads>;
+
+    /// The number of the CUDA device that computes, if one does.
+    fn gpu_index(&self) -> Option<usize>;
+
+    /// Why the GPU of this computer is not used although it was not ruled out.
+    fn unused_gpu(&self) -> Option<String>;
+
+    /// Floating-point operations a second that the multiply-add units can do, measured now; None where that cannot be
+    /// measured.
+    fn peak_flops(&self) -> Option<f64>;
+
+    /// A backend without members, for batches of up to `capacity` images.
+    ///
+    /// # Errors
+    /// Returns an error if the architecture does not fit or the device fails.
+    fn backend(&self, spec: &NetworkSpec, capacity: usize) -> Result<Box<dyn Backend>>;
+}
+
+/// Why no device could be opened. The messages say what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    #[error(
+        "Candle cannot open {device}: {why}. This needs a program that was built with `cargo build --release --features {feature}`"
+    )]
+    Candle {
+        device: DeviceChoice,
+        feature: &'static str,
+        why: String,
+    },
+}
+
+/// Opens the device that `choice` names for an engine, with this many threads of the CPU (0: one a core).
+///
+/// # Errors
+/// Returns an error if a GPU was asked for by name and cannot be used.
+pub fn open(
+    choice: DeviceChoice,
+    engine: EngineChoice,
+    threads: usize,
+) -> std::result::Result<Rc<dyn Device>, OpenError> {
+    let threads = Rc::new(Threads::new(threads));
+    if engine == EngineChoice::Candle {
+        return open_candle(choice, threads);
+    }
+    let opened = choice.open()?;
+    let words = opened.describe(threads.count());
+    Ok(match opened.gpu() {
+        Some(gpu) => {
+            let index = opened.gpu_index();
+            Rc::new(gpu::GpuDevice::new(
+                Rc::clone(gpu) as _,
+                threads,
+                words,
+                index,
+            ))
+        }
+        None => {
+            let unused = opened.unused_gpu().map(ToString::to_string);
+            Rc::new(cpu::CpuDevice::new(threads, words, unused))
+        }
+    })
+}
+
+/// Without a device's name, Candle computes on the CPU: it is asked for to compare with.
+fn open_candle(
+    choice: DeviceChoice,
+    threads: Rc<Threads>,
+) -> std::result::Result<Rc<dyn Device>, OpenError> {
+    let (opened, feature) = match choice {
+        DeviceChoice::Auto | DeviceChoice::Cpu => {
+            return Ok(Rc::new(CandleDevice::cpu(threads)));
+        }
+        DeviceChoice::Cuda(index) => (CandleDevice::cuda(index, threads), "cuda"),
+        DeviceChoice::Metal(index) => (CandleDevice::metal(index, threads), "metal"),
+    };
+    match opened {
+        Ok(device) => Ok(Rc::new(device)),
+        Err(error) => Err(OpenError::Candle {
+            device: choice,
+            feature,
+            why: error.to_string(),
+        }),
+    }
+}
+
+/// Trains and scores networks of one architecture.
+///
+/// Where memory is short, a call fails with an error for which [`Error::is_out_of_memory`] holds, and all is as before.
+pub trait Backend {
+    /// Most steps that one call of [`Backend::train`] should be asked for: 1 where nothing is gained by more.
+    fn max_steps(&self) -> usize;
+
+    /// Most members that [`Backend::train`] takes in one call.
+    fn members_at_once(&self) -> usize;
+
+    /// A new member with fresh weights from `seed` (Glorot uniform, biases zero, norms one).
+    ///
+    /// # Errors
+    /// Returns an error if memory is short or the device fails.
+    fn add(&mut self, seed: u64) -> Result<MemberId>;
+
+    /// A new member in the state of another.
+    ///
+    /// # Errors
+    /// As [`Backend::add`]; if there is no such member.
+    fn copy(&mut self, member: MemberId) -> Result<MemberId> {
+        let state = self.export(member)?;
+        let copy = self.add(0)?;
+        self.import(copy, &state)?;
+        Ok(copy)
+    }
+
+    /// Drops a member and gives its memory back.
+    fn remove(&mut self, member: MemberId);
+
+    /// Most images in a batch.
+    fn capacity(&self) -> usize;
+
+    /// Makes batches of up to `capacity` images possible. The members' state stays; their last gradients are lost.
+    ///
+    /// # Errors
+    /// Returns an error if memory is short or the device fails.
+    fn resize(&mut self, capacity: usize) -> Result<()>;
+
+    /// Makes training steps on images of a set: for each named member its steps in order. Returns for each member, in the
+    /// order asked for, what became of its steps. There are fewer outcomes than steps where a member ended at its first
+    /// step that was not finite, or `stop` was set meanwhile: a step under way is then abandoned without a trace.
+    ///
+    /// # Errors
+    /// Returns an error if a batch is empty, exceeds the capacity or does not fit the set; if there is no such member or
+    /// there are more than [`Backend::members_at_once`]; if the device fails.
+    fn train(
+        &mut self,
+        images: &Rc<ImageSet>,
+        work: &[(MemberId, Vec<StepPlan>)],
+        stop: &AtomicBool,
+    ) -> Result<Vec<Vec<StepOutcome>>>;
+
+    /// Scores up to [`Backend::capacity`] images of a set, given by number. Writes the class probabilities (`[numbers,
+    /// classes]`) and each image's cross-entropy without label smoothing. Nothing is dropped and norms use their running
+    /// statistics.
+    ///
+    /// # Errors
+    /// Returns an error if there are no images or too many, or the slices have other lengths; if the device fails.
+    fn score(
+        &mut self,
+        member: MemberId,
+        images: &Rc<ImageSet>,
+        numbers: &[u32],
+        probabilities: &mut [f32],
+        losses: &mut [f32],
+    ) -> Result<()>;
+
+    /// Looks inside a network.
+    ///
+    /// # Errors
+    /// As [`Backend::score`].
+    fn inspect(&mut self, member: MemberId, inspection: &Inspection) -> Result<Inspected>;
+
+    /// A copy of a member's whole state.
+    ///
+    /// # Errors
+    /// Returns an error if there is no such member or the device fails.
+    fn export(&mut self, member: MemberId) -> Result<NetworkState>;
+
+    /// Takes a whole state over; `state` may hold more.
+    ///
+    /// # Errors
+    /// Names what is missing or has another shape, and then nothing is taken; if the device fails.
+    fn import(&mut self, member: MemberId, state: &NetworkState) -> Result<()>;
+
+    /// Begins to measure the parts of a training step, from zero; or ends it.
+    fn measure(&mut self, on: bool);
+
+    /// The times since [`Backend::measure`] began, in the order of the parts; empty where they cannot be measured.
+    fn timings(&self) -> Vec<PartTime>;
+}
+
+fn no_member(member: MemberId) -> Error {
+    Error::Batch(format!("there is no network number {}", member.0))
+}

@@ -1,0 +1,202 @@
+//! Every backend against the reference in Candle: for every preset and every optimizer ten training steps, each from the
+//! state that the backend is in, since rounding can flip a ReLU and Adam makes a whole step of that.
+
+use super::host::HostDevice;
+use super::{CLASSES, cpu, difference, left_out};
+use cifar_tui::backend::candle::CandleDevice;
+use cifar_tui::backend::{
+    Backend, Device, ImageSet, Inspection, MemberId, NetworkSpec, Scaling, StepOutcome, StepPlan,
+};
+use cifar_tui::domain::arch::{ARCHS, Arch, ArchLayer, Op, Shape, resolve};
+use cifar_tui::domain::params::{Hyperparameters, Optimizer, Precision, Schedule};
+use cifar_tui::domain::rng::{Rng, Stream};
+use cifar_tui::train::schedule;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::atomic::AtomicBool;
+
+const STEPS: u64 = 10;
+const BATCH: usize = 12;
+const IMAGES: usize = 40;
+/// The largest difference that is allowed, as a share of a tensor's largest number.
+const TOLERANCE: f32 = 1e-4;
+
+/// The preset with an eighth of its channels and units.
+fn small(arch: &Arch) -> Arch {
+    fn shrink(layers: &mut [ArchLayer], is_outermost: bool) {
+        let last = layers.len().saturating_sub(1);
+        for (i, layer) in layers.iter_mut().enumerate() {
+            match &mut layer.op {
+                Op::Conv { out, .. } => *out = (*out / 8).max(3),
+                // The last layer has one unit a class.
+                Op::Dense { out } if !(is_outermost && i == last) => *out = (*out / 8).max(3),
+                Op::Residual { body } => shrink(body, false),
+                _ => {}
+            }
+        }
+    }
+    let mut arch = arch.clone();
+    shrink(&mut arch.layers, true);
+    arch
+}
+
+fn hyperparameters(optimizer: Optimizer) -> Hyperparameters {
+    Hyperparameters {
+        optimizer,
+        learning_rate: match optimizer {
+            Optimizer::Sgd => 0.02,
+            _ => 0.002,
+        },
+        schedule: Schedule::OneCycle,
+        epochs: 1,
+        dropout: 0.3,
+        label_smoothing: 0.1,
+        weight_decay: 0.01,
+        clip_norm: 5.0,
+        nesterov: true,
+        flip: true,
+        crop: 2,
+        cutout: 4,
+        seed: 3,
+        ..Hyperparameters::default()
+    }
+}
+
+fn images(side: usize) -> Rc<ImageSet> {
+    let rng = Rng::new(4, Stream::Sample, 0);
+    let bytes = (0..(IMAGES * 3 * side * side) as u32).map(|i| (rng.word(i) >> 24) as u8);
+    let labels = (0..IMAGES as u32).map(|i| (rng.word(i) % CLASSES as u32) as u16);
+    Rc::new(ImageSet::new(3, side, bytes.collect(), labels.collect()).unwrap())
+}
+
+/// A backend with one member, and its gradients after a step.
+struct Side {
+    backend: Box<dyn Backend>,
+    member: MemberId,
+}
+
+impl Side {
+    fn new(device: &dyn Device, spec: &NetworkSpec) -> Self {
+        let mut backend = device.backend(spec, BATCH).unwrap();
+        let member = backend.add(3).unwrap();
+        Side { backend, member }
+    }
+
+    fn step(&mut self, images: &Rc<ImageSet>, plan: &StepPlan) -> StepOutcome {
+        let work = [(self.member, vec![plan.clone()])];
+        let outcomes = self.backend.train(images, &work, &AtomicBool::new(false));
+        outcomes.unwrap().remove(0).remove(0)
+    }
+
+    fn gradients(&mut self) -> Vec<(String, Vec<f32>)> {
+        let look = Inspection {
+            gradients: true,
+            ..Inspection::default()
+        };
+        let inspected = self.backend.inspect(self.member, &look).unwrap();
+        let gradients = inspected.gradients.into_iter();
+        gradients.map(|(name, data)| (name, data.values)).collect()
+    }
+}
+
+/// Holds ten steps of `device` to the reference.
+fn agrees(what: &str, device: &dyn Device, arch: Arch, side: usize, optimizer: Optimizer) {
+    let params = hyperparameters(optimizer);
+    let spec = NetworkSpec {
+        arch,
+        input: Shape::new(3, side as u32, side as u32),
+        classes: CLASSES,
+        scaling: Scaling::standard([0.49, 0.48, 0.45], [0.25, 0.24, 0.26]),
+        optimizer,
+        precision: Precision::F32,
+    };
+    let images = images(side);
+    let mut ours = Side::new(device, &spec);
+    let mut reference = Side::new(&CandleDevice::reference(), &spec);
+    for step in 1..=STEPS {
+        let what = format!("{what}, {optimizer:?}, step {step}");
+        let state = ours.backend.export(ours.member).unwrap();
+        reference.backend.import(reference.member, &state).unwrap();
+        let mut numbers = Rng::new(9, Stream::Order, step).permutation(IMAGES);
+        numbers.truncate(BATCH - (step % 3) as usize);
+        let share = (step - 1) as f64 / STEPS as f64;
+        let rate = schedule::rate(&params, share, step as f64 / STEPS as f64);
+        let plan = StepPlan::new(&params, rate, step, &numbers);
+        let (a, b) = (ours.step(&images, &plan), reference.step(&images, &plan));
+        assert_eq!((a.step, &a.not_finite), (step, &None), "{what}");
+        assert_eq!(b.not_finite, None, "{what}");
+        let tolerance = f64::from(TOLERANCE);
+        assert!(
+            (a.loss - b.loss).abs() < tolerance * b.loss,
+            "{what}: {a:?} {b:?}"
+        );
+        assert!(
+            (a.grad_norm - b.grad_norm).abs() < tolerance * b.grad_norm,
+            "{what}: {a:?} {b:?}"
+        );
+        assert_eq!(a.correct, b.correct, "{what}");
+        let gradients: HashMap<_, _> = ours.gradients().into_iter().collect();
+        for (name, y) in reference.gradients() {
+            let apart = difference(&gradients[&name], &y);
+            assert!(
+                apart < TOLERANCE,
+                "{what}: the gradient of {name} differs by {apart}"
+            );
+        }
+        let a = ours.backend.export(ours.member).unwrap();
+        let b = reference.backend.export(reference.member).unwrap();
+        assert_eq!(a.scalars, b.scalars, "{what}");
+        assert!(a.tensors.keys().eq(b.tensors.keys()), "{what}");
+        for ((name, x), y) in a.tensors.iter().zip(b.tensors.values()) {
+            let mut x = x.values.clone();
+            if let Some(gradient) = gradients.get(name).filter(|_| optimizer != Optimizer::Sgd) {
+                forgive_undecided(&mut x, &y.values, gradient, 2.0 * rate as f32);
+            }
+            let apart = difference(&x, &y.values);
+            assert!(apart < TOLERANCE, "{what}: {name} differs by {apart}");
+        }
+    }
+}
+
+/// Adam divides by the size of the gradient: where that is almost zero, its rounding error decides in which direction a
+/// whole step goes. Makes such weights equal where they are at most `most` apart.
+fn forgive_undecided(weights: &mut [f32], theirs: &[f32], gradient: &[f32], most: f32) {
+    let largest = gradient.iter().fold(0.0f32, |m, g| m.max(g.abs()));
+    for ((w, theirs), g) in weights.iter_mut().zip(theirs).zip(gradient) {
+        if g.abs() < 1e-3 * largest && (*w - theirs).abs() < most {
+            *w = *theirs;
+        }
+    }
+}
+
+fn all_agree(what: &str, device: &dyn Device, side: usize, size: impl Fn(&Arch) -> Arch) {
+    for preset in ARCHS {
+        let arch = size(&resolve(preset.name).unwrap());
+        for optimizer in Optimizer::ALL {
+            let what = format!("{what}, {}", preset.name);
+            agrees(&what, device, arch.clone(), side, *optimizer);
+        }
+    }
+}
+
+#[test]
+fn the_cpu_trains_every_preset_under_every_optimizer_as_the_reference_does() {
+    all_agree("cpu", &*cpu(), 16, small);
+}
+
+#[test]
+fn the_gpu_s_kernels_train_every_preset_under_every_optimizer_as_the_reference_does() {
+    if left_out() {
+        return;
+    }
+    all_agree("gpu", &HostDevice::new(6, false).device(), 16, small);
+}
+
+#[test]
+#[ignore = "takes minutes: the presets in full"]
+fn full_presets_train_as_the_reference_does() {
+    all_agree("cpu", &*cpu(), 32, Arch::clone);
+    if !left_out() {
+        all_agree("gpu", &HostDevice::new(6, false).device(), 32, Arch::clone);
+    }
+}
