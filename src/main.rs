@@ -147,6 +147,7 @@ fn settings(config: &Config, flags: &Flags, session: &cli::Session) -> anyhow::R
         name: session.name.clone(),
         resume: session.resume.as_ref().map(Into::into),
         device: config.options.device.parse()?,
+        engine: config.options.engine,
         threads: config.options.threads,
         data_is_for_this_session: flags.options.iter().any(|(key, _)| *key == "data"),
         serve: true,

@@ -1,5 +1,6 @@
 //! The settings that are not hyperparameters, and their table [`OPTIONS`].
 
+use crate::domain::engine::EngineChoice;
 use crate::domain::symbols::Symbols;
 use crate::domain::terminal::Terminal;
 use std::path::PathBuf;
@@ -11,8 +12,9 @@ pub struct Options {
     pub data: Option<PathBuf>,
     /// The runs folder; None takes the usual place.
     pub runs: Option<PathBuf>,
-    /// `auto`, `cpu`, `cuda` or `cuda:N`.
+    /// `auto`, `cpu`, `cuda`, `cuda:N`, `metal` or `metal:N`.
     pub device: String,
+    pub engine: EngineChoice,
     /// CPU threads; 0 is one a core.
     pub threads: usize,
     pub mouse: bool,
@@ -46,6 +48,7 @@ impl Default for Options {
             data: None,
             runs: None,
             device: "auto".into(),
+            engine: EngineChoice::Auto,
             threads: 0,
             mouse: true,
             symbols: None,
@@ -124,10 +127,15 @@ pub static OPTIONS: &[OptionRow] = &[
         help: "The folder that runs are kept in. Empty: $CIFAR_TUI_RUNS, then ./runs in a project or where it exists, \
                then the XDG state folder.",
         set: |o, text| { o.runs = path(text); Some(()) }, get: |o| shown(&o.runs) },
-    OptionRow { key: "device", kind: OptionKind::Word("DEVICE"), env: None, default: "\"auto\"", range: "auto, cpu, cuda or cuda:N",
-        help: "Where the network runs. auto: the first NVIDIA GPU if it can be used, else the CPU.",
+    OptionRow { key: "device", kind: OptionKind::Word("DEVICE"), env: None, default: "\"auto\"", range: "auto, cpu, cuda, cuda:N, metal or metal:N",
+        help: "Where the network runs. auto: the first NVIDIA GPU if it can be used, else the CPU. metal: with `engine = \"candle\"` only.",
         set: |o, text| { let text = text.to_ascii_lowercase(); device_word(&text).then(|| o.device = text) },
         get: |o| o.device.clone() },
+    OptionRow { key: "engine", kind: OptionKind::Word("ENGINE"), env: None, default: "\"auto\"", range: "auto, native or candle",
+        help: "Whose code computes. auto and native: our own kernels. candle: plain Candle, slow, to compare with and for \
+               devices that we have no kernels for.",
+        set: |o, text| { o.engine = EngineChoice::named(&text.to_ascii_lowercase())?; Some(()) },
+        get: |o| o.engine.name().into() },
     OptionRow { key: "threads", kind: OptionKind::Number, env: None, default: "0", range: "a whole number, 0 to 1024",
         help: "CPU threads of the training step; 0 is one a core. Results do not depend on it.",
         set: |o, text| { o.threads = text.parse().ok().filter(|n| *n <= 1024)?; Some(()) },
@@ -171,8 +179,9 @@ fn shown(path: &Option<PathBuf>) -> String {
 }
 
 fn device_word(text: &str) -> bool {
-    matches!(text, "auto" | "cpu" | "cuda")
+    matches!(text, "auto" | "cpu" | "cuda" | "metal")
         || text
             .strip_prefix("cuda:")
+            .or_else(|| text.strip_prefix("metal:"))
             .is_some_and(|n| n.len() <= 3 && n.parse::<u16>().is_ok())
 }

@@ -4,6 +4,7 @@
 pub mod arch;
 pub mod augment;
 pub mod confusion;
+pub mod engine;
 pub mod health;
 pub mod history;
 pub mod marks;
