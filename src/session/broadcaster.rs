@@ -9,6 +9,7 @@ use crate::domain::params::param;
 use crate::domain::report::{Evaluation, State, SystemLoad};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Maximum number of step reports in the history. Beyond it, neighbouring reports are merged.
@@ -331,6 +332,11 @@ impl EventSender {
                 .iter()
                 .for_each(|event| queue.in_order(event.clone()));
         }
+    }
+
+    /// Set when a command was sent that shall not wait for the end of a training step, until the worker clears it.
+    pub fn interrupt(&self) -> &Arc<AtomicBool> {
+        self.broadcaster.viewers.interrupt()
     }
 
     /// The broadcaster that viewers attach to.

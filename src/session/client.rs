@@ -55,14 +55,20 @@ impl SessionClient {
     }
 }
 
-/// How many viewers a session has, and whether it has a socket for more.
+/// How many viewers a session has, whether it has a socket for more, and whether one of them waits for the worker.
 #[derive(Default)]
 pub(super) struct ViewerCount {
     attached: AtomicUsize,
     has_socket: AtomicBool,
+    /// Set when a command was sent that shall not wait for the end of a training step. The worker clears it.
+    interrupt: Arc<AtomicBool>,
 }
 
 impl ViewerCount {
+    pub fn interrupt(&self) -> &Arc<AtomicBool> {
+        &self.interrupt
+    }
+
     /// Notes that viewers of other processes can attach from now on.
     pub fn set_has_socket(&self) {
         self.has_socket.store(true, Ordering::SeqCst);
@@ -99,7 +105,12 @@ impl Commands {
             },
             other => other,
         };
-        self.sender.send(command).map_err(|_| SessionOver)
+        let interrupts = command.interrupts();
+        self.sender.send(command).map_err(|_| SessionOver)?;
+        if interrupts {
+            self.viewers.interrupt.store(true, Ordering::SeqCst);
+        }
+        Ok(())
     }
 }
 
@@ -109,6 +120,7 @@ impl Drop for Commands {
         if self.viewer == 0 {
             // A session ends with its own front end. Sending fails if it has ended already.
             let _ = self.sender.send(Command::Quit);
+            self.viewers.interrupt.store(true, Ordering::SeqCst);
         }
     }
 }

@@ -53,6 +53,17 @@ pub enum Command {
     Quit,
 }
 
+impl Command {
+    /// Whether a training step under way is abandoned for it: the user waits for its effect. A question is answered after
+    /// the step, or a screen that asks all the time would stop the training.
+    pub fn interrupts(&self) -> bool {
+        !matches!(
+            self,
+            Command::Ask { .. } | Command::Show { .. } | Command::Download
+        )
+    }
+}
+
 /// A question about the newest evaluation, the data, the network or the runs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "question")]

@@ -31,7 +31,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// Most time between two checkpoints while training.
@@ -208,8 +208,6 @@ struct Worker<'a> {
     /// Commands that came while the data was loaded.
     early: VecDeque<Command>,
     device: Rc<dyn Device>,
-    /// Abandons the training step under way when it is set.
-    stop: Arc<AtomicBool>,
     material: Rc<Material>,
     saver: Saver,
     runs: Option<RunsFolder>,
@@ -278,7 +276,6 @@ impl<'a> Worker<'a> {
             early,
             material: Rc::new(Material::new(data)?),
             device,
-            stop: Arc::default(),
             saver: Saver::start().map_err(SessionError::Thread)?,
             runs: settings
                 .runs
@@ -461,14 +458,14 @@ impl<'a> Worker<'a> {
 
     fn new_trainer(&self, params: params::Hyperparameters) -> Result<Trainer> {
         let material = Rc::clone(&self.material);
-        let stop = Arc::clone(&self.stop);
+        let stop = Arc::clone(self.tell.interrupt());
         Ok(Trainer::new(params, material, &*self.device, stop)?)
     }
 
     /// A trainer that goes on from a checkpoint; `path` is for the messages.
     fn trainer_from(&self, checkpoint: Checkpoint, path: &Path) -> Result<Trainer> {
         let material = Rc::clone(&self.material);
-        let stop = Arc::clone(&self.stop);
+        let stop = Arc::clone(self.tell.interrupt());
         let device = &*self.device;
         Ok(Trainer::resume(checkpoint, path, material, device, stop)?)
     }
@@ -1061,6 +1058,8 @@ impl Host for Worker<'_> {
             trainer.spoil(which, with);
         }
         self.keep_house(trainer);
+        // Cleared before the commands are taken up: one that comes meanwhile sets it again.
+        self.tell.interrupt().store(false, Ordering::SeqCst);
         loop {
             let blocked = doing == Doing::Training && self.paused;
             let command = if blocked {

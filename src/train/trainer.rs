@@ -783,6 +783,7 @@ mod tests {
     use crate::domain::params;
     use crate::domain::report::DataInfo;
     use crate::hardware::device::DeviceChoice;
+    use std::sync::atomic::Ordering;
 
     /// Changes the learning rate half-way through an evaluation, and leaves another one.
     #[derive(Default)]
@@ -818,8 +819,32 @@ mod tests {
         fn epoch_over(&mut self, _: &mut Trainer, _: &EpochReport) {}
     }
 
-    #[test]
-    fn a_change_is_taken_up_in_the_middle_of_an_evaluation() {
+    /// Wants the first submissions of training steps abandoned.
+    struct Impatient {
+        stop: Arc<AtomicBool>,
+        times: u32,
+        steps: u32,
+    }
+
+    impl Host for Impatient {
+        fn between(&mut self, _: &mut Trainer, _: Doing) -> Flow {
+            self.stop.store(self.times > 0, Ordering::Relaxed);
+            self.times = self.times.saturating_sub(1);
+            Flow::Continue
+        }
+        fn refused(&mut self, why: String) {
+            panic!("{why}");
+        }
+        fn applied(&mut self, _: &Applied) {}
+        fn epoch_begins(&mut self, _: &Trainer) {}
+        fn stepped(&mut self, _: &StepReport) {
+            self.steps += 1;
+        }
+        fn evaluated(&mut self, _: Scores) {}
+        fn epoch_over(&mut self, _: &mut Trainer, _: &EpochReport) {}
+    }
+
+    fn small_data() -> Rc<Material> {
         let images = |n: usize| Images {
             side: 8,
             pixels: (0..n * 192).map(|i| (i * 37 % 251) as u8).collect(),
@@ -833,15 +858,41 @@ mod tests {
             ..DataInfo::default()
         };
         let (train, test) = (images(120), images(20));
-        let material = Material::new(Dataset { info, train, test }).unwrap();
+        Rc::new(Material::new(Dataset { info, train, test }).unwrap())
+    }
+
+    #[test]
+    fn a_step_that_is_abandoned_leaves_no_trace() {
+        let run = |times| {
+            let params = Hyperparameters {
+                architecture: "conv 4, norm, relu, drop, dense 10".into(),
+                epochs: 1,
+                ..Hyperparameters::default()
+            };
+            let device = backend::open(DeviceChoice::Cpu, EngineChoice::Native, 1).unwrap();
+            let stop = Arc::default();
+            let mut host = Impatient {
+                stop: Arc::clone(&stop),
+                times,
+                steps: 0,
+            };
+            let mut trainer = Trainer::new(params, small_data(), &*device, stop).unwrap();
+            assert_eq!(trainer.run(&mut host).unwrap(), End::Finished);
+            assert_eq!(host.steps, 3);
+            trainer.checkpoint().unwrap().unwrap().tensors
+        };
+        assert!(run(0) == run(4));
+    }
+
+    #[test]
+    fn a_change_is_taken_up_in_the_middle_of_an_evaluation() {
         let params = Hyperparameters {
             architecture: "conv 4, relu, dense 10".into(),
             validation: 0.8,
             ..Hyperparameters::default()
         };
         let device = backend::open(DeviceChoice::Cpu, EngineChoice::Native, 1).unwrap();
-        let mut trainer =
-            Trainer::new(params, Rc::new(material), &*device, Arc::default()).unwrap();
+        let mut trainer = Trainer::new(params, small_data(), &*device, Arc::default()).unwrap();
 
         let mut host = Meddler::default();
         let scores = trainer.evaluate(&mut host, Split::Validation).unwrap();
