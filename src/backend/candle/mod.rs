@@ -4,6 +4,7 @@
 //! The random numbers are ours, so that dropout masks and augmentation are those of the other backends.
 
 mod input;
+mod margins;
 mod network;
 
 use super::cpu::import;
@@ -19,6 +20,7 @@ use crate::hardware::threads::Threads;
 use crate::layers::slices;
 use crate::optimizers::{MAX_NORM, MAX_SLOTS, Numbers, clip_factor, rule};
 use candle_core::{DType, Device as CandleCoreDevice, Tensor, Var};
+use margins::Margins;
 use network::{TrainingForward, forward};
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
@@ -46,6 +48,40 @@ impl CandleDevice {
             words: "Candle CPU f64".into(),
             index: None,
         }
+    }
+
+    /// For each image of a training step's batch, the smallest margin of the choices that the network of the seed's
+    /// initial weights makes for it: the size of a ReLU's input, or the difference between the two largest numbers of a
+    /// pooling window, as a share of the largest number there. Infinite where there is no choice.
+    ///
+    /// # Errors
+    /// Returns an error if the batch or the architecture does not fit.
+    pub fn margins(
+        &self,
+        spec: &NetworkSpec,
+        images: &ImageSet,
+        plan: &StepPlan,
+    ) -> Result<Vec<f64>> {
+        let mut backend = self.new_backend(spec, plan.images.len())?;
+        let member = backend.add(plan.settings.seed)?;
+        let mut training = TrainingForward::new(&plan.settings);
+        training.margins = Some(Margins::new(plan.images.len()));
+        backend.forward(member, images, plan, &mut training)?;
+        Ok(training.margins.map_or(Vec::new(), |margins| margins.0))
+    }
+
+    fn new_backend(&self, spec: &NetworkSpec, capacity: usize) -> Result<CandleBackend> {
+        // So that an architecture that does not fit is refused here.
+        spec.nodes()?;
+        Ok(CandleBackend {
+            spec: spec.clone(),
+            device: self.device.clone(),
+            dtype: self.dtype,
+            threads: Rc::clone(&self.threads),
+            capacity: capacity.max(1),
+            members: BTreeMap::new(),
+            next: 0,
+        })
     }
 
     /// The CPU.
@@ -110,16 +146,7 @@ impl Device for CandleDevice {
     }
 
     fn backend(&self, spec: &NetworkSpec, capacity: usize) -> Result<Box<dyn Backend>> {
-        spec.nodes()?;
-        Ok(Box::new(CandleBackend {
-            spec: spec.clone(),
-            device: self.device.clone(),
-            dtype: self.dtype,
-            threads: Rc::clone(&self.threads),
-            capacity: capacity.max(1),
-            members: BTreeMap::new(),
-            next: 0,
-        }))
+        Ok(Box::new(self.new_backend(spec, capacity)?))
     }
 }
 
@@ -200,7 +227,14 @@ impl CandleBackend {
         Ok(())
     }
 
-    fn step(&mut self, id: MemberId, images: &ImageSet, plan: &StepPlan) -> Result<StepOutcome> {
+    /// The forward pass of a training step: the logits and the one-hot labels, both `[images, classes]`.
+    fn forward(
+        &mut self,
+        id: MemberId,
+        images: &ImageSet,
+        plan: &StepPlan,
+        training: &mut TrainingForward,
+    ) -> Result<(Tensor, Tensor)> {
         self.check_batch(plan.images.len())?;
         let settings = &plan.settings;
         let mut placements = Vec::new();
@@ -215,14 +249,16 @@ impl CandleBackend {
         let targets = self.one_hot(images, &placements)?;
         let nodes = self.spec.nodes()?;
         let member = self.member(id)?;
+        let (parameters, running) = (&member.parameters, &member.running);
+        let logits = forward(&nodes, &input, parameters, running, Some(training))?;
+        Ok((logits, targets))
+    }
+
+    fn step(&mut self, id: MemberId, images: &ImageSet, plan: &StepPlan) -> Result<StepOutcome> {
+        let settings = &plan.settings;
         let mut training = TrainingForward::new(settings);
-        let logits = forward(
-            &nodes,
-            &input,
-            &member.parameters,
-            &member.running,
-            Some(&mut training),
-        )?;
+        let (logits, targets) = self.forward(id, images, plan, &mut training)?;
+        let member = self.member(id)?;
         let loss = cross_entropy(&logits, &targets, settings.label_smoothing)?.mean_all()?;
         let gradients = loss.backward()?;
         member.gradients.clear();

@@ -4,6 +4,7 @@
 //! Candle 0.11's own ReLU has the gradient 1 at zero and its max-pooling a wrong one, so both are made of `where_cond`.
 
 use super::super::Result;
+use super::margins::Margins;
 use crate::domain::arch::{Node, Op};
 use crate::domain::report::StepSettings;
 use crate::hardware::simd::Level;
@@ -23,6 +24,8 @@ pub struct TrainingForward<'a> {
     dropouts: u16,
     /// The running statistics after this step.
     pub running: HashMap<String, Tensor>,
+    /// Where the margins of the network's choices are measured.
+    pub margins: Option<Margins>,
 }
 
 impl<'a> TrainingForward<'a> {
@@ -31,6 +34,7 @@ impl<'a> TrainingForward<'a> {
             settings,
             dropouts: 0,
             running: HashMap::new(),
+            margins: None,
         }
     }
 }
@@ -77,6 +81,9 @@ impl ForwardPass<'_, '_, '_> {
     }
 
     fn layer(&mut self, node: &Node, x: &Tensor) -> Result<Tensor> {
+        if let Some(margins) = self.training.as_mut().and_then(|t| t.margins.as_mut()) {
+            margins.add(&node.layer.op, x)?;
+        }
         let bias = node.bias.then(|| self.parameter(node, "bias"));
         Ok(match node.layer.op {
             Op::Conv {
