@@ -404,7 +404,7 @@ impl<'a> Worker<'a> {
                         ),
                     });
                 }
-                run.adopt(&file.to_string_lossy())?;
+                run.adopt(&file.to_string_lossy(), progress.is_best())?;
                 past = self.read_past(folder, progress.metrics_bytes)?;
                 Some(run)
             }

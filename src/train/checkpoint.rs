@@ -128,6 +128,13 @@ pub struct Progress {
     pub unwritten: Option<StepReport>,
 }
 
+impl Progress {
+    /// Whether the best weights so far are those of this very step.
+    pub fn is_best(&self) -> bool {
+        self.best.is_some_and(|best| best.step == self.step)
+    }
+}
+
 /// A checkpoint in memory: nothing in it belongs to a device.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Checkpoint {

@@ -171,62 +171,98 @@ struct Owed {
     bytes: Vec<u8>,
 }
 
-/// Saves one; at any moment `last` or `previous` is whole.
-fn save(mut job: Job, owed: &mut Option<Owed>) -> SaveOutcome {
-    let metrics = job.metrics.take();
-    let progress = &job.checkpoint.progress;
+/// Saves a job. At any moment `last` or `previous` is whole, and the best weights that `last` names are in `best`, or
+/// they are its own: then [`adopt`] makes up for a process that was killed before it wrote `best`.
+fn save(job: Job, owed: &mut Option<Owed>) -> SaveOutcome {
+    let Job {
+        checkpoint,
+        folder,
+        best,
+        mut metrics,
+    } = job;
+    let mut written = Vec::new();
+    let is_best = matches!(best, NewBest::This);
+    if let NewBest::Earlier(best) = best {
+        written = write(&best, &folder, true, metrics.take(), owed)?;
+    }
+    written.extend(write(&checkpoint, &folder, is_best, metrics, owed)?);
+    Ok(written)
+}
+
+/// Writes a checkpoint as the last one and, if it is that or another is owed, as the best one.
+fn write(
+    checkpoint: &Checkpoint,
+    folder: &Folder,
+    is_best: bool,
+    metrics: Option<io::Result<File>>,
+    owed: &mut Option<Owed>,
+) -> SaveOutcome {
+    let progress = &checkpoint.progress;
     let in_folder = |e: io::Error| {
         format!(
             "the checkpoint of step {} could not be saved in {}: {e}. {WHAT_TO_DO}",
             progress.step,
-            job.folder.path().display()
+            folder.path().display()
         )
     };
-    let bytes = job.checkpoint.encode()?;
-    let report = |of: &Checkpoint, name: &str, bytes: &[u8]| CheckpointReport {
-        step: of.progress.step,
-        epoch: of.progress.epochs + u32::from(of.progress.step_in_epoch > 0),
-        path: job.folder.join(name).display().to_string(),
+    let bytes = checkpoint.encode()?;
+    let report = |name: &str| CheckpointReport {
+        step: progress.step,
+        epoch: progress.epochs + u32::from(progress.step_in_epoch > 0),
+        path: folder.join(name).display().to_string(),
         bytes: bytes.len() as u64,
         best: name == BEST,
     };
-    let best = match &job.best {
-        NewBest::None => None,
-        NewBest::This => Some((&job.checkpoint, bytes.clone())),
-        NewBest::Earlier(best) => Some((&**best, best.encode()?)),
-    };
-    if best.is_some()
-        || owed
-            .as_ref()
-            .is_some_and(|o| o.folder.path() != job.folder.path())
+    if is_best {
+        *owed = Some(Owed {
+            folder: folder.clone(),
+            report: report(BEST),
+            bytes: bytes.clone(),
+        });
+    } else if owed
+        .as_ref()
+        .is_some_and(|o| o.folder.path() != folder.path())
     {
         *owed = None;
-    }
-    if let Some((best, bytes)) = best {
-        *owed = Some(Owed {
-            folder: job.folder.clone(),
-            report: report(best, BEST, &bytes),
-            bytes,
-        });
     }
     if let Some(metrics) = metrics {
         metrics.and_then(|m| m.sync_data()).map_err(in_folder)?;
     }
-    if job.folder.join(LAST).exists() {
-        job.folder.keep_as(LAST, PREVIOUS).map_err(in_folder)?;
+    if folder.join(LAST).exists() {
+        folder.keep_as(LAST, PREVIOUS).map_err(in_folder)?;
     }
-    job.folder.write(LAST, &bytes).map_err(in_folder)?;
-    let mut written = vec![report(&job.checkpoint, LAST, &bytes)];
+    folder.write(LAST, &bytes).map_err(in_folder)?;
+    let mut written = vec![report(LAST)];
     if let Some(best) = owed {
-        job.folder.write(BEST, &best.bytes).map_err(in_folder)?;
+        folder.write(BEST, &best.bytes).map_err(in_folder)?;
         written.push(best.report.clone());
         *owed = None;
     }
     Ok(written)
 }
 
+/// Makes `file`, the checkpoint that a run goes on from, the run's last one. Newer ones are void, and a damaged one must not
+/// become the previous one. If it `is_best`, it becomes the best one too: the process that saved it may have been killed
+/// between the two.
+///
+/// # Errors
+/// Returns an error if a file operation fails.
+pub fn adopt(folder: &Folder, file: &str, is_best: bool) -> io::Result<()> {
+    if file != LAST {
+        if file != PREVIOUS {
+            folder.keep_as(file, PREVIOUS)?;
+        }
+        folder.keep_as(file, LAST)?;
+    }
+    match is_best {
+        true => folder.keep_as(LAST, BEST),
+        false => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::checkpoint::Best;
     use super::super::checkpoint::tests::example;
     use super::super::files::FileOp;
     use super::super::files::faults::{Fault, lay};
@@ -237,6 +273,12 @@ mod tests {
     fn job(folder: &Path, step: u64, best: bool) -> Job {
         let mut checkpoint = example();
         checkpoint.progress.step = step;
+        // That of step 1 is the best before.
+        checkpoint.progress.best = Some(Best {
+            accuracy: 0.5,
+            epoch: 1,
+            step: if best { step } else { 1 },
+        });
         Job {
             checkpoint,
             folder: folder.into(),
@@ -285,8 +327,8 @@ mod tests {
             .flat_map(|job| save(job, &mut owed).unwrap())
             .map(|report| (report.step, report.best))
             .collect();
-        assert_eq!(reports, [(5, false), (3, true), (1, false)]);
-        assert_eq!(steps(folder.path()), [Some(5), None, Some(3)]);
+        assert_eq!(reports, [(3, false), (3, true), (5, false), (1, false)]);
+        assert_eq!(steps(folder.path()), [Some(5), Some(3), Some(3)]);
         assert_eq!(steps(other.path()), [Some(1), None, None]);
     }
 
@@ -364,6 +406,14 @@ mod tests {
         }
     }
 
+    /// Whoever goes on from the last checkpoint has the best weights that it names.
+    #[track_caller]
+    fn has_its_best(folder: &Path, fault: Fault) {
+        let last = Checkpoint::read(&folder.join(LAST)).unwrap().progress;
+        adopt(&folder.into(), LAST, last.is_best()).unwrap();
+        assert_eq!(steps(folder)[2], last.best.map(|b| b.step), "{fault:?}");
+    }
+
     #[test]
     fn a_crash_before_or_after_each_operation_leaves_the_old_or_the_new_one() {
         let (.., operations) = faulty(None);
@@ -376,6 +426,7 @@ mod tests {
                 assert!(matches!(previous, Some(1 | 2)), "{fault:?}: {previous:?}");
                 assert!(matches!(best, Some(1 | 3)), "{fault:?}: {best:?}");
                 Folder::from(folder.path()).sweep().unwrap();
+                has_its_best(folder.path(), fault);
                 assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3, "{fault:?}");
                 save(job(folder.path(), 4, true), &mut None).unwrap();
                 assert_eq!(steps(folder.path())[0], Some(4), "{fault:?}");

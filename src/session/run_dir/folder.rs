@@ -11,7 +11,7 @@ use crate::session::log;
 use crate::session::protocol::Event;
 use crate::session::tfevents::EventFile;
 use crate::train::files::{Appender, Folder};
-use crate::train::saver::{LAST, PREVIOUS};
+use crate::train::saver;
 use crossbeam_channel::Receiver;
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
@@ -265,22 +265,15 @@ impl RunDir {
         self.metrics.add(&line)
     }
 
-    /// Makes the checkpoint in `file`, from which the run is resumed, its last and its previous checkpoint. Newer ones
-    /// are void, and a damaged one must not replace the previous one.
+    /// Makes the checkpoint in `file`, from which the run is resumed, its last one; see [`saver::adopt`].
     ///
     /// # Errors
     /// Returns an error if a file operation fails.
-    pub fn adopt(&self, file: &str) -> Result<(), RunError> {
-        if file == LAST {
-            return Ok(());
-        }
-        (|| {
-            if file != PREVIOUS {
-                self.files.keep_as(file, PREVIOUS)?;
-            }
-            self.files.keep_as(file, LAST)
-        })()
-        .map_err(RunError::io("cannot write", &self.files.join(LAST)))
+    pub fn adopt(&self, file: &str, is_best: bool) -> Result<(), RunError> {
+        saver::adopt(&self.files, file, is_best).map_err(RunError::io(
+            "cannot write the checkpoints in",
+            self.folder(),
+        ))
     }
 
     /// Cuts the metrics back to a checkpoint: their first `bytes`, and the steps that had not become a line.

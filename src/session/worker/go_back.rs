@@ -89,8 +89,9 @@ impl Worker<'_> {
         let Some(run) = &mut self.run else {
             return Ok(());
         };
-        run.adopt(&path.file_name().unwrap_or_default().to_string_lossy())?;
         let progress = made.progress();
+        let file = path.file_name().unwrap_or_default();
+        run.adopt(&file.to_string_lossy(), progress.is_best())?;
         run.cut_back(
             progress.step,
             progress.metrics_bytes,
