@@ -27,7 +27,7 @@
 //! | [`backend`] | what trains and scores networks: one trait, our kernels on the CPU's threads, our kernels on a GPU | layers, optimizers, hardware, domain |
 //! | [`train`] | the loop, schedule, scoring, checkpoints | backend, data, hardware, files, domain |
 //! | [`session`] | the worker thread, its protocol, its viewers (here or over a socket), the runs folder | train, backend, data, hardware, plot, files, domain |
-//! | [`tui`], [`headless`] | the front ends | session's `protocol`, `client` and `status`, plot, domain |
+//! | [`tui`], [`headless`] | the front ends | session's `protocol`, `client`, `run_view` and `status`, plot, domain |
 //! | [`signals`] | the system's signals as messages | nothing |
 //! | [`exits`] | every way in which the program ends, and its exit code | nothing |
 //! | [`config`] | config.toml, environment and flags in layers | files, domain |

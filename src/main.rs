@@ -177,9 +177,9 @@ fn screen(settings: Settings, config: &Config) -> anyhow::Result<u8> {
         return see_through(client, worker, style, status, &signals, stopped_by, config);
     }
     if worker.join().is_err() || !screen.status.ended {
-        anyhow::bail!("the training thread died; the run's log.txt may say more");
+        anyhow::bail!("the training thread died; see the run's log.txt");
     }
-    say_where_it_lies(&screen.status);
+    print_resume_hint(&screen.status);
     finish(&screen.status, stopped_by)
 }
 
@@ -197,10 +197,10 @@ fn leave_terminal(client: &SessionClient, screen: &tui::ScreenOutcome) -> anyhow
     if screen.left == Left::Detached {
         if screen.status.state.is_over() && client.is_alone() {
             // The run is over and nobody is attached: end at once.
-            say_where_it_lies(&screen.status);
+            print_resume_hint(&screen.status);
             return Ok(());
         }
-        say(&screen.status.goes_on(!client.is_unreachable()));
+        say(&screen.status.return_hint(!client.is_unreachable()));
         if !terminal::to_background()? {
             tracing::info!("there is no shell to give the terminal back to");
         }
@@ -210,8 +210,8 @@ fn leave_terminal(client: &SessionClient, screen: &tui::ScreenOutcome) -> anyhow
     Ok(())
 }
 
-fn say_where_it_lies(status: &Status) {
-    if let Some(words) = status.where_it_lies("cifar-tui") {
+fn print_resume_hint(status: &Status) {
+    if let Some(words) = status.resume_hint("cifar-tui") {
         say(&words);
     }
 }
@@ -254,17 +254,17 @@ fn attached(run: Option<&str>, config: &Config) -> anyhow::Result<u8> {
     match (signal, screen.left) {
         (Some(signal), _) => Ok(of_signal(signal)),
         (None, Left::Over) if ended => {
-            say_where_it_lies(&screen.status);
+            print_resume_hint(&screen.status);
             finish(&screen.status, None)
         }
         (None, Left::Over) => {
             anyhow::bail!(
-                "the session of {} has gone; its log.txt may say more",
+                "the session of {} ended unexpectedly; see its log.txt",
                 found.name
             )
         }
         (None, _) => {
-            say(&screen.status.goes_on(true));
+            say(&screen.status.return_hint(true));
             Ok(DONE)
         }
     }
@@ -346,7 +346,7 @@ fn see_through(
         }
     };
     if worker.join().is_err() {
-        anyhow::bail!("the training thread panicked; the run's log.txt may say more");
+        anyhow::bail!("the training thread panicked; see the run's log.txt");
     }
     match (outcome, stopped_by) {
         (Some(outcome), _) => finish(&outcome.status, stopped_by.or(outcome.signal)),

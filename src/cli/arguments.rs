@@ -169,7 +169,7 @@ fn runs() -> Command {
         )
         .subcommand(
             Command::new("compare")
-                .about("Where runs differ, and what came of it")
+                .about("Compare the hyperparameters and results of runs")
                 .arg(run().num_args(2..))
                 .arg(json("Write JSON")),
         )
@@ -205,7 +205,7 @@ fn data() -> Command {
         )
         .subcommand(
             Command::new("download")
-                .about("Fetch CIFAR-10; a broken transfer goes on where it ended"),
+                .about("Download CIFAR-10; an interrupted download is continued"),
         )
         .subcommand(
             Command::new("verify").about("Read every image and check the published digests"),

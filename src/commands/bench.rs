@@ -100,7 +100,7 @@ pub fn measure(config: &Config, seconds: f64, eval: bool) -> anyhow::Result<Repo
         input: Shape::new(3, info.side, info.side),
         classes: info.classes.len(),
         scaling: match params.standardize {
-            true => Scaling::standard(three(&info.mean)?, three(&info.deviation)?),
+            true => Scaling::standard(three(&info.mean)?, three(&info.std)?),
             false => Scaling::UNIT,
         },
         optimizer: params.optimizer,

@@ -73,7 +73,7 @@ pub fn info(config: &Config, json: bool, out: &mut impl Write) -> anyhow::Result
         bytes(info.bytes),
         info.load_time(", read in ")
     )?;
-    for (name, values) in [("mean", &info.mean), ("deviation", &info.deviation)] {
+    for (name, values) in [("mean", &info.mean), ("deviation", &info.std)] {
         let values: Vec<_> = values.iter().map(|v| format!("{v:.4}")).collect();
         writeln!(
             out,

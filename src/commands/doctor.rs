@@ -246,7 +246,7 @@ fn terminal(config: &Config) -> (String, bool) {
         config.options.symbols(),
     );
     if !std::io::stdout().is_terminal() {
-        return (format!("{words}; standard output is no terminal"), false);
+        return (format!("{words}; standard output is not a terminal"), false);
     }
     let (size, wrong) = match crossterm::terminal::size() {
         Ok(size) => size_words(size),
@@ -262,7 +262,7 @@ fn size_words(reported: (u16, u16)) -> (String, bool) {
     if reported.0 == 0 || reported.1 == 0 {
         return (
             format!(
-                "{words}: it does not know its size, so {columns}x{lines} is drawn until it tells one"
+                "{words}: it reports no size, so {columns}x{lines} is used until it reports one"
             ),
             true,
         );

@@ -31,7 +31,7 @@ pub fn images(path: &Path, size: u64) -> Result<usize, DataError> {
     let record = RECORD as u64;
     if size == 0 || !size.is_multiple_of(record) {
         let why = format!(
-            "{size} bytes are no whole number of records of {record} (a label and 32x32 RGB pixels)"
+            "{size} bytes are not a multiple of {record}, the size of a record (a label and 32x32 RGB pixels)"
         );
         return Err(DataError::damaged(
             path,

@@ -83,7 +83,7 @@ pub enum DownloadError {
         expected: String,
     },
     #[error(
-        "cancelled after {done} bytes: they are kept, and the next download goes on from there."
+        "cancelled after {done} bytes, which are kept; the next download continues from there."
     )]
     Cancelled { done: u64 },
 }

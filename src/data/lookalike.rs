@@ -15,16 +15,16 @@ const MAX_NAMES: usize = 4096;
 /// A description that follows "PATH", as in "PATH is ...", and what to do about it.
 type Words = (&'static str, &'static str);
 
-const FETCH: &str = "`cifar-tui data download` fetches CIFAR-10 in a form that is read.";
+const FETCH: &str = "`cifar-tui data download` downloads CIFAR-10 in a supported format.";
 const CIFAR_100: Words = (
-    "CIFAR-100, which has 100 classes; only CIFAR-10 is read",
+    "CIFAR-100, which has 100 classes; only CIFAR-10 is supported",
     FETCH,
 );
 const ARRAYS: Words = (
-    "a NumPy archive (.npz), as Keras keeps its data sets, which is not read",
+    "a NumPy archive (.npz), as used by Keras, which is not supported",
     FETCH,
 );
-const UNPACK: &str = "Unpack it and name what is in it with --data.";
+const UNPACK: &str = "Unpack it and name its contents with --data.";
 
 /// Whether a file begins so, and what it then is.
 type Signature = (fn(&[u8]) -> bool, Words);
@@ -50,27 +50,27 @@ static SIGNS: &[Signature] = &[
     ),
     (
         |head| head.starts_with(b"PK\x03\x04"),
-        ("a zip archive, which is not read", UNPACK),
+        ("a zip archive, which is not supported", UNPACK),
     ),
     (
         |head| head.starts_with(b"7z\xbc\xaf\x27\x1c"),
-        ("a 7z archive, which is not read", UNPACK),
+        ("a 7z archive, which is not supported", UNPACK),
     ),
     (
         |head| head.starts_with(b"Rar!"),
-        ("a RAR archive, which is not read", UNPACK),
+        ("a RAR archive, which is not supported", UNPACK),
     ),
     (
         |head| head.starts_with(b"BZh"),
-        ("packed with bzip2, where gzip is read", UNPACK),
+        ("packed with bzip2; only gzip is supported", UNPACK),
     ),
     (
         |head| head.starts_with(b"\xfd7zXZ"),
-        ("packed with xz, where gzip is read", UNPACK),
+        ("packed with xz; only gzip is supported", UNPACK),
     ),
     (
         |head| head.starts_with(b"\x28\xb5\x2f\xfd"),
-        ("packed with zstd, where gzip is read", UNPACK),
+        ("packed with zstd; only gzip is supported", UNPACK),
     ),
     (
         |head| head.get(257..262) == Some(b"ustar"),
@@ -81,23 +81,23 @@ static SIGNS: &[Signature] = &[
     ),
     (
         |head| head.starts_with(b"\x93NUMPY"),
-        ("a NumPy array (.npy), which is not read", FETCH),
+        ("a NumPy array (.npy), which is not supported", FETCH),
     ),
     (
         |head| head.starts_with(b"\x89HDF\r\n"),
-        ("an HDF5 file, which is not read", FETCH),
+        ("an HDF5 file, which is not supported", FETCH),
     ),
     (
         |head| head.starts_with(b"MATLAB 5.0"),
         (
-            "a MATLAB file; of the published archives the python and the binary version are read",
+            "a MATLAB file; of the published archives, the python and the binary version are supported",
             FETCH,
         ),
     ),
     (
         |head| head.starts_with(b"ARROW1") || head.starts_with(b"\xff\xff\xff\xff"),
         (
-            "an Arrow file, as the datasets library keeps its cache, which is not read",
+            "an Arrow file, as in the cache of the datasets library, which is not supported",
             "Write it as parquet (`Dataset.to_parquet`), or fetch CIFAR-10 with `cifar-tui data download`.",
         ),
     ),
@@ -163,7 +163,7 @@ fn file(path: &Path) -> Option<Words> {
         match () {
             () if head.starts_with(b"\x1f\x8b") => in_gzip(path),
             () if head.starts_with(b"PAR1") => Some((
-                "a parquet file whose name does not say which images it has",
+                "a parquet file whose name contains neither train nor test",
                 "Name the files train.parquet and test.parquet, or as they are published.",
             )),
             () => None,
@@ -181,7 +181,7 @@ fn in_gzip(path: &Path) -> Option<Words> {
         .filter_map(|entry| entry.path().ok().map(|path| path.into_owned()))
         .collect();
     if names.is_empty() {
-        return Some(("packed with gzip and is no tar archive", UNPACK));
+        return Some(("packed with gzip, but not a tar archive", UNPACK));
     }
     let ends_in = |end: &str| names.iter().any(|name| name.ends_with(end));
     match () {
@@ -189,7 +189,7 @@ fn in_gzip(path: &Path) -> Option<Words> {
             Some(CIFAR_100)
         }
         () if ends_in("data_batch_1.mat") => Some((
-            "the MATLAB version of CIFAR-10; the python and the binary version are read",
+            "the MATLAB version of CIFAR-10; the python and the binary version are supported",
             FETCH,
         )),
         () => Some(("an archive without CIFAR-10's batches in it", FETCH)),
@@ -233,7 +233,7 @@ fn folder(path: &Path) -> Option<DataError> {
     let by_class = |folder: &str| CLASSES.iter().any(|c| path.join(folder).join(c).is_dir());
     if by_class("train") || by_class("") {
         return holds(
-            "pictures in a folder for each class, which are not read",
+            "pictures in one folder per class, which are not supported",
             FETCH,
         );
     }

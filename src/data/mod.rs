@@ -151,7 +151,7 @@ pub enum DataError {
     #[error("{} does not exist. Name a file or folder with CIFAR-10 in it with --data, fetch it with `cifar-tui data download`, or use `--data sample`.", path.display())]
     Absent { path: PathBuf },
     #[error(
-        "{} is incomplete: {file} is missing. Fetch or unpack the data set anew (`cifar-tui data download`), or name another one with --data.",
+        "{} is incomplete: {file} is missing. Fetch or unpack the data set again (`cifar-tui data download`), or name another one with --data.",
         path.display()
     )]
     Missing { path: PathBuf, file: String },
@@ -168,7 +168,7 @@ pub enum DataError {
         to_do: String,
     },
     #[error(
-        "{}, {place}: {why}. The file is damaged, or is of another kind than the published one: fetch or unpack the data set anew (`cifar-tui data download`), or name another one with --data.",
+        "{}, {place}: {why}. The file is damaged or not a published one: fetch or unpack the data set again (`cifar-tui data download`), or name another one with --data.",
         path.display()
     )]
     Damaged {
@@ -433,7 +433,7 @@ pub fn load(
         train,
         test,
     } = (found.format.read)(&found.path, threads, progress).map_err(lookalike::instead_of)?;
-    let (mean, deviation) = channel_statistics(&train, threads);
+    let (mean, std) = channel_statistics(&train, threads);
     let sample = found.is_sample();
     let info = DataInfo {
         name: if sample { "sample set" } else { "CIFAR-10" }.into(),
@@ -451,7 +451,7 @@ pub fn load(
         test_counts: test.counts(classes.len()),
         classes,
         mean,
-        deviation,
+        std,
         bytes: (train.pixels.len() + test.pixels.len()) as u64,
         load_seconds: watch.seconds(),
     };

@@ -354,7 +354,7 @@ impl Machine<'_> {
     fn extend_list(&mut self, mut items: Vec<Id>) -> Step<()> {
         match self.top()? {
             PickleValue::List(list) => list.append(&mut items),
-            _ => return Err("items for something that is no list".into()),
+            _ => return Err("items for a value that is not a list".into()),
         }
         Ok(())
     }
@@ -364,7 +364,7 @@ impl Machine<'_> {
             PickleValue::Dict(dict) if items.len().is_multiple_of(2) => {
                 dict.extend(items.chunks_exact(2).map(|pair| (pair[0], pair[1])));
             }
-            _ => return Err("items for something that is no dictionary".into()),
+            _ => return Err("items for a value that is not a dictionary".into()),
         }
         Ok(())
     }
@@ -416,7 +416,7 @@ impl Machine<'_> {
             match self.take()? {
                 [b'\n'] => return Ok(word),
                 [byte] if byte.is_ascii_graphic() && word.len() < 64 => word.push(byte.into()),
-                _ => return Err("a global's name that is none".into()),
+                _ => return Err("a global's name that is not a string".into()),
             }
         }
     }
@@ -426,7 +426,7 @@ impl Machine<'_> {
             PickleValue::Text(from, to) if to - from <= 64 => {
                 Ok(String::from_utf8_lossy(&self.text[from..to]).into_owned())
             }
-            _ => Err("a global's name that is none".into()),
+            _ => Err("a global's name that is not a string".into()),
         }
     }
 
@@ -444,7 +444,7 @@ impl Machine<'_> {
     fn tuple(&self, id: Id) -> Step<&[Id]> {
         match &self.values[id as usize] {
             PickleValue::Tuple(items) => Ok(items),
-            _ => Err("arguments that are no tuple".into()),
+            _ => Err("arguments that are not a tuple".into()),
         }
     }
 

@@ -57,21 +57,17 @@ pub struct Batch {
 pub fn batch(pickle: &Pickle, path: &Path) -> Result<Batch, DataError> {
     let damaged = |key: &str, why: String| DataError::damaged(path, format!("key '{key}'"), why);
     let data = pickle.matrix("data");
-    let data = data.ok_or_else(|| damaged("data", "there is no array of bytes under it".into()))?;
+    let data = data.ok_or_else(|| damaged("data", "its value is not an array of bytes".into()))?;
     if pickle.numbers("fine_labels").is_some() {
         return Err(DataError::unsupported(
             path,
-            "holds CIFAR-100 (there is a key 'fine_labels'); only CIFAR-10 is read",
+            "holds CIFAR-100 (it has a key 'fine_labels'); only CIFAR-10 is supported",
             "`cifar-tui data download` fetches CIFAR-10.",
         ));
     }
     let labels = pickle.numbers("labels");
-    let labels = labels.ok_or_else(|| {
-        damaged(
-            "labels",
-            "there is no list of whole numbers under it".into(),
-        )
-    })?;
+    let labels =
+        labels.ok_or_else(|| damaged("labels", "its value is not a list of integers".into()))?;
     if data.columns != IMAGE_BYTES as u64 {
         let why = format!(
             "rows of {} bytes, where 32x32 RGB images have {IMAGE_BYTES}",
@@ -109,7 +105,11 @@ pub fn class_names(pickle: &Pickle, path: &Path) -> Result<Vec<String>, DataErro
         .texts("label_names")
         .filter(|names| names.len() == 10);
     names.ok_or_else(|| {
-        DataError::damaged(path, "key 'label_names'", "there are no ten names under it")
+        DataError::damaged(
+            path,
+            "key 'label_names'",
+            "its value is not a list of ten names",
+        )
     })
 }
 

@@ -181,7 +181,7 @@ fn differences(info: &DataInfo) -> Vec<String> {
     }
     if info.classes != CLASSES {
         all.push(format!(
-            "its classes are called {}, where those published are {}",
+            "its classes are {}, but those published are {}",
             info.classes.join(", "),
             CLASSES.join(", ")
         ));

@@ -353,7 +353,7 @@ mod tests {
         let names: Vec<String> = (0..10).map(|c| format!("class{c}")).collect();
         assert_eq!(
             collapse.describe(&names),
-            "every validation image is called class4"
+            "every validation prediction is class4"
         );
         assert_eq!(told[3], None, "told once");
         assert_eq!(told[4].as_ref().unwrap().collapse, None, "withdrawn");
@@ -371,7 +371,7 @@ mod tests {
         assert_eq!((last.since, last.best), (1, None));
         let words = last.describe(&vec![String::new(); 10]);
         for part in [
-            "called ",
+            "every validation prediction is ",
             "at chance for 3 epochs",
             "conv1 and dense1 is dead",
             "ln(10)",
@@ -393,7 +393,7 @@ mod tests {
         );
         let collapse = told[0].as_ref().unwrap().collapse.as_ref().unwrap();
         let words = collapse.describe(&[]);
-        assert_eq!(words, "1,999 of 2,000 validation images are called class 3");
+        assert_eq!(words, "1,999 of 2,000 validation predictions are class 3");
     }
 
     #[test]

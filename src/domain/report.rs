@@ -107,9 +107,10 @@ pub struct DataInfo {
     /// Images of each class.
     pub train_counts: Vec<u32>,
     pub test_counts: Vec<u32>,
-    /// Mean and deviation of each channel over the training images, in [0, 1].
+    /// Mean and standard deviation of each channel over the training images, in [0, 1].
     pub mean: Vec<f32>,
-    pub deviation: Vec<f32>,
+    #[serde(rename = "deviation")]
+    pub std: Vec<f32>,
     pub bytes: u64,
     /// None if unknown, since the process was stopped while loading.
     pub load_seconds: Option<f64>,
@@ -293,16 +294,16 @@ impl Collapse {
         }
     }
 
-    /// `every validation image is called deer; every ReLU of dense1 is dead`.
+    /// `every validation prediction is deer; every ReLU of dense1 is dead`.
     pub fn describe(&self, classes: &[String]) -> String {
         let sign = |sign: &Sign| match sign {
             Sign::OneClass { class, images, of } => {
                 let name = classes.get(*class).cloned();
                 let name = name.unwrap_or_else(|| format!("class {class}"));
                 match images == of {
-                    true => format!("every validation image is called {name}"),
+                    true => format!("every validation prediction is {name}"),
                     false => format!(
-                        "{} of {} validation images are called {name}",
+                        "{} of {} validation predictions are {name}",
                         grouped(u64::from(*images)),
                         grouped(u64::from(*of))
                     ),

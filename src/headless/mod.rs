@@ -169,7 +169,7 @@ pub fn run(
     }
     if !outcome.status.ended {
         outcome.status.state = State::Failed {
-            why: "the training thread ended without a word; the run's log.txt may say more".into(),
+            why: "the training thread ended unexpectedly; see the run's log.txt".into(),
         };
     }
     printer.finish();
@@ -185,7 +185,7 @@ pub fn run(
         }
     }
     if !outcome.status.is_complete()
-        && let Some(words) = outcome.status.where_it_lies("cifar-tui train")
+        && let Some(words) = outcome.status.resume_hint("cifar-tui train")
     {
         // The session is over; a closed output can be ignored.
         let _ = printer.line(out, &format!("run      {}", plain(&words)));

@@ -6,6 +6,7 @@ use crate::domain::symbols::Symbols;
 use crate::domain::text::{compact, duration, grouped, percent, plain, plain_json};
 use crate::session::client::SessionClient;
 use crate::session::protocol::Event;
+use crate::session::run_view::RunView;
 use crate::session::status::{Status, TRIED_AGAIN};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{self, Write};
@@ -19,12 +20,9 @@ pub enum Printer {
 #[derive(Default)]
 pub struct Text {
     bars: Option<Bars>,
-    run: String,
-    epochs: u32,
+    view: Box<RunView>,
     /// The newest epoch that was printed.
-    told: u32,
-    classes: Vec<String>,
-    health: Health,
+    printed: u32,
 }
 
 pub struct Bars {
@@ -103,16 +101,16 @@ impl Printer {
 
     /// Prints the epochs that a reader which fell behind has missed.
     fn missed(&mut self, events: &[Event], out: &mut impl Write) -> io::Result<()> {
+        if let Printer::Text(text) = self {
+            *text.view = RunView::default();
+        }
         for event in events {
             let Printer::Text(text) = self else {
                 return Ok(());
             };
-            if let Event::Health(health) = event {
-                text.health = health.clone();
-            }
-            if matches!(event, Event::Epoch(epoch) if epoch.epoch > text.told)
-                && let Some(line) = text.describe(event)
-            {
+            if !matches!(event, Event::Epoch(epoch) if epoch.epoch > text.printed) {
+                text.view.event(event);
+            } else if let Some(line) = text.describe(event) {
                 self.line(out, &line)?;
             }
         }
@@ -147,6 +145,8 @@ impl Printer {
 impl Text {
     /// The line that an event is worth; None for the many that are not.
     fn describe(&mut self, event: &Event) -> Option<String> {
+        let health = self.view.health.clone();
+        self.view.event(event);
         let text = match event {
             Event::Data(data) => format!(
                 "data     {}: {} training and {} test images, {}{}",
@@ -157,15 +157,12 @@ impl Text {
                 data.load_time(", read in ")
             ),
             Event::Started(run) => {
-                self.run = run.name.clone();
-                self.epochs = run.params.epochs;
-                self.told = 0;
-                self.classes.clone_from(&run.data.classes);
-                self.health = Health::default();
+                self.printed = 0;
                 started(run)
             }
             Event::Epoch(e) => {
-                self.told = e.epoch;
+                self.printed = e.epoch;
+                let epochs = self.view.params.epochs;
                 let test = match e.test_accuracy {
                     Some(share) => format!("  test {}", percent(share)),
                     None => String::new(),
@@ -173,7 +170,7 @@ impl Text {
                 format!(
                     "epoch {:>width$}/{}  train {} {:>6}  val {} {:>6}{test}  {:>8} img/s  {}{}",
                     e.epoch,
-                    self.epochs,
+                    epochs,
                     compact(e.train_loss, 4),
                     percent(e.train_accuracy),
                     compact(e.val_loss, 4),
@@ -181,7 +178,7 @@ impl Text {
                     grouped(e.images_per_s as u64),
                     duration(e.elapsed),
                     if e.best { "  best" } else { "" },
-                    width = self.epochs.to_string().len(),
+                    width = epochs.to_string().len(),
                 )
             }
             Event::Evaluation(e) if e.split == Split::Test => format!(
@@ -194,15 +191,12 @@ impl Text {
                     ScoredWeights::Best => format!(", with the best weights, of epoch {}", e.epoch),
                 }
             ),
-            Event::Health(health) => return self.health(health),
+            Event::Health(_) => return self.health(&health),
             Event::Applied {
                 change,
                 step,
                 epoch,
             } => {
-                if change.key == "epochs" {
-                    self.epochs = change.new.to_string().parse().unwrap_or(self.epochs);
-                }
                 format!(
                     "change   {} {} to {} at step {}, epoch {epoch}",
                     change.key,
@@ -215,7 +209,10 @@ impl Text {
             Event::Notice { text } => format!("note     {}", plain(text)),
             Event::Warning { text } => format!("warning  {}", plain(text)),
             Event::State(State::Paused) => {
-                format!("paused   `cifar-tui attach {}` goes on", plain(&self.run))
+                format!(
+                    "paused   `cifar-tui attach {}` goes on",
+                    plain(self.view.run.as_ref().map_or("", |run| &run.name))
+                )
             }
             Event::State(State::Diverged { step, first }) => format!(
                 "diverged {first} stopped being finite at step {}: try a lower learning rate or gradient clipping, or resume the last checkpoint",
@@ -228,21 +225,22 @@ impl Text {
     }
 
     /// The change of the run's health and a recommendation.
-    fn health(&mut self, health: &Health) -> Option<String> {
-        let before = std::mem::replace(&mut self.health, health.clone());
+    fn health(&self, before: &Health) -> Option<String> {
+        let health = &self.view.health;
         let epoch = health.epoch;
+        let classes: &[String] = self.view.run.as_ref().map_or(&[], |run| &run.data.classes);
         match (&before.collapse, &health.collapse) {
             (None, Some(collapse)) => {
                 let helps = match collapse.best {
                     Some(best) => format!(
                         "go back to epoch {best} with a lower learning rate: `cifar-tui attach`, then b"
                     ),
-                    None => format!("start anew with {}", collapse.rate_to_try()),
+                    None => format!("start again with {}", collapse.rate_to_try()),
                 };
                 Some(format!(
                     "collapse seen since epoch {}: {}; {helps}",
                     collapse.since,
-                    plain(&collapse.describe(&self.classes))
+                    plain(&collapse.describe(classes))
                 ))
             }
             (Some(_), None) => Some(format!("health   no longer collapsed in epoch {epoch}")),
@@ -274,7 +272,7 @@ impl Text {
                 });
             }
             Event::State(State::Paused) => bars.run.set_message("paused"),
-            Event::Steps(report) => bars.steps(report, self.epochs),
+            Event::Steps(report) => bars.steps(report, self.view.params.epochs),
             _ => {}
         }
     }

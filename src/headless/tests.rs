@@ -98,7 +98,7 @@ fn an_epoch_is_one_line_and_the_end_quits() {
     let (text, outcome, commands) = printed(Style::Lines, events);
     assert_eq!(
         text,
-        "epoch 1/0  train 1.5000  40.0%  val NaN  45.0%  test 44.0%     5,612 img/s  0:07  best\ndone\n"
+        "epoch  1/15  train 1.5000  40.0%  val NaN  45.0%  test 44.0%     5,612 img/s  0:07  best\ndone\n"
     );
     assert_eq!(outcome.status.state, State::Done);
     assert_eq!(commands, [Command::Quit]);
@@ -303,7 +303,7 @@ fn where_a_run_that_is_not_done_lies_is_its_last_line() {
     assert_eq!(
         text.lines().last().unwrap(),
         format!(
-            "run      one is saved up to step 1,234 in {folder}; `cifar-tui train --resume '{folder}'` goes on"
+            "run      one is saved up to step 1,234 in {folder}; `cifar-tui train --resume '{folder}'` resumes it"
         )
     );
 }

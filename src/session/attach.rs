@@ -22,17 +22,17 @@ const LONGEST_LINE: u64 = 256 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum AttachError {
     #[error(
-        "no session is running in {}. Start one with `cifar-tui`, or say with --runs where it is.", .0.display()
+        "no session is running in {}. Start one with `cifar-tui`, or name its folder with --runs.", .0.display()
     )]
     None(PathBuf),
     #[error("there is no run called '{name}' in {}. `cifar-tui runs` lists them.", runs.display())]
     Absent { name: String, runs: PathBuf },
-    #[error("the run '{0}' is not running. `cifar-tui --resume {0}` goes on with it.")]
+    #[error("the run '{0}' is not running. `cifar-tui --resume {0}` resumes it.")]
     NotRunning(String),
     #[error(transparent)]
     Elsewhere(Box<InUse>),
     #[error(
-        "the session of '{name}' (process {process}) takes no viewers: it has no socket, or is making a new one. Try again in some seconds; its log.txt may say more."
+        "the session of '{name}' (process {process}) accepts no viewers: it has no socket, or is creating a new one. Try again in a few seconds; see its log.txt."
     )]
     NoSocket { name: String, process: u32 },
     #[error("cannot reach the session of {}: {source}", run.display())]
@@ -163,7 +163,7 @@ fn read_events(stream: UnixStream, queue: &BlockingQueue) {
         let understood = event.is_ok();
         let event = event.unwrap_or_else(|error| {
             let text = format!(
-                "the session says what this program does not understand ({error}): they may be of different versions"
+                "a message of the session cannot be read ({error}): it may be of another version of the program"
             );
             tracing::error!("{text}");
             Event::Warning { text }

@@ -13,6 +13,7 @@ pub mod protocol;
 mod questions;
 pub mod resume;
 pub mod run_dir;
+pub mod run_view;
 pub mod runs;
 pub mod serve;
 pub mod status;

@@ -5,8 +5,9 @@ use super::protocol::Event;
 use super::run_dir::lease::{Lease, Watch};
 use super::run_dir::name::check_name;
 use super::run_dir::{CONFIG, METRICS, NOTE, Owner, RunError};
+use super::run_view::RunView;
 use crate::domain::params::{HYPERPARAMS, Hyperparameters};
-use crate::domain::report::{HERE, RunSummary, ScoredWeights, Split, State};
+use crate::domain::report::{HERE, RunSummary, State};
 use crate::files;
 use crate::train::files::Folder;
 use std::collections::HashMap;
@@ -220,69 +221,32 @@ fn read(folder: &Path, metrics: &Path) -> Option<RunSummary> {
 /// Returns the number of lines that were too long to be read.
 fn read_into(summary: &mut RunSummary, metrics: &Path) -> io::Result<u64> {
     let mut lines = Lines::new(BufReader::new(files::open(metrics)?));
-    // Scores of the test images, of the last and of the best weights, with their steps.
-    let (mut test, mut best_test) = (None, None);
-    let mut best_step = None;
+    let mut view = RunView::default();
+    let mut started = None;
     let mut last_steps = Vec::new();
-    let mut begun = false;
     while let Some(line) = lines.next()? {
         if line.starts_with(br#"{"event":"steps""#) {
             last_steps.clear();
             last_steps.extend_from_slice(line);
             // A run that was over and trains again has no end yet.
-            if summary.outcome != "interrupted" {
-                summary.outcome = "interrupted".into();
+            if view.state != State::Running {
+                view.state = State::Running;
             }
             continue;
         }
-        match serde_json::from_slice(line) {
-            Ok(Event::Started(info)) => {
-                if !begun {
-                    summary.started = info.started;
-                    begun = true;
-                }
-                summary.data = info.data.name;
-                summary.params = info.params;
-                summary.outcome = "interrupted".into();
+        if let Ok(event) = serde_json::from_slice(line) {
+            if let Event::Started(info) = &event {
+                started = started.or(Some(info.started));
             }
-            Ok(Event::Applied { change, .. }) => {
-                if let Some(row) = HYPERPARAMS.iter().find(|row| row.key == change.key) {
-                    // If another version's value is out of range, keep the old value.
-                    let _ = row.set(&mut summary.params, change.new);
-                }
-            }
-            Ok(Event::Epoch(epoch)) => {
-                summary.step = epoch.step;
-                summary.elapsed = epoch.elapsed;
-                summary.epochs_done = epoch.epoch;
-                summary.final_val_accuracy = Some(epoch.val_accuracy);
-                if epoch.best {
-                    summary.best_val_accuracy = Some(epoch.val_accuracy);
-                    summary.best_epoch = Some(epoch.epoch);
-                    best_step = Some(epoch.step);
-                }
-                test = epoch.test_accuracy.map(|a| (epoch.step, a)).or(test);
-                summary.epochs.push(epoch);
-            }
-            Ok(Event::Evaluation(evaluation)) if evaluation.split == Split::Test => {
-                let scores = Some((evaluation.step, evaluation.accuracy));
-                match evaluation.weights {
-                    ScoredWeights::Last => test = scores,
-                    ScoredWeights::Best => best_test = scores,
-                }
-            }
-            Ok(Event::State(state)) => {
-                summary.outcome = match state {
-                    State::Done => "done",
-                    State::Stopped => "stopped",
-                    State::Diverged { .. } => "diverged",
-                    State::Failed { .. } => "failed",
-                    _ => "interrupted",
-                }
-                .into();
-            }
-            _ => {}
+            view.recorded(&event);
         }
+    }
+    let last = view.epochs.last();
+    if let Some(epoch) = last {
+        summary.step = epoch.step;
+        summary.elapsed = epoch.elapsed;
+        summary.epochs_done = epoch.epoch;
+        summary.final_val_accuracy = Some(epoch.val_accuracy);
     }
     if let Ok(Event::Steps(steps)) = serde_json::from_slice(&last_steps)
         && steps.last > summary.step
@@ -290,12 +254,27 @@ fn read_into(summary: &mut RunSummary, metrics: &Path) -> io::Result<u64> {
         summary.step = steps.last;
         summary.elapsed = steps.elapsed;
     }
+    summary.outcome = match view.state {
+        State::Done => "done",
+        State::Stopped => "stopped",
+        State::Diverged { .. } => "diverged",
+        State::Failed { .. } => "failed",
+        _ => "interrupted",
+    }
+    .into();
+    summary.best_val_accuracy = view.best.map(|best| best.accuracy);
+    summary.best_epoch = view.best.map(|best| best.epoch);
     // Ignore scores of weights that the run has left behind.
-    let last_epoch = summary.epochs.last().map_or(0, |e| e.step);
-    summary.test_accuracy = test.filter(|t| t.0 >= last_epoch).map(|t| t.1);
-    summary.best_test_accuracy = best_test
-        .filter(|t| Some(t.0) == best_step && t.0 < last_epoch)
-        .map(|t| t.1);
+    let last_step = last.map_or(0, |epoch| epoch.step);
+    let test = view.test.filter(|test| test.step >= last_step);
+    summary.test_accuracy = test.map(|test| test.accuracy);
+    summary.best_test_accuracy = view.test_of_current_best().map(|best| best.accuracy);
+    summary.started = started.unwrap_or(summary.started);
+    if let Some(run) = view.run {
+        summary.data = run.data.name;
+    }
+    summary.params = view.params;
+    summary.epochs = view.epochs;
     Ok(lines.too_long)
 }
 
@@ -304,7 +283,7 @@ mod tests {
     use super::super::run_dir::{HostId, RunDir};
     use super::*;
     use crate::domain::params::{Change, Value};
-    use crate::domain::report::{EpochReport, Evaluation};
+    use crate::domain::report::{EpochReport, Evaluation, ScoredWeights, Split};
 
     fn epoch(number: u32, accuracy: f64, best: bool) -> Event {
         Event::Epoch(EpochReport {
@@ -527,7 +506,9 @@ mod tests {
         let (folder, mut runs) = runs_with("long", &[epoch(1, 0.4, true)]);
         let path = folder.path().join("long").join(METRICS);
         let mut metrics = fs::read(&path).unwrap();
-        let line = [vec![b' '; 3 << 20], b"\n".into(), metrics.clone()].concat();
+        let mut next = serde_json::to_vec(&epoch(2, 0.5, true)).unwrap();
+        next.push(b'\n');
+        let line = [vec![b' '; 3 << 20], b"\n".into(), next].concat();
         metrics.extend(line);
         fs::write(&path, metrics).unwrap();
         fs::create_dir(folder.path().join("fifo")).unwrap();
@@ -536,7 +517,7 @@ mod tests {
         let list = runs.list().unwrap();
         let of = |name: &str| list.iter().find(|run| run.name == name).unwrap();
         let (long, fifo) = (of("long"), of("fifo"));
-        assert_eq!(long.epochs.len(), 2, "what stands around it counts");
+        assert_eq!(long.epochs.len(), 2, "the lines around it are read");
         assert!(
             long.problem.ends_with("longer than 1 MiB: 1"),
             "{}",

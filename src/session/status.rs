@@ -78,7 +78,7 @@ impl Status {
 
     /// The run's folder and, if the run is not complete, the command that resumes it, which begins with `program`. None
     /// if nothing is saved.
-    pub fn where_it_lies(&self, program: &str) -> Option<String> {
+    pub fn resume_hint(&self, program: &str) -> Option<String> {
         let step = self.saved_step?;
         // It may have been deleted.
         if !Path::new(&self.folder).is_dir() {
@@ -87,20 +87,20 @@ impl Status {
         let Status { run, folder, .. } = self;
         let step = grouped(step);
         Some(match self.is_complete() {
-            true => format!("{run} is done and lies in {folder}"),
+            true => format!("{run} is done; its files are in {folder}"),
             false => format!(
-                "{run} is saved up to step {step} in {folder}; `{program} --resume {}` goes on",
+                "{run} is saved up to step {step} in {folder}; `{program} --resume {}` resumes it",
                 shell_word(&shortest(folder))
             ),
         })
     }
 
     /// What happens to the session after its screen has closed and, if viewers can attach to it, how to return.
-    pub fn goes_on(&self, can_return: bool) -> String {
+    pub fn return_hint(&self, can_return: bool) -> String {
         let Status { run, .. } = self;
         let does = match self.state {
             State::Paused => "stays paused",
-            _ if self.state.is_over() => "stays for those who watch it",
+            _ if self.state.is_over() => "stays for attached viewers",
             _ => "trains on",
         };
         match run.as_str() {

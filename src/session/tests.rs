@@ -50,7 +50,7 @@ fn dataset() -> Dataset {
         train: TRAIN as u32,
         test: 40,
         mean: vec![0.3; 3],
-        deviation: vec![0.2; 3],
+        std: vec![0.2; 3],
         ..DataInfo::default()
     };
     Dataset { info, train, test }

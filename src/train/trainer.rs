@@ -148,7 +148,7 @@ impl Trainer {
             classes: info.classes.clone(),
             side: info.side,
             mean: info.mean.clone(),
-            deviation: info.deviation.clone(),
+            deviation: info.std.clone(),
             step: 0,
             epochs: 0,
             step_in_epoch: 0,

@@ -336,7 +336,7 @@ impl App {
         self.changes(match event {
             Event::Steps(_) => Urgency::Steps,
             // Load reports are not worth a frame while nothing is computed.
-            Event::Load(_) if !self.session.busy() => Urgency::None,
+            Event::Load(_) if !self.session.is_computing() => Urgency::None,
             Event::Load(_) => Urgency::Steps,
             _ => Urgency::Event,
         });
@@ -455,7 +455,7 @@ impl App {
             effects.push(Effect::Confirm(question, Box::new(yes)));
             return;
         }
-        if self.session.training().is_err() {
+        if self.session.trainable().is_err() {
             effects.push(yes);
             return;
         }

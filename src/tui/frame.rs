@@ -144,7 +144,7 @@ pub fn banner(session: &SessionView, size: Rect) -> Vec<String> {
             Some(epoch) => format!(
                 "{back}: back to the best checkpoint, of epoch {epoch}, with a lower learning rate"
             ),
-            None => format!("{restart} starts anew: try {}", collapse.rate_to_try()),
+            None => format!("{restart} starts again: try {}", collapse.rate_to_try()),
         };
         format!(
             "✗ Collapsed, seen since epoch {}: {}. {helps}",
@@ -312,7 +312,7 @@ fn header(app: &App, area: Rect, buf: &mut Buffer) {
         ));
         right.push(HeaderItem::new(7, vec![plain(short_duration(elapsed))]));
         let eta = steps.and_then(|s| s.eta);
-        let eta = match eta.filter(|_| session.busy()) {
+        let eta = match eta.filter(|_| session.is_computing()) {
             Some(eta) => vec![dim("ETA ".into()), plain(short_duration(eta))],
             None => vec![plain(" ".repeat("ETA ".len() + DURATION_COLUMNS))],
         };

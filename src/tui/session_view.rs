@@ -7,7 +7,6 @@ mod tests;
 
 use super::actions::{ProgramAction, key_of};
 use crate::domain::history::Series;
-use crate::domain::marks::{Mark, merged};
 use crate::domain::params::{Applies, HYPERPARAMS, Hyperparameters, Value, param};
 use crate::domain::report::{
     CheckpointReport, DataInfo, EpochReport, Evaluation, Health, RunInfo, ScoredWeights, Split,
@@ -15,12 +14,12 @@ use crate::domain::report::{
 };
 use crate::domain::text::{bytes, grouped};
 use crate::session::protocol::{Change, Event};
+use crate::session::run_view::RunView;
 use log::Log;
 pub use log::Weight;
 use std::collections::BTreeMap;
+use std::ops::Deref;
 
-/// Maximum number of marks on the axis.
-const MARKS: usize = 1000;
 /// Initial share of the past that smoothing keeps.
 const SMOOTHING: f64 = 0.8;
 /// Log lines that later events replace.
@@ -40,29 +39,17 @@ pub struct Point {
     pub accuracy: f64,
 }
 
-/// The best epoch so far, by validation accuracy.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct BestEpoch {
-    pub epoch: u32,
-    pub accuracy: f64,
-}
-
 /// Everything that is known of the session.
 #[derive(Debug)]
 pub struct SessionView {
-    pub state: State,
+    /// What is known of the run.
+    view: RunView,
     /// The data set, once loaded.
     pub data: Option<DataInfo>,
-    /// The run, once it has begun.
-    pub run: Option<Box<RunInfo>>,
-    /// The acknowledged hyperparameters.
-    pub params: Hyperparameters,
     /// Changes that were accepted and take effect at the next epoch or run, by key.
     pub pending: BTreeMap<String, (Change, Applies)>,
     /// Changes that were sent and not acknowledged yet, by key.
     pub sent: BTreeMap<String, Value>,
-    /// The newest report of training steps.
-    pub steps: Option<StepReport>,
     /// The x of these series is in epochs.
     pub train_loss: Series,
     pub train_accuracy: Series,
@@ -75,20 +62,10 @@ pub struct SessionView {
     pub gpu: Series,
     loads: u64,
     pub validation: Vec<Point>,
-    pub epochs: Vec<EpochReport>,
-    pub best: Option<BestEpoch>,
-    /// Epoch with the lowest validation loss, and that loss.
-    pub lowest_loss: Option<(u32, f64)>,
-    /// Applied changes, ordered by x.
-    pub marks: Vec<Mark>,
     /// Share of the past, from 0 to below 1, that the smoothed training curves keep on every screen.
     pub smoothing: f64,
-    /// Detected collapse or plateau of the run.
-    pub health: Health,
     /// The newest evaluation and the one before it, of the validation and of the test images.
     pub evaluations: BTreeMap<&'static str, (Evaluation, Option<Evaluation>)>,
-    /// Evaluation of the test images with the best weights, made at the end if the best weights are not the last.
-    pub test_of_best: Option<Evaluation>,
     /// The images that Confusion and Samples show.
     pub shown: Split,
     pub checkpoint: Option<CheckpointReport>,
@@ -106,24 +83,23 @@ pub struct SessionView {
     pub now: f64,
     /// Converts a time to local hour and minute.
     pub local_time: fn(f64) -> (u32, u32),
-    /// Anchors that convert steps to epochs: (step before the epoch, x there, steps per epoch).
-    anchors: Vec<(u64, f64, u64)>,
+}
+
+impl Deref for SessionView {
+    type Target = RunView;
+
+    fn deref(&self) -> &RunView {
+        &self.view
+    }
 }
 
 impl Default for SessionView {
     fn default() -> Self {
         SessionView {
-            state: State::Loading {
-                what: "data".into(),
-                done: 0,
-                total: 0,
-            },
+            view: RunView::default(),
             data: None,
-            run: None,
-            params: Hyperparameters::default(),
             pending: BTreeMap::new(),
             sent: BTreeMap::new(),
-            steps: None,
             train_loss: Series::new(WIDTH),
             train_accuracy: Series::new(WIDTH),
             throughput: Series::new(WIDTH),
@@ -133,14 +109,8 @@ impl Default for SessionView {
             gpu: Series::new(1.0),
             loads: 0,
             validation: Vec::new(),
-            epochs: Vec::new(),
-            best: None,
-            lowest_loss: None,
-            marks: Vec::new(),
             smoothing: SMOOTHING,
-            health: Health::default(),
             evaluations: BTreeMap::new(),
-            test_of_best: None,
             shown: Split::Validation,
             checkpoint: None,
             unsaved: None,
@@ -151,7 +121,6 @@ impl Default for SessionView {
             ends_at: None,
             now: 0.0,
             local_time: |t| ((t / 3600.0) as u32 % 24, (t / 60.0) as u32 % 60),
-            anchors: Vec::new(),
         }
     }
 }
@@ -167,7 +136,7 @@ pub fn split_name(split: Split) -> &'static str {
 
 impl SessionView {
     /// Whether the worker is computing now.
-    pub fn busy(&self) -> bool {
+    pub fn is_computing(&self) -> bool {
         !self.ended
             && matches!(
                 self.state,
@@ -179,7 +148,7 @@ impl SessionView {
     ///
     /// # Errors
     /// Returns the reason if there is none.
-    pub fn training(&self) -> Result<(), String> {
+    pub fn trainable(&self) -> Result<(), String> {
         if self.ended {
             return Err("the session is over".into());
         }
@@ -226,25 +195,6 @@ impl SessionView {
             .and_then(|e| e.1.as_ref())
     }
 
-    /// The number of steps done.
-    pub fn step(&self) -> u64 {
-        self.steps.as_ref().map_or(0, |s| s.last)
-    }
-
-    /// The x of a step: epochs done, as a fraction.
-    pub fn x_of(&self, step: u64) -> f64 {
-        let anchor = self
-            .anchors
-            .iter()
-            .rev()
-            .find(|a| a.0 <= step)
-            .or(self.anchors.first());
-        let Some(&(from, x, per_epoch)) = anchor else {
-            return 0.0;
-        };
-        x + (step as f64 - from as f64) / per_epoch.max(1) as f64
-    }
-
     /// Epochs done, as a fraction.
     pub fn x(&self) -> f64 {
         self.x_of(self.step())
@@ -287,8 +237,12 @@ impl SessionView {
     /// Processes an event. Views handle `Event::Answer` themselves.
     pub fn event(&mut self, event: &Event) {
         self.end_replay(event);
+        let before = (self.view.state.clone(), self.view.health.clone());
+        if !matches!(event, Event::Started(_) | Event::Snapshot { .. }) {
+            self.view.event(event);
+        }
         match event {
-            Event::State(state) => self.state(state),
+            Event::State(_) => self.state_changed(&before.0),
             Event::Data(data) => {
                 self.note(
                     Weight::Plain,
@@ -302,7 +256,7 @@ impl SessionView {
                 );
                 self.data = Some(data.clone());
             }
-            Event::Started(run) => self.started(run),
+            Event::Started(run) => self.started(run, event),
             Event::Steps(report) => self.steps(report),
             Event::Pending { change, applies } => {
                 self.sent.remove(&change.key);
@@ -317,7 +271,7 @@ impl SessionView {
                 self.sent.remove(key);
                 self.pending.remove(key);
                 let label = param(key).map_or(key.as_str(), |p| p.label);
-                self.note(Weight::Plain, format!("{label}: change taken back"));
+                self.note(Weight::Plain, format!("{label}: change withdrawn"));
             }
             Event::Applied {
                 change,
@@ -330,7 +284,7 @@ impl SessionView {
             }
             Event::Epoch(report) => self.epoch(report),
             Event::Evaluation(evaluation) => self.evaluated(evaluation),
-            Event::Health(health) => self.health(health),
+            Event::Health(health) => self.health_changed(&before.1, health),
             Event::Checkpoint(report) => {
                 let words = format!("saved ({})", bytes(report.bytes));
                 match self.log.newest().filter(|e| e.step == report.step) {
@@ -383,11 +337,7 @@ impl SessionView {
                 *self = self.fresh();
                 events.iter().for_each(|event| self.event(event));
             }
-            Event::Ended { params, state } => {
-                self.params = (**params).clone();
-                self.state = state.clone();
-                self.ended = true;
-            }
+            Event::Ended { .. } => self.ended = true,
         }
     }
 
@@ -421,11 +371,12 @@ impl SessionView {
         }
     }
 
-    fn state(&mut self, state: &State) {
-        if self.state == *state {
+    fn state_changed(&mut self, before: &State) {
+        let state = self.view.state.clone();
+        if state == *before {
             return;
         }
-        match state {
+        match &state {
             State::Done => self.note(Weight::Good, "all epochs are done"),
             State::Stopped => self.note(Weight::Plain, "stopped"),
             State::Diverged { step, first } => self.note_at(
@@ -441,41 +392,31 @@ impl SessionView {
                     .take_back(|e| e.text == RESUMED && step <= e.step + 1);
                 self.note(Weight::Plain, PAUSED);
             }
-            State::Running if self.state == State::Paused => self.note(Weight::Plain, RESUMED),
+            State::Running if *before == State::Paused => self.note(Weight::Plain, RESUMED),
             _ => {}
         }
-        self.state = state.clone();
     }
 
-    fn started(&mut self, run: &RunInfo) {
+    fn started(&mut self, run: &RunInfo, event: &Event) {
         let fresh = SessionView {
-            state: self.state.clone(),
             loads: self.loads,
             unsaved: self.unsaved.clone(),
             ..self.fresh()
         };
         let before = std::mem::replace(self, fresh);
+        let same = !run.name.is_empty() && before.run.as_ref().is_some_and(|r| r.name == run.name);
+        self.view = before.view;
+        self.view.event(event);
         self.data = Some(run.data.clone());
         self.log = before.log;
         (self.cpu, self.gpu, self.load) = (before.cpu, before.gpu, before.load);
-        self.params = run.params.clone();
-        self.anchors.push((0, 0.0, run.steps_per_epoch));
-        let same = !run.name.is_empty() && before.run.is_some_and(|r| r.name == run.name);
         self.log.begin_run(run.resumed_at, same);
         if run.resumed_at.is_none() && !run.name.is_empty() {
             self.note(Weight::Plain, format!("run {} begins", run.name));
         }
-        self.run = Some(Box::new(run.clone()));
     }
 
     fn steps(&mut self, report: &StepReport) {
-        let begin = report.last.saturating_sub(report.step_in_epoch);
-        let at = f64::from(report.epoch.max(1) - 1);
-        let anchor = (begin, at, report.steps_per_epoch);
-        if self.anchors.last() != Some(&anchor) {
-            self.anchors.retain(|a| a.0 < begin);
-            self.anchors.push(anchor);
-        }
         let x = self.x_of(report.last);
         let images = report.images.max(1) as f64;
         self.train_loss
@@ -492,50 +433,21 @@ impl SessionView {
             (Some(old), Some(new)) if (old - new).abs() < 45.0 => Some(old),
             (_, new) => new,
         };
-        self.steps = Some(report.clone());
     }
 
     fn applied(&mut self, change: &Change, step: u64) {
         self.sent.remove(&change.key);
         self.pending.remove(&change.key);
-        if let Some(row) = param(&change.key) {
-            // The worker has checked the value. It can only be refused here if the worker is of a newer version.
-            if row.set(&mut self.params, change.new.clone()).is_err() {
-                return;
-            }
-        }
-        self.marks.push(Mark {
-            x: self.x_of(step.saturating_sub(1)),
-            change: change.clone(),
-        });
-        if self.marks.len() > MARKS {
-            self.marks = merged(&self.marks, 0.0);
-        }
-        if self.marks.len() > MARKS {
-            self.marks.remove(0);
-        }
         self.note_at(step, Weight::Plain, describe(change));
     }
 
     fn epoch(&mut self, report: &EpochReport) {
-        self.epochs.retain(|e| e.epoch != report.epoch);
-        self.epochs.push(report.clone());
         self.point(Point {
             x: f64::from(report.epoch),
             step: report.step,
             loss: report.val_loss,
             accuracy: report.val_accuracy,
         });
-        if report.best {
-            self.best = Some(BestEpoch {
-                epoch: report.epoch,
-                accuracy: report.val_accuracy,
-            });
-        }
-        if report.val_loss.is_finite() && self.lowest_loss.is_none_or(|(_, l)| report.val_loss < l)
-        {
-            self.lowest_loss = Some((report.epoch, report.val_loss));
-        }
         if report.test_accuracy.is_some() {
             // The epoch's line reports the test accuracy as well.
             self.log
@@ -570,7 +482,6 @@ impl SessionView {
                     100.0 * evaluation.accuracy
                 ),
             );
-            self.test_of_best = Some(evaluation.clone());
             return;
         }
         if evaluation.split == Split::Validation {
@@ -593,8 +504,7 @@ impl SessionView {
         self.evaluations.insert(name, (evaluation.clone(), before));
     }
 
-    fn health(&mut self, health: &Health) {
-        let before = std::mem::replace(&mut self.health, health.clone());
+    fn health_changed(&mut self, before: &Health, health: &Health) {
         let line = match (&before.collapse, &health.collapse) {
             (None, Some(collapse)) => Some((
                 Weight::Bad,

@@ -43,7 +43,7 @@ fn data() -> DataInfo {
         train_counts: vec![5000; 10],
         test_counts: vec![1000; 10],
         mean: vec![0.491, 0.482, 0.447],
-        deviation: vec![0.247, 0.243, 0.262],
+        std: vec![0.247, 0.243, 0.262],
         bytes: 184_320_000,
         load_seconds: Some(0.21),
         ..DataInfo::default()
@@ -503,7 +503,7 @@ fn a_collapse_stands_in_the_banner_and_going_back_asks() {
     let screen = rows(&paint(&app));
     for part in [
         "since epoch 5",
-        "every validation image is called deer",
+        "every validation prediction is deer",
         "epoch 3",
     ] {
         assert!(screen.contains(part), "{part} is missing in\n{screen}");
@@ -516,7 +516,7 @@ fn a_collapse_stands_in_the_banner_and_going_back_asks() {
         [],
         "there is nothing to go back to"
     );
-    assert!(rows(&paint(&app)).contains("R starts anew"));
+    assert!(rows(&paint(&app)).contains("R starts again"));
     app.update(Msg::Event(Box::new(Event::Health(Health::default()))));
     assert!(!rows(&paint(&app)).contains("since epoch"));
 }

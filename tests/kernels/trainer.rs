@@ -48,7 +48,7 @@ fn material() -> Rc<Material> {
         train_counts: vec![9; 10],
         test_counts: vec![2; 10],
         mean: vec![0.4; 3],
-        deviation: vec![0.2; 3],
+        std: vec![0.2; 3],
         bytes: 0,
         load_seconds: None,
     };

@@ -165,7 +165,7 @@ fn bring_about(cause: &str) -> Vec<Ended> {
             };
             let (mut detached, mut gone) = (over(), over());
             detached.keys("D");
-            detached.wait_for("where it lies", |s| s.contains("lies in"));
+            detached.wait_for("where it lies", |s| s.contains("files are in"));
             gone.vanish();
             vec![code(detached), code(gone)]
         }

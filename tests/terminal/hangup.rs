@@ -307,7 +307,9 @@ fn a_session_that_is_over_is_left_with_the_same_key_and_ends() {
     pty.wait_for("the end", |s| s.contains("✓ done"));
     pty.keys("D");
     pty.ends_with(0);
-    pty.wait_for("where it lies", |s| s.contains("long is done and lies in"));
+    pty.wait_for("where it lies", |s| {
+        s.contains("long is done; its files are in")
+    });
 }
 
 #[test]

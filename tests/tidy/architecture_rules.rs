@@ -30,6 +30,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &["session::protocol", "session::client", "domain"],
     ),
     ("session::status", &["session::protocol", "domain"]),
+    ("session::run_view", &["session::protocol", "domain"]),
     ("signals", &[]),
     ("exits", &[]),
     (
@@ -37,6 +38,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &[
             "session::protocol",
             "session::client",
+            "session::run_view",
             "session::status",
             "plot",
             "domain",
@@ -47,6 +49,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &[
             "session::protocol",
             "session::client",
+            "session::run_view",
             "session::status",
             "plot",
             "domain",

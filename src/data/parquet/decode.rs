@@ -61,7 +61,7 @@ pub fn decode(
                     return Err(DataError::damaged(
                         path,
                         format!("row {row}"),
-                        "more rows than the file says",
+                        "more rows than the metadata says",
                     ));
                 }
                 let (mine, rest) = std::mem::take(&mut pixels).split_at_mut(n * IMAGE_BYTES);

@@ -152,7 +152,7 @@ pub fn files(folder: &Path, split: &str) -> Result<Vec<PathBuf>, DataError> {
             (None, _) => DataError::damaged(
                 &beyond(),
                 "its name",
-                "there are fewer parts than its number says",
+                "there are fewer parts than its name says",
             ),
         });
     }

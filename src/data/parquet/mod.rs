@@ -26,7 +26,7 @@ const MAX_PAGE: i64 = 64 << 20;
 pub fn read(folder: &Path, threads: usize, progress: ProgressFn) -> Result<RawDataset, DataError> {
     std::panic::catch_unwind(AssertUnwindSafe(|| read_all(folder, threads, progress)))
         .unwrap_or_else(|_| {
-            let why = "what it says of itself makes no sense, so that reading it failed";
+            let why = "its metadata is inconsistent, and reading it failed";
             Err(DataError::damaged(folder, "a parquet file", why))
         })
 }

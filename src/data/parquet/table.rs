@@ -68,7 +68,7 @@ impl Table {
             return Err(DataError::damaged(
                 &path,
                 "its row groups",
-                format!("{sum} rows, where the file says {rows}"),
+                format!("{sum} rows, but the metadata says {rows}"),
             ));
         }
         Ok(Table {
@@ -97,16 +97,16 @@ fn column(
     let what = match place.map(|i| &columns[i]) {
         Some(found) if found.physical_type() != kind => {
             format!(
-                "has a column '{name}' of type {}, where {kind} is read",
+                "has a column '{name}' of type {}; {kind} is expected",
                 found.physical_type()
             )
         }
         Some(found) if found.max_rep_level() > 0 => {
-            format!("has a column '{name}' of lists, where one value a row is read")
+            format!("has a column '{name}' of lists; one value per row is expected")
         }
         Some(_) => return Ok(place.unwrap_or_default()),
         None if names.iter().any(|n| n == "fine_label") => {
-            "holds CIFAR-100 (there is a column 'fine_label'); only CIFAR-10 is read".into()
+            "holds CIFAR-100 (it has a column 'fine_label'); only CIFAR-10 is supported".into()
         }
         None => format!(
             "has no column '{name}'; its columns are {}",
@@ -161,7 +161,7 @@ fn check_chunk(chunk: &ColumnChunkMetaData, file: &File, path: &Path) -> Result<
         let packing = packing.split('(').next().unwrap_or_default().to_lowercase();
         return Err(DataError::unsupported(
             path,
-            format!("is packed with {packing}, where snappy and no packing at all are read"),
+            format!("is packed with {packing}; only snappy and uncompressed files are supported"),
             "Write it again with compression='snappy', or fetch CIFAR-10 with `cifar-tui data download`.",
         ));
     }

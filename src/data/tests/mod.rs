@@ -59,11 +59,11 @@ fn pixels_and_statistics_are_where_they_belong() {
         pixels: [flat([10, 0, 255]), flat([30, 0, 255])].concat(),
         labels: vec![0, 1],
     };
-    let (mean, deviation) = channel_statistics(&two, 2);
+    let (mean, std) = channel_statistics(&two, 2);
     let near = |a: &[f32], b: [f32; 3]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-6);
     assert!(
-        near(&mean, [20.0 / 255.0, 0.0, 1.0]) && near(&deviation, [10.0 / 255.0, 0.0, 0.0]),
-        "{mean:?} {deviation:?}"
+        near(&mean, [20.0 / 255.0, 0.0, 1.0]) && near(&std, [10.0 / 255.0, 0.0, 0.0]),
+        "{mean:?} {std:?}"
     );
 }
 
@@ -277,7 +277,7 @@ fn what_lies_in_the_place_of_cifar_10_is_recognised() {
         ),
         ("tar", "a tar archive that is not packed with gzip"),
         ("tars", "cifar-10-python.tar is a tar archive"),
-        ("cifar10.npz", "a NumPy archive (.npz), as Keras"),
+        ("cifar10.npz", "a NumPy archive (.npz), as used by Keras"),
         ("x.zip", "a zip archive"),
         ("x_train.npy", "a NumPy array"),
         ("xz", "packed with xz"),
@@ -287,7 +287,7 @@ fn what_lies_in_the_place_of_cifar_10_is_recognised() {
         ("other.tar.gz", "an archive without CIFAR-10's batches"),
         ("merged", "in other files than"),
         ("kaggle", "Kaggle's copy"),
-        ("classes", "a folder for each class"),
+        ("classes", "one folder per class"),
         ("hf", "hf/data does (parquet)"),
     ] {
         let path = dir.path().join(path);

@@ -49,7 +49,7 @@ fn parquet_that_is_not_the_published_kind_says_what_it_has() {
         (["label", "labels"], "no column 'label'"),
         (
             ["int64 label", "int32 label"],
-            "a column 'label' of type INT32, where INT64 is read",
+            "a column 'label' of type INT32; INT64 is expected",
         ),
         (["int64 label", "int64 fine_label"], "CIFAR-100"),
     ] {
@@ -71,7 +71,7 @@ fn parquet_that_is_not_the_published_kind_says_what_it_has() {
     zstd[at + 6] = 12;
     fs::write(&file, zstd).unwrap();
     let text = load_at(dir.path()).unwrap_err().to_string();
-    assert!(text.contains("is packed with zstd, where snappy"), "{text}");
+    assert!(text.contains("is packed with zstd; only snappy"), "{text}");
 }
 
 #[test]

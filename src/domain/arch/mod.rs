@@ -299,7 +299,7 @@ impl Arch {
             }),
             None => Err(ArchError {
                 layer: None,
-                why: format!("there is no layer; the last must be 'dense {classes}'"),
+                why: format!("there is no layer; the last one must be 'dense {classes}'"),
                 at: 0..0,
             }),
         }

@@ -259,7 +259,7 @@ impl Parser<'_> {
     fn layer(&mut self, depth: usize) -> Result<ArchLayer, ArchError> {
         let at = self.here();
         let Some(word) = self.peek_word() else {
-            let why = format!("a layer must stand here, not {}", self.found());
+            let why = format!("a layer is expected, not {}", self.found());
             return Err(self.fail(at, why));
         };
         self.next += 1;
@@ -295,9 +295,9 @@ impl Parser<'_> {
                     at,
                     match near {
                         Some(known) => {
-                            format!("'{word}' is no layer; did you mean '{known}'?")
+                            format!("'{word}' is not a layer; did you mean '{known}'?")
                         }
-                        None => format!("'{word}' is no layer; there are: {}", WORDS.join(", ")),
+                        None => format!("'{word}' is not a layer; there are: {}", WORDS.join(", ")),
                     },
                 ));
             }
@@ -321,7 +321,7 @@ impl Parser<'_> {
                 "p" | "same" => padding.is_some() || same.is_some(),
                 _ => {
                     let why = format!(
-                        "'{}' is no property of a convolution: k (kernel), s (stride), p (padding) and same are",
+                        "'{}' is not a property of a convolution; the properties are k (kernel), s (stride), p (padding) and same",
                         shortened(&word)
                     );
                     return Err(self.fail_in(from, at, why));

@@ -88,7 +88,7 @@ pub struct Hyperparameters {
     pub seed: u64,
     /// Share of the training images held out for validation.
     pub validation: f64,
-    /// Subtract each channel's mean and divide by its deviation (of the training images), after the scaling to [0, 1].
+    /// Subtract each channel's mean and divide by its standard deviation (over the training images), after the scaling to [0, 1].
     pub standardize: bool,
     pub precision: Precision,
 }

@@ -169,7 +169,7 @@ pub static HYPERPARAMS: &[HyperParam] = &[
     row("validation", "validation", "", Applies::NextRun, float(0.01, 0.9, Nudge::Add(0.05, 0.1)), field!(float validation),
         "Share of the training images held out for validation."),
     row("standardize", "standardize", "", Applies::NextRun, ValueKind::Bool, field!(bool standardize),
-        "Give each colour channel mean 0 and deviation 1 instead of the range 0 to 1."),
+        "Give each colour channel mean 0 and standard deviation 1 instead of the range 0 to 1."),
     row("precision", "precision", "", Applies::NextRun, ValueKind::Choice(Precision::WORDS), field!(choice precision: Precision),
         "Number format of the matrix products on a GPU; the CPU computes in f32."),
 ];

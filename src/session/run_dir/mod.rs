@@ -129,7 +129,7 @@ impl fmt::Display for InUse {
             true => Ok(()),
             false => write!(
                 f,
-                " If that session is gone, `cifar-tui --resume` takes the run over once its lease has not moved for {} s.",
+                " If that session is gone, `cifar-tui --resume` takes the run over once its lease has not changed for {} s.",
                 STALE.as_secs()
             ),
         }
@@ -152,7 +152,7 @@ impl fmt::Display for Lost {
         match &self.by {
             Some(by) => write!(
                 f,
-                "the run in {folder} was taken over by process {} on {}, as this session's lease had not moved for {} s (was this computer suspended, or the file system away?). Nothing more is written there; what this session trained since its last checkpoint is not kept.",
+                "the run in {folder} was taken over by process {} on {}, as this session's lease had not changed for {} s (was this computer suspended, or the file system away?). Nothing more is written there; what this session trained since its last checkpoint is not kept.",
                 by.process,
                 by.host,
                 STALE.as_secs()

@@ -26,11 +26,11 @@ fn alive(session: &SessionView) -> Result<(), String> {
 }
 
 fn pausable(session: &SessionView) -> Result<(), String> {
-    session.training()
+    session.trainable()
 }
 
 fn paused(session: &SessionView) -> Result<(), String> {
-    session.training()?;
+    session.trainable()?;
     match session.state {
         State::Paused => Ok(()),
         State::Diverged { .. } => Err(format!(
@@ -61,7 +61,7 @@ fn saved(session: &SessionView) -> Result<(), String> {
     if session.run.as_ref().is_some_and(|r| r.name.is_empty()) {
         return Err("this run is not saved to a folder".into());
     }
-    session.training()
+    session.trainable()
 }
 
 fn detachable(session: &SessionView) -> Result<(), String> {
@@ -212,7 +212,7 @@ pub static ACTIONS: &[Action] = &[
     view(Samples(SamplesAction::Choose(Move::Bottom)), BOTTOM, 0, "last", "the last image"),
     view(Samples(SamplesAction::Choose(Move::HalfUp)), HALF_UP, 0, "page up", "the page before"),
     view(Samples(SamplesAction::Choose(Move::HalfDown)), HALF_DOWN, 0, "page down", "the page after"),
-    view(Samples(SamplesAction::Enlarge), ENTER, 2, "look", "one image large, its probabilities, and what it was called before"),
+    view(Samples(SamplesAction::Enlarge), ENTER, 2, "look", "one image large, its probabilities and earlier predictions"),
     view(Samples(SamplesAction::Back), ESC, 0, "back", "back to the grid"),
     view(Samples(SamplesAction::NextFilter), &[ch('f')], 2, "filter", "all, wrong, most confident wrong, least sure, one class, pinned"),
     view(Samples(SamplesAction::PreviousFilter), &[ch('F')], 0, "filter", "the filter before"),
@@ -281,9 +281,9 @@ pub static ACTIONS: &[Action] = &[
     program(ProgramAction::Palette, &[ch(':')], 9, "palette", "every action by name"),
     program(ProgramAction::Help, &[ch('?')], 10, "help", "the keys of this screen"),
     program(ProgramAction::Mouse, &[], 0, "mouse", "turn the mouse on or off (off: the terminal selects text)"),
-    program(ProgramAction::Redraw, &[ctrl('l')], 0, "redraw", "draw the whole screen anew"),
+    program(ProgramAction::Redraw, &[ctrl('l')], 0, "redraw", "redraw the whole screen"),
     program(ProgramAction::Suspend, &[ctrl('z')], 0, "suspend", "back to the shell; `fg` returns"),
-    when(program(ProgramAction::Detach, &[ch('D')], 0, "detach", "leave; training goes on, and `cifar-tui attach` returns"), detachable),
+    when(program(ProgramAction::Detach, &[ch('D')], 0, "detach", "leave; training continues, and `cifar-tui attach` returns"), detachable),
     program(ProgramAction::Quit, &[ch('q'), ctrl('c')], 1, "quit", "save and quit"),
 ];
 

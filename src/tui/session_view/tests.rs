@@ -1,6 +1,7 @@
 //! The log, the marks and the scores that follow from a session's events.
 
 use super::*;
+use crate::domain::marks::merged;
 
 fn run(resumed_at: Option<u64>) -> Event {
     Event::Started(Box::new(RunInfo {
@@ -301,7 +302,7 @@ fn a_collapse_and_a_plateau_are_logged_when_they_begin_and_end() {
     begins(
         1,
         300,
-        "collapse: 799 of 800 validation images are called class 4",
+        "collapse: 799 of 800 validation predictions are class 4",
     );
     begins(2, 500, "no longer collapsed");
     begins(

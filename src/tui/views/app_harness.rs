@@ -209,7 +209,7 @@ pub fn data() -> DataInfo {
         train_counts: vec![5000; 10],
         test_counts: vec![1000; 10],
         mean: vec![0.4914, 0.4822, 0.4465],
-        deviation: vec![0.2470, 0.2435, 0.2616],
+        std: vec![0.2470, 0.2435, 0.2616],
         bytes: 184_320_000,
         load_seconds: Some(0.16),
     }

@@ -273,7 +273,7 @@ impl DataView {
             ("images", sizes),
             ("size", bytes(data.bytes) + &data.load_time(" in ")),
             ("mean", channels(&data.mean)),
-            ("dev", channels(&data.deviation)),
+            ("dev", channels(&data.std)),
         ];
         for (i, (label, value)) in rows.iter().enumerate() {
             let y = inner.y + i as u16;
@@ -514,11 +514,11 @@ impl View for DataView {
             let lines = match &session.state {
                 State::Loading { what, done, total } if *total > 0 => vec![
                     format!("Loading {what}: {}%.", 100 * done / (*total).max(1)),
-                    "What was loaded, and from where, stands here then.".into(),
+                    "This screen then shows the data set and its source.".into(),
                 ],
                 State::Loading { what, .. } => vec![
                     format!("Loading {what}."),
-                    "What was loaded, and from where, stands here then.".into(),
+                    "This screen then shows the data set and its source.".into(),
                 ],
                 State::Failed { why } => vec!["No data was loaded.".into(), why.clone()],
                 _ => vec!["No data was loaded.".into()],

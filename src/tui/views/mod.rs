@@ -132,15 +132,15 @@ views! {
     Train: train, TrainView, TrainAction,
         "Loss and accuracy as the network learns, and the hyperparameters that steer it.";
     Confusion: confusion, ConfusionView, ConfusionAction,
-        "What is taken for what: rows are true classes, columns what the network calls them.";
+        "The confusion matrix: rows are true classes, columns predicted ones.";
     Samples: samples, SamplesView, SamplesAction,
-        "Held-out images, what the network takes them for, and how sure it is.";
+        "Held-out images with their predictions and confidences.";
     Model: model, ModelView, ModelAction,
         "The architecture as text to edit, its layers and their cost, and a look inside the running network.";
     Runs: runs, RunsView, RunsAction,
-        "Every run in the runs folder; marked ones lie over each other.";
+        "Every run in the runs folder; the curves of marked runs are drawn together.";
     Data: data, DataView, DataAction,
-        "What was loaded and from where, the images themselves, and what augmentation makes of them.";
+        "The data set and its source, the images, and augmented variants of them.";
 }
 
 impl Screen {

@@ -213,7 +213,7 @@ pub fn no_evaluation(session: &SessionView) -> Vec<String> {
                 (_, true) => vec![
                     first,
                     format!(
-                        "Training is paused: {} goes on, {} scores them now.",
+                        "Training is paused: {} continues, {} scores them now.",
                         key_of(ProgramAction::Pause),
                         key_of(ProgramAction::Evaluate)
                     ),
@@ -225,7 +225,7 @@ pub fn no_evaluation(session: &SessionView) -> Vec<String> {
             }
         }
     };
-    let mut lines = vec![format!("Nothing is known of the {split} images yet.")];
+    let mut lines = vec![format!("The {split} images have not been scored yet.")];
     lines.extend(when);
     lines
 }

@@ -565,7 +565,7 @@ fn the_other_split_is_shown_from_then_on() {
     harness.sent.clear();
     harness.key("t");
     assert_eq!(harness.sent[0], Command::Show { split: Split::Test });
-    harness.line("Nothing is known of the test images yet.");
+    harness.line("The test images have not been scored yet.");
     let mut test = app_harness::evaluation(2);
     test.split = Split::Test;
     harness.event(Event::Evaluation(test));

@@ -391,7 +391,7 @@ fn draw_progress(session: &SessionView, theme: Theme, area: Rect, buf: &mut Buff
         ),
         None => (0.0, 0.0),
     };
-    let ends = match session.ends_at.filter(|_| session.busy()) {
+    let ends = match session.ends_at.filter(|_| session.is_computing()) {
         Some(at) => {
             let (hour, minute) = (session.local_time)(at);
             format!("ends about {hour:02}:{minute:02}")

@@ -4,6 +4,7 @@ pub mod bars;
 pub mod chart;
 pub mod half_block;
 pub mod heatmap;
+pub mod list;
 pub mod sparkline;
 pub mod text_field;
 

@@ -38,9 +38,9 @@ fn errors_point_at_the_place() {
         ("conv 8 k4 k4", "k", "twice"),
         ("conv 8 same p1", "p", "twice"),
         ("conv 8 p3", "3", "smaller than the kernel"),
-        ("conv 8 relu", "relu", "no property"),
+        ("conv 8 relu", "relu", "not a property"),
         ("relu norm", "norm", "comma is missing"),
-        ("relu,, norm", ",", "a layer must stand here"),
+        ("relu,, norm", ",", "a layer is expected"),
         ("drop 1.0", "1.0", "0 to 0.95"),
         ("drop 0.1.2", "0.1.2", "0 to 0.95"),
         ("rleu", "rleu", "did you mean 'relu'"),
@@ -59,7 +59,7 @@ fn errors_point_at_the_place() {
         ),
         ("64 x (5 x relu)", "64 x (5 x relu)", "more than 256"),
         ("((((((((( relu", "(", "nested deeper"),
-        ("residual()", ")", "a layer must stand here"),
+        ("residual()", ")", "a layer is expected"),
     ] {
         let error = parse(text).unwrap_err();
         assert_eq!(&text[error.at.clone()], at, "{text}: {error}");

@@ -126,7 +126,7 @@ impl Lease {
         let before = all.iter().filter_map(LeaseFile::holder);
         for before in before.filter(|b| !owner.host.is_of(&b.owner)) {
             warnings.push(format!(
-                "the run was open on {} (process {}), whose lease did not move for {} s: it is taken over",
+                "the run was open on {} (process {}), whose lease has not changed for {} s: this session takes it over",
                 before.host,
                 before.process,
                 STALE.as_secs()

@@ -8,7 +8,7 @@ use crate::domain::text::grouped;
 use crate::tui::actions::moved;
 use crate::tui::session_view::SessionView;
 use crate::tui::theme::Theme;
-use crate::tui::widgets::{fitted, panel, text, text_right};
+use crate::tui::widgets::{fitted, list, panel, text, text_right};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
@@ -81,25 +81,11 @@ impl ModelView {
         }
         let lines = usize::from(inner.height - 1 - foot).max(1);
         let selected = self.selected.min(layers.len().saturating_sub(1));
-        let first = first_line(selected, layers.len(), lines);
+        let first = list::first_row(selected, layers.len(), lines);
         for (i, layer) in layers.iter().enumerate().skip(first).take(lines) {
             let y = inner.y + 1 + (i - first) as u16;
             let chosen = i == selected;
-            let style = if chosen {
-                theme.selected()
-            } else {
-                theme.text()
-            };
-            if chosen {
-                text(
-                    buf,
-                    inner,
-                    inner.x,
-                    y,
-                    " ".repeat(inner.width.into()),
-                    style,
-                );
-            }
+            let style = list::row(chosen, theme, inner, y, buf);
             let indent = 2 * layer.depth as usize;
             let words = format!(" {:indent$}{}", "", layer.text);
             let width = usize::from(name);
@@ -216,13 +202,6 @@ impl LayerHealth {
                 .map(|u| u.dead),
         }
     }
-}
-
-/// First visible line, so that the selected one is visible, near the middle if possible.
-pub(super) fn first_line(selected: usize, count: usize, lines: usize) -> usize {
-    selected
-        .saturating_sub(lines / 2)
-        .min(count.saturating_sub(lines))
 }
 
 /// Multiply-adds: `864`, `55.3 k`, `9.48 M`.

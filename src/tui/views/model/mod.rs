@@ -12,9 +12,9 @@ use crate::session::protocol::{Answer, Event, Filter, Question};
 use crate::tui::actions::{Move, key_of};
 use crate::tui::session_view::SessionView;
 use crate::tui::theme::Theme;
+use crate::tui::widgets::list;
 use crate::tui::widgets::text_field::TextField;
 use crossterm::event::{KeyCode, KeyEvent, MouseButton, MouseEvent, MouseEventKind};
-use layers::first_line;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
@@ -232,7 +232,7 @@ impl View for ModelView {
                 let count = self.layers(ctx.session).len();
                 let lines = usize::from(layout.layers.height.saturating_sub(3)).max(1);
                 let selected = self.selected.min(count.saturating_sub(1));
-                let first = first_line(selected, count, lines);
+                let first = list::first_row(selected, count, lines);
                 self.selected = (first + line).min(count.saturating_sub(1));
             }
             _ => {}

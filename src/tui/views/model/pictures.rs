@@ -186,7 +186,10 @@ impl ModelView {
         if filters.is_empty() {
             let lines = match (self.report(), self.report.failure()) {
                 (Some(_), _) => {
-                    vec!["The first layer is no convolution: it has no filters to draw.".into()]
+                    vec![
+                        "The first layer is not a convolution: there are no filters to draw."
+                            .into(),
+                    ]
                 }
                 (None, Some(why)) => vec![
                     "The network could not be looked into:".into(),

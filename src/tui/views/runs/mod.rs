@@ -13,7 +13,7 @@ use crate::tui::actions::{Move, key_of, moved};
 use crate::tui::session_view::{SessionView, Weight};
 use crate::tui::theme::Theme;
 use crate::tui::widgets::text_field::TextField;
-use crate::tui::widgets::{panel, paragraph, text, wrap};
+use crate::tui::widgets::{list, panel, paragraph, text, wrap};
 use crossterm::event::{KeyCode, KeyEvent, MouseButton, MouseEvent, MouseEventKind};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -163,7 +163,7 @@ impl RunsView {
         }
         // What a run's row depends on: its epochs and its state.
         let session = ctx.session;
-        let at = format!("{} {}", session.epochs.len(), session.training().is_ok());
+        let at = format!("{} {}", session.epochs.len(), session.trainable().is_ok());
         let key = QueryKey::and(session, &at);
         self.runs.want(Question::Runs, key, ctx);
     }
@@ -363,10 +363,7 @@ impl View for RunsView {
                 if layout.table.contains((mouse.column, mouse.row).into()) =>
             {
                 let lines = usize::from(layout.table.height.saturating_sub(3)).max(1);
-                let first = self
-                    .at()
-                    .saturating_sub(lines / 2)
-                    .min(self.items().len().saturating_sub(lines));
+                let first = list::first_row(self.at(), self.items().len(), lines);
                 let line = usize::from(mouse.row.saturating_sub(layout.table.y + 2));
                 if let Some(run) = self.items().get(first + line) {
                     let name = run.name.clone();

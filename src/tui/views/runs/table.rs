@@ -7,9 +7,10 @@ use crate::domain::report::RunSummary;
 use crate::domain::text::duration;
 use crate::tui::session_view::SessionView;
 use crate::tui::theme::Theme;
-use crate::tui::widgets::{fitted, panel, text, text_right};
+use crate::tui::widgets::{fitted, list, panel, text, text_right};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
+use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
 impl RunsView {
@@ -43,31 +44,15 @@ impl RunsView {
         columns.header(theme, inner, buf);
         let lines = usize::from(inner.height.saturating_sub(1)).max(1);
         let at = self.at();
-        let first = at
-            .saturating_sub(lines / 2)
-            .min(items.len().saturating_sub(lines));
+        let first = list::first_row(at, items.len(), lines);
         for (i, run) in items.iter().enumerate().skip(first).take(lines) {
             let y = inner.y + 1 + (i - first) as u16;
             let chosen = i == at;
-            let style = if chosen {
-                theme.selected()
-            } else {
-                theme.text()
-            };
-            if chosen {
-                text(
-                    buf,
-                    inner,
-                    inner.x,
-                    y,
-                    " ".repeat(inner.width.into()),
-                    style,
-                );
-            }
+            let style = list::row(chosen, theme, inner, y, buf);
             if let Some(m) = self.marked.iter().position(|m| *m == run.name) {
                 text(buf, inner, inner.x, y, LETTERS[m], curve_style(m, theme));
             }
-            columns.row(run, chosen, theme, (inner, y), buf);
+            columns.row(run, chosen, style, theme, (inner, y), buf);
         }
     }
 }
@@ -162,15 +147,11 @@ impl Columns {
         &self,
         run: &RunSummary,
         chosen: bool,
+        style: Style,
         theme: Theme,
         (area, y): (Rect, u16),
         buf: &mut Buffer,
     ) {
-        let style = if chosen {
-            theme.selected()
-        } else {
-            theme.text()
-        };
         let name = fitted(&run.name, usize::from(self.name.saturating_sub(1)));
         text(buf, area, area.x + 2, y, name, style);
         let outcome = match run.outcome.as_str() {

@@ -148,7 +148,7 @@ fn draw_past(item: &Prediction, session: &SessionView, theme: Theme, area: Rect,
         area,
         area.x,
         area.y,
-        "called, after each evaluation",
+        "predicted at each evaluation",
         theme.dim(),
     );
     let lines = area.height - 1;

@@ -127,7 +127,7 @@ impl SamplesView {
             Chosen::Pinned => vec![
                 "No image is pinned.".into(),
                 format!(
-                    "{} pins the chosen one; what the network says of it is kept after each evaluation.",
+                    "{} pins the chosen image; its prediction is then recorded at each evaluation.",
                     key_of(SamplesAction::Pin)
                 ),
             ],
@@ -137,7 +137,7 @@ impl SamplesView {
                 session.class(self.class.into())
             )],
             _ => vec![format!(
-                "No {} image is called wrongly.",
+                "No {} image is classified wrongly.",
                 split_name(session.shown)
             )],
         }

@@ -1,0 +1,222 @@
+//! What is known of a run from its events. The one fold of the event stream: the screen, plain output, the table of runs
+//! and the pictures of a run use it.
+
+use super::protocol::{Change, Event};
+use crate::domain::marks::{Mark, merged};
+use crate::domain::params::{Hyperparameters, param};
+use crate::domain::report::{
+    EpochReport, Evaluation, Health, RunInfo, ScoredWeights, Split, State, StepReport,
+};
+
+/// Maximum number of marks; beyond it, changes that follow each other are merged.
+const MAX_MARKS: usize = 1000;
+
+/// The best epoch so far, by validation accuracy.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BestEpoch {
+    pub epoch: u32,
+    pub step: u64,
+    pub accuracy: f64,
+}
+
+/// Test accuracy of the weights after a step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TestScore {
+    pub step: u64,
+    pub accuracy: f64,
+}
+
+/// A run as its events describe it.
+#[derive(Clone, Debug)]
+pub struct RunView {
+    pub state: State,
+    /// None until a run has begun.
+    pub run: Option<Box<RunInfo>>,
+    /// The acknowledged hyperparameters.
+    pub params: Hyperparameters,
+    /// The newest report of training steps.
+    pub steps: Option<StepReport>,
+    pub epochs: Vec<EpochReport>,
+    pub best: Option<BestEpoch>,
+    /// Epoch with the lowest validation loss, and that loss.
+    pub lowest_loss: Option<(u32, f64)>,
+    /// Applied changes, ordered by x.
+    pub marks: Vec<Mark>,
+    /// Detected collapse or plateau.
+    pub health: Health,
+    /// The newest test accuracy of the weights of that time.
+    pub test: Option<TestScore>,
+    /// Evaluation of the test images with the best weights, made at the end if the best weights are not the last.
+    pub test_of_best: Option<Evaluation>,
+    /// Anchors that convert steps to epochs: (step before the epoch, x there, steps per epoch).
+    anchors: Vec<(u64, f64, u64)>,
+}
+
+impl Default for RunView {
+    fn default() -> Self {
+        RunView {
+            state: State::Loading {
+                what: "data".into(),
+                done: 0,
+                total: 0,
+            },
+            run: None,
+            params: Hyperparameters::default(),
+            steps: None,
+            epochs: Vec::new(),
+            best: None,
+            lowest_loss: None,
+            marks: Vec::new(),
+            health: Health::default(),
+            test: None,
+            test_of_best: None,
+            anchors: Vec::new(),
+        }
+    }
+}
+
+impl RunView {
+    /// Processes an event of a session. A start of a run drops what is known of the previous one.
+    pub fn event(&mut self, event: &Event) {
+        match event {
+            Event::State(state) => self.state = state.clone(),
+            Event::Started(run) => {
+                *self = RunView {
+                    state: self.state.clone(),
+                    anchors: vec![(0, 0.0, run.steps_per_epoch)],
+                    ..RunView::default()
+                };
+                self.begin(run);
+            }
+            Event::Steps(report) => self.step_report(report),
+            Event::Applied { change, step, .. } => self.applied(change, *step),
+            Event::Epoch(report) => self.epoch(report),
+            Event::Evaluation(evaluation) => self.evaluation(evaluation),
+            Event::Health(health) => self.health = health.clone(),
+            Event::Snapshot { events } => {
+                *self = RunView::default();
+                events.iter().for_each(|event| self.event(event));
+            }
+            Event::Ended { params, state } => {
+                self.params = (**params).clone();
+                self.state = state.clone();
+            }
+            _ => {}
+        }
+    }
+
+    /// Processes an event of a run's metrics. There, a start after the first continues the same run.
+    pub fn recorded(&mut self, event: &Event) {
+        match event {
+            Event::Started(run) if self.run.is_some() => {
+                self.begin(run);
+                self.state = State::Running;
+            }
+            Event::Started(_) => {
+                self.event(event);
+                self.state = State::Running;
+            }
+            // A run that was over and trains again has no end yet.
+            Event::Steps(_) => {
+                self.event(event);
+                self.state = State::Running;
+            }
+            _ => self.event(event),
+        }
+    }
+
+    fn begin(&mut self, run: &RunInfo) {
+        self.params = run.params.clone();
+        self.run = Some(Box::new(run.clone()));
+    }
+
+    fn step_report(&mut self, report: &StepReport) {
+        let begin = report.last.saturating_sub(report.step_in_epoch);
+        let at = f64::from(report.epoch.max(1) - 1);
+        let anchor = (begin, at, report.steps_per_epoch);
+        if self.anchors.last() != Some(&anchor) {
+            self.anchors.retain(|a| a.0 < begin);
+            self.anchors.push(anchor);
+        }
+        self.steps = Some(report.clone());
+    }
+
+    fn applied(&mut self, change: &Change, step: u64) {
+        if let Some(row) = param(&change.key)
+            && row.set(&mut self.params, change.new.clone()).is_err()
+        {
+            // The worker has checked the value. It can only be refused here if another version wrote it.
+            return;
+        }
+        self.marks.push(Mark {
+            x: self.x_of(step.saturating_sub(1)),
+            change: change.clone(),
+        });
+        if self.marks.len() > MAX_MARKS {
+            self.marks = merged(&self.marks, 0.0);
+        }
+        if self.marks.len() > MAX_MARKS {
+            self.marks.remove(0);
+        }
+    }
+
+    fn epoch(&mut self, report: &EpochReport) {
+        self.epochs.retain(|e| e.epoch != report.epoch);
+        self.epochs.push(report.clone());
+        if report.best {
+            self.best = Some(BestEpoch {
+                epoch: report.epoch,
+                step: report.step,
+                accuracy: report.val_accuracy,
+            });
+        }
+        if report.val_loss.is_finite() && self.lowest_loss.is_none_or(|(_, l)| report.val_loss < l)
+        {
+            self.lowest_loss = Some((report.epoch, report.val_loss));
+        }
+        if let Some(accuracy) = report.test_accuracy {
+            let step = report.step;
+            self.test = Some(TestScore { step, accuracy });
+        }
+    }
+
+    fn evaluation(&mut self, evaluation: &Evaluation) {
+        match (evaluation.split, evaluation.weights) {
+            (_, ScoredWeights::Best) => self.test_of_best = Some(evaluation.clone()),
+            (Split::Test, ScoredWeights::Last) => {
+                self.test = Some(TestScore {
+                    step: evaluation.step,
+                    accuracy: evaluation.accuracy,
+                });
+            }
+            _ => {}
+        }
+    }
+
+    /// The number of steps done.
+    pub fn step(&self) -> u64 {
+        self.steps.as_ref().map_or(0, |s| s.last)
+    }
+
+    /// The x of a step: epochs done, as a fraction.
+    pub fn x_of(&self, step: u64) -> f64 {
+        let anchor = self
+            .anchors
+            .iter()
+            .rev()
+            .find(|a| a.0 <= step)
+            .or(self.anchors.first());
+        let Some(&(from, x, per_epoch)) = anchor else {
+            return 0.0;
+        };
+        x + (step as f64 - from as f64) / per_epoch.max(1) as f64
+    }
+
+    /// The test evaluation of the best weights, if it is still that of the best epoch and the run has gone on since.
+    pub fn test_of_current_best(&self) -> Option<&Evaluation> {
+        let last = self.epochs.last().map_or(0, |e| e.step);
+        self.test_of_best.as_ref().filter(|scored| {
+            self.best.is_some_and(|best| best.step == scored.step) && scored.step < last
+        })
+    }
+}
