@@ -6,7 +6,7 @@ use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, Command, value_parser};
 use std::path::PathBuf;
 
-/// The whole command line.
+/// The complete command line.
 pub fn command() -> Command {
     session_args(hyperparameters(Command::new("cifar-tui")))
         .version(env!("CARGO_PKG_VERSION"))
@@ -219,7 +219,7 @@ fn data() -> Command {
         )
 }
 
-/// `--data`, `--runs`, `--config`, ...: what every command takes.
+/// The options of every command: `--data`, `--runs`, `--config`, ...
 fn options() -> Vec<Arg> {
     let mut all = vec![
         Arg::new("config")
@@ -256,7 +256,7 @@ fn options() -> Vec<Arg> {
         .collect()
 }
 
-/// One flag a row of HYPERPARAMS.
+/// One flag per row of HYPERPARAMS.
 fn hyperparameters(command: Command) -> Command {
     let defaults = Hyperparameters::default();
     let args = HYPERPARAMS.iter().map(|row| {

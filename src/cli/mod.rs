@@ -49,16 +49,16 @@ pub enum Task {
     Doctor {
         json: bool,
     },
-    /// The screen of a session that runs already.
+    /// The screen of a running session.
     Attach {
         run: Option<String>,
     },
     Config(ConfigTask),
-    /// Every key of the screen.
+    /// Lists every key of the screen.
     Keys,
 }
 
-/// Which run a session makes or goes on with.
+/// The run that a session creates or resumes.
 #[derive(Clone, Debug, Default)]
 pub struct Session {
     pub name: Option<String>,
@@ -82,9 +82,9 @@ pub enum DataCommand {
 
 #[derive(Clone, Debug)]
 pub enum ConfigTask {
-    /// Everything that is set and where it was said.
+    /// Shows all settings and their origins.
     Show,
-    /// A fresh config.toml here.
+    /// Creates a config.toml in the current folder.
     Init,
     Set {
         key: String,
@@ -92,7 +92,7 @@ pub enum ConfigTask {
     },
 }
 
-/// Reads the command line.
+/// Parses the command line.
 ///
 /// # Errors
 /// Returns clap's error for wrong usage, `--help` and `--version`, with its exit code.

@@ -1,4 +1,4 @@
-//! `config`: what is set and where it was said; writing config.toml.
+//! `config`: shows the settings and their origins; writes config.toml.
 
 use crate::cli::ConfigTask;
 use crate::config::{Config, MAX_FILE, OPTIONS, Surroundings, template, with_value};
@@ -75,7 +75,7 @@ fn show(config: &Config, out: &mut impl Write) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Beside it, synced, renamed: the file is the old one or the new one, never half of either.
+/// Writes to a new file, syncs and renames it, so that the file is never incomplete.
 fn write_atomically(file: &Path, text: &str) -> anyhow::Result<()> {
     let beside = file.with_extension("toml.new");
     let write = || -> std::io::Result<()> {

@@ -1,4 +1,4 @@
-//! `data`: what is found and where, and whether it is whole.
+//! `data`: finds, downloads and verifies the data set.
 
 use crate::config::Config;
 use crate::data::{self, Dataset, LocatedData, download};
@@ -36,7 +36,7 @@ fn with_bar<T>(config: &Config, read: impl FnOnce(&mut dyn FnMut(u64, u64)) -> T
 /// A progress bar on standard error; hidden if that is not a terminal.
 pub(super) fn bar(config: &Config, template: &str) -> ProgressBar {
     let bar = ProgressBar::new(1);
-    // The templates are fixed and right; were one wrong, the default style would do.
+    // The templates are constants and valid; otherwise the default style is used.
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style.progress_chars(&config.options.symbols().bar()));
     }
@@ -101,7 +101,7 @@ pub fn info(config: &Config, json: bool, out: &mut impl Write) -> anyhow::Result
     Ok(())
 }
 
-/// `data download`: into the XDG data folder, where it is found from then on.
+/// `data download`: downloads into the XDG data folder, where the data set is then found.
 ///
 /// # Errors
 /// Returns an error if it cannot be fetched or is not what was published.
@@ -136,7 +136,7 @@ pub fn download(config: &Config, out: &mut impl Write, cancel: &AtomicBool) -> a
     Ok(())
 }
 
-/// `data verify`: reads every image, and compares the files with those published, as far as these are known.
+/// `data verify`: reads every image and compares the files with the published digests that are known.
 ///
 /// # Errors
 /// Returns an error if it cannot be read, or differs from what was published.

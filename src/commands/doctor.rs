@@ -1,4 +1,4 @@
-//! `doctor`: what this machine has and where things are.
+//! `doctor`: shows the computer's devices, the terminal, the data and the folders.
 
 use crate::config::{Config, ConfigError, Surroundings};
 use crate::data;
@@ -11,7 +11,7 @@ use crate::hardware::simd::Level;
 use serde_json::{Value, json};
 use std::io::{IsTerminal, Write};
 
-/// One thing that was looked at: its name, what was found, and whether something is wrong with it.
+/// A finding: its name, its value, and whether it is a problem.
 struct Finding {
     key: &'static str,
     text: String,
@@ -164,7 +164,7 @@ fn findings(config: &Config, wrong: Option<&ConfigError>, around: &Surroundings)
     all
 }
 
-/// The driver and its GPUs.
+/// The NVIDIA driver and its GPUs.
 fn driver_words(driver: &Driver) -> String {
     match driver {
         Driver::Absent(why) => format!("none ({why})"),
@@ -189,7 +189,7 @@ fn driver_words(driver: &Driver) -> String {
     }
 }
 
-/// The copy of NVRTC that a GPU's kernels are compiled with, and whether it is missed.
+/// The copy of NVRTC that compiles the GPU's kernels, and whether it is missing.
 fn compiler_words(driver: &Driver) -> (String, bool) {
     let (version, missed) = match *driver {
         Driver::Absent(_) => (None, false),
@@ -207,7 +207,7 @@ fn compiler_words(driver: &Driver) -> (String, bool) {
     }
 }
 
-/// Whether runs can be kept there: the folder, or the nearest one above it, takes new entries.
+/// Whether runs can be saved there: the folder, or its nearest existing parent, is writable.
 fn writable(folder: &std::path::Path) -> Result<(), String> {
     let there = folder
         .ancestors()
@@ -255,7 +255,7 @@ fn terminal(config: &Config) -> (String, bool) {
     (format!("{words}, {size}"), wrong || terminal.term == "dumb")
 }
 
-/// The size that a terminal reports and what is made of it, and whether something is wrong with it.
+/// The terminal's reported size, the size used, and whether there is a problem with it.
 fn size_words(reported: (u16, u16)) -> (String, bool) {
     let (columns, lines) = drawn_size(reported);
     let words = format!("{}x{}", reported.0, reported.1);

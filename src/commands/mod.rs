@@ -1,5 +1,5 @@
-//! What the command line does besides training: each command in a file of its own, run on the calling thread. They
-//! write results to standard output and nothing else there.
+//! The subcommands besides training: one file each, run on the calling thread. They write only results to standard
+//! output.
 
 pub mod bench;
 pub mod config;
@@ -21,7 +21,7 @@ fn json(value: &impl serde::Serialize, out: &mut impl Write) -> anyhow::Result<(
     Ok(())
 }
 
-/// Whether `error` says that the reader of standard output has gone (`| head`), which is no failure of ours.
+/// Whether `error` means that the reader of standard output has closed it (`| head`), which is not a failure.
 pub fn reader_gone(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         let io = cause.downcast_ref::<io::Error>().map(io::Error::kind);

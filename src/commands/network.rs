@@ -1,4 +1,4 @@
-//! Networks from checkpoints, and scoring images: what `bench`, `eval` and `predict` share.
+//! Networks from checkpoints, and scoring of images, shared by `bench`, `eval` and `predict`.
 
 use crate::backend::{self, Backend, Device, ImageSet, MemberId, NetworkState};
 use crate::config::Config;
@@ -9,10 +9,10 @@ use anyhow::Context;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-/// Images that are scored at once: enough for every core, little memory.
+/// Number of images scored at once: enough for every core, but little memory.
 const CHUNK: usize = 128;
 
-/// What the network says of images.
+/// A network's results for a set of images.
 pub struct ScoredImages {
     /// `[images, classes]`.
     pub probabilities: Vec<f32>,
@@ -60,7 +60,7 @@ pub fn score(
     Ok(scored)
 }
 
-/// A network from a checkpoint, ready to score.
+/// A network loaded from a checkpoint.
 pub struct Trained {
     pub file: PathBuf,
     pub progress: Progress,
@@ -69,7 +69,7 @@ pub struct Trained {
 }
 
 impl Trained {
-    /// Opens the checkpoint that `named` means: a file; a run's folder or name, then its best checkpoint, else its last.
+    /// Opens the checkpoint `named`: a file, or the best (otherwise the last) checkpoint of a run's folder or name.
     ///
     /// # Errors
     /// Returns an error if there is none, or it is damaged or does not fit.
@@ -98,7 +98,7 @@ impl Trained {
         })
     }
 
-    /// Scores the images of the numbers `which`.
+    /// Scores the images with the indices `which`.
     ///
     /// # Errors
     /// As [`score`].
@@ -113,9 +113,9 @@ impl Trained {
         score(backend, self.member, classes, images, which, progress)
     }
 }
-/// The checkpoint file that `named` means.
+/// The checkpoint file for `named`.
 fn find(named: &Path, runs: &Path) -> anyhow::Result<PathBuf> {
-    // What is no regular file is refused when it is opened.
+    // Opening refuses anything but a regular file.
     if named.exists() && !named.is_dir() {
         return Ok(named.into());
     }
@@ -136,7 +136,7 @@ fn find(named: &Path, runs: &Path) -> anyhow::Result<PathBuf> {
         })
 }
 
-/// The index of the largest number, the first of equals.
+/// The index of the largest number; the first one if several are equal.
 pub fn largest(row: &[f32]) -> usize {
     (1..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best })
 }

@@ -1,4 +1,4 @@
-//! `runs`: the runs folder in words, and a run's epochs for other programs.
+//! `runs`: lists, shows and compares runs, and exports their epochs.
 
 use crate::cli;
 use crate::config::Config;
@@ -67,7 +67,7 @@ fn share(value: Option<f64>) -> String {
     value.map_or("-".into(), percent)
 }
 
-/// The run's score on the test images, and beside it that of its best weights.
+/// The run's test accuracy, and that of its best weights.
 fn test(run: &RunSummary) -> String {
     let last = share(run.test_accuracy);
     match run.best_test_accuracy {
@@ -226,7 +226,7 @@ fn compare(runs: &[RunSummary], out: &mut impl Write) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The epochs as comma-separated values; a value that is not known is empty.
+/// The epochs as comma-separated values. Unknown values are empty.
 fn csv(run: &RunSummary) -> String {
     let mut text = String::from(
         "epoch,step,train_loss,train_accuracy,val_loss,val_accuracy,test_accuracy,best,images_per_s,elapsed\n",

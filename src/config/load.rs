@@ -9,7 +9,7 @@ use crate::files;
 use std::path::{Path, PathBuf};
 use toml_edit::{Document, Item};
 
-/// Puts the layers over each other.
+/// Combines the layers.
 ///
 /// # Errors
 /// Returns an error if the file cannot be read or a key or a value in it or in the environment is wrong.
@@ -98,7 +98,8 @@ fn config_file(around: &Surroundings, flags: &Flags) -> Result<Option<PathBuf>, 
         .find(|file| file.exists()))
 }
 
-/// `--runs` and its like; else `./runs` in a project or where it exists; else the XDG state folder.
+/// The runs folder: `--runs`, the environment or config.toml; else `./runs` in a project or if it exists; else the XDG
+/// state folder.
 fn runs_folder(config: &Config, around: &Surroundings) -> (PathBuf, String) {
     if let Some(runs) = &config.options.runs {
         let said = config.origin("runs").unwrap_or("set").to_owned();
@@ -162,7 +163,7 @@ fn read_file(config: &mut Config, file: &Path, around: &Surroundings) -> Result<
     Ok(())
 }
 
-/// The value that `item` holds for `row`. Text is read as a person would type it, so that `off` and `cosine` work.
+/// The value of `item` for `row`. Strings are parsed like typed text, so that `off` and `cosine` work.
 fn param_value(row: &HyperParam, item: &Item) -> Result<Value, String> {
     let found = match item {
         Item::Value(toml_edit::Value::Boolean(v)) => Some(Value::Bool(*v.value())),
@@ -202,7 +203,7 @@ fn option_text(
     if !is_path || text.is_empty() || text == "sample" {
         return Ok(text);
     }
-    // A path in a file is meant from the file's folder, and no shell expands its tilde.
+    // Paths in the file are relative to its folder, and `~` is expanded here since no shell does it.
     let path = match (text.strip_prefix("~/"), &around.home) {
         (Some(rest), Some(home)) => home.join(rest),
         _ => folder.join(&text),

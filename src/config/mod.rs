@@ -19,10 +19,10 @@ use crate::domain::text::nearest;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// Bytes that config.toml may have.
+/// Maximum size of config.toml in bytes.
 pub const MAX_FILE: u64 = 1 << 20;
 
-/// Something that is set wrongly: a usage error. The message says where, what, and what is allowed.
+/// An invalid setting: a usage error. The message contains the place, the value and what is allowed.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct ConfigError(String);
@@ -78,7 +78,7 @@ pub struct Flags {
     pub options: Vec<(&'static str, String)>,
 }
 
-/// A setting and where it was said.
+/// A setting and its origin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
     pub key: &'static str,
@@ -86,16 +86,16 @@ pub struct Origin {
     pub said: String,
 }
 
-/// Everything that is set, after all layers.
+/// All settings, after all layers.
 #[derive(Clone, Debug)]
 pub struct Config {
     pub params: Hyperparameters,
     pub options: Options,
-    /// Hyperparameters that flags gave: what a resumed run takes over its own.
+    /// Hyperparameters set by flags, which override those of a resumed run.
     pub given: Vec<(&'static str, Value)>,
     /// The config file that was read.
     pub file: Option<PathBuf>,
-    /// The runs folder, and why it is this one.
+    /// The runs folder, and the reason for it.
     pub runs: PathBuf,
     pub runs_because: String,
     /// The origin of each setting that was set.

@@ -5,17 +5,17 @@ use crate::domain::symbols::Symbols;
 use crate::domain::terminal::Terminal;
 use std::path::PathBuf;
 
-/// Settings that are not hyperparameters: where things are and what the program runs on.
+/// The settings that are not hyperparameters: locations, devices and terminal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// A data set's file or folder; None looks in the usual places.
+    /// The data set's file or folder; None searches the usual locations.
     pub data: Option<PathBuf>,
-    /// The runs folder; None takes the usual place.
+    /// The runs folder; None uses the usual one.
     pub runs: Option<PathBuf>,
     /// `auto`, `cpu`, `cuda`, `cuda:N`, `metal` or `metal:N`.
     pub device: String,
     pub engine: EngineChoice,
-    /// CPU threads; 0 is one a core.
+    /// Number of CPU threads; 0 uses one per core.
     pub threads: usize,
     pub mouse: bool,
     /// None: the symbols that the terminal shows, detected from the environment.
@@ -27,7 +27,7 @@ pub struct Options {
 /// What a session does when its terminal disappears.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnHangup {
-    /// Train on, without a screen.
+    /// Continue to train without a screen.
     Continue,
     /// Write a checkpoint and end.
     CheckpointAndStop,
@@ -36,7 +36,7 @@ pub enum OnHangup {
 /// What a session does when it is sent SIGUSR1 or SIGUSR2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnUsr1 {
-    /// Write a checkpoint and go on.
+    /// Write a checkpoint and continue.
     Checkpoint,
     /// Write a checkpoint and end.
     CheckpointAndStop,
@@ -59,7 +59,7 @@ impl Default for Options {
 }
 
 impl Options {
-    /// The symbols to draw with: those set here, else those that the terminal shows.
+    /// The configured symbols, or else those that the terminal shows.
     pub fn symbols(&self) -> Symbols {
         let detected = || Terminal::of_process().symbols;
         self.symbols.unwrap_or_else(detected)
@@ -75,7 +75,7 @@ pub enum OptionKind {
     Word(&'static str),
     /// A whole number.
     Number,
-    /// On or off, and on unless its flag `--no-NAME` is given; the flag's help.
+    /// On or off, on by default; its flag `--no-NAME` turns it off. With the flag's help.
     Switch(&'static str),
 }
 
@@ -83,8 +83,8 @@ pub enum OptionKind {
 pub struct OptionRow {
     pub key: &'static str,
     pub kind: OptionKind,
-    /// The environment variable that sets it where neither flag nor file does. The data's is read where data is
-    /// looked for, beside the other places.
+    /// The environment variable that sets it if neither a flag nor the file does. The variable for the data set is read
+    /// where data is searched.
     pub env: Option<&'static str>,
     pub help: &'static str,
     /// The allowed values, in words.
@@ -101,12 +101,12 @@ impl OptionRow {
         self.key.replace('_', "-")
     }
 
-    /// The value as a person would type it; empty where none is set.
+    /// The value as a user would type it; empty if none is set.
     pub fn show(&self, options: &Options) -> String {
         (self.get)(options)
     }
 
-    /// Reads what a person typed into `options`.
+    /// Parses typed text into `options`.
     ///
     /// # Errors
     /// Returns an error if it is not allowed. The message says what is allowed.

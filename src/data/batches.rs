@@ -1,19 +1,19 @@
-//! Which images make a batch, as plain numbers: the division into training and validation images, and the order of an
-//! epoch. Everything follows from the seed.
+//! Divides the training images into training and validation, and orders them into batches. Everything is determined by
+//! the seed.
 
 use crate::domain::rng::{Rng, Stream};
 
-/// Training images, divided into those that are trained on and those that are held out.
+/// Training images, divided into training and validation images.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Division {
-    /// Image numbers, ascending.
+    /// Indices of the images, ascending.
     pub train: Vec<u32>,
     pub validation: Vec<u32>,
 }
 
 impl Division {
-    /// Holds out `share` of `images` images, rounded to the nearest number but leaving one image on each side where
-    /// there are two.
+    /// Holds out `share` of `images` images, rounded to the nearest number, but leaves at least one image on each side
+    /// if there are two.
     pub fn new(images: usize, seed: u64, share: f64) -> Self {
         let held = (images as f64 * share).round() as usize;
         let held = held.clamp(usize::from(images > 1), images.saturating_sub(1));
@@ -32,12 +32,12 @@ impl Division {
     }
 }
 
-/// Batches of an epoch of `images` images: the last, smaller one is kept.
+/// Number of batches in an epoch of `images` images. The last, smaller batch is kept.
 pub fn steps(images: usize, batch_size: u32) -> u64 {
     images.div_ceil(batch_size.max(1) as usize) as u64
 }
 
-/// The images of batch number `batch` (from 0) of an epoch's `order`; empty beyond the last.
+/// The images of batch `batch` (from 0) in an epoch's `order`; empty after the last batch.
 pub fn batch(order: &[u32], batch: u64, batch_size: u32) -> &[u32] {
     let size = batch_size.max(1) as usize;
     usize::try_from(batch)

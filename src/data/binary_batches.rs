@@ -1,5 +1,5 @@
-//! The binary batches: a folder with `data_batch_1.bin` to `data_batch_5.bin`, `test_batch.bin` and `batches.meta.txt`.
-//! A batch is one record after the other: a label, then the pixels, 3,073 bytes.
+//! Reads the binary batches: a folder with `data_batch_1.bin` to `data_batch_5.bin`, `test_batch.bin` and
+//! `batches.meta.txt`. A batch consists of records of 3,073 bytes: a label and the pixels.
 
 use super::python_batches::{FileSegment, open, pieces, recognise_folder, room};
 use super::{DataError, IMAGE_BYTES, ProgressFn, RawDataset, pool};
@@ -16,12 +16,12 @@ pub const TRAIN: [&str; 5] = [
 ];
 pub const TEST: &str = "test_batch.bin";
 pub const META: &str = "batches.meta.txt";
-/// Bytes of a label and an image.
+/// Size in bytes of a record: a label and an image.
 pub const RECORD: usize = 1 + IMAGE_BYTES;
-/// Records read at once: few enough for the second-level cache.
+/// Number of records read at once, so few that they fit the second-level cache.
 const CHUNK: usize = 50;
 
-/// The folder, when `path` is one with at least one of the batches, or is one of them.
+/// The folder `path`, if it contains at least one batch, or the folder of the batch `path`.
 pub fn recognise(path: &Path) -> Option<PathBuf> {
     recognise_folder(path, |name| TRAIN.contains(&name) || name == TEST)
 }
@@ -42,7 +42,7 @@ pub fn images(path: &Path, size: u64) -> Result<usize, DataError> {
     Ok((size / record) as usize)
 }
 
-/// Reads records from the start of `source` on; `offset` is where that is in the file `path`.
+/// Reads records from `source`, which starts at `offset` in the file `path`.
 pub fn records(
     source: &mut dyn io::Read,
     path: &Path,
@@ -74,7 +74,7 @@ pub fn records(
     Ok(())
 }
 
-/// The ten class names, one a line.
+/// The ten class names, one per line.
 pub fn class_names(text: &[u8], path: &Path) -> Result<Vec<String>, DataError> {
     let text = String::from_utf8_lossy(text);
     let names: Vec<_> = text

@@ -284,8 +284,8 @@ fn next(
     }
 }
 
-/// Talks to the server on a thread of its own, since a read that waits cannot be called off. Once nobody listens to its
-/// news, the thread ends with the next bytes that come.
+/// Starts a thread that downloads, since a blocked read cannot be cancelled. After the receiver is dropped, the thread
+/// ends when the next bytes arrive.
 fn connect(url: String, resume: Option<(u64, String)>) -> Receiver<News> {
     let (send, receive) = sync_channel(8);
     std::thread::spawn(move || {

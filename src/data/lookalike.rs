@@ -1,5 +1,5 @@
-//! What people have in the place of CIFAR-10: another data set, another packing, a web page that was saved under the
-//! archive's name. Nothing of it is read; this module only finds the words for what it is and what to do.
+//! Recognises files that are not CIFAR-10: another data set, another packing, a web page saved under the archive's
+//! name. Nothing of them is read; this module only finds the error message.
 
 use super::{CLASSES, DataError, FORMATS};
 use crate::files;
@@ -7,9 +7,9 @@ use flate2::read::GzDecoder;
 use std::io::{BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
-/// Bytes of a file's beginning that are looked at: the header of a tar archive.
+/// Number of bytes at the beginning of a file that are examined: the header of a tar archive.
 const HEAD: usize = 512;
-/// Names of a folder, and entries of an archive, that are looked at.
+/// Maximum number of names in a folder, or entries of an archive, that are examined.
 const MAX_NAMES: usize = 4096;
 
 /// A description that follows "PATH", as in "PATH is ...", and what to do about it.
@@ -26,7 +26,7 @@ const ARRAYS: Words = (
 );
 const UNPACK: &str = "Unpack it and name its contents with --data.";
 
-/// Whether a file begins so, and what it then is.
+/// A test of a file's first bytes, and what the file is if it passes.
 type Signature = (fn(&[u8]) -> bool, Words);
 
 static SIGNS: &[Signature] = &[
@@ -136,7 +136,7 @@ fn unsupported(path: &Path, (what, to_do): Words) -> DataError {
     DataError::unsupported(path, format!("is {what}"), to_do)
 }
 
-/// In the place of `error`: what the file that it calls damaged is instead, if that can be told.
+/// Replaces an error about a damaged file by one that says what the file is, if it can be recognised.
 pub fn instead_of(error: DataError) -> DataError {
     match &error {
         DataError::Damaged { path, .. } => match by_head(path) {

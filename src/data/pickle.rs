@@ -1,9 +1,9 @@
-//! A reader of the pickles that CIFAR-10 is published in, and of no other: the opcodes that Python 2 wrote them with,
-//! those that Python 3 writes the same with (protocols 2 to 4), and three globals. It builds plain values; nothing is
-//! imported, called or executed. Opcodes: CPython's `Lib/pickletools.py`.
+//! A reader for the pickles in which CIFAR-10 is published: the opcodes that Python 2 and 3 use for them (protocols 2
+//! to 4), and three globals. It builds plain values; nothing is imported, called or executed. Opcodes: CPython's
+//! `Lib/pickletools.py`.
 //!
-//! Values live in one arena and refer to each other by number, so that no input, however nested, recurses here. The
-//! long strings (pixels) are not kept: the [`PickleSource`] passes them by and says where they are.
+//! Values are in one arena and refer to each other by index, so that no input, however nested, causes recursion. Long
+//! strings (pixels) are not stored: the [`PickleSource`] skips them, and their offsets are recorded.
 
 use std::io;
 
@@ -11,17 +11,17 @@ use std::io;
 pub trait PickleSource {
     /// Fills `buffer`.
     fn fill(&mut self, buffer: &mut [u8]) -> io::Result<()>;
-    /// Takes `length` bytes that the reader does not want to see.
+    /// Skips `length` bytes.
     fn pass(&mut self, length: u64) -> io::Result<()>;
 }
 
-/// Strings from this length on are passed by: one image.
+/// Strings from this length on (one image) are skipped.
 pub const LONG: u64 = super::IMAGE_BYTES as u64;
-/// Lists, tuples and dictionaries: a batch has about ten, and this bounds how deep they nest.
+/// Maximum number of lists, tuples and dictionaries, which also bounds their nesting. A batch has about ten.
 const MAX_CONTAINERS: usize = 256;
-/// Values in all: a batch of 60,000 has 120,000.
+/// Maximum number of values: a batch of 60,000 has 120,000.
 const MAX_VALUES: usize = 400_000;
-/// Bytes of short strings in all: names of 60,000 images.
+/// Maximum total size in bytes of short strings: the names of 60,000 images.
 const MAX_TEXT: usize = 8 << 20;
 
 /// The reason of a failure and its offset.
@@ -38,7 +38,7 @@ enum Global {
     Type,
 }
 
-/// The globals that a batch may name: what rebuilds an array of bytes (the second module is numpy 2's name).
+/// The globals that a batch may refer to: those that build an array of bytes (the second module is numpy 2's name).
 const GLOBALS: [(&str, &str, Global); 4] = [
     ("numpy.core.multiarray", "_reconstruct", Global::Reconstruct),
     (
@@ -190,7 +190,7 @@ impl Machine<'_> {
                         return Err(format!("pickle protocol {protocol}"));
                     }
                 }
-                // FRAME: its length, of no use here.
+                // FRAME: its length is not needed.
                 0x95 => drop(self.take::<8>()?),
                 b'.' => {
                     let root = self.pop()?;
@@ -312,7 +312,7 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// Bounds the values, and with them all lists.
+    /// Adds a value; bounds the number of values and thereby of all lists.
     fn count_push(&mut self) -> Step<()> {
         self.pushes += 1;
         if self.pushes > MAX_VALUES {
@@ -409,7 +409,7 @@ impl Machine<'_> {
         self.push(PickleValue::Text(from, to))
     }
 
-    /// A line of ASCII, as GLOBAL has two.
+    /// A line of ASCII; GLOBAL has two.
     fn word(&mut self) -> Step<String> {
         let mut word = String::new();
         loop {
@@ -475,8 +475,8 @@ impl Machine<'_> {
         self.push(value)
     }
 
-    /// BUILD, for an array: (version, shape, dtype, Fortran order, bytes). A dtype's state (byte order and the like)
-    /// says nothing about bytes.
+    /// BUILD, for an array: (version, shape, dtype, Fortran order, bytes). The state of a dtype (such as byte order) is
+    /// irrelevant for bytes.
     fn build(&mut self) -> Step<()> {
         let state = self.pop()?;
         let matrix = match self.top()? {

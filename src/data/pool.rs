@@ -1,11 +1,11 @@
-//! The few threads that loading uses: a queue of jobs, results in the order of the jobs, progress told on the calling
-//! thread. Knows nothing of formats.
+//! The threads that load data: a queue of jobs, results in the order of the jobs, and progress reports on the calling
+//! thread.
 
 use super::DataError;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError, mpsc};
 
-/// Tells the calling thread how many images a job has finished since it last told.
+/// Reports to the calling thread the number of images that a job has finished since the last call.
 pub type AdvanceFn<'a> = &'a mut dyn FnMut(usize);
 
 /// Does `work` on every job, on `threads` threads (0: one a core), and returns the results in the order of the jobs.

@@ -1,6 +1,6 @@
-//! The python batches: a folder with `data_batch_1` to `data_batch_5`, `test_batch` and `batches.meta`, each a pickled
-//! dictionary. A first pass reads everything but the pixels and learns where they are; then the pixels are read
-//! straight into their place, in pieces, on all threads.
+//! Reads the python batches: a folder with `data_batch_1` to `data_batch_5`, `test_batch` and `batches.meta`, each a
+//! pickled dictionary. A first pass reads everything but the pixels and finds their offsets. Then all threads read the
+//! pixels directly into place.
 
 use super::pickle::{self, Pickle, PickleError, PickleSource};
 use super::{DataError, IMAGE_BYTES, Images, MAX_IMAGES, ProgressFn, RawDataset, SIDE, pool};
@@ -19,15 +19,15 @@ pub const TRAIN: [&str; 5] = [
 ];
 pub const TEST: &str = "test_batch";
 pub const META: &str = "batches.meta";
-/// Images read as one job.
+/// Number of images in one job.
 const JOB: usize = 500;
 
-/// The folder, when `path` is one with at least one of the batches, or is one of them.
+/// The folder `path`, if it contains at least one batch, or the folder of the batch `path`.
 pub fn recognise(path: &Path) -> Option<PathBuf> {
     recognise_folder(path, |name| TRAIN.contains(&name) || name == TEST)
 }
 
-/// The folder that `path` is or is in, if it has a file whose name is a batch's.
+/// The folder `path` or the one that contains it, if it has a file with a batch's name.
 pub fn recognise_folder(path: &Path, is_batch: impl Fn(&str) -> bool) -> Option<PathBuf> {
     if path.is_dir() {
         let mut names = path
@@ -113,7 +113,7 @@ pub fn class_names(pickle: &Pickle, path: &Path) -> Result<Vec<String>, DataErro
     })
 }
 
-/// A pickle's problem as an error that names the file.
+/// Converts an error of the unpickler into one that names the file.
 pub fn at(path: &Path) -> impl FnOnce(PickleError) -> DataError + '_ {
     |problem| DataError::damaged(path, format!("byte {}", problem.offset), problem.why)
 }
@@ -161,7 +161,7 @@ fn unpickle(path: &Path) -> Result<Pickle, DataError> {
     .map_err(at(path))
 }
 
-/// A piece of a file to be read into its place.
+/// A part of a file and the memory to read it into.
 pub struct FileSegment<'a> {
     pub path: &'a Path,
     pub offset: u64,
@@ -169,8 +169,8 @@ pub struct FileSegment<'a> {
     pub labels: &'a mut [u8],
 }
 
-/// Batches of known sizes as one block: `batches` are (file, offset of the first image, images), `stride` the bytes from
-/// one image to the next in the file.
+/// Divides batches into segments: `batches` are (file, offset of the first image, number of images), `stride` the bytes
+/// from one image to the next in the file.
 pub fn pieces<'a>(
     batches: &'a [(PathBuf, u64, usize)],
     stride: usize,
@@ -195,7 +195,7 @@ pub fn pieces<'a>(
     })
 }
 
-/// Room for the images of `batches`.
+/// Allocates memory for the images of `batches`.
 ///
 /// # Errors
 /// Returns an error if there are more than any CIFAR-10 has.

@@ -1,6 +1,6 @@
-//! The archives as published: `cifar-10-python.tar.gz` and `cifar-10-binary.tar.gz`. They are read as a stream; nothing
-//! is unpacked to disk, and of the archive's entries only the regular files that a data set has are looked at. An
-//! archive with links, devices, absolute or climbing paths, duplicates or more bytes than a data set has is refused.
+//! Reads the published archives `cifar-10-python.tar.gz` and `cifar-10-binary.tar.gz` as a stream. Nothing is unpacked
+//! to disk, and only the regular files of the data set are read. Archives with links, devices, absolute or parent
+//! paths, duplicates, or more bytes than a data set has, are refused.
 
 use super::pickle::{self, PickleSource};
 use super::{
@@ -14,16 +14,16 @@ use std::io::{self, BufReader, Read as _};
 use std::path::{Component, Path, PathBuf};
 use tar::{Archive, EntryType};
 
-/// Unpacked bytes: the published archives have 186 million. What claims more is a bomb.
+/// Maximum number of unpacked bytes; the published archives have 186 million. More would be a decompression bomb.
 pub const MAX_BYTES: u64 = 256 << 20;
-/// Bytes of one entry.
+/// Maximum size in bytes of one entry.
 const MAX_ENTRY: u64 = (MAX_IMAGES * (binary_batches::RECORD + 64)) as u64;
-/// Bytes of an extended header (names, times): passed by unread.
+/// Maximum size in bytes of an extended header (names, times), which is skipped.
 const MAX_HEADER: u64 = 1 << 16;
-/// Entries of an archive: the published ones have nine.
+/// Maximum number of entries; the published archives have nine.
 const MAX_ENTRIES: usize = 64;
 
-/// Which of the two archives.
+/// The kind of an archive.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum ArchiveKind {
     Python,
@@ -88,7 +88,7 @@ fn recognise(path: &Path, kind: ArchiveKind) -> Option<PathBuf> {
     (by_name.or_else(|| first_kind(path)) == Some(kind)).then(|| path.into())
 }
 
-/// The kind that the first telling entry's name says.
+/// The kind of the first entry whose name identifies it.
 fn first_kind(path: &Path) -> Option<ArchiveKind> {
     let mut archive = Archive::new(Limited::open(path).ok()?);
     archive
@@ -103,7 +103,7 @@ fn first_kind(path: &Path) -> Option<ArchiveKind> {
         })
 }
 
-/// Unpacked bytes, of which there must not be more than [`MAX_BYTES`].
+/// A reader of unpacked bytes that fails beyond [`MAX_BYTES`].
 struct Limited {
     bytes: GzDecoder<BufReader<File>>,
     left: u64,
@@ -140,10 +140,10 @@ pub fn read_binary(path: &Path, _: usize, progress: ProgressFn) -> Result<RawDat
     read(path, ArchiveKind::Binary, progress)
 }
 
-/// One split as its batches come in, in any order.
+/// One split, whose batches may arrive in any order.
 struct PartialSplit {
     images: Images,
-    /// Images of each batch that is in, by its place in the published order.
+    /// Number of images of each batch that has arrived, in the published order.
     counts: Vec<Option<usize>>,
 }
 
@@ -158,14 +158,14 @@ impl PartialSplit {
         }
     }
 
-    /// Makes room for a batch of `count` images at the end, and for as many in the batches to come.
+    /// Allocates memory at the end for a batch of `count` images, and for as many in the batches to come.
     fn reserve(&mut self, count: usize) {
         let more = self.counts.iter().filter(|c| c.is_none()).count() * count;
         let more = more.min(MAX_IMAGES.saturating_sub(self.images.len()));
         self.images.pixels.reserve_exact(more * IMAGE_BYTES);
     }
 
-    /// Moves the batch that was appended to its place.
+    /// Moves the appended batch to its place.
     fn settle(&mut self, place: usize, count: usize) {
         let before: usize = self.counts[..place].iter().flatten().sum();
         self.images.pixels[before * IMAGE_BYTES..].rotate_right(count * IMAGE_BYTES);
@@ -208,7 +208,7 @@ fn read(path: &Path, kind: ArchiveKind, progress: ProgressFn) -> Result<RawDatas
             .file_name()
             .and_then(|name| name.to_str())
             .unwrap_or_default();
-        // What errors name: the archive and the entry in it.
+        // Errors name the archive and the entry in it.
         let inside = path.join(&name);
         let place = train_files.iter().position(|file| *file == base);
         if base == meta {
@@ -311,11 +311,11 @@ fn describe(error: &io::Error) -> String {
     }
 }
 
-/// A pickle in a stream: the long string goes to `into`.
+/// A pickle in a stream; its long string is read into `into`.
 struct PickleStream<'a, R> {
     from: &'a mut R,
     into: &'a mut Vec<u8>,
-    /// Bytes that `into` may have.
+    /// Maximum size of `into` in bytes.
     most: usize,
 }
 
@@ -341,10 +341,10 @@ fn append_python(
     size: u64,
     split: &mut PartialSplit,
 ) -> Result<usize, DataError> {
-    // The most images that fit the file: the pickle says how many there are only after some of it is read.
+    // Assume the largest number of images that fits; the actual number is known only after part of the pickle is read.
     split.reserve((size / IMAGE_BYTES as u64) as usize);
     let before = split.images.pixels.len();
-    // Many small reads: a buffer pays, and what it reads ahead is still this entry's.
+    // Buffer the many small reads. Bytes read ahead belong to the same entry.
     let mut from = BufReader::with_capacity(1 << 16, entry);
     let mut stream = PickleStream {
         from: &mut from,

@@ -1,5 +1,5 @@
-//! Holds data to what was published. Certain are the digests of the published files and the numbers of their images;
-//! for what was packed anew, or comes in another format, there is nothing to compare with.
+//! Compares a data set with the published one. The digests of the published files and the numbers of their images are
+//! known; for repackaged files and other formats there is nothing to compare with.
 
 use super::{CLASSES, DataError, LocatedData, ProgressFn, load};
 use crate::domain::report::DataInfo;
@@ -95,7 +95,7 @@ pub(super) fn digest<D: Digest>(path: &Path) -> io::Result<String> {
         .collect())
 }
 
-/// One file beside the published one.
+/// One file and its published digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Compared {
     pub name: String,
@@ -114,13 +114,13 @@ impl Compared {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Verified {
     pub info: DataInfo,
-    /// The files for which the published digest is known: none in a format without one.
+    /// The files with a known published digest; empty for formats without one.
     pub files: Vec<Compared>,
     /// Other deviations from the published set: numbers of images, names of classes.
     pub differences: Vec<String>,
 }
 
-/// Reads all of `found` and compares it with what was published, as far as that is known.
+/// Reads all of `found` and compares it with the published data set, as far as that is known.
 ///
 /// # Errors
 /// Returns the errors of [`load`]. A difference is not an error here.

@@ -25,12 +25,12 @@ impl Confusion {
         self.counts[truth * self.classes + predicted]
     }
 
-    /// Images of a true class.
+    /// Number of images of a true class.
     pub fn row_total(&self, truth: usize) -> u32 {
         (0..self.classes).map(|p| self.count(truth, p)).sum()
     }
 
-    /// Images called a class.
+    /// Number of images predicted as a class.
     pub fn column_total(&self, predicted: usize) -> u32 {
         (0..self.classes).map(|t| self.count(t, predicted)).sum()
     }
@@ -65,7 +65,7 @@ impl Confusion {
         )
     }
 
-    /// The largest off-diagonal cells as (true, predicted, count), most first, at most `n`; empty cells are left out.
+    /// The largest off-diagonal cells as (true, predicted, count), largest first, at most `n`. Empty cells are skipped.
     pub fn most_confused(&self, n: usize) -> Vec<(usize, usize, u32)> {
         let mut cells: Vec<_> = (0..self.classes)
             .flat_map(|t| (0..self.classes).map(move |p| (t, p)))

@@ -1,19 +1,20 @@
-//! Whether a run still learns: the signs of a collapsed network, and a plateau. Pure functions over the scores of its
-//! epochs. A false alarm is worse than silence: where the numbers do not decide, nothing is said.
+//! Detects whether a run still learns: symptoms of a collapsed network, and a plateau. Pure functions of the epochs'
+//! scores. A false alarm is worse than none: undecidable cases are not reported.
 
 use super::confusion::Confusion;
 use super::params::{Hyperparameters, Schedule};
 use super::report::{Collapse, EpochReport, Health, Plateau, Sign};
 
-/// Steps after the warm-up from which a network must be better than a constant answer. The built-in set's first epoch
-/// has 250, and ends well above.
+/// Number of steps after the warm-up from which a network must be better than a constant answer. The built-in set's
+/// first epoch has 250 steps and ends well above it.
 const MIN_STEPS: u64 = 200;
-/// Fewest validation images that can show that all are called one class, and the share of them that counts as all.
+/// Minimum number of validation images, and the share of them with the same prediction that counts as all.
 const MIN_IMAGES: u32 = 50;
 const ALL: f64 = 0.99;
-/// Epochs in a row with a validation accuracy at chance before that alone is a sign.
+/// Number of consecutive epochs with validation accuracy at chance that is a symptom by itself.
 const CHANCE_EPOCHS: usize = 3;
-/// Epochs in a row with a flat training loss, and how far from ln(classes) it may lie, as a share of it.
+/// Number of consecutive epochs with a flat training loss, and the relative distance from ln(classes) that counts as
+/// flat.
 const FLAT_EPOCHS: usize = 2;
 const FLAT_SHARE: f64 = 0.01;
 /// Number of epochs in each of the two means that a plateau compares.
@@ -30,17 +31,18 @@ pub struct EpochScores {
     loss: f64,
     accuracy: f64,
     classes: usize,
-    /// Validation images, and the share of the most frequent class among them: what a constant answer scores.
+    /// Number of validation images, and the share of their most frequent class, which is the accuracy of a constant
+    /// answer.
     images: u32,
     constant: f64,
-    /// The class that most validation images were called, and how many.
+    /// The most frequently predicted class of the validation images, and its count.
     called_most: (usize, u32),
-    /// Layers of which every ReLU is dead.
+    /// Layers whose ReLUs are all dead.
     dead_layers: Vec<String>,
 }
 
 impl EpochScores {
-    /// `confusion` is that of the validation images at the epoch's end.
+    /// `confusion` is the validation confusion matrix at the end of the epoch.
     pub fn new(report: &EpochReport, confusion: &Confusion) -> Self {
         let images = confusion.total();
         let classes = 0..confusion.classes;
@@ -62,18 +64,18 @@ impl EpochScores {
         }
     }
 
-    /// Whether a look at the layers' ReLUs is worth its cost: in a plain sequence a dead layer makes the scores so.
+    /// Whether the scores suggest dead layers, so that checking the ReLUs is worth its cost.
     pub fn look_constant(&self) -> bool {
         self.calls_all_one_class() || self.is_at_chance()
     }
 
-    /// Adds the layers of which every ReLU is dead.
+    /// Sets the layers whose ReLUs are all dead.
     pub fn set_dead_layers(&mut self, layers: Vec<String>) {
         self.dead_layers = layers;
     }
 
-    /// The accuracy up to which this many images cannot tell the network from a constant answer: three standard
-    /// deviations above it.
+    /// The accuracy up to which this number of images cannot distinguish the network from a constant answer: three
+    /// standard deviations above it.
     fn chance(&self) -> f64 {
         let p = self.constant;
         p + 3.0 * (p * (1.0 - p) / f64::from(self.images.max(1))).sqrt()
@@ -88,7 +90,7 @@ impl EpochScores {
         self.accuracy > self.chance()
     }
 
-    /// False also where the images are too few to decide.
+    /// Also false if there are too few images to decide.
     fn is_at_chance(&self) -> bool {
         let decisive = self.chance() <= 1.5 * self.constant;
         self.is_balanced() && decisive && !self.is_above_chance()
@@ -103,23 +105,23 @@ impl EpochScores {
         self.calls_all_one_class() || self.is_at_chance() || !self.dead_layers.is_empty()
     }
 
-    /// Training loss as a multiple of that of a uniform answer, ln(classes).
+    /// Training loss divided by that of a uniform answer, ln(classes).
     fn relative_loss(&self) -> f64 {
         self.train_loss / (self.classes as f64).ln()
     }
 }
 
-/// Follows a run from epoch to epoch.
+/// Monitors a run from epoch to epoch.
 #[derive(Clone, Debug, Default)]
 pub struct HealthMonitor {
     epochs: Vec<EpochScores>,
-    /// Number of epochs that were over at the last live change: a plateau is sought in those after it.
+    /// Number of epochs before the last live change. Only later ones can form a plateau.
     changed: usize,
     health: Health,
 }
 
 impl HealthMonitor {
-    /// Takes in the scores of an epoch that is over. Some when the run's health is another than after the epoch before.
+    /// Adds the scores of a finished epoch. Returns the run's health if it has changed.
     pub fn add(&mut self, scores: EpochScores, params: &Hyperparameters) -> Option<&Health> {
         self.remember(scores);
         let collapse = collapse(&self.epochs, params.warmup);
@@ -130,7 +132,7 @@ impl HealthMonitor {
             (None, None, Schedule::Constant) if is_settled => {
                 new_plateau(&self.epochs[self.changed..])
             }
-            // Too early, or the learning rate still changes by itself: the remedy is under way.
+            // Too early, or the learning rate is still changing by its schedule.
             (None, None, _) => None,
         };
         if (&collapse, &plateau) == (&self.health.collapse, &self.health.plateau) {
@@ -146,7 +148,7 @@ impl HealthMonitor {
         Some(&self.health)
     }
 
-    /// Takes in an epoch of a run that goes on from a checkpoint: what was said of it was said then.
+    /// Adds an epoch of a resumed run's past without reporting anything.
     pub fn remember(&mut self, scores: EpochScores) {
         self.epochs.push(scores);
     }
@@ -163,7 +165,7 @@ impl HealthMonitor {
         self.health = health;
     }
 
-    /// A hyperparameter changed: what comes may differ from what was.
+    /// A hyperparameter changed, so later epochs cannot be compared with earlier ones.
     pub fn changed(&mut self) {
         self.changed = self.epochs.len();
     }
@@ -173,7 +175,7 @@ impl HealthMonitor {
     }
 }
 
-/// Whether so many steps have been made since a warm-up of so many epochs that the scores should show something.
+/// Whether there were enough steps since the warm-up for the scores to show learning.
 fn is_settled(epochs: &[EpochScores], warmup: f64) -> bool {
     let Some(last) = epochs.last() else {
         return false;
@@ -182,8 +184,7 @@ fn is_settled(epochs: &[EpochScores], warmup: f64) -> bool {
     last.step as f64 - steps_of_warmup >= MIN_STEPS as f64
 }
 
-/// The signs that the network has collapsed, as of the last of `epochs`. None while it learns, or where the numbers do
-/// not decide.
+/// The symptoms of a collapse at the last of `epochs`. None if the network learns or the scores are inconclusive.
 fn collapse(epochs: &[EpochScores], warmup: f64) -> Option<Collapse> {
     let (last, before) = epochs.split_last()?;
     let best = before
@@ -231,8 +232,8 @@ fn collapse(epochs: &[EpochScores], warmup: f64) -> Option<Collapse> {
     })
 }
 
-/// How the mean of a value over the newest epochs differs from that over as many before them, and the standard error of
-/// that difference.
+/// Difference between the mean of a value over the newest epochs and that over as many epochs before them, and its
+/// standard error.
 fn gain(epochs: &[EpochScores], value: fn(&EpochScores) -> f64) -> Option<(f64, f64)> {
     let from = epochs.len().checked_sub(2 * PLATEAU_EPOCHS)?;
     let values: Vec<f64> = epochs[from..].iter().map(value).collect();
@@ -253,7 +254,7 @@ fn negative_loss(epoch: &EpochScores) -> f64 {
     -epoch.loss
 }
 
-/// A plateau as of the last of `epochs`: neither accuracy nor loss of the newest is on average better than before.
+/// A plateau at the last of `epochs`: neither mean accuracy nor mean loss of the newest is better than before.
 fn new_plateau(epochs: &[EpochScores]) -> Option<Plateau> {
     let gains = [gain(epochs, accuracy)?.0, gain(epochs, negative_loss)?.0];
     let solved = epochs.iter().any(|e| e.accuracy >= SOLVED);
@@ -270,7 +271,7 @@ fn new_plateau(epochs: &[EpochScores]) -> Option<Plateau> {
     })
 }
 
-/// A plateau that was told, unless there was progress beyond the noise from epoch to epoch since.
+/// A reported plateau, unless there has been progress beyond the noise between epochs since.
 fn lasting_plateau(epochs: &[EpochScores], told: &Plateau) -> Option<Plateau> {
     let progress = [accuracy, negative_loss]
         .into_iter()

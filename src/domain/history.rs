@@ -4,13 +4,13 @@
 
 use std::fmt;
 
-/// Most buckets a series holds.
+/// Maximum number of buckets of a series.
 const CAPACITY: usize = 4096;
 
 /// The samples of one stretch of x.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Bucket {
-    /// Number of the bucket: it covers x from `index * width` on.
+    /// Index of the bucket; it begins at x = `index * width`.
     index: i64,
     /// The last x in it.
     pub x: f64,
@@ -20,7 +20,7 @@ pub struct Bucket {
     /// Sum of weight * value and of the weights.
     sum: f64,
     weight: f64,
-    /// Whether a value in it was NaN or infinite; the figures are those of the finite ones.
+    /// Whether a value in it was NaN or infinite. The statistics are those of the finite values.
     pub broken: bool,
 }
 
@@ -43,7 +43,7 @@ impl Bucket {
     }
 }
 
-/// A bounded series of values over an x that never falls.
+/// A bounded series of values over a non-decreasing x.
 #[derive(Clone)]
 pub struct Series {
     width: f64,
@@ -57,7 +57,7 @@ impl fmt::Debug for Series {
 }
 
 impl Series {
-    /// An empty series whose buckets are `width` wide in x until they get too many; `width` above 0.
+    /// An empty series with buckets of `width` (above 0) in x.
     pub fn new(width: f64) -> Self {
         Series {
             width,
@@ -65,7 +65,7 @@ impl Series {
         }
     }
 
-    /// Adds a value that stands for `weight` (above 0) samples between `min` and `max`, ending at `x`. A value that is
+    /// Adds the mean of `weight` (above 0) samples between `min` and `max`, ending at `x`. A value that is
     /// not finite marks its bucket as broken.
     pub fn push(&mut self, x: f64, value: f64, min: f64, max: f64, weight: f64) {
         if !x.is_finite() {
@@ -88,7 +88,7 @@ impl Series {
             broken: !(finite && min.is_finite() && max.is_finite()),
         };
         match self.buckets.last_mut() {
-            // A step back (a clock's, or a float's) belongs to the newest bucket.
+            // A smaller x than before (of a clock or by rounding) goes into the newest bucket.
             Some(last) if bucket.index <= last.index => last.absorb(&bucket),
             _ => self.buckets.push(bucket),
         }
@@ -140,7 +140,7 @@ impl Series {
 
     /// Means of the buckets, smoothed: (x, value). `smoothing` from 0 (none) to below 1 is the share that the past
     /// keeps over `unit` (above 0) of x, so that a curve looks the same however many buckets it has. The first values
-    /// are corrected for the empty past, as in Adam. A broken bucket starts anew.
+    /// are corrected for the empty past, as in Adam. Smoothing restarts after a broken bucket.
     pub fn smoothed(&self, smoothing: f64, unit: f64) -> Vec<(f64, f64)> {
         let (mut mean, mut mass, mut before) = (0.0, 0.0, None);
         let mut points = Vec::with_capacity(self.buckets.len());

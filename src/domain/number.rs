@@ -1,5 +1,5 @@
-//! Floats that survive JSON. JSON has no NaN and no infinity, and serde_json writes both as null; a loss that
-//! diverged must stay told apart from one that is missing. Use as `#[serde(with = "number")]` on an `f32` or `f64`
+//! Floats in JSON. JSON has no NaN and no infinity, and serde_json writes both as null; but a loss that diverged must
+//! be distinguishable from a missing one. Use as `#[serde(with = "number")]` on an `f32` or `f64`
 //! field: finite values are numbers, the others the strings "NaN", "inf" and "-inf".
 
 use serde::{Deserialize, Deserializer, Serializer, de::Error};

@@ -283,8 +283,8 @@ pub enum Sign {
 }
 
 impl Collapse {
-    /// What a run that starts anew should try: weights that are stuck at one answer took steps that were too large;
-    /// otherwise they may as well have been too small.
+    /// The learning rate to recommend for a new run. Weights that are stuck at one answer took steps that were too large;
+    /// otherwise the steps may also have been too small.
     pub fn rate_to_try(&self) -> &'static str {
         let is_stuck =
             |sign: &Sign| matches!(sign, Sign::OneClass { .. } | Sign::DeadLayers { .. });

@@ -150,8 +150,8 @@ impl Terminal {
         let term = set("TERM").unwrap_or_default();
         let rows = || TERMINALS.iter().filter(|row| fits(row.term, &term));
         let named = rows().find_map(|row| row.colors).unwrap_or(Colors::None);
-        // GNU screen hands down the variable of the terminal that it was started in, but shows no true colour unless
-        // told to. tmux, which may take the same name, does.
+        // GNU screen passes on the variable of the terminal that it was started in, but shows true colour only if
+        // configured. tmux, which may use the same TERM, shows it.
         let inherited = term.starts_with("screen") && set("TMUX").is_none();
         let color_term = set("COLORTERM").filter(|_| !inherited);
         let (colors, colors_by) = if set("NO_COLOR").is_some() {

@@ -49,7 +49,7 @@ pub struct PrintOutcome {
     pub signal: Option<i32>,
 }
 
-/// Why a session ends that could only be asked to go on by somebody who cannot attach to it.
+/// Why a paused session without a socket ends: no viewer can attach and resume it.
 const PAUSED_UNREACHABLE: &str =
     "the run is paused, and nobody can attach to it, since the session has no socket: it ends";
 

@@ -111,7 +111,8 @@ fn draw(area: &Area, matrix: &Confusion, classes: &[String], title: &str) -> Res
     Ok(())
 }
 
-/// White to blue on the diagonal, white to vermilion off it. The root lifts small shares, where the mistakes are.
+/// White to blue on the diagonal, white to vermilion elsewhere. The square root emphasises small shares, such as
+/// mistakes.
 fn heat(share: f64, right: bool) -> RGBColor {
     let full = match right {
         true => (0.0, 84.0, 150.0),
@@ -125,7 +126,7 @@ fn heat(share: f64, right: bool) -> RGBColor {
     RGBColor(mix(full.0), mix(full.1), mix(full.2))
 }
 
-/// Whether white reads better on it than black (relative luminance, ITU-R BT.709).
+/// Whether white text is more readable on it than black (relative luminance, ITU-R BT.709).
 fn dark(RGBColor(r, g, b): RGBColor) -> bool {
     0.2126 * f64::from(r) + 0.7152 * f64::from(g) + 0.0722 * f64::from(b) < 140.0
 }

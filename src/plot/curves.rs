@@ -11,7 +11,7 @@ use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-/// Which curve.
+/// The curve to plot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Curve {
     Accuracy,
@@ -209,7 +209,7 @@ fn line(
                 color.stroke_width(width),
             ))
             .map_err(PlotError::of)?;
-        // Past this many the dots would run into one another; a lone point is seen only as a dot.
+        // With more points, the dots would overlap. A single point is only visible as a dot.
         if dots && (points.len() <= 60 || part.len() == 1) {
             chart
                 .draw_series(part.iter().map(|&p| Circle::new(p, 4, color.filled())))
@@ -236,7 +236,7 @@ fn marks(
                 GREY.stroke_width(1),
             ))
             .map_err(PlotError::of)?;
-        // Four rows, so that changes close to one another stay readable; towards the right edge the words go left.
+        // Labels use four rows, so that close changes stay readable. Near the right edge they are left of their mark.
         let (x, y) = chart.backend_coord(&(x, top));
         let y = y + (i % 4) as i32 * 24 + 6;
         let style = text(16, INK);
@@ -324,7 +324,7 @@ fn diverged(
     Ok(())
 }
 
-/// At the top right, in the title's rows: the colours and the last values.
+/// The legend at the top right: the colours and the last values.
 fn legend(area: &Area, curve: Curve, epochs: &[EpochReport]) -> Result<(), PlotError> {
     let last = epochs.last().map(|e| values(curve, e));
     let rows = [

@@ -1,5 +1,5 @@
-//! PNG pictures of curves and confusion matrices, for the run folder and for the key that saves a picture. Takes domain
-//! data and returns bytes; who calls writes them. Knows no file, no screen and no session.
+//! Draws curves and confusion matrices as PNG, for the run folder and for the key that saves a picture. Takes domain
+//! data and returns bytes.
 
 mod confusion;
 mod curves;
@@ -20,12 +20,12 @@ const PAPER: RGBColor = RGBColor(255, 255, 255);
 const INK: RGBColor = RGBColor(32, 36, 44);
 const GREY: RGBColor = RGBColor(112, 118, 130);
 const RULE: RGBColor = RGBColor(228, 230, 235);
-// Two hues that keep apart for all common kinds of colour blindness (Okabe and Ito's blue and vermilion).
+// Two colours that can be distinguished with all common kinds of colour blindness (Okabe and Ito's blue and vermilion).
 const TRAIN: RGBColor = RGBColor(0, 114, 178);
 const VALIDATION: RGBColor = RGBColor(213, 94, 0);
 const WRONG: RGBColor = RGBColor(200, 30, 45);
 
-/// A picture that could not be drawn.
+/// An error of drawing a picture.
 #[derive(Debug, thiserror::Error)]
 #[error("the picture could not be drawn: {0}")]
 pub struct PlotError(String);
@@ -57,7 +57,7 @@ fn picture(draw: impl FnOnce(&Area) -> Result<(), PlotError>) -> Result<Vec<u8>,
     Ok(png.into_inner())
 }
 
-/// Plotters keeps fonts in a table of the process. The font is built in, so that a machine without fonts can plot.
+/// Plotters keeps fonts in a global table. The font is built in, so that no installed font is needed.
 fn load_font() -> Result<(), PlotError> {
     static LOADED: OnceLock<bool> = OnceLock::new();
     let loaded = LOADED.get_or_init(|| {

@@ -13,7 +13,7 @@ use std::sync::mpsc::sync_channel;
 /// Maximum size in bytes of one image file. A 32x32 PNG has at most 3 KiB.
 const MAX_IMAGE_FILE: usize = 1 << 20;
 
-/// Rows to decode and where they go.
+/// Rows to decode and their destination.
 struct Rows<'a> {
     path: &'a Path,
     first: usize,
@@ -32,7 +32,7 @@ pub fn decode(
     let failed = AtomicBool::new(false);
     let first_error = Mutex::new(None);
     let workers = pool::count(threads);
-    // Short: what waits in it is memory.
+    // The channel is short, since the rows in it take memory.
     let (send, receive) = sync_channel::<Rows>(2 * workers);
     let receive = Mutex::new(receive);
     let fail = |error| {
@@ -45,7 +45,7 @@ pub fn decode(
                 loop {
                     let next = pool::lock(&receive).recv();
                     let Ok(rows) = next else { break };
-                    // After a failure the rest is only drained, so that the sender never waits.
+                    // After a failure, drain the channel so that the sender does not block.
                     if !failed.load(Ordering::Relaxed) {
                         rows.decode().unwrap_or_else(fail);
                     }
@@ -80,7 +80,7 @@ pub fn decode(
                             )
                         })?;
                 }
-                // The receiver is alive: it is held outside the scope.
+                // Sending cannot fail: the receiver lives outside the scope.
                 _ = send.send(Rows {
                     path,
                     first: row,

@@ -3,7 +3,7 @@
 use super::super::DataError;
 use std::path::{Path, PathBuf};
 
-/// The folder, when `path` is one with such files, or is one of them.
+/// The folder `path`, if it contains such files, or the folder of the file `path`.
 pub fn recognise(path: &Path) -> Option<PathBuf> {
     if !path.is_dir() && split_of(path).is_some() {
         let folder = path
@@ -17,7 +17,7 @@ pub fn recognise(path: &Path) -> Option<PathBuf> {
         .then(|| path.into())
 }
 
-/// "train" or "test", by the file's name.
+/// The split in a file's name: "train" or "test".
 fn split_of(path: &Path) -> Option<&'static str> {
     let name = path.file_name()?.to_str()?;
     let split = ["train", "test"]
@@ -31,11 +31,11 @@ fn split_of(path: &Path) -> Option<&'static str> {
 enum Part {
     /// `train.parquet`.
     All,
-    /// `train-00001-of-00002.parquet`, also with a hash behind the numbers.
+    /// `train-00001-of-00002.parquet`, possibly with a hash after the numbers.
     Of { number: usize, count: usize },
     /// `train-00001.parquet`, `train_1.parquet`: the number of parts is unknown.
     Numbered(usize),
-    /// A name that says nothing.
+    /// Any other name.
     Unclear,
 }
 
@@ -60,7 +60,7 @@ impl Part {
         numbers.map_or(Part::Unclear, |(number, count)| Part::Of { number, count })
     }
 
-    /// Whether both can be parts of one split.
+    /// Whether both names can be parts of one split.
     fn goes_with(self, other: Part) -> bool {
         match (self, other) {
             (
@@ -124,7 +124,7 @@ pub fn files(folder: &Path, split: &str) -> Result<Vec<PathBuf>, DataError> {
             "Move one of them elsewhere, or name another folder with --data.",
         ));
     }
-    // Without a count only a gap shows that a part is missing.
+    // Without a total count, only a gap reveals a missing part.
     let (from, to) = match *first {
         Part::Of { count, .. } => (0, count),
         Part::Numbered(number) => (

@@ -22,7 +22,7 @@ const ROWS: usize = 256;
 /// Maximum size in bytes of one uncompressed page. Hugging Face's pages have about one million bytes.
 const MAX_PAGE: i64 = 64 << 20;
 
-/// Reads the folder. The parquet crate is not made for bytes that mean ill: where it panics, that is an error too.
+/// Reads the folder. The parquet crate may panic on malformed bytes, which is reported as an error.
 pub fn read(folder: &Path, threads: usize, progress: ProgressFn) -> Result<RawDataset, DataError> {
     std::panic::catch_unwind(AssertUnwindSafe(|| read_all(folder, threads, progress)))
         .unwrap_or_else(|_| {

@@ -1,4 +1,4 @@
-//! Walks the page headers of a column and checks the sizes in them, before the parquet crate takes memory for them.
+//! Walks the page headers of a column and checks the sizes in them, before the parquet crate allocates memory for them.
 //! A header is a struct in Thrift's compact protocol (`PageHeader` in parquet-format's `parquet.thrift`).
 
 use super::super::MAX_IMAGES;
@@ -6,7 +6,7 @@ use super::MAX_PAGE;
 use super::table::read_at;
 use std::fs::File;
 
-/// Bytes that a page header may have: the statistics in it may quote a whole image file, twice and more.
+/// Maximum size in bytes of a page header; its statistics may contain a whole image file several times.
 const MAX_HEADER: usize = 64 << 10;
 /// Maximum nesting of a header's structs; the published ones have three levels.
 const DEEPEST: u32 = 8;
@@ -58,11 +58,11 @@ pub fn check(file: &File, start: u64, length: u64) -> Result<(), (u64, String)> 
 struct Header<'a> {
     bytes: &'a [u8],
     at: usize,
-    /// Whole numbers, by field: those of the struct, and those of a struct in it as `outer << 16 | inner`.
+    /// Integers by field: those of the struct, and those of nested structs as `outer << 16 | inner`.
     numbers: Vec<(u32, i64)>,
 }
 
-/// None where the bytes end or make no sense.
+/// None if the bytes end early or are invalid.
 impl Header<'_> {
     fn byte(&mut self) -> Option<u8> {
         let byte = self.bytes.get(self.at).copied();
@@ -130,7 +130,7 @@ impl Header<'_> {
                     u64::from(head >> 4)
                 };
                 for _ in 0..count {
-                    // An element of one byte at least, truth values included.
+                    // Every element has at least one byte, booleans included.
                     match head & 15 {
                         1 | 2 => drop(self.byte()?),
                         kind => self.nested(kind, depth)?,

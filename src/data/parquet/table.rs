@@ -81,7 +81,7 @@ impl Table {
     }
 }
 
-/// The number of the column `name`, which holds one value of type `kind` a row.
+/// The index of the column `name`, which must hold one value of type `kind` per row.
 fn column(
     schema: &SchemaDescriptor,
     name: &str,
@@ -181,11 +181,11 @@ fn check_chunk(chunk: &ColumnChunkMetaData, file: &File, path: &Path) -> Result<
         .map_err(|(offset, why)| DataError::damaged(path, format!("byte {offset}"), why))
 }
 
-/// Takes the image files and labels of some rows, and says whether to go on.
+/// Receives the image files and labels of some rows. Returns whether to continue.
 pub type Each<'a> = &'a mut dyn FnMut(Vec<ByteArray>, &[i64]) -> Result<bool, DataError>;
 
 impl Table {
-    /// Gives (image files, labels) to `each`, some rows at a time, until it says false.
+    /// Passes (image files, labels) to `each`, in blocks of rows, until it returns false.
     pub fn rows(&self, each: Each) -> Result<(), DataError> {
         let mut row = 0;
         for group in 0..self.reader.num_row_groups() {
@@ -223,7 +223,7 @@ impl Table {
         Ok(())
     }
 
-    /// The next `n` values of a column, none of them missing.
+    /// The next `n` values of a column, none of them null.
     fn some<T: DataType>(
         &self,
         column: &mut ColumnReaderImpl<T>,
@@ -245,7 +245,7 @@ impl Table {
     }
 }
 
-/// Reads at a place; used by [`pages`].
+/// Reads at an offset; used by [`pages`].
 pub fn read_at(mut file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
     file.seek(SeekFrom::Start(offset))?;
     let mut filled = 0;

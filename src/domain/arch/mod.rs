@@ -1,18 +1,18 @@
-//! Architectures as text: the layers, the presets, and the arithmetic of shapes, parameters and multiply-adds, so that a
-//! screen and the config reader can check what is typed without a device. The grammar stands in `arch/parse.rs`.
+//! Architectures as text: layers, presets, and the calculation of shapes, parameters and multiply-adds. The screen and
+//! the config reader check a text without a device. The grammar is in `arch/parse.rs`.
 //!
-//! What the layers mean:
-//! - `conv`: 3x3 kernel, stride 1 and no padding unless said otherwise (Keras's defaults); has a bias, except directly
+//! The layers:
+//! - `conv`: 3x3 kernel, stride 1 and no padding unless specified (Keras's defaults); has a bias, except directly
 //!   before a `norm`, which would subtract it again.
 //! - `norm`: batch normalisation over each channel.
-//! - `pool`: the largest value of each window; stride as large as the window unless said otherwise; what does not fill a
-//!   window at the right and bottom edge is left out.
+//! - `pool`: the largest value of each window; the default stride is the window; incomplete windows at the right
+//!   and bottom edge are dropped.
 //! - `global-pool`: each channel's mean.
 //! - `drop`: dropout; without a share it follows the live hyperparameter.
 //! - `dense`: fully connected; flattens what comes before it, channel by channel (PyTorch's order).
-//! - `residual(...)`: the sum of what its layers make of the input and the input itself. Where the two have different
-//!   shapes, the input goes through a 1x1 convolution and a norm; the convolution's stride is the one that gives the
-//!   body's height and width, and it is an error when none does.
+//! - `residual(...)`: the sum of its layers' output and its input. If their shapes differ, the input passes through a 1x1
+//!   convolution and a norm. The convolution's stride is the one that gives the output's height and width; if there is
+//!   none, it is an error.
 
 mod parse;
 mod shapes;

@@ -12,7 +12,7 @@
 //! INT      = digit { digit }
 //! NUMBER   = digit { digit | "." }
 //! ```
-//! White space and line breaks may stand anywhere between words and numbers; words may be written in capitals. `k` is
+//! White space and line breaks are allowed between words and numbers; words are case-insensitive. `k` is
 //! the kernel (3), `s` the stride (1; of a pool its window), `p` the padding (0); `same` pads an odd kernel by its half.
 
 use super::{

@@ -1,5 +1,5 @@
-//! The hyperparameters and the HYPERPARAMS table: the one place where a hyperparameter's name, help, unit, range, step and
-//! time of effect stand. The panel, config.toml, the flags, the checkpoint and the docs follow the table.
+//! The hyperparameters and their table HYPERPARAMS, which defines the name, help, unit, range, step and time of effect of
+//! each. The panel, config.toml, the flags, the checkpoint and the docs are generated from the table.
 
 mod table;
 #[cfg(test)]
