@@ -99,7 +99,11 @@ fn user_signals_end_a_run_with_a_checkpoint_where_that_was_chosen() {
         let share = if state == "evaluating" { "0.9" } else { "0.2" };
         let args = ["--on-usr1", "checkpoint-and-stop", "--validation", share];
         let mut running = slow(&place, "50", &args);
-        running.wait_for(&format!("\"is\":\"{state}\""));
+        running.wait_for(&match state {
+            // The signal abandons the step under way, so a step must have been made.
+            "running" => "\"event\":\"steps\"".to_owned(),
+            _ => format!("\"is\":\"{state}\""),
+        });
         running.signal(signal);
         assert_eq!(running.end(), Some(128 + signal), "{state}");
         match state {
