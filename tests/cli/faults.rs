@@ -162,25 +162,37 @@ fn a_run_killed_at_any_moment_goes_on_as_if_nothing_had_been() {
     killed(SIZES[0], 4, "30", &mut Luck(0x1234_5678_9abc_def1));
 }
 
-fn kills_over_three_sizes(runs_each: u32) {
-    let mut luck = Luck(0x0dd_ba11_cafe_f00d);
-    for arch in SIZES {
-        for _ in 0..runs_each {
-            killed(arch, 20, "120", &mut luck);
-        }
+/// Kills runs of a network 20 times each.
+fn kill_runs(runs: u32, arch: &str, mut luck: Luck) {
+    for _ in 0..runs {
+        killed(arch, 20, "120", &mut luck);
     }
 }
 
 #[test]
 #[ignore = "the long form: 300 kills over three sizes"]
 fn three_hundred_kills() {
-    kills_over_three_sizes(5);
+    for arch in SIZES {
+        kill_runs(5, arch, Luck(0x0dd_ba11_cafe_f00d));
+    }
 }
 
 #[test]
-#[ignore = "the longest form: 3,000 kills"]
-fn three_thousand_kills() {
-    kills_over_three_sizes(50);
+#[ignore = "the longest form: 1,000 kills"]
+fn a_thousand_kills_of_a_small_network() {
+    kill_runs(50, SIZES[0], Luck(0x0dd_ba11_cafe_f00d));
+}
+
+#[test]
+#[ignore = "the longest form: 1,000 kills"]
+fn a_thousand_kills_of_a_middling_network() {
+    kill_runs(50, SIZES[1], Luck(0x5eed_0fca_b1e5_0002));
+}
+
+#[test]
+#[ignore = "the longest form: 1,000 kills"]
+fn a_thousand_kills_of_a_large_network() {
+    kill_runs(50, SIZES[2], Luck(0x5eed_0fca_b1e5_0003));
 }
 
 /// `data info` of a file or folder: exit code, standard error, peak memory in MiB and seconds.
