@@ -413,6 +413,23 @@ fn goes_on_from(places: &[u64]) {
 }
 
 #[test]
+fn a_finished_run_that_is_resumed_has_its_scores_on_the_test_images_again() {
+    let runs = tempfile::tempdir().unwrap();
+    train_through(settings(runs.path()));
+    let folder = runs.path().join("one");
+    let whole = metrics(&folder);
+    // Its last checkpoint is from before these scores, as that of a process that was killed at its end.
+    let mut front = Front::start(Settings {
+        resume: Some("one".into()),
+        name: None,
+        ..settings(runs.path())
+    });
+    front.until_state(State::Done);
+    front.quit();
+    assert_eq!(metrics(&folder), whole);
+}
+
+#[test]
 fn changes_are_acknowledged_with_their_first_step_and_taken_back() {
     let runs = tempfile::tempdir().unwrap();
     let mut front = Front::start(Settings {

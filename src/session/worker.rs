@@ -225,8 +225,8 @@ struct Worker<'a> {
     one_step: bool,
     /// Go on after the run was over.
     go_on: bool,
-    /// The next evaluation is for the screen alone: an unbroken run would not have made it.
-    look_only: bool,
+    /// The next evaluation of this split is for the screen alone: an unbroken run would not have made it.
+    look_only: Option<Split>,
     /// Splits to be scored when the loop asks next.
     to_score: Vec<Split>,
     exit: Option<Exit>,
@@ -291,7 +291,7 @@ impl<'a> Worker<'a> {
             paused: settings.paused,
             one_step: false,
             go_on: false,
-            look_only: false,
+            look_only: None,
             to_score: Vec::new(),
             exit: None,
             error: None,
@@ -452,7 +452,7 @@ impl<'a> Worker<'a> {
         self.saved_step = Some(step);
         if step > 0 {
             self.to_score = vec![Split::Validation];
-            self.look_only = true;
+            self.look_only = Some(Split::Validation);
         }
     }
 
@@ -495,7 +495,7 @@ impl<'a> Worker<'a> {
         self.health = HealthMonitor::default();
         self.best_scored = None;
         self.to_score.clear();
-        self.look_only = false;
+        self.look_only = None;
         self.steps = None;
         self.saved_step = None;
         self.saved_at = Instant::now();
@@ -1143,12 +1143,13 @@ impl Host for Worker<'_> {
     fn evaluated(&mut self, scores: Scores) {
         self.tell_steps();
         let event = Event::Evaluation(scores.evaluation.clone());
+        let only_look = self.look_only.take_if(|split| *split == scores.split);
         let known = &mut self.known[usize::from(scores.split == Split::Test)];
         known.history.add(&scores);
         known.scores = Some(scores);
-        match std::mem::take(&mut self.look_only) {
-            true => self.tell.event(event),
-            false => self.record(event),
+        match only_look {
+            Some(_) => self.tell.event(event),
+            None => self.record(event),
         }
     }
 
