@@ -79,7 +79,7 @@ pub struct TrainingPass {
 }
 
 /// A fused layer.
-pub trait Layer {
+pub trait Layer: Send {
     /// Unique in the network; the prefix of its parameters' names.
     fn name(&self) -> &str;
 

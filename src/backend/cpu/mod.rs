@@ -109,7 +109,7 @@ impl Backend for CpuBackend {
     }
 
     fn members_at_once(&self) -> usize {
-        1
+        self.threads.count()
     }
 
     fn add(&mut self, seed: u64) -> Result<MemberId> {
@@ -149,24 +149,46 @@ impl Backend for CpuBackend {
         work: &[(MemberId, Vec<StepPlan>)],
         stop: &AtomicBool,
     ) -> Result<Vec<Vec<StepOutcome>>> {
-        let threads = Rc::clone(&self.threads);
-        let mut all = Vec::with_capacity(work.len());
-        for (id, plans) in work {
+        if let [(id, plans)] = work {
+            let threads = Rc::clone(&self.threads);
             let member = self.member(*id)?;
-            let mut outcomes = Vec::with_capacity(plans.len());
-            for plan in plans {
-                let Some(outcome) = member.step(images, plan, &threads, stop)? else {
-                    break;
-                };
-                let ends = outcome.not_finite.is_some();
-                outcomes.push(outcome);
-                if ends {
-                    break;
-                }
-            }
-            all.push(outcomes);
+            return Ok(vec![member.steps(images, plans, &threads, stop)?]);
         }
-        Ok(all)
+        let at_once = self.members_at_once();
+        if work.len() > at_once {
+            return Err(Error::Batch(format!(
+                "at most {at_once} networks train at once, not {}",
+                work.len()
+            )));
+        }
+        let mut members: BTreeMap<_, _> = self.members.iter_mut().collect();
+        let mut jobs = Vec::with_capacity(work.len());
+        for (id, plans) in work {
+            let Some(member) = members.remove(id) else {
+                return Err(match work.iter().filter(|(other, _)| other == id).count() {
+                    1 => no_member(*id),
+                    _ => Error::Batch(format!("network number {} is named twice", id.0)),
+                });
+            };
+            jobs.push((member, plans));
+        }
+        // One thread each: networks have nothing to wait for each other.
+        let images = &**images;
+        std::thread::scope(|scope| {
+            let train = |(member, plans): (&'_ mut Member, &'_ Vec<StepPlan>)| {
+                member.steps(images, plans, &Threads::new(1), stop)
+            };
+            let running: Vec<_> = jobs
+                .into_iter()
+                .map(|job| scope.spawn(move || train(job)))
+                .collect();
+            let results = running.into_iter().map(|thread| match thread.join() {
+                Ok(result) => result,
+                Err(panic) => std::panic::resume_unwind(panic),
+            });
+            // All are waited for, whichever fails.
+            results.collect::<Vec<_>>().into_iter().collect()
+        })
     }
 
     fn score(
@@ -225,6 +247,28 @@ impl Backend for CpuBackend {
 }
 
 impl Member {
+    /// Makes steps until one is not finite or `stop` is set.
+    fn steps(
+        &mut self,
+        images: &ImageSet,
+        plans: &[StepPlan],
+        threads: &Threads,
+        stop: &AtomicBool,
+    ) -> Result<Vec<StepOutcome>> {
+        let mut outcomes = Vec::with_capacity(plans.len());
+        for plan in plans {
+            let Some(outcome) = self.step(images, plan, threads, stop)? else {
+                break;
+            };
+            let ends = outcome.not_finite.is_some();
+            outcomes.push(outcome);
+            if ends {
+                break;
+            }
+        }
+        Ok(outcomes)
+    }
+
     /// One training step; None when it was abandoned.
     fn step(
         &mut self,

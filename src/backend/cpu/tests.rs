@@ -485,3 +485,79 @@ fn the_seed_network_s_gradient_with_dropout_agrees_with_finite_differences() {
         );
     }
 }
+
+/// A backend with `count` members of different seeds.
+fn members(threads: usize, count: u64) -> (Box<dyn Backend>, Vec<MemberId>) {
+    let device = CpuDevice::new(Rc::new(Threads::new(threads)), "a test".into(), None);
+    let spec = build("conv 4 s2, norm, relu, drop, dense 10", 1).spec;
+    let mut backend = device.backend(&spec, IMAGES).unwrap();
+    let members = (1..=count).map(|seed| backend.add(seed).unwrap());
+    let members = members.collect();
+    (backend, members)
+}
+
+/// Three steps under hyperparameters that depend on `which`.
+fn plans(which: u32) -> Vec<StepPlan> {
+    let params = Hyperparameters {
+        optimizer: OptimizerKind::Sgd,
+        learning_rate: 0.01 * f64::from(which + 1),
+        dropout: 0.1 * f64::from(which),
+        seed: which.into(),
+        ..Hyperparameters::default()
+    };
+    let plan = |step: u64| {
+        let images: Vec<u32> = (0..8 + which).map(|i| (i * 5 + step as u32) % 32).collect();
+        StepPlan::new(&params, params.learning_rate, step, &images)
+    };
+    (1..=3).map(plan).collect()
+}
+
+#[test]
+fn members_that_train_at_once_are_those_that_train_alone() {
+    let images = Rc::new(batch());
+    let stop = AtomicBool::new(false);
+    let (mut together, all) = members(3, 3);
+    let work: Vec<_> = all.iter().map(|id| (*id, plans(id.0))).collect();
+    let outcomes = together.train(&images, &work, &stop).unwrap();
+    let (mut alone, _) = members(2, 3);
+    for (work, outcomes) in work.iter().zip(&outcomes) {
+        let id = work.0;
+        let own = alone.train(&images, std::slice::from_ref(work), &stop);
+        assert_eq!(own.unwrap(), [outcomes.clone()]);
+        assert!(together.export(id).unwrap() == alone.export(id).unwrap());
+    }
+    // A copy goes on as its original does, and both stay when another is removed.
+    let copy = together.copy(all[1]).unwrap();
+    together.remove(all[0]);
+    let work = [all[1], copy].map(|id| (id, plans(1)));
+    let outcomes = together.train(&images, &work, &stop).unwrap();
+    assert_eq!(outcomes[0], outcomes[1]);
+    assert!(together.export(all[1]).unwrap() == together.export(copy).unwrap());
+}
+
+#[test]
+fn a_member_that_diverges_stops_alone_and_wrong_members_are_errors() {
+    let images = Rc::new(batch());
+    let stop = AtomicBool::new(false);
+    let (mut backend, all) = members(2, 3);
+    let mut state = backend.export(all[0]).unwrap();
+    state.tensors.get_mut("dense1.bias").unwrap().values[3] = f32::NAN;
+    backend.import(all[0], &state).unwrap();
+    let work = [(all[0], plans(0)), (all[1], plans(1))];
+    let outcomes = backend.train(&images, &work, &stop).unwrap();
+    let faults = |member: usize| -> Vec<_> {
+        let outcomes = outcomes[member].iter();
+        outcomes.map(|o| o.not_finite.as_deref()).collect()
+    };
+    assert_eq!(faults(0), [Some("the weights dense1.bias")]);
+    assert_eq!(faults(1), [None; 3]);
+
+    let mut refusal = |ids: &[MemberId]| {
+        let work: Vec<_> = ids.iter().map(|id| (*id, plans(0))).collect();
+        let result = backend.train(&images, &work, &stop);
+        result.unwrap_err().to_string()
+    };
+    assert!(refusal(&all).contains("at most 2 networks train at once, not 3"));
+    assert!(refusal(&[all[1], all[1]]).contains("number 1 is named twice"));
+    assert!(refusal(&[MemberId(9)]).contains("no network number 9"));
+}
