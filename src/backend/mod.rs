@@ -12,6 +12,7 @@ pub mod cpu;
 pub mod gpu;
 mod images;
 mod inspection;
+mod members;
 mod state;
 mod weights;
 
@@ -135,29 +136,44 @@ pub struct PartTime {
     pub backward: f64,
 }
 
+/// What is known of an opened device.
+#[derive(Clone)]
+pub struct DeviceInfo {
+    /// The device in the header's words: `CPU 2 threads AVX-512`.
+    pub words: String,
+    /// Threads of the CPU that compute.
+    pub threads: Rc<Threads>,
+    /// The number of the CUDA device that computes, if one does.
+    pub gpu_index: Option<usize>,
+    /// Why the GPU of this computer is not used although it was not ruled out.
+    pub unused_gpu: Option<String>,
+}
+
 /// An opened device. It owns what its backends share and outlives them. One thread opens, uses and drops it.
 pub trait Device {
-    /// The device in the header's words: `CPU 2 threads AVX-512`.
-    fn describe(&self) -> String;
-
-    /// Threads of the CPU that compute.
-    fn threads(&self) -> &Rc<Threads>;
-
-    /// The number of the CUDA device that computes, if one does.
-    fn gpu_index(&self) -> Option<usize>;
-
-    /// Why the GPU of this computer is not used although it was not ruled out.
-    fn unused_gpu(&self) -> Option<String>;
+    fn info(&self) -> &DeviceInfo;
 
     /// Floating-point operations a second that the multiply-add units can do, measured now; None where that cannot be
     /// measured.
-    fn peak_flops(&self) -> Option<f64>;
+    fn peak_flops(&self) -> Option<f64> {
+        None
+    }
 
     /// A backend without members, for batches of up to `capacity` images.
     ///
     /// # Errors
     /// Returns an error if the architecture does not fit or the device fails.
     fn backend(&self, spec: &NetworkSpec, capacity: usize) -> Result<Box<dyn Backend>>;
+}
+
+/// Holds the number of images in a batch to a capacity.
+fn check_batch(images: usize, capacity: usize) -> Result<()> {
+    match (1..=capacity).contains(&images) {
+        true => Ok(()),
+        false => Err(Error::Batch(format!(
+            "a batch has from 1 to {capacity} images, not {images}"
+        ))),
+    }
 }
 
 /// Why no device could be opened. The messages say what to do.
@@ -189,21 +205,15 @@ pub fn open(
         return open_candle(choice, threads);
     }
     let opened = choice.open()?;
-    let words = opened.describe(threads.count());
+    let info = DeviceInfo {
+        words: opened.describe(threads.count()),
+        threads,
+        gpu_index: opened.gpu_index(),
+        unused_gpu: opened.unused_gpu().map(ToString::to_string),
+    };
     Ok(match opened.gpu() {
-        Some(gpu) => {
-            let index = opened.gpu_index();
-            Rc::new(gpu::GpuDevice::new(
-                Rc::clone(gpu) as _,
-                threads,
-                words,
-                index,
-            ))
-        }
-        None => {
-            let unused = opened.unused_gpu().map(ToString::to_string);
-            Rc::new(cpu::CpuDevice::new(threads, words, unused))
-        }
+        Some(gpu) => Rc::new(gpu::GpuDevice::new(Rc::clone(gpu) as _, info)),
+        None => Rc::new(cpu::CpuDevice::new(info)),
     })
 }
 
@@ -320,8 +330,4 @@ pub trait Backend {
 
     /// The times since [`Backend::measure`] began, in the order of the parts; empty where they cannot be measured.
     fn timings(&self) -> Vec<PartTime>;
-}
-
-fn no_member(member: MemberId) -> Error {
-    Error::Batch(format!("there is no network number {}", member.0))
 }

@@ -181,8 +181,8 @@ pub fn measure(config: &Config, seconds: f64, eval: bool) -> anyhow::Result<Repo
     };
     Ok(Report {
         architecture: params.architecture.clone(),
-        device: device.describe(),
-        threads: device.threads().count(),
+        device: device.info().words.clone(),
+        threads: device.info().threads.count(),
         batch,
         data: info.name,
         parameters,

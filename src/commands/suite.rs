@@ -89,7 +89,7 @@ pub fn run(
     progress: &mut impl Write,
 ) -> anyhow::Result<()> {
     let device = network::device(config)?;
-    let on_gpu = device.gpu_index().is_some();
+    let on_gpu = device.info().gpu_index.is_some();
     let mut rows: Vec<Row> = Vec::new();
     let mut tell = |row: Row| -> std::io::Result<()> {
         writeln!(progress, "{}", line(&row))?;
@@ -172,7 +172,7 @@ pub fn run(
         })?;
     }
     let report = Report {
-        device: device.describe(),
+        device: device.info().words.clone(),
         passed: rows.iter().all(Row::passed),
         rows,
     };

@@ -269,7 +269,7 @@ impl<'a> Worker<'a> {
         };
         tell.event(Event::Data(data.info.clone()));
         let now = Instant::now();
-        let gpu = device.gpu_index();
+        let gpu = device.info().gpu_index;
         Ok(Some(Worker {
             settings,
             tell,
@@ -518,7 +518,7 @@ impl<'a> Worker<'a> {
             name,
             folder,
             data: self.material.info.clone(),
-            device: self.device.describe(),
+            device: self.device.info().words.clone(),
             params: progress.params.clone(),
             architecture: progress.architecture.clone(),
             parameters: layers.iter().map(|l| l.parameters).sum(),
@@ -533,7 +533,7 @@ impl<'a> Worker<'a> {
         };
         tracing::info!("run {} begins: {:?}", info.name, info.params);
         self.record(Event::Started(Box::new(info)));
-        if let Some(error) = self.device.unused_gpu() {
+        if let Some(error) = &self.device.info().unused_gpu {
             self.warn(format!("the GPU is not used: {error}"));
         }
         let warnings = self.run.as_mut().map(RunDir::take_warnings);

@@ -1,6 +1,7 @@
 //! The CUDA kernels on the processor: an executor that compiles them with the system's C++ compiler under a small shim and
 //! runs them thread by thread.
 
+use cifar_tui::backend::DeviceInfo;
 use cifar_tui::backend::gpu::GpuDevice;
 use cifar_tui::hardware::executor::{
     ExecutorDevice, ExecutorError, KernelExecutor, KernelList, Launch, Offset, Result,
@@ -53,7 +54,13 @@ impl HostDevice {
 
     /// The backends' device on it.
     pub fn device(self) -> GpuDevice {
-        GpuDevice::new(Rc::new(self), Rc::new(Threads::new(1)), NAME.into(), None)
+        let info = DeviceInfo {
+            words: NAME.into(),
+            threads: Rc::new(Threads::new(1)),
+            gpu_index: None,
+            unused_gpu: None,
+        };
+        GpuDevice::new(Rc::new(self), info)
     }
 }
 

@@ -10,9 +10,10 @@ mod network;
 use super::cpu::import;
 use super::cpu::network::{Network, check_fits, check_lengths};
 use super::cpu::optimizer::CpuOptimizer;
+use super::members::Members;
 use super::{
-    Backend, Device, Error, ImageSet, Inspected, Inspection, MemberId, NetworkSpec, NetworkState,
-    PartTime, Result, StepOutcome, StepPlan, TensorData, no_member, weights,
+    Backend, Device, DeviceInfo, Error, ImageSet, Inspected, Inspection, MemberId, NetworkSpec,
+    NetworkState, PartTime, Result, StepOutcome, StepPlan, TensorData, check_batch, weights,
 };
 use crate::domain::augment::Placement;
 use crate::domain::report::StepSettings;
@@ -33,21 +34,68 @@ const CPU_MIRROR_BATCH: usize = 32;
 pub struct CandleDevice {
     device: CandleCoreDevice,
     dtype: DType,
-    threads: Rc<Threads>,
-    words: String,
-    index: Option<usize>,
+    info: DeviceInfo,
 }
 
 impl CandleDevice {
+    fn new(device: CandleCoreDevice, dtype: DType, words: String, threads: Rc<Threads>) -> Self {
+        let info = DeviceInfo {
+            words,
+            threads,
+            gpu_index: None,
+            unused_gpu: None,
+        };
+        CandleDevice {
+            device,
+            dtype,
+            info,
+        }
+    }
+
     /// The CPU, in double precision: what other backends' numbers are compared with.
     pub fn reference() -> Self {
-        CandleDevice {
-            device: CandleCoreDevice::Cpu,
-            dtype: DType::F64,
-            threads: Rc::new(Threads::new(1)),
-            words: "Candle CPU f64".into(),
-            index: None,
-        }
+        let threads = Rc::new(Threads::new(1));
+        Self::new(
+            CandleCoreDevice::Cpu,
+            DType::F64,
+            "Candle CPU f64".into(),
+            threads,
+        )
+    }
+
+    /// The CPU.
+    pub fn cpu(threads: Rc<Threads>) -> Self {
+        Self::new(
+            CandleCoreDevice::Cpu,
+            DType::F32,
+            "Candle CPU".into(),
+            threads,
+        )
+    }
+
+    /// CUDA device number `index`.
+    ///
+    /// # Errors
+    /// Returns an error if the program was built without the feature `cuda`, or the device cannot be opened.
+    pub fn cuda(index: usize, threads: Rc<Threads>) -> Result<Self> {
+        let device = CandleCoreDevice::new_cuda(index)?;
+        let mut opened = Self::new(device, DType::F32, format!("Candle CUDA:{index}"), threads);
+        opened.info.gpu_index = Some(index);
+        Ok(opened)
+    }
+
+    /// Metal device number `index`.
+    ///
+    /// # Errors
+    /// Returns an error if the program was built without the feature `metal`, or the device cannot be opened.
+    pub fn metal(index: usize, threads: Rc<Threads>) -> Result<Self> {
+        let device = CandleCoreDevice::new_metal(index)?;
+        Ok(Self::new(
+            device,
+            DType::F32,
+            format!("Candle Metal:{index}"),
+            threads,
+        ))
     }
 
     /// For each image of a training step's batch, the smallest margin of the choices that the network of the seed's
@@ -77,72 +125,16 @@ impl CandleDevice {
             spec: spec.clone(),
             device: self.device.clone(),
             dtype: self.dtype,
-            threads: Rc::clone(&self.threads),
+            threads: Rc::clone(&self.info.threads),
             capacity: capacity.max(1),
-            members: BTreeMap::new(),
-            next: 0,
-        })
-    }
-
-    /// The CPU.
-    pub fn cpu(threads: Rc<Threads>) -> Self {
-        CandleDevice {
-            device: CandleCoreDevice::Cpu,
-            dtype: DType::F32,
-            threads,
-            words: "Candle CPU".into(),
-            index: None,
-        }
-    }
-
-    /// CUDA device number `index`.
-    ///
-    /// # Errors
-    /// Returns an error if the program was built without the feature `cuda`, or the device cannot be opened.
-    pub fn cuda(index: usize, threads: Rc<Threads>) -> Result<Self> {
-        Ok(CandleDevice {
-            device: CandleCoreDevice::new_cuda(index)?,
-            dtype: DType::F32,
-            threads,
-            words: format!("Candle CUDA:{index}"),
-            index: Some(index),
-        })
-    }
-
-    /// Metal device number `index`.
-    ///
-    /// # Errors
-    /// Returns an error if the program was built without the feature `metal`, or the device cannot be opened.
-    pub fn metal(index: usize, threads: Rc<Threads>) -> Result<Self> {
-        Ok(CandleDevice {
-            device: CandleCoreDevice::new_metal(index)?,
-            dtype: DType::F32,
-            threads,
-            words: format!("Candle Metal:{index}"),
-            index: None,
+            members: Members::default(),
         })
     }
 }
 
 impl Device for CandleDevice {
-    fn describe(&self) -> String {
-        self.words.clone()
-    }
-
-    fn threads(&self) -> &Rc<Threads> {
-        &self.threads
-    }
-
-    fn gpu_index(&self) -> Option<usize> {
-        self.index
-    }
-
-    fn unused_gpu(&self) -> Option<String> {
-        None
-    }
-
-    fn peak_flops(&self) -> Option<f64> {
-        None
+    fn info(&self) -> &DeviceInfo {
+        &self.info
     }
 
     fn backend(&self, spec: &NetworkSpec, capacity: usize) -> Result<Box<dyn Backend>> {
@@ -156,8 +148,7 @@ struct CandleBackend {
     dtype: DType,
     threads: Rc<Threads>,
     capacity: usize,
-    members: BTreeMap<MemberId, Member>,
-    next: u32,
+    members: Members<Member>,
 }
 
 struct Member {
@@ -178,11 +169,6 @@ fn decays(parameter: &Var) -> bool {
 }
 
 impl CandleBackend {
-    fn member(&mut self, member: MemberId) -> Result<&mut Member> {
-        let found = self.members.get_mut(&member);
-        found.ok_or_else(|| no_member(member))
-    }
-
     fn tensor(&self, data: &TensorData) -> Result<Tensor> {
         let tensor = Tensor::from_slice(&data.values, &data.shape[..], &self.device)?;
         Ok(tensor.to_dtype(self.dtype)?)
@@ -217,16 +203,6 @@ impl CandleBackend {
         self.tensor(&TensorData { shape, values })
     }
 
-    fn check_batch(&self, images: usize) -> Result<()> {
-        if !(1..=self.capacity).contains(&images) {
-            return Err(Error::Batch(format!(
-                "a batch has from 1 to {} images, not {images}",
-                self.capacity
-            )));
-        }
-        Ok(())
-    }
-
     /// The forward pass of a training step: the logits and the one-hot labels, both `[images, classes]`.
     fn forward(
         &mut self,
@@ -235,7 +211,7 @@ impl CandleBackend {
         plan: &StepPlan,
         training: &mut TrainingForward,
     ) -> Result<(Tensor, Tensor)> {
-        self.check_batch(plan.images.len())?;
+        check_batch(plan.images.len(), self.capacity)?;
         let settings = &plan.settings;
         let mut placements = Vec::new();
         plan.augmentation.place(
@@ -248,7 +224,7 @@ impl CandleBackend {
         let input = self.input(images, &placements)?;
         let targets = self.one_hot(images, &placements)?;
         let nodes = self.spec.nodes()?;
-        let member = self.member(id)?;
+        let member = self.members.get(id)?;
         let (parameters, running) = (&member.parameters, &member.running);
         let logits = forward(&nodes, &input, parameters, running, Some(training))?;
         Ok((logits, targets))
@@ -258,7 +234,7 @@ impl CandleBackend {
         let settings = &plan.settings;
         let mut training = TrainingForward::new(settings);
         let (logits, targets) = self.forward(id, images, plan, &mut training)?;
-        let member = self.member(id)?;
+        let member = self.members.get(id)?;
         let loss = cross_entropy(&logits, &targets, settings.label_smoothing)?.mean_all()?;
         let gradients = loss.backward()?;
         member.gradients.clear();
@@ -396,14 +372,11 @@ impl Backend for CandleBackend {
             slots,
             scalars: rule.initial_scalars(),
         };
-        let id = MemberId(self.next);
-        self.next += 1;
-        self.members.insert(id, member);
-        Ok(id)
+        Ok(self.members.add(member))
     }
 
     fn remove(&mut self, member: MemberId) {
-        self.members.remove(&member);
+        self.members.remove(member);
     }
 
     fn capacity(&self) -> usize {
@@ -449,12 +422,12 @@ impl Backend for CandleBackend {
         losses: &mut [f32],
     ) -> Result<()> {
         check_lengths(numbers, self.spec.classes, probabilities, losses)?;
-        self.check_batch(numbers.len())?;
+        check_batch(numbers.len(), self.capacity)?;
         let placements: Vec<_> = numbers.iter().map(|i| Placement::plain(*i)).collect();
         let input = self.input(images, &placements)?;
         let targets = self.one_hot(images, &placements)?;
         let nodes = self.spec.nodes()?;
-        let member = self.member(member)?;
+        let member = self.members.get(member)?;
         let logits = forward(&nodes, &input, &member.parameters, &member.running, None)?;
         let all = data(&candle_nn::ops::softmax(&logits, 1)?)?;
         probabilities.copy_from_slice(&all.values);
@@ -469,7 +442,7 @@ impl Backend for CandleBackend {
         let mut optimizer = CpuOptimizer::new(self.spec.optimizer, &mirror.params())?;
         import(&mirror, &mut optimizer, &state)?;
         let mut inspected = mirror.inspect(inspection, &self.threads)?;
-        let member = self.member(member)?;
+        let member = self.members.get(member)?;
         for (name, gradient) in &mut inspected.gradients {
             *gradient = member.gradients[name].clone();
         }
@@ -478,7 +451,7 @@ impl Backend for CandleBackend {
 
     fn export(&mut self, member: MemberId) -> Result<NetworkState> {
         let rule = rule(self.spec.optimizer);
-        let member = self.member(member)?;
+        let member = self.members.get(member)?;
         let mut tensors = BTreeMap::new();
         for (name, parameter) in &member.parameters {
             let weights = data(parameter)?;
@@ -519,13 +492,13 @@ impl Backend for CandleBackend {
             .zip(found)
             .collect();
         let mut running = HashMap::new();
-        let member_names = self.member(member)?.running.keys().cloned();
+        let member_names = self.members.get(member)?.running.keys().cloned();
         for name in member_names.collect::<Vec<_>>() {
             let tensor = self.tensor(tensors[name.as_str()])?;
             running.insert(name, tensor);
         }
         let dtype = self.dtype;
-        let member = self.member(member)?;
+        let member = self.members.get(member)?;
         for (name, parameter) in &member.parameters {
             let data = tensors[name.as_str()];
             let weights = Tensor::from_slice(&data.values, &data.shape[..], parameter.device())?;

@@ -8,9 +8,10 @@ pub(super) mod optimizer;
 mod tests;
 mod variables;
 
+use super::members::Members;
 use super::{
-    Backend, Device, Error, ImageSet, Inspected, Inspection, MemberId, NetworkSpec, NetworkState,
-    PartTime, Result, StepOutcome, StepPlan, TensorData, no_member, weights,
+    Backend, Device, DeviceInfo, Error, ImageSet, Inspected, Inspection, MemberId, NetworkSpec,
+    NetworkState, PartTime, Result, StepOutcome, StepPlan, TensorData, weights,
 };
 use crate::domain::augment::Placement;
 use crate::hardware::peak;
@@ -27,41 +28,22 @@ use std::time::Instant;
 
 /// The CPU's threads.
 pub struct CpuDevice {
-    threads: Rc<Threads>,
-    words: String,
-    unused_gpu: Option<String>,
+    info: DeviceInfo,
 }
 
 impl CpuDevice {
-    /// `words` describe the device in the header; `unused_gpu` says why a GPU is not used, if one might be.
-    pub fn new(threads: Rc<Threads>, words: String, unused_gpu: Option<String>) -> Self {
-        CpuDevice {
-            threads,
-            words,
-            unused_gpu,
-        }
+    pub fn new(info: DeviceInfo) -> Self {
+        CpuDevice { info }
     }
 }
 
 impl Device for CpuDevice {
-    fn describe(&self) -> String {
-        self.words.clone()
-    }
-
-    fn threads(&self) -> &Rc<Threads> {
-        &self.threads
-    }
-
-    fn gpu_index(&self) -> Option<usize> {
-        None
-    }
-
-    fn unused_gpu(&self) -> Option<String> {
-        self.unused_gpu.clone()
+    fn info(&self) -> &DeviceInfo {
+        &self.info
     }
 
     fn peak_flops(&self) -> Option<f64> {
-        Some(peak::flops(Level::best(), &self.threads))
+        Some(peak::flops(Level::best(), &self.info.threads))
     }
 
     fn backend(&self, spec: &NetworkSpec, capacity: usize) -> Result<Box<dyn Backend>> {
@@ -69,10 +51,9 @@ impl Device for CpuDevice {
         spec.nodes()?;
         Ok(Box::new(CpuBackend {
             spec: spec.clone(),
-            threads: Rc::clone(&self.threads),
+            threads: Rc::clone(&self.info.threads),
             capacity: capacity.max(1),
-            members: BTreeMap::new(),
-            next: 0,
+            members: Members::default(),
             measures: false,
         }))
     }
@@ -82,8 +63,7 @@ struct CpuBackend {
     spec: NetworkSpec,
     threads: Rc<Threads>,
     capacity: usize,
-    members: BTreeMap<MemberId, Member>,
-    next: u32,
+    members: Members<Member>,
     measures: bool,
 }
 
@@ -94,13 +74,6 @@ struct Member {
     placements: Vec<Placement>,
     /// Seconds in the optimizer and steps made, while they are measured.
     measured: (f64, u64),
-}
-
-impl CpuBackend {
-    fn member(&mut self, member: MemberId) -> Result<&mut Member> {
-        let found = self.members.get_mut(&member);
-        found.ok_or_else(|| no_member(member))
-    }
 }
 
 impl Backend for CpuBackend {
@@ -121,14 +94,11 @@ impl Backend for CpuBackend {
             placements: Vec::new(),
             measured: (0.0, 0),
         };
-        let id = MemberId(self.next);
-        self.next += 1;
-        self.members.insert(id, member);
-        Ok(id)
+        Ok(self.members.add(member))
     }
 
     fn remove(&mut self, member: MemberId) {
-        self.members.remove(&member);
+        self.members.remove(member);
     }
 
     fn capacity(&self) -> usize {
@@ -137,7 +107,7 @@ impl Backend for CpuBackend {
 
     fn resize(&mut self, capacity: usize) -> Result<()> {
         self.capacity = capacity.max(1);
-        for member in self.members.values_mut() {
+        for member in self.members.iter_mut() {
             member.network.set_capacity(self.capacity)?;
         }
         Ok(())
@@ -150,9 +120,8 @@ impl Backend for CpuBackend {
         stop: &AtomicBool,
     ) -> Result<Vec<Vec<StepOutcome>>> {
         if let [(id, plans)] = work {
-            let threads = Rc::clone(&self.threads);
-            let member = self.member(*id)?;
-            return Ok(vec![member.steps(images, plans, &threads, stop)?]);
+            let member = self.members.get(*id)?;
+            return Ok(vec![member.steps(images, plans, &self.threads, stop)?]);
         }
         let at_once = self.members_at_once();
         if work.len() > at_once {
@@ -161,27 +130,15 @@ impl Backend for CpuBackend {
                 work.len()
             )));
         }
-        let mut members: BTreeMap<_, _> = self.members.iter_mut().collect();
-        let mut jobs = Vec::with_capacity(work.len());
-        for (id, plans) in work {
-            let Some(member) = members.remove(id) else {
-                return Err(match work.iter().filter(|(other, _)| other == id).count() {
-                    1 => no_member(*id),
-                    _ => Error::Batch(format!("network number {} is named twice", id.0)),
-                });
-            };
-            jobs.push((member, plans));
-        }
+        let members = self.members.get_all(work.iter().map(|(id, _)| *id))?;
+        let jobs = members.into_iter().zip(work.iter().map(|(_, plans)| plans));
         // One thread each: networks have nothing to wait for each other.
         let images = &**images;
         std::thread::scope(|scope| {
             let train = |(member, plans): (&'_ mut Member, &'_ Vec<StepPlan>)| {
                 member.steps(images, plans, &Threads::new(1), stop)
             };
-            let running: Vec<_> = jobs
-                .into_iter()
-                .map(|job| scope.spawn(move || train(job)))
-                .collect();
+            let running: Vec<_> = jobs.map(|job| scope.spawn(move || train(job))).collect();
             let results = running.into_iter().map(|thread| match thread.join() {
                 Ok(result) => result,
                 Err(panic) => std::panic::resume_unwind(panic),
@@ -199,36 +156,35 @@ impl Backend for CpuBackend {
         probabilities: &mut [f32],
         losses: &mut [f32],
     ) -> Result<()> {
-        let threads = Rc::clone(&self.threads);
-        let network = &mut self.member(member)?.network;
-        network.score(images, numbers, &threads, probabilities, losses)
+        let network = &mut self.members.get(member)?.network;
+        network.score(images, numbers, &self.threads, probabilities, losses)
     }
 
     fn inspect(&mut self, member: MemberId, inspection: &Inspection) -> Result<Inspected> {
-        let threads = Rc::clone(&self.threads);
-        self.member(member)?.network.inspect(inspection, &threads)
+        let network = &mut self.members.get(member)?.network;
+        network.inspect(inspection, &self.threads)
     }
 
     fn export(&mut self, member: MemberId) -> Result<NetworkState> {
-        let member = self.member(member)?;
+        let member = self.members.get(member)?;
         export(&member.network, &member.optimizer)
     }
 
     fn import(&mut self, member: MemberId, state: &NetworkState) -> Result<()> {
-        let member = self.member(member)?;
+        let member = self.members.get(member)?;
         import(&member.network, &mut member.optimizer, state)
     }
 
     fn measure(&mut self, on: bool) {
         self.measures = on;
-        for member in self.members.values_mut() {
+        for member in self.members.iter_mut() {
             member.measured = (0.0, 0);
             member.network.measure(on);
         }
     }
 
     fn timings(&self) -> Vec<PartTime> {
-        let Some(member) = self.members.values().next().filter(|_| self.measures) else {
+        let Some(member) = self.members.iter().next().filter(|_| self.measures) else {
             return Vec::new();
         };
         let (optimizer, steps) = member.measured;

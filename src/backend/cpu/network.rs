@@ -6,6 +6,7 @@
 
 use super::variables::Variables;
 use super::{Error, ImageSet, NetworkSpec, PartTime, Result, fuse};
+use crate::backend::check_batch;
 use crate::domain::augment::Placement;
 use crate::domain::report::StepSettings;
 use crate::hardware::threads::Threads;
@@ -186,13 +187,7 @@ impl Network {
 
     /// Prepares the input, runs the layers, and copies the logits out.
     fn forward(&mut self, images: &ImageSet, placements: &[Placement], pass: &Pass) -> Result<()> {
-        if placements.is_empty() || placements.len() > self.capacity {
-            return Err(Error::Batch(format!(
-                "a batch has from 1 to {} images, not {}",
-                self.capacity,
-                placements.len()
-            )));
-        }
+        check_batch(placements.len(), self.capacity)?;
         check_fits(&self.spec, images)?;
         let begin = Instant::now();
         let scaling = &self.spec.scaling;

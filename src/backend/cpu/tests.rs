@@ -488,7 +488,12 @@ fn the_seed_network_s_gradient_with_dropout_agrees_with_finite_differences() {
 
 /// A backend with `count` members of different seeds.
 fn members(threads: usize, count: u64) -> (Box<dyn Backend>, Vec<MemberId>) {
-    let device = CpuDevice::new(Rc::new(Threads::new(threads)), "a test".into(), None);
+    let device = CpuDevice::new(DeviceInfo {
+        words: "a test".into(),
+        threads: Rc::new(Threads::new(threads)),
+        gpu_index: None,
+        unused_gpu: None,
+    });
     let spec = build("conv 4 s2, norm, relu, drop, dense 10", 1).spec;
     let mut backend = device.backend(&spec, IMAGES).unwrap();
     let members = (1..=count).map(|seed| backend.add(seed).unwrap());

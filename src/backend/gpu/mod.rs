@@ -10,9 +10,10 @@ pub use records::COMMON;
 use super::cpu::network::{Network, check_fits, check_lengths};
 use super::cpu::optimizer::CpuOptimizer;
 use super::cpu::{export, import};
+use super::members::Members;
 use super::{
-    Backend, Device, Error, ImageSet, Inspected, Inspection, MemberId, NetworkSpec, NetworkState,
-    PartTime, Result, StepOutcome, StepPlan, no_member,
+    Backend, Device, DeviceInfo, Error, ImageSet, Inspected, Inspection, MemberId, NetworkSpec,
+    NetworkState, PartTime, Result, StepOutcome, StepPlan, check_batch,
 };
 use crate::hardware::executor::{ExecutorDevice, ExecutorError, KernelExecutor, KernelList};
 use crate::hardware::threads::Threads;
@@ -24,7 +25,7 @@ use candle_core::Tensor;
 use records::{OutcomeRecord, ProgressRecord, Record, StepRecord};
 use schedule::{KernelSchedule, MAX_STEPS, Slot};
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -50,51 +51,26 @@ struct SharedGpu {
 /// A GPU.
 pub struct GpuDevice {
     shared: Rc<SharedGpu>,
-    words: String,
-    index: Option<usize>,
+    info: DeviceInfo,
 }
 
 impl GpuDevice {
-    /// `threads` are the CPU's, for what is computed there; `words` describe the device in the header; `index` is the
-    /// number of the CUDA device, if it is one.
-    pub fn new(
-        gpu: Rc<dyn ExecutorDevice>,
-        threads: Rc<Threads>,
-        words: String,
-        index: Option<usize>,
-    ) -> Self {
+    pub fn new(gpu: Rc<dyn ExecutorDevice>, info: DeviceInfo) -> Self {
         let shared = SharedGpu {
             gpu,
-            threads,
+            threads: Rc::clone(&info.threads),
             images: RefCell::default(),
         };
         GpuDevice {
             shared: Rc::new(shared),
-            words,
-            index,
+            info,
         }
     }
 }
 
 impl Device for GpuDevice {
-    fn describe(&self) -> String {
-        self.words.clone()
-    }
-
-    fn threads(&self) -> &Rc<Threads> {
-        &self.shared.threads
-    }
-
-    fn gpu_index(&self) -> Option<usize> {
-        self.index
-    }
-
-    fn unused_gpu(&self) -> Option<String> {
-        None
-    }
-
-    fn peak_flops(&self) -> Option<f64> {
-        None
+    fn info(&self) -> &DeviceInfo {
+        &self.info
     }
 
     fn backend(&self, spec: &NetworkSpec, capacity: usize) -> Result<Box<dyn Backend>> {
@@ -105,8 +81,7 @@ impl Device for GpuDevice {
             capacity: capacity.max(1),
             optimizer: CpuOptimizer::new(spec.optimizer, &mirror.params())?,
             mirror,
-            members: BTreeMap::new(),
-            next: 0,
+            members: Members::default(),
         }))
     }
 }
@@ -118,8 +93,7 @@ struct GpuBackend {
     /// A copy of the network of the member that was looked at last, and of its optimizer's state.
     mirror: Network,
     optimizer: CpuOptimizer,
-    members: BTreeMap<MemberId, Member>,
-    next: u32,
+    members: Members<Member>,
 }
 
 /// A network on the GPU: its memory and its lists of launches.
@@ -166,19 +140,13 @@ impl SharedGpu {
 }
 
 impl GpuBackend {
-    fn member(&mut self, member: MemberId) -> Result<&mut Member> {
-        let found = self.members.get_mut(&member);
-        found.ok_or_else(|| no_member(member))
-    }
-
     fn schedule(&self, capacity: usize, multiprocessors: u32) -> KernelSchedule {
         KernelSchedule::new(&self.mirror, capacity, multiprocessors as usize * 2)
     }
 
     /// Copies a member's weights, gradients and running statistics to the mirror.
     fn read_network(&mut self, member: MemberId) -> Result<()> {
-        let found = self.members.get_mut(&member);
-        let member = found.ok_or_else(|| no_member(member))?;
+        let member = self.members.get(member)?;
         let params = self.mirror.params();
         let (layout, slots) = (&member.schedule.layout, &member.schedule.params);
         let executor = &mut *member.executor;
@@ -197,8 +165,7 @@ impl GpuBackend {
 
     /// Copies the mirror's weights and running statistics and the optimizer's state to a member.
     fn write_member(&mut self, id: MemberId) -> Result<()> {
-        let found = self.members.get_mut(&id);
-        let member = found.ok_or_else(|| no_member(id))?;
+        let member = self.members.get(id)?;
         let params = self.mirror.params();
         let schedule = &member.schedule;
         let executor = &mut *member.executor;
@@ -260,20 +227,18 @@ impl Backend for GpuBackend {
         // The CPU's network makes the initial weights of the seed.
         self.mirror = Network::new(&self.spec, CPU_MIRROR_BATCH, seed)?;
         self.optimizer = CpuOptimizer::new(self.spec.optimizer, &self.mirror.params())?;
-        let id = MemberId(self.next);
-        self.next += 1;
-        self.members.insert(id, member);
+        let id = self.members.add(member);
         match self.write_member(id) {
             Ok(()) => Ok(id),
             Err(error) => {
-                self.members.remove(&id);
+                self.members.remove(id);
                 Err(error)
             }
         }
     }
 
     fn remove(&mut self, member: MemberId) {
-        self.members.remove(&member);
+        self.members.remove(member);
     }
 
     fn capacity(&self) -> usize {
@@ -282,7 +247,7 @@ impl Backend for GpuBackend {
 
     fn resize(&mut self, capacity: usize) -> Result<()> {
         let capacity = capacity.max(1);
-        let ids: Vec<MemberId> = self.members.keys().copied().collect();
+        let ids = self.members.ids();
         for (done, id) in ids.iter().enumerate() {
             if let Err(error) = self.resize_member(*id, capacity) {
                 for id in &ids[..done] {
@@ -309,8 +274,7 @@ impl Backend for GpuBackend {
             }
             let gpu = Rc::clone(&self.gpu);
             let (spec, optimizer) = (&self.spec, &mut self.optimizer);
-            let found = self.members.get_mut(id);
-            let member = found.ok_or_else(|| no_member(*id))?;
+            let member = self.members.get(*id)?;
             let mut outcomes = member.train(&gpu, spec, optimizer, images, plans)?;
             if let Some(last) = outcomes.last_mut().filter(|last| last.not_finite.is_some()) {
                 last.not_finite = Some(self.name_not_finite(*id, last.loss)?);
@@ -330,7 +294,7 @@ impl Backend for GpuBackend {
     ) -> Result<()> {
         check_lengths(numbers, self.spec.classes, probabilities, losses)?;
         let (gpu, spec) = (Rc::clone(&self.gpu), self.spec.clone());
-        let member = self.member(member)?;
+        let member = self.members.get(member)?;
         member.check_batch(images, numbers)?;
         let at = gpu.images(&spec, images)?;
         let layout = &member.schedule.layout;
@@ -350,10 +314,7 @@ impl Backend for GpuBackend {
 
     fn export(&mut self, member: MemberId) -> Result<NetworkState> {
         self.read_network(member)?;
-        let found = self.member(member)?;
-        let scalars = found.scalars.clone();
-        let found = self.members.get_mut(&member);
-        let member = found.ok_or_else(|| no_member(member))?;
+        let member = self.members.get(member)?;
         for (slot, tensors) in self.optimizer.slots().iter().enumerate() {
             let at = member.schedule.state_row(slot);
             read_row(
@@ -363,12 +324,12 @@ impl Backend for GpuBackend {
                 tensors.iter(),
             )?;
         }
-        self.optimizer.set_scalars(scalars);
+        self.optimizer.set_scalars(member.scalars.clone());
         export(&self.mirror, &self.optimizer)
     }
 
     fn import(&mut self, member: MemberId, state: &NetworkState) -> Result<()> {
-        self.member(member)?;
+        self.members.get(member)?;
         import(&self.mirror, &mut self.optimizer, state)?;
         self.write_member(member)
     }
@@ -383,9 +344,9 @@ impl Backend for GpuBackend {
 
 impl GpuBackend {
     fn resize_member(&mut self, id: MemberId, capacity: usize) -> Result<()> {
-        let multiprocessors = self.member(id)?.executor.multiprocessors();
+        let multiprocessors = self.members.get(id)?.executor.multiprocessors();
         let schedule = self.schedule(capacity, multiprocessors);
-        self.member(id)?.resize(schedule)
+        self.members.get(id)?.resize(schedule)
     }
 }
 
@@ -433,13 +394,7 @@ impl Member {
     }
 
     fn check_batch(&self, images: &ImageSet, numbers: &[u32]) -> Result<()> {
-        let capacity = self.schedule.capacity;
-        if !(1..=capacity).contains(&numbers.len()) {
-            return Err(Error::Batch(format!(
-                "a batch has from 1 to {capacity} images, not {}",
-                numbers.len()
-            )));
-        }
+        check_batch(numbers.len(), self.schedule.capacity)?;
         match numbers.iter().find(|n| **n as usize >= images.len()) {
             Some(number) => Err(Error::Batch(format!(
                 "image {number} of {} was asked for",
