@@ -3,7 +3,7 @@
 //! # How data flows
 //!
 //! ```text
-//!  keys ──▶ tui ───Command──▶ session's worker thread ──▶ train ──▶ backend: cpu | gpu ──▶ layers, optimizers
+//!  keys ──▶ tui ───Command──▶ session's worker thread ──▶ train ──▶ backend: cpu | gpu | candle ──▶ layers, optimizers
 //!   ▲        │   (channels)             │                   ▲
 //!   │        ▼                          │                   └── data (images, batches, augmentation)
 //!  screen ◀─ App ◀──────Event───────────┘
@@ -22,9 +22,9 @@
 //! | [`hardware`] | threads, vector instructions, measured peaks; NVIDIA's driver and GPUs, and the executor of lists of kernel launches | domain |
 //! | [`plot`] | PNG charts and matrices | domain |
 //! | [`files`] | opening regular files safely | nothing |
-//! | [`layers`] | fused layers, forward and back, with their kernels; beside each its reference in plain Candle | hardware, domain |
+//! | [`layers`] | fused layers, forward and back, with their kernels | hardware, domain |
 //! | [`optimizers`] | one file per optimizer: its state, its update on slices and as CUDA source | domain |
-//! | [`backend`] | what trains and scores networks: one trait, our kernels on the CPU's threads, our kernels on a GPU | layers, optimizers, hardware, domain |
+//! | [`backend`] | training and scoring networks: one trait, our kernels on the CPU's threads, our kernels on a GPU, and plain Candle, which the others are compared with | layers, optimizers, hardware, domain |
 //! | [`train`] | the loop, schedule, scoring, checkpoints | backend, data, hardware, files, domain |
 //! | [`session`] | the worker thread, its protocol, its viewers (in the process or over a socket), the runs folder | train, backend, data, hardware, plot, files, domain |
 //! | [`tui`], [`headless`] | the front ends | session's `protocol`, `client`, `run_view` and `status`, plot, domain |
@@ -54,8 +54,8 @@
 //!   a session checks that the run's lease is still its own. A session never deletes files of a session on another
 //!   computer, except that it takes over a lease whose counter has not changed for a minute.
 //! - Weights that are not finite are never saved.
-//! - Nothing above [`backend`] asks which engine it has. A step that is not finite changes nothing, and neither do those
-//!   submitted after it; `stop` abandons a step under way without a trace.
+//! - Nothing above [`backend`] asks which engine it has. A step whose loss or gradient is not finite changes nothing,
+//!   and neither do those submitted after it; `stop` abandons a step under way without a trace.
 //!
 //! # Where to add things
 //!

@@ -11,6 +11,7 @@ pub struct ImageSet {
     side: usize,
     pixels: Vec<u8>,
     labels: Vec<u16>,
+    largest_label: u16,
 }
 
 impl ImageSet {
@@ -32,6 +33,7 @@ impl ImageSet {
             channels,
             side,
             pixels,
+            largest_label: labels.iter().copied().max().unwrap_or(0),
             labels,
         })
     }
@@ -65,6 +67,11 @@ impl ImageSet {
 
     pub fn labels(&self) -> &[u16] {
         &self.labels
+    }
+
+    /// 0 without images.
+    pub fn largest_label(&self) -> u16 {
+        self.largest_label
     }
 
     /// The bytes of one image, channel by channel; None beyond the last.

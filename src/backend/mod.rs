@@ -8,6 +8,7 @@
 //! No Candle type appears in a signature; state crosses as [`NetworkState`], plain numbers by name.
 
 pub mod candle;
+mod checks;
 pub mod cpu;
 pub mod gpu;
 mod images;
@@ -57,7 +58,7 @@ impl From<candle_core::Error> for Error {
 }
 
 impl Error {
-    /// Whether the device had too little memory: then everything is as it was before the call.
+    /// Whether the device had too little memory: then the members' state is as it was before the call.
     pub fn is_out_of_memory(&self) -> bool {
         matches!(self, Error::Executor(ExecutorError::Memory { .. }))
     }
@@ -82,8 +83,14 @@ impl NetworkSpec {
     /// The layers with their names and shapes.
     ///
     /// # Errors
-    /// Returns an error if the architecture does not fit the input or the classes.
+    /// Returns an error if the architecture does not fit the input or the classes, or the images have not three channels.
     pub fn nodes(&self) -> Result<Vec<Node>> {
+        if self.input.channels != 3 {
+            return Err(Error::Batch(format!(
+                "networks take images of 3 channels, not {}",
+                self.input.channels
+            )));
+        }
         Ok(self.arch.infer_shapes(self.input, self.classes)?)
     }
 }
@@ -153,6 +160,11 @@ pub struct DeviceInfo {
 pub trait Device {
     fn info(&self) -> &DeviceInfo;
 
+    /// The number formats that it computes in.
+    fn precisions(&self) -> &'static [Precision] {
+        &[Precision::F32]
+    }
+
     /// Floating-point operations a second that the multiply-add units can do, measured now; None where that cannot be
     /// measured.
     fn peak_flops(&self) -> Option<f64> {
@@ -164,16 +176,6 @@ pub trait Device {
     /// # Errors
     /// Returns an error if the architecture does not fit or the device fails.
     fn backend(&self, spec: &NetworkSpec, capacity: usize) -> Result<Box<dyn Backend>>;
-}
-
-/// Holds the number of images in a batch to a capacity.
-fn check_batch(images: usize, capacity: usize) -> Result<()> {
-    match (1..=capacity).contains(&images) {
-        true => Ok(()),
-        false => Err(Error::Batch(format!(
-            "a batch has from 1 to {capacity} images, not {images}"
-        ))),
-    }
 }
 
 /// Why no device could be opened. The messages say what to do.
@@ -241,7 +243,8 @@ fn open_candle(
 
 /// Trains and scores networks of one architecture.
 ///
-/// Where memory is short, a call fails with an error for which [`Error::is_out_of_memory`] holds, and all is as before.
+/// Where memory is short, a call fails with an error for which [`Error::is_out_of_memory`] holds; state and capacity are
+/// then as before, and no more than the last gradients are lost.
 pub trait Backend {
     /// Most steps that one call of [`Backend::train`] should be asked for: 1 where nothing is gained by more.
     fn max_steps(&self) -> usize;
@@ -258,11 +261,14 @@ pub trait Backend {
     /// A new member in the state of another.
     ///
     /// # Errors
-    /// As [`Backend::add`]; if there is no such member.
+    /// Returns an error if there is no such member, memory is short or the device fails.
     fn copy(&mut self, member: MemberId) -> Result<MemberId> {
         let state = self.export(member)?;
         let copy = self.add(0)?;
-        self.import(copy, &state)?;
+        if let Err(error) = self.import(copy, &state) {
+            self.remove(copy);
+            return Err(error);
+        }
         Ok(copy)
     }
 
@@ -279,12 +285,14 @@ pub trait Backend {
     fn resize(&mut self, capacity: usize) -> Result<()>;
 
     /// Makes training steps on images of a set: for each named member its steps in order. Returns for each member, in the
-    /// order asked for, what became of its steps. There are fewer outcomes than steps where a member ended at its first
-    /// step that was not finite, or `stop` was set meanwhile: a step under way is then abandoned without a trace.
+    /// order asked for, the outcomes of its steps. There are fewer outcomes than steps where a member ended at its first
+    /// step that was not finite, or `stop` was set meanwhile: a step under way is then abandoned, and no more than the
+    /// gradients of the step before it are lost.
     ///
     /// # Errors
-    /// Returns an error if a batch is empty, exceeds the capacity or does not fit the set; if there is no such member or
-    /// there are more than [`Backend::members_at_once`]; if the device fails.
+    /// Returns an error, and makes no step, if a batch is empty, exceeds the capacity or does not fit the network; if a step
+    /// is for another optimizer; if there is no such member, one is named twice, or there are more than
+    /// [`Backend::members_at_once`]. Returns an error if the device fails.
     fn train(
         &mut self,
         images: &Rc<ImageSet>,

@@ -47,14 +47,14 @@ pub struct Report {
     pub seconds: f64,
     pub images_per_s: f64,
     pub ms_per_step: f64,
-    /// The median step, which a busy machine disturbs less than the mean.
+    /// The median over the submissions of their mean step, which a busy computer disturbs less than the mean of all.
     pub median_ms_per_step: f64,
     /// Floating-point operations of a training step an image, counted as if no gradient were zero.
     pub flop_per_image: u64,
     /// The same a second: the rate at which direct convolutions without skipped zeros would have to compute to be as
     /// fast. It is no use of the hardware, and may lie above its peak.
     pub equivalent_gflop_per_s: f64,
-    /// What the computer's multiply-add units can do, measured in the same run; None on a GPU.
+    /// What the computer's multiply-add units can do, measured in the same run; None where they cannot be measured.
     pub peak_gflop_per_s: Option<f64>,
     /// `equivalent_gflop_per_s` as a multiple of the peak.
     pub equivalent_per_peak: Option<f64>,
@@ -238,15 +238,19 @@ impl Bench<'_> {
         self.backend.measure(true);
         let begin = Instant::now();
         let (mut order, mut steps) = (0.0, 0u32);
-        while begin.elapsed().as_secs_f64() < (seconds / 4.0).max(0.2) || steps == 0 {
+        loop {
             order += self.steps(1)?.order;
             steps += 1;
-            if self.backend.timings().is_empty() {
-                return Ok(Vec::new());
+            let enough = begin.elapsed().as_secs_f64() >= (seconds / 4.0).max(0.2);
+            if enough || self.backend.timings().is_empty() {
+                break;
             }
         }
         let mut parts = self.backend.timings();
         self.backend.measure(false);
+        if parts.is_empty() {
+            return Ok(Vec::new());
+        }
         parts.push(PartTime {
             name: "batch order".into(),
             forward: order / f64::from(steps),

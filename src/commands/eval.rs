@@ -5,6 +5,7 @@ use super::network::Trained;
 use crate::config::Config;
 use crate::data::{self, batches::Division};
 use crate::domain::confusion::Confusion;
+use crate::domain::number::argmax;
 use crate::domain::report::{DataInfo, Evaluation, ScoredWeights, Split};
 use crate::domain::text::{cell, compact, grouped, percent, plain};
 use crate::train::checkpoint::DataIdentity;
@@ -85,10 +86,7 @@ pub fn run(
     let classes = info.classes.len();
     let mut confusion = Confusion::new(classes);
     for (image, row) in which.iter().zip(scored.probabilities.chunks(classes)) {
-        confusion.add(
-            usize::from(images.labels()[*image as usize]),
-            super::network::largest(row),
-        );
+        confusion.add(usize::from(images.labels()[*image as usize]), argmax(row));
     }
     let count = which.len().max(1) as f64;
     let is_best = trained.file.file_name().is_some_and(|name| name == BEST);

@@ -66,6 +66,8 @@ pub struct Trained {
     pub progress: Progress,
     backend: Box<dyn Backend>,
     member: MemberId,
+    /// Outlives the backend, as the order of the fields has it.
+    _device: Rc<dyn Device>,
 }
 
 impl Trained {
@@ -95,6 +97,7 @@ impl Trained {
             progress,
             backend,
             member,
+            _device: device,
         })
     }
 
@@ -134,9 +137,4 @@ fn find(named: &Path, runs: &Path) -> anyhow::Result<PathBuf> {
                 runs.display()
             )
         })
-}
-
-/// The index of the largest number; the first one if several are equal.
-pub fn largest(row: &[f32]) -> usize {
-    (1..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best })
 }

@@ -3,7 +3,9 @@
 
 use super::{bench, network};
 use crate::backend::candle::CandleDevice;
-use crate::backend::{Backend, Device, ImageSet, Inspection, NetworkSpec, Scaling, StepPlan};
+use crate::backend::{
+    Backend, Device, ImageSet, Inspection, NetworkSpec, Scaling, StepPlan, TensorData,
+};
 use crate::config::Config;
 use crate::domain::arch::{self, ArchLayer, Op, Shape};
 use crate::domain::params::{Hyperparameters, Precision};
@@ -89,32 +91,30 @@ pub fn run(
     progress: &mut impl Write,
 ) -> anyhow::Result<()> {
     let device = network::device(config)?;
-    let on_gpu = device.info().gpu_index.is_some();
+    let is_computed = |format: &&(Precision, &str, f64)| device.precisions().contains(&format.0);
+    let formats: Vec<_> = FORMATS.iter().filter(is_computed).collect();
     let mut rows: Vec<Row> = Vec::new();
     let mut tell = |row: Row| -> std::io::Result<()> {
         writeln!(progress, "{}", line(&row))?;
         rows.push(row);
         Ok(())
     };
-    if on_gpu {
-        for (precision, name, most) in FORMATS {
-            let archs = match precision {
-                Precision::F32 => [ALL_LAYERS, NO_CHOICES].concat(),
-                _ => NO_CHOICES.to_vec(),
-            };
-            for arch in archs {
-                tell(Row {
-                    what: format!("{name} against Candle in f64: {arch}"),
-                    figure: difference(&*device, arch, precision)
-                        .with_context(|| format!("{name}, {arch}"))?,
-                    unit: "of the largest",
-                    most: Some(most),
-                })?;
-            }
+    for &&(precision, name, most) in &formats {
+        let archs = match precision {
+            Precision::F32 => [ALL_LAYERS, NO_CHOICES].concat(),
+            _ => NO_CHOICES.to_vec(),
+        };
+        for arch in archs {
+            tell(Row {
+                what: format!("{name} against Candle in f64: {arch}"),
+                figure: difference(&*device, arch, precision)
+                    .with_context(|| format!("{name}, {arch}"))?,
+                unit: "of the largest",
+                most: Some(most),
+            })?;
         }
     }
-    let formats = if on_gpu { &FORMATS[..] } else { &FORMATS[..1] };
-    for &(precision, name, _) in formats {
+    for &&(precision, name, _) in &formats {
         for (arch, batch, eval) in [
             ("seed", 32, true),
             ("seed", 512, false),
@@ -144,13 +144,16 @@ pub fn run(
             }
         }
     }
-    let runs: &[(usize, u64)] = if on_gpu {
-        &[(0, 1), (0, 2), (0, 3), (2, 1), (2, 2), (2, 3)]
-    } else {
-        &[(0, 1)]
+    // A device with several formats is fast: three seeds of the finest and the coarsest.
+    let runs: Vec<(usize, u64)> = match formats.len() {
+        1 => vec![(0, 1)],
+        n => [0, n - 1]
+            .iter()
+            .flat_map(|f| (1..=3).map(|seed| (*f, seed)))
+            .collect(),
     };
-    for &(format, seed) in runs {
-        let (precision, name, _) = FORMATS[format];
+    for (format, seed) in runs {
+        let &(precision, name, _) = formats[format];
         let config = with(config, |p| {
             p.precision = precision;
             p.seed = seed;
@@ -269,6 +272,13 @@ pub fn difference(device: &dyn Device, text: &str, precision: Precision) -> anyh
     };
     let gradients = their_gradients.iter().map(|(_, g)| largest(&g.values));
     let largest_gradient = gradients.fold(0.0, f32::max);
+    let names = |gradients: &[(String, TensorData)]| -> Vec<String> {
+        gradients.iter().map(|(name, _)| name.clone()).collect()
+    };
+    ensure!(
+        names(&our_gradients) == names(&their_gradients),
+        "the gradients of other parameters came back"
+    );
     for ((_, a), (_, b)) in our_gradients.iter().zip(&their_gradients) {
         let largest = match largest(&b.values) {
             // Zero by construction, as that of a bias before a norm: single precision leaves its rounding errors.

@@ -61,12 +61,36 @@ pub fn deserialize<'de, F: Float, D: Deserializer<'de>>(deserializer: D) -> Resu
     }
 }
 
+/// The index of the largest number, the first of equals; a NaN is larger than all numbers. 0 without numbers.
+pub fn argmax(numbers: &[f32]) -> usize {
+    let mut best = 0;
+    for (i, &v) in numbers.iter().enumerate() {
+        if v > numbers[best] || (v.is_nan() && !numbers[best].is_nan()) {
+            best = i;
+        }
+    }
+    best
+}
+
 #[cfg(test)]
 mod tests {
     use serde::{Deserialize, Serialize};
 
     #[derive(Serialize, Deserialize)]
     struct Held(#[serde(with = "super")] f32);
+
+    #[test]
+    fn the_first_of_equals_is_the_largest_and_nan_above_all() {
+        for (numbers, expected) in [
+            (&[0.0, 1.0, 1.0][..], 1),
+            (&[0.0, f32::NAN, 1.0], 1),
+            (&[f32::NAN, f32::NAN], 0),
+            (&[-1.0, -2.0], 0),
+            (&[], 0),
+        ] {
+            assert_eq!(super::argmax(numbers), expected, "{numbers:?}");
+        }
+    }
 
     #[test]
     fn every_kind_of_float_comes_back() {

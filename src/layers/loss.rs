@@ -38,17 +38,6 @@ pub fn gradient(probabilities: &mut [f32], label: usize, smoothing: f32, scale: 
     }
 }
 
-/// The class of the largest number, the first of equals; a NaN is larger than all numbers.
-pub fn largest(numbers: &[f32]) -> usize {
-    let mut best = 0;
-    for (i, &v) in numbers.iter().enumerate() {
-        if v > numbers[best] || (v.is_nan() && !numbers[best].is_nan()) {
-            best = i;
-        }
-    }
-    best
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,7 +94,5 @@ mod tests {
         }
         assert!(cross_entropy(&mut [0.0, f32::NEG_INFINITY, 1.0], 1, 0.0).is_infinite());
         assert!(cross_entropy(&mut [0.0, f32::NEG_INFINITY], 0, 0.0).is_finite());
-        assert_eq!(largest(&[0.0, 1.0, 1.0]), 1);
-        assert_eq!(largest(&[0.0, f32::NAN, 1.0]), 1);
     }
 }

@@ -44,6 +44,7 @@ extern "C" __global__ void __launch_bounds__(256)
     double norm = sqrt(block_sum(sum, scratch));
     double loss = progress->loss;
     // The limit is MAX_NORM of optimizers/mod.rs. NaN compares false, so it is never applied.
+    bool spoilt = false;
     bool applied = !progress->latched && loss - loss == 0.0 && norm < 1e19;
     if (applied) {
         float clip = 1.0f;
@@ -55,16 +56,20 @@ extern "C" __global__ void __launch_bounds__(256)
         for (u32 e = p.begin + threadIdx.x; e < p.end; e += 256) {
             float w = weights[e], g = clip * grads[e] + l2 * w;
             UPDATE_ELEMENT
+            spoilt |= !(w - w == 0.0f);
             weights[e] = w;
             pack_one(p, e, w, packed);
         }
         for (u32 i = blockIdx.x * 256 + threadIdx.x; i < RUNNING; i += gridDim.x * 256) running[i] = moved[i];
     }
+    if (spoilt) atomicOr(&progress->spoilt, 1u);
     if (!last_block(counter, gridDim.x) || threadIdx.x != 0) return;
+    // Atomic too, so that it is read where the other blocks wrote it.
+    u32 any_spoilt = atomicOr(&progress->spoilt, 0u);
     u32 at = progress->cursor;
-    Found f = {s.number, loss, norm, progress->correct, applied};
+    Found f = {s.number, loss, norm, progress->correct, applied, any_spoilt, 0};
     found[at] = f;
-    if (!applied) progress->latched = 1;
+    if (!applied || any_spoilt) progress->latched = 1;
     progress->cursor = at + 1;
     if (at + 1 < STEPS) *now = steps[at + 1];
 }

@@ -1,6 +1,7 @@
 //! Scoring a whole split: what the network says of every image, and how that adds up.
 
 use crate::domain::confusion::Confusion;
+use crate::domain::number::argmax;
 use crate::domain::report::{Evaluation, Opinion, ScoredWeights, Split};
 
 /// What the network says of every image of a split.
@@ -43,7 +44,11 @@ impl Scoring {
 
     pub fn finish(self, split: Split, step: u64, epoch: u32, classes: usize) -> Scores {
         let mut confusion = Confusion::new(classes);
-        let predicted: Vec<u8> = self.probabilities.chunks(classes).map(largest).collect();
+        let predicted: Vec<u8> = self
+            .probabilities
+            .chunks(classes)
+            .map(|row| argmax(row) as u8)
+            .collect();
         for (label, predicted) in self.labels.iter().zip(&predicted) {
             confusion.add(usize::from(*label), usize::from(*predicted));
         }
@@ -69,17 +74,6 @@ impl Scoring {
             evaluation,
         }
     }
-}
-
-/// The index of the largest number, the first of equals (and of a row of NaN).
-fn largest(row: &[f32]) -> u8 {
-    let mut best = 0;
-    for (i, p) in row.iter().enumerate() {
-        if *p > row[best] {
-            best = i;
-        }
-    }
-    best as u8
 }
 
 impl Scores {

@@ -7,7 +7,7 @@ use cifar_tui::hardware::executor::{
     ExecutorDevice, ExecutorError, KernelExecutor, KernelList, Launch, Offset, Result,
 };
 use cifar_tui::hardware::threads::Threads;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::{CStr, CString, c_void};
 use std::fmt::Write;
@@ -33,6 +33,9 @@ pub struct HostDevice {
     backwards: bool,
     /// Bytes that each executor has at most.
     most: usize,
+    /// Allocations of all executors so far, and those that fail by number.
+    allocations: Cell<usize>,
+    failing: Vec<usize>,
     uploads: RefCell<Vec<Vec<u8>>>,
 }
 
@@ -43,6 +46,8 @@ impl HostDevice {
             multiprocessors,
             backwards,
             most: usize::MAX,
+            allocations: Cell::new(0),
+            failing: Vec::new(),
             uploads: RefCell::default(),
         }
     }
@@ -50,6 +55,14 @@ impl HostDevice {
     /// With only so many bytes of memory for each executor.
     pub fn with_memory(self, most: usize) -> Self {
         HostDevice { most, ..self }
+    }
+
+    /// Where the allocations with these numbers (from 0, of all executors) find no memory.
+    pub fn with_failing(self, failing: &[usize]) -> Self {
+        HostDevice {
+            failing: failing.to_vec(),
+            ..self
+        }
     }
 
     /// The backends' device on it.
@@ -67,9 +80,7 @@ impl HostDevice {
 impl ExecutorDevice for HostDevice {
     fn executor(self: Rc<Self>) -> Result<Box<dyn KernelExecutor>> {
         Ok(Box::new(Host {
-            multiprocessors: self.multiprocessors,
-            backwards: self.backwards,
-            most: self.most,
+            device: self,
             memory: Vec::new(),
             lists: Vec::new(),
             start: None,
@@ -85,9 +96,7 @@ impl ExecutorDevice for HostDevice {
 }
 
 struct Host {
-    multiprocessors: u32,
-    backwards: bool,
-    most: usize,
+    device: Rc<HostDevice>,
     memory: Vec<u128>,
     lists: Vec<Vec<(*mut c_void, Launch)>>,
     start: Option<Start>,
@@ -163,15 +172,19 @@ fn symbol(library: *mut c_void, name: &str) -> *mut c_void {
 
 impl KernelExecutor for Host {
     fn multiprocessors(&self) -> u32 {
-        self.multiprocessors
+        self.device.multiprocessors
     }
 
     fn allocate(&mut self, bytes: usize) -> Result<()> {
-        if bytes > self.most {
+        self.memory = Vec::new();
+        self.lists = Vec::new();
+        let number = self.device.allocations.get();
+        self.device.allocations.set(number + 1);
+        if bytes > self.device.most || self.device.failing.contains(&number) {
             return Err(ExecutorError::Memory {
                 device: NAME.into(),
                 needed: bytes as u64,
-                free: self.most as u64,
+                free: self.device.most as u64,
             });
         }
         // Poisoned: NaN wherever nothing is written.
@@ -278,7 +291,7 @@ impl KernelExecutor for Host {
                         launch.block,
                         arguments.len() as u32,
                         arguments.as_mut_ptr(),
-                        self.backwards.into(),
+                        self.device.backwards.into(),
                     );
                 }
             }

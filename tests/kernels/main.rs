@@ -7,6 +7,7 @@ mod host;
 mod reference;
 mod trainer;
 
+use cifar_tui::backend::candle::CandleDevice;
 use cifar_tui::backend::gpu::COMMON;
 use cifar_tui::backend::gpu::schedule::KernelSchedule;
 use cifar_tui::backend::{
@@ -165,10 +166,15 @@ fn cpu() -> Rc<dyn Device> {
     backend::open(DeviceChoice::Cpu, EngineChoice::Native, 1).unwrap()
 }
 
+/// Whether there is no C++ compiler to run the kernels with. Where tests must be complete, there has to be one.
 fn left_out() -> bool {
     let missing = host::compiler().is_none();
     if missing {
-        eprintln!("left out: no C++ compiler (c++, or what CXX names)");
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "no C++ compiler (c++, or the program in CXX)"
+        );
+        eprintln!("left out: no C++ compiler (c++, or the program in CXX)");
     }
     missing
 }
@@ -187,6 +193,7 @@ fn difference(a: &[f32], b: &[f32]) -> f32 {
 
 /// Compares gradients, weights, running statistics and the optimizer's state.
 fn compare(what: &str, a: &mut Training, b: &mut Training, gradients: f32, weights: f32) {
+    assert_eq!(a.gradients().len(), b.gradients().len(), "{what}");
     for ((name, x), (other, y)) in a.gradients().iter().zip(b.gradients()) {
         assert_eq!(*name, other);
         let apart = difference(x, &y);
@@ -437,6 +444,69 @@ fn another_capacity_keeps_all_and_one_too_large_leaves_all_as_it_was() {
     let b = world.train(&mut moves, 3, &[8, 8]);
     same_outcomes("capacity", &b, &a, 1e-5);
     compare("capacity", &mut moves, &mut stays, 1e-4, 1e-5);
+}
+
+#[test]
+fn members_are_resized_together_or_not_at_all() {
+    if left_out() {
+        return;
+    }
+    let text = "conv 4, relu, dense 10";
+    let world = world(8, 2);
+    // The third allocation is the first member's larger one, the fourth the second's.
+    let device = |failing: &[usize]| HostDevice::new(4, false).with_failing(failing).device();
+    let pair = |device: &dyn Device| {
+        let mut training = world.training(device, text, 8);
+        world.train(&mut training, 1, &[8]);
+        let copy = training.backend.copy(training.member).unwrap();
+        (training, copy)
+    };
+    let (mut training, copy) = pair(&device(&[3]));
+    let before = training.state();
+    let error = training.backend.resize(20).unwrap_err();
+    assert!(error.is_out_of_memory(), "{error}");
+    assert_eq!(training.backend.capacity(), 8);
+    assert!(training.state() == before);
+    assert!(training.backend.export(copy).unwrap() == before);
+    world.train(&mut training, 2, &[8]);
+    assert!(training.state() != before);
+    training.member = copy;
+    world.train(&mut training, 2, &[8]);
+    training.backend.resize(20).unwrap();
+    world.train(&mut training, 3, &[20]);
+
+    // The memory that the second had before is not there any more either.
+    let (mut training, _) = pair(&device(&[3, 4]));
+    let error = training.backend.resize(20).unwrap_err();
+    assert!(!error.is_out_of_memory(), "{error}");
+    assert!(error.to_string().contains("start again"), "{error}");
+}
+
+#[test]
+fn a_weight_that_overflows_ends_the_member_at_its_step() {
+    let text = "conv 4, relu, dense 10";
+    let mut world = world(8, 2);
+    world.params.learning_rate = 10.0;
+    world.params.nesterov = false;
+    let mut devices = vec![cpu(), Rc::new(CandleDevice::reference()) as Rc<dyn Device>];
+    if !left_out() {
+        devices.push(Rc::new(HostDevice::new(4, false).device()));
+    }
+    for device in devices {
+        let what = &device.info().words;
+        let mut training = world.training(&*device, text, 8);
+        let mut state = training.state();
+        let momentum = "optimizer.momentum_buffer.conv1.bias";
+        state.tensors.get_mut(momentum).unwrap().values[1] = 3e38;
+        training.backend.import(training.member, &state).unwrap();
+        let outcomes = world.train(&mut training, 1, &[8, 8, 8]);
+        let [outcome] = &outcomes[..] else {
+            panic!("{what}: {outcomes:?}");
+        };
+        assert!(outcome.loss.is_finite() && outcome.grad_norm.is_finite());
+        let found = outcome.not_finite.as_deref();
+        assert_eq!(found, Some("the weights conv1.bias"), "{what}");
+    }
 }
 
 /// Launches that use every kernel, and every number format.

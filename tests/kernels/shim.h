@@ -139,6 +139,12 @@ static unsigned atomicAdd(unsigned *at, unsigned by) {
     return was;
 }
 
+static unsigned atomicOr(unsigned *at, unsigned bits) {
+    unsigned was = *at;
+    *at |= bits;
+    return was;
+}
+
 static uint32_t bits_of(float v) {
     uint32_t b;
     memcpy(&b, &v, 4);

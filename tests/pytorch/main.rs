@@ -69,6 +69,7 @@ fn golden(name: &str) -> (f64, HashMap<String, Vec<f32>>) {
 /// Largest difference over `largest`.
 fn difference(ours: &[f32], theirs: &[f32], largest: f32) -> f32 {
     assert_eq!(ours.len(), theirs.len());
+    assert!(ours.iter().all(|v| v.is_finite()));
     let pairs = ours.iter().zip(theirs);
     pairs.fold(0.0f32, |worst, (a, b)| worst.max((a - b).abs())) / largest
 }
@@ -118,6 +119,7 @@ fn agrees(name: &str, text: &str, batch: usize, side: u32, smoothing: f64) {
     let images = images(batch, side as usize);
     let stop = AtomicBool::new(false);
     let outcome = &backend.train(&images, &work, &stop).unwrap()[0][0];
+    assert_eq!(outcome.not_finite, None);
     assert!(
         (outcome.loss - loss).abs() / loss < 1e-5,
         "{name}: loss {} instead of {loss}",

@@ -7,15 +7,17 @@ mod input;
 mod margins;
 mod network;
 
+use super::checks::{check_batch, check_lengths, check_work};
 use super::cpu::import;
-use super::cpu::network::{Network, check_fits, check_lengths};
+use super::cpu::network::Network;
 use super::cpu::optimizer::CpuOptimizer;
 use super::members::Members;
 use super::{
     Backend, Device, DeviceInfo, Error, ImageSet, Inspected, Inspection, MemberId, NetworkSpec,
-    NetworkState, PartTime, Result, StepOutcome, StepPlan, TensorData, check_batch, weights,
+    NetworkState, PartTime, Result, StepOutcome, StepPlan, TensorData, weights,
 };
 use crate::domain::augment::Placement;
+use crate::domain::number::argmax;
 use crate::domain::report::StepSettings;
 use crate::hardware::threads::Threads;
 use crate::layers::slices;
@@ -176,7 +178,6 @@ impl CandleBackend {
 
     /// The network's input for placed images of a set.
     fn input(&self, images: &ImageSet, placements: &[Placement]) -> Result<Tensor> {
-        check_fits(&self.spec, images)?;
         let values = input::place(images, placements, &self.spec.scaling)?;
         let side = images.side();
         let shape = vec![placements.len(), images.channels(), side, side];
@@ -188,16 +189,7 @@ impl CandleBackend {
         let classes = self.spec.classes;
         let mut values = vec![0.0; placements.len() * classes];
         for (row, placement) in values.chunks_exact_mut(classes).zip(placements) {
-            let number = placement.image;
-            let label = images.labels().get(number as usize).copied();
-            match label.and_then(|label| row.get_mut(usize::from(label))) {
-                Some(place) => *place = 1.0,
-                None => {
-                    return Err(Error::Batch(format!(
-                        "image {number} has no label below {classes}"
-                    )));
-                }
-            }
+            row[usize::from(images.labels()[placement.image as usize])] = 1.0;
         }
         let shape = vec![placements.len(), classes];
         self.tensor(&TensorData { shape, values })
@@ -211,7 +203,7 @@ impl CandleBackend {
         plan: &StepPlan,
         training: &mut TrainingForward,
     ) -> Result<(Tensor, Tensor)> {
-        check_batch(plan.images.len(), self.capacity)?;
+        check_batch(&self.spec, self.capacity, images, &plan.images)?;
         let settings = &plan.settings;
         let mut placements = Vec::new();
         plan.augmentation.place(
@@ -230,13 +222,23 @@ impl CandleBackend {
         Ok((logits, targets))
     }
 
-    fn step(&mut self, id: MemberId, images: &ImageSet, plan: &StepPlan) -> Result<StepOutcome> {
+    /// One training step; None when it was abandoned.
+    fn step(
+        &mut self,
+        id: MemberId,
+        images: &ImageSet,
+        plan: &StepPlan,
+        stop: &AtomicBool,
+    ) -> Result<Option<StepOutcome>> {
         let settings = &plan.settings;
         let mut training = TrainingForward::new(settings);
         let (logits, targets) = self.forward(id, images, plan, &mut training)?;
         let member = self.members.get(id)?;
         let loss = cross_entropy(&logits, &targets, settings.label_smoothing)?.mean_all()?;
         let gradients = loss.backward()?;
+        if stop.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
         member.gradients.clear();
         for (name, parameter) in &member.parameters {
             let gradient = match gradients.get(parameter) {
@@ -262,7 +264,7 @@ impl CandleBackend {
         if !applies && outcome.not_finite.is_none() {
             outcome.not_finite = Some("the loss".into());
         }
-        Ok(outcome)
+        Ok(Some(outcome))
     }
 }
 
@@ -326,8 +328,7 @@ fn cross_entropy(logits: &Tensor, targets: &Tensor, smoothing: f64) -> Result<Te
 fn correct(logits: &Tensor, targets: &Tensor) -> Result<u32> {
     let rows = |t: &Tensor| -> Result<Vec<Vec<f32>>> { Ok(t.to_dtype(DType::F32)?.to_vec2()?) };
     let pairs = rows(logits)?.into_iter().zip(rows(targets)?);
-    let largest = crate::layers::loss::largest;
-    Ok(pairs.filter(|(l, t)| largest(l) == largest(t)).count() as u32)
+    Ok(pairs.filter(|(l, t)| argmax(l) == argmax(t)).count() as u32)
 }
 
 /// A tensor's numbers.
@@ -394,14 +395,15 @@ impl Backend for CandleBackend {
         work: &[(MemberId, Vec<StepPlan>)],
         stop: &AtomicBool,
     ) -> Result<Vec<Vec<StepOutcome>>> {
+        let at_once = self.members_at_once();
+        check_work(&self.spec, self.capacity, at_once, images, work)?;
         let mut all = Vec::with_capacity(work.len());
         for (id, plans) in work {
             let mut outcomes = Vec::with_capacity(plans.len());
             for plan in plans {
-                if stop.load(Ordering::Relaxed) {
+                let Some(outcome) = self.step(*id, images, plan, stop)? else {
                     break;
-                }
-                let outcome = self.step(*id, images, plan)?;
+                };
                 let ends = outcome.not_finite.is_some();
                 outcomes.push(outcome);
                 if ends {
@@ -421,8 +423,8 @@ impl Backend for CandleBackend {
         probabilities: &mut [f32],
         losses: &mut [f32],
     ) -> Result<()> {
+        check_batch(&self.spec, self.capacity, images, numbers)?;
         check_lengths(numbers, self.spec.classes, probabilities, losses)?;
-        check_batch(numbers.len(), self.capacity)?;
         let placements: Vec<_> = numbers.iter().map(|i| Placement::plain(*i)).collect();
         let input = self.input(images, &placements)?;
         let targets = self.one_hot(images, &placements)?;

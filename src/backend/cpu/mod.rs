@@ -8,6 +8,7 @@ pub(super) mod optimizer;
 mod tests;
 mod variables;
 
+use super::checks::check_work;
 use super::members::Members;
 use super::{
     Backend, Device, DeviceInfo, Error, ImageSet, Inspected, Inspection, MemberId, NetworkSpec,
@@ -106,10 +107,10 @@ impl Backend for CpuBackend {
     }
 
     fn resize(&mut self, capacity: usize) -> Result<()> {
-        self.capacity = capacity.max(1);
         for member in self.members.iter_mut() {
-            member.network.set_capacity(self.capacity)?;
+            member.network.set_capacity(capacity)?;
         }
+        self.capacity = capacity.max(1);
         Ok(())
     }
 
@@ -119,16 +120,11 @@ impl Backend for CpuBackend {
         work: &[(MemberId, Vec<StepPlan>)],
         stop: &AtomicBool,
     ) -> Result<Vec<Vec<StepOutcome>>> {
+        let at_once = self.members_at_once();
+        check_work(&self.spec, self.capacity, at_once, images, work)?;
         if let [(id, plans)] = work {
             let member = self.members.get(*id)?;
             return Ok(vec![member.steps(images, plans, &self.threads, stop)?]);
-        }
-        let at_once = self.members_at_once();
-        if work.len() > at_once {
-            return Err(Error::Batch(format!(
-                "at most {at_once} networks train at once, not {}",
-                work.len()
-            )));
         }
         let members = self.members.get_all(work.iter().map(|(id, _)| *id))?;
         let jobs = members.into_iter().zip(work.iter().map(|(_, plans)| plans));

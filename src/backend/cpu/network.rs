@@ -5,9 +5,10 @@
 //! capacity. The variables outlive a change of the capacity.
 
 use super::variables::Variables;
-use super::{Error, ImageSet, NetworkSpec, PartTime, Result, fuse};
-use crate::backend::check_batch;
+use super::{ImageSet, NetworkSpec, PartTime, Result, fuse};
+use crate::backend::checks::{check_batch, check_lengths};
 use crate::domain::augment::Placement;
+use crate::domain::number::argmax;
 use crate::domain::report::StepSettings;
 use crate::hardware::threads::Threads;
 use crate::layers::sequential::Sequential;
@@ -122,8 +123,8 @@ impl Network {
         };
         let classes = self.spec.classes;
         for (logits, placement) in self.logits.chunks_exact_mut(classes).zip(placements) {
-            let label = label(images, placement.image, classes)?;
-            outcome.correct += u32::from(loss::largest(logits) == label);
+            let label = usize::from(images.labels()[placement.image as usize]);
+            outcome.correct += u32::from(argmax(logits) == label);
             outcome.loss += loss::cross_entropy(logits, label, smoothing);
             loss::gradient(logits, label, smoothing, 1.0 / count as f32);
         }
@@ -159,7 +160,7 @@ impl Network {
         probabilities.copy_from_slice(&self.logits[..numbers.len() * classes]);
         let results = probabilities.chunks_exact_mut(classes).zip(losses);
         for ((row, loss), number) in results.zip(numbers) {
-            let label = label(images, *number, classes)?;
+            let label = usize::from(images.labels()[*number as usize]);
             *loss = loss::cross_entropy(row, label, 0.0) as f32;
         }
         Ok(())
@@ -187,8 +188,8 @@ impl Network {
 
     /// Prepares the input, runs the layers, and copies the logits out.
     fn forward(&mut self, images: &ImageSet, placements: &[Placement], pass: &Pass) -> Result<()> {
-        check_batch(placements.len(), self.capacity)?;
-        check_fits(&self.spec, images)?;
+        let numbers: Vec<u32> = placements.iter().map(|p| p.image).collect();
+        check_batch(&self.spec, self.capacity, images, &numbers)?;
         let begin = Instant::now();
         let scaling = &self.spec.scaling;
         input::prepare(
@@ -260,48 +261,5 @@ impl Network {
             .chain(layers.map(|(layer, time)| row(layer.name(), time.forward, time.backward)))
             .chain(std::iter::once(row("loss", loss, 0.0)))
             .collect()
-    }
-}
-
-/// Holds the lengths of a scoring pass's results to those of its images.
-pub(in crate::backend) fn check_lengths(
-    numbers: &[u32],
-    classes: usize,
-    probabilities: &[f32],
-    losses: &[f32],
-) -> Result<()> {
-    let images = numbers.len();
-    if probabilities.len() != images * classes || losses.len() != images {
-        return Err(Error::Batch(format!(
-            "{images} images have {} probabilities and {images} losses, not {} and {}",
-            images * classes,
-            probabilities.len(),
-            losses.len()
-        )));
-    }
-    Ok(())
-}
-
-/// Holds an image set to a network's input.
-pub(in crate::backend) fn check_fits(spec: &NetworkSpec, images: &ImageSet) -> Result<()> {
-    let (side, channels) = (images.side() as u32, images.channels() as u32);
-    let input = spec.input;
-    if (side, side, channels) != (input.height, input.width, input.channels) {
-        return Err(Error::Batch(format!(
-            "images of {channels} x {side} x {side} do not fit a network for {} x {} x {}",
-            input.channels, input.height, input.width
-        )));
-    }
-    Ok(())
-}
-
-/// The label of an image.
-fn label(images: &ImageSet, number: u32, classes: usize) -> Result<usize> {
-    match images.labels().get(number as usize) {
-        Some(&label) if usize::from(label) < classes => Ok(label.into()),
-        Some(label) => Err(Error::Batch(format!(
-            "image {number} has the label {label}, but there are {classes} classes"
-        ))),
-        None => Err(Error::Batch(format!("image {number} has no label"))),
     }
 }

@@ -218,7 +218,7 @@ fn bad_batches_are_errors() {
     assert!(
         pass(&self::images(vec![10; 32]), &plain(1))
             .unwrap_err()
-            .contains("label 10")
+            .contains("the label 10")
     );
 }
 
@@ -528,7 +528,7 @@ fn members_that_train_at_once_are_those_that_train_alone() {
     for (work, outcomes) in work.iter().zip(&outcomes) {
         let id = work.0;
         let own = alone.train(&images, std::slice::from_ref(work), &stop);
-        assert_eq!(own.unwrap(), [outcomes.clone()]);
+        assert_eq!(own.unwrap(), std::slice::from_ref(outcomes));
         assert!(together.export(id).unwrap() == alone.export(id).unwrap());
     }
     // A copy goes on as its original does, and both stay when another is removed.

@@ -7,14 +7,16 @@ pub mod schedule;
 
 pub use records::COMMON;
 
-use super::cpu::network::{Network, check_fits, check_lengths};
+use super::checks::{check_batch, check_lengths, check_work};
+use super::cpu::network::Network;
 use super::cpu::optimizer::CpuOptimizer;
 use super::cpu::{export, import};
 use super::members::Members;
 use super::{
     Backend, Device, DeviceInfo, Error, ImageSet, Inspected, Inspection, MemberId, NetworkSpec,
-    NetworkState, PartTime, Result, StepOutcome, StepPlan, check_batch,
+    NetworkState, PartTime, Result, StepOutcome, StepPlan,
 };
+use crate::domain::params::Precision;
 use crate::hardware::executor::{ExecutorDevice, ExecutorError, KernelExecutor, KernelList};
 use crate::hardware::threads::Threads;
 use crate::layers::dropout::Mask;
@@ -73,6 +75,10 @@ impl Device for GpuDevice {
         &self.info
     }
 
+    fn precisions(&self) -> &'static [Precision] {
+        &[Precision::F32, Precision::Tf32, Precision::Bf16]
+    }
+
     fn backend(&self, spec: &NetworkSpec, capacity: usize) -> Result<Box<dyn Backend>> {
         let mirror = Network::new(spec, CPU_MIRROR_BATCH, 0)?;
         Ok(Box::new(GpuBackend {
@@ -109,33 +115,36 @@ struct Member {
 
 impl SharedGpu {
     /// The copy of an image set, made when it is first asked for.
-    fn images(&self, spec: &NetworkSpec, images: &ImageSet) -> Result<DeviceImages> {
-        check_fits(spec, images)?;
+    fn images(&self, images: &ImageSet) -> Result<DeviceImages> {
         if let Some(found) = self.images.borrow().get(&images.id()) {
             return Ok(*found);
         }
-        let classes = spec.classes;
-        if let Some(at) = images
-            .labels()
-            .iter()
-            .position(|l| usize::from(*l) >= classes)
-        {
-            return Err(Error::Batch(format!(
-                "image {at} has the label {}, but there are {classes} classes",
-                images.labels()[at]
-            )));
-        }
-        let labels: Vec<u8> = images
-            .labels()
-            .iter()
-            .flat_map(|l| l.to_le_bytes())
-            .collect();
+        // In one block, so that memory that is short is short for both.
+        let mut bytes = images.pixels().to_vec();
+        bytes.resize(bytes.len().next_multiple_of(256), 0);
+        let labels = bytes.len() as u64;
+        bytes.extend(images.labels().iter().flat_map(|label| label.to_le_bytes()));
+        let pixels = self.gpu.upload(&bytes)?;
         let copy = DeviceImages {
-            pixels: self.gpu.upload(images.pixels())?,
-            labels: self.gpu.upload(&labels)?,
+            pixels,
+            labels: pixels + labels,
         };
         self.images.borrow_mut().insert(images.id(), copy);
         Ok(copy)
+    }
+}
+
+/// An error after which a network's memory is gone: the memory that it had before could not be had again.
+fn lost(error: Error) -> Error {
+    match error {
+        Error::Executor(ExecutorError::Memory { device, .. }) => {
+            Error::Executor(ExecutorError::Lost {
+                device,
+                what: "taking its memory back",
+                why: "another program has it now".into(),
+            })
+        }
+        other => other,
     }
 }
 
@@ -247,12 +256,20 @@ impl Backend for GpuBackend {
 
     fn resize(&mut self, capacity: usize) -> Result<()> {
         let capacity = capacity.max(1);
+        if capacity == self.capacity {
+            return Ok(());
+        }
         let ids = self.members.ids();
-        for (done, id) in ids.iter().enumerate() {
+        for (i, id) in ids.iter().enumerate() {
             if let Err(error) = self.resize_member(*id, capacity) {
-                for id in &ids[..done] {
-                    self.resize_member(*id, self.capacity)?;
-                }
+                // Every member is tried, whatever becomes of the others.
+                let back = ids[..i]
+                    .iter()
+                    .map(|id| self.resize_member(*id, self.capacity));
+                let back: Vec<_> = back.collect();
+                back.into_iter()
+                    .collect::<Result<Vec<()>>>()
+                    .map_err(lost)?;
                 return Err(error);
             }
         }
@@ -266,6 +283,10 @@ impl Backend for GpuBackend {
         work: &[(MemberId, Vec<StepPlan>)],
         stop: &AtomicBool,
     ) -> Result<Vec<Vec<StepOutcome>>> {
+        let at_once = self.members_at_once();
+        check_work(&self.spec, self.capacity, at_once, images, work)?;
+        // Before any step is made.
+        self.members.get_all(work.iter().map(|(id, _)| *id))?;
         let mut all = Vec::with_capacity(work.len());
         for (id, plans) in work {
             if stop.load(Ordering::Relaxed) {
@@ -275,7 +296,16 @@ impl Backend for GpuBackend {
             let gpu = Rc::clone(&self.gpu);
             let (spec, optimizer) = (&self.spec, &mut self.optimizer);
             let member = self.members.get(*id)?;
-            let mut outcomes = member.train(&gpu, spec, optimizer, images, plans)?;
+            let mut outcomes = Vec::with_capacity(plans.len());
+            for plans in plans.chunks(MAX_STEPS) {
+                outcomes.extend(member.train(&gpu, spec, optimizer, images, plans)?);
+                if outcomes
+                    .last()
+                    .is_some_and(|o: &StepOutcome| o.not_finite.is_some())
+                {
+                    break;
+                }
+            }
             if let Some(last) = outcomes.last_mut().filter(|last| last.not_finite.is_some()) {
                 last.not_finite = Some(self.name_not_finite(*id, last.loss)?);
             }
@@ -292,11 +322,11 @@ impl Backend for GpuBackend {
         probabilities: &mut [f32],
         losses: &mut [f32],
     ) -> Result<()> {
+        check_batch(&self.spec, self.capacity, images, numbers)?;
         check_lengths(numbers, self.spec.classes, probabilities, losses)?;
-        let (gpu, spec) = (Rc::clone(&self.gpu), self.spec.clone());
+        let (gpu, spec) = (Rc::clone(&self.gpu), &self.spec);
         let member = self.members.get(member)?;
-        member.check_batch(images, numbers)?;
-        let at = gpu.images(&spec, images)?;
+        let at = gpu.images(images)?;
         let layout = &member.schedule.layout;
         let first = member.executor.base() + layout.images as u64;
         let record = scoring_record(&spec.scaling, at, first, numbers.len());
@@ -380,7 +410,7 @@ impl Member {
         let failed = match self.install() {
             Err(error @ Error::Executor(ExecutorError::Memory { .. })) => {
                 self.schedule = before;
-                self.install()?;
+                self.install().map_err(lost)?;
                 Some(error)
             }
             other => {
@@ -393,17 +423,6 @@ impl Member {
         failed.map_or(Ok(()), Err)
     }
 
-    fn check_batch(&self, images: &ImageSet, numbers: &[u32]) -> Result<()> {
-        check_batch(numbers.len(), self.schedule.capacity)?;
-        match numbers.iter().find(|n| **n as usize >= images.len()) {
-            Some(number) => Err(Error::Batch(format!(
-                "image {number} of {} was asked for",
-                images.len()
-            ))),
-            None => Ok(()),
-        }
-    }
-
     /// Makes steps until one is not finite: neither it nor any after it changes anything. What was not finite in the last
     /// outcome is still to be named.
     fn train(
@@ -414,21 +433,14 @@ impl Member {
         images: &ImageSet,
         plans: &[StepPlan],
     ) -> Result<Vec<StepOutcome>> {
-        if plans.is_empty() || plans.len() > MAX_STEPS {
-            return Err(Error::Batch(format!(
-                "from 1 to {MAX_STEPS} steps are made at a time, not {}",
-                plans.len()
-            )));
-        }
-        let at = gpu.images(spec, images)?;
+        let at = gpu.images(images)?;
         let (base, layout) = (self.executor.base(), &self.schedule.layout);
         let mut records = Vec::with_capacity(plans.len());
         let mut numbers = Vec::new();
-        // The optimizer's scalars before each step.
-        let mut scalars = Vec::with_capacity(plans.len());
+        // The optimizer's scalars before each step, and after the last.
+        let mut scalars = Vec::with_capacity(plans.len() + 1);
         optimizer.set_scalars(self.scalars.clone());
         for plan in plans {
-            self.check_batch(images, &plan.images)?;
             let (coefficients, before) = optimizer.coefficients(&plan.settings);
             scalars.push(before);
             let first = base + (layout.images + 4 * numbers.len()) as u64;
@@ -451,20 +463,21 @@ impl Member {
         let mut bytes = vec![0; size_of::<OutcomeRecord>() * plans.len()];
         self.executor.read(layout.found, &mut bytes)?;
 
-        self.scalars = optimizer.scalar_values().to_vec();
+        scalars.push(optimizer.scalar_values().to_vec());
         let mut outcomes = Vec::with_capacity(plans.len());
-        for (bytes, before) in bytes.chunks_exact(size_of::<OutcomeRecord>()).zip(scalars) {
+        for (i, bytes) in bytes.chunks_exact(size_of::<OutcomeRecord>()).enumerate() {
             let record = OutcomeRecord::from_bytes(bytes);
             let applied = record.applied != 0;
+            let finite = applied && record.spoilt == 0;
             outcomes.push(StepOutcome {
                 step: record.number,
                 loss: record.loss,
                 grad_norm: record.norm,
                 correct: record.correct,
-                not_finite: (!applied).then(String::new),
+                not_finite: (!finite).then(String::new),
             });
-            if !applied {
-                self.scalars = before;
+            self.scalars = scalars[i + usize::from(applied)].clone();
+            if !finite {
                 break;
             }
         }

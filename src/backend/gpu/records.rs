@@ -142,7 +142,11 @@ record! {
         loss: f64,
         norm: f64,
         correct: u32,
+        /// 0 when the loss or the gradient was not finite: then nothing has changed.
         applied: u32,
+        /// 1 when a weight that it wrote is not finite.
+        spoilt: u32,
+        unused: u32,
     }
 }
 
@@ -155,7 +159,8 @@ record! {
         latched: u32,
         loss: f64,
         correct: u32,
-        unused: u32,
+        /// A step wrote a weight that is not finite.
+        spoilt: u32,
     }
 }
 
@@ -183,12 +188,13 @@ mod tests {
             norm: f64::INFINITY,
             correct: 3,
             applied: 1,
+            ..OutcomeRecord::default()
         };
         assert_eq!(OutcomeRecord::from_bytes(record.bytes()), record);
         assert_eq!(record.bytes()[..8], 7u64.to_le_bytes());
         assert_eq!(
             outcome_text!(),
-            "struct Found {\n    u64 number;\n    double loss;\n    double norm;\n    u32 correct;\n    u32 applied;\n};\n"
+            "struct Found {\n    u64 number;\n    double loss;\n    double norm;\n    u32 correct;\n    u32 applied;\n    u32 spoilt;\n    u32 unused;\n};\n"
         );
         for line in ["    const u16 *labels;\n", "    float own[8];\n"] {
             assert!(step_text!().contains(line), "{line}");

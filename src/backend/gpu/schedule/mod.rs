@@ -1,5 +1,5 @@
 //! A network's layers as lists of kernel launches over one block of memory: a training step, a scoring pass, and the
-//! packing of the weights. Plain numbers: nothing here spec a GPU.
+//! packing of the weights. Plain numbers: nothing here needs a GPU.
 //!
 //! A layer's gradient arrives already prepared: the kernel that computes the gradient of a convolution's or dense layer's
 //! output also undoes the dropout, ReLU and pooling that the layer ends with (`arrive` in kernels.cuh).
@@ -96,7 +96,6 @@ pub struct MemoryLayout {
 #[derive(Clone, Debug)]
 pub struct KernelSchedule {
     pub capacity: usize,
-    pub classes: usize,
     pub layout: MemoryLayout,
     pub params: Vec<Slot>,
     /// Numbers in a row of all parameters.
@@ -111,7 +110,7 @@ pub struct KernelSchedule {
     pub packing: Vec<Launch>,
 }
 
-/// What a plan is made for.
+/// What a schedule is made for.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct ScheduleSpec {
     pub capacity: usize,
@@ -381,7 +380,6 @@ impl KernelSchedule {
         }
         KernelSchedule {
             capacity,
-            classes,
             layout: b.layout,
             params: param_slots,
             row: weights_len,

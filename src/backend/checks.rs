@@ -1,0 +1,88 @@
+//! What every backend checks before it computes, so that a refused call changes nothing.
+
+use super::{Error, ImageSet, MemberId, NetworkSpec, Result, StepPlan};
+
+/// Holds a call of `train` to a backend: the number of members, the optimizer, and every batch.
+pub fn check_work(
+    spec: &NetworkSpec,
+    capacity: usize,
+    at_once: usize,
+    images: &ImageSet,
+    work: &[(MemberId, Vec<StepPlan>)],
+) -> Result<()> {
+    if work.len() > at_once {
+        return Err(Error::Batch(format!(
+            "at most {at_once} networks train at once, not {}",
+            work.len()
+        )));
+    }
+    for plan in work.iter().flat_map(|(_, plans)| plans) {
+        if plan.settings.optimizer != spec.optimizer {
+            return Err(Error::Batch(format!(
+                "a step with {:?} was asked of a network that trains with {:?}",
+                plan.settings.optimizer, spec.optimizer
+            )));
+        }
+        check_batch(spec, capacity, images, &plan.images)?;
+    }
+    Ok(())
+}
+
+/// Holds a batch to a network: its size, the image set's shape and labels, and that every image exists.
+pub fn check_batch(
+    spec: &NetworkSpec,
+    capacity: usize,
+    images: &ImageSet,
+    numbers: &[u32],
+) -> Result<()> {
+    let wrong = |what: String| Err(Error::Batch(what));
+    if !(1..=capacity).contains(&numbers.len()) {
+        return wrong(format!(
+            "a batch has from 1 to {capacity} images, not {}",
+            numbers.len()
+        ));
+    }
+    let (side, channels, input) = (images.side() as u32, images.channels() as u32, spec.input);
+    if (side, side, channels) != (input.height, input.width, input.channels) {
+        return wrong(format!(
+            "images of {channels} x {side} x {side} do not fit a network for {} x {} x {}",
+            input.channels, input.height, input.width
+        ));
+    }
+    if usize::from(images.largest_label()) >= spec.classes {
+        return wrong(format!(
+            "an image has the label {}, but there are {} classes",
+            images.largest_label(),
+            spec.classes
+        ));
+    }
+    match numbers
+        .iter()
+        .find(|number| **number as usize >= images.len())
+    {
+        Some(number) => wrong(format!(
+            "image {number} was asked for, but there are {}",
+            images.len()
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Holds the lengths of a scoring pass's results to those of its images.
+pub fn check_lengths(
+    numbers: &[u32],
+    classes: usize,
+    probabilities: &[f32],
+    losses: &[f32],
+) -> Result<()> {
+    let images = numbers.len();
+    if probabilities.len() != images * classes || losses.len() != images {
+        return Err(Error::Batch(format!(
+            "{images} images have {} probabilities and {images} losses, not {} and {}",
+            images * classes,
+            probabilities.len(),
+            losses.len()
+        )));
+    }
+    Ok(())
+}
