@@ -292,7 +292,7 @@ mod tests {
         let words = |columns, lines| size_words((columns, lines));
         assert_eq!(words(120, 36), ("120x36".into(), false));
         let (unknown, wrong) = words(0, 0);
-        assert!(unknown.contains("80x24 is drawn") && wrong, "{unknown}");
+        assert!(unknown.contains("80x24 is used") && wrong, "{unknown}");
         let (huge, wrong) = words(u16::MAX, 5000);
         assert!(
             huge.contains("65535x5000, of which 1000x400") && !wrong,
