@@ -9,8 +9,8 @@ use crate::domain::number::argmax;
 use crate::domain::report::{DataInfo, Evaluation, ScoredWeights, Split};
 use crate::domain::text::{cell, compact, grouped, percent, plain};
 use crate::train::checkpoint::DataIdentity;
-use crate::train::material;
 use crate::train::saver::BEST;
+use crate::train::training_data;
 use anyhow::bail;
 use serde::Serialize;
 use std::io::Write;
@@ -45,16 +45,16 @@ pub fn run(
 ) -> anyhow::Result<()> {
     let mut trained = Trained::open(checkpoint, config)?;
     let dataset = data(config, &trained)?;
-    let identity = material::identity(&dataset);
+    let identity = training_data::identity(&dataset);
     let info = dataset.info;
-    let progress = &trained.progress;
-    if info.classes.len() != progress.classes.len() || info.side != progress.side {
+    let run_state = &trained.run_state;
+    if info.classes.len() != run_state.classes.len() || info.side != run_state.side {
         bail!(
             "{} was trained on {} classes of {}x{} images, and {} has {} of {}x{}",
             trained.file.display(),
-            progress.classes.len(),
-            progress.side,
-            progress.side,
+            run_state.classes.len(),
+            run_state.side,
+            run_state.side,
             info.source,
             info.classes.len(),
             info.side,
@@ -65,8 +65,8 @@ pub fn run(
         "validation" => {
             let division = Division::new(
                 dataset.train.len(),
-                progress.params.seed,
-                progress.params.validation,
+                run_state.params.seed,
+                run_state.params.validation,
             );
             (Split::Validation, dataset.train, division.validation)
         }
@@ -75,7 +75,7 @@ pub fn run(
             (Split::Test, dataset.test, all)
         }
     };
-    let images = Rc::new(material::image_set(images)?);
+    let images = Rc::new(training_data::image_set(images)?);
     let bar = super::data::bar(config, "scoring {bar:32} {percent:>3}%");
     bar.set_length(which.len() as u64);
     let begin = Instant::now();
@@ -97,8 +97,8 @@ pub fn run(
         } else {
             ScoredWeights::Last
         },
-        step: trained.progress.step,
-        epoch: trained.progress.epochs,
+        step: trained.run_state.step,
+        epoch: trained.run_state.epochs,
         loss: scored.losses.iter().map(|l| f64::from(*l)).sum::<f64>() / count,
         accuracy: confusion.accuracy().unwrap_or(0.0),
         confusion,
@@ -106,17 +106,17 @@ pub fn run(
     };
     let report = Report {
         checkpoint: trained.file.display().to_string(),
-        run: &trained.progress.run,
+        run: &trained.run_state.run,
         data: &info.source,
         data_name: &info.name,
-        learned_from: (trained.progress.data != identity)
-            .then_some(trained.progress.data.name.as_str()),
+        learned_from: (trained.run_state.data != identity)
+            .then_some(trained.run_state.data.name.as_str()),
         classes: &info.classes,
         evaluation: &evaluation,
     };
     if report.learned_from.is_some() {
         // On standard error, so that it is seen where the report goes to a file.
-        let text = other_data(&trained.progress.data, &identity, &info, split);
+        let text = other_data(&trained.run_state.data, &identity, &info, split);
         eprintln!("warning: {}", plain(&text));
     }
     match json {
@@ -133,7 +133,7 @@ fn data(config: &Config, trained: &Trained) -> anyhow::Result<data::Dataset> {
     if let Some(named) = config.options.data.as_deref() {
         return Ok(load(Some(named))?);
     }
-    let learned_from = &trained.progress.data.name;
+    let learned_from = &trained.run_state.data.name;
     for named in [None, Some(Path::new(data::SAMPLE))] {
         let dataset = load(named)?;
         if dataset.info.name == *learned_from {

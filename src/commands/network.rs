@@ -3,7 +3,7 @@
 use crate::backend::{self, Backend, Device, ImageSet, MemberId, NetworkState};
 use crate::config::Config;
 use crate::hardware::device::DeviceChoice;
-use crate::train::checkpoint::{Checkpoint, Progress};
+use crate::train::checkpoint::{Checkpoint, RunState};
 use crate::train::trainer;
 use anyhow::Context;
 use std::path::{Path, PathBuf};
@@ -63,7 +63,7 @@ pub fn score(
 /// A network loaded from a checkpoint.
 pub struct Trained {
     pub file: PathBuf,
-    pub progress: Progress,
+    pub run_state: RunState,
     backend: Box<dyn Backend>,
     member: MemberId,
     /// Outlives the backend, as the order of the fields has it.
@@ -77,15 +77,15 @@ impl Trained {
     /// Returns an error if there is none, or it is damaged or does not fit.
     pub fn open(named: &Path, config: &Config) -> anyhow::Result<Self> {
         let file = find(named, &config.runs)?;
-        let Checkpoint { progress, tensors } = Checkpoint::read(&file)?;
+        let Checkpoint { run_state, tensors } = Checkpoint::read(&file)?;
         let device = device(config)?;
         let build = || -> anyhow::Result<(Box<dyn Backend>, MemberId)> {
-            let spec = trainer::network_spec(&progress)?;
+            let spec = trainer::network_spec(&run_state)?;
             let mut backend = device.backend(&spec, CHUNK)?;
-            let member = backend.add(progress.params.seed)?;
+            let member = backend.add(run_state.params.seed)?;
             let state = NetworkState {
                 tensors,
-                scalars: progress.optimizer.clone(),
+                scalars: run_state.optimizer.clone(),
             };
             backend.import(member, &state)?;
             Ok((backend, member))
@@ -94,7 +94,7 @@ impl Trained {
             build().with_context(|| format!("{} cannot be used", file.display()))?;
         Ok(Trained {
             file,
-            progress,
+            run_state,
             backend,
             member,
             _device: device,
@@ -111,7 +111,7 @@ impl Trained {
         which: &[u32],
         progress: &mut dyn FnMut(u64),
     ) -> anyhow::Result<ScoredImages> {
-        let classes = self.progress.classes.len();
+        let classes = self.run_state.classes.len();
         let backend = &mut *self.backend;
         score(backend, self.member, classes, images, which, progress)
     }

@@ -6,7 +6,7 @@ use crate::config::Config;
 use crate::data::{self, picture};
 use crate::domain::symbols::Symbols;
 use crate::domain::text::{cell, percent, plain, plain_path};
-use crate::train::material::image_set;
+use crate::train::training_data::image_set;
 use anyhow::bail;
 use serde::Serialize;
 use std::io::Write;
@@ -44,7 +44,7 @@ pub fn run(
     err: &mut impl Write,
 ) -> anyhow::Result<()> {
     let mut trained = Trained::open(checkpoint, config)?;
-    let side = trained.progress.side;
+    let side = trained.run_state.side;
     let mut wrong = Vec::new();
     for path in pictures {
         let picture = match picture::read(path, side) {
@@ -69,7 +69,7 @@ pub fn run(
         })?);
         let scored = trained.score(&images, &[0], &mut |_| {})?;
         let mut probabilities: Vec<_> = trained
-            .progress
+            .run_state
             .classes
             .iter()
             .zip(&scored.probabilities)

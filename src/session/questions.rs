@@ -5,13 +5,13 @@ use crate::backend::{ImageSet, Inspection, filters, parameter_health};
 use crate::domain::augment::{Augmentation, Placement};
 use crate::domain::report::{ModelReport, Picture, Prediction, Split};
 use crate::train::evaluate::{History, Scores};
-use crate::train::material::{Material, label, picture};
 use crate::train::trainer::Trainer;
+use crate::train::training_data::{TrainingData, label, picture};
 use crate::train::{Error, Result};
 use std::rc::Rc;
 
 /// Most images in one answer.
-const MOST: u32 = 1024;
+const MAX_ITEMS: u32 = 1024;
 /// Validation images that the units' health is measured on.
 const HEALTH_IMAGES: usize = 256;
 /// Of these, those that a look for layers that are wholly dead takes: one that is not says so to nearly every image.
@@ -28,7 +28,7 @@ impl Known {
     /// Images of a split that pass the filter, or of one confusion cell.
     pub fn samples(
         &self,
-        material: &Material,
+        training_data: &TrainingData,
         filter: &Filter,
         offset: u32,
         count: u32,
@@ -55,12 +55,12 @@ impl Known {
             }
             _ => {}
         }
-        self.page(material, scores, &chosen, offset, count)
+        self.page(training_data, scores, &chosen, offset, count)
     }
 
     pub fn cell(
         &self,
-        material: &Material,
+        training_data: &TrainingData,
         (truth, predicted): (u8, u8),
         offset: u32,
         count: u32,
@@ -71,7 +71,7 @@ impl Known {
             .map(|i| i as u32)
             .collect();
         most_confident_first(scores, &mut chosen);
-        self.page(material, scores, &chosen, offset, count)
+        self.page(training_data, scores, &chosen, offset, count)
     }
 
     fn scores(&self) -> Result<&Scores> {
@@ -84,13 +84,13 @@ impl Known {
 
     fn page(
         &self,
-        material: &Material,
+        training_data: &TrainingData,
         scores: &Scores,
         chosen: &[u32],
         offset: u32,
         count: u32,
     ) -> Result<Answer> {
-        let set = material.images(scores.split);
+        let set = training_data.images(scores.split);
         let items = page(chosen, offset, count)
             .iter()
             .map(|&index| {
@@ -136,7 +136,7 @@ fn gap(scores: &Scores, index: u32) -> f32 {
 
 fn page(all: &[u32], offset: u32, count: u32) -> &[u32] {
     let begin = (offset as usize).min(all.len());
-    let end = (begin + count.min(MOST) as usize).min(all.len());
+    let end = (begin + count.min(MAX_ITEMS) as usize).min(all.len());
     &all[begin..end]
 }
 
@@ -148,7 +148,7 @@ pub(super) fn browse(
     offset: u32,
     count: u32,
 ) -> Result<Answer> {
-    let set = trainer.material().images(split);
+    let set = trainer.training_data().images(split);
     let images = trainer.images(split);
     let label = |index: u32| label(set, images[index as usize]);
     let chosen: Vec<u32> = (0..images.len() as u32)
@@ -177,12 +177,12 @@ pub(super) fn augmented(trainer: &Trainer, index: u32, count: u32) -> Result<Ans
             images.len()
         )));
     };
-    let set = &trainer.material().train;
+    let set = &trainer.training_data().train;
     let (plain, label) = (picture(set, image)?, label(set, image));
-    let params = &trainer.progress().params;
+    let params = &trainer.run_state().params;
     let augmentation = Augmentation::of(params);
     let mut placements = Vec::new();
-    let items: Vec<_> = (1..=u64::from(count.min(MOST)))
+    let items: Vec<_> = (1..=u64::from(count.min(MAX_ITEMS)))
         .map(|step| {
             augmentation.place(&[image], params.seed, step, plain.side, &mut placements);
             (index, label, placed(&plain, &placements[0]))
@@ -231,7 +231,7 @@ pub(super) fn model(
     split: Split,
     activations_of: Option<u32>,
 ) -> Result<Answer> {
-    let material = trainer.material().clone();
+    let training_data = trainer.training_data().clone();
     let images = trainer.images(split);
     let image = match activations_of {
         None => None,
@@ -243,13 +243,13 @@ pub(super) fn model(
         })?),
     };
     let inspected = trainer.inspect(&Inspection {
-        activations: image.map(|image| (Rc::clone(material.images(split)), image)),
+        activations: image.map(|image| (Rc::clone(training_data.images(split)), image)),
         units: Some(health_images(trainer, HEALTH_IMAGES)),
         gradients: true,
     })?;
     let state = trainer.state()?;
     Ok(Answer::Model(Box::new(ModelReport {
-        step: trainer.progress().step,
+        step: trainer.run_state().step,
         parameters: parameter_health(&state, &inspected.gradients),
         units: inspected.units,
         filters: filters(trainer.spec(), &state),
@@ -260,7 +260,7 @@ pub(super) fn model(
 /// The first `count` validation images.
 fn health_images(trainer: &Trainer, count: usize) -> (Rc<ImageSet>, Vec<u32>) {
     let images = trainer.division().validation.iter().take(count);
-    let set = Rc::clone(trainer.material().images(Split::Validation));
+    let set = Rc::clone(trainer.training_data().images(Split::Validation));
     (set, images.copied().collect())
 }
 

@@ -10,7 +10,7 @@ use super::run_dir::{InUse, METRICS, Owner, RunError};
 use crate::domain::arch;
 use crate::domain::params::{self, Applies, Hyperparameters};
 use crate::domain::text::command_line;
-use crate::train::checkpoint::{Checkpoint, CheckpointError, Progress};
+use crate::train::checkpoint::{Checkpoint, CheckpointError, RunState};
 use crate::train::saver::{LAST, PREVIOUS};
 use crossbeam_channel::RecvTimeoutError;
 use std::collections::VecDeque;
@@ -78,7 +78,7 @@ pub(super) struct ResumePoint {
 impl ResumePoint {
     /// Where the run's data was; None when that is not known.
     pub fn data(&self) -> Option<PathBuf> {
-        let data = &self.checkpoint.progress.data_source;
+        let data = &self.checkpoint.run_state.data_source;
         (!data.is_empty()).then(|| PathBuf::from(data))
     }
 }
@@ -148,7 +148,7 @@ fn not_older(
     newest: &Checkpoint,
     run: &Path,
 ) -> Result<(), ResumeError> {
-    let (step, newest) = (checkpoint.progress.step, newest.progress.step);
+    let (step, newest) = (checkpoint.run_state.step, newest.run_state.step);
     if step >= newest {
         return Ok(());
     }
@@ -169,7 +169,7 @@ fn not_older(
 
 /// Whether what the settings ask for along with `--resume` can take effect: a hyperparameter that is fixed for a run
 /// cannot, unless it has that value already.
-fn check_wanted(progress: &Progress, settings: &Settings) -> Result<(), ResumeError> {
+fn check_wanted(run_state: &RunState, settings: &Settings) -> Result<(), ResumeError> {
     // A preset's name and its text are the same architecture.
     let resolved = |params: &Hyperparameters| Hyperparameters {
         architecture: arch::resolve(&params.architecture)
@@ -179,8 +179,8 @@ fn check_wanted(progress: &Progress, settings: &Settings) -> Result<(), ResumeEr
     let (asked, run) = (
         resolved(&settings.params),
         Hyperparameters {
-            architecture: progress.architecture.clone(),
-            ..progress.params.clone()
+            architecture: run_state.architecture.clone(),
+            ..run_state.params.clone()
         },
     );
     let (mut flags, mut values) = (Vec::new(), Vec::new());
@@ -194,15 +194,15 @@ fn check_wanted(progress: &Progress, settings: &Settings) -> Result<(), ResumeEr
             values.push(format!(
                 "its {} is {}",
                 row.label,
-                row.show(&row.get(&progress.params))
+                row.show(&row.get(&run_state.params))
             ));
         }
     }
     if !flags.is_empty() {
         return Err(ResumeError::Fixed { flags, values });
     }
-    let under_way = progress.step_in_epoch > 0;
-    let done = progress.epochs + u32::from(under_way);
+    let under_way = run_state.step_in_epoch > 0;
+    let done = run_state.epochs + u32::from(under_way);
     let asks = settings.overrides.iter().any(|key| key == "epochs");
     match asks && settings.params.epochs < done {
         true => Err(ResumeError::Epochs {
@@ -223,7 +223,7 @@ pub fn check(settings: &Settings) -> Result<(), ResumeError> {
         return Ok(());
     };
     let (checkpoint, ..) = Place::of(wanted, settings.runs.as_deref()).read()?;
-    check_wanted(&checkpoint.progress, settings)
+    check_wanted(&checkpoint.run_state, settings)
 }
 
 /// The worker's clock: while it waits for another session's lease it hears whether the front end goes. Other commands are
@@ -272,7 +272,7 @@ pub(super) fn begin(
         }
     }
     let (checkpoint, path, warning) = place.read()?;
-    check_wanted(&checkpoint.progress, settings)?;
+    check_wanted(&checkpoint.run_state, settings)?;
     Ok(Some(ResumePoint {
         checkpoint,
         path,
@@ -290,9 +290,9 @@ mod tests {
 
     fn written(path: &Path, step: u64) {
         let mut checkpoint = example();
-        checkpoint.progress.step = step;
-        checkpoint.progress.params.architecture = "seed".into();
-        checkpoint.progress.architecture = arch::resolve("seed").unwrap().to_string();
+        checkpoint.run_state.step = step;
+        checkpoint.run_state.params.architecture = "seed".into();
+        checkpoint.run_state.architecture = arch::resolve("seed").unwrap().to_string();
         fs::write(path, checkpoint.encode().unwrap()).unwrap();
     }
 

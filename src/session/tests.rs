@@ -221,17 +221,17 @@ impl Front {
 
 fn step(runs: &Path, name: &str) -> u64 {
     let read = Checkpoint::read(&runs.join("one").join(name)).unwrap();
-    read.progress.step
+    read.run_state.step
 }
 
 /// Everything of a checkpoint but times and places.
 fn content(path: &Path) -> Checkpoint {
     let mut checkpoint = Checkpoint::read(path).unwrap();
-    let progress = &mut checkpoint.progress;
-    (progress.started, progress.elapsed) = (0.0, 0.0);
-    (progress.metrics_bytes, progress.unwritten) = (0, None);
-    progress.totals.seconds = 0.0;
-    progress.run.clear();
+    let run_state = &mut checkpoint.run_state;
+    (run_state.started, run_state.elapsed) = (0.0, 0.0);
+    (run_state.metrics_bytes, run_state.unwritten) = (0, None);
+    run_state.totals.seconds = 0.0;
+    run_state.run.clear();
     checkpoint
 }
 
@@ -493,7 +493,7 @@ fn changes_are_acknowledged_with_their_first_step_and_taken_back() {
     front.quit();
     let checkpoint = Checkpoint::read(&runs.path().join("one").join(LAST)).unwrap();
     let changes: Vec<_> = checkpoint
-        .progress
+        .run_state
         .changes
         .iter()
         .map(|c| c.change.key.as_str())
@@ -695,7 +695,7 @@ fn a_divergence_is_caught_at_its_step_and_best_stays() {
     front.set("learning_rate", Value::Float(10.0));
     front.set("weight_decay", Value::Float(1.0));
     let (step, settled) = loop {
-        // With luck the run is over before it diverges; the wishes then hold for more epochs.
+        // The run may be over before it diverges; the changes then hold for more epochs.
         match front.next() {
             Event::State(State::Diverged { step, .. }) => break (step, true),
             Event::State(State::Done) => {
@@ -714,7 +714,7 @@ fn a_divergence_is_caught_at_its_step_and_best_stays() {
     let folder = runs.path().join("one");
     for name in [LAST, BEST] {
         let checkpoint = Checkpoint::read(&folder.join(name)).unwrap();
-        assert!(checkpoint.progress.step < step);
+        assert!(checkpoint.run_state.step < step);
         let all = checkpoint.tensors.values().flat_map(|t| &t.values);
         assert!(all.into_iter().all(|v| v.is_finite()), "{name}");
     }
@@ -1047,7 +1047,7 @@ fn diverges_and_goes_back(at: u64, which: usize, with: f32) {
     assert_eq!(best.is_some(), at >= 10);
     for name in [LAST, BEST] {
         if let Ok(checkpoint) = Checkpoint::read(&folder.join(name)) {
-            assert!(checkpoint.progress.step <= at);
+            assert!(checkpoint.run_state.step <= at);
             let mut all = checkpoint.tensors.values().flat_map(|t| &t.values);
             assert!(all.all(|v| v.is_finite()), "{name}");
         }

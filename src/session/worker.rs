@@ -22,11 +22,12 @@ use crate::domain::params::{self, HyperParamError, Value};
 use crate::domain::report::{EpochReport, RunInfo, Split, State, StepReport};
 use crate::train::checkpoint::{Applied, Checkpoint, CheckpointError};
 use crate::train::evaluate::Scores;
-use crate::train::material::Material;
 use crate::train::saver::{Job, LAST, NewBest, Saver, WHAT_TO_DO};
-use crate::train::trainer::{Doing, End, Flow, Host, Trainer, Wish};
+use crate::train::trainer::{ChangeOutcome, End, Phase, Trainer, TrainingHost};
+use crate::train::training_data::TrainingData;
 use crossbeam_channel::TryRecvError;
 use std::collections::VecDeque;
+use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -146,10 +147,10 @@ fn load_data(
     let thread = std::thread::Builder::new()
         .name("load".into())
         .spawn(move || {
-            let mut told = Instant::now();
+            let mut reported_at = Instant::now();
             let data = load(&mut |done, total| {
-                if told.elapsed() >= interval {
-                    told = Instant::now();
+                if reported_at.elapsed() >= interval {
+                    reported_at = Instant::now();
                     // Nobody listens once the session is to end.
                     let _ = report.send((done, total));
                 }
@@ -208,7 +209,7 @@ struct Worker<'a> {
     /// Commands that came while the data was loaded.
     early: VecDeque<Command>,
     device: Rc<dyn Device>,
-    material: Rc<Material>,
+    training_data: Rc<TrainingData>,
     saver: Saver,
     runs: Option<RunsFolder>,
     run: Option<RunDir>,
@@ -232,12 +233,12 @@ struct Worker<'a> {
     exit: Option<Exit>,
     error: Option<SessionError>,
     /// The state that was told last.
-    told: State,
-    told_at: Instant,
+    reported_state: State,
+    state_reported_at: Instant,
     /// How the run ended, once it has.
     over: Option<State>,
     steps: Option<StepReport>,
-    steps_told: Instant,
+    steps_reported_at: Instant,
     saved_step: Option<u64>,
     saved_at: Instant,
     /// Why the newest checkpoint, the newest lines of the metrics and the pictures of a run that is over are not on the
@@ -263,7 +264,7 @@ impl<'a> Worker<'a> {
     ) -> Result<Option<Self>> {
         let device = backend::open(settings.device, settings.engine, settings.threads)?;
         let interval = settings.report_interval;
-        let load = move |told: &mut dyn FnMut(u64, u64)| load(recorded.as_deref(), told);
+        let load = move |progress: &mut dyn FnMut(u64, u64)| load(recorded.as_deref(), progress);
         let Some(data) = load_data(tell, load, interval, &mut early)? else {
             return Ok(None);
         };
@@ -274,7 +275,7 @@ impl<'a> Worker<'a> {
             settings,
             tell,
             early,
-            material: Rc::new(Material::new(data)?),
+            training_data: Rc::new(TrainingData::new(data)?),
             device,
             saver: Saver::start().map_err(SessionError::Thread)?,
             runs: settings
@@ -295,11 +296,11 @@ impl<'a> Worker<'a> {
             to_score: Vec::new(),
             exit: None,
             error: None,
-            told: loading("data", 0, 0),
-            told_at: now,
+            reported_state: loading("data", 0, 0),
+            state_reported_at: now,
             over: None,
             steps: None,
-            steps_told: now,
+            steps_reported_at: now,
             saved_step: None,
             saved_at: now,
             save_failed: None,
@@ -322,7 +323,7 @@ impl<'a> Worker<'a> {
             Some(point) => self.resumed_run(point)?,
         };
         loop {
-            *last_params = trainer.progress().params.clone();
+            *last_params = trainer.run_state().params.clone();
             self.over = None;
             let mut end = trainer.run(self)?;
             self.tell_steps();
@@ -340,7 +341,7 @@ impl<'a> Worker<'a> {
                 self.close_run(&mut trainer, over);
                 self.rest(&mut trainer);
             }
-            *last_params = trainer.progress().params.clone();
+            *last_params = trainer.run_state().params.clone();
             match self.exit.take() {
                 Some(Exit::Quit) => {
                     let state = self.over.clone().unwrap_or(State::Stopped);
@@ -381,7 +382,7 @@ impl<'a> Worker<'a> {
             self.tell.event(Event::Warning { text });
         }
         let trainer = self.trainer_from(point.checkpoint, &point.path)?;
-        let progress = trainer.progress();
+        let run_state = trainer.run_state();
         let mut past = Vec::new();
         let run = match (point.path.parent().zip(point.path.file_name()), point.lease) {
             // The checkpoint lies in no run's folder.
@@ -391,10 +392,10 @@ impl<'a> Worker<'a> {
                 let (run, whole) = RunDir::resume(
                     folder,
                     lease,
-                    &progress.params,
-                    progress.step,
-                    progress.metrics_bytes,
-                    progress.unwritten.clone(),
+                    &run_state.params,
+                    run_state.step,
+                    run_state.metrics_bytes,
+                    run_state.unwritten.clone(),
                 )?;
                 if !whole {
                     self.tell.event(Event::Warning {
@@ -404,12 +405,12 @@ impl<'a> Worker<'a> {
                         ),
                     });
                 }
-                run.adopt(&file.to_string_lossy(), progress.is_best())?;
-                past = self.read_past(folder, progress.metrics_bytes)?;
+                run.adopt(&file.to_string_lossy(), run_state.is_best())?;
+                past = self.read_past(folder, run_state.metrics_bytes)?;
                 Some(run)
             }
         };
-        let step = progress.step;
+        let step = run_state.step;
         let mut trainer = self.begin(trainer, run, Some(step + 1));
         self.go_on_from(step, past);
         for key in &self.settings.overrides {
@@ -457,21 +458,27 @@ impl<'a> Worker<'a> {
     }
 
     fn new_trainer(&self, params: params::Hyperparameters) -> Result<Trainer> {
-        let material = Rc::clone(&self.material);
+        let training_data = Rc::clone(&self.training_data);
         let stop = Arc::clone(self.tell.interrupt());
-        Ok(Trainer::new(params, material, &*self.device, stop)?)
+        Ok(Trainer::new(params, training_data, &*self.device, stop)?)
     }
 
     /// A trainer that goes on from a checkpoint; `path` is for the messages.
     fn trainer_from(&self, checkpoint: Checkpoint, path: &Path) -> Result<Trainer> {
-        let material = Rc::clone(&self.material);
+        let training_data = Rc::clone(&self.training_data);
         let stop = Arc::clone(self.tell.interrupt());
         let device = &*self.device;
-        Ok(Trainer::resume(checkpoint, path, material, device, stop)?)
+        Ok(Trainer::resume(
+            checkpoint,
+            path,
+            training_data,
+            device,
+            stop,
+        )?)
     }
 
     fn new_run(&self, trainer: &Trainer, name: Option<&str>) -> Result<Option<RunDir>> {
-        let params = &trainer.progress().params;
+        let params = &trainer.run_state().params;
         match &self.runs {
             Some(runs) => Ok(Some(RunDir::create(
                 runs.folder(),
@@ -504,7 +511,7 @@ impl<'a> Worker<'a> {
             Some(run) => (run.name.clone(), run.folder().display().to_string()),
             None => Default::default(),
         };
-        let started = match trainer.progress().started {
+        let started = match trainer.run_state().started {
             started if started > 0.0 => started,
             _ => run_dir::now(),
         };
@@ -513,20 +520,20 @@ impl<'a> Worker<'a> {
         self.set_length(&trainer);
         let layers = trainer.layers();
         let division = trainer.division();
-        let progress = trainer.progress();
+        let run_state = trainer.run_state();
         let info = RunInfo {
             name,
             folder,
-            data: self.material.info.clone(),
+            data: self.training_data.info.clone(),
             device: self.device.info().words.clone(),
-            params: progress.params.clone(),
-            architecture: progress.architecture.clone(),
+            params: run_state.params.clone(),
+            architecture: run_state.architecture.clone(),
             parameters: layers.iter().map(|l| l.parameters).sum(),
             multiply_adds: layers.iter().map(|l| l.multiply_adds).sum(),
             layers,
             train: division.train.len() as u32,
             validation: division.validation.len() as u32,
-            test: self.material.info.test,
+            test: self.training_data.info.test,
             steps_per_epoch: trainer.steps_per_epoch(),
             resumed_at,
             started,
@@ -576,7 +583,7 @@ impl<'a> Worker<'a> {
             .into_iter()
             .find_map(|i| self.known[i].scores.as_ref());
         let evaluation = evaluation.map(|scores| &scores.evaluation);
-        let written = pictures::write(run, &self.material.info.classes, evaluation);
+        let written = pictures::write(run, &self.training_data.info.classes, evaluation);
         self.pictures_failed = written.err().map(|why| format!("{why}. {WHAT_TO_DO}"));
         self.tell_unsaved();
     }
@@ -585,7 +592,7 @@ impl<'a> Worker<'a> {
     fn rest(&mut self, trainer: &mut Trainer) {
         self.go_on = false;
         while self.exit.is_none() && !self.go_on {
-            if self.score_wanted(trainer) == Flow::Leave {
+            if self.score_wanted(trainer).is_break() {
                 return;
             }
             if let Some(over) = self.over.clone() {
@@ -593,7 +600,7 @@ impl<'a> Worker<'a> {
             }
             self.try_again(trainer);
             if let Some(command) = self.wait() {
-                self.handle(command, trainer, Doing::Training);
+                self.handle(command, trainer, Phase::Training);
             }
             // More epochs were asked for.
             self.go_on |= self.over == Some(State::Done) && !trainer.is_finished();
@@ -648,8 +655,8 @@ impl<'a> Worker<'a> {
         self.exit == Some(Exit::Failed)
     }
 
-    fn handle(&mut self, command: Command, trainer: &mut Trainer, doing: Doing) {
-        let evaluating = doing != Doing::Training;
+    fn handle(&mut self, command: Command, trainer: &mut Trainer, phase: Phase) {
+        let evaluating = phase != Phase::Training;
         match command {
             Command::Quit => self.exit = Some(Exit::Quit),
             Command::SaveAndQuit => self.save_and_quit(trainer),
@@ -689,7 +696,7 @@ impl<'a> Worker<'a> {
             },
             Command::Set { key, value } => self.set(trainer, &key, value),
             Command::Undo => match trainer.undo() {
-                Ok(Some((row, wish))) => self.wish(row.key, wish),
+                Ok(Some((row, outcome))) => self.report_change(row.key, outcome),
                 Ok(None) => self.notice("there is no change to take back"),
                 Err(error) => self.tell.event(Event::Refused { error }),
             },
@@ -715,20 +722,23 @@ impl<'a> Worker<'a> {
     }
 
     fn set(&mut self, trainer: &mut Trainer, key: &str, value: Value) {
-        let wish = params::find(key)
-            .and_then(|row| Ok::<_, HyperParamError>((row.key, trainer.wish(row, value)?)));
-        match wish {
-            Ok((key, wish)) => self.wish(key, wish),
+        let outcome = params::find(key).and_then(|row| {
+            Ok::<_, HyperParamError>((row.key, trainer.request_change(row, value)?))
+        });
+        match outcome {
+            Ok((key, outcome)) => self.report_change(key, outcome),
             Err(error) => self.tell.event(Event::Refused { error }),
         }
     }
 
-    fn wish(&mut self, key: &str, wish: Wish) {
-        match wish {
-            Wish::Applied(applied) => self.applied(&applied),
-            Wish::Waits(change, applies) => self.tell.event(Event::Pending { change, applies }),
-            Wish::Withdrawn => self.tell.event(Event::Withdrawn { key: key.into() }),
-            Wish::Unchanged => {}
+    fn report_change(&mut self, key: &str, outcome: ChangeOutcome) {
+        match outcome {
+            ChangeOutcome::Applied(applied) => self.applied(&applied),
+            ChangeOutcome::Waits(change, applies) => {
+                self.tell.event(Event::Pending { change, applies })
+            }
+            ChangeOutcome::Withdrawn => self.tell.event(Event::Withdrawn { key: key.into() }),
+            ChangeOutcome::Unchanged => {}
         }
     }
 
@@ -739,7 +749,7 @@ impl<'a> Worker<'a> {
         }
         self.shown = split;
         trainer.watch_test = split == Split::Test;
-        let step = trainer.progress().step;
+        let step = trainer.run_state().step;
         let [validation, test] = [0, 1].map(|i| self.known[i].scores.as_ref().map(|s| s.step));
         let missing = match split {
             Split::Test => test.is_none_or(|t| validation.is_some_and(|v| v > t)) && step > 0,
@@ -757,13 +767,13 @@ impl<'a> Worker<'a> {
                 filter,
                 offset,
                 count,
-            } => self.known[shown].samples(&self.material, &filter, offset, count),
+            } => self.known[shown].samples(&self.training_data, &filter, offset, count),
             Question::Cell {
                 truth,
                 predicted,
                 offset,
                 count,
-            } => self.known[shown].cell(&self.material, (truth, predicted), offset, count),
+            } => self.known[shown].cell(&self.training_data, (truth, predicted), offset, count),
             Question::Browse {
                 split,
                 class,
@@ -817,20 +827,20 @@ impl<'a> Worker<'a> {
     }
 
     /// Scores what was asked for.
-    fn score_wanted(&mut self, trainer: &mut Trainer) -> Flow {
+    fn score_wanted(&mut self, trainer: &mut Trainer) -> ControlFlow<()> {
         while let Some(split) = self.to_score.first().copied() {
             self.to_score.remove(0);
             match trainer.evaluate(self, split) {
                 Ok(Some(scores)) => self.evaluated(scores),
-                Ok(None) => return Flow::Leave,
+                Ok(None) => return ControlFlow::Break(()),
                 Err(error) => {
                     self.error = Some(error.into());
                     self.exit = Some(Exit::Failed);
-                    return Flow::Leave;
+                    return ControlFlow::Break(());
                 }
             }
         }
-        Flow::Continue
+        ControlFlow::Continue(())
     }
 
     /// What is due from time to time.
@@ -838,7 +848,7 @@ impl<'a> Worker<'a> {
         if self.has_lost_its_run() {
             return;
         }
-        if self.steps_told.elapsed() >= self.settings.report_interval {
+        if self.steps_reported_at.elapsed() >= self.settings.report_interval {
             self.tell_steps();
         }
         self.tell_saved(false);
@@ -865,7 +875,7 @@ impl<'a> Worker<'a> {
     }
 
     fn save_unsaved(&mut self, trainer: &mut Trainer) {
-        let step = trainer.progress().step;
+        let step = trainer.run_state().step;
         // Somebody may have deleted the run's folder.
         let deleted = |run: &RunDir| !self.saver.is_busy() && !run.folder().join(LAST).is_file();
         let deleted = self.run.as_ref().is_some_and(deleted);
@@ -916,7 +926,7 @@ impl<'a> Worker<'a> {
         let folder = run.files().clone();
         match trainer.checkpoint() {
             Ok(Some(checkpoint)) => {
-                self.saved_step = Some(checkpoint.progress.step);
+                self.saved_step = Some(checkpoint.run_state.step);
                 self.saver.save(Job {
                     checkpoint,
                     folder,
@@ -988,16 +998,16 @@ impl<'a> Worker<'a> {
     }
 
     fn tell_steps(&mut self) {
-        self.steps_told = Instant::now();
+        self.steps_reported_at = Instant::now();
         if let Some(report) = self.steps.take() {
             self.tell.event(Event::Steps(report));
         }
     }
 
     fn tell_state(&mut self, state: State) {
-        if self.told != state {
-            self.told = state.clone();
-            self.told_at = Instant::now();
+        if self.reported_state != state {
+            self.reported_state = state.clone();
+            self.state_reported_at = Instant::now();
             self.tell.event(Event::State(state));
         }
     }
@@ -1005,7 +1015,7 @@ impl<'a> Worker<'a> {
     /// Tells, and writes into the run's metrics.
     fn record(&mut self, event: Event) {
         if let Event::State(state) = &event {
-            self.told = state.clone();
+            self.reported_state = state.clone();
         }
         self.write(|run| run.event(&event));
         self.tell.event(event);
@@ -1030,7 +1040,7 @@ impl<'a> Worker<'a> {
     }
 
     fn set_length(&mut self, trainer: &Trainer) {
-        let epochs = u64::from(trainer.progress().params.epochs);
+        let epochs = u64::from(trainer.run_state().params.epochs);
         if let Some(run) = &mut self.run {
             run.set_length(epochs * trainer.steps_per_epoch());
         }
@@ -1046,14 +1056,14 @@ impl<'a> Worker<'a> {
     }
 }
 
-impl Host for Worker<'_> {
-    fn between(&mut self, trainer: &mut Trainer, doing: Doing) -> Flow {
+impl TrainingHost for Worker<'_> {
+    fn poll(&mut self, trainer: &mut Trainer, phase: Phase) -> ControlFlow<()> {
         #[cfg(test)]
         if let Some((step, which, with)) = self.settings.spoil
-            && doing == Doing::Training
-            && trainer.progress().step == step
+            && phase == Phase::Training
+            && trainer.run_state().step == step
             && self.over.is_none()
-            && trainer.progress().changes.is_empty()
+            && trainer.run_state().changes.is_empty()
         {
             trainer.spoil(which, with);
         }
@@ -1061,7 +1071,7 @@ impl Host for Worker<'_> {
         // Cleared before the commands are taken up: one that comes meanwhile sets it again.
         self.tell.interrupt().store(false, Ordering::SeqCst);
         loop {
-            let blocked = doing == Doing::Training && self.paused;
+            let blocked = phase == Phase::Training && self.paused;
             let command = if blocked {
                 self.tell_steps();
                 self.tell_state(State::Paused);
@@ -1080,36 +1090,37 @@ impl Host for Worker<'_> {
             };
             let idle = command.is_none() && !blocked;
             if let Some(command) = command {
-                self.handle(command, trainer, doing);
+                self.handle(command, trainer, phase);
             }
             if self.exit.is_some() {
-                return Flow::Leave;
+                return ControlFlow::Break(());
             }
-            if doing == Doing::Training && self.score_wanted(trainer) == Flow::Leave {
-                return Flow::Leave;
+            if phase == Phase::Training && self.score_wanted(trainer).is_break() {
+                return ControlFlow::Break(());
             }
             if idle {
                 break;
             }
         }
-        match doing {
-            Doing::Training => self.tell_state(State::Running),
-            Doing::Evaluating { split, done, total } => {
-                let same = matches!(self.told, State::Evaluating { split: s, .. } if s == split);
-                if !same || self.told_at.elapsed() >= self.settings.report_interval {
+        match phase {
+            Phase::Training => self.tell_state(State::Running),
+            Phase::Evaluating { split, done, total } => {
+                let same =
+                    matches!(self.reported_state, State::Evaluating { split: s, .. } if s == split);
+                if !same || self.state_reported_at.elapsed() >= self.settings.report_interval {
                     self.tell_steps();
                     self.tell_state(State::Evaluating { split, done, total });
                 }
             }
         }
-        Flow::Continue
+        ControlFlow::Continue(())
     }
 
-    fn ahead(&self, fits: usize) -> usize {
+    fn steps_to_submit(&self, fits: usize) -> usize {
         if self.one_step { 1 } else { fits }
     }
 
-    fn refused(&mut self, why: String) {
+    fn change_refused(&mut self, why: String) {
         self.warn(why);
         self.paused = true;
     }

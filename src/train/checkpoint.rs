@@ -1,7 +1,7 @@
 //! A checkpoint: one safetensors file with the weights, the optimizer's state and, in its metadata, everything else
 //! that resuming needs.
 //!
-//! The metadata holds `format` = `pt` (the tensors have PyTorch's names and shapes), `cifar-tui` (a [`Progress`] as
+//! The metadata holds `format` = `pt` (the tensors have PyTorch's names and shapes), `cifar-tui` (a [`RunState`] as
 //! JSON) and `sha256`: the hash of the whole file with the 64 digits of that hash written as zeros. So no byte of the
 //! file, header or padding included, can change unnoticed.
 
@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-/// The version of [`Progress`] that this program writes. Older ones are read, newer ones refused.
+/// The version of [`RunState`] that this program writes. Older ones are read, newer ones refused.
 ///
 /// Format 1 called the optimizer's state `first` and `second`, whichever rule it belonged to, and had the products of
 /// the betas in a field of their own.
@@ -85,7 +85,7 @@ pub struct Applied {
 
 /// Everything but tensors that resuming needs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Progress {
+pub struct RunState {
     pub format: u32,
     /// The version of the program that wrote it.
     pub version: String,
@@ -128,7 +128,7 @@ pub struct Progress {
     pub unwritten: Option<StepReport>,
 }
 
-impl Progress {
+impl RunState {
     /// Whether the best weights so far are those of this very step.
     pub fn is_best(&self) -> bool {
         self.best.is_some_and(|best| best.step == self.step)
@@ -138,7 +138,7 @@ impl Progress {
 /// A checkpoint in memory: nothing in it belongs to a device.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Checkpoint {
-    pub progress: Progress,
+    pub run_state: RunState,
     pub tensors: BTreeMap<String, TensorData>,
 }
 
@@ -170,7 +170,7 @@ impl Checkpoint {
     /// When it cannot be written as a safetensors file (a shape that does not fit its numbers).
     pub fn encode(&self) -> Result<Vec<u8>, String> {
         let text = |e: &dyn std::fmt::Display| e.to_string();
-        let state = serde_json::to_string(&self.progress).map_err(|e| text(&e))?;
+        let state = serde_json::to_string(&self.run_state).map_err(|e| text(&e))?;
         let bytes: Vec<(&str, &[usize], Vec<u8>)> = self
             .tensors
             .iter()
@@ -242,7 +242,7 @@ impl Checkpoint {
             1 => from_format_1(&mut state).map_err(damaged)?,
             _ => &[],
         };
-        let progress = Progress::deserialize(state).map_err(|e| damaged(e.to_string()))?;
+        let run_state = RunState::deserialize(state).map_err(|e| damaged(e.to_string()))?;
         let all = SafeTensors::deserialize(&file).map_err(|e| damaged(e.to_string()))?;
         let mut tensors = BTreeMap::new();
         for (name, view) in all.iter() {
@@ -256,7 +256,7 @@ impl Checkpoint {
             };
             tensors.insert(renamed(name, slots), saved);
         }
-        Ok(Checkpoint { progress, tensors })
+        Ok(Checkpoint { run_state, tensors })
     }
 
     /// Reads a checkpoint file.
@@ -358,7 +358,7 @@ pub(crate) mod tests {
     use super::*;
 
     pub(crate) fn example() -> Checkpoint {
-        let progress = Progress {
+        let run_state = RunState {
             format: FORMAT,
             version: "0.1.0".into(),
             run: "seed-1123-0412".into(),
@@ -414,7 +414,7 @@ pub(crate) mod tests {
             values: (0..3 * n).map(|i| 1.0 - i as f32 / 7.0).collect(),
         };
         Checkpoint {
-            progress,
+            run_state,
             tensors: BTreeMap::from([
                 ("dense1.weight".into(), tensor(10)),
                 ("optimizer.exp_avg.dense1.weight".into(), tensor(10)),
@@ -463,7 +463,7 @@ pub(crate) mod tests {
     #[test]
     fn a_newer_format_is_refused_with_advice() {
         let mut checkpoint = example();
-        checkpoint.progress.format = FORMAT + 1;
+        checkpoint.run_state.format = FORMAT + 1;
         let file = checkpoint.encode().unwrap();
         let error = Checkpoint::decode(file, Path::new("x")).unwrap_err();
         assert!(error.to_string().contains("Update"), "{error}");

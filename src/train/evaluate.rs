@@ -102,7 +102,7 @@ struct Past {
 
 impl History {
     /// Evaluations that are kept: when there are more, every second one of the older half goes (10,000 images: 6 MB).
-    const MOST: usize = 128;
+    const MAX_EVALUATIONS: usize = 128;
 
     /// Adds an evaluation; one of the same step replaces the last.
     pub fn add(&mut self, scores: &Scores) {
@@ -113,11 +113,11 @@ impl History {
         {
             self.evaluations.pop();
         }
-        if self.evaluations.len() == Self::MOST {
+        if self.evaluations.len() == Self::MAX_EVALUATIONS {
             let mut number = 0;
             self.evaluations.retain(|_| {
                 number += 1;
-                number > Self::MOST / 2 || number % 2 == 1
+                number > Self::MAX_EVALUATIONS / 2 || number % 2 == 1
             });
         }
         self.evaluations.push(Past {
@@ -170,7 +170,9 @@ mod tests {
             history.add(&scores(step));
         }
         let past = history.of(0);
-        assert!(past.len() <= History::MOST && past.len() >= History::MOST / 2);
+        assert!(
+            past.len() <= History::MAX_EVALUATIONS && past.len() >= History::MAX_EVALUATIONS / 2
+        );
         assert!(past.windows(2).all(|w| w[0].step < w[1].step));
         assert_eq!((past[0].step, past[past.len() - 1].step), (1, 1000));
         assert!(history.of(3).is_empty());

@@ -4,11 +4,11 @@
 pub mod checkpoint;
 pub mod evaluate;
 pub mod files;
-pub mod material;
 pub mod recovery;
 pub mod saver;
 pub mod schedule;
 pub mod trainer;
+pub mod training_data;
 
 use crate::domain::arch::ArchError;
 use crate::domain::params::HyperParamError;

@@ -1,6 +1,6 @@
 //! Which checkpoint a run goes back to after a divergence or a collapse, and with which learning rate.
 
-use super::checkpoint::Progress;
+use super::checkpoint::RunState;
 use crate::domain::params::Value;
 
 /// Divides the last learning rate that did well; where a run has gone back to the same step before, it takes more.
@@ -24,24 +24,24 @@ pub struct Recovery {
 /// The newest checkpoint may have been trained with the very rate that failed. So a checkpoint counts only if its rate
 /// is not above the last one that did well: that of the best epoch, else that of the run's first step.
 pub fn recovery(
-    checkpoints: &[Progress],
-    failed: &Progress,
+    checkpoints: &[RunState],
+    failed: &RunState,
     collapsed_after: Option<u32>,
     before: Option<u64>,
 ) -> Option<Recovery> {
     let good = learning_rate_at(failed, failed.best.map_or(1, |best| best.step));
     let allowed =
-        |progress: &Progress| collapsed_after.is_none_or(|epoch| progress.epochs <= epoch);
+        |run_state: &RunState| collapsed_after.is_none_or(|epoch| run_state.epochs <= epoch);
     let candidates = || checkpoints.iter().enumerate().filter(|c| allowed(c.1));
-    let rate = |progress: &Progress| progress.params.learning_rate;
-    let (checkpoint, progress) = candidates()
-        .find(|(_, progress)| rate(progress) <= good)
+    let rate = |run_state: &RunState| run_state.params.learning_rate;
+    let (checkpoint, run_state) = candidates()
+        .find(|(_, run_state)| rate(run_state) <= good)
         .or_else(|| candidates().next_back())?;
-    let divisor = match before == Some(progress.step) {
+    let divisor = match before == Some(run_state.step) {
         true => DIVISOR_AGAIN,
         false => DIVISOR,
     };
-    let least = good.min(rate(progress)).min(rate(failed));
+    let least = good.min(rate(run_state)).min(rate(failed));
     Some(Recovery {
         checkpoint,
         learning_rate: least / divisor,
@@ -50,11 +50,11 @@ pub fn recovery(
 }
 
 /// The learning rate (the schedule's base) that step `step` was made with.
-fn learning_rate_at(progress: &Progress, step: u64) -> f64 {
+fn learning_rate_at(run_state: &RunState, step: u64) -> f64 {
     let later = |c: &&super::checkpoint::Applied| c.change.key == "learning_rate" && c.step > step;
-    match progress.changes.iter().find(later).map(|c| &c.change.old) {
+    match run_state.changes.iter().find(later).map(|c| &c.change.old) {
         Some(Value::Float(rate)) => *rate,
-        _ => progress.params.learning_rate,
+        _ => run_state.params.learning_rate,
     }
 }
 
@@ -67,34 +67,34 @@ mod tests {
 
     /// The state at `step` (of 100 an epoch) of a run that began with the learning rate 0.001, after changes to these
     /// rates from these steps on; its best epoch was number `best`.
-    fn at(step: u64, changes: &[(u64, f64)], best: Option<u32>) -> Progress {
-        let mut progress = example().progress;
-        progress.step = step;
-        progress.epochs = (step / 100) as u32;
-        progress.params.learning_rate = 1e-3;
-        progress.best = best.map(|epoch| Best {
+    fn at(step: u64, changes: &[(u64, f64)], best: Option<u32>) -> RunState {
+        let mut run_state = example().run_state;
+        run_state.step = step;
+        run_state.epochs = (step / 100) as u32;
+        run_state.params.learning_rate = 1e-3;
+        run_state.best = best.map(|epoch| Best {
             accuracy: 0.5,
             epoch,
             step: 100 * u64::from(epoch),
         });
-        progress.changes.clear();
+        run_state.changes.clear();
         for &(step, rate) in changes {
             let change = Change {
                 key: "learning_rate".into(),
-                old: Value::Float(progress.params.learning_rate),
+                old: Value::Float(run_state.params.learning_rate),
                 new: Value::Float(rate),
             };
-            progress.params.learning_rate = rate;
-            progress.changes.push(Applied {
+            run_state.params.learning_rate = rate;
+            run_state.changes.push(Applied {
                 change,
                 step,
                 epoch: 1,
             });
         }
-        progress
+        run_state
     }
 
-    fn chosen(checkpoints: &[Progress], failed: &Progress) -> (u64, f64) {
+    fn chosen(checkpoints: &[RunState], failed: &RunState) -> (u64, f64) {
         let found = recovery(checkpoints, failed, None, None).unwrap();
         (checkpoints[found.checkpoint].step, found.learning_rate)
     }

@@ -91,13 +91,13 @@ impl Saver {
         let thread = std::thread::Builder::new()
             .name("saver".into())
             .spawn(move || {
-                let mut owed = None;
+                let mut pending = None;
                 for () in tokens {
                     let mut jobs = jobs.lock().unwrap_or_else(PoisonError::into_inner);
                     let job = jobs.pop_front();
                     drop(jobs);
                     let Some(job) = job else { continue };
-                    if tell.send(save(job, &mut owed)).is_err() {
+                    if tell.send(save(job, &mut pending)).is_err() {
                         return;
                     }
                 }
@@ -165,7 +165,7 @@ impl Drop for Saver {
 }
 
 /// A best checkpoint that could not be written: it is tried again at each save of its run, until another is better.
-struct Owed {
+struct PendingBest {
     folder: Folder,
     report: CheckpointReport,
     bytes: Vec<u8>,
@@ -173,7 +173,7 @@ struct Owed {
 
 /// Saves a job. At any moment `last` or `previous` is whole, and the best weights that `last` names are in `best`, or
 /// they are its own: then [`adopt`] makes up for a process that was killed before it wrote `best`.
-fn save(job: Job, owed: &mut Option<Owed>) -> SaveOutcome {
+fn save(job: Job, pending: &mut Option<PendingBest>) -> SaveOutcome {
     let Job {
         checkpoint,
         folder,
@@ -183,47 +183,47 @@ fn save(job: Job, owed: &mut Option<Owed>) -> SaveOutcome {
     let mut written = Vec::new();
     let is_best = matches!(best, NewBest::This);
     if let NewBest::Earlier(best) = best {
-        written = write(&best, &folder, true, metrics.take(), owed)?;
+        written = write(&best, &folder, true, metrics.take(), pending)?;
     }
-    written.extend(write(&checkpoint, &folder, is_best, metrics, owed)?);
+    written.extend(write(&checkpoint, &folder, is_best, metrics, pending)?);
     Ok(written)
 }
 
-/// Writes a checkpoint as the last one and, if it is that or another is owed, as the best one.
+/// Writes a checkpoint as the last one and, if it is that or another is pending, as the best one.
 fn write(
     checkpoint: &Checkpoint,
     folder: &Folder,
     is_best: bool,
     metrics: Option<io::Result<File>>,
-    owed: &mut Option<Owed>,
+    pending: &mut Option<PendingBest>,
 ) -> SaveOutcome {
-    let progress = &checkpoint.progress;
+    let run_state = &checkpoint.run_state;
     let in_folder = |e: io::Error| {
         format!(
             "the checkpoint of step {} could not be saved in {}: {e}. {WHAT_TO_DO}",
-            progress.step,
+            run_state.step,
             folder.path().display()
         )
     };
     let bytes = checkpoint.encode()?;
     let report = |name: &str| CheckpointReport {
-        step: progress.step,
-        epoch: progress.epochs + u32::from(progress.step_in_epoch > 0),
+        step: run_state.step,
+        epoch: run_state.epochs + u32::from(run_state.step_in_epoch > 0),
         path: folder.join(name).display().to_string(),
         bytes: bytes.len() as u64,
         best: name == BEST,
     };
     if is_best {
-        *owed = Some(Owed {
+        *pending = Some(PendingBest {
             folder: folder.clone(),
             report: report(BEST),
             bytes: bytes.clone(),
         });
-    } else if owed
+    } else if pending
         .as_ref()
         .is_some_and(|o| o.folder.path() != folder.path())
     {
-        *owed = None;
+        *pending = None;
     }
     if let Some(metrics) = metrics {
         metrics.and_then(|m| m.sync_data()).map_err(in_folder)?;
@@ -233,10 +233,10 @@ fn write(
     }
     folder.write(LAST, &bytes).map_err(in_folder)?;
     let mut written = vec![report(LAST)];
-    if let Some(best) = owed {
+    if let Some(best) = pending {
         folder.write(BEST, &best.bytes).map_err(in_folder)?;
         written.push(best.report.clone());
-        *owed = None;
+        *pending = None;
     }
     Ok(written)
 }
@@ -272,9 +272,9 @@ mod tests {
 
     fn job(folder: &Path, step: u64, best: bool) -> Job {
         let mut checkpoint = example();
-        checkpoint.progress.step = step;
+        checkpoint.run_state.step = step;
         // That of step 1 is the best before.
-        checkpoint.progress.best = Some(Best {
+        checkpoint.run_state.best = Some(Best {
             accuracy: 0.5,
             epoch: 1,
             step: if best { step } else { 1 },
@@ -298,7 +298,7 @@ mod tests {
         assert!(!saver.is_busy());
         let step = |name| {
             let read = Checkpoint::read(&folder.path().join(name)).unwrap();
-            read.progress.step
+            read.run_state.step
         };
         assert_eq!((step(LAST), step(PREVIOUS), step(BEST)), (3, 2, 1));
         let mut names: Vec<_> = fs::read_dir(folder.path())
@@ -319,12 +319,12 @@ mod tests {
         assert_eq!(added, [true, false, false, false, false]);
         // The last of a run is never lost to that of another.
         assert!(wait(&waiting, job(other.path(), 1, false)));
-        let mut owed = None;
+        let mut pending = None;
         let waiting = waiting.lock().unwrap().drain(..).collect::<Vec<_>>();
         assert_eq!(waiting.len(), 2);
         let reports: Vec<_> = waiting
             .into_iter()
-            .flat_map(|job| save(job, &mut owed).unwrap())
+            .flat_map(|job| save(job, &mut pending).unwrap())
             .map(|report| (report.step, report.best))
             .collect();
         assert_eq!(reports, [(3, false), (3, true), (5, false), (1, false)]);
@@ -355,7 +355,7 @@ mod tests {
     fn steps(folder: &Path) -> [Option<u64>; 3] {
         [LAST, PREVIOUS, BEST].map(|name| {
             let read = Checkpoint::read(&folder.join(name));
-            read.ok().map(|c| c.progress.step)
+            read.ok().map(|c| c.run_state.step)
         })
     }
 
@@ -409,7 +409,7 @@ mod tests {
     /// Whoever goes on from the last checkpoint has the best weights that it names.
     #[track_caller]
     fn has_its_best(folder: &Path, fault: Fault) {
-        let last = Checkpoint::read(&folder.join(LAST)).unwrap().progress;
+        let last = Checkpoint::read(&folder.join(LAST)).unwrap().run_state;
         adopt(&folder.into(), LAST, last.is_best()).unwrap();
         assert_eq!(steps(folder)[2], last.best.map(|b| b.step), "{fault:?}");
     }
@@ -439,16 +439,16 @@ mod tests {
     #[test]
     fn a_best_checkpoint_that_found_no_room_is_written_when_there_is_some() {
         let folder = tempfile::tempdir().unwrap();
-        let mut owed = None;
-        save(job(folder.path(), 1, true), &mut owed).unwrap();
+        let mut pending = None;
+        save(job(folder.path(), 1, true), &mut pending).unwrap();
         let full = lay(folder.path(), Some(Fault::Full));
-        assert!(save(job(folder.path(), 2, true), &mut owed).is_err());
-        assert!(save(job(folder.path(), 3, false), &mut owed).is_err());
+        assert!(save(job(folder.path(), 2, true), &mut pending).is_err());
+        assert!(save(job(folder.path(), 3, false), &mut pending).is_err());
         drop(full);
         assert_eq!(steps(folder.path()), [Some(1), None, Some(1)]);
-        let written = save(job(folder.path(), 4, false), &mut owed).unwrap();
+        let written = save(job(folder.path(), 4, false), &mut pending).unwrap();
         assert_eq!(written.len(), 2);
         assert_eq!(steps(folder.path()), [Some(4), Some(1), Some(2)]);
-        assert!(owed.is_none());
+        assert!(pending.is_none());
     }
 }

@@ -1,13 +1,13 @@
 //! The training loop. [`Trainer::run`] reads top to bottom: epochs, batches, one step, the evaluation after each epoch.
 //! Whoever hosts it is asked between any two batches, also while images are scored, and may change a hyperparameter, ask
 //! for anything, or leave; the loop is picked up later where it was left. All that decides what comes next is in
-//! [`Progress`], the weights and the optimizer's state, so a checkpoint of the three continues bit for bit.
+//! [`RunState`], the weights and the optimizer's state, so a checkpoint of the three continues bit for bit.
 
 use super::checkpoint::{
-    Applied, Best, Checkpoint, CheckpointError, EpochTotals, FORMAT, Progress,
+    Applied, Best, Checkpoint, CheckpointError, EpochTotals, FORMAT, RunState,
 };
 use super::evaluate::{Scores, Scoring};
-use super::material::{self, Material};
+use super::training_data::{self, TrainingData};
 use super::{Error, Result, schedule};
 use crate::backend::{
     Backend, Device, Inspected, Inspection, MemberId, NetworkSpec, NetworkState, Scaling,
@@ -20,6 +20,7 @@ use crate::domain::params::{
 };
 use crate::domain::report::{EpochReport, Split, StepReport};
 use crate::hardware::stopwatch::Stopwatch;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -35,9 +36,9 @@ const STEPS_BEFORE_ETA: u64 = 10;
 /// that often, and the screen is drawn about that often.
 pub const SECONDS_PER_SUBMISSION: f64 = 1.0 / 60.0;
 
-/// What the loop is doing when it asks its host.
+/// What the trainer is doing when it polls its host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Doing {
+pub enum Phase {
     Training,
     /// Scoring; `done` of `total` images.
     Evaluating {
@@ -47,27 +48,21 @@ pub enum Doing {
     },
 }
 
-/// What the host wants.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flow {
-    Continue,
-    /// Leave the loop, or the evaluation.
-    Leave,
-}
-
-/// Who hosts the loop.
-pub trait Host {
-    /// Called before each submission of training steps and each chunk of an evaluation: the time to take up commands.
-    fn between(&mut self, trainer: &mut Trainer, doing: Doing) -> Flow;
-    /// Number of steps to submit before the host is asked again, given that `fits` of them take a moment.
-    fn ahead(&self, fits: usize) -> usize {
+/// Drives a [`Trainer`]: takes up commands between its steps and receives its reports.
+pub trait TrainingHost {
+    /// Called before each submission of training steps and before each chunk of an evaluation. May change the trainer.
+    /// `Break` leaves the loop, or the evaluation.
+    fn poll(&mut self, trainer: &mut Trainer, phase: Phase) -> ControlFlow<()>;
+    /// Number of steps to submit before the host is asked again, given that `fits` of them take
+    /// [`SECONDS_PER_SUBMISSION`].
+    fn steps_to_submit(&self, fits: usize) -> usize {
         fits
     }
-    /// A wish that was granted could not be fulfilled and was taken back.
-    fn refused(&mut self, why: String);
+    /// A change that was accepted could not be carried out and was taken back.
+    fn change_refused(&mut self, why: String);
     /// A change took effect.
     fn applied(&mut self, applied: &Applied);
-    /// An epoch begins; it has that many steps, and so many remain in the run with it.
+    /// An epoch begins.
     fn epoch_begins(&mut self, trainer: &Trainer);
     fn stepped(&mut self, report: &StepReport);
     fn evaluated(&mut self, scores: Scores);
@@ -87,14 +82,14 @@ pub enum End {
     Diverged { step: u64, first: String },
 }
 
-/// What became of a wish to change a hyperparameter.
+/// What a request to change a hyperparameter led to.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Wish {
+pub enum ChangeOutcome {
     Applied(Applied),
     Waits(Change, Applies),
-    /// It now waits for nothing: the wish equals the value in force.
+    /// The request was withdrawn: it equals the current value.
     Withdrawn,
-    /// It has that value already.
+    /// The requested value was requested before or is in force already.
     Unchanged,
 }
 
@@ -105,16 +100,16 @@ pub struct Trainer {
     spec: NetworkSpec,
     /// Abandons the step under way when it is set.
     stop: Arc<AtomicBool>,
-    material: Rc<Material>,
+    training_data: Rc<TrainingData>,
     division: Division,
     layers: Vec<arch::Summary>,
-    progress: Progress,
+    run_state: RunState,
     /// Also score the test images at each evaluation, for those who look at them.
     pub watch_test: bool,
     /// The order of the epoch under way.
     order: Vec<u32>,
-    /// Before each wish: the key and the value that was wanted until then.
-    wishes: Vec<(&'static HyperParam, Value)>,
+    /// The hyperparameter of each request and the value that was requested before, for undo.
+    requests: Vec<(&'static HyperParam, Value)>,
     /// Running throughput of the training steps, steps it rests on, and seconds of the last epoch's evaluation.
     speed: f64,
     steps_timed: u64,
@@ -128,14 +123,14 @@ impl Trainer {
     /// Returns an error if the architecture does not fit, or the device has too little memory or fails.
     pub fn new(
         params: Hyperparameters,
-        material: Rc<Material>,
+        training_data: Rc<TrainingData>,
         device: &dyn Device,
         stop: Arc<AtomicBool>,
     ) -> Result<Self> {
-        let info = &material.info;
+        let info = &training_data.info;
         let architecture = arch::resolve(&params.architecture)?;
-        let division = Division::new(material.train.len(), params.seed, params.validation);
-        let progress = Progress {
+        let division = Division::new(training_data.train.len(), params.seed, params.validation);
+        let run_state = RunState {
             format: FORMAT,
             version: env!("CARGO_PKG_VERSION").into(),
             run: String::new(),
@@ -143,8 +138,8 @@ impl Trainer {
             waiting: Vec::new(),
             changes: Vec::new(),
             architecture: architecture.to_string(),
-            data: material.identity.clone(),
-            data_source: material.source.clone(),
+            data: training_data.identity.clone(),
+            data_source: training_data.source.clone(),
             classes: info.classes.clone(),
             side: info.side,
             mean: info.mean.clone(),
@@ -161,22 +156,22 @@ impl Trainer {
             unwritten: None,
             params,
         };
-        let spec = network_spec(&progress)?;
+        let spec = network_spec(&run_state)?;
         let layers = spec.arch.summary(spec.input, spec.classes)?;
-        let mut backend = device.backend(&spec, capacity(&progress.params))?;
-        let member = backend.add(progress.params.seed)?;
+        let mut backend = device.backend(&spec, capacity(&run_state.params))?;
+        let member = backend.add(run_state.params.seed)?;
         let mut trainer = Trainer {
             backend,
             member,
             spec,
             stop,
             layers,
-            material,
+            training_data,
             division,
-            progress,
+            run_state,
             watch_test: false,
             order: Vec::new(),
-            wishes: Vec::new(),
+            requests: Vec::new(),
             speed: 0.0,
             steps_timed: 0,
             evaluation_seconds: 0.0,
@@ -192,7 +187,7 @@ impl Trainer {
     pub fn resume(
         checkpoint: Checkpoint,
         path: &Path,
-        material: Rc<Material>,
+        training_data: Rc<TrainingData>,
         device: &dyn Device,
         stop: Arc<AtomicBool>,
     ) -> Result<Self> {
@@ -200,50 +195,51 @@ impl Trainer {
             path: path.into(),
             why,
         };
-        let Checkpoint { progress, tensors } = checkpoint;
+        let Checkpoint { run_state, tensors } = checkpoint;
         for row in HYPERPARAMS {
-            row.check(row.get(&progress.params))
+            row.check(row.get(&run_state.params))
                 .map_err(|e| mismatch(format!("its hyperparameter {e}")))?;
         }
-        if progress.data != material.identity {
+        if run_state.data != training_data.identity {
             return Err(mismatch(format!(
                 "its run learned from {} at {} ({} + {} images, digest {}), and the data at hand is {} ({} + {} images, digest {}); name the run's data with --data",
-                progress.data.name,
-                progress.data_source,
-                progress.data.train,
-                progress.data.test,
-                progress.data.digest,
-                material.identity.name,
-                material.identity.train,
-                material.identity.test,
-                material.identity.digest,
+                run_state.data.name,
+                run_state.data_source,
+                run_state.data.train,
+                run_state.data.test,
+                run_state.data.digest,
+                training_data.identity.name,
+                training_data.identity.train,
+                training_data.identity.test,
+                training_data.identity.digest,
             ))
             .into());
         }
         let params = Hyperparameters {
-            architecture: progress.architecture.clone(),
-            ..progress.params.clone()
+            architecture: run_state.architecture.clone(),
+            ..run_state.params.clone()
         };
-        let mut trainer = Self::new(params, material, device, stop)?;
-        let steps = trainer.steps_per_epoch_of(&progress.params);
+        let mut trainer = Self::new(params, training_data, device, stop)?;
+        let steps = trainer.steps_per_epoch_of(&run_state.params);
         let images = trainer.division.train.len() as u64;
-        let expected = (progress.step_in_epoch * u64::from(progress.params.batch_size)).min(images);
-        if progress.step_in_epoch > steps || progress.images_in_epoch != expected {
+        let expected =
+            (run_state.step_in_epoch * u64::from(run_state.params.batch_size)).min(images);
+        if run_state.step_in_epoch > steps || run_state.images_in_epoch != expected {
             return Err(mismatch(format!(
                 "it stands at step {} of {steps} in its epoch, after {} images",
-                progress.step_in_epoch, progress.images_in_epoch
+                run_state.step_in_epoch, run_state.images_in_epoch
             ))
             .into());
         }
         let state = NetworkState {
             tensors,
-            scalars: progress.optimizer.clone(),
+            scalars: run_state.optimizer.clone(),
         };
         trainer
             .backend
             .import(trainer.member, &state)
             .map_err(|e| mismatch(e.to_string()))?;
-        trainer.progress = progress;
+        trainer.run_state = run_state;
         trainer.shuffle();
         Ok(trainer)
     }
@@ -252,7 +248,7 @@ impl Trainer {
     ///
     /// # Errors
     /// Those of the network and the device.
-    pub fn run(&mut self, host: &mut impl Host) -> Result<End> {
+    pub fn run(&mut self, host: &mut impl TrainingHost) -> Result<End> {
         loop {
             if self.at_epoch_start() {
                 self.apply_waiting(host)?;
@@ -261,18 +257,18 @@ impl Trainer {
                 }
                 host.epoch_begins(self);
             }
-            while self.progress.step_in_epoch < self.steps_per_epoch() {
-                if host.between(self, Doing::Training) == Flow::Leave {
+            while self.run_state.step_in_epoch < self.steps_per_epoch() {
+                if host.poll(self, Phase::Training).is_break() {
                     return Ok(End::Left);
                 }
                 if let Some(first) = self.train_steps(host)? {
                     return Ok(End::Diverged {
-                        step: self.progress.step + 1,
+                        step: self.run_state.step + 1,
                         first,
                     });
                 }
             }
-            if self.close_epoch(host)? == Flow::Leave {
+            if self.close_epoch(host)?.is_break() {
                 return Ok(End::Left);
             }
         }
@@ -280,19 +276,19 @@ impl Trainer {
 
     /// Makes the next training steps: one, or as many as fill a moment where the backend gains by it. Returns the first
     /// value that was not finite, if one was.
-    fn train_steps(&mut self, host: &mut impl Host) -> Result<Option<String>> {
+    fn train_steps(&mut self, host: &mut impl TrainingHost) -> Result<Option<String>> {
         let watch = Stopwatch::start();
-        let batch_size = f64::from(self.progress.params.batch_size);
+        let batch_size = f64::from(self.run_state.params.batch_size);
         let fits = (SECONDS_PER_SUBMISSION * self.speed / batch_size) as usize;
-        let left = self.steps_per_epoch() - self.progress.step_in_epoch;
+        let left = self.steps_per_epoch() - self.run_state.step_in_epoch;
         let most = self.backend.max_steps().min(left as usize);
         let work = [(
             self.member,
-            self.plan_steps(host.ahead(fits).clamp(1, most)),
+            self.plan_steps(host.steps_to_submit(fits).clamp(1, most)),
         )];
         let outcomes = self
             .backend
-            .train(&self.material.train, &work, &self.stop)?;
+            .train(&self.training_data.train, &work, &self.stop)?;
         let [(_, plans)] = work;
         let seconds = watch.seconds().map(|all| all / plans.len() as f64);
         for (plan, outcome) in plans.iter().zip(outcomes.into_iter().flatten()) {
@@ -306,14 +302,14 @@ impl Trainer {
 
     /// The next `count` steps of the epoch under way.
     fn plan_steps(&self, count: usize) -> Vec<StepPlan> {
-        let params = &self.progress.params;
+        let params = &self.run_state.params;
         let mut ahead = 0;
         let mut plan = |i: u64| {
-            let number = self.progress.step_in_epoch + i;
+            let number = self.run_state.step_in_epoch + i;
             let batch = batches::batch(&self.order, number, params.batch_size);
             let rate = self.learning_rate(ahead, batch.len() as u64);
             ahead += batch.len() as u64;
-            StepPlan::new(params, rate, self.progress.step + 1 + i, batch)
+            StepPlan::new(params, rate, self.run_state.step + 1 + i, batch)
         };
         (0..count as u64).map(&mut plan).collect()
     }
@@ -334,20 +330,20 @@ impl Trainer {
             0 => 0.0,
             _ => images as f64 / self.speed,
         });
-        let progress = &mut self.progress;
-        progress.step = outcome.step;
-        progress.step_in_epoch += 1;
-        progress.images_in_epoch += images;
-        progress.elapsed += seconds;
-        progress.totals.loss += outcome.loss * images as f64;
-        progress.totals.correct += u64::from(outcome.correct);
-        progress.totals.images += images;
-        progress.totals.seconds += seconds;
+        let run_state = &mut self.run_state;
+        run_state.step = outcome.step;
+        run_state.step_in_epoch += 1;
+        run_state.images_in_epoch += images;
+        run_state.elapsed += seconds;
+        run_state.totals.loss += outcome.loss * images as f64;
+        run_state.totals.correct += u64::from(outcome.correct);
+        run_state.totals.images += images;
+        run_state.totals.seconds += seconds;
         StepReport {
             first: outcome.step,
             last: outcome.step,
-            epoch: self.progress.epochs + 1,
-            step_in_epoch: self.progress.step_in_epoch,
+            epoch: self.run_state.epochs + 1,
+            step_in_epoch: self.run_state.step_in_epoch,
             steps_per_epoch: self.steps_per_epoch(),
             images,
             loss: outcome.loss,
@@ -360,16 +356,16 @@ impl Trainer {
                 0.0 => 0.0,
                 seconds => images as f64 / seconds.max(1e-9),
             },
-            elapsed: self.progress.elapsed,
+            elapsed: self.run_state.elapsed,
             eta: self.eta(),
         }
     }
 
-    /// Scores the validation images (and the test images where wished), and closes the epoch.
-    fn close_epoch(&mut self, host: &mut impl Host) -> Result<Flow> {
-        let before = self.progress.elapsed;
+    /// Scores the validation images (and the test images if asked for), and closes the epoch.
+    fn close_epoch(&mut self, host: &mut impl TrainingHost) -> Result<ControlFlow<()>> {
+        let before = self.run_state.elapsed;
         let Some(validation) = self.evaluate(host, Split::Validation)? else {
-            return Ok(Flow::Leave);
+            return Ok(ControlFlow::Break(()));
         };
         let validation = (
             validation.evaluation.loss,
@@ -378,32 +374,32 @@ impl Trainer {
                 host.evaluated(validation);
             },
         );
-        let wanted = self.progress.params.test_each_epoch;
+        let wanted = self.run_state.params.test_each_epoch;
         let mut test_accuracy = None;
         if wanted || self.watch_test {
             let Some(test) = self.evaluate(host, Split::Test)? else {
-                return Ok(Flow::Leave);
+                return Ok(ControlFlow::Break(()));
             };
             test_accuracy = wanted.then_some(test.evaluation.accuracy);
             host.evaluated(test);
         }
-        self.evaluation_seconds = self.progress.elapsed - before;
+        self.evaluation_seconds = self.run_state.elapsed - before;
 
-        let progress = &mut self.progress;
-        let epoch = progress.epochs + 1;
-        let best = progress.best.is_none_or(|b| validation.1 > b.accuracy);
+        let run_state = &mut self.run_state;
+        let epoch = run_state.epochs + 1;
+        let best = run_state.best.is_none_or(|b| validation.1 > b.accuracy);
         if best {
-            progress.best = Some(Best {
+            run_state.best = Some(Best {
                 accuracy: validation.1,
                 epoch,
-                step: progress.step,
+                step: run_state.step,
             });
         }
-        let totals = std::mem::take(&mut progress.totals);
+        let totals = std::mem::take(&mut run_state.totals);
         let images = totals.images.max(1) as f64;
         let report = EpochReport {
             epoch,
-            step: progress.step,
+            step: run_state.step,
             train_loss: totals.loss / images,
             train_accuracy: totals.correct as f64 / images,
             val_loss: validation.0,
@@ -411,36 +407,43 @@ impl Trainer {
             test_accuracy,
             best,
             images_per_s: images / totals.seconds.max(1e-9),
-            elapsed: progress.elapsed,
+            elapsed: run_state.elapsed,
         };
-        progress.epochs = epoch;
-        progress.step_in_epoch = 0;
-        progress.images_in_epoch = 0;
+        run_state.epochs = epoch;
+        run_state.step_in_epoch = 0;
+        run_state.images_in_epoch = 0;
         self.shuffle();
         host.epoch_over(self, &report);
-        Ok(Flow::Continue)
+        Ok(ControlFlow::Continue(()))
     }
 
     /// Scores all images of a split. None when the host left half-way.
     ///
     /// # Errors
     /// Those of the network and the device.
-    pub fn evaluate(&mut self, host: &mut impl Host, split: Split) -> Result<Option<Scores>> {
-        let data = Rc::clone(&self.material);
+    pub fn evaluate(
+        &mut self,
+        host: &mut impl TrainingHost,
+        split: Split,
+    ) -> Result<Option<Scores>> {
+        let data = Rc::clone(&self.training_data);
         let set = data.images(split);
         let images = self.images(split);
-        let labels = images.iter().map(|&i| material::label(set, i)).collect();
-        let classes = self.progress.classes.len();
+        let labels = images
+            .iter()
+            .map(|&i| training_data::label(set, i))
+            .collect();
+        let classes = self.run_state.classes.len();
         let total = images.len() as u32;
         let mut scoring = Scoring::new(images, labels, classes);
         let mut done = 0;
         while done < total as usize {
-            let doing = Doing::Evaluating {
+            let phase = Phase::Evaluating {
                 split,
                 done: done as u32,
                 total,
             };
-            if host.between(self, doing) == Flow::Leave {
+            if host.poll(self, phase).is_break() {
                 return Ok(None);
             }
             let watch = Stopwatch::start();
@@ -456,10 +459,10 @@ impl Trainer {
             let usual = || scoring.seconds / done.max(1) as f64 * (end - done) as f64;
             let seconds = watch.seconds().unwrap_or_else(usual);
             scoring.seconds += seconds;
-            self.progress.elapsed += seconds;
+            self.run_state.elapsed += seconds;
             done = end;
         }
-        let (step, epoch) = (self.progress.step, self.epoch());
+        let (step, epoch) = (self.run_state.step, self.epoch());
         Ok(Some(scoring.finish(split, step, epoch, classes)))
     }
 
@@ -467,45 +470,45 @@ impl Trainer {
     ///
     /// # Errors
     /// When the value is not allowed.
-    pub fn wish(
+    pub fn request_change(
         &mut self,
         row: &'static HyperParam,
         value: Value,
-    ) -> std::result::Result<Wish, crate::domain::params::HyperParamError> {
+    ) -> std::result::Result<ChangeOutcome, crate::domain::params::HyperParamError> {
         let value = row.check(value)?;
         let before = self.wanted(row);
         if value == before {
-            return Ok(Wish::Unchanged);
+            return Ok(ChangeOutcome::Unchanged);
         }
-        self.wishes.push((row, before));
-        self.grant(row, value)
+        self.requests.push((row, before));
+        self.accept(row, value)
     }
 
-    /// Takes the last wish back. None when there is none.
+    /// Takes the last request back. Returns None if there is none.
     ///
     /// # Errors
     /// When the earlier value is not allowed (it was, so never).
     pub fn undo(
         &mut self,
     ) -> std::result::Result<
-        Option<(&'static HyperParam, Wish)>,
+        Option<(&'static HyperParam, ChangeOutcome)>,
         crate::domain::params::HyperParamError,
     > {
-        match self.wishes.pop() {
-            Some((row, before)) => Ok(Some((row, self.grant(row, before)?))),
+        match self.requests.pop() {
+            Some((row, before)) => Ok(Some((row, self.accept(row, before)?))),
             None => Ok(None),
         }
     }
 
-    fn grant(
+    fn accept(
         &mut self,
         row: &'static HyperParam,
         value: Value,
-    ) -> std::result::Result<Wish, crate::domain::params::HyperParamError> {
-        self.progress.waiting.retain(|(key, _)| key != row.key);
-        let live = row.get(&self.progress.params);
+    ) -> std::result::Result<ChangeOutcome, crate::domain::params::HyperParamError> {
+        self.run_state.waiting.retain(|(key, _)| key != row.key);
+        let live = row.get(&self.run_state.params);
         if live == value {
-            return Ok(Wish::Withdrawn);
+            return Ok(ChangeOutcome::Withdrawn);
         }
         let now = match row.applies {
             Applies::Now => true,
@@ -513,32 +516,36 @@ impl Trainer {
             Applies::NextRun => false,
         };
         if now {
-            return Ok(Wish::Applied(self.apply(row, value)?));
+            return Ok(ChangeOutcome::Applied(self.apply(row, value)?));
         }
         let waiting = (row.key.into(), value.clone());
-        self.progress.waiting.push(waiting);
+        self.run_state.waiting.push(waiting);
         let change = Change {
             key: row.key.into(),
             old: live,
             new: value,
         };
-        Ok(Wish::Waits(change, row.applies))
+        Ok(ChangeOutcome::Waits(change, row.applies))
     }
 
     /// The hyperparameters of a restart: those in force, with everything that waits.
     pub fn wanted_params(&self) -> Hyperparameters {
-        let mut params = self.progress.params.clone();
+        let mut params = self.run_state.params.clone();
         for row in HYPERPARAMS {
-            // A value that waits was checked when it was wished for.
+            // A value that waits was checked when it was requested.
             let _ = row.set(&mut params, self.wanted(row));
         }
         params
     }
 
     fn wanted(&self, row: &HyperParam) -> Value {
-        let waiting = self.progress.waiting.iter().find(|(key, _)| key == row.key);
+        let waiting = self
+            .run_state
+            .waiting
+            .iter()
+            .find(|(key, _)| key == row.key);
         waiting.map_or_else(
-            || row.get(&self.progress.params),
+            || row.get(&self.run_state.params),
             |(_, value)| value.clone(),
         )
     }
@@ -548,36 +555,36 @@ impl Trainer {
         row: &'static HyperParam,
         value: Value,
     ) -> std::result::Result<Applied, crate::domain::params::HyperParamError> {
-        let old = row.get(&self.progress.params);
-        row.set(&mut self.progress.params, value.clone())?;
+        let old = row.get(&self.run_state.params);
+        row.set(&mut self.run_state.params, value.clone())?;
         let applied = Applied {
             change: Change {
                 key: row.key.into(),
                 old,
                 new: value,
             },
-            step: self.progress.step + 1,
-            epoch: self.progress.epochs + 1,
+            step: self.run_state.step + 1,
+            epoch: self.run_state.epochs + 1,
         };
-        self.progress.changes.push(applied.clone());
+        self.run_state.changes.push(applied.clone());
         Ok(applied)
     }
 
     /// At the start of an epoch: makes true what waited for it.
-    fn apply_waiting(&mut self, host: &mut impl Host) -> Result<()> {
-        let batch_size = self.progress.params.batch_size;
+    fn apply_waiting(&mut self, host: &mut impl TrainingHost) -> Result<()> {
+        let batch_size = self.run_state.params.batch_size;
         for row in HYPERPARAMS
             .iter()
             .filter(|r| r.applies == Applies::NextEpoch)
         {
-            let waiting = &mut self.progress.waiting;
+            let waiting = &mut self.run_state.waiting;
             if let Some(at) = waiting.iter().position(|(key, _)| key == row.key) {
                 let (_, value) = waiting.remove(at);
                 let applied = self.apply(row, value)?;
                 host.applied(&applied);
             }
         }
-        let capacity = capacity(&self.progress.params);
+        let capacity = capacity(&self.run_state.params);
         if capacity == self.backend.capacity() {
             return Ok(());
         }
@@ -589,7 +596,7 @@ impl Trainer {
                         host.applied(&applied);
                     }
                 }
-                host.refused(error.to_string());
+                host.change_refused(error.to_string());
             }
             other => other?,
         }
@@ -619,10 +626,10 @@ impl Trainer {
         if !state.is_finite() {
             return Ok(None);
         }
-        let mut progress = self.progress.clone();
-        progress.optimizer = state.scalars;
+        let mut run_state = self.run_state.clone();
+        run_state.optimizer = state.scalars;
         Ok(Some(Checkpoint {
-            progress,
+            run_state,
             tensors: state.tensors,
         }))
     }
@@ -632,7 +639,7 @@ impl Trainer {
         match split {
             Split::Train => self.division.train.clone(),
             Split::Validation => self.division.validation.clone(),
-            Split::Test => (0..self.material.test.len() as u32).collect(),
+            Split::Test => (0..self.training_data.test.len() as u32).collect(),
         }
     }
 
@@ -645,24 +652,24 @@ impl Trainer {
         &self.division
     }
 
-    pub fn material(&self) -> &Rc<Material> {
-        &self.material
+    pub fn training_data(&self) -> &Rc<TrainingData> {
+        &self.training_data
     }
 
-    pub fn progress(&self) -> &Progress {
-        &self.progress
+    pub fn run_state(&self) -> &RunState {
+        &self.run_state
     }
 
     /// The run's name and start, for its checkpoints.
     pub fn set_identity(&mut self, run: String, started: f64) {
-        self.progress.run = run;
-        self.progress.started = started;
+        self.run_state.run = run;
+        self.run_state.started = started;
     }
 
     /// Where the metrics stand, for the next checkpoint.
     pub fn set_metrics(&mut self, (bytes, unwritten): (u64, Option<StepReport>)) {
-        self.progress.metrics_bytes = bytes;
-        self.progress.unwritten = unwritten;
+        self.run_state.metrics_bytes = bytes;
+        self.run_state.unwritten = unwritten;
     }
 
     pub fn spec(&self) -> &NetworkSpec {
@@ -687,16 +694,16 @@ impl Trainer {
 
     /// The epoch under way or just over, from 1; 0 before the first step.
     pub fn epoch(&self) -> u32 {
-        self.progress.epochs + u32::from(self.progress.step_in_epoch > 0)
+        self.run_state.epochs + u32::from(self.run_state.step_in_epoch > 0)
     }
 
     pub fn is_finished(&self) -> bool {
-        self.at_epoch_start() && self.progress.epochs >= self.progress.params.epochs
+        self.at_epoch_start() && self.run_state.epochs >= self.run_state.params.epochs
     }
 
     /// Steps of an epoch with the batch size in force.
     pub fn steps_per_epoch(&self) -> u64 {
-        self.steps_per_epoch_of(&self.progress.params)
+        self.steps_per_epoch_of(&self.run_state.params)
     }
 
     fn steps_per_epoch_of(&self, params: &Hyperparameters) -> u64 {
@@ -704,23 +711,23 @@ impl Trainer {
     }
 
     fn at_epoch_start(&self) -> bool {
-        self.progress.step_in_epoch == 0
+        self.run_state.step_in_epoch == 0
     }
 
     fn shuffle(&mut self) {
-        let epoch = u64::from(self.progress.epochs) + 1;
-        self.order = self.division.order(self.progress.params.seed, epoch);
+        let epoch = u64::from(self.run_state.epochs) + 1;
+        self.order = self.division.order(self.run_state.params.seed, epoch);
     }
 
     /// The effective learning rate of a step of `images` images that comes after `ahead` images which are planned but not
     /// yet trained on.
     fn learning_rate(&self, ahead: u64, images: u64) -> f64 {
         let whole = self.division.train.len().max(1) as f64;
-        let epochs = f64::from(self.progress.epochs);
-        let seen = self.progress.images_in_epoch + ahead;
+        let epochs = f64::from(self.run_state.epochs);
+        let seen = self.run_state.images_in_epoch + ahead;
         let before = epochs + seen as f64 / whole;
         let after = epochs + (seen + images) as f64 / whole;
-        schedule::rate(&self.progress.params, before, after)
+        schedule::rate(&self.run_state.params, before, after)
     }
 
     fn time(&mut self, images: u64, seconds: f64) {
@@ -737,12 +744,12 @@ impl Trainer {
         }
         let whole = self.division.train.len() as f64;
         let epochs = f64::from(
-            self.progress
+            self.run_state
                 .params
                 .epochs
-                .saturating_sub(self.progress.epochs),
+                .saturating_sub(self.run_state.epochs),
         );
-        let images = epochs * whole - self.progress.images_in_epoch as f64;
+        let images = epochs * whole - self.run_state.images_in_epoch as f64;
         Some(images.max(0.0) / self.speed + epochs * self.evaluation_seconds)
     }
 }
@@ -755,22 +762,22 @@ fn capacity(params: &Hyperparameters) -> usize {
 ///
 /// # Errors
 /// Returns an error if the architecture cannot be read, or the statistics are not those of three channels.
-pub fn network_spec(progress: &Progress) -> Result<NetworkSpec> {
+pub fn network_spec(run_state: &RunState) -> Result<NetworkSpec> {
     let three = |numbers: &[f32]| {
         <[f32; 3]>::try_from(numbers)
             .map_err(|_| Error::Question("the data's channel statistics are missing".into()))
     };
-    let scaling = match progress.params.standardize {
-        true => Scaling::standard(three(&progress.mean)?, three(&progress.deviation)?),
+    let scaling = match run_state.params.standardize {
+        true => Scaling::standard(three(&run_state.mean)?, three(&run_state.deviation)?),
         false => Scaling::UNIT,
     };
     Ok(NetworkSpec {
-        arch: arch::resolve(&progress.architecture)?,
-        input: Shape::new(3, progress.side, progress.side),
-        classes: progress.classes.len(),
+        arch: arch::resolve(&run_state.architecture)?,
+        input: Shape::new(3, run_state.side, run_state.side),
+        classes: run_state.classes.len(),
         scaling,
-        optimizer: progress.params.optimizer,
-        precision: progress.params.precision,
+        optimizer: run_state.params.optimizer,
+        precision: run_state.params.precision,
     })
 }
 
@@ -789,27 +796,27 @@ mod tests {
     #[derive(Default)]
     struct Meddler {
         chunks: Vec<u32>,
-        granted: Vec<Wish>,
+        outcomes: Vec<ChangeOutcome>,
         leave_at: Option<u32>,
     }
 
-    impl Host for Meddler {
-        fn between(&mut self, trainer: &mut Trainer, doing: Doing) -> Flow {
-            if let Doing::Evaluating { done, .. } = doing {
+    impl TrainingHost for Meddler {
+        fn poll(&mut self, trainer: &mut Trainer, phase: Phase) -> ControlFlow<()> {
+            if let Phase::Evaluating { done, .. } = phase {
                 self.chunks.push(done);
                 if self.leave_at == Some(done) {
-                    return Flow::Leave;
+                    return ControlFlow::Break(());
                 }
                 if done == 32 {
                     let row = params::param("learning_rate").unwrap();
-                    self.granted
-                        .push(trainer.wish(row, Value::Float(0.25)).unwrap());
+                    self.outcomes
+                        .push(trainer.request_change(row, Value::Float(0.25)).unwrap());
                 }
             }
-            Flow::Continue
+            ControlFlow::Continue(())
         }
 
-        fn refused(&mut self, why: String) {
+        fn change_refused(&mut self, why: String) {
             panic!("{why}");
         }
         fn applied(&mut self, _: &Applied) {}
@@ -826,13 +833,13 @@ mod tests {
         steps: u32,
     }
 
-    impl Host for Impatient {
-        fn between(&mut self, _: &mut Trainer, _: Doing) -> Flow {
+    impl TrainingHost for Impatient {
+        fn poll(&mut self, _: &mut Trainer, _: Phase) -> ControlFlow<()> {
             self.stop.store(self.times > 0, Ordering::Relaxed);
             self.times = self.times.saturating_sub(1);
-            Flow::Continue
+            ControlFlow::Continue(())
         }
-        fn refused(&mut self, why: String) {
+        fn change_refused(&mut self, why: String) {
             panic!("{why}");
         }
         fn applied(&mut self, _: &Applied) {}
@@ -844,7 +851,7 @@ mod tests {
         fn epoch_over(&mut self, _: &mut Trainer, _: &EpochReport) {}
     }
 
-    fn small_data() -> Rc<Material> {
+    fn small_data() -> Rc<TrainingData> {
         let images = |n: usize| Images {
             side: 8,
             pixels: (0..n * 192).map(|i| (i * 37 % 251) as u8).collect(),
@@ -858,7 +865,7 @@ mod tests {
             ..DataInfo::default()
         };
         let (train, test) = (images(120), images(20));
-        Rc::new(Material::new(Dataset { info, train, test }).unwrap())
+        Rc::new(TrainingData::new(Dataset { info, train, test }).unwrap())
     }
 
     #[test]
@@ -898,11 +905,11 @@ mod tests {
         let scores = trainer.evaluate(&mut host, Split::Validation).unwrap();
         assert_eq!(scores.unwrap().labels.len(), 96);
         assert_eq!(host.chunks, [0, 32, 64]);
-        match &host.granted[..] {
-            [Wish::Applied(applied)] => assert_eq!((applied.step, applied.epoch), (1, 1)),
+        match &host.outcomes[..] {
+            [ChangeOutcome::Applied(applied)] => assert_eq!((applied.step, applied.epoch), (1, 1)),
             other => panic!("{other:?}"),
         }
-        assert_eq!(trainer.progress().params.learning_rate, 0.25);
+        assert_eq!(trainer.run_state().params.learning_rate, 0.25);
 
         let mut host = Meddler {
             leave_at: Some(64),

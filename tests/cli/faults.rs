@@ -29,10 +29,10 @@ impl Luck {
 
 fn content(path: &Path) -> Checkpoint {
     let mut checkpoint = Checkpoint::read(path).unwrap();
-    let progress = &mut checkpoint.progress;
-    (progress.started, progress.elapsed) = (0.0, 0.0);
-    (progress.metrics_bytes, progress.totals.seconds) = (0, 0.0);
-    progress.run.clear();
+    let run_state = &mut checkpoint.run_state;
+    (run_state.started, run_state.elapsed) = (0.0, 0.0);
+    (run_state.metrics_bytes, run_state.totals.seconds) = (0, 0.0);
+    run_state.run.clear();
     checkpoint
 }
 
@@ -121,7 +121,7 @@ fn killed(arch: &str, kills: u64, epochs: &str, luck: &mut Luck) {
             line.clear();
         }
         if last.exists() {
-            let step = Checkpoint::read(&last).unwrap().progress.step;
+            let step = Checkpoint::read(&last).unwrap().run_state.step;
             assert!(
                 saved.is_none_or(|s| s <= step),
                 "{saved:?} was saved, {step} is there"
@@ -483,7 +483,7 @@ fn bad_input_is_one_paragraph_that_says_what_to_do() {
     huge[..8].copy_from_slice(&u64::MAX.to_le_bytes());
     place.write("huge.safetensors", &huge);
     let mut other = Checkpoint::read(&place.path("runs/one/last.safetensors")).unwrap();
-    other.progress.architecture = "dense 16, relu, dense 10".into();
+    other.run_state.architecture = "dense 16, relu, dense 10".into();
     place.write("other.safetensors", other.encode().unwrap());
     for file in [
         "cut.safetensors",

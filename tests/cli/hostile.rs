@@ -117,13 +117,13 @@ fn corpus() -> Place {
     });
     std::fs::write(run.join("metrics.jsonl"), metrics.collect::<String>()).unwrap();
     let mut checkpoint = Checkpoint::read(&one.join("last.safetensors")).unwrap();
-    checkpoint.progress.classes.fill(NAME.into());
-    checkpoint.progress.run = NAME.into();
+    checkpoint.run_state.classes.fill(NAME.into());
+    checkpoint.run_state.run = NAME.into();
     for file in ["last.safetensors", "best.safetensors"] {
         std::fs::write(run.join(file), checkpoint.encode().unwrap()).unwrap();
     }
-    checkpoint.progress.architecture = NAME.into();
-    checkpoint.progress.data.name = NAME.into();
+    checkpoint.run_state.architecture = NAME.into();
+    checkpoint.run_state.data.name = NAME.into();
     place.write("bad.safetensors", checkpoint.encode().unwrap());
     // A data set whose folder and classes are called so, and a picture in it.
     let data = place.path(&format!("{NAME}-data"));

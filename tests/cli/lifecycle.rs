@@ -62,7 +62,7 @@ fn next(running: &mut Running, name: &str, other: &str) -> Value {
 
 fn saved_step(place: &Place) -> u64 {
     let read = Checkpoint::read(&place.path("runs/long").join(LAST));
-    read.unwrap().progress.step
+    read.unwrap().run_state.step
 }
 
 #[test]

@@ -11,15 +11,16 @@ use cifar_tui::domain::rng::{Rng, Stream};
 use cifar_tui::hardware::device::DeviceChoice;
 use cifar_tui::train::checkpoint::Applied;
 use cifar_tui::train::evaluate::Scores;
-use cifar_tui::train::material::Material;
-use cifar_tui::train::trainer::{Doing, End, Flow, Host, Trainer, Wish};
+use cifar_tui::train::trainer::{ChangeOutcome, End, Phase, Trainer, TrainingHost};
+use cifar_tui::train::training_data::TrainingData;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
 const SIDE: usize = 8;
 
-fn material() -> Rc<Material> {
+fn training_data() -> Rc<TrainingData> {
     let split = |count: usize, stream| {
         let rng = Rng::new(2, Stream::Sample, stream);
         let labels: Vec<u8> = (0..count)
@@ -53,7 +54,7 @@ fn material() -> Rc<Material> {
         load_seconds: None,
     };
     let (train, test) = (split(90, 0), split(20, 1));
-    Rc::new(Material::new(Dataset { info, train, test }).unwrap())
+    Rc::new(TrainingData::new(Dataset { info, train, test }).unwrap())
 }
 
 fn wanted() -> Hyperparameters {
@@ -75,7 +76,7 @@ fn processor() -> Rc<dyn Device> {
 }
 
 fn trainer(params: Hyperparameters, device: &dyn Device) -> Trainer {
-    Trainer::new(params, material(), device, Arc::default()).unwrap()
+    Trainer::new(params, training_data(), device, Arc::default()).unwrap()
 }
 
 /// Writes down what it is told.
@@ -84,8 +85,8 @@ struct Notes {
     scores: Vec<Scores>,
     applied: Vec<Applied>,
     refused: Vec<String>,
-    /// Wishes for when so many steps are done.
-    wishes: Vec<(u64, &'static str, Value)>,
+    /// Changes to request once this many steps are done.
+    requests: Vec<(u64, &'static str, Value)>,
     leave_at: Option<u64>,
     /// Steps that are asked for at a time.
     ahead: usize,
@@ -99,7 +100,7 @@ impl Default for Notes {
             scores: Vec::new(),
             applied: Vec::new(),
             refused: Vec::new(),
-            wishes: Vec::new(),
+            requests: Vec::new(),
             leave_at: None,
             ahead: 3,
             calls: 0,
@@ -107,29 +108,30 @@ impl Default for Notes {
     }
 }
 
-impl Host for Notes {
-    fn between(&mut self, trainer: &mut Trainer, doing: Doing) -> Flow {
-        let step = trainer.progress().step;
-        self.calls += usize::from(doing == Doing::Training);
-        if let Some(at) = self.wishes.iter().position(|(when, ..)| *when <= step) {
-            let (_, key, value) = self.wishes.remove(at);
-            if let Wish::Applied(applied) =
-                trainer.wish(params::param(key).unwrap(), value).unwrap()
+impl TrainingHost for Notes {
+    fn poll(&mut self, trainer: &mut Trainer, phase: Phase) -> ControlFlow<()> {
+        let step = trainer.run_state().step;
+        self.calls += usize::from(phase == Phase::Training);
+        if let Some(at) = self.requests.iter().position(|(when, ..)| *when <= step) {
+            let (_, key, value) = self.requests.remove(at);
+            if let ChangeOutcome::Applied(applied) = trainer
+                .request_change(params::param(key).unwrap(), value)
+                .unwrap()
             {
                 self.applied.push(applied);
             }
         }
         match self.leave_at {
-            Some(at) if step >= at => Flow::Leave,
-            _ => Flow::Continue,
+            Some(at) if step >= at => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
         }
     }
 
-    fn ahead(&self, _: usize) -> usize {
+    fn steps_to_submit(&self, _: usize) -> usize {
         self.ahead
     }
 
-    fn refused(&mut self, why: String) {
+    fn change_refused(&mut self, why: String) {
         self.refused.push(why);
     }
 
@@ -206,12 +208,12 @@ fn a_run_left_anywhere_and_resumed_is_the_unbroken_one_bit_for_bit() {
         let device = processor();
         let path = Path::new("x");
         let mut second =
-            Trainer::resume(saved, path, material(), &*device, Arc::default()).unwrap();
+            Trainer::resume(saved, path, training_data(), &*device, Arc::default()).unwrap();
         second.run(&mut Notes::default()).unwrap();
         let second = second.checkpoint().unwrap().unwrap();
         assert_eq!(second.tensors, whole.tensors, "left at {leave_at}");
-        assert_eq!(second.progress.step, whole.progress.step);
-        assert_eq!(second.progress.optimizer, whole.progress.optimizer);
+        assert_eq!(second.run_state.step, whole.run_state.step);
+        assert_eq!(second.run_state.optimizer, whole.run_state.optimizer);
     }
 }
 
@@ -221,7 +223,7 @@ fn a_change_holds_from_the_step_it_was_acknowledged_with() {
         return;
     }
     let mut notes = Notes {
-        wishes: vec![(4, "learning_rate", Value::Float(0.002))],
+        requests: vec![(4, "learning_rate", Value::Float(0.002))],
         ..Notes::default()
     };
     trainer(wanted(), &*processor()).run(&mut notes).unwrap();
@@ -240,7 +242,7 @@ fn a_batch_for_which_there_is_no_memory_is_refused_and_the_run_goes_on() {
     }
     let device = HostDevice::new(4, false).with_memory(2_000_000).device();
     let mut notes = Notes {
-        wishes: vec![(2, "batch_size", Value::Int(4096))],
+        requests: vec![(2, "batch_size", Value::Int(4096))],
         ..Notes::default()
     };
     let mut trainer = trainer(wanted(), &device);
@@ -250,7 +252,7 @@ fn a_batch_for_which_there_is_no_memory_is_refused_and_the_run_goes_on() {
         "{notes:?}",
         notes = notes.refused
     );
-    assert_eq!(trainer.progress().params.batch_size, 8);
+    assert_eq!(trainer.run_state().params.batch_size, 8);
     let keys: Vec<_> = notes.applied.iter().map(|a| &a.change.new).collect();
     assert_eq!(keys, [&Value::Int(4096), &Value::Int(8)]);
     let last = notes.steps.last().unwrap();
@@ -276,7 +278,7 @@ fn a_run_that_diverges_ends_at_the_step_that_did() {
     let End::Diverged { step, first } = trainer.run(&mut notes).unwrap() else {
         panic!("it learned");
     };
-    assert_eq!(step, trainer.progress().step + 1);
+    assert_eq!(step, trainer.run_state().step + 1);
     assert_eq!(notes.steps.last().unwrap().last, step - 1);
     assert!(
         first.contains("gradient") || first.contains("loss"),

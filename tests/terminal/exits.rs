@@ -40,7 +40,7 @@ fn short(before: &[&'static str]) -> Vec<&'static str> {
 
 fn step(pty: &Pty) -> u64 {
     let read = Checkpoint::read(&pty.path("runs/long/last.safetensors"));
-    read.unwrap().progress.step
+    read.unwrap().run_state.step
 }
 
 /// What ends with `signal`.
@@ -48,7 +48,7 @@ fn by(mut pty: Pty, signal: i32) -> Ended {
     let last = pty.path("runs/long/last.safetensors");
     // That of the first epoch is written beside the training.
     pty.until("a checkpoint", || {
-        Checkpoint::read(&last).is_ok_and(|read| read.progress.step > 0)
+        Checkpoint::read(&last).is_ok_and(|read| read.run_state.step > 0)
     });
     let before = step(&pty);
     pty.signal(signal);

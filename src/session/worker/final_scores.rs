@@ -6,13 +6,14 @@ use crate::session::protocol::Event;
 use crate::train::checkpoint::{Applied, Checkpoint};
 use crate::train::evaluate::Scores;
 use crate::train::saver::BEST;
-use crate::train::trainer::{Doing, Flow, Host, Trainer};
+use crate::train::trainer::{Phase, Trainer, TrainingHost};
+use std::ops::ControlFlow;
 
 impl Worker<'_> {
     /// Scores the test images, unless they were scored with these very weights. False when the front end wants
     /// something else.
     pub(super) fn score_at_the_end(&mut self, trainer: &mut Trainer) -> Result<bool> {
-        let step = trainer.progress().step;
+        let step = trainer.run_state().step;
         let known = self.known[1].scores.as_ref();
         if known.is_none_or(|scores| scores.step != step) {
             match trainer.evaluate(self, Split::Test)? {
@@ -25,7 +26,7 @@ impl Worker<'_> {
 
     /// Scores the best checkpoint as well, where it is of another step. A run that saves nothing has none.
     fn score_best(&mut self, trainer: &mut Trainer) -> Result<bool> {
-        let (step, best) = (trainer.progress().step, trainer.progress().best);
+        let (step, best) = (trainer.run_state().step, trainer.run_state().best);
         let Some(best) = best.filter(|best| best.step != step) else {
             return Ok(true);
         };
@@ -39,13 +40,13 @@ impl Worker<'_> {
         let path = run.folder().join(BEST);
         let checkpoint = Checkpoint::read(&path);
         let made = match checkpoint {
-            Ok(checkpoint) if checkpoint.progress.step == best.step => self
+            Ok(checkpoint) if checkpoint.run_state.step == best.step => self
                 .trainer_from(checkpoint, &path)
                 .map_err(|e| e.to_string()),
             Ok(other) => Err(format!(
                 "{} is of step {} instead of {}",
                 path.display(),
-                other.progress.step,
+                other.run_state.step,
                 best.step
             )),
             Err(error) => Err(error.to_string()),
@@ -78,12 +79,12 @@ struct Beside<'a, 'w> {
     trainer: &'a mut Trainer,
 }
 
-impl Host for Beside<'_, '_> {
-    fn between(&mut self, _: &mut Trainer, doing: Doing) -> Flow {
-        self.worker.between(self.trainer, doing)
+impl TrainingHost for Beside<'_, '_> {
+    fn poll(&mut self, _: &mut Trainer, phase: Phase) -> ControlFlow<()> {
+        self.worker.poll(self.trainer, phase)
     }
-    fn refused(&mut self, why: String) {
-        self.worker.refused(why);
+    fn change_refused(&mut self, why: String) {
+        self.worker.change_refused(why);
     }
     // An evaluation trains nothing.
     fn applied(&mut self, _: &Applied) {}

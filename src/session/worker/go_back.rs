@@ -29,8 +29,8 @@ fn checkpoints(folder: &Path) -> std::result::Result<Checkpoints, CheckpointErro
     };
     let mut found: Vec<_> = last.into_iter().chain(previous).chain(best).collect();
     // The sort is stable, so that of equal steps the last checkpoint comes first.
-    found.sort_by_key(|(checkpoint, _)| std::cmp::Reverse(checkpoint.progress.step));
-    found.dedup_by_key(|(checkpoint, _)| checkpoint.progress.step);
+    found.sort_by_key(|(checkpoint, _)| std::cmp::Reverse(checkpoint.run_state.step));
+    found.dedup_by_key(|(checkpoint, _)| checkpoint.run_state.step);
     match damage {
         Some(error) if found.is_empty() => Err(error),
         damage => Ok((found, damage)),
@@ -72,8 +72,8 @@ impl Worker<'_> {
         }
         let collapse = self.health.health().collapse.clone();
         let collapsed_after = collapse.and_then(|c| c.best);
-        let failed = trainer.progress();
-        let all: Vec<_> = found.iter().map(|(c, _)| c.progress.clone()).collect();
+        let failed = trainer.run_state();
+        let all: Vec<_> = found.iter().map(|(c, _)| c.run_state.clone()).collect();
         let chosen = recovery(&all, failed, collapsed_after, self.went_back_to);
         let Some(chosen) = chosen else {
             self.notice("no checkpoint of the run is from before its collapse: lower the learning rate and restart");
@@ -89,17 +89,17 @@ impl Worker<'_> {
         let Some(run) = &mut self.run else {
             return Ok(());
         };
-        let progress = made.progress();
+        let run_state = made.run_state();
         let file = path.file_name().unwrap_or_default();
-        run.adopt(&file.to_string_lossy(), progress.is_best())?;
+        run.adopt(&file.to_string_lossy(), run_state.is_best())?;
         run.cut_back(
-            progress.step,
-            progress.metrics_bytes,
-            progress.unwritten.clone(),
+            run_state.step,
+            run_state.metrics_bytes,
+            run_state.unwritten.clone(),
         )
         .map_err(RunError::io("cannot cut back the metrics in", &folder))?;
-        let past = self.read_past(&folder, progress.metrics_bytes)?;
-        let (step, epochs) = (progress.step, progress.epochs);
+        let past = self.read_past(&folder, run_state.metrics_bytes)?;
+        let (step, epochs) = (run_state.step, run_state.epochs);
         let run = self.run.take();
         *trainer = self.begin(made, run, Some(step + 1));
         self.go_on_from(step, past);

@@ -43,7 +43,7 @@ impl Worker<'_> {
                 return;
             }
         }
-        if let Some(health) = self.health.add(scores, &trainer.progress().params) {
+        if let Some(health) = self.health.add(scores, &trainer.run_state().params) {
             let event = Event::Health(health.clone());
             self.record(event);
         }

@@ -55,7 +55,7 @@ pub fn identity(data: &Dataset) -> DataIdentity {
 }
 
 /// A data set in host memory; a device may keep a copy.
-pub struct Material {
+pub struct TrainingData {
     pub info: DataInfo,
     pub identity: DataIdentity,
     /// Where the data was: an absolute path, or [`SAMPLE`].
@@ -64,7 +64,7 @@ pub struct Material {
     pub test: Rc<ImageSet>,
 }
 
-impl Material {
+impl TrainingData {
     /// # Errors
     /// Returns an error if there are no images to train or to test on.
     pub fn new(data: Dataset) -> Result<Self> {
@@ -83,7 +83,7 @@ impl Material {
             false => std::path::absolute(&info.source)
                 .map_or_else(|_| info.source.clone(), |path| path.display().to_string()),
         };
-        Ok(Material {
+        Ok(TrainingData {
             source,
             info,
             identity,
