@@ -1,0 +1,126 @@
+//! The worker as the trainer's host.
+
+use super::Worker;
+use crate::domain::report::{EpochReport, Split, State, StepReport};
+use crate::session::protocol::{Command, Event};
+use crate::train::checkpoint::Applied;
+use crate::train::evaluate::Scores;
+use crate::train::trainer::{Phase, Trainer, TrainingHost};
+use crossbeam_channel::TryRecvError;
+use std::ops::ControlFlow;
+use std::sync::atomic::Ordering;
+
+impl TrainingHost for Worker<'_> {
+    fn poll(&mut self, trainer: &mut Trainer, phase: Phase) -> ControlFlow<()> {
+        #[cfg(test)]
+        if let Some((step, which, with)) = self.settings.spoil
+            && phase == Phase::Training
+            && trainer.run_state().step == step
+            && self.over.is_none()
+            && trainer.run_state().changes.is_empty()
+        {
+            trainer.spoil(which, with);
+        }
+        self.keep_house(trainer);
+        // Cleared before the commands are taken up: one that comes meanwhile sets it again.
+        self.tell.interrupt().store(false, Ordering::SeqCst);
+        loop {
+            let blocked = phase == Phase::Training && self.paused;
+            let command = if blocked {
+                self.tell_steps();
+                self.tell_state(State::Paused);
+                self.try_again(trainer);
+                self.wait()
+            } else {
+                match self
+                    .early
+                    .pop_front()
+                    .map_or_else(|| self.tell.commands.try_recv(), Ok)
+                {
+                    Ok(command) => Some(command),
+                    Err(TryRecvError::Empty) => None,
+                    Err(TryRecvError::Disconnected) => Some(Command::Quit),
+                }
+            };
+            let idle = command.is_none() && !blocked;
+            if let Some(command) = command {
+                self.handle(command, trainer, phase);
+            }
+            if self.exit.is_some() {
+                return ControlFlow::Break(());
+            }
+            if phase == Phase::Training && self.score_wanted(trainer).is_break() {
+                return ControlFlow::Break(());
+            }
+            if idle {
+                break;
+            }
+        }
+        match phase {
+            Phase::Training => self.tell_state(State::Running),
+            Phase::Evaluating { split, done, total } => {
+                let same =
+                    matches!(self.reported_state, State::Evaluating { split: s, .. } if s == split);
+                if !same || self.state_reported_at.elapsed() >= self.settings.report_interval {
+                    self.tell_steps();
+                    self.tell_state(State::Evaluating { split, done, total });
+                }
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn steps_to_submit(&self, fits: usize) -> usize {
+        if self.one_step { 1 } else { fits }
+    }
+
+    fn change_refused(&mut self, why: String) {
+        self.warn(why);
+        self.paused = true;
+    }
+
+    fn applied(&mut self, applied: &Applied) {
+        // The steps before the change are told before it.
+        self.tell_steps();
+        self.health.changed();
+        self.record(Event::Applied {
+            change: applied.change.clone(),
+            step: applied.step,
+            epoch: applied.epoch,
+        });
+    }
+
+    fn epoch_begins(&mut self, trainer: &Trainer) {
+        self.set_length(trainer);
+    }
+
+    fn stepped(&mut self, report: &StepReport) {
+        match &mut self.steps {
+            Some(steps) => steps.extend(report),
+            None => self.steps = Some(report.clone()),
+        }
+        self.write(|run| run.step(report));
+        if std::mem::take(&mut self.one_step) {
+            self.paused = true;
+        }
+    }
+
+    fn evaluated(&mut self, scores: Scores) {
+        self.tell_steps();
+        let event = Event::Evaluation(scores.evaluation.clone());
+        let only_look = self.look_only.take_if(|split| *split == scores.split);
+        let known = &mut self.known[usize::from(scores.split == Split::Test)];
+        known.history.add(&scores);
+        known.scores = Some(scores);
+        match only_look {
+            Some(_) => self.tell.event(event),
+            None => self.record(event),
+        }
+    }
+
+    fn epoch_over(&mut self, trainer: &mut Trainer, report: &EpochReport) {
+        self.record(Event::Epoch(report.clone()));
+        self.check_health(trainer, report);
+        self.save(trainer, report.best);
+    }
+}

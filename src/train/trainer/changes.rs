@@ -1,0 +1,157 @@
+//! Requested changes of hyperparameters: applied at once, or kept until the epoch or the run in which they may change.
+
+use super::{Trainer, TrainingHost, capacity};
+use crate::domain::params::{
+    self, Applies, Change, HYPERPARAMS, HyperParam, HyperParamError, Hyperparameters, Value,
+};
+use crate::train::Result;
+use crate::train::checkpoint::Applied;
+
+/// What a request to change a hyperparameter led to.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ChangeOutcome {
+    Applied(Applied),
+    Waits(Change, Applies),
+    /// The request was withdrawn: it equals the current value.
+    Withdrawn,
+    /// The requested value was requested before or is in force already.
+    Unchanged,
+}
+
+impl Trainer {
+    /// Changes a hyperparameter: now, at the next epoch or in the next run, as its row says.
+    ///
+    /// # Errors
+    /// Returns an error if the value is not allowed.
+    pub fn request_change(
+        &mut self,
+        row: &'static HyperParam,
+        value: Value,
+    ) -> std::result::Result<ChangeOutcome, HyperParamError> {
+        let value = row.check(value)?;
+        let before = self.wanted(row);
+        if value == before {
+            return Ok(ChangeOutcome::Unchanged);
+        }
+        self.requests.push((row, before));
+        self.accept(row, value)
+    }
+
+    /// Takes the last request back. Returns None if there is none.
+    ///
+    /// # Errors
+    /// Returns an error if the earlier value is not allowed; it was when it was requested.
+    pub fn undo(
+        &mut self,
+    ) -> std::result::Result<Option<(&'static HyperParam, ChangeOutcome)>, HyperParamError> {
+        match self.requests.pop() {
+            Some((row, before)) => Ok(Some((row, self.accept(row, before)?))),
+            None => Ok(None),
+        }
+    }
+
+    fn accept(
+        &mut self,
+        row: &'static HyperParam,
+        value: Value,
+    ) -> std::result::Result<ChangeOutcome, HyperParamError> {
+        self.run_state.waiting.retain(|(key, _)| key != row.key);
+        let live = row.get(&self.run_state.params);
+        if live == value {
+            return Ok(ChangeOutcome::Withdrawn);
+        }
+        let now = match row.applies {
+            Applies::Now => true,
+            Applies::NextEpoch => self.at_epoch_start(),
+            Applies::NextRun => false,
+        };
+        if now {
+            return Ok(ChangeOutcome::Applied(self.apply(row, value)?));
+        }
+        let waiting = (row.key.into(), value.clone());
+        self.run_state.waiting.push(waiting);
+        let change = Change {
+            key: row.key.into(),
+            old: live,
+            new: value,
+        };
+        Ok(ChangeOutcome::Waits(change, row.applies))
+    }
+
+    /// The hyperparameters that a restarted run begins with: the current ones with all waiting changes applied.
+    pub fn wanted_params(&self) -> Hyperparameters {
+        let mut params = self.run_state.params.clone();
+        for row in HYPERPARAMS {
+            // A value that waits was checked when it was requested.
+            let _ = row.set(&mut params, self.wanted(row));
+        }
+        params
+    }
+
+    fn wanted(&self, row: &HyperParam) -> Value {
+        let waiting = self
+            .run_state
+            .waiting
+            .iter()
+            .find(|(key, _)| key == row.key);
+        waiting.map_or_else(
+            || row.get(&self.run_state.params),
+            |(_, value)| value.clone(),
+        )
+    }
+
+    fn apply(
+        &mut self,
+        row: &'static HyperParam,
+        value: Value,
+    ) -> std::result::Result<Applied, HyperParamError> {
+        let old = row.get(&self.run_state.params);
+        row.set(&mut self.run_state.params, value.clone())?;
+        let applied = Applied {
+            change: Change {
+                key: row.key.into(),
+                old,
+                new: value,
+            },
+            step: self.run_state.step + 1,
+            epoch: self.run_state.epochs + 1,
+        };
+        self.run_state.changes.push(applied.clone());
+        Ok(applied)
+    }
+
+    /// At the start of an epoch: applies the changes that waited for it. A batch size that does not fit in memory is
+    /// taken
+    /// back and reported to the host.
+    pub(super) fn apply_waiting(&mut self, host: &mut impl TrainingHost) -> Result<()> {
+        let batch_size = self.run_state.params.batch_size;
+        for row in HYPERPARAMS
+            .iter()
+            .filter(|r| r.applies == Applies::NextEpoch)
+        {
+            let waiting = &mut self.run_state.waiting;
+            if let Some(at) = waiting.iter().position(|(key, _)| key == row.key) {
+                let (_, value) = waiting.remove(at);
+                let applied = self.apply(row, value)?;
+                host.applied(&applied);
+            }
+        }
+        let capacity = capacity(&self.run_state.params);
+        if capacity == self.backend.capacity() {
+            return Ok(());
+        }
+        match self.backend.resize(capacity) {
+            Err(error) if error.is_out_of_memory() => {
+                if let Some(row) = params::param("batch_size") {
+                    let before = Value::Int(u64::from(batch_size));
+                    if let Ok(applied) = self.apply(row, before) {
+                        host.applied(&applied);
+                    }
+                }
+                host.change_refused(error.to_string());
+            }
+            other => other?,
+        }
+        Ok(())
+    }
+}

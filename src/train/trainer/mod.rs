@@ -1,0 +1,429 @@
+//! The training loop. [`Trainer::run`] reads top to bottom: epochs, batches, one step, the evaluation after each epoch.
+//!
+//! The [`TrainingHost`] is polled between batches, and between chunks of an evaluation. It may change a hyperparameter,
+//! query the network, or leave; a later call of [`Trainer::run`] continues where the loop was left. The [`RunState`],
+//! the
+//! weights and the optimizer's state determine all following steps, so a checkpoint of the three continues bit for bit.
+
+mod changes;
+mod pace;
+mod resume;
+#[cfg(test)]
+mod tests;
+
+pub use changes::ChangeOutcome;
+
+use super::checkpoint::{Applied, Best, RunState};
+use super::evaluate::{Scores, Scoring};
+use super::training_data::{self, TrainingData};
+use super::{Error, Result, schedule};
+use crate::backend::{
+    Backend, Inspected, Inspection, MemberId, NetworkSpec, Scaling, StepOutcome, StepPlan,
+};
+use crate::data::batches::{self, Division};
+use crate::domain::arch::{self, Shape};
+use crate::domain::params::{HyperParam, Hyperparameters, Value};
+use crate::domain::report::{EpochReport, Split, StepReport};
+use crate::hardware::stopwatch::Stopwatch;
+use std::ops::ControlFlow;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+/// Fewest images that are scored at once: a pass over a few keeps no thread busy.
+const MIN_CAPACITY: usize = 32;
+/// Seconds of training steps that a backend is asked for at a time, where it gains by more than one: the host is asked
+/// that often, and the screen is drawn about that often.
+pub const SECONDS_PER_SUBMISSION: f64 = 1.0 / 60.0;
+
+/// What the trainer is doing when it polls its host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    Training,
+    /// Scoring; `done` of `total` images.
+    Evaluating {
+        split: Split,
+        done: u32,
+        total: u32,
+    },
+}
+
+/// Drives a [`Trainer`]: takes up commands between its steps and receives its reports.
+pub trait TrainingHost {
+    /// Called before each submission of training steps and before each chunk of an evaluation. May change the trainer.
+    /// `Break` leaves the loop, or the evaluation.
+    fn poll(&mut self, trainer: &mut Trainer, phase: Phase) -> ControlFlow<()>;
+    /// Number of steps to submit before the host is asked again, given that `fits` of them take
+    /// [`SECONDS_PER_SUBMISSION`].
+    fn steps_to_submit(&self, fits: usize) -> usize {
+        fits
+    }
+    /// A change that was accepted could not be carried out and was taken back.
+    fn change_refused(&mut self, why: String);
+    /// A change took effect.
+    fn applied(&mut self, applied: &Applied);
+    /// An epoch begins.
+    fn epoch_begins(&mut self, trainer: &Trainer);
+    fn stepped(&mut self, report: &StepReport);
+    fn evaluated(&mut self, scores: Scores);
+    /// An epoch is over and the checkpoint of its end may be taken.
+    fn epoch_over(&mut self, trainer: &mut Trainer, report: &EpochReport);
+}
+
+/// Why [`Trainer::run`] came back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// All epochs are through.
+    Finished,
+    /// The host left.
+    Left,
+    /// Something of step `step` is not finite, and `first` says what. Where that was the loss or a gradient, the step
+    /// was not applied; where a weight, the network is spoilt and there is no checkpoint of it.
+    Diverged { step: u64, first: String },
+}
+
+/// A run in memory: network, optimizer, data, and how far it has come.
+pub struct Trainer {
+    backend: Box<dyn Backend>,
+    member: MemberId,
+    spec: NetworkSpec,
+    /// Abandons the step under way when it is set.
+    stop: Arc<AtomicBool>,
+    training_data: Rc<TrainingData>,
+    division: Division,
+    layers: Vec<arch::Summary>,
+    run_state: RunState,
+    /// Also score the test images at each evaluation, for those who look at them.
+    pub watch_test: bool,
+    /// The order of the epoch under way.
+    order: Vec<u32>,
+    /// The hyperparameter of each request and the value that was requested before, for undo.
+    requests: Vec<(&'static HyperParam, Value)>,
+    /// Running throughput of the training steps, steps it rests on, and seconds of the last epoch's evaluation.
+    speed: f64,
+    steps_timed: u64,
+    evaluation_seconds: f64,
+}
+
+impl Trainer {
+    /// Trains until all epochs are done, the host leaves, or a step is not finite.
+    ///
+    /// # Errors
+    /// Returns an error if the device runs out of memory or a kernel launch fails.
+    pub fn run(&mut self, host: &mut impl TrainingHost) -> Result<End> {
+        loop {
+            if self.at_epoch_start() {
+                self.apply_waiting(host)?;
+                if self.is_finished() {
+                    return Ok(End::Finished);
+                }
+                host.epoch_begins(self);
+            }
+            while self.run_state.step_in_epoch < self.steps_per_epoch() {
+                if host.poll(self, Phase::Training).is_break() {
+                    return Ok(End::Left);
+                }
+                if let Some(first) = self.train_steps(host)? {
+                    return Ok(End::Diverged {
+                        step: self.run_state.step + 1,
+                        first,
+                    });
+                }
+            }
+            if self.close_epoch(host)?.is_break() {
+                return Ok(End::Left);
+            }
+        }
+    }
+
+    /// Trains on the next batches: as many as take [`SECONDS_PER_SUBMISSION`], up to the backend's most at a time.
+    /// Returns the name of the first value that was not finite, if any.
+    fn train_steps(&mut self, host: &mut impl TrainingHost) -> Result<Option<String>> {
+        let watch = Stopwatch::start();
+        let batch_size = f64::from(self.run_state.params.batch_size);
+        let fits = (SECONDS_PER_SUBMISSION * self.speed / batch_size) as usize;
+        let left = self.steps_per_epoch() - self.run_state.step_in_epoch;
+        let most = self.backend.max_steps().min(left as usize);
+        let work = [(
+            self.member,
+            self.plan_steps(host.steps_to_submit(fits).clamp(1, most)),
+        )];
+        let outcomes = self
+            .backend
+            .train(&self.training_data.train, &work, &self.stop)?;
+        let [(_, plans)] = work;
+        let seconds = watch.seconds().map(|all| all / plans.len() as f64);
+        for (plan, outcome) in plans.iter().zip(outcomes.into_iter().flatten()) {
+            if outcome.not_finite.is_some() {
+                return Ok(outcome.not_finite);
+            }
+            host.stepped(&self.advance(plan, &outcome, seconds));
+        }
+        Ok(None)
+    }
+
+    /// The batches and settings of the next `count` steps of the current epoch.
+    fn plan_steps(&self, count: usize) -> Vec<StepPlan> {
+        let params = &self.run_state.params;
+        let mut ahead = 0;
+        let mut plan = |i: u64| {
+            let number = self.run_state.step_in_epoch + i;
+            let batch = batches::batch(&self.order, number, params.batch_size);
+            let rate = self.learning_rate(ahead, batch.len() as u64);
+            ahead += batch.len() as u64;
+            StepPlan::new(params, rate, self.run_state.step + 1 + i, batch)
+        };
+        (0..count as u64).map(&mut plan).collect()
+    }
+
+    /// Counts a finished step and returns its report. `seconds` is None if the process was suspended during the step;
+    /// the
+    /// usual time of a step is then assumed.
+    fn advance(
+        &mut self,
+        plan: &StepPlan,
+        outcome: &StepOutcome,
+        seconds: Option<f64>,
+    ) -> StepReport {
+        let images = plan.images.len() as u64;
+        if let Some(seconds) = seconds {
+            self.time(images, seconds);
+        }
+        let seconds = seconds.unwrap_or(match self.steps_timed {
+            0 => 0.0,
+            _ => images as f64 / self.speed,
+        });
+        let run_state = &mut self.run_state;
+        run_state.step = outcome.step;
+        run_state.step_in_epoch += 1;
+        run_state.images_in_epoch += images;
+        run_state.elapsed += seconds;
+        run_state.totals.loss += outcome.loss * images as f64;
+        run_state.totals.correct += u64::from(outcome.correct);
+        run_state.totals.images += images;
+        run_state.totals.seconds += seconds;
+        StepReport {
+            first: outcome.step,
+            last: outcome.step,
+            epoch: self.run_state.epochs + 1,
+            step_in_epoch: self.run_state.step_in_epoch,
+            steps_per_epoch: self.steps_per_epoch(),
+            images,
+            loss: outcome.loss,
+            loss_min: outcome.loss,
+            loss_max: outcome.loss,
+            correct: u64::from(outcome.correct),
+            grad_norm: outcome.grad_norm,
+            learning_rate: plan.settings.learning_rate,
+            images_per_s: match seconds {
+                0.0 => 0.0,
+                seconds => images as f64 / seconds.max(1e-9),
+            },
+            elapsed: self.run_state.elapsed,
+            eta: self.eta(),
+        }
+    }
+
+    /// Scores the validation images (and the test images if asked for), then counts the epoch and reports it.
+    fn close_epoch(&mut self, host: &mut impl TrainingHost) -> Result<ControlFlow<()>> {
+        let before = self.run_state.elapsed;
+        let Some(validation) = self.evaluate(host, Split::Validation)? else {
+            return Ok(ControlFlow::Break(()));
+        };
+        let (val_loss, val_accuracy) = (validation.evaluation.loss, validation.evaluation.accuracy);
+        host.evaluated(validation);
+        let wanted = self.run_state.params.test_each_epoch;
+        let mut test_accuracy = None;
+        if wanted || self.watch_test {
+            let Some(test) = self.evaluate(host, Split::Test)? else {
+                return Ok(ControlFlow::Break(()));
+            };
+            test_accuracy = wanted.then_some(test.evaluation.accuracy);
+            host.evaluated(test);
+        }
+        self.evaluation_seconds = self.run_state.elapsed - before;
+
+        let run_state = &mut self.run_state;
+        let epoch = run_state.epochs + 1;
+        let best = run_state.best.is_none_or(|b| val_accuracy > b.accuracy);
+        if best {
+            run_state.best = Some(Best {
+                accuracy: val_accuracy,
+                epoch,
+                step: run_state.step,
+            });
+        }
+        let totals = std::mem::take(&mut run_state.totals);
+        let images = totals.images.max(1) as f64;
+        let report = EpochReport {
+            epoch,
+            step: run_state.step,
+            train_loss: totals.loss / images,
+            train_accuracy: totals.correct as f64 / images,
+            val_loss,
+            val_accuracy,
+            test_accuracy,
+            best,
+            images_per_s: images / totals.seconds.max(1e-9),
+            elapsed: run_state.elapsed,
+        };
+        run_state.epochs = epoch;
+        run_state.step_in_epoch = 0;
+        run_state.images_in_epoch = 0;
+        self.shuffle();
+        host.epoch_over(self, &report);
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Scores all images of a split. Returns None if the host left before the end.
+    ///
+    /// # Errors
+    /// Returns an error if the device runs out of memory or a kernel launch fails.
+    pub fn evaluate(
+        &mut self,
+        host: &mut impl TrainingHost,
+        split: Split,
+    ) -> Result<Option<Scores>> {
+        let data = Rc::clone(&self.training_data);
+        let set = data.images(split);
+        let images = self.images(split);
+        let labels = images
+            .iter()
+            .map(|&i| training_data::label(set, i))
+            .collect();
+        let classes = self.run_state.classes.len();
+        let total = images.len() as u32;
+        let mut scoring = Scoring::new(images, labels, classes);
+        let mut done = 0;
+        while done < total as usize {
+            let phase = Phase::Evaluating {
+                split,
+                done: done as u32,
+                total,
+            };
+            if host.poll(self, phase).is_break() {
+                return Ok(None);
+            }
+            let watch = Stopwatch::start();
+            let end = (done + self.backend.capacity()).min(total as usize);
+            self.backend.score(
+                self.member,
+                set,
+                &scoring.images[done..end],
+                &mut scoring.probabilities[done * classes..end * classes],
+                &mut scoring.losses[done..end],
+            )?;
+            // If the process was suspended: the usual time for this many images.
+            let usual = || scoring.seconds / done.max(1) as f64 * (end - done) as f64;
+            let seconds = watch.seconds().unwrap_or_else(usual);
+            scoring.seconds += seconds;
+            self.run_state.elapsed += seconds;
+            done = end;
+        }
+        let (step, epoch) = (self.run_state.step, self.epoch());
+        Ok(Some(scoring.finish(split, step, epoch, classes)))
+    }
+
+    /// The numbers of a split's images in their pool, in the split's own order.
+    pub fn images(&self, split: Split) -> Vec<u32> {
+        match split {
+            Split::Train => self.division.train.clone(),
+            Split::Validation => self.division.validation.clone(),
+            Split::Test => (0..self.training_data.test.len() as u32).collect(),
+        }
+    }
+
+    /// The network's layers, line by line.
+    pub fn layers(&self) -> Vec<arch::Summary> {
+        self.layers.clone()
+    }
+
+    pub fn division(&self) -> &Division {
+        &self.division
+    }
+
+    pub fn training_data(&self) -> &Rc<TrainingData> {
+        &self.training_data
+    }
+
+    pub fn run_state(&self) -> &RunState {
+        &self.run_state
+    }
+
+    pub fn spec(&self) -> &NetworkSpec {
+        &self.spec
+    }
+
+    /// Looks inside the network.
+    ///
+    /// # Errors
+    /// Returns an error if an image does not exist or the device fails.
+    pub fn inspect(&mut self, inspection: &Inspection) -> Result<Inspected> {
+        Ok(self.backend.inspect(self.member, inspection)?)
+    }
+
+    /// The epoch under way or just over, from 1; 0 before the first step.
+    pub fn epoch(&self) -> u32 {
+        self.run_state.epochs + u32::from(self.run_state.step_in_epoch > 0)
+    }
+
+    pub fn is_finished(&self) -> bool {
+        self.at_epoch_start() && self.run_state.epochs >= self.run_state.params.epochs
+    }
+
+    /// Steps of an epoch with the batch size in force.
+    pub fn steps_per_epoch(&self) -> u64 {
+        self.steps_per_epoch_of(&self.run_state.params)
+    }
+
+    fn steps_per_epoch_of(&self, params: &Hyperparameters) -> u64 {
+        batches::steps(self.division.train.len(), params.batch_size)
+    }
+
+    fn at_epoch_start(&self) -> bool {
+        self.run_state.step_in_epoch == 0
+    }
+
+    fn shuffle(&mut self) {
+        let epoch = u64::from(self.run_state.epochs) + 1;
+        self.order = self.division.order(self.run_state.params.seed, epoch);
+    }
+
+    /// The effective learning rate of a step of `images` images that comes after `ahead` images which are planned but not
+    /// yet trained on.
+    fn learning_rate(&self, ahead: u64, images: u64) -> f64 {
+        let whole = self.division.train.len().max(1) as f64;
+        let epochs = f64::from(self.run_state.epochs);
+        let seen = self.run_state.images_in_epoch + ahead;
+        let before = epochs + seen as f64 / whole;
+        let after = epochs + (seen + images) as f64 / whole;
+        schedule::rate(&self.run_state.params, before, after)
+    }
+}
+
+fn capacity(params: &Hyperparameters) -> usize {
+    (params.batch_size as usize).max(MIN_CAPACITY)
+}
+
+/// What a run trains: its architecture for its data, with its optimizer and number format.
+///
+/// # Errors
+/// Returns an error if the architecture cannot be read, or the statistics are not those of three channels.
+pub fn network_spec(run_state: &RunState) -> Result<NetworkSpec> {
+    let three = |numbers: &[f32]| {
+        <[f32; 3]>::try_from(numbers)
+            .map_err(|_| Error::Question("the data's channel statistics are missing".into()))
+    };
+    let scaling = match run_state.params.standardize {
+        true => Scaling::standard(three(&run_state.mean)?, three(&run_state.deviation)?),
+        false => Scaling::UNIT,
+    };
+    Ok(NetworkSpec {
+        arch: arch::resolve(&run_state.architecture)?,
+        input: Shape::new(3, run_state.side, run_state.side),
+        classes: run_state.classes.len(),
+        scaling,
+        optimizer: run_state.params.optimizer,
+        precision: run_state.params.precision,
+    })
+}

@@ -1,0 +1,183 @@
+//! New runs, runs that continue from a checkpoint, and the checkpoints themselves.
+
+use super::{Trainer, capacity, network_spec};
+use crate::backend::{Device, NetworkState};
+use crate::data::batches::Division;
+use crate::domain::arch;
+use crate::domain::params::{HYPERPARAMS, Hyperparameters};
+use crate::domain::report::StepReport;
+use crate::train::Result;
+use crate::train::checkpoint::{Checkpoint, CheckpointError, EpochTotals, FORMAT, RunState};
+use crate::train::training_data::TrainingData;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+impl Trainer {
+    /// A new run on a device. Setting `stop` abandons the training step under way.
+    ///
+    /// # Errors
+    /// Returns an error if the architecture does not fit, or the device has too little memory or fails.
+    pub fn new(
+        params: Hyperparameters,
+        training_data: Rc<TrainingData>,
+        device: &dyn Device,
+        stop: Arc<AtomicBool>,
+    ) -> Result<Self> {
+        let info = &training_data.info;
+        let architecture = arch::resolve(&params.architecture)?;
+        let division = Division::new(training_data.train.len(), params.seed, params.validation);
+        let run_state = RunState {
+            format: FORMAT,
+            version: env!("CARGO_PKG_VERSION").into(),
+            run: String::new(),
+            started: 0.0,
+            waiting: Vec::new(),
+            changes: Vec::new(),
+            architecture: architecture.to_string(),
+            data: training_data.identity.clone(),
+            data_source: training_data.source.clone(),
+            classes: info.classes.clone(),
+            side: info.side,
+            mean: info.mean.clone(),
+            deviation: info.std.clone(),
+            step: 0,
+            epochs: 0,
+            step_in_epoch: 0,
+            images_in_epoch: 0,
+            totals: EpochTotals::default(),
+            best: None,
+            elapsed: 0.0,
+            optimizer: Default::default(),
+            metrics_bytes: 0,
+            unwritten: None,
+            params,
+        };
+        let spec = network_spec(&run_state)?;
+        let layers = spec.arch.summary(spec.input, spec.classes)?;
+        let mut backend = device.backend(&spec, capacity(&run_state.params))?;
+        let member = backend.add(run_state.params.seed)?;
+        let mut trainer = Trainer {
+            backend,
+            member,
+            spec,
+            stop,
+            layers,
+            training_data,
+            division,
+            run_state,
+            watch_test: false,
+            order: Vec::new(),
+            requests: Vec::new(),
+            speed: 0.0,
+            steps_timed: 0,
+            evaluation_seconds: 0.0,
+        };
+        trainer.shuffle();
+        Ok(trainer)
+    }
+
+    /// Continues a run from a checkpoint; `path` is named in errors.
+    ///
+    /// # Errors
+    /// Returns an error if the checkpoint is of other data, or its tensors do not fit its architecture.
+    pub fn resume(
+        checkpoint: Checkpoint,
+        path: &Path,
+        training_data: Rc<TrainingData>,
+        device: &dyn Device,
+        stop: Arc<AtomicBool>,
+    ) -> Result<Self> {
+        let mismatch = |why: String| CheckpointError::Mismatch {
+            path: path.into(),
+            why,
+        };
+        let Checkpoint { run_state, tensors } = checkpoint;
+        for row in HYPERPARAMS {
+            row.check(row.get(&run_state.params))
+                .map_err(|e| mismatch(format!("its hyperparameter {e}")))?;
+        }
+        if run_state.data != training_data.identity {
+            return Err(mismatch(format!(
+                "its run learned from {} at {} ({} + {} images, digest {}), and the data at hand is {} ({} + {} images, digest {}); name the run's data with --data",
+                run_state.data.name,
+                run_state.data_source,
+                run_state.data.train,
+                run_state.data.test,
+                run_state.data.digest,
+                training_data.identity.name,
+                training_data.identity.train,
+                training_data.identity.test,
+                training_data.identity.digest,
+            ))
+            .into());
+        }
+        let params = Hyperparameters {
+            architecture: run_state.architecture.clone(),
+            ..run_state.params.clone()
+        };
+        let mut trainer = Self::new(params, training_data, device, stop)?;
+        let steps = trainer.steps_per_epoch_of(&run_state.params);
+        let images = trainer.division.train.len() as u64;
+        let expected =
+            (run_state.step_in_epoch * u64::from(run_state.params.batch_size)).min(images);
+        if run_state.step_in_epoch > steps || run_state.images_in_epoch != expected {
+            return Err(mismatch(format!(
+                "it stands at step {} of {steps} in its epoch, after {} images",
+                run_state.step_in_epoch, run_state.images_in_epoch
+            ))
+            .into());
+        }
+        let state = NetworkState {
+            tensors,
+            scalars: run_state.optimizer.clone(),
+        };
+        trainer
+            .backend
+            .import(trainer.member, &state)
+            .map_err(|e| mismatch(e.to_string()))?;
+        trainer.run_state = run_state;
+        trainer.shuffle();
+        Ok(trainer)
+    }
+
+    /// Copies everything that resuming needs to host memory. Returns None if a weight is not finite: such weights are
+    /// not
+    /// saved.
+    ///
+    /// # Errors
+    /// Returns an error if the device fails.
+    pub fn checkpoint(&mut self) -> Result<Option<Checkpoint>> {
+        let state = self.backend.export(self.member)?;
+        if !state.is_finite() {
+            return Ok(None);
+        }
+        let mut run_state = self.run_state.clone();
+        run_state.optimizer = state.scalars;
+        Ok(Some(Checkpoint {
+            run_state,
+            tensors: state.tensors,
+        }))
+    }
+
+    /// Sets the run's name and start time that its checkpoints record.
+    pub fn set_identity(&mut self, run: String, started: f64) {
+        self.run_state.run = run;
+        self.run_state.started = started;
+    }
+
+    /// Sets the position in the metrics file that the next checkpoint records.
+    pub fn set_metrics(&mut self, (bytes, unwritten): (u64, Option<StepReport>)) {
+        self.run_state.metrics_bytes = bytes;
+        self.run_state.unwritten = unwritten;
+    }
+
+    /// A copy of the network's and the optimizer's state.
+    ///
+    /// # Errors
+    /// Returns an error if the device fails.
+    pub fn state(&mut self) -> Result<NetworkState> {
+        Ok(self.backend.export(self.member)?)
+    }
+}
