@@ -59,7 +59,7 @@ pub struct Dense {
     weight: Parameter,
     bias: Option<Parameter>,
     output: Tensor,
-    /// What dropout multiplied the kept by, in the last forward pass.
+    /// The factor of the elements that dropout kept, in the last forward pass.
     scale: f32,
     /// The inputs in CHW order, and their gradients; unused when the input is one pixel.
     flat: Aligned,
@@ -74,7 +74,8 @@ impl Dense {
     /// `input` is (height, width, channels); `weight` is `[out, in]`; the output holds `capacity` images.
     ///
     /// # Errors
-    /// When the parameters' shapes do not fit, or dropout without ReLU is asked for; those of the device.
+    /// Returns an error if the parameters' shapes do not fit, or dropout without ReLU is asked for, or the device runs
+    /// out of memory.
     pub fn new(
         name: &str,
         input: (usize, usize, usize),
@@ -122,7 +123,7 @@ impl Dense {
         })
     }
 
-    /// With the instructions of another level than the machine's best.
+    /// Computes with another SIMD level than the best one of this CPU.
     #[must_use]
     pub fn at_level(mut self, level: Level) -> Self {
         self.level = level;
@@ -232,7 +233,7 @@ impl Layer for Dense {
         let x = if pixels == 1 {
             super::images(&x, images, inputs)?
         } else {
-            // As the forward pass left them.
+            // The forward pass has written them.
             super::images(&self.flat, images, inputs)?
         };
         // d weight[o][i] = sum over images of grad[image][o] * x[image][i].
@@ -315,7 +316,7 @@ fn transpose(from: &[f32], rows: usize, columns: usize, to: &mut [f32]) {
 #[inline(always)]
 unsafe fn total<S: Simd>(vector: S) -> f32 {
     let mut lanes = [0.0f32; 16];
-    // SAFETY: the caller's; no vector is wider.
+    // SAFETY: the caller guarantees it; no vector is wider.
     unsafe { vector.store(lanes.as_mut_ptr()) }
     let mut half = 8;
     while half > 0 {
@@ -353,7 +354,7 @@ impl Kernel for Dots<'_> {
             for tile in 0..tiles {
                 let begin = self.images * tile / tiles;
                 let height = self.images * (tile + 1) / tiles - begin;
-                // SAFETY: the caller's; images and outputs are in range.
+                // SAFETY: the caller guarantees it; images and outputs are in range.
                 unsafe {
                     with_height!(height, P => {
                         if P * SIDE <= S::ACCUMULATORS {
@@ -375,7 +376,7 @@ impl Dots<'_> {
     #[inline(always)]
     unsafe fn tile<S: Simd, const P: usize, const R: usize>(&self, image: usize, o: usize) {
         let inputs = self.inputs;
-        // SAFETY: the caller's.
+        // SAFETY: the caller guarantees it.
         unsafe {
             let x = self.x.as_ptr().add(image * inputs);
             let w = self.weight.as_ptr().add(o * inputs);
@@ -409,7 +410,7 @@ impl Dots<'_> {
             }
             for p in 0..P {
                 let at = (image + p) * self.outputs + o;
-                // Every task has outputs of its own.
+                // Each task writes different outputs.
                 let out = self.out.range(at..at + R);
                 for r in 0..R {
                     let sum = total(sums[p][r]) + self.bias.map_or(0.0, |bias| bias[o + r]);
@@ -477,7 +478,7 @@ impl Kernel for SumRows<'_> {
             for tile in 0..tiles {
                 let begin = self.rows * tile / tiles;
                 let height = self.rows * (tile + 1) / tiles - begin;
-                // SAFETY: the caller's; rows and columns are in range.
+                // SAFETY: the caller guarantees it; rows and columns are in range.
                 unsafe {
                     with_height!(height, P => {
                         if P * SIDE <= S::ACCUMULATORS {
@@ -509,7 +510,7 @@ impl SumRows<'_> {
         lanes: usize,
     ) {
         let (across, down) = self.step;
-        // SAFETY: the caller's.
+        // SAFETY: the caller guarantees it.
         unsafe {
             let mut sums = [[S::zero(); V]; P];
             let mut line = self.lines.as_ptr().add(column);
@@ -534,7 +535,7 @@ impl SumRows<'_> {
             }
             for p in 0..P {
                 let at = (row + p) * self.columns + column;
-                // Every task has columns of its own.
+                // Each task writes different columns.
                 let out = self.out.range(at..at + (V - 1) * S::LANES + lanes);
                 for v in 0..V {
                     if V == 1 {

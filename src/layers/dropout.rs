@@ -24,8 +24,8 @@ impl Mask {
         })
     }
 
-    /// A share as the kernels use it: what is dropped has the upper 24 bits of its word below the first number, what is
-    /// kept is multiplied by the second.
+    /// The share as kernels use it: (threshold, factor). An element is dropped if the upper 24 bits of its random word
+    /// are below the threshold; otherwise it is multiplied by the factor.
     pub fn numbers(share: f32) -> (u32, f32) {
         if share > 0.0 {
             let threshold = (f64::from(share) * f64::from(1 << 24)).ceil() as u32;
@@ -35,7 +35,7 @@ impl Mask {
         }
     }
 
-    /// What kept elements are multiplied by: 1 / (1 - share).
+    /// The factor of kept elements: 1 / (1 - share).
     pub fn scale(&self) -> f32 {
         self.scale
     }
@@ -49,7 +49,7 @@ impl Mask {
         });
     }
 
-    /// As [`Mask::factors`], inside a kernel.
+    /// Computes [`Mask::factors`] inside a SIMD kernel.
     ///
     /// # Safety
     /// That of [`Kernel::run`].
@@ -99,7 +99,7 @@ impl Kernel for Factors<'_> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        // SAFETY: the caller's.
+        // SAFETY: the caller guarantees it.
         unsafe { self.mask.factors_in::<S>(self.first, self.out) }
     }
 }

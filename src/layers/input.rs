@@ -5,7 +5,7 @@ use crate::domain::augment::Placement;
 use crate::hardware::threads::Threads;
 use candle_core::{Result, Tensor, bail};
 
-/// How a byte of each channel becomes a number: byte * scale + shift.
+/// Maps the bytes of each channel to f32: byte * scale + shift.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scaling {
     pub scale: [f32; 3],
@@ -13,14 +13,14 @@ pub struct Scaling {
 }
 
 impl Scaling {
-    /// To [0, 1].
+    /// Maps bytes to [0, 1].
     pub const UNIT: Scaling = Scaling {
         scale: [1.0 / 255.0; 3],
         shift: [0.0; 3],
     };
 
-    /// To mean 0 and deviation 1, for channels of these means and deviations in [0, 1]. A channel without deviation is
-    /// only shifted.
+    /// Maps bytes to mean 0 and standard deviation 1, given each channel's mean and standard deviation in [0, 1]. A
+    /// channel of standard deviation 0 is only shifted.
     pub fn standard(mean: [f32; 3], deviation: [f32; 3]) -> Self {
         let divisor = deviation.map(|d| if d > 0.0 { d } else { 1.0 });
         Scaling {

@@ -2,7 +2,7 @@
 
 /// The probabilities of logits (softmax), in place; returns the cross-entropy against `label` with `smoothing`:
 /// -sum of target * ln probability, where the target is (1 - smoothing) for the label plus smoothing / classes for every
-/// class (PyTorch's `label_smoothing`). What is not finite in the logits makes the loss NaN.
+/// class (PyTorch's `label_smoothing`). A logit that is not finite makes the loss NaN.
 pub fn cross_entropy(logits: &mut [f32], label: usize, smoothing: f32) -> f64 {
     let largest = f64::from(logits.iter().fold(f32::NEG_INFINITY, |a, &b| a.max(b)));
     let mut sum = 0.0f64;

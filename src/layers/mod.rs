@@ -40,7 +40,7 @@ impl Parameter {
     /// A parameter, and a gradient of zeros.
     ///
     /// # Errors
-    /// Those of the device.
+    /// Returns an error if the device runs out of memory.
     pub fn new(name: String, var: Var, decay: bool) -> Result<Self> {
         Ok(Parameter {
             name,
@@ -53,12 +53,12 @@ impl Parameter {
 
 /// How a pass through the network runs.
 pub struct Pass<'a> {
-    /// Images in the batch, at most the layers' capacity; only those rows of the tensors mean anything.
+    /// Images in the batch, at most the layers' capacity; further rows of the tensors are undefined.
     pub images: usize,
     pub threads: &'a Threads,
-    /// Some while training; None while scoring (no dropout, running statistics in the norms).
+    /// None while scoring: no dropout, and the norms use their running statistics.
     pub train: Option<TrainingPass>,
-    /// Set by whoever wants the pass abandoned: no further layer is computed then, and the results mean nothing.
+    /// Abandons the pass when set: the remaining layers are not computed, and the results are undefined.
     pub stop: Option<&'a AtomicBool>,
 }
 
@@ -86,17 +86,17 @@ pub trait Layer: Send {
     /// Computes [`Layer::output`] from the input and keeps what the backward pass needs.
     ///
     /// # Errors
-    /// Those of the device.
+    /// Returns an error if the device runs out of memory.
     fn forward(&mut self, input: &Tensor, pass: &Pass) -> Result<()>;
 
     /// The output of the last forward pass.
     fn output(&self) -> &Tensor;
 
-    /// From the gradient of the output: writes the parameters' gradients and, where asked, the gradient of the input.
-    /// Whatever stood in the tensors before is overwritten. Follows a training forward pass on the same input.
+    /// Computes the parameters' gradients and, if `grad_input` is given, the input's gradient from the output's
+    /// gradient. Overwrites these tensors. Must follow a training forward pass on the same input.
     ///
     /// # Errors
-    /// Those of the device.
+    /// Returns an error if the device runs out of memory.
     fn backward(
         &mut self,
         input: &Tensor,

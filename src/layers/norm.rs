@@ -35,14 +35,14 @@ use pooled::{Largest, Size, Spread};
 
 /// Added to the variance (PyTorch's default).
 const EPSILON: f64 = 1e-5;
-/// Share of a batch's statistics in the running ones (PyTorch's default).
+/// Weight of a batch's statistics in the running statistics (PyTorch's `momentum` default).
 const MOMENTUM: f64 = 0.1;
 /// At most this many partial sums: a number that does not depend on the threads, so that neither do the results.
 const MAX_SHARDS: usize = 32;
 /// Pixels that are summed in f32 before they are added in f64.
 const ROWS: usize = 256;
 
-/// What a norm layer is made of.
+/// The parameters and running statistics of a norm layer.
 pub struct Parameters {
     pub weight: Var,
     pub bias: Var,
@@ -75,7 +75,7 @@ pub struct Norm {
     mean: Vec<f32>,
     /// 1 / sqrt(variance + epsilon), of the last training pass.
     inverse: Vec<f32>,
-    /// When it pools: the input that each output took, and its place in the window.
+    /// If it pools: the input that each output selected, and its index in the window.
     chosen: Aligned,
     place: Aligned,
 }
@@ -84,7 +84,7 @@ impl Norm {
     /// `input` is (height, width, channels); the output holds `capacity` images.
     ///
     /// # Errors
-    /// When a parameter's shape is not `[channels]`; those of the device.
+    /// Returns an error if a parameter's shape is not `[channels]`, or the device runs out of memory.
     pub fn new(
         name: &str,
         input: (usize, usize, usize),
@@ -135,17 +135,17 @@ impl Norm {
         })
     }
 
-    /// With the instructions of another level than the machine's best.
+    /// Computes with another SIMD level than the best one of this CPU.
     #[must_use]
     pub fn at_level(mut self, level: Level) -> Self {
         self.level = level;
         self
     }
 
-    /// As [`Layer::forward`], with `skip` (of the output's shape) added before ReLU.
+    /// Computes [`Layer::forward`] with `skip` (of the output's shape) added before ReLU.
     ///
     /// # Errors
-    /// Those of the device.
+    /// Returns an error if the device runs out of memory.
     pub fn forward_with(
         &mut self,
         input: &Tensor,
@@ -208,7 +208,7 @@ impl Norm {
                         scale: &scale,
                         shift: &shift,
                         out,
-                        // SAFETY: every image belongs to one task.
+                        // SAFETY: each task writes different images.
                         taken: taken.as_ref().map(|(chosen, place)| unsafe {
                             (chosen.range(range.clone()), place.range(range.clone()))
                         }),
@@ -229,17 +229,17 @@ impl Norm {
                     scale: &scale,
                     shift: &shift,
                     relu,
-                    // SAFETY: every shard has rows of its own.
+                    // SAFETY: each shard writes different rows.
                     out: unsafe { out.range(range) },
                 });
             });
         })
     }
 
-    /// As [`Layer::backward`]; `grad_skip` receives the gradient of what was added.
+    /// Computes [`Layer::backward`] and writes the gradient of `skip` to `grad_skip`.
     ///
     /// # Errors
-    /// Those of the device.
+    /// Returns an error if the device runs out of memory.
     pub fn backward_with(
         &mut self,
         input: &Tensor,
@@ -253,7 +253,7 @@ impl Norm {
         let len = rows * channels;
         let (x, grad, output) = (read(input)?, read(grad_output)?, read(&self.output)?);
         let x = super::images(&x, rows, channels)?;
-        // Of what was pooled, only what was taken has a gradient.
+        // Only the results that pooling selected have a gradient.
         let (from, passing) = if self.after.pool {
             let passing = pass.images * self.size.pooled();
             (super::images(&self.chosen, passing, channels)?, passing)
@@ -269,7 +269,7 @@ impl Norm {
         let work = |masked: Option<&mut [f32]>| {
             let masked = masked.map(|all| SharedSlice::new(&mut all[..grad.len()]));
             pass.threads.run(count, |shard| {
-                // SAFETY: every shard has sums and rows of its own.
+                // SAFETY: each shard writes different sums and rows.
                 let sums =
                     unsafe { all_sums.range(shard * 2 * channels..(shard + 1) * 2 * channels) };
                 let mut part = vec![0.0f32; 2 * channels];
@@ -350,7 +350,7 @@ impl Norm {
                 });
             });
         }
-        // What the first pass masked need not be masked again.
+        // The first pass has applied the mask already.
         let masked = grad_skip.map(read).transpose()?;
         let (grad, output) = match &masked {
             Some(masked) => (&masked[..len], None),
@@ -368,7 +368,7 @@ impl Norm {
                     a: &a,
                     b: &b,
                     c: &c,
-                    // SAFETY: every shard has rows of its own.
+                    // SAFETY: each shard writes different rows.
                     out: unsafe { out.range(range) },
                 });
             });
@@ -385,7 +385,7 @@ impl Norm {
         // Sums of differences from the first pixel, which is about as far from the mean as any: no digits cancel.
         let origin = &x[..channels];
         threads.run(count, |shard| {
-            // SAFETY: every shard has sums of its own.
+            // SAFETY: each shard writes different sums.
             let sums = unsafe { all_sums.range(shard * 2 * channels..(shard + 1) * 2 * channels) };
             let mut part = vec![0.0f32; 2 * channels];
             let end = cut(rows, count, shard + 1);
@@ -414,7 +414,7 @@ impl Norm {
         (0..channels)
             .map(|c| {
                 let shifted = sums[c] / m;
-                // A NaN must stay one, so no f64::max.
+                // f64::max would drop NaN.
                 let var = squares[c] / m - shifted * shifted;
                 (
                     f64::from(origin[c]) + shifted,
@@ -467,7 +467,7 @@ impl Layer for Norm {
     }
 }
 
-/// How many shards so many rows make.
+/// Number of shards for `rows` rows.
 fn shards(rows: usize) -> usize {
     rows.div_ceil(64).clamp(1, MAX_SHARDS)
 }
@@ -480,7 +480,7 @@ fn cut(total: usize, parts: usize, i: usize) -> usize {
 /// `V` vectors of which the last holds `count` numbers.
 #[inline(always)]
 unsafe fn load<S: Simd, const V: usize>(from: *const f32, count: usize) -> [S; V] {
-    // SAFETY: the caller's.
+    // SAFETY: the caller guarantees it.
     unsafe {
         let mut vectors = [S::zero(); V];
         for (v, vector) in vectors.iter_mut().enumerate() {
@@ -496,7 +496,7 @@ unsafe fn load<S: Simd, const V: usize>(from: *const f32, count: usize) -> [S; V
 
 #[inline(always)]
 unsafe fn store<S: Simd, const V: usize>(vectors: [S; V], to: *mut f32, count: usize) {
-    // SAFETY: the caller's.
+    // SAFETY: the caller guarantees it.
     unsafe {
         for (v, vector) in vectors.into_iter().enumerate() {
             if V == 1 && count < S::LANES {
@@ -522,7 +522,7 @@ impl Kernel for Moments<'_> {
     unsafe fn run<S: Simd>(self) {
         let channels = self.origin.len();
         let rows = self.x.len() / channels;
-        // SAFETY: the caller's; blocks lie within the channels.
+        // SAFETY: the caller guarantees it; blocks lie within the channels.
         unsafe {
             blocks!(S, channels, |V, first, count| {
                 let mut origin = load::<S, V>(self.origin.as_ptr().add(first), count);
@@ -563,7 +563,7 @@ impl Kernel for Apply<'_> {
     unsafe fn run<S: Simd>(self) {
         let channels = self.scale.len();
         let rows = self.x.len() / channels;
-        // SAFETY: the caller's; blocks lie within the channels.
+        // SAFETY: the caller guarantees it; blocks lie within the channels.
         unsafe {
             blocks!(S, channels, |V, first, count| {
                 let scale = load::<S, V>(self.scale.as_ptr().add(first), count);
@@ -611,7 +611,7 @@ impl Kernel for Slopes<'_> {
     unsafe fn run<S: Simd>(mut self) {
         let channels = self.mean.len();
         let rows = self.x.len() / channels;
-        // SAFETY: the caller's; blocks lie within the channels.
+        // SAFETY: the caller guarantees it; blocks lie within the channels.
         unsafe {
             blocks!(S, channels, |V, first, count| {
                 let mut mean = load::<S, V>(self.mean.as_ptr().add(first), count);
@@ -647,7 +647,7 @@ unsafe fn masked<S: Simd, const V: usize>(
     at: usize,
     count: usize,
 ) -> [S; V] {
-    // SAFETY: the caller's.
+    // SAFETY: the caller guarantees it.
     unsafe {
         let mut grad = load::<S, V>(grad.as_ptr().add(at), count);
         if let Some(output) = output {
@@ -678,7 +678,7 @@ impl Kernel for Slope<'_> {
     unsafe fn run<S: Simd>(self) {
         let channels = self.a.len();
         let rows = self.x.len() / channels;
-        // SAFETY: the caller's; blocks lie within the channels.
+        // SAFETY: the caller guarantees it; blocks lie within the channels.
         unsafe {
             blocks!(S, channels, |V, first, count| {
                 let a = load::<S, V>(self.a.as_ptr().add(first), count);

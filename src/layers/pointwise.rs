@@ -1,4 +1,4 @@
-//! ReLU and dropout on their own, where no layer before them takes them in.
+//! ReLU and dropout as layers of their own, where they cannot be fused into the layer before.
 
 use super::conv::Dropout;
 use super::dropout::Mask;
@@ -18,7 +18,7 @@ impl Relu {
     /// `input` is (height, width, channels); the output holds `capacity` images.
     ///
     /// # Errors
-    /// Those of the device.
+    /// Returns an error if the device runs out of memory.
     pub fn new(
         name: &str,
         input: (usize, usize, usize),
@@ -91,7 +91,7 @@ impl Layer for Relu {
     }
 }
 
-/// Dropout; while scoring, the input as it is.
+/// Dropout; while scoring, the identity.
 pub struct Drop {
     name: String,
     dropout: Dropout,
@@ -103,7 +103,7 @@ impl Drop {
     /// `input` is (height, width, channels); the output holds `capacity` images.
     ///
     /// # Errors
-    /// Those of the device.
+    /// Returns an error if the device runs out of memory.
     pub fn new(
         name: &str,
         input: (usize, usize, usize),

@@ -7,13 +7,13 @@ use crate::hardware::simd::{Kernel, Level, Simd};
 use crate::hardware::threads::SharedSlice;
 use candle_core::{Device, Result, Tensor, bail};
 
-/// Max-pooling without padding. Among equals the first is taken; a NaN is larger than all numbers.
+/// Max-pooling without padding. Of equal inputs the first is selected; NaN counts as larger than every number.
 pub struct MaxPool {
     name: String,
     size: Size,
     level: Level,
     output: Tensor,
-    /// Which pixel of its window each output took, row by row.
+    /// Index (row-major) in its window of the input that each output selected.
     taken: Vec<u16>,
 }
 
@@ -55,7 +55,7 @@ impl MaxPool {
     /// `input` is (height, width, channels); the output holds `capacity` images.
     ///
     /// # Errors
-    /// When the window does not fit; those of the device.
+    /// Returns an error if the window does not fit, or the device runs out of memory.
     pub fn new(
         name: &str,
         input: (usize, usize, usize),
@@ -91,7 +91,7 @@ impl MaxPool {
         })
     }
 
-    /// With the instructions of another level than the machine's best.
+    /// Computes with another SIMD level than the best one of this CPU.
     #[must_use]
     pub fn at_level(mut self, level: Level) -> Self {
         self.level = level;
@@ -117,7 +117,7 @@ impl Layer for MaxPool {
                         size,
                         x: &x[image * ins..(image + 1) * ins],
                         out,
-                        // SAFETY: every task has an image of its own.
+                        // SAFETY: each task writes a different image.
                         taken: unsafe { taken.range(image * outs..(image + 1) * outs) },
                     });
                 });
@@ -217,7 +217,7 @@ impl Kernel for Spread<'_> {
     unsafe fn run<S: Simd>(self) {
         let size = self.size;
         let channels = size.channels;
-        // Windows that tile the image write every pixel once; others leave gaps or meet.
+        // Windows that tile the image write every pixel once; others leave gaps or overlap, so zero first.
         let tiling = size.kernel == size.stride
             && size.out_height * size.kernel == size.height
             && size.out_width * size.kernel == size.width;
@@ -267,7 +267,7 @@ impl GlobalPool {
     /// `input` is (height, width, channels); the output holds `capacity` images.
     ///
     /// # Errors
-    /// Those of the device.
+    /// Returns an error if the device runs out of memory.
     pub fn new(
         name: &str,
         input: (usize, usize, usize),

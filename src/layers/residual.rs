@@ -14,15 +14,15 @@ pub struct Residual {
     name: String,
     body: Sequential,
     tail: ResidualSum,
-    /// Without layers the input itself is added.
+    /// Without layers the shortcut is the identity.
     shortcut: Sequential,
-    /// Gradient of what the shortcut added.
+    /// Gradient of the shortcut's output.
     grad_skip: Tensor,
     /// Gradient of the input through the shortcut's layers.
     grad_shortcut: Option<Tensor>,
 }
 
-/// What adds the two.
+/// The operation that adds body and shortcut.
 pub enum ResidualSum {
     /// The body's last layer.
     Norm {
@@ -40,7 +40,7 @@ impl ResidualSum {
     /// The body's last layer, a norm (which also holds the ReLU, if any).
     ///
     /// # Errors
-    /// Those of the device.
+    /// Returns an error if the device runs out of memory.
     pub fn norm(norm: Norm) -> Result<Self> {
         let output = norm.output();
         let grad = slices::zeros(output.shape(), output.device())?;
@@ -53,7 +53,7 @@ impl ResidualSum {
     /// A plain sum of tensors shaped like `body`, the output of the body's last layer.
     ///
     /// # Errors
-    /// Those of the device.
+    /// Returns an error if the device runs out of memory.
     pub fn sum(body: &Tensor, relu: bool) -> Result<Self> {
         Ok(ResidualSum::Sum {
             output: slices::zeros(body.shape(), body.device())?,
@@ -66,7 +66,8 @@ impl Residual {
     /// `input` is shaped like the block's input. The body may be empty when the tail is a norm.
     ///
     /// # Errors
-    /// When there is no layer at all; those of the device.
+    /// Returns an error if neither body nor tail has a layer, the shortcut's output has another shape than the sum, or the
+    /// device runs out of memory.
     pub fn new(
         name: &str,
         body: Sequential,

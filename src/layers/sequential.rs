@@ -22,7 +22,7 @@ pub struct Time {
 
 impl Sequential {
     /// # Errors
-    /// Those of the device.
+    /// Returns an error if the device runs out of memory.
     pub fn new(layers: Vec<Box<dyn Layer>>, device: &Device) -> Result<Self> {
         let inner = layers.len().saturating_sub(1);
         let mut arenas = Vec::new();
@@ -56,18 +56,20 @@ impl Sequential {
         self.layers.is_empty()
     }
 
-    /// Begins to measure each layer's time, from zero; or ends it.
+    /// Starts measuring each layer's time from zero, or stops measuring.
     pub fn time(&mut self, on: bool) {
         self.times = on.then(|| vec![Time::default(); self.layers.len()]);
     }
 
-    /// The measured time of each layer; empty when it is not measured.
+    /// The measured time of each layer; empty if time is not measured.
     pub fn times(&self) -> &[Time] {
         self.times.as_deref().unwrap_or_default()
     }
 
+    /// Runs the layers in order; stops early if the pass is stopped.
+    ///
     /// # Errors
-    /// Those of the layers.
+    /// Returns an error if a layer does.
     pub fn forward(&mut self, input: &Tensor, pass: &Pass) -> Result<()> {
         for i in 0..self.layers.len() {
             if pass.is_stopped() {
@@ -84,15 +86,15 @@ impl Sequential {
         Ok(())
     }
 
-    /// The last layer's output; `input` when there is no layer.
+    /// The last layer's output, or `input` if there are no layers.
     pub fn output<'a>(&'a self, input: &'a Tensor) -> &'a Tensor {
         self.layers.last().map_or(input, |layer| layer.output())
     }
 
-    /// As [`Layer::backward`].
+    /// Runs the layers' backward passes in reverse order, with the same arguments as [`Layer::backward`].
     ///
     /// # Errors
-    /// Those of the layers; when there is no layer.
+    /// Returns an error if a layer does, or there is no layer.
     pub fn backward(
         &mut self,
         input: &Tensor,

@@ -1,4 +1,4 @@
-//! The numbers of Candle's CPU tensors as slices, to read and to write in place, without allocation.
+//! Borrows the elements of Candle's CPU tensors as slices, to read or to write in place, without allocation.
 
 use candle_core::backend::BackendStorage;
 use candle_core::{
@@ -10,10 +10,10 @@ use std::ops::{Deref, Range};
 /// Vectors that begin at a multiple of this many f32 (64 bytes) never straddle two cache lines.
 const ALIGN: usize = 16;
 
-/// A tensor of zeros whose first number stands at the beginning of a cache line (on the CPU).
+/// Allocates a tensor of zeros. On the CPU its first element is aligned to a cache line.
 ///
 /// # Errors
-/// Those of the device.
+/// Returns an error if the device runs out of memory.
 pub fn zeros(shape: impl Into<Shape>, device: &Device) -> Result<Tensor> {
     let shape = shape.into();
     if !device.is_cpu() {
@@ -25,16 +25,16 @@ pub fn zeros(shape: impl Into<Shape>, device: &Device) -> Result<Tensor> {
     room.narrow(0, start, count)?.reshape(shape)
 }
 
-/// A tensor's numbers, borrowed.
+/// The borrowed elements of a tensor.
 pub struct Slice<'a> {
     storage: StorageRef<'a>,
     range: Range<usize>,
 }
 
-/// The numbers of a contiguous f32 tensor on the CPU. While they are lent, nobody can write them.
+/// Borrows the elements of a contiguous f32 tensor on the CPU. Writing it fails until the slice is dropped.
 ///
 /// # Errors
-/// When the tensor is something else.
+/// Returns an error if the tensor is not contiguous, not f32 or not on the CPU.
 pub fn read(tensor: &Tensor) -> Result<Slice<'_>> {
     let (storage, layout) = tensor.storage_and_layout();
     let range = range(layout)?;

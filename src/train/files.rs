@@ -69,7 +69,8 @@ impl Folder {
     /// rename, sync the folder.
     ///
     /// # Errors
-    /// Those of the file system; the old file then still stands, unless only the folder could not be synced.
+    /// Returns an error if the file system does. The old file is then unchanged, unless only the sync of the folder
+    /// failed.
     pub fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let (path, beside) = (self.join(name), self.beside(name));
         let written = (|| {
@@ -82,17 +83,17 @@ impl Folder {
             self.through(FileOp::Rename, &path, || fs::rename(&beside, &path))
         })();
         if written.is_err() {
-            // What was written in part is of no use; the error that is told is the one above.
+            // The partial file is useless; the error to report is the one above.
             let _ = self.remove_at(&beside);
         }
         written?;
         self.sync(&path)
     }
 
-    /// Gives the file `name` a second name, which replaces whatever had it, at once.
+    /// Gives the file `name` a second name (a hard link, or a copy), atomically replacing a file of that name.
     ///
     /// # Errors
-    /// Those of the file system; both names then stand for what they stood for.
+    /// Returns an error if the file system does. If the rename fails, both files keep their contents.
     pub fn keep_as(&self, name: &str, second: &str) -> io::Result<()> {
         let (path, beside) = (self.join(name), self.beside(second));
         let second = self.join(second);
@@ -102,7 +103,7 @@ impl Folder {
                 .through(FileOp::Link, &beside, || fs::hard_link(&path, &beside))
                 .is_err()
             {
-                // Not every file system knows two names for one file.
+                // Not every file system supports hard links.
                 self.through(FileOp::Copy, &beside, || fs::copy(&path, &beside))?;
                 self.through(FileOp::Sync, &beside, || File::open(&beside)?.sync_all())?;
             }
@@ -113,10 +114,10 @@ impl Folder {
         kept.and(removed)
     }
 
-    /// Removes what saves that were cut short have left.
+    /// Removes the temporary files of interrupted saves.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// Returns an error if the file system does.
     pub fn sweep(&self) -> io::Result<()> {
         for entry in fs::read_dir(&self.path)? {
             let entry = entry?;
@@ -131,10 +132,10 @@ impl Folder {
         Ok(())
     }
 
-    /// Opens a file to add lines to it, after its first `keep` bytes; what follows them is cut off.
+    /// Opens a file for appending, truncated to its first `keep` bytes.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// Returns an error if the file system does.
     pub fn append_to(&self, name: &str, keep: u64) -> io::Result<Appender> {
         let path = self.join(name);
         let file = self.through(FileOp::Open, &path, || {
@@ -146,10 +147,10 @@ impl Folder {
         Ok(appender)
     }
 
-    /// Makes a file to add lines to.
+    /// Creates a file for appending.
     ///
     /// # Errors
-    /// Those of the file system, and that there is such a file already.
+    /// Returns an error if the file exists already or the file system does.
     pub fn append_to_new(&self, name: &str) -> io::Result<Appender> {
         let path = self.join(name);
         let file = self.through(FileOp::Open, &path, || {
@@ -165,7 +166,7 @@ impl Folder {
     /// Removes a file, if it is there.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// Returns an error if the file system does.
     pub fn remove(&self, name: &str) -> io::Result<()> {
         self.remove_at(&self.join(name))
     }
@@ -240,10 +241,10 @@ impl Appender {
         }
     }
 
-    /// Adds bytes. They are not lost when there is an error: they wait.
+    /// Adds bytes. If writing them fails, they stay queued for the next flush.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// Returns an error if the file system does.
     pub fn add(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.waiting.extend_from_slice(bytes);
         if self.waiting.len() >= FLUSH_AT {
@@ -252,10 +253,10 @@ impl Appender {
         Ok(())
     }
 
-    /// Hands everything to the system.
+    /// Writes all queued bytes to the file.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// Returns an error if the file system does.
     pub fn flush(&mut self) -> io::Result<()> {
         while !self.waiting.is_empty() {
             let (file, waiting) = (&mut self.file, &self.waiting);
@@ -267,15 +268,15 @@ impl Appender {
         Ok(())
     }
 
-    /// Whether nothing waits.
+    /// Whether no bytes are queued.
     pub fn is_flushed(&self) -> bool {
         self.waiting.is_empty()
     }
 
-    /// Cuts the file back to its first `length` bytes and goes on from there; what waits is dropped.
+    /// Truncates the file to `length` bytes and continues there. Drops queued bytes.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// Returns an error if the file system does.
     pub fn cut(&mut self, length: u64) -> io::Result<()> {
         self.waiting.clear();
         let file = &mut self.file;
@@ -289,7 +290,7 @@ impl Appender {
     /// Another handle, to sync the file from another thread.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// Returns an error if the file system does.
     pub fn handle(&self) -> io::Result<File> {
         self.file.try_clone()
     }
@@ -297,7 +298,7 @@ impl Appender {
 
 impl Drop for Appender {
     fn drop(&mut self) {
-        // Whoever must know has flushed before.
+        // Callers that need the error have called flush before.
         let _ = self.flush();
     }
 }

@@ -37,7 +37,8 @@ pub enum NewBest {
 }
 
 impl Job {
-    /// What is left to save when `next`, of the same run, comes before this was begun: the newest, and the newest best.
+    /// Merges a job that was not begun with the `next` one of the same run: keeps the newest checkpoint and the newest
+    /// best.
     fn followed_by(self, next: Job) -> Job {
         let best = match (next.best, self.best) {
             (NewBest::None, NewBest::This) => NewBest::Earlier(Box::new(self.checkpoint)),
@@ -67,7 +68,7 @@ fn wait(waiting: &Waiting, job: Job) -> bool {
     }
 }
 
-/// What became of it: the files written, or why not.
+/// The result of a job: the files written, or why they could not be.
 pub type SaveOutcome = Result<Vec<CheckpointReport>, String>;
 
 /// A thread that saves.
@@ -158,7 +159,7 @@ impl Drop for Saver {
     fn drop(&mut self) {
         self.ready = None;
         if let Some(thread) = self.thread.take() {
-            // A panic there was told as an outcome that never came.
+            // If the thread panicked, `finish` has reported it as a missing outcome.
             let _ = thread.join();
         }
     }

@@ -42,7 +42,7 @@ impl CpuOptimizer {
     /// The state before the first step, for these parameters.
     ///
     /// # Errors
-    /// Those of the device.
+    /// Returns an error if the device runs out of memory.
     pub fn new(kind: Kind, params: &[&Parameter]) -> Result<Self> {
         let rule = rule(kind);
         let zeros = |_| {

@@ -15,11 +15,11 @@ const SLACK: usize = 32;
 #[derive(Clone, Copy)]
 pub struct Arriving<'a> {
     pub grad: &'a [f32],
-    /// The layer's output, which is zero exactly where ReLU or dropout let nothing through; None without ReLU.
+    /// The layer's output, which is zero exactly where ReLU or dropout blocked the value; None without ReLU.
     pub output: Option<&'a [f32]>,
-    /// Which of the four max-pooling took; None without pooling.
+    /// Index in the 2x2 window that max-pooling selected; None without pooling.
     pub taken: Option<&'a [u8]>,
-    /// What dropout multiplied the kept by.
+    /// The factor of the elements that dropout kept.
     pub scale: f32,
 }
 
@@ -27,7 +27,7 @@ pub struct Arriving<'a> {
 /// stays in registers longer.
 pub struct Backward<'a> {
     pub geometry: &'a Geometry,
-    /// Go Winograd's way, with weights transformed for it and sums as [`WeightSums`] makes them.
+    /// Use Winograd's algorithm, with these transformed weights; the sums are laid out as [`WeightSums`] does.
     pub winograd: bool,
     pub images: usize,
     pub x: &'a [f32],
@@ -89,7 +89,7 @@ impl Kernel for Backward<'_> {
         }
         let out_len = g.out_height * g.out_width * g.outputs;
         let field_len = field.height * field.width * g.outputs;
-        // What needs no change, not even room behind the last whole vector, is read where it stands.
+        // A gradient that needs no expansion and has padding behind its last vector is read in place.
         let as_it_is = field_len == out_len
             && self.arriving.output.is_none()
             && !self.bias
@@ -107,7 +107,7 @@ impl Kernel for Backward<'_> {
                     output: self.arriving.output.map(|output| &output[outs]),
                     ..self.arriving
                 };
-                // SAFETY: the caller's.
+                // SAFETY: the caller guarantees it.
                 unsafe { spread::<S>(g, field, &arriving, field_grad, bias_sums) };
             }
             grads
@@ -120,7 +120,7 @@ impl Kernel for Backward<'_> {
         };
         if self.winograd {
             let grads = &grads[..self.images * out_len];
-            // SAFETY: the caller's.
+            // SAFETY: the caller guarantees it.
             unsafe {
                 S::call(WeightSums {
                     geometry: g,
@@ -161,7 +161,7 @@ impl Kernel for Backward<'_> {
         let x = padded
             .as_ref()
             .map_or(self.x.as_ptr(), |padded| padded.as_ptr());
-        // SAFETY: the caller's; the views below stay within the fields and the (padded) images.
+        // SAFETY: the caller guarantees it; the views below stay within the fields and the (padded) images.
         unsafe {
             S::call(Sums {
                 x: Pixels {
@@ -234,7 +234,7 @@ unsafe fn spread<S: Simd>(
     let mut first = 0;
     while first < channels {
         let lanes = (channels - first).min(S::LANES);
-        // SAFETY: the caller's; vectors are loaded and stored only as far as the channels reach.
+        // SAFETY: the caller guarantees it; vectors are loaded and stored only as far as the channels reach.
         unsafe {
             let scale = S::splat(arriving.scale);
             let mut sum = S::load_part(bias.as_ptr().add(first), lanes);

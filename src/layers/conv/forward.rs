@@ -1,4 +1,4 @@
-//! The forward pass of one image or some: convolution, bias, ReLU, max-pooling, dropout.
+//! The forward pass of one or several images: convolution, bias, ReLU, max-pooling, dropout.
 
 use super::geometry::Geometry;
 use super::tile::{Convolve, Pixels};
@@ -11,10 +11,10 @@ use std::ops::Range;
 /// Dropout's factors that are made at a time.
 const FACTORS: usize = 512;
 
-/// Some rows of one image's output, or (Winograd's way only) some images' whole outputs.
+/// Rows of one image's output or, with Winograd's algorithm only, the whole outputs of several images.
 pub struct Forward<'a> {
     pub geometry: &'a Geometry,
-    /// Go Winograd's way, with weights transformed for it.
+    /// Use Winograd's algorithm, with these transformed weights.
     pub winograd: bool,
     pub images: usize,
     pub x: &'a [f32],
@@ -28,9 +28,9 @@ pub struct Forward<'a> {
     pub mask: Option<(Mask, usize)>,
     /// Rows of the output (pooled ones when it pools).
     pub rows: Range<usize>,
-    /// Those rows.
+    /// The output rows to write.
     pub out: &'a mut [f32],
-    /// When it pools: which of the four (in row-major order) was taken, for those rows.
+    /// If it pools: index (row-major) in the 2x2 window of the selected result, for these rows.
     pub taken: &'a mut [u8],
 }
 
@@ -39,7 +39,7 @@ impl Kernel for Forward<'_> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(mut self) {
-        // SAFETY: the caller's.
+        // SAFETY: the caller guarantees it.
         unsafe {
             if self.winograd {
                 S::call(Winograd {
@@ -90,7 +90,7 @@ impl Forward<'_> {
             row: width * g.inputs,
             step: g.stride * g.inputs,
         };
-        // SAFETY: the caller's; the geometry keeps the kernel within the (padded) rows.
+        // SAFETY: the caller guarantees it; the geometry keeps the kernel within the (padded) rows.
         unsafe { self.rows_of::<S>(x) }
     }
 
@@ -105,7 +105,8 @@ impl Forward<'_> {
         };
         let line = columns * g.outputs;
         let rows = self.out.len() / line;
-        // SAFETY: the caller's; every row of `out` is `line` long, the two scratch rows are as long as they are said.
+        // SAFETY: the caller guarantees it; every row of `out` is `line` long, the two scratch rows are as long as they
+        // are said.
         unsafe {
             let convolve = Convolve {
                 weights: self.weights,
@@ -154,9 +155,9 @@ impl Forward<'_> {
         let mut factors = scratch(FACTORS);
         for (i, out) in self.out.chunks_mut(FACTORS).enumerate() {
             let factors = &mut factors[..out.len()];
-            // SAFETY: the caller's.
+            // SAFETY: the caller guarantees it.
             unsafe { mask.factors_in::<S>(first + i * FACTORS, factors) };
-            // Multiplied, not selected: what is no number stays none.
+            // Multiplied rather than selected, so that NaN stays NaN.
             for (out, factor) in out.iter_mut().zip(factors) {
                 *out *= *factor;
             }
@@ -164,7 +165,8 @@ impl Forward<'_> {
     }
 }
 
-/// One row of pooled pixels from two rows of results. The first of equals is taken, and any NaN before all numbers.
+/// One row of pooled pixels from two rows of results. Of equal results the first is selected; NaN is selected before
+/// any number.
 #[inline(always)]
 unsafe fn pool_row<S: Simd>(
     upper: &[f32],
@@ -182,7 +184,7 @@ unsafe fn pool_row<S: Simd>(
         let mut first = 0;
         while first < channels {
             let count = (channels - first).min(S::LANES);
-            // SAFETY: the caller's; both rows hold two pixels of `step` for each pooled one.
+            // SAFETY: the caller guarantees it; both rows hold two pixels of `step` for each pooled one.
             unsafe {
                 let (a, b) = (2 * p * step + first, (2 * p + 1) * step + first);
                 let mut best = S::load(upper.as_ptr().add(a));

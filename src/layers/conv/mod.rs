@@ -45,11 +45,11 @@ pub struct ConvEpilogue {
 pub struct Dropout {
     /// Its number in the network, which names its random numbers.
     pub layer: u16,
-    /// The share that the architecture pins; None follows the live one.
+    /// The dropout share that the architecture fixes; None uses the hyperparameter.
     pub share: Option<f32>,
 }
 
-/// f32 of partial sums in all, where the weights are many.
+/// Total f32 of partial sums if the layer has many weights.
 const SHARDS_LEN: usize = 1 << 20;
 /// Small images whose inputs and gradients together are this many f32 (a part of the second-level cache) are summed over
 /// together.
@@ -71,9 +71,9 @@ pub struct Conv {
     weight: Parameter,
     bias: Option<Parameter>,
     output: Tensor,
-    /// Which of the four each pooled output took.
+    /// Index in its 2x2 window of the result that each pooled output selected.
     taken: Vec<u8>,
-    /// What dropout multiplied the kept by, in the last forward pass.
+    /// The factor of the elements that dropout kept, in the last forward pass.
     scale: f32,
     packed: Aligned,
     turned: Aligned,
@@ -87,7 +87,8 @@ impl Conv {
     /// `weight` is OIHW, `bias` one number an output; the outputs hold `capacity` images.
     ///
     /// # Errors
-    /// When the parameters' shapes are not those of the geometry, or what follows cannot; those of the device.
+    /// Returns an error if the parameters' shapes are not those of the geometry, or the epilogue does not fit, or the
+    /// device runs out of memory.
     pub fn new(
         name: &str,
         geometry: Geometry,
@@ -156,7 +157,7 @@ impl Conv {
         })
     }
 
-    /// With the instructions of another level than the machine's best.
+    /// Computes with another SIMD level than the best one of this CPU.
     #[must_use]
     pub fn at_level(mut self, level: Level) -> Self {
         self.level = level;
@@ -259,7 +260,7 @@ impl Layer for Conv {
                         pool: after.pool,
                         mask: mask.map(|mask| (mask, first)),
                         rows,
-                        // SAFETY: every task has rows of its own.
+                        // SAFETY: each task writes different rows.
                         out: unsafe { out.range(range.clone()) },
                         taken: if after.pool {
                             // SAFETY: as above.
@@ -335,7 +336,7 @@ impl Layer for Conv {
         let work = |grad_input: Option<&mut [f32]>| {
             let grad_input = grad_input.map(SharedSlice::new);
             pass.threads.run(shards, |shard| {
-                // SAFETY: every task has a shard of its own.
+                // SAFETY: each task writes a different shard.
                 let sums = unsafe { sums.range(shard * shard_len..(shard + 1) * shard_len) };
                 let begin = geometry::cut(pass.images, shards, shard);
                 let end = geometry::cut(pass.images, shards, shard + 1);
@@ -352,7 +353,7 @@ impl Layer for Conv {
                         taken: after.pool.then(|| &taken[outs]),
                         scale,
                     };
-                    // SAFETY: every image belongs to one task.
+                    // SAFETY: each task writes different images.
                     let grad_input = grad_input.as_ref().map(|all| unsafe { all.range(ins) });
                     if sparse {
                         level.run(SparseBackward {

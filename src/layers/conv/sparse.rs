@@ -1,5 +1,5 @@
 //! The backward pass of one image where most of the gradient is exactly zero, as it is behind ReLU, max-pooling (one of
-//! four) and dropout: work for the others only.
+//! four) and dropout: only the nonzero elements cost time.
 //!
 //! The gradient becomes a list: for each pixel of the convolution's results, in order, its open channels and their
 //! values. The weight gradient of one output channel is then a sum over that channel's entries, held in registers, one
@@ -43,10 +43,10 @@ pub fn pack(g: &Geometry, weight: &[f32], lanes: usize, packed: &mut [f32]) {
 pub struct SparseBackward<'a> {
     pub geometry: &'a Geometry,
     pub x: &'a [f32],
-    /// The next image, if there is one: the weight gradient jumps about in it, so it should be near by then.
+    /// The next image, if any: it is prefetched, because the weight gradient reads it in random order.
     pub next: &'a [f32],
     pub arriving: Arriving<'a>,
-    /// As [`pack`] makes them; not looked at without `grad_input`.
+    /// Weights packed by [`pack`]; unused without `grad_input`.
     pub weights: &'a [f32],
     /// Weight gradient in the order of the packed weights, then the bias gradient, to add to.
     pub sums: &'a mut [f32],
@@ -55,10 +55,10 @@ pub struct SparseBackward<'a> {
     pub grad_input: Option<&'a mut [f32]>,
 }
 
-/// What is not zero of the gradient of the convolution's results.
+/// The nonzero elements of the gradient of the convolution's results.
 #[derive(Clone, Copy)]
 struct Entries {
-    /// For each pixel, and one more: the number of its first entry.
+    /// Index of each pixel's first entry, and the total count at the end.
     begins: *const u32,
     /// The output channel of each entry.
     channels: *const u32,
@@ -89,7 +89,8 @@ impl Kernel for SparseBackward<'_> {
         let mut begins = scratch(pixels + 1);
         let mut channels = scratch(most + SLACK);
         let mut values = scratch(most + SLACK);
-        // SAFETY: the caller's; f32 and u32 have one size and alignment, and all are as long as the entries can be many.
+        // SAFETY: the caller guarantees it; f32 and u32 have one size and alignment, and all are as long as the entries
+        // can be many.
         unsafe {
             let begins: *mut u32 = begins.as_mut_ptr().cast();
             collect::<S>(
@@ -170,7 +171,7 @@ unsafe fn collect<S: Simd>(
     }
     let columns = g.out_width / 2;
     let mut count = 0;
-    // SAFETY: the caller's; vectors are loaded only as far as the channels reach.
+    // SAFETY: the caller guarantees it; vectors are loaded only as far as the channels reach.
     unsafe {
         let scale = S::splat(arriving.scale);
         for y in 0..g.out_height {
@@ -237,8 +238,8 @@ impl Kernel for WeightGradient<'_> {
         let mut counts = scratch(g.outputs);
         let mut places = scratch(g.outputs * pixels);
         let mut values = scratch(g.outputs * pixels);
-        // SAFETY: the caller's; no channel has more entries than there are pixels, and every place leaves room for the
-        // kernel within the field.
+        // SAFETY: the caller guarantees it; no channel has more entries than there are pixels, and every place leaves
+        // room for the kernel within the field.
         unsafe {
             let counts: *mut u32 = counts.as_mut_ptr().cast();
             let places: *mut u32 = places.as_mut_ptr().cast();
@@ -288,7 +289,7 @@ impl Places {
     /// Adds the gradient of one channel's weights to `out`.
     #[inline(always)]
     unsafe fn add_channel<S: Simd>(self, g: &Geometry, x: Field, out: *mut f32) {
-        // SAFETY: the caller's; the offsets stay within the kernel and the line.
+        // SAFETY: the caller guarantees it; the offsets stay within the kernel and the line.
         unsafe {
             let mut first = 0;
             while first < x.line {
@@ -335,7 +336,7 @@ impl Places {
         x: Field,
         out: *mut f32,
     ) {
-        // SAFETY: the caller's.
+        // SAFETY: the caller guarantees it.
         unsafe {
             let mut sums = [[S::zero(); V]; T];
             unroll! { t in T {
@@ -377,7 +378,7 @@ impl Kernel for InputGradient<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let (g, line) = (self.geometry, self.out.line);
-        // SAFETY: the caller's; the offsets stay within the kernel, the line and the field.
+        // SAFETY: the caller guarantees it; the offsets stay within the kernel, the line and the field.
         unsafe {
             // Where the windows below do not slide, they add to what stands there.
             if g.stride > 1 || !matches!(g.kernel, 1 | 3) {
@@ -450,7 +451,7 @@ impl Window {
         // the next pixel adds to as well, and every pixel is written once for each row of results: the first time (by
         // the kernel's last row, or in the first row of results) without reading.
         let slides = g.stride == 1 && W == g.kernel;
-        // SAFETY: the caller's.
+        // SAFETY: the caller guarantees it.
         unsafe {
             let begins = all.entries.begins.add(y * g.out_width);
             let mut sums = [[S::zero(); V]; T];

@@ -79,7 +79,7 @@ impl Pixels {
     #[inline(always)]
     pub unsafe fn offset(self, rows: usize, columns: usize, numbers: usize) -> Self {
         Pixels {
-            // SAFETY: the caller's.
+            // SAFETY: the caller guarantees it.
             at: unsafe { self.at.add(rows * self.row + columns * self.step + numbers) },
             ..self
         }
@@ -122,7 +122,7 @@ impl Kernel for Convolve<'_> {
         let mut weights = self.weights.as_ptr();
         while first < self.channels {
             let width = block_width(first, self.channels, S::LANES);
-            // SAFETY: the caller's; the block lies within the weights, the bias and the pixels.
+            // SAFETY: the caller guarantees it; the block lies within the weights, the bias and the pixels.
             unsafe {
                 let out = self.out.add(first);
                 if width == S::LANES {
@@ -157,7 +157,7 @@ impl Convolve<'_> {
             let row = (band * height).min(self.rows - height);
             for tile in 0..tiles {
                 let column = (tile * width).min(self.columns - width);
-                // SAFETY: the caller's; the tile lies within the rows.
+                // SAFETY: the caller guarantees it; the tile lies within the rows.
                 unsafe {
                     let x = self.x.at.add(row * self.x_next + column * self.x.step);
                     let out = out.add(row * self.out_next + column * self.out_step);
@@ -179,7 +179,7 @@ impl Convolve<'_> {
         first: usize,
         out: *mut f32,
     ) {
-        // SAFETY: the caller's.
+        // SAFETY: the caller guarantees it.
         unsafe {
             match height {
                 4 if 4 * W <= WIDEST && 4 * W * V <= S::ACCUMULATORS => {
@@ -206,7 +206,7 @@ impl Convolve<'_> {
         first: usize,
         out: *mut f32,
     ) {
-        // SAFETY: the caller's.
+        // SAFETY: the caller guarantees it.
         unsafe {
             let mut sums = [[[S::zero(); V]; W]; H];
             unroll_two! { v in V {
@@ -294,7 +294,7 @@ impl Kernel for Sums {
         while first < self.channels {
             let width = block_width(first, self.channels, S::LANES);
             for ky in 0..self.kernel {
-                // SAFETY: the caller's; the block lies within the lines.
+                // SAFETY: the caller guarantees it; the block lies within the lines.
                 unsafe {
                     let sums = Sums {
                         x: Pixels {
@@ -326,7 +326,7 @@ unsafe fn gradient_run<S: Simd, const V: usize>(sums: &Sums, line: usize) {
     while tile < tiles {
         tile += 1;
         let end = super::geometry::cut(sums.run, tiles, tile);
-        // SAFETY: the caller's.
+        // SAFETY: the caller guarantees it.
         unsafe {
             let x = sums.x.offset(0, 0, begin);
             let out = sums.out.add(begin * line);
@@ -347,7 +347,7 @@ unsafe fn gradient_tile<S: Simd, const R: usize, const V: usize>(
     out: *mut f32,
     line: usize,
 ) {
-    // SAFETY: the caller's.
+    // SAFETY: the caller guarantees it.
     unsafe {
         let mut totals = [[S::zero(); V]; R];
         if !sums.fresh {

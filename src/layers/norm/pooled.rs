@@ -43,7 +43,7 @@ impl Kernel for Largest<'_> {
     unsafe fn run<S: Simd>(mut self) {
         let channels = self.scale.len();
         let (height, width) = (self.size.height / 2, self.size.width / 2);
-        // SAFETY: the caller's; blocks lie within the channels, windows within the image.
+        // SAFETY: the caller guarantees it; blocks lie within the channels, windows within the image.
         unsafe {
             blocks!(S, channels, |V, first, count| {
                 let scale = load::<S, V>(self.scale.as_ptr().add(first), count);
@@ -106,7 +106,7 @@ impl Kernel for Spread<'_> {
     unsafe fn run<S: Simd>(self) {
         let channels = self.a.len();
         let Size { height, width } = self.size;
-        // SAFETY: the caller's; blocks lie within the channels, windows within the image.
+        // SAFETY: the caller guarantees it; blocks lie within the channels, windows within the image.
         unsafe {
             blocks!(S, channels, |V, first, count| {
                 let a = load::<S, V>(self.a.as_ptr().add(first), count);

@@ -214,7 +214,7 @@ impl Input<'_> {
         while tile < range.end {
             let place = tiles.at(tile);
             let count = (tiles.columns - place.column).min(range.end - tile);
-            // SAFETY: the caller's.
+            // SAFETY: the caller guarantees it.
             unsafe {
                 let out = out.add((tile - range.start) * step);
                 self.take::<S>(place, count, out, plane);
@@ -252,7 +252,7 @@ impl Input<'_> {
         let mut first = 0;
         while first < g.inputs {
             let lanes = (g.inputs - first).min(S::LANES);
-            // SAFETY: the caller's; every pixel has as many numbers as there are inputs.
+            // SAFETY: the caller guarantees it; every pixel has as many numbers as there are inputs.
             unsafe {
                 let mut a = column::<S>(&rows, begin, g.width, first, lanes);
                 let mut b = column::<S>(&rows, begin.wrapping_add(1), g.width, first, lanes);
@@ -306,7 +306,7 @@ impl Kernel for Winograd<'_> {
         for block in 0..blocks {
             let begin = cut(tiles.count(), blocks, block);
             let end = cut(tiles.count(), blocks, block + 1);
-            // SAFETY: the caller's; a block has at most as many tiles as the scratch holds.
+            // SAFETY: the caller guarantees it; a block has at most as many tiles as the scratch holds.
             unsafe {
                 input.take_all::<S>(&tiles, begin..end, inputs.as_mut_ptr(), input_plane);
                 for place in 0..PLACES {
@@ -348,7 +348,7 @@ unsafe fn column<S: Simd>(
     first: usize,
     lanes: usize,
 ) -> [S; 4] {
-    // SAFETY: the caller's.
+    // SAFETY: the caller guarantees it.
     unsafe {
         let mut d = [S::zero(); 4];
         if x < width {
@@ -369,7 +369,7 @@ unsafe fn column<S: Simd>(
 /// a - b.
 #[inline(always)]
 unsafe fn minus<S: Simd>(a: S, b: S) -> S {
-    // SAFETY: the caller's.
+    // SAFETY: the caller guarantees it.
     unsafe { b.mul_add(S::splat(-1.0), a) }
 }
 
@@ -402,7 +402,7 @@ impl Winograd<'_> {
         let mut first = 0;
         while first < g.outputs {
             let lanes = (g.outputs - first).min(S::LANES);
-            // SAFETY: the caller's; every plane has as many numbers for each tile as there are outputs.
+            // SAFETY: the caller guarantees it; every plane has as many numbers for each tile as there are outputs.
             unsafe {
                 let bias = S::load(self.bias.as_ptr().add(first));
                 let [mut upper, mut lower] = [[S::zero(); 4]; 2];

@@ -73,7 +73,7 @@ impl Kernel for WeightSums<'_> {
         for block in 0..blocks {
             let begin = cut(tiles.count(), blocks, block);
             let end = cut(tiles.count(), blocks, block + 1);
-            // SAFETY: the caller's; a block has at most as many tiles as the scratch holds.
+            // SAFETY: the caller guarantees it; a block has at most as many tiles as the scratch holds.
             unsafe {
                 input.take_all::<S>(&tiles, begin..end, inputs.as_mut_ptr(), input_plane);
                 for tile in begin..end {
@@ -128,7 +128,7 @@ impl WeightSums<'_> {
         let mut first = 0;
         while first < g.outputs {
             let lanes = (g.outputs - first).min(S::LANES);
-            // SAFETY: the caller's; every pixel has as many numbers as there are outputs.
+            // SAFETY: the caller guarantees it; every pixel has as many numbers as there are outputs.
             unsafe {
                 let mut d = [[S::zero(); 2]; 2];
                 for (d, pixels) in d.iter_mut().zip(pixels) {
@@ -158,7 +158,7 @@ impl WeightSums<'_> {
 /// A d for two numbers.
 #[inline(always)]
 unsafe fn spread<S: Simd>(a: S, b: S) -> [S; 4] {
-    // SAFETY: the caller's.
+    // SAFETY: the caller guarantees it.
     unsafe { [a, a.add(b), minus(a, b), minus(S::zero(), b)] }
 }
 
