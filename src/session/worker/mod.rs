@@ -1,6 +1,5 @@
 //! The worker: the thread that owns a session's device, network and data. It hosts the training loop: between batches
-//! it
-//! handles commands, sends events and saves files. While there is nothing to train it blocks on its channel.
+//! it handles commands, sends events and saves files. While there is nothing to train it blocks on its channel.
 
 mod commands;
 mod final_scores;

@@ -121,8 +121,7 @@ impl Trainer {
     }
 
     /// At the start of an epoch: applies the changes that waited for it. A batch size that does not fit in memory is
-    /// taken
-    /// back and reported to the host.
+    /// taken back and reported to the host.
     pub(super) fn apply_waiting(&mut self, host: &mut impl TrainingHost) -> Result<()> {
         let batch_size = self.run_state.params.batch_size;
         for row in HYPERPARAMS

@@ -2,8 +2,8 @@
 //!
 //! The [`TrainingHost`] is polled between batches, and between chunks of an evaluation. It may change a hyperparameter,
 //! query the network, or leave; a later call of [`Trainer::run`] continues where the loop was left. The [`RunState`],
-//! the
-//! weights and the optimizer's state determine all following steps, so a checkpoint of the three continues bit for bit.
+//! the weights and the optimizer's state determine all following steps, so a checkpoint of the three continues bit for
+//! bit.
 
 mod changes;
 mod pace;
@@ -177,8 +177,7 @@ impl Trainer {
     }
 
     /// Counts a finished step and returns its report. `seconds` is None if the process was suspended during the step;
-    /// the
-    /// usual time of a step is then assumed.
+    /// the usual time of a step is then assumed.
     fn advance(
         &mut self,
         plan: &StepPlan,

@@ -143,8 +143,7 @@ impl Trainer {
     }
 
     /// Copies everything that resuming needs to host memory. Returns None if a weight is not finite: such weights are
-    /// not
-    /// saved.
+    /// not saved.
     ///
     /// # Errors
     /// Returns an error if the device fails.
