@@ -23,7 +23,7 @@ pub fn check_work(
                 plan.settings.optimizer, spec.optimizer
             )));
         }
-        check_batch(spec, capacity, images, &plan.images)?;
+        check_batch(spec, capacity, images, plan.images.iter().copied())?;
     }
     Ok(())
 }
@@ -33,7 +33,7 @@ pub fn check_batch(
     spec: &NetworkSpec,
     capacity: usize,
     images: &ImageSet,
-    numbers: &[u32],
+    mut numbers: impl ExactSizeIterator<Item = u32>,
 ) -> Result<()> {
     let wrong = |what: String| Err(Error::Batch(what));
     if !(1..=capacity).contains(&numbers.len()) {
@@ -56,10 +56,7 @@ pub fn check_batch(
             spec.classes
         ));
     }
-    match numbers
-        .iter()
-        .find(|number| **number as usize >= images.len())
-    {
+    match numbers.find(|number| *number as usize >= images.len()) {
         Some(number) => wrong(format!(
             "image {number} was asked for, but there are {}",
             images.len()

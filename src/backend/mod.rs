@@ -339,3 +339,26 @@ pub trait Backend {
     /// The times since [`Backend::measure`] began, in the order of the parts; empty where they cannot be measured.
     fn timings(&self) -> Vec<PartTime>;
 }
+
+/// Batch size of a CPU copy of a network, which answers questions about single images for a backend that computes
+/// elsewhere.
+const CPU_MIRROR_BATCH: usize = 32;
+
+/// Makes a member's steps one after the other, until one is abandoned (None) or not finite.
+fn make_steps(
+    plans: &[StepPlan],
+    mut step: impl FnMut(&StepPlan) -> Result<Option<StepOutcome>>,
+) -> Result<Vec<StepOutcome>> {
+    let mut outcomes = Vec::with_capacity(plans.len());
+    for plan in plans {
+        let Some(outcome) = step(plan)? else {
+            break;
+        };
+        let ends = outcome.not_finite.is_some();
+        outcomes.push(outcome);
+        if ends {
+            break;
+        }
+    }
+    Ok(outcomes)
+}

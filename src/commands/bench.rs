@@ -3,15 +3,14 @@
 //! how much work there is, depends on what the network sees.
 
 use super::network;
-use crate::backend::{Backend, ImageSet, MemberId, NetworkSpec, PartTime, Scaling, StepPlan};
+use crate::backend::{Backend, ImageSet, MemberId, PartTime, StepPlan};
 use crate::config::Config;
 use crate::data::{self, batches};
-use crate::domain::arch::{self, Shape};
 use crate::domain::params::Hyperparameters;
 use crate::domain::text::{grouped, plain};
-use crate::train::trainer::SECONDS_PER_SUBMISSION;
+use crate::train::trainer::{SECONDS_PER_SUBMISSION, spec_for};
 use crate::train::training_data::image_set;
-use anyhow::{Context, bail};
+use anyhow::bail;
 use serde::Serialize;
 use std::io::Write;
 use std::path::Path;
@@ -95,17 +94,12 @@ pub fn measure(config: &Config, seconds: f64, eval: bool) -> anyhow::Result<Repo
     let found = data::find(Some(named.unwrap_or(Path::new(data::SAMPLE))))?;
     let dataset = data::load(&found, &mut |_, _| {}, config.options.threads)?;
     let info = dataset.info;
-    let spec = NetworkSpec {
-        arch: arch::resolve(&params.architecture)?,
-        input: Shape::new(3, info.side, info.side),
-        classes: info.classes.len(),
-        scaling: match params.standardize {
-            true => Scaling::standard(three(&info.mean)?, three(&info.std)?),
-            false => Scaling::UNIT,
-        },
-        optimizer: params.optimizer,
-        precision: params.precision,
-    };
+    let spec = spec_for(
+        params,
+        info.side,
+        info.classes.len(),
+        (&info.mean, &info.std),
+    )?;
     let batch = (params.batch_size as usize).min(dataset.train.labels.len());
     let images = Rc::new(image_set(dataset.train)?);
     let mut backend = device.backend(&spec, batch)?;
@@ -299,12 +293,6 @@ impl Batches<'_> {
         let images = &self.order[self.at - batch..self.at];
         StepPlan::new(params, params.learning_rate, self.step, images)
     }
-}
-
-fn three(values: &[f32]) -> anyhow::Result<[f32; 3]> {
-    values
-        .try_into()
-        .context("the data has no statistics of three channels")
 }
 
 fn print(r: &Report, out: &mut impl Write) -> anyhow::Result<()> {

@@ -3,6 +3,7 @@
 use super::app::{App, Effect, Msg, press};
 use super::session_view::Weight;
 use super::theme::{Colors, Theme};
+use super::views::app_harness::CLASSES;
 use super::views::{Screen, VIEWS};
 use crate::domain::confusion::Confusion;
 use crate::domain::params::{Applies, Hyperparameters, Value};
@@ -18,19 +19,6 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
 const PER_EPOCH: u64 = 1250;
-const CLASSES: [&str; 10] = [
-    "airplane",
-    "automobile",
-    "bird",
-    "cat",
-    "deer",
-    "dog",
-    "frog",
-    "horse",
-    "ship",
-    "truck",
-];
-
 fn data() -> DataInfo {
     DataInfo {
         name: "CIFAR-10".into(),

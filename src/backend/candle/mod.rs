@@ -13,8 +13,9 @@ use super::cpu::network::Network;
 use super::cpu::optimizer::CpuOptimizer;
 use super::members::Members;
 use super::{
-    Backend, Device, DeviceInfo, Error, ImageSet, Inspected, Inspection, MemberId, NetworkSpec,
-    NetworkState, PartTime, Result, StepOutcome, StepPlan, TensorData, weights,
+    Backend, CPU_MIRROR_BATCH, Device, DeviceInfo, Error, ImageSet, Inspected, Inspection,
+    MemberId, NetworkSpec, NetworkState, PartTime, Result, StepOutcome, StepPlan, TensorData,
+    make_steps, weights,
 };
 use crate::domain::augment::Placement;
 use crate::domain::number::argmax;
@@ -28,9 +29,6 @@ use network::{TrainingForward, forward};
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
-
-/// Batch size of the CPU's network that answers questions about single images.
-const CPU_MIRROR_BATCH: usize = 32;
 
 /// A device of Candle's.
 pub struct CandleDevice {
@@ -203,7 +201,12 @@ impl CandleBackend {
         plan: &StepPlan,
         training: &mut TrainingForward,
     ) -> Result<(Tensor, Tensor)> {
-        check_batch(&self.spec, self.capacity, images, &plan.images)?;
+        check_batch(
+            &self.spec,
+            self.capacity,
+            images,
+            plan.images.iter().copied(),
+        )?;
         let settings = &plan.settings;
         let mut placements = Vec::new();
         plan.augmentation.place(
@@ -397,22 +400,9 @@ impl Backend for CandleBackend {
     ) -> Result<Vec<Vec<StepOutcome>>> {
         let at_once = self.members_at_once();
         check_work(&self.spec, self.capacity, at_once, images, work)?;
-        let mut all = Vec::with_capacity(work.len());
-        for (id, plans) in work {
-            let mut outcomes = Vec::with_capacity(plans.len());
-            for plan in plans {
-                let Some(outcome) = self.step(*id, images, plan, stop)? else {
-                    break;
-                };
-                let ends = outcome.not_finite.is_some();
-                outcomes.push(outcome);
-                if ends {
-                    break;
-                }
-            }
-            all.push(outcomes);
-        }
-        Ok(all)
+        work.iter()
+            .map(|(id, plans)| make_steps(plans, |plan| self.step(*id, images, plan, stop)))
+            .collect()
     }
 
     fn score(
@@ -423,7 +413,7 @@ impl Backend for CandleBackend {
         probabilities: &mut [f32],
         losses: &mut [f32],
     ) -> Result<()> {
-        check_batch(&self.spec, self.capacity, images, numbers)?;
+        check_batch(&self.spec, self.capacity, images, numbers.iter().copied())?;
         check_lengths(numbers, self.spec.classes, probabilities, losses)?;
         let placements: Vec<_> = numbers.iter().map(|i| Placement::plain(*i)).collect();
         let input = self.input(images, &placements)?;

@@ -12,7 +12,7 @@ use super::checks::check_work;
 use super::members::Members;
 use super::{
     Backend, Device, DeviceInfo, Error, ImageSet, Inspected, Inspection, MemberId, NetworkSpec,
-    NetworkState, PartTime, Result, StepOutcome, StepPlan, TensorData, weights,
+    NetworkState, PartTime, Result, StepOutcome, StepPlan, TensorData, make_steps, weights,
 };
 use crate::domain::augment::Placement;
 use crate::hardware::peak;
@@ -22,7 +22,6 @@ use crate::layers::slices;
 use candle_core::Tensor;
 use network::Network;
 use optimizer::CpuOptimizer;
-use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -124,7 +123,9 @@ impl Backend for CpuBackend {
         check_work(&self.spec, self.capacity, at_once, images, work)?;
         if let [(id, plans)] = work {
             let member = self.members.get(*id)?;
-            return Ok(vec![member.steps(images, plans, &self.threads, stop)?]);
+            let threads = &self.threads;
+            let outcomes = make_steps(plans, |plan| member.step(images, plan, threads, stop))?;
+            return Ok(vec![outcomes]);
         }
         let members = self.members.get_all(work.iter().map(|(id, _)| *id))?;
         let jobs = members.into_iter().zip(work.iter().map(|(_, plans)| plans));
@@ -132,7 +133,8 @@ impl Backend for CpuBackend {
         let images = &**images;
         std::thread::scope(|scope| {
             let train = |(member, plans): (&'_ mut Member, &'_ Vec<StepPlan>)| {
-                member.steps(images, plans, &Threads::new(1), stop)
+                let threads = Threads::new(1);
+                make_steps(plans, |plan| member.step(images, plan, &threads, stop))
             };
             let running: Vec<_> = jobs.map(|job| scope.spawn(move || train(job))).collect();
             let results = running.into_iter().map(|thread| match thread.join() {
@@ -199,28 +201,6 @@ impl Backend for CpuBackend {
 }
 
 impl Member {
-    /// Makes steps until one is not finite or `stop` is set.
-    fn steps(
-        &mut self,
-        images: &ImageSet,
-        plans: &[StepPlan],
-        threads: &Threads,
-        stop: &AtomicBool,
-    ) -> Result<Vec<StepOutcome>> {
-        let mut outcomes = Vec::with_capacity(plans.len());
-        for plan in plans {
-            let Some(outcome) = self.step(images, plan, threads, stop)? else {
-                break;
-            };
-            let ends = outcome.not_finite.is_some();
-            outcomes.push(outcome);
-            if ends {
-                break;
-            }
-        }
-        Ok(outcomes)
-    }
-
     /// One training step; None when it was abandoned.
     fn step(
         &mut self,
@@ -276,22 +256,10 @@ impl Member {
 
 /// A copy of a network's and its optimizer's state.
 pub(super) fn export(network: &Network, optimizer: &CpuOptimizer) -> Result<NetworkState> {
-    let mut tensors = BTreeMap::new();
-    let mut keep = |name: String, tensor: &Tensor| -> Result<()> {
-        tensors.insert(name, copy(tensor)?);
-        Ok(())
-    };
-    for param in network.params() {
-        keep(param.name.clone(), param.var.as_tensor())?;
-    }
-    for (name, buffer) in network.buffers() {
-        keep(name, buffer)?;
-    }
-    for (name, state) in optimizer.state() {
-        keep(name, state)?;
-    }
+    let named = network.tensors().into_iter().chain(optimizer.state());
+    let tensors = named.map(|(name, tensor)| Ok((name, copy(tensor)?)));
     Ok(NetworkState {
-        tensors,
+        tensors: tensors.collect::<Result<_>>()?,
         scalars: optimizer.scalars(),
     })
 }

@@ -188,8 +188,8 @@ impl Network {
 
     /// Prepares the input, runs the layers, and copies the logits out.
     fn forward(&mut self, images: &ImageSet, placements: &[Placement], pass: &Pass) -> Result<()> {
-        let numbers: Vec<u32> = placements.iter().map(|p| p.image).collect();
-        check_batch(&self.spec, self.capacity, images, &numbers)?;
+        let numbers = placements.iter().map(|placement| placement.image);
+        check_batch(&self.spec, self.capacity, images, numbers)?;
         let begin = Instant::now();
         let scaling = &self.spec.scaling;
         input::prepare(

@@ -13,8 +13,8 @@ use super::cpu::optimizer::CpuOptimizer;
 use super::cpu::{export, import};
 use super::members::Members;
 use super::{
-    Backend, Device, DeviceInfo, Error, ImageSet, Inspected, Inspection, MemberId, NetworkSpec,
-    NetworkState, PartTime, Result, StepOutcome, StepPlan,
+    Backend, CPU_MIRROR_BATCH, Device, DeviceInfo, Error, ImageSet, Inspected, Inspection,
+    MemberId, NetworkSpec, NetworkState, PartTime, Result, StepOutcome, StepPlan,
 };
 use crate::domain::params::Precision;
 use crate::hardware::executor::{ExecutorDevice, ExecutorError, KernelExecutor, KernelList};
@@ -30,10 +30,6 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
-
-/// Batch size of the CPU copy of a network, which holds the weights for a look at them and answers questions about
-/// single images.
-const CPU_MIRROR_BATCH: usize = 32;
 
 /// Device addresses of a copy of an image set.
 #[derive(Clone, Copy)]
@@ -322,7 +318,7 @@ impl Backend for GpuBackend {
         probabilities: &mut [f32],
         losses: &mut [f32],
     ) -> Result<()> {
-        check_batch(&self.spec, self.capacity, images, numbers)?;
+        check_batch(&self.spec, self.capacity, images, numbers.iter().copied())?;
         check_lengths(numbers, self.spec.classes, probabilities, losses)?;
         let (gpu, spec) = (Rc::clone(&self.gpu), &self.spec);
         let member = self.members.get(member)?;

@@ -409,20 +409,40 @@ fn capacity(params: &Hyperparameters) -> usize {
 /// # Errors
 /// Returns an error if the architecture cannot be read, or the statistics are not those of three channels.
 pub fn network_spec(run_state: &RunState) -> Result<NetworkSpec> {
+    let params = Hyperparameters {
+        architecture: run_state.architecture.clone(),
+        ..run_state.params.clone()
+    };
+    let classes = run_state.classes.len();
+    let statistics = (&run_state.mean[..], &run_state.deviation[..]);
+    spec_for(&params, run_state.side, classes, statistics)
+}
+
+/// What these hyperparameters train on images of `side` x `side` pixels and so many classes, whose channels have these
+/// means and standard deviations.
+///
+/// # Errors
+/// As [`network_spec`].
+pub fn spec_for(
+    params: &Hyperparameters,
+    side: u32,
+    classes: usize,
+    (mean, std): (&[f32], &[f32]),
+) -> Result<NetworkSpec> {
     let three = |numbers: &[f32]| {
         <[f32; 3]>::try_from(numbers)
             .map_err(|_| Error::Question("the data's channel statistics are missing".into()))
     };
-    let scaling = match run_state.params.standardize {
-        true => Scaling::standard(three(&run_state.mean)?, three(&run_state.deviation)?),
+    let scaling = match params.standardize {
+        true => Scaling::standard(three(mean)?, three(std)?),
         false => Scaling::UNIT,
     };
     Ok(NetworkSpec {
-        arch: arch::resolve(&run_state.architecture)?,
-        input: Shape::new(3, run_state.side, run_state.side),
-        classes: run_state.classes.len(),
+        arch: arch::resolve(&params.architecture)?,
+        input: Shape::new(3, side, side),
+        classes,
         scaling,
-        optimizer: run_state.params.optimizer,
-        precision: run_state.params.precision,
+        optimizer: params.optimizer,
+        precision: params.precision,
     })
 }

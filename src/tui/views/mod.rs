@@ -17,7 +17,7 @@
 //! [`crate::tui::widgets`] and intersected areas.
 
 #[cfg(test)]
-mod app_harness;
+pub(super) mod app_harness;
 pub mod confusion;
 pub mod data;
 mod image_grid;
