@@ -2,7 +2,7 @@
 
 use super::{Error, ImageSet, MemberId, NetworkSpec, Result, StepPlan};
 
-/// Holds a call of `train` to a backend: the number of members, the optimizer, and every batch.
+/// Checks a call of `train`: the number of members, the optimizer of every step, and every batch.
 pub fn check_work(
     spec: &NetworkSpec,
     capacity: usize,
@@ -28,7 +28,7 @@ pub fn check_work(
     Ok(())
 }
 
-/// Holds a batch to a network: its size, the image set's shape and labels, and that every image exists.
+/// Checks a batch: its size, that the image set fits the network's input and classes, and that every image exists.
 pub fn check_batch(
     spec: &NetworkSpec,
     capacity: usize,
@@ -65,7 +65,7 @@ pub fn check_batch(
     }
 }
 
-/// Holds the lengths of a scoring pass's results to those of its images.
+/// Checks that the result slices of a scoring pass have the lengths that its images need.
 pub fn check_lengths(
     numbers: &[u32],
     classes: usize,

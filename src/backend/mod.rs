@@ -119,7 +119,7 @@ impl StepPlan {
     }
 }
 
-/// What became of a training step.
+/// The result of a training step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StepOutcome {
     pub step: u64,
@@ -318,7 +318,7 @@ pub trait Backend {
     /// Looks inside a network.
     ///
     /// # Errors
-    /// As [`Backend::score`].
+    /// Returns an error if there is no such member, an image does not exist, or the device fails.
     fn inspect(&mut self, member: MemberId, inspection: &Inspection) -> Result<Inspected>;
 
     /// A copy of a member's whole state.

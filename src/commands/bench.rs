@@ -29,7 +29,7 @@ pub struct Share {
     pub op: String,
     pub forward_ms: f64,
     pub backward_ms: f64,
-    /// Of the whole step, 0 to 1.
+    /// Share of the whole step, 0 to 1.
     pub share: f64,
 }
 
@@ -86,7 +86,7 @@ pub fn run(
 }
 
 /// # Errors
-/// As [`run`].
+/// Returns an error if the device, the data or the network cannot be used.
 pub fn measure(config: &Config, seconds: f64, eval: bool) -> anyhow::Result<Report> {
     let params = &config.params;
     let device = network::device(config)?;

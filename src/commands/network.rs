@@ -104,7 +104,7 @@ impl Trained {
     /// Scores the images with the indices `which`.
     ///
     /// # Errors
-    /// As [`score`].
+    /// Returns an error if an image does not exist or the device fails.
     pub fn score(
         &mut self,
         images: &Rc<ImageSet>,

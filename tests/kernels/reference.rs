@@ -99,7 +99,7 @@ impl Side {
     }
 }
 
-/// Holds ten steps of `device` to the reference.
+/// Compares ten training steps on `device` with the reference.
 fn agrees(what: &str, device: &dyn Device, arch: Arch, side: usize, optimizer: Optimizer) {
     let params = hyperparameters(optimizer);
     let spec = NetworkSpec {

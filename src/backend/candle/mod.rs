@@ -1,5 +1,5 @@
 //! The reference backend: the same networks in plain Candle, with its autograd. It is slow and obvious. The other
-//! backends are held to it, and it runs on devices that we have no kernels for: whatever Candle computes on.
+//! backends are compared with it, and it trains on every device that Candle supports, also where we have no kernels.
 //!
 //! The random numbers are ours, so that dropout masks and augmentation are those of the other backends.
 
@@ -156,7 +156,7 @@ struct Member {
     names: Vec<String>,
     parameters: HashMap<String, Var>,
     running: HashMap<String, Tensor>,
-    /// Of the last step, by parameter.
+    /// The gradients of the last step, by parameter.
     gradients: HashMap<String, TensorData>,
     /// The optimizer's state tensors, slot by slot, each by parameter.
     slots: Vec<HashMap<String, Vec<f32>>>,

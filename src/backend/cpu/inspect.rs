@@ -11,7 +11,7 @@ impl Network {
     /// Answers an inspection.
     ///
     /// # Errors
-    /// As [`Network::score`].
+    /// Returns an error if an image does not exist or does not fit the network.
     pub fn inspect(&mut self, inspection: &Inspection, threads: &Threads) -> Result<Inspected> {
         let mut inspected = Inspected::default();
         if let Some((images, number)) = &inspection.activations {
@@ -120,7 +120,7 @@ impl Network {
     }
 }
 
-/// Of one layer's units: a unit is a channel of a convolution, or an output of a dense layer.
+/// Counts of one layer's outputs. A unit is a channel of a convolution, or an output of a dense layer.
 struct UnitCounts {
     /// Whether it was other than zero at some pixel of some image.
     alive: Vec<bool>,

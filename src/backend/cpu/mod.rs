@@ -70,7 +70,7 @@ struct CpuBackend {
 struct Member {
     network: Network,
     optimizer: CpuOptimizer,
-    /// Of the batch under way.
+    /// The placements of the current batch; kept to reuse the allocation.
     placements: Vec<Placement>,
     /// Seconds in the optimizer and steps made, while they are measured.
     measured: (f64, u64),
@@ -129,7 +129,7 @@ impl Backend for CpuBackend {
         }
         let members = self.members.get_all(work.iter().map(|(id, _)| *id))?;
         let jobs = members.into_iter().zip(work.iter().map(|(_, plans)| plans));
-        // One thread each: networks have nothing to wait for each other.
+        // One thread for each member: the members do not depend on each other.
         let images = &**images;
         std::thread::scope(|scope| {
             let train = |(member, plans): (&'_ mut Member, &'_ Vec<StepPlan>)| {
@@ -141,7 +141,7 @@ impl Backend for CpuBackend {
                 Ok(result) => result,
                 Err(panic) => std::panic::resume_unwind(panic),
             });
-            // All are waited for, whichever fails.
+            // Collected first, so that every thread is joined even if one failed.
             results.collect::<Vec<_>>().into_iter().collect()
         })
     }

@@ -145,7 +145,7 @@ impl Network {
     /// norms use their running statistics, no gradient is kept.
     ///
     /// # Errors
-    /// As [`Network::train_pass`]; if the results' lengths are not those of the batch.
+    /// Returns an error if the batch does not fit, or the result slices have other lengths.
     pub fn score(
         &mut self,
         images: &ImageSet,
@@ -169,7 +169,7 @@ impl Network {
     /// Runs the layers for images as they are, as in scoring.
     ///
     /// # Errors
-    /// As [`Network::train_pass`].
+    /// Returns an error if the batch is empty, exceeds the capacity or does not fit.
     pub(super) fn forward_plain(
         &mut self,
         images: &ImageSet,

@@ -136,7 +136,7 @@ record! {
 }
 
 record! {
-    /// What became of a training step.
+    /// The result of a training step.
     OutcomeRecord, "Found", outcome_text {
         number: u64,
         loss: f64,

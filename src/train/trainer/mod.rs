@@ -422,7 +422,7 @@ pub fn network_spec(run_state: &RunState) -> Result<NetworkSpec> {
 /// means and standard deviations.
 ///
 /// # Errors
-/// As [`network_spec`].
+/// Returns an error if the architecture cannot be read, or the statistics are not those of three channels.
 pub fn spec_for(
     params: &Hyperparameters,
     side: u32,

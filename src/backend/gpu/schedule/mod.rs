@@ -81,7 +81,7 @@ pub struct MemoryLayout {
     pub pieces: usize,
     /// Image numbers of the steps asked for.
     pub images: usize,
-    /// Of a scoring pass.
+    /// The results of a scoring pass.
     pub probabilities: usize,
     pub losses: usize,
     /// The network's input.
@@ -219,7 +219,7 @@ struct Builder {
     params: HashMap<String, usize>,
     running: HashMap<String, usize>,
     zeroed: Vec<(usize, usize)>,
-    /// Of each weight: the words of its pieces after the first four.
+    /// For each weight, the words of its pieces after the first four.
     packings: HashMap<String, [u32; 9]>,
     /// Sums of squares of the gradients so far.
     squares: usize,
@@ -392,7 +392,7 @@ impl KernelSchedule {
         }
     }
 
-    /// As [`KernelSchedule::new`], of an architecture.
+    /// The schedule of an architecture, for a device that runs `blocks` blocks at a time.
     ///
     /// # Errors
     /// Returns an error if the architecture does not fit.
