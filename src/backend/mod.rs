@@ -109,10 +109,16 @@ pub struct StepPlan {
 }
 
 impl StepPlan {
-    /// A step under these hyperparameters, at an effective learning rate. `step` is its number, from 1.
-    pub fn new(params: &Hyperparameters, learning_rate: f64, step: u64, images: &[u32]) -> Self {
+    /// A step under these hyperparameters, at an effective learning rate. `step` is its number and `epoch` that of its
+    /// epoch, both from 1.
+    pub fn new(
+        params: &Hyperparameters,
+        learning_rate: f64,
+        (step, epoch): (u64, u32),
+        images: &[u32],
+    ) -> Self {
         StepPlan {
-            settings: StepSettings::new(params, learning_rate, step),
+            settings: StepSettings::new(params, learning_rate, step, epoch),
             augmentation: Augmentation::of(params),
             images: images.to_vec(),
         }

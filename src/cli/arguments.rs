@@ -284,7 +284,7 @@ fn hyperparameters(command: Command) -> Command {
                 row.show(&row.get(&defaults))
             ));
         let arg = match row.kind {
-            ValueKind::Bool => arg.num_args(0..=1).default_missing_value("on"),
+            _ if row.is_switch() => arg.num_args(0..=1).default_missing_value("on"),
             _ => arg,
         };
         match row.alias {

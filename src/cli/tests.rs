@@ -48,11 +48,11 @@ fn ranges_are_held_by_the_flags() {
 fn switches_work_alone_and_with_a_word() {
     assert_eq!(
         flags("cifar-tui --flip").params,
-        [("flip", Value::Bool(true))]
+        [("flip", Value::Text("random".into()))]
     );
     assert_eq!(
         flags("cifar-tui --flip off").params,
-        [("flip", Value::Bool(false))]
+        [("flip", Value::Text("off".into()))]
     );
     assert_eq!(
         flags("cifar-tui --no-mouse").options,
@@ -68,7 +68,7 @@ fn flags_count_before_and_after_the_command() {
         [
             ("learning_rate", Value::Float(0.1)),
             ("batch_size", Value::Int(64)),
-            ("epochs", Value::Int(3)),
+            ("epochs", Value::Float(3.0)),
         ]
     );
     assert_eq!(flags.options, [("threads", "1".into())]);

@@ -291,7 +291,12 @@ impl Batches<'_> {
         self.step += 1;
         self.at += batch;
         let images = &self.order[self.at - batch..self.at];
-        StepPlan::new(params, params.learning_rate, self.step, images)
+        StepPlan::new(
+            params,
+            params.learning_rate,
+            (self.step, self.epoch as u32),
+            images,
+        )
     }
 }
 

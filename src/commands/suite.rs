@@ -8,7 +8,7 @@ use crate::backend::{
 };
 use crate::config::Config;
 use crate::domain::arch::{self, ArchLayer, Op, Shape};
-use crate::domain::params::{Hyperparameters, Precision};
+use crate::domain::params::{Flip, Hyperparameters, Precision};
 use crate::domain::report::{ScoredWeights, Split};
 use crate::domain::rng::{Rng, Stream};
 use crate::session::protocol::Event;
@@ -33,7 +33,7 @@ const DRAWS: u64 = 2_000;
 /// Seconds of each figure.
 const SECONDS: f64 = 2.0;
 /// Epochs of a whole run, as in the seed recipe.
-const EPOCHS: u32 = 15;
+const EPOCHS: f64 = 15.0;
 
 /// Every kind of layer, in every way that they are fused: compared in single precision, on images for which every choice
 /// of a ReLU or a pooling window is clear.
@@ -222,7 +222,7 @@ pub fn difference(device: &dyn Device, text: &str, precision: Precision) -> anyh
     let params = Hyperparameters {
         label_smoothing: 0.1,
         weight_decay: 1e-3,
-        flip: true,
+        flip: Flip::Random,
         crop: 2,
         cutout: 4,
         ..Hyperparameters::default()
@@ -320,7 +320,7 @@ fn clear_batch(
     let side = spec.input.height as usize;
     let len = 3 * side * side;
     let numbers: Vec<u32> = (0..count as u32).collect();
-    let plan = StepPlan::new(params, params.learning_rate, 1, &numbers);
+    let plan = StepPlan::new(params, params.learning_rate, (1, 1), &numbers);
     let mut pixels = vec![0; count * len];
     let mut unclear = vec![true; count];
     for draw in 0..DRAWS {

@@ -133,6 +133,8 @@ fn toml_value(value: &Value) -> toml_edit::Value {
     match value {
         Value::Bool(v) => (*v).into(),
         Value::Int(v) => i64::try_from(*v).unwrap_or(i64::MAX).into(),
+        // `15`, not `15.0`: read, it is a number of the same kind.
+        Value::Float(v) if v.fract() == 0.0 && v.abs() < 1e9 => (*v as i64).into(),
         Value::Float(v) => (*v).into(),
         Value::Text(v) => v.as_str().into(),
     }

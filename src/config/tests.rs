@@ -104,7 +104,7 @@ fn flags_win_over_the_file_and_the_file_over_the_environment() {
         ..Default::default()
     };
     let config = load(&around, &flags).unwrap();
-    assert_eq!((config.params.dropout, config.params.epochs), (0.25, 7));
+    assert_eq!((config.params.dropout, config.params.epochs), (0.25, 7.0));
     assert_eq!(config.options.data, Some(folder.path().join("here")));
     assert_eq!(config.runs, Path::new("/env/runs"));
     assert_eq!(config.origin("epochs"), Some("--epochs"));
@@ -153,7 +153,7 @@ fn wrong_keys_and_values_are_named_with_file_line_and_range() {
     );
     assert!(refusal("batch_size = -3").contains("1 to 8192"));
     assert!(refusal("batch_size = 3.5").contains("1 to 8192"));
-    assert!(refusal("flip = 3").contains("on or off"));
+    assert!(refusal("flip = 3").contains("off, random or alternate"));
     assert!(refusal("optimizer = 'adamx'").contains("sgd, adam or adamw"));
     assert!(refusal("device = 'gpu'").contains("auto, cpu, cuda, cuda:N, metal or metal:N"));
     assert!(refusal("threads = -1").contains("0 to 1024"));
@@ -217,7 +217,7 @@ fn writing_back_keeps_comments_and_order() {
     let text = with_value(&text, "flip", "on").unwrap();
     assert_eq!(
         text,
-        "# mine\nepochs = 9 # few\n\n# the rate\nlearning_rate = 0.0005\nflip = true\n"
+        "# mine\nepochs = 9 # few\n\n# the rate\nlearning_rate = 0.0005\nflip = \"random\"\n"
     );
     assert!(with_value(&text, "epochs", "0").is_err());
     assert!(

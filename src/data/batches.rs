@@ -32,9 +32,15 @@ impl Division {
     }
 }
 
-/// Number of batches in an epoch of `images` images. The last, smaller batch is kept.
-pub fn steps(images: usize, batch_size: u32) -> u64 {
-    images.div_ceil(batch_size.max(1) as usize) as u64
+/// Number of batches in an epoch of `images` images: without the last one if that is smaller and `drop_last`, but at
+/// least one if there are images.
+pub fn steps(images: usize, batch_size: u32, drop_last: bool) -> u64 {
+    let size = batch_size.max(1) as usize;
+    let steps = match drop_last {
+        true => (images / size).max(images.min(1)),
+        false => images.div_ceil(size),
+    };
+    steps as u64
 }
 
 /// The images of batch `batch` (from 0) in an epoch's `order`; empty after the last batch.
@@ -81,7 +87,10 @@ mod tests {
         let order = division.order(4, 1);
         assert_eq!(order, division.order(4, 1));
         assert_ne!(order, division.order(4, 2));
-        let batches: Vec<_> = (0..steps(order.len(), 32))
+        assert_eq!(steps(order.len(), 32, true), 2);
+        assert_eq!(steps(order.len(), 500, true), 1);
+        assert_eq!(steps(0, 32, true), 0);
+        let batches: Vec<_> = (0..steps(order.len(), 32, false))
             .map(|i| batch(&order, i, 32))
             .collect();
         assert_eq!(

@@ -1,16 +1,17 @@
 //! Augmentation as plain numbers: for each image of a batch, where it is placed, whether it is mirrored and what is cut
 //! out. The input layer's kernels apply these placements while they turn u8 into f32.
 
-use super::params::Hyperparameters;
+use super::params::{CropPadding, Flip, Hyperparameters};
+use super::report::StepSettings;
 use super::rng::{Rng, Stream};
 
 /// How training images are varied at random.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Augmentation {
-    /// Mirror every second image left to right.
-    pub flip: bool,
+    pub flip: Flip,
     /// Most pixels that an image is shifted by, in each direction.
     pub crop: u32,
+    pub padding: CropPadding,
     /// Side in pixels of the square that is cut out, 0 for none.
     pub cutout: u32,
 }
@@ -20,39 +21,52 @@ impl Augmentation {
         Augmentation {
             flip: params.flip,
             crop: params.crop,
+            padding: params.crop_padding,
             cutout: params.cutout,
         }
     }
 
-    /// Writes into `placements` where each image of the batch of training step `step` is placed; `side` is the images'
-    /// side in pixels.
+    /// Whether every image stays as it is.
+    fn is_off(&self) -> bool {
+        self.flip == Flip::Off && self.crop == 0 && self.cutout == 0
+    }
+
+    /// Writes into `placements` where each image of a training step's batch is placed; `side` is the images' side in
+    /// pixels.
     pub fn place(
         &self,
         images: &[u32],
-        seed: u64,
-        step: u64,
+        settings: &StepSettings,
         side: u32,
         placements: &mut Vec<Placement>,
     ) {
         placements.clear();
         let numbered = images.iter().zip(0..);
         placements
-            .extend(numbered.map(|(image, place)| self.placement(*image, place, seed, step, side)));
+            .extend(numbered.map(|(image, place)| self.placement(*image, place, settings, side)));
     }
 
-    /// The placement of the image at `place` of the batch of training step `step`.
-    fn placement(&self, image: u32, place: u32, seed: u64, step: u64, side: u32) -> Placement {
-        if *self == Augmentation::default() {
+    /// The placement of the image at `place` of a training step's batch.
+    fn placement(&self, image: u32, place: u32, settings: &StepSettings, side: u32) -> Placement {
+        if self.is_off() {
             return Placement::plain(image);
         }
-        let rng = Rng::new(seed, Stream::Augment, step);
+        let rng = Rng::new(settings.seed, Stream::Augment, settings.step);
         let [flip, dx, dy, _] = rng.block(2 * place);
         let [cut_x, cut_y, _, _] = rng.block(2 * place + 1);
         let below = |word: u32, n: u32| ((u64::from(word) * u64::from(n)) >> 32) as u32;
         let shift = |word| (below(word, 2 * self.crop + 1) as i32 - self.crop as i32) as i8;
         Placement {
             image,
-            flip: self.flip && flip >> 31 == 1,
+            flip: match self.flip {
+                Flip::Off => false,
+                Flip::Random => flip >> 31 == 1,
+                Flip::Alternate => {
+                    let [first, ..] = Rng::new(settings.seed, Stream::Mirror, 0).block(image);
+                    (first >> 31 == 1) == (settings.epoch % 2 == 1)
+                }
+            },
+            reflect: self.padding == CropPadding::Reflect,
             dx: shift(dx),
             dy: shift(dy),
             cut: self.cutout as u8,
@@ -63,7 +77,8 @@ impl Augmentation {
 }
 
 /// How one image enters the network. Pixel (y, x) of the input shows pixel (y + dy, x + dx) of the image, after
-/// mirroring; what falls outside the image, or inside the cut square, is zero (the padding value of the scaled input).
+/// mirroring. What falls outside the image is zero (the padding value of the scaled input) or the image mirrored at its
+/// edge; what falls inside the cut square is zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Placement {
     /// The image's number in its split.
@@ -73,6 +88,8 @@ pub struct Placement {
     /// Shift in pixels, -crop..=crop.
     pub dx: i8,
     pub dy: i8,
+    /// What falls outside the image shows it mirrored at its edge.
+    pub reflect: bool,
     /// Side of the cut square in pixels, 0 for none, and its centre.
     pub cut: u8,
     pub cut_x: u8,
@@ -87,6 +104,39 @@ impl Placement {
             ..Placement::default()
         }
     }
+
+    /// The pixel (row, column) of the image that pixel (`y`, `x`) of the input shows; None where it is zero. `side` is the
+    /// image's side in pixels.
+    pub fn source(&self, y: u32, x: u32, side: u32) -> Option<(u32, u32)> {
+        let is_cut = |at: u32, centre: u8| {
+            let first = i32::from(centre) - i32::from(self.cut) / 2;
+            (first..first + i32::from(self.cut)).contains(&(at as i32))
+        };
+        if is_cut(y, self.cut_y) && is_cut(x, self.cut_x) {
+            return None;
+        }
+        let row = self.line(y, self.dy, side)?;
+        let column = self.line(x, self.dx, side)?;
+        let column = if self.flip { side - 1 - column } else { column };
+        Some((row, column))
+    }
+
+    /// The row or column of an unmirrored image that row or column `at` of the input shows at this shift, if any.
+    fn line(&self, at: u32, shift: i8, side: u32) -> Option<u32> {
+        let from = at as i32 + i32::from(shift);
+        match self.reflect {
+            true => Some(reflected(from, side)),
+            false => (0..side as i32).contains(&from).then_some(from as u32),
+        }
+    }
+}
+
+/// The place within 0..size that place `at` falls on when it is mirrored at both ends as often as necessary, as numpy's
+/// `reflect` padding.
+pub fn reflected(at: i32, size: u32) -> u32 {
+    let period = (2 * size as i32 - 2).max(1);
+    let at = at.rem_euclid(period);
+    at.min(period - at).min(size as i32 - 1) as u32
 }
 
 #[cfg(test)]
@@ -95,20 +145,23 @@ mod tests {
 
     #[test]
     fn placements_follow_the_seed_and_the_step() {
-        let place = |augmentation: Augmentation, images: &[u32], step| {
+        let place_in = |augmentation: Augmentation, images: &[u32], step, epoch| {
             let mut placements = Vec::new();
-            augmentation.place(images, 4, step, 32, &mut placements);
+            let params = Hyperparameters::default();
+            let settings = StepSettings::new(&params, 0.1, step, epoch);
+            augmentation.place(images, &settings, 32, &mut placements);
             placements
         };
+        let place = |augmentation, images: &[u32], step| place_in(augmentation, images, step, 1);
         let none = Augmentation::default();
         assert_eq!(
             place(none, &[7, 9], 3),
             [Placement::plain(7), Placement::plain(9)]
         );
         let some = Augmentation {
-            flip: true,
+            flip: Flip::Random,
             crop: 4,
-            cutout: 0,
+            ..none
         };
         let images: Vec<u32> = (0..64).collect();
         let placements = place(some, &images, 3);
@@ -120,5 +173,22 @@ mod tests {
                 .iter()
                 .all(|p| p.dx.abs() <= 4 && p.dy.abs() <= 4)
         );
+        let alternate = Augmentation {
+            flip: Flip::Alternate,
+            ..none
+        };
+        let [first, second, third] = [1, 2, 3].map(|epoch| place_in(alternate, &images, 9, epoch));
+        assert!(first.iter().any(|p| p.flip) && first.iter().any(|p| !p.flip));
+        assert!(first.iter().zip(&second).all(|(a, b)| a.flip != b.flip));
+        assert_eq!(first, third);
+    }
+
+    #[test]
+    fn reflection_repeats_no_edge() {
+        let at = |size| (-4..7).map(|i| reflected(i, size)).collect::<Vec<_>>();
+        // numpy.pad(range(4), (4, 3), "reflect")
+        assert_eq!(at(4), [2, 3, 2, 1, 0, 1, 2, 3, 2, 1, 0]);
+        assert_eq!(at(2), [0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0]);
+        assert_eq!(at(1), [0; 11]);
     }
 }

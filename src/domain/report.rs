@@ -540,11 +540,13 @@ pub struct StepSettings {
     pub seed: u64,
     /// Number of this step, from 1: Adam's bias correction and the random streams follow it.
     pub step: u64,
+    /// The epoch that it belongs to, from 1.
+    pub epoch: u32,
 }
 
 impl StepSettings {
-    /// The settings of step `step` under these hyperparameters and this effective learning rate.
-    pub fn new(params: &Hyperparameters, learning_rate: f64, step: u64) -> Self {
+    /// The settings of step `step` in epoch `epoch` under these hyperparameters and this effective learning rate.
+    pub fn new(params: &Hyperparameters, learning_rate: f64, step: u64, epoch: u32) -> Self {
         StepSettings {
             optimizer: params.optimizer,
             learning_rate,
@@ -558,6 +560,7 @@ impl StepSettings {
             label_smoothing: params.label_smoothing,
             seed: params.seed,
             step,
+            epoch,
         }
     }
 }

@@ -19,6 +19,8 @@ pub enum Stream {
     Dropout(u16),
     /// The built-in sample set; `step` is the image's number.
     Sample,
+    /// Which images the first epoch mirrors when they are mirrored in every second epoch; `index` is the image's number.
+    Mirror,
 }
 
 impl Stream {
@@ -31,6 +33,7 @@ impl Stream {
             Stream::Augment => 4,
             Stream::Dropout(n) => 5 | (n as u32) << 8,
             Stream::Sample => 6,
+            Stream::Mirror => 7,
         }
     }
 }

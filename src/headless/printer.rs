@@ -1,6 +1,7 @@
 //! Writes events as JSON, as lines of text, or as lines above progress bars.
 
 use super::Style;
+use crate::domain::params::Hyperparameters;
 use crate::domain::report::{Health, RunInfo, ScoredWeights, Split, State, StepReport};
 use crate::domain::symbols::Symbols;
 use crate::domain::text::{compact, duration, grouped, percent, plain, plain_json};
@@ -272,7 +273,7 @@ impl Text {
                 });
             }
             Event::State(State::Paused) => bars.run.set_message("paused"),
-            Event::Steps(report) => bars.steps(report, self.view.params.epochs),
+            Event::Steps(report) => bars.steps(report, &self.view.params),
             _ => {}
         }
     }
@@ -295,18 +296,19 @@ impl Bars {
         Bars { all, epoch, run }
     }
 
-    fn steps(&self, report: &StepReport, epochs: u32) {
+    fn steps(&self, report: &StepReport, params: &Hyperparameters) {
         self.epoch.set_length(report.steps_per_epoch);
         self.epoch.set_position(report.step_in_epoch);
         self.epoch.set_message(format!(
-            "{}/{epochs}  loss {:.4}  accuracy {}",
+            "{}/{}  loss {:.4}  accuracy {}",
             report.epoch,
+            params.epochs,
             report.loss,
             percent(report.correct as f64 / report.images.max(1) as f64)
         ));
         let before = u64::from(report.epoch.saturating_sub(1)) * report.steps_per_epoch;
         self.run
-            .set_length(u64::from(epochs) * report.steps_per_epoch);
+            .set_length(params.total_steps(report.steps_per_epoch));
         self.run.set_position(before + report.step_in_epoch);
         let eta = report
             .eta

@@ -1,6 +1,14 @@
 // From the data set's bytes to the network's input: gathering, augmentation, scaling, u8 NCHW to f32 NHWC. Constants:
 // SIDE. A thread makes one pixel; the placement is drawn anew for each, which costs less than to read it.
 
+// As `reflected` of domain/augment.rs.
+__device__ __forceinline__ int reflected(int at) {
+    int period = SIDE > 1 ? 2 * SIDE - 2 : 1;
+    at = (at % period + period) % period;
+    at = at < period - at ? at : period - at;
+    return at < SIDE - 1 ? at : SIDE - 1;
+}
+
 extern "C" __global__ void __launch_bounds__(256) gather(const Step *now, float *input) {
     const Step s = *now;
     u32 i = blockIdx.x * 256 + threadIdx.x;
@@ -10,12 +18,17 @@ extern "C" __global__ void __launch_bounds__(256) gather(const Step *now, float 
     bool flip = false, cut = false;
     int from_x = x, from_y = y;
     if (s.flip || s.crop || s.cutout) {
-        // As Placement::random of domain/augment.rs.
+        // As Augmentation::placement of domain/augment.rs.
         Words w = random_block(s.seed, 4, s.number, 2 * place);
-        flip = s.flip && w.at[0] >> 31 == 1;
+        flip = s.flip == 1 && w.at[0] >> 31 == 1;
+        if (s.flip == 2) flip = random_block(s.seed, 7, 0, s.images[place]).at[0] >> 31 == s.epoch % 2;
         u32 shifts = 2 * s.crop + 1;
         from_x += (int)((u64)w.at[1] * shifts >> 32) - (int)s.crop;
         from_y += (int)((u64)w.at[2] * shifts >> 32) - (int)s.crop;
+        if (s.reflect) {
+            from_x = reflected(from_x);
+            from_y = reflected(from_y);
+        }
         if (s.cutout) {
             Words v = random_block(s.seed, 4, s.number, 2 * place + 1);
             int side = (int)s.cutout;

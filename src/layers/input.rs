@@ -1,7 +1,7 @@
 //! From the data set's bytes to the network's input: gathering, augmentation, scaling, u8 NCHW to f32 NHWC.
 
 use super::slices::write;
-use crate::domain::augment::Placement;
+use crate::domain::augment::{Placement, reflected};
 use crate::hardware::threads::Threads;
 use candle_core::{Result, Tensor, bail};
 
@@ -91,20 +91,46 @@ fn place(
     let (green, blue) = rest.split_at(plane);
     let (dx, dy) = (isize::from(placement.dx), isize::from(placement.dy));
     let size = side as isize;
+    // The pixel of row `from` that column `x` shows.
+    let pixel = |from: usize, x: usize| {
+        let column = reflected((x as isize + dx) as i32, side as u32) as usize;
+        let column = if placement.flip {
+            side - 1 - column
+        } else {
+            column
+        };
+        let at = from * side + column;
+        [red[at], green[at], blue[at]].map(usize::from)
+    };
+    let scaled = |bytes: [usize; 3]| std::array::from_fn(|c| table[c][bytes[c]]);
     // Columns of the input that show the image.
     let left = (-dx).clamp(0, size) as usize;
     let right = (size - dx).clamp(left as isize, size) as usize;
     for (y, row) in out.chunks_exact_mut(3 * side).enumerate() {
         let from = y as isize + dy;
-        // Shifted out of sight, downwards or sidewards.
-        if left == right || !(0..size).contains(&from) {
-            row.fill(0.0);
+        let from = match placement.reflect {
+            true => reflected(from as i32, side as u32) as usize,
+            // Shifted out of sight, downwards or sidewards.
+            false if left == right || !(0..size).contains(&from) => {
+                row.fill(0.0);
+                continue;
+            }
+            false => from as usize,
+        };
+        if placement.reflect {
+            let pixels = row.as_chunks_mut::<3>().0;
+            for x in (0..left).chain(right..side) {
+                pixels[x] = scaled(pixel(from, x));
+            }
+        } else {
+            row[..3 * left].fill(0.0);
+            row[3 * right..].fill(0.0);
+        }
+        if left == right {
             continue;
         }
-        let line = from as usize * side..(from as usize + 1) * side;
+        let line = from * side..(from + 1) * side;
         let (red, green, blue) = (&red[line.clone()], &green[line.clone()], &blue[line]);
-        row[..3 * left].fill(0.0);
-        row[3 * right..].fill(0.0);
         let shown = row[3 * left..3 * right].as_chunks_mut::<3>().0;
         let begin = (left as isize + dx) as usize;
         if placement.flip {
@@ -158,8 +184,19 @@ mod tests {
         for y in 0..side as i64 {
             for x in 0..side as i64 {
                 for c in 0..3 {
-                    let (from_y, from_x) = (y + i64::from(p.dy), x + i64::from(p.dx));
                     let size = side as i64;
+                    let mirrored = |at: i64| match (p.reflect, at) {
+                        (true, at) if size == 1 => at * 0,
+                        (true, mut at) => {
+                            while !(0..size).contains(&at) {
+                                at = if at < 0 { -at } else { 2 * (size - 1) - at };
+                            }
+                            at
+                        }
+                        (false, at) => at,
+                    };
+                    let (from_y, from_x) =
+                        (mirrored(y + i64::from(p.dy)), mirrored(x + i64::from(p.dx)));
                     let inside = (0..size).contains(&from_y) && (0..size).contains(&from_x);
                     let first = |centre: u8| i64::from(centre) - i64::from(p.cut) / 2;
                     let within = |v: i64, centre: u8| {
@@ -184,7 +221,7 @@ mod tests {
         fn every_placement_shows_what_it_says(
             side in 1..12usize,
             placements in proptest::collection::vec(
-                (0..3u32, any::<bool>(), -16..=16i8, -16..=16i8, (0..14u8, 0..12u8, 0..12u8)),
+                (0..3u32, any::<[bool; 2]>(), -16..=16i8, -16..=16i8, (0..14u8, 0..12u8, 0..12u8)),
                 1..5,
             )
         ) {
@@ -193,7 +230,16 @@ mod tests {
             let scaling = Scaling::standard([0.5, 0.4, 0.3], [0.2, 0.25, 0.0]);
             let placements: Vec<_> = placements
                 .into_iter()
-                .map(|(image, flip, dx, dy, (cut, cut_x, cut_y))| Placement { image, flip, dx, dy, cut, cut_x, cut_y })
+                .map(|(image, [flip, reflect], dx, dy, (cut, cut_x, cut_y))| Placement {
+                    image,
+                    flip,
+                    dx,
+                    dy,
+                    reflect,
+                    cut,
+                    cut_x,
+                    cut_y,
+                })
                 .collect();
             prepare(&bytes, &placements, &scaling, &input, &Threads::new(2)).unwrap();
             let got: Vec<f32> = input.flatten_all().unwrap().to_vec1().unwrap();

@@ -147,7 +147,7 @@ mod tests {
             optimizer,
             ..Hyperparameters::default()
         };
-        StepSettings::new(&params, 0.1, 0)
+        StepSettings::new(&params, 0.1, 0, 1)
     }
 
     /// Holds four steps of a weight (with decay) and a bias to the values that tests/reference/optim.py prints

@@ -3,7 +3,7 @@
 use super::protocol::{Answer, Filter};
 use crate::backend::{ImageSet, Inspection, filters, parameter_health};
 use crate::domain::augment::{Augmentation, Placement};
-use crate::domain::report::{ModelReport, Picture, Prediction, Split};
+use crate::domain::report::{ModelReport, Picture, Prediction, Split, StepSettings};
 use crate::train::evaluate::{History, Scores};
 use crate::train::trainer::Trainer;
 use crate::train::training_data::{TrainingData, label, picture};
@@ -168,7 +168,7 @@ pub(super) fn browse(
     })
 }
 
-/// One training image as the augmentation in force would show it in that many steps.
+/// One training image as the augmentation in force would show it in that many epochs.
 pub(super) fn augmented(trainer: &Trainer, index: u32, count: u32) -> Result<Answer> {
     let images = &trainer.division().train;
     let Some(&image) = images.get(index as usize) else {
@@ -182,9 +182,10 @@ pub(super) fn augmented(trainer: &Trainer, index: u32, count: u32) -> Result<Ans
     let params = &trainer.run_state().params;
     let augmentation = Augmentation::of(params);
     let mut placements = Vec::new();
-    let items: Vec<_> = (1..=u64::from(count.min(MAX_ITEMS)))
-        .map(|step| {
-            augmentation.place(&[image], params.seed, step, plain.side, &mut placements);
+    let items: Vec<_> = (1..=count.min(MAX_ITEMS))
+        .map(|epoch| {
+            let settings = StepSettings::new(params, 0.0, epoch.into(), epoch);
+            augmentation.place(&[image], &settings, plain.side, &mut placements);
             (index, label, placed(&plain, &placements[0]))
         })
         .collect();
@@ -197,28 +198,11 @@ pub(super) fn augmented(trainer: &Trainer, index: u32, count: u32) -> Result<Ans
 
 /// The picture that the network sees, as `Placement` says it; black where it sees zero.
 fn placed(plain: &Picture, placement: &Placement) -> Picture {
-    let side = plain.side as i32;
-    let half = i32::from(placement.cut) / 2;
-    let (top, left) = (
-        i32::from(placement.cut_y) - half,
-        i32::from(placement.cut_x) - half,
-    );
-    let cut = 0..i32::from(placement.cut);
+    let side = plain.side;
     let mut rgb = vec![0; plain.rgb.len()];
-    for y in 0..side {
-        for x in 0..side {
-            let from_y = y + i32::from(placement.dy);
-            let from_x = x + i32::from(placement.dx);
-            let inside = (0..side).contains(&from_y) && (0..side).contains(&from_x);
-            if !inside || cut.contains(&(y - top)) && cut.contains(&(x - left)) {
-                continue;
-            }
-            let from_x = if placement.flip {
-                side - 1 - from_x
-            } else {
-                from_x
-            };
-            let (to, from) = (3 * (y * side + x), 3 * (from_y * side + from_x));
+    for (y, x) in (0..side).flat_map(|y| (0..side).map(move |x| (y, x))) {
+        if let Some((row, column)) = placement.source(y, x, side) {
+            let (to, from) = (3 * (y * side + x), 3 * (row * side + column));
             rgb[to as usize..][..3].copy_from_slice(&plain.rgb[from as usize..][..3]);
         }
     }

@@ -48,8 +48,8 @@ pub enum ResumeError {
         if *under_way { "done or under way" } else { "done" }
     )]
     Epochs {
-        asked: u32,
-        done: u32,
+        asked: f64,
+        done: f64,
         under_way: bool,
     },
 }
@@ -201,8 +201,14 @@ fn check_wanted(run_state: &RunState, settings: &Settings) -> Result<(), ResumeE
     if !flags.is_empty() {
         return Err(ResumeError::Fixed { flags, values });
     }
-    let under_way = run_state.step_in_epoch > 0;
-    let done = run_state.epochs + u32::from(under_way);
+    let under_way = !run_state.is_closed();
+    let done = match (run_state.step_in_epoch, under_way) {
+        (0, _) => run_state.epochs.into(),
+        // It takes effect after this epoch.
+        (_, true) => f64::from(run_state.epochs) + 1.0,
+        // The run ended within an epoch.
+        (_, false) => run_state.params.epochs,
+    };
     let asks = settings.overrides.iter().any(|key| key == "epochs");
     match asks && settings.params.epochs < done {
         true => Err(ResumeError::Epochs {

@@ -7,7 +7,7 @@ use super::protocol::{Answer, Command, Event, Filter, Question};
 use super::run_dir::read_metrics;
 use super::{Settings, start_with};
 use crate::data::{Dataset, Images};
-use crate::domain::params::{Applies, Hyperparameters, Optimizer, Value};
+use crate::domain::params::{Applies, Flip, Hyperparameters, Optimizer, Value};
 use crate::domain::report::{DataInfo, EpochReport, Evaluation, Split, State};
 use crate::hardware::device::DeviceChoice;
 use crate::train::checkpoint::Checkpoint;
@@ -60,8 +60,8 @@ fn params() -> Hyperparameters {
     Hyperparameters {
         architecture: "conv 4, norm, relu, pool, drop, dense 10".into(),
         batch_size: 10,
-        epochs: 3,
-        flip: true,
+        epochs: 3.0,
+        flip: Flip::Random,
         crop: 1,
         ..Hyperparameters::default()
     }
@@ -436,7 +436,7 @@ fn changes_are_acknowledged_with_their_first_step_and_taken_back() {
         paused: true,
         // More than can pass before the pause arrives.
         params: Hyperparameters {
-            epochs: 10_000,
+            epochs: 10_000.0,
             ..params()
         },
         ..settings(runs.path())
@@ -618,7 +618,7 @@ fn every_question_has_an_answer() {
 fn a_restart_begins_a_new_run_with_what_waited() {
     let runs = tempfile::tempdir().unwrap();
     let mut wanted = settings(runs.path());
-    wanted.params.epochs = 1000;
+    wanted.params.epochs = 1000.0;
     let mut front = Front::start(wanted);
     front.until_state(State::Running);
     front.epoch();
@@ -658,7 +658,7 @@ fn raising_the_epochs_of_a_finished_run_continues_it_live_and_when_it_is_resumed
     front.send(Command::Resume);
     assert!(front.notice().contains("raise `epochs`"));
     front.set("epochs", Value::Int(4));
-    assert_eq!(front.applied(), ("epochs".into(), Value::Int(4), 31));
+    assert_eq!(front.applied(), ("epochs".into(), Value::Float(4.0), 31));
     assert_eq!(front.epoch().epoch, 4);
     front.until_state(State::Done);
     front.quit();
@@ -666,7 +666,7 @@ fn raising_the_epochs_of_a_finished_run_continues_it_live_and_when_it_is_resumed
 
     let mut front = Front::start(Settings {
         params: Hyperparameters {
-            epochs: 5,
+            epochs: 5.0,
             ..params()
         },
         overrides: vec!["epochs".into()],
@@ -1247,7 +1247,7 @@ fn a_day_s_events_take_no_more_memory_than_an_hour_s() {
         params: Hyperparameters {
             architecture: "dense 10".into(),
             batch_size: 1,
-            epochs: EPOCHS,
+            epochs: EPOCHS.into(),
             validation: 0.2,
             ..Hyperparameters::default()
         },

@@ -129,6 +129,12 @@ pub struct RunState {
 }
 
 impl RunState {
+    /// Whether all steps so far are part of an epoch that was scored and reported. A run that ended within an epoch is
+    /// closed there.
+    pub fn is_closed(&self) -> bool {
+        self.totals.images == 0
+    }
+
     /// Whether the best weights so far are those of this very step.
     pub fn is_best(&self) -> bool {
         self.best.is_some_and(|best| best.step == self.step)

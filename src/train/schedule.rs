@@ -19,7 +19,7 @@ pub fn rate(params: &Hyperparameters, before: f64, after: f64) -> f64 {
         // Measured at the step's end, so that the first step already moves.
         return base * (after / params.warmup).min(1.0);
     }
-    let length = f64::from(params.epochs) - params.warmup;
+    let length = params.epochs - params.warmup;
     let share = if length > 0.0 {
         ((before - params.warmup) / length).clamp(0.0, 1.0)
     } else {
@@ -30,6 +30,7 @@ pub fn rate(params: &Hyperparameters, before: f64, after: f64) -> f64 {
         Schedule::Step if share < 0.5 => base,
         Schedule::Step if share < 0.75 => base / 10.0,
         Schedule::Step => base / 100.0,
+        Schedule::Linear => base * (1.0 - share),
         Schedule::Cosine => base * (1.0 + (PI * share).cos()) / 2.0,
         Schedule::OneCycle => {
             let first = base / ONE_CYCLE_START;
@@ -51,7 +52,7 @@ mod tests {
     fn at(schedule: Schedule, warmup: f64, epochs_done: f64) -> f64 {
         let params = Hyperparameters {
             learning_rate: 0.1,
-            epochs: 10,
+            epochs: 10.0,
             schedule,
             warmup,
             ..Hyperparameters::default()
@@ -70,6 +71,9 @@ mod tests {
             (Schedule::Step, 4.99, 0.1),
             (Schedule::Step, 5.0, 0.01),
             (Schedule::Step, 7.5, 0.001),
+            (Schedule::Linear, 0.0, 0.1),
+            (Schedule::Linear, 7.5, 0.025),
+            (Schedule::Linear, 10.0, 0.0),
             (Schedule::Cosine, 0.0, 0.1),
             (Schedule::Cosine, 5.0, 0.05),
             (Schedule::Cosine, 10.0, 0.0),

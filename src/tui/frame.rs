@@ -298,7 +298,7 @@ fn header(app: &App, area: Rect, buf: &mut Buffer) {
         let per_epoch = steps.map_or(run.steps_per_epoch, |s| s.steps_per_epoch);
         let epochs = session.params.epochs;
         let wide = epochs.to_string().len();
-        let total = per_epoch * u64::from(epochs);
+        let total = session.params.total_steps(per_epoch);
         let step_width = grouped(total.max(session.step())).len();
         let epoch = format!("{:>wide$}/{epochs}", steps.map_or(0, |s| s.epoch));
         let step = format!("{:>step_width$}", grouped(session.step()));
@@ -453,7 +453,7 @@ pub fn curves(session: &SessionView, theme: Theme, area: Rect, buf: &mut Buffer)
             .min(48);
         let glyphs = sparkline(
             &smooth,
-            (0.0, growing(session.x(), f64::from(session.params.epochs))),
+            (0.0, growing(session.x(), session.params.epochs)),
             usize::from(width),
             None,
         );

@@ -17,7 +17,7 @@ use cifar_tui::backend::{
 use cifar_tui::commands::suite;
 use cifar_tui::domain::arch::{self, Shape};
 use cifar_tui::domain::engine::EngineChoice;
-use cifar_tui::domain::params::{Hyperparameters, Optimizer, Precision};
+use cifar_tui::domain::params::{CropPadding, Flip, Hyperparameters, Optimizer, Precision};
 use cifar_tui::domain::rng::{Rng, Stream};
 use cifar_tui::hardware::device::DeviceChoice;
 use cifar_tui::hardware::executor::Launch;
@@ -69,7 +69,8 @@ fn world(side: usize, seed: u64) -> World {
         images: Rc::new(ImageSet::new(3, side, bytes.collect(), labels.collect()).unwrap()),
         params: Hyperparameters {
             seed,
-            flip: true,
+            flip: Flip::Alternate,
+            crop_padding: CropPadding::Reflect,
             crop: 2,
             cutout: 3,
             dropout: 0.4,
@@ -116,7 +117,12 @@ impl World {
         let plan = |(step, count): (u64, &usize)| {
             let mut images = Rng::new(9, Stream::Order, step).permutation(IMAGES);
             images.truncate(*count);
-            StepPlan::new(&self.params, self.params.learning_rate, step, &images)
+            StepPlan::new(
+                &self.params,
+                self.params.learning_rate,
+                (step, 1 + step as u32 / 2),
+                &images,
+            )
         };
         (first..).zip(sizes).map(plan).collect()
     }

@@ -8,7 +8,9 @@ use cifar_tui::backend::{
     Backend, Device, ImageSet, Inspection, MemberId, NetworkSpec, Scaling, StepOutcome, StepPlan,
 };
 use cifar_tui::domain::arch::{ARCHS, Arch, ArchLayer, Op, Shape, resolve};
-use cifar_tui::domain::params::{Hyperparameters, Optimizer, Precision, Schedule};
+use cifar_tui::domain::params::{
+    CropPadding, Flip, Hyperparameters, Optimizer, Precision, Schedule,
+};
 use cifar_tui::domain::rng::{Rng, Stream};
 use cifar_tui::train::schedule;
 use std::collections::HashMap;
@@ -48,13 +50,14 @@ fn hyperparameters(optimizer: Optimizer) -> Hyperparameters {
             _ => 0.002,
         },
         schedule: Schedule::OneCycle,
-        epochs: 1,
+        epochs: 1.0,
         dropout: 0.3,
         label_smoothing: 0.1,
         weight_decay: 0.01,
         clip_norm: 5.0,
         nesterov: true,
-        flip: true,
+        flip: Flip::Alternate,
+        crop_padding: CropPadding::Reflect,
         crop: 2,
         cutout: 4,
         seed: 3,
@@ -121,7 +124,7 @@ fn agrees(what: &str, device: &dyn Device, arch: Arch, side: usize, optimizer: O
         numbers.truncate(BATCH - (step % 3) as usize);
         let share = (step - 1) as f64 / STEPS as f64;
         let rate = schedule::rate(&params, share, step as f64 / STEPS as f64);
-        let plan = StepPlan::new(&params, rate, step, &numbers);
+        let plan = StepPlan::new(&params, rate, (step, 1 + step as u32 / 2), &numbers);
         let (a, b) = (ours.step(&images, &plan), reference.step(&images, &plan));
         assert_eq!((a.step, &a.not_finite), (step, &None), "{what}");
         assert_eq!(b.not_finite, None, "{what}");

@@ -63,8 +63,8 @@ fn wanted() -> Hyperparameters {
         optimizer: Rule::Adam,
         learning_rate: 0.01,
         batch_size: 8,
-        epochs: 2,
-        flip: true,
+        epochs: 2.0,
+        flip: cifar_tui::domain::params::Flip::Random,
         crop: 1,
         seed: 5,
         ..Hyperparameters::default()
@@ -270,7 +270,7 @@ fn a_run_that_diverges_ends_at_the_step_that_did() {
         learning_rate: 10.0,
         momentum: 0.99,
         architecture: "conv 4, conv 4, dense 10, dense 10".into(),
-        epochs: 40,
+        epochs: 40.0,
         ..wanted()
     };
     let mut notes = Notes::default();

@@ -211,8 +211,7 @@ impl CandleBackend {
         let mut placements = Vec::new();
         plan.augmentation.place(
             &plan.images,
-            settings.seed,
-            settings.step,
+            settings,
             images.side() as u32,
             &mut placements,
         );

@@ -212,8 +212,7 @@ impl Member {
         let settings = &plan.settings;
         plan.augmentation.place(
             &plan.images,
-            settings.seed,
-            settings.step,
+            settings,
             images.side() as u32,
             &mut self.placements,
         );

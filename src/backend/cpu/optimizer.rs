@@ -245,7 +245,7 @@ mod tests {
             optimizer: kind,
             ..Hyperparameters::default()
         };
-        StepSettings::new(&params, 0.1, step)
+        StepSettings::new(&params, 0.1, step, 1)
     }
 
     fn fill(param: &Parameter, values: impl Fn(usize) -> f32) {

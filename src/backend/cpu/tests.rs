@@ -35,6 +35,7 @@ fn settings(step: u64, dropout: f64) -> StepSettings {
         label_smoothing: 0.0,
         seed: 3,
         step,
+        epoch: 1,
     }
 }
 
@@ -512,7 +513,7 @@ fn plans(which: u32) -> Vec<StepPlan> {
     };
     let plan = |step: u64| {
         let images: Vec<u32> = (0..8 + which).map(|i| (i * 5 + step as u32) % 32).collect();
-        StepPlan::new(&params, params.learning_rate, step, &images)
+        StepPlan::new(&params, params.learning_rate, (step, 1), &images)
     };
     (1..=3).map(plan).collect()
 }

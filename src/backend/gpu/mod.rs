@@ -16,7 +16,7 @@ use super::{
     Backend, CPU_MIRROR_BATCH, Device, DeviceInfo, Error, ImageSet, Inspected, Inspection,
     MemberId, NetworkSpec, NetworkState, PartTime, Result, StepOutcome, StepPlan,
 };
-use crate::domain::params::Precision;
+use crate::domain::params::{CropPadding, Precision};
 use crate::hardware::executor::{ExecutorDevice, ExecutorError, KernelExecutor, KernelList};
 use crate::hardware::threads::Threads;
 use crate::layers::dropout::Mask;
@@ -493,8 +493,10 @@ fn training_record(
     StepRecord {
         number: settings.step,
         seed: settings.seed,
-        flip: plan.augmentation.flip.into(),
+        flip: plan.augmentation.flip as u32,
         crop: plan.augmentation.crop,
+        reflect: (plan.augmentation.padding == CropPadding::Reflect).into(),
+        epoch: settings.epoch,
         cutout: plan.augmentation.cutout,
         threshold,
         scale,

@@ -115,9 +115,14 @@ record! {
         images: u32_pointer,
         /// How many there are.
         count: u32,
+        /// 0 for none, 1 for a random half, 2 for each image in every second epoch.
         flip: u32,
         crop: u32,
+        /// Whether a shifted image is mirrored at its edge.
+        reflect: u32,
         cutout: u32,
+        /// From 1.
+        epoch: u32,
         /// The live dropout: a number is dropped when its word's upper 24 bits are below this,
         threshold: u32,
         /// and multiplied by this when it is kept.

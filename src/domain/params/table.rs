@@ -1,7 +1,8 @@
 //! The table of hyperparameters.
 
 use super::{
-    Applies, HyperParam, Hyperparameters, Nudge, Optimizer, Precision, Schedule, Value, ValueKind,
+    Applies, CropPadding, Flip, HyperParam, Hyperparameters, Nudge, Optimizer, Precision, Schedule,
+    Value, ValueKind,
 };
 
 /// A row's getter and setter for a field of plain type. [`HyperParam::check`] runs first, so the kind always matches.
@@ -142,16 +143,20 @@ pub static HYPERPARAMS: &[HyperParam] = &[
         "Decay of the squared gradient's running mean in adam and adamw.").only(&[Optimizer::Adam, Optimizer::Adamw]),
     row("clip_norm", "clip norm", "", Applies::Now, float(0.0, 1e6, Nudge::Times(SQRT_10, 10.0, 0.01)), field!(float clip_norm),
         "Largest allowed norm of the whole gradient; 0 is off.").short("clip").off_at_zero(),
-    row("flip", "flip", "", Applies::Now, ValueKind::Bool, field!(bool flip),
-        "Mirror half of the training images left to right."),
+    row("flip", "flip", "", Applies::Now, ValueKind::Choice(Flip::WORDS), field!(choice flip: Flip),
+        "Mirror training images left to right: a random half in each step, or each in every second epoch."),
     row("crop", "crop", "px", Applies::Now, int(0, 16, Nudge::Add(1.0, 4.0)), field!(int crop),
-        "Shift each training image at random by up to this many pixels each way, with zero padding; 0 is off.").off_at_zero(),
+        "Shift each training image at random by up to this many pixels each way; 0 is off.").off_at_zero(),
+    row("crop_padding", "crop padding", "", Applies::Now, ValueKind::Choice(CropPadding::WORDS), field!(choice crop_padding: CropPadding),
+        "What a shifted image shows beyond its edge: zeros, or the image mirrored at its edge.").short("padding"),
     row("cutout", "cutout", "px", Applies::Now, int(0, 32, Nudge::Add(1.0, 4.0)), field!(int cutout),
         "Blank a square of this side at a random place of each training image; 0 is off.").off_at_zero(),
     row("batch_size", "batch size", "", Applies::NextEpoch, int(1, 8192, Nudge::Times(2.0, 8.0, 1.0)), field!(int batch_size),
-        "Images in one training step; the last, smaller batch of an epoch is kept.").short("batch").alias("batch"),
-    row("epochs", "epochs", "", Applies::NextEpoch, int(1, 10_000, Nudge::Add(1.0, 10.0)), field!(int epochs),
-        "Passes over the training images."),
+        "Images in one training step.").short("batch").alias("batch"),
+    row("drop_last", "drop last", "", Applies::NextEpoch, ValueKind::Bool, field!(bool drop_last),
+        "Leave an epoch's last batch out when it is smaller than the others."),
+    row("epochs", "epochs", "", Applies::NextEpoch, float(0.01, 10_000.0, Nudge::Add(1.0, 10.0)), field!(float epochs),
+        "Passes over the training images; 2.5 ends in the middle of the third."),
     row("schedule", "schedule", "", Applies::NextEpoch, ValueKind::Choice(Schedule::WORDS), field!(choice schedule: Schedule),
         "How the learning rate moves over the run."),
     row("warmup", "warm-up", "epochs", Applies::NextEpoch, float(0.0, 1000.0, Nudge::Add(0.5, 5.0)), field!(float warmup),

@@ -22,7 +22,7 @@ fn going_back_takes_half_of_the_rate_that_did_well_and_a_checkpoint_from_before(
         optimizer: Optimizer::Sgd,
         architecture: "conv 4, relu, dense 16, relu, dense 10".into(),
         learning_rate: 0.01,
-        epochs: 1000,
+        epochs: 1000.0,
         ..wanted.params
     };
     let mut front = Front::start(wanted);
@@ -76,8 +76,8 @@ fn a_collapse_is_told_and_the_run_goes_back_to_its_best_epoch() {
         architecture: "conv 4, relu, dense 16, relu, dense 10".into(),
         learning_rate: 0.01,
         validation: 0.5,
-        epochs: 1000,
-        flip: false,
+        epochs: 1000.0,
+        flip: crate::domain::params::Flip::Off,
         crop: 0,
         ..wanted.params
     };
@@ -129,7 +129,7 @@ fn a_run_that_never_learns_names_its_dead_layers() {
         architecture: "conv 4, relu, dense 16, relu, dense 10".into(),
         learning_rate: 10.0,
         validation: 0.5,
-        epochs: 40,
+        epochs: 40.0,
         ..wanted.params
     };
     let events = train_through(wanted);
@@ -156,7 +156,7 @@ fn a_run_that_never_learns_names_its_dead_layers() {
 fn a_run_that_learns_is_told_nothing() {
     let runs = tempfile::tempdir().unwrap();
     let mut wanted = settings(runs.path());
-    wanted.params.epochs = 30;
+    wanted.params.epochs = 30.0;
     let events = train_through(wanted);
     assert!(!events.iter().any(|e| matches!(e, Event::Health(_))));
 }
@@ -166,7 +166,7 @@ fn the_end_scores_the_best_weights_beside_the_last() {
     let runs = tempfile::tempdir().unwrap();
     let mut wanted = settings(runs.path());
     wanted.params.learning_rate = 0.1;
-    wanted.params.epochs = 6;
+    wanted.params.epochs = 6.0;
     let events = train_through(wanted);
     let test: Vec<_> = events
         .iter()

@@ -217,9 +217,8 @@ impl Worker<'_> {
     }
 
     pub(super) fn set_length(&mut self, trainer: &Trainer) {
-        let epochs = u64::from(trainer.run_state().params.epochs);
         if let Some(run) = &mut self.run {
-            run.set_length(epochs * trainer.steps_per_epoch());
+            run.set_length(trainer.total_steps());
         }
     }
 }

@@ -62,7 +62,7 @@ impl Trainer {
         }
         let now = match row.applies {
             Applies::Now => true,
-            Applies::NextEpoch => self.at_epoch_start(),
+            Applies::NextEpoch => self.may_change(row),
             Applies::NextRun => false,
         };
         if now {
@@ -76,6 +76,12 @@ impl Trainer {
             new: value,
         };
         Ok(ChangeOutcome::Waits(change, row.applies))
+    }
+
+    /// Whether a hyperparameter that changes between epochs may change now: at the start of one. A run that ended within an
+    /// epoch may get more epochs.
+    fn may_change(&self, row: &HyperParam) -> bool {
+        self.at_epoch_start() || row.key == "epochs" && self.is_finished()
     }
 
     /// The hyperparameters that a restarted run begins with: the current ones with all waiting changes applied.
@@ -120,7 +126,7 @@ impl Trainer {
         Ok(applied)
     }
 
-    /// At the start of an epoch: applies the changes that waited for it. A batch size that does not fit in memory is
+    /// Between two epochs: applies the changes that waited for it. A batch size that does not fit in memory is
     /// taken back and reported to the host.
     pub(super) fn apply_waiting(&mut self, host: &mut impl TrainingHost) -> Result<()> {
         let batch_size = self.run_state.params.batch_size;
@@ -128,6 +134,9 @@ impl Trainer {
             .iter()
             .filter(|r| r.applies == Applies::NextEpoch)
         {
+            if !self.may_change(row) {
+                continue;
+            }
             let waiting = &mut self.run_state.waiting;
             if let Some(at) = waiting.iter().position(|(key, _)| key == row.key) {
                 let (_, value) = waiting.remove(at);

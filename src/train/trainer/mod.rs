@@ -112,14 +112,16 @@ impl Trainer {
     /// Returns an error if the device runs out of memory or a kernel launch fails.
     pub fn run(&mut self, host: &mut impl TrainingHost) -> Result<End> {
         loop {
-            if self.at_epoch_start() {
+            if self.run_state.is_closed() {
                 self.apply_waiting(host)?;
                 if self.is_finished() {
                     return Ok(End::Finished);
                 }
-                host.epoch_begins(self);
+                if self.at_epoch_start() {
+                    host.epoch_begins(self);
+                }
             }
-            while self.run_state.step_in_epoch < self.steps_per_epoch() {
+            while self.run_state.step_in_epoch < self.steps_of_epoch() {
                 if host.poll(self, Phase::Training).is_break() {
                     return Ok(End::Left);
                 }
@@ -142,7 +144,7 @@ impl Trainer {
         let watch = Stopwatch::start();
         let batch_size = f64::from(self.run_state.params.batch_size);
         let fits = (SECONDS_PER_SUBMISSION * self.speed / batch_size) as usize;
-        let left = self.steps_per_epoch() - self.run_state.step_in_epoch;
+        let left = self.steps_of_epoch() - self.run_state.step_in_epoch;
         let most = self.backend.max_steps().min(left as usize);
         let work = [(
             self.member,
@@ -171,7 +173,8 @@ impl Trainer {
             let batch = batches::batch(&self.order, number, params.batch_size);
             let rate = self.learning_rate(ahead, batch.len() as u64);
             ahead += batch.len() as u64;
-            StepPlan::new(params, rate, self.run_state.step + 1 + i, batch)
+            let number = (self.run_state.step + 1 + i, self.run_state.epochs + 1);
+            StepPlan::new(params, rate, number, batch)
         };
         (0..count as u64).map(&mut plan).collect()
     }
@@ -266,10 +269,13 @@ impl Trainer {
             images_per_s: images / totals.seconds.max(1e-9),
             elapsed: run_state.elapsed,
         };
-        run_state.epochs = epoch;
-        run_state.step_in_epoch = 0;
-        run_state.images_in_epoch = 0;
-        self.shuffle();
+        // When the run ends within an epoch it stays there, and goes on from there if it is given more epochs.
+        if self.run_state.step_in_epoch >= self.steps_per_epoch() {
+            self.run_state.epochs = epoch;
+            self.run_state.step_in_epoch = 0;
+            self.run_state.images_in_epoch = 0;
+            self.shuffle();
+        }
         host.epoch_over(self, &report);
         Ok(ControlFlow::Continue(()))
     }
@@ -367,7 +373,12 @@ impl Trainer {
     }
 
     pub fn is_finished(&self) -> bool {
-        self.at_epoch_start() && self.run_state.epochs >= self.run_state.params.epochs
+        self.run_state.is_closed() && self.run_state.step_in_epoch >= self.steps_of_epoch()
+    }
+
+    /// Training steps of the whole run, with the batch size in force.
+    pub fn total_steps(&self) -> u64 {
+        self.run_state.params.total_steps(self.steps_per_epoch())
     }
 
     /// Steps of an epoch with the batch size in force.
@@ -376,7 +387,28 @@ impl Trainer {
     }
 
     fn steps_per_epoch_of(&self, params: &Hyperparameters) -> u64 {
-        batches::steps(self.division.train.len(), params.batch_size)
+        batches::steps(
+            self.division.train.len(),
+            params.batch_size,
+            params.drop_last,
+        )
+    }
+
+    /// Steps of the epoch under way: fewer than others have when the run ends within it, 0 when the run has ended.
+    fn steps_of_epoch(&self) -> u64 {
+        let whole = self.steps_per_epoch();
+        let before = u64::from(self.run_state.epochs) * whole;
+        whole.min(self.total_steps().saturating_sub(before))
+    }
+
+    /// Images that an epoch trains on.
+    fn epoch_images(&self) -> f64 {
+        self.epoch_images_of(&self.run_state.params) as f64
+    }
+
+    fn epoch_images_of(&self, params: &Hyperparameters) -> u64 {
+        let most = self.steps_per_epoch_of(params) * u64::from(params.batch_size);
+        most.min(self.division.train.len() as u64)
     }
 
     fn at_epoch_start(&self) -> bool {
@@ -391,7 +423,7 @@ impl Trainer {
     /// The effective learning rate of a step of `images` images that comes after `ahead` images which are planned but not
     /// yet trained on.
     fn learning_rate(&self, ahead: u64, images: u64) -> f64 {
-        let whole = self.division.train.len().max(1) as f64;
+        let whole = self.epoch_images().max(1.0);
         let epochs = f64::from(self.run_state.epochs);
         let seen = self.run_state.images_in_epoch + ahead;
         let before = epochs + seen as f64 / whole;

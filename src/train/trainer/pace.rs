@@ -22,14 +22,8 @@ impl Trainer {
         if self.steps_timed < STEPS_BEFORE_ETA {
             return None;
         }
-        let whole = self.division.train.len() as f64;
-        let epochs = f64::from(
-            self.run_state
-                .params
-                .epochs
-                .saturating_sub(self.run_state.epochs),
-        );
-        let images = epochs * whole - self.run_state.images_in_epoch as f64;
-        Some(images.max(0.0) / self.speed + epochs * self.evaluation_seconds)
+        let epochs = (self.run_state.params.epochs - f64::from(self.run_state.epochs)).max(0.0);
+        let images = epochs * self.epoch_images() - self.run_state.images_in_epoch as f64;
+        Some(images.max(0.0) / self.speed + epochs.ceil() * self.evaluation_seconds)
     }
 }

@@ -119,7 +119,7 @@ impl Trainer {
         };
         let mut trainer = Self::new(params, training_data, device, stop)?;
         let steps = trainer.steps_per_epoch_of(&run_state.params);
-        let images = trainer.division.train.len() as u64;
+        let images = trainer.epoch_images_of(&run_state.params);
         let expected =
             (run_state.step_in_epoch * u64::from(run_state.params.batch_size)).min(images);
         if run_state.step_in_epoch > steps || run_state.images_in_epoch != expected {

@@ -103,7 +103,7 @@ fn a_step_that_is_abandoned_leaves_no_trace() {
     let run = |times| {
         let params = Hyperparameters {
             architecture: "conv 4, norm, relu, drop, dense 10".into(),
-            epochs: 1,
+            epochs: 1.0,
             ..Hyperparameters::default()
         };
         let device = backend::open(DeviceChoice::Cpu, EngineChoice::Native, 1).unwrap();
@@ -147,4 +147,82 @@ fn a_change_is_taken_up_in_the_middle_of_an_evaluation() {
     };
     let scores = trainer.evaluate(&mut host, Split::Validation).unwrap();
     assert!(scores.is_none());
+}
+
+/// Notes what is reported.
+#[derive(Default)]
+struct Recorder {
+    epochs: Vec<(u32, u64)>,
+    steps: Vec<u64>,
+    images: u64,
+}
+
+impl TrainingHost for Recorder {
+    fn poll(&mut self, _: &mut Trainer, _: Phase) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+    fn change_refused(&mut self, why: String) {
+        panic!("{why}");
+    }
+    fn applied(&mut self, _: &Applied) {}
+    fn epoch_begins(&mut self, _: &Trainer) {}
+    fn stepped(&mut self, report: &StepReport) {
+        self.steps.push(report.last);
+        self.images += report.images;
+    }
+    fn evaluated(&mut self, _: Scores) {}
+    fn epoch_over(&mut self, _: &mut Trainer, report: &EpochReport) {
+        self.epochs.push((report.epoch, report.step));
+    }
+}
+
+/// 96 training images in batches of 10: ten steps an epoch, the last of 6 images.
+fn short_run(epochs: f64, drop_last: bool) -> Trainer {
+    let params = Hyperparameters {
+        architecture: "conv 4, norm, relu, drop, dense 10".into(),
+        batch_size: 10,
+        epochs,
+        drop_last,
+        ..Hyperparameters::default()
+    };
+    let device = backend::open(DeviceChoice::Cpu, EngineChoice::Native, 1).unwrap();
+    Trainer::new(params, small_data(), &*device, Arc::default()).unwrap()
+}
+
+#[test]
+fn a_run_may_end_within_an_epoch_and_goes_on_from_there() {
+    let (mut whole, mut host) = (short_run(4.0, false), Recorder::default());
+    whole.run(&mut host).unwrap();
+    assert_eq!(host.epochs, [(1, 10), (2, 20), (3, 30), (4, 40)]);
+
+    let (mut part, mut host) = (short_run(2.45, false), Recorder::default());
+    assert_eq!(part.run(&mut host).unwrap(), End::Finished);
+    assert_eq!(host.epochs, [(1, 10), (2, 20), (3, 25)]);
+    assert!(part.is_finished() && part.epoch() == 3);
+    // It is not closed a second time.
+    assert_eq!(part.run(&mut host).unwrap(), End::Finished);
+    assert_eq!(host.epochs.len(), 3);
+
+    // A batch size waits for the next epoch; more epochs do not.
+    let row = |key| params::param(key).unwrap();
+    let waits = part.request_change(row("batch_size"), Value::Int(20));
+    assert!(matches!(waits.unwrap(), ChangeOutcome::Waits(..)));
+    part.undo().unwrap();
+    let more = part.request_change(row("epochs"), Value::Float(4.0));
+    assert!(matches!(more.unwrap(), ChangeOutcome::Applied(_)));
+    assert_eq!(part.run(&mut host).unwrap(), End::Finished);
+    assert_eq!(host.epochs[3..], [(3, 30), (4, 40)]);
+    assert_eq!(host.steps, (1..=40).collect::<Vec<_>>());
+    let tensors = |trainer: &mut Trainer| trainer.checkpoint().unwrap().unwrap().tensors;
+    assert!(tensors(&mut part) == tensors(&mut whole));
+}
+
+#[test]
+fn an_epoch_may_leave_its_smaller_last_batch_out() {
+    for (drop_last, steps, images) in [(false, 20, 192), (true, 18, 180)] {
+        let (mut trainer, mut host) = (short_run(2.0, drop_last), Recorder::default());
+        trainer.run(&mut host).unwrap();
+        assert_eq!((host.steps.len(), host.images), (steps, images));
+        assert_eq!(trainer.total_steps(), steps as u64);
+    }
 }

@@ -3,7 +3,7 @@
 use super::image_grid::{self, ImageGrid};
 use super::query::{Query, QueryKey, message};
 use super::{Context, View};
-use crate::domain::params::Hyperparameters;
+use crate::domain::params::{Flip, Hyperparameters};
 use crate::domain::report::{DataInfo, Split, State};
 use crate::domain::text::{bytes, grouped};
 use crate::session::protocol::{Event, Question};
@@ -102,7 +102,7 @@ fn inside(area: Rect) -> Rect {
 /// `flip, crop 4`; None when augmentation is off.
 fn augmentation(params: &Hyperparameters) -> Option<String> {
     let parts: Vec<String> = [
-        params.flip.then(|| "flip".to_owned()),
+        (params.flip != Flip::Off).then(|| format!("flip {}", params.flip.word())),
         (params.crop > 0).then(|| format!("crop {}", params.crop)),
         (params.cutout > 0).then(|| format!("cutout {}", params.cutout)),
     ]

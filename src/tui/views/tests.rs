@@ -751,7 +751,7 @@ fn ten_thousand_epochs_fit_their_column() {
         harness.open(Screen::Runs);
         let (id, _) = harness.open.pop().unwrap();
         let mut run = listed("long");
-        run.params.epochs = 10_000;
+        run.params.epochs = 10_000.0;
         run.epochs_done = 10_000;
         let answer = Answer::Runs {
             folder: "runs".into(),
@@ -825,11 +825,11 @@ fn the_sample_set_says_how_to_get_the_real_one() {
 fn augmentation_is_previewed_when_it_is_on() {
     let mut harness = AppHarness::new(120, 40);
     let mut info = app_harness::run_info();
-    (info.params.flip, info.params.crop) = (true, 4);
+    (info.params.flip, info.params.crop) = (crate::domain::params::Flip::Random, 4);
     harness.event(Event::Data(info.data.clone()));
     harness.event(Event::Started(Box::new(info)));
     harness.open(Screen::Data);
-    harness.line("flip, crop 4");
+    harness.line("flip random, crop 4");
     let asked = harness.questions();
     assert!(
         asked

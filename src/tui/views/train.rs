@@ -387,7 +387,7 @@ fn draw_progress(session: &SessionView, theme: Theme, area: Rect, buf: &mut Buff
     let (epoch, run) = match &session.steps {
         Some(steps) => (
             steps.step_in_epoch as f64 / steps.steps_per_epoch.max(1) as f64,
-            session.x() / f64::from(session.params.epochs.max(1)),
+            session.x() / session.params.epochs,
         ),
         None => (0.0, 0.0),
     };

@@ -77,7 +77,7 @@ impl Default for Charts {
 
 /// The range of x of the whole run, as far as it is shown while the run grows.
 fn whole(session: &SessionView) -> (f64, f64) {
-    let epochs = f64::from(session.params.epochs.max(1));
+    let epochs = session.params.epochs;
     let done = session.x();
     // With less than an epoch, the axis would change all the time.
     (0.0, growing(done, epochs).max(1.0f64.min(epochs)))
@@ -187,7 +187,7 @@ impl Charts {
         let (from, to) = self.shown(session);
         let around = self.cursor.unwrap_or(session.x()).clamp(from, to);
         let range = (to - from) * by;
-        if range >= f64::from(session.params.epochs.max(1)) {
+        if range >= session.params.epochs {
             self.window = None;
             return;
         }
@@ -209,7 +209,7 @@ impl Charts {
 
     fn set_window(&mut self, from: f64, to: f64, session: &SessionView) {
         let range = to - from;
-        let end = f64::from(session.params.epochs.max(1)).max(range);
+        let end = session.params.epochs.max(range);
         let from = from.clamp(0.0, end - range);
         self.window = Some((from, from + range));
     }

@@ -37,7 +37,7 @@ struct PulseRow {
 }
 
 fn rows(session: &SessionView, width: usize) -> Vec<PulseRow> {
-    let span = (0.0, growing(session.x(), f64::from(session.params.epochs)));
+    let span = (0.0, growing(session.x(), session.params.epochs));
     let mut rows = Vec::new();
     let Some(steps) = &session.steps else {
         return rows;
