@@ -62,6 +62,9 @@ pub fn run(
         );
     }
     let (split, images, which) = match split {
+        "validation" if run_state.params.validation == 0.0 => anyhow::bail!(
+            "this run held out no images for validation (validation = 0): score the test images, without --split"
+        ),
         "validation" => {
             let division = Division::new(
                 dataset.train.len(),
@@ -191,11 +194,7 @@ fn print(report: &Report, out: &mut impl Write) -> anyhow::Result<()> {
         plain(&report.checkpoint),
         grouped(e.step),
         grouped(matrix.total().into()),
-        match e.split {
-            Split::Train => "training",
-            Split::Validation => "validation",
-            Split::Test => "test",
-        },
+        e.split.name(),
         plain(report.data_name),
         plain(report.data),
         compact(e.loss, 4),

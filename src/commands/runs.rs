@@ -3,7 +3,7 @@
 use crate::cli;
 use crate::config::Config;
 use crate::domain::params::HYPERPARAMS;
-use crate::domain::report::RunSummary;
+use crate::domain::report::{RunSummary, Split};
 use crate::domain::text::{bytes, compact, duration, grouped, percent, plain, plain_path};
 use crate::session::run_dir::{HostId, Owner};
 use crate::session::runs::RunsFolder;
@@ -161,10 +161,14 @@ fn show(run: &RunSummary, out: &mut impl Write) -> anyhow::Result<()> {
         };
         writeln!(out, "{mark} {:<16} {}", row.key, plain(&value))?;
     }
+    let scored = match run.params.scored_split() {
+        Split::Test => ["test loss", ""],
+        _ => ["val loss", "val acc"],
+    };
     writeln!(
         out,
         "\n{:>6} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}",
-        "epoch", "loss", "accuracy", "val loss", "val acc", "test acc", "time"
+        "epoch", "loss", "accuracy", scored[0], scored[1], "test acc", "time"
     )?;
     for e in &run.epochs {
         writeln!(
@@ -173,8 +177,11 @@ fn show(run: &RunSummary, out: &mut impl Write) -> anyhow::Result<()> {
             e.epoch,
             compact(e.train_loss, 4),
             percent(e.train_accuracy),
-            compact(e.val_loss, 4),
-            percent(e.val_accuracy),
+            compact(e.loss, 4),
+            match e.split {
+                Split::Test => String::new(),
+                _ => percent(e.accuracy),
+            },
             share(e.test_accuracy),
             duration(e.elapsed),
             if e.best { "  best" } else { "" }
@@ -229,22 +236,18 @@ fn compare(runs: &[RunSummary], out: &mut impl Write) -> anyhow::Result<()> {
 /// The epochs as comma-separated values. Unknown values are empty.
 fn csv(run: &RunSummary) -> String {
     let mut text = String::from(
-        "epoch,step,train_loss,train_accuracy,val_loss,val_accuracy,test_accuracy,best,images_per_s,elapsed\n",
+        "epoch,step,train_loss,train_accuracy,val_loss,val_accuracy,test_loss,test_accuracy,best,images_per_s,elapsed\n",
     );
     for e in &run.epochs {
         let test = e.test_accuracy.map_or(String::new(), |a| a.to_string());
+        let (validation, test_loss) = match e.split {
+            Split::Test => (",".to_owned(), e.loss.to_string()),
+            _ => (format!("{},{}", e.loss, e.accuracy), String::new()),
+        };
         let _ = writeln!(
             text,
-            "{},{},{},{},{},{},{test},{},{},{}",
-            e.epoch,
-            e.step,
-            e.train_loss,
-            e.train_accuracy,
-            e.val_loss,
-            e.val_accuracy,
-            e.best,
-            e.images_per_s,
-            e.elapsed
+            "{},{},{},{},{validation},{test_loss},{test},{},{},{}",
+            e.epoch, e.step, e.train_loss, e.train_accuracy, e.best, e.images_per_s, e.elapsed
         );
     }
     text

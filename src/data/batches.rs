@@ -13,10 +13,11 @@ pub struct Division {
 
 impl Division {
     /// Holds out `share` of `images` images, rounded to the nearest number, but leaves at least one image on each side
-    /// if there are two.
+    /// if there are two. A share of 0 holds out none.
     pub fn new(images: usize, seed: u64, share: f64) -> Self {
         let held = (images as f64 * share).round() as usize;
-        let held = held.clamp(usize::from(images > 1), images.saturating_sub(1));
+        let least = usize::from(images > 1 && share > 0.0);
+        let held = held.clamp(least, images.saturating_sub(1));
         let mut validation = Rng::new(seed, Stream::Split, 0).permutation(images);
         let mut train = validation.split_off(held);
         train.sort_unstable();
@@ -74,6 +75,7 @@ mod tests {
             (1, 0.5, 0),
             (0, 0.5, 0),
             (7, 0.5, 4),
+            (7, 0.0, 0),
         ] {
             let division = Division::new(images, 4, share);
             assert_eq!(division.validation.len(), held, "{share} of {images}");

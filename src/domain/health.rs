@@ -51,8 +51,8 @@ impl EpochScores {
             epoch: report.epoch,
             step: report.step,
             train_loss: report.train_loss,
-            loss: report.val_loss,
-            accuracy: report.val_accuracy,
+            loss: report.loss,
+            accuracy: report.accuracy,
             classes: confusion.classes,
             images,
             constant: f64::from(largest.unwrap_or(0)) / f64::from(images.max(1)),
@@ -283,6 +283,7 @@ fn lasting_plateau(epochs: &[EpochScores], told: &Plateau) -> Option<Plateau> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::report::Split;
 
     const CLASSES: u32 = 10;
 
@@ -302,19 +303,21 @@ mod tests {
         steps: u64,
         confusion: &Confusion,
         train_loss: f64,
-        val_loss: f64,
+        loss: f64,
     ) -> EpochScores {
         let report = EpochReport {
             epoch: number,
             step: u64::from(number) * steps,
             train_loss,
             train_accuracy: 0.1,
-            val_loss,
-            val_accuracy: confusion.accuracy().unwrap(),
+            loss,
+            split: Split::Validation,
+            accuracy: confusion.accuracy().unwrap(),
             test_accuracy: None,
             best: false,
             images_per_s: 1.0,
             elapsed: 1.0,
+            position: f64::from(number),
         };
         EpochScores::new(&report, confusion)
     }
@@ -352,10 +355,7 @@ mod tests {
         assert_eq!(collapse.signs, [sign]);
         assert_eq!(collapse.rate_to_try(), "a lower learning rate");
         let names: Vec<String> = (0..10).map(|c| format!("class{c}")).collect();
-        assert_eq!(
-            collapse.describe(&names),
-            "every validation prediction is class4"
-        );
+        assert_eq!(collapse.describe(&names), "every prediction is class4");
         assert_eq!(told[3], None, "told once");
         assert_eq!(told[4].as_ref().unwrap().collapse, None, "withdrawn");
     }
@@ -372,7 +372,7 @@ mod tests {
         assert_eq!((last.since, last.best), (1, None));
         let words = last.describe(&vec![String::new(); 10]);
         for part in [
-            "every validation prediction is ",
+            "every prediction is ",
             "at chance for 3 epochs",
             "conv1 and dense1 is dead",
             "ln(10)",
@@ -394,7 +394,7 @@ mod tests {
         );
         let collapse = told[0].as_ref().unwrap().collapse.as_ref().unwrap();
         let words = collapse.describe(&[]);
-        assert_eq!(words, "1,999 of 2,000 validation predictions are class 3");
+        assert_eq!(words, "1,999 of 2,000 predictions are class 3");
     }
 
     #[test]

@@ -17,6 +17,25 @@ pub enum Split {
     Test,
 }
 
+impl Split {
+    pub fn name(self) -> &'static str {
+        match self {
+            Split::Train => "training",
+            Split::Validation => "validation",
+            Split::Test => "test",
+        }
+    }
+
+    /// Its name beside a number.
+    pub fn short(self) -> &'static str {
+        match self {
+            Split::Train => "train",
+            Split::Validation => "val",
+            Split::Test => "test",
+        }
+    }
+}
+
 /// The state of the session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "is")]
@@ -197,25 +216,105 @@ impl StepReport {
 
 /// The end of an epoch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "EpochFields", into = "EpochFields")]
 pub struct EpochReport {
     /// From 1.
     pub epoch: u32,
     pub step: u64,
     /// Means over the epoch's training images as they were trained (dropout on), as Keras reports them.
-    #[serde(with = "number")]
     pub train_loss: f64,
-    #[serde(with = "number")]
     pub train_accuracy: f64,
-    #[serde(with = "number")]
-    pub val_loss: f64,
-    #[serde(with = "number")]
-    pub val_accuracy: f64,
-    /// With `test_each_epoch`.
+    /// The images that were scored: the validation images, or the test images if none are held out.
+    pub split: Split,
+    /// Of these images.
+    pub loss: f64,
+    pub accuracy: f64,
+    /// With `test_each_epoch`, or if the test images were scored anyway.
     pub test_accuracy: Option<f64>,
     /// Whether this is the best validation accuracy so far.
     pub best: bool,
     pub images_per_s: f64,
     pub elapsed: f64,
+    /// Epochs that the run had come through at its end: `epoch`, or less if the run ended within it.
+    pub position: f64,
+}
+
+/// An [`EpochReport`] as it is written: figures of the validation images are called so, and those of the test images too.
+#[derive(Serialize, Deserialize)]
+struct EpochFields {
+    epoch: u32,
+    step: u64,
+    #[serde(with = "number")]
+    train_loss: f64,
+    #[serde(with = "number")]
+    train_accuracy: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    val_loss: Option<Number>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    val_accuracy: Option<Number>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    test_loss: Option<Number>,
+    #[serde(default)]
+    test_accuracy: Option<f64>,
+    best: bool,
+    images_per_s: f64,
+    elapsed: f64,
+    /// Missing at the end of a whole epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    position: Option<f64>,
+}
+
+/// A number that may be infinite or NaN.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+struct Number(#[serde(with = "number")] f64);
+
+impl From<EpochReport> for EpochFields {
+    fn from(e: EpochReport) -> Self {
+        let validated = e.split == Split::Validation;
+        EpochFields {
+            epoch: e.epoch,
+            step: e.step,
+            train_loss: e.train_loss,
+            train_accuracy: e.train_accuracy,
+            val_loss: validated.then_some(Number(e.loss)),
+            val_accuracy: validated.then_some(Number(e.accuracy)),
+            test_loss: (!validated).then_some(Number(e.loss)),
+            test_accuracy: e.test_accuracy,
+            best: e.best,
+            images_per_s: e.images_per_s,
+            elapsed: e.elapsed,
+            position: (e.position != f64::from(e.epoch)).then_some(e.position),
+        }
+    }
+}
+
+impl TryFrom<EpochFields> for EpochReport {
+    type Error = &'static str;
+
+    fn try_from(e: EpochFields) -> Result<Self, Self::Error> {
+        let (split, loss, accuracy) = match (e.val_loss, e.val_accuracy, e.test_loss) {
+            (Some(loss), Some(accuracy), _) => (Split::Validation, loss.0, accuracy.0),
+            (None, None, Some(loss)) => {
+                let accuracy = e.test_accuracy.ok_or("test_accuracy is missing")?;
+                (Split::Test, loss.0, accuracy)
+            }
+            _ => return Err("val_loss and val_accuracy, or test_loss, are missing"),
+        };
+        Ok(EpochReport {
+            epoch: e.epoch,
+            step: e.step,
+            train_loss: e.train_loss,
+            train_accuracy: e.train_accuracy,
+            split,
+            loss,
+            accuracy,
+            test_accuracy: e.test_accuracy,
+            best: e.best,
+            images_per_s: e.images_per_s,
+            elapsed: e.elapsed,
+            position: e.position.unwrap_or(f64::from(e.epoch)),
+        })
+    }
 }
 
 /// Whose weights were scored.
@@ -272,9 +371,9 @@ pub struct Collapse {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "sign")]
 pub enum Sign {
-    /// So many `of` the validation images, all or nearly all, are called this class.
+    /// So many `of` the scored images, all or nearly all, are called this class.
     OneClass { class: usize, images: u32, of: u32 },
-    /// The validation accuracy was at chance at the end of this many epochs in a row.
+    /// The accuracy was at chance at the end of this many epochs in a row.
     Chance { epochs: u32 },
     /// Every ReLU of these layers is zero for every image looked at.
     DeadLayers { layers: Vec<String> },
@@ -294,23 +393,23 @@ impl Collapse {
         }
     }
 
-    /// `every validation prediction is deer; every ReLU of dense1 is dead`.
+    /// `every prediction is deer; every ReLU of dense1 is dead`.
     pub fn describe(&self, classes: &[String]) -> String {
         let sign = |sign: &Sign| match sign {
             Sign::OneClass { class, images, of } => {
                 let name = classes.get(*class).cloned();
                 let name = name.unwrap_or_else(|| format!("class {class}"));
                 match images == of {
-                    true => format!("every validation prediction is {name}"),
+                    true => format!("every prediction is {name}"),
                     false => format!(
-                        "{} of {} validation predictions are {name}",
+                        "{} of {} predictions are {name}",
                         grouped(u64::from(*images)),
                         grouped(u64::from(*of))
                     ),
                 }
             }
             Sign::Chance { epochs } => {
-                format!("validation accuracy was at chance for {epochs} epochs")
+                format!("accuracy was at chance for {epochs} epochs")
             }
             Sign::DeadLayers { layers } => {
                 format!("every ReLU of {} is dead", layers.join(" and "))
@@ -324,7 +423,7 @@ impl Collapse {
     }
 }
 
-/// Validation accuracy and loss no longer improve: epochs `from` to `to` are on average no better than as many before.
+/// Accuracy and loss of the scored images no longer improve: epochs `from` to `to` are on average no better than as many before.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plateau {
     pub from: u32,
@@ -345,7 +444,7 @@ impl Plateau {
             false => "another learning rate, or a schedule that lowers it (cosine), may help",
         };
         format!(
-            "plateau: validation was no better in epochs {from} to {to} than in the {count} before; {helps}"
+            "plateau: accuracy and loss were no better in epochs {from} to {to} than in the {count} before; {helps}"
         )
     }
 }
@@ -568,6 +667,19 @@ impl StepSettings {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_epoch_is_written_under_the_name_of_the_images_that_were_scored() {
+        let validated = r#"{"epoch":1,"step":5,"train_loss":2.0,"train_accuracy":0.25,"val_loss":"NaN","val_accuracy":0.5,"test_accuracy":null,"best":true,"images_per_s":9.0,"elapsed":1.5}"#;
+        let tested = r#"{"epoch":1,"step":5,"train_loss":2.0,"train_accuracy":0.25,"test_loss":1.5,"test_accuracy":0.5,"best":false,"images_per_s":9.0,"elapsed":1.5}"#;
+        for (text, split) in [(validated, Split::Validation), (tested, Split::Test)] {
+            let read: EpochReport = serde_json::from_str(text).unwrap();
+            assert_eq!((read.split, read.accuracy), (split, 0.5));
+            assert_eq!(serde_json::to_string(&read).unwrap(), text);
+        }
+        let neither = tested.replace("test_loss", "other");
+        assert!(serde_json::from_str::<EpochReport>(&neither).is_err());
+    }
 
     #[test]
     fn an_evaluation_of_an_old_file_is_of_the_last_weights() {

@@ -165,17 +165,18 @@ impl Text {
                 self.printed = e.epoch;
                 let epochs = self.view.params.epochs;
                 let test = match e.test_accuracy {
-                    Some(share) => format!("  test {}", percent(share)),
-                    None => String::new(),
+                    Some(share) if e.split != Split::Test => format!("  test {}", percent(share)),
+                    _ => String::new(),
                 };
                 format!(
-                    "epoch {:>width$}/{}  train {} {:>6}  val {} {:>6}{test}  {:>8} img/s  {}{}",
+                    "epoch {:>width$}/{}  train {} {:>6}  {} {} {:>6}{test}  {:>8} img/s  {}{}",
                     e.epoch,
                     epochs,
                     compact(e.train_loss, 4),
                     percent(e.train_accuracy),
-                    compact(e.val_loss, 4),
-                    percent(e.val_accuracy),
+                    e.split.short(),
+                    compact(e.loss, 4),
+                    percent(e.accuracy),
                     grouped(e.images_per_s as u64),
                     duration(e.elapsed),
                     if e.best { "  best" } else { "" },
@@ -247,9 +248,9 @@ impl Text {
             (Some(_), None) => Some(format!("health   no longer collapsed in epoch {epoch}")),
             _ => match (&before.plateau, &health.plateau) {
                 (None, Some(plateau)) => Some(plateau.describe()),
-                (Some(_), None) if health.collapse.is_none() => Some(format!(
-                    "health   validation improves again in epoch {epoch}"
-                )),
+                (Some(_), None) if health.collapse.is_none() => {
+                    Some(format!("health   improves again in epoch {epoch}"))
+                }
                 _ => None,
             },
         }
@@ -266,11 +267,8 @@ impl Text {
             Event::State(State::Evaluating { split, done, total }) => {
                 bars.epoch.set_length(u64::from(*total));
                 bars.epoch.set_position(u64::from(*done));
-                bars.epoch.set_message(match split {
-                    Split::Train => "scoring the training images",
-                    Split::Validation => "scoring the validation images",
-                    Split::Test => "scoring the test images",
-                });
+                bars.epoch
+                    .set_message(format!("scoring the {} images", split.name()));
             }
             Event::State(State::Paused) => bars.run.set_message("paused"),
             Event::Steps(report) => bars.steps(report, &self.view.params),

@@ -1,7 +1,7 @@
 use super::printer::started;
 use super::*;
 use crate::domain::params::Hyperparameters;
-use crate::domain::report::{CheckpointReport, EpochReport, RunInfo, StepReport};
+use crate::domain::report::{CheckpointReport, EpochReport, RunInfo, Split, StepReport};
 use crate::session::client::channel;
 use crossbeam_channel::unbounded;
 use std::io;
@@ -12,12 +12,14 @@ fn epoch() -> Event {
         step: 8,
         train_loss: 1.5,
         train_accuracy: 0.4,
-        val_loss: f64::NAN,
-        val_accuracy: 0.45,
+        loss: f64::NAN,
+        split: Split::Validation,
+        accuracy: 0.45,
         test_accuracy: Some(0.44),
         best: true,
         images_per_s: 5612.0,
         elapsed: 7.0,
+        position: f64::from(1),
     })
 }
 
@@ -114,7 +116,7 @@ fn json_is_one_event_a_line_with_the_steps_before_what_follows_them() {
         .collect();
     assert_eq!(lines.len(), 3, "{text}");
     assert!(matches!(&lines[0], Event::Steps(s) if (s.first, s.last) == (1, 2)));
-    assert!(matches!(&lines[1], Event::Epoch(e) if e.val_loss.is_nan()));
+    assert!(matches!(&lines[1], Event::Epoch(e) if e.loss.is_nan()));
     assert_eq!(lines[2], ended(State::Stopped));
 }
 

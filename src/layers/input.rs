@@ -186,7 +186,7 @@ mod tests {
                 for c in 0..3 {
                     let size = side as i64;
                     let mirrored = |at: i64| match (p.reflect, at) {
-                        (true, at) if size == 1 => at * 0,
+                        (true, _) if size == 1 => 0,
                         (true, mut at) => {
                             while !(0..size).contains(&at) {
                                 at = if at < 0 { -at } else { 2 * (size - 1) - at };

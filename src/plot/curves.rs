@@ -4,7 +4,7 @@ use super::{
     Area, FONT, GREY, INK, PAPER, PlotError, RULE, SIZE, TRAIN, VALIDATION, WRONG, picture, text,
 };
 use crate::domain::marks::{Mark, merged};
-use crate::domain::report::{EpochReport, StepReport};
+use crate::domain::report::{EpochReport, Split, StepReport};
 use crate::domain::scale::cut_off;
 use crate::domain::text::compact;
 use plotters::coord::types::RangedCoordf64;
@@ -46,8 +46,8 @@ pub fn curves(curve: Curve, what: &Curves) -> Result<Vec<u8>, PlotError> {
 /// (training, validation) of an epoch, as drawn: accuracy in percent.
 fn values(curve: Curve, epoch: &EpochReport) -> (f64, f64) {
     match curve {
-        Curve::Accuracy => (epoch.train_accuracy * 100.0, epoch.val_accuracy * 100.0),
-        Curve::Loss => (epoch.train_loss, epoch.val_loss),
+        Curve::Accuracy => (epoch.train_accuracy * 100.0, epoch.accuracy * 100.0),
+        Curve::Loss => (epoch.train_loss, epoch.loss),
     }
 }
 
@@ -85,7 +85,7 @@ fn draw(area: &Area, curve: Curve, what: &Curves) -> Result<(), PlotError> {
     let right = what
         .epochs
         .iter()
-        .map(|e| f64::from(e.epoch))
+        .map(|e| e.position)
         .chain(what.steps.iter().map(place))
         .fold(1.0, f64::max);
     let finite = || {
@@ -163,7 +163,7 @@ fn draw(area: &Area, curve: Curve, what: &Curves) -> Result<(), PlotError> {
         .iter()
         .map(|s| (place(s), held(step_value(curve, s))));
     line(&mut chart, detail, TRAIN.mix(0.28), 1, false)?;
-    let at = |e: &EpochReport| f64::from(e.epoch);
+    let at = |e: &EpochReport| e.position;
     let train = what
         .epochs
         .iter()
@@ -281,7 +281,7 @@ fn best_epoch(epochs: &[EpochReport]) -> Option<&EpochReport> {
 }
 
 fn best(chart: &mut PlotArea, curve: Curve, epochs: &[EpochReport]) -> Result<(), PlotError> {
-    let at = best_epoch(epochs).map(|e| (f64::from(e.epoch), values(curve, e).1));
+    let at = best_epoch(epochs).map(|e| (e.position, values(curve, e).1));
     let ring = at
         .filter(|at| at.1.is_finite())
         .map(|at| Circle::new(at, 9, VALIDATION.stroke_width(2)));
@@ -306,7 +306,7 @@ fn diverged(
                 .epochs
                 .iter()
                 .find(|e| !e.train_loss.is_finite() || !values(curve, e).1.is_finite());
-            epoch.map(|e| f64::from(e.epoch))
+            epoch.map(|e| e.position)
         });
     let Some(x) = lost else { return Ok(()) };
     let style = text(18, WRONG).pos(Pos::new(HPos::Right, VPos::Top));
@@ -327,9 +327,10 @@ fn diverged(
 /// The legend at the top right: the colours and the last values.
 fn legend(area: &Area, curve: Curve, epochs: &[EpochReport]) -> Result<(), PlotError> {
     let last = epochs.last().map(|e| values(curve, e));
+    let scored = epochs.last().map_or(Split::Validation, |e| e.split);
     let rows = [
         ("training", TRAIN, last.map(|l| l.0)),
-        ("validation", VALIDATION, last.map(|l| l.1)),
+        (scored.name(), VALIDATION, last.map(|l| l.1)),
     ];
     let right = SIZE.0 as i32 - 36;
     for (i, (name, color, value)) in rows.into_iter().enumerate() {
@@ -372,12 +373,14 @@ mod tests {
             step: u64::from(epoch) * 1250,
             train_loss: 2.3 / f64::from(epoch).sqrt(),
             train_accuracy: val_accuracy - 0.03,
-            val_loss: 2.2 / f64::from(epoch).sqrt() - 0.05,
-            val_accuracy,
+            loss: 2.2 / f64::from(epoch).sqrt() - 0.05,
+            split: Split::Validation,
+            accuracy: val_accuracy,
             test_accuracy: None,
             best,
             images_per_s: 5000.0,
             elapsed: 8.0,
+            position: f64::from(epoch),
         }
     }
 
@@ -456,7 +459,7 @@ mod tests {
     fn divergence_is_seen_and_not_a_gap() {
         let mut epochs: Vec<_> = (1..=5).map(|e| epoch(e, 0.3, false)).collect();
         epochs[4].train_loss = f64::NAN;
-        epochs[4].val_loss = f64::NAN;
+        epochs[4].loss = f64::NAN;
         let what = Curves {
             title: "nan",
             epochs: &epochs,
@@ -478,7 +481,7 @@ mod tests {
             },
         );
         assert_eq!(has(&pixels(&healthy.unwrap()), WRONG), 0);
-        (epochs[6].train_loss, epochs[6].val_loss) = (2e15, 40.0);
+        (epochs[6].train_loss, epochs[6].loss) = (2e15, 40.0);
         epochs[7].train_loss = 3e9;
         let what = Curves {
             title: "explodes",
@@ -500,7 +503,7 @@ mod tests {
         let one = [epoch(1, 0.5, true)];
         let equal = [epoch(1, 0.5, true), epoch(2, 0.5, false)];
         let mut lost = epoch(1, 0.1, false);
-        (lost.train_loss, lost.val_loss) = (f64::NAN, f64::INFINITY);
+        (lost.train_loss, lost.loss) = (f64::NAN, f64::INFINITY);
         let lost = [lost];
         for epochs in [&[][..], &one, &equal, &lost] {
             for curve in [Curve::Accuracy, Curve::Loss] {

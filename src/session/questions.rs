@@ -241,14 +241,15 @@ pub(super) fn model(
     })))
 }
 
-/// The first `count` validation images.
+/// The first `count` of the images that are scored after each epoch.
 fn health_images(trainer: &Trainer, count: usize) -> (Rc<ImageSet>, Vec<u32>) {
-    let images = trainer.division().validation.iter().take(count);
-    let set = Rc::clone(trainer.training_data().images(Split::Validation));
-    (set, images.copied().collect())
+    let split = trainer.scored_split();
+    let mut images = trainer.images(split);
+    images.truncate(count);
+    (Rc::clone(trainer.training_data().images(split)), images)
 }
 
-/// The layers of which every ReLU is zero for a sample of the validation images.
+/// The layers of which every ReLU is zero for a sample of the scored images.
 ///
 /// # Errors
 /// Returns an error if the device fails.

@@ -167,12 +167,11 @@ impl RunView {
             self.best = Some(BestEpoch {
                 epoch: report.epoch,
                 step: report.step,
-                accuracy: report.val_accuracy,
+                accuracy: report.accuracy,
             });
         }
-        if report.val_loss.is_finite() && self.lowest_loss.is_none_or(|(_, l)| report.val_loss < l)
-        {
-            self.lowest_loss = Some((report.epoch, report.val_loss));
+        if report.loss.is_finite() && self.lowest_loss.is_none_or(|(_, l)| report.loss < l) {
+            self.lowest_loss = Some((report.epoch, report.loss));
         }
         if let Some(accuracy) = report.test_accuracy {
             let step = report.step;

@@ -7,7 +7,7 @@ use super::run_dir::name::check_name;
 use super::run_dir::{CONFIG, METRICS, NOTE, Owner, RunError};
 use super::run_view::RunView;
 use crate::domain::params::{HYPERPARAMS, Hyperparameters};
-use crate::domain::report::{HERE, RunSummary, State};
+use crate::domain::report::{HERE, RunSummary, Split, State};
 use crate::files;
 use crate::train::files::Folder;
 use std::collections::HashMap;
@@ -246,7 +246,7 @@ fn read_into(summary: &mut RunSummary, metrics: &Path) -> io::Result<u64> {
         summary.step = epoch.step;
         summary.elapsed = epoch.elapsed;
         summary.epochs_done = epoch.epoch;
-        summary.final_val_accuracy = Some(epoch.val_accuracy);
+        summary.final_val_accuracy = (epoch.split == Split::Validation).then_some(epoch.accuracy);
     }
     if let Ok(Event::Steps(steps)) = serde_json::from_slice(&last_steps)
         && steps.last > summary.step
@@ -283,7 +283,7 @@ mod tests {
     use super::super::run_dir::{HostId, RunDir};
     use super::*;
     use crate::domain::params::{Change, Value};
-    use crate::domain::report::{EpochReport, Evaluation, ScoredWeights, Split};
+    use crate::domain::report::{EpochReport, Evaluation, ScoredWeights};
 
     fn epoch(number: u32, accuracy: f64, best: bool) -> Event {
         Event::Epoch(EpochReport {
@@ -291,12 +291,14 @@ mod tests {
             step: u64::from(number) * 10,
             train_loss: 1.0,
             train_accuracy: 0.5,
-            val_loss: 1.0,
-            val_accuracy: accuracy,
+            loss: 1.0,
+            split: Split::Validation,
+            accuracy,
             test_accuracy: None,
             best,
             images_per_s: 1.0,
             elapsed: f64::from(number),
+            position: f64::from(number),
         })
     }
 

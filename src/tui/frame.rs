@@ -444,7 +444,10 @@ pub fn curves(session: &SessionView, theme: Theme, area: Rect, buf: &mut Buffer)
         let figures = Line::from(vec![
             Span::styled(" train ", theme.dim()),
             Span::styled(format!("{:>5}", value(train)), theme.train()),
-            Span::styled("  val ", theme.dim()),
+            Span::styled(
+                format!("  {} ", session.params.scored_split().short()),
+                theme.dim(),
+            ),
             Span::styled(format!("{:>5}", value(val)), theme.validation()),
         ]);
         let width = part

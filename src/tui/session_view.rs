@@ -125,15 +125,6 @@ impl Default for SessionView {
     }
 }
 
-/// The name of a split.
-pub fn split_name(split: Split) -> &'static str {
-    match split {
-        Split::Train => "training",
-        Split::Validation => "validation",
-        Split::Test => "test",
-    }
-}
-
 impl SessionView {
     /// Whether the worker is computing now.
     pub fn is_computing(&self) -> bool {
@@ -185,13 +176,13 @@ impl SessionView {
 
     /// The newest evaluation of a split.
     pub fn evaluation(&self, split: Split) -> Option<&Evaluation> {
-        self.evaluations.get(split_name(split)).map(|e| &e.0)
+        self.evaluations.get(split.name()).map(|e| &e.0)
     }
 
     /// The evaluation of a split before the newest.
     pub fn evaluation_before(&self, split: Split) -> Option<&Evaluation> {
         self.evaluations
-            .get(split_name(split))
+            .get(split.name())
             .and_then(|e| e.1.as_ref())
     }
 
@@ -443,10 +434,10 @@ impl SessionView {
 
     fn epoch(&mut self, report: &EpochReport) {
         self.point(Point {
-            x: f64::from(report.epoch),
+            x: report.position,
             step: report.step,
-            loss: report.val_loss,
-            accuracy: report.val_accuracy,
+            loss: report.loss,
+            accuracy: report.accuracy,
         });
         if report.test_accuracy.is_some() {
             // The epoch's line reports the test accuracy as well.
@@ -455,6 +446,7 @@ impl SessionView {
         }
         let test = report
             .test_accuracy
+            .filter(|_| report.split != Split::Test)
             .map_or(String::new(), |t| format!(", test {:.2}%", 100.0 * t));
         let (weight, best) = if report.best {
             (Weight::Good, ", best")
@@ -465,9 +457,10 @@ impl SessionView {
             report.step,
             weight,
             format!(
-                "epoch {}: val {:.2}%{test}{best}",
+                "epoch {}: {} {:.2}%{test}{best}",
                 report.epoch,
-                100.0 * report.val_accuracy
+                report.split.short(),
+                100.0 * report.accuracy
             ),
         );
     }
@@ -484,7 +477,7 @@ impl SessionView {
             );
             return;
         }
-        if evaluation.split == Split::Validation {
+        if evaluation.split == self.params.scored_split() {
             self.point(Point {
                 x: self.x_of(evaluation.step),
                 step: evaluation.step,
@@ -499,7 +492,7 @@ impl SessionView {
                 format!("{TEST_IMAGES}{:.2}%", 100.0 * evaluation.accuracy),
             );
         }
-        let name = split_name(evaluation.split);
+        let name = evaluation.split.name();
         let before = self.evaluations.remove(name).map(|e| e.0);
         self.evaluations.insert(name, (evaluation.clone(), before));
     }
@@ -514,7 +507,7 @@ impl SessionView {
             _ => match (&before.plateau, &health.plateau) {
                 (None, Some(plateau)) => Some((Weight::Warning, plateau.describe())),
                 (Some(_), None) if health.collapse.is_none() => {
-                    Some((Weight::Good, "validation improves again".into()))
+                    Some((Weight::Good, "improves again".into()))
                 }
                 _ => None,
             },

@@ -129,12 +129,14 @@ fn epoch_events(epoch: u32) -> [Event; 3] {
             step,
             train_loss: loss + 0.05,
             train_accuracy: accuracy - 0.03,
-            val_loss: loss,
-            val_accuracy: accuracy,
+            loss,
+            split: Split::Validation,
+            accuracy,
             test_accuracy: None,
             best: epoch != 4,
             images_per_s: 5600.0,
             elapsed: step as f64 * 32.0 / 5600.0,
+            position: f64::from(epoch),
         }),
         Event::Checkpoint(CheckpointReport {
             step,
@@ -489,11 +491,7 @@ fn a_collapse_stands_in_the_banner_and_going_back_asks() {
     assert_eq!(commands(&mut app, "b"), []);
     app.update(Msg::Event(Box::new(health(Some(3)))));
     let screen = rows(&paint(&app));
-    for part in [
-        "since epoch 5",
-        "every validation prediction is deer",
-        "epoch 3",
-    ] {
+    for part in ["since epoch 5", "every prediction is deer", "epoch 3"] {
         assert!(screen.contains(part), "{part} is missing in\n{screen}");
     }
     assert_eq!(commands(&mut app, "b"), [], "asks first");

@@ -73,7 +73,7 @@ fn what_can_change_in_a_run_does_and_more_epochs_go_on_with_a_finished_one() {
     changes.sort();
     let expected = [
         ("batch_size", "8"),
-        ("epochs", "5"),
+        ("epochs", "5.0"),
         ("learning_rate", "0.002"),
     ];
     let expected = expected.map(|(key, new)| (format!("\"{key}\""), new.to_owned()));

@@ -7,6 +7,7 @@ mod tests;
 
 pub use table::HYPERPARAMS;
 
+use super::report::Split;
 use super::text::nearest;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -145,7 +146,7 @@ pub struct Hyperparameters {
     pub optimizer: Optimizer,
     pub nesterov: bool,
     pub seed: u64,
-    /// Share of the training images held out for validation.
+    /// Share of the training images held out for validation; 0 scores the test images instead.
     pub validation: f64,
     /// Subtract each channel's mean and divide by its standard deviation (over the training images), after the scaling to [0, 1].
     pub standardize: bool,
@@ -186,6 +187,14 @@ impl Default for Hyperparameters {
 }
 
 impl Hyperparameters {
+    /// The images that are scored after each epoch: the validation images, or the test images if none are held out.
+    pub fn scored_split(&self) -> Split {
+        match self.validation > 0.0 {
+            true => Split::Validation,
+            false => Split::Test,
+        }
+    }
+
     /// Training steps of the whole run when an epoch has so many; a part of a step counts as one.
     pub fn total_steps(&self, steps_per_epoch: u64) -> u64 {
         // 0.7 of 10 steps are 7 although 0.7 is a little more in binary.

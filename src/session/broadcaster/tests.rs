@@ -30,12 +30,14 @@ fn epoch(number: u32) -> Event {
         step: u64::from(number) * 1000,
         train_loss: 1.0,
         train_accuracy: 0.5,
-        val_loss: 1.0,
-        val_accuracy: 0.5,
+        loss: 1.0,
+        split: Split::Validation,
+        accuracy: 0.5,
         test_accuracy: None,
         best: false,
         images_per_s: 1.0,
         elapsed: 1.0,
+        position: f64::from(number),
     })
 }
 

@@ -5,7 +5,7 @@ use super::lease::{Lease, Watch};
 use super::name::{check_name, local_time, made_up_name};
 use super::{LOG, Lost, METRICS, Owner, RunError, config, now};
 use crate::domain::params::Hyperparameters;
-use crate::domain::report::StepReport;
+use crate::domain::report::{Split, StepReport};
 use crate::session::lines::Lines;
 use crate::session::log;
 use crate::session::protocol::Event;
@@ -219,10 +219,13 @@ impl RunDir {
     pub fn event(&mut self, event: &Event) -> io::Result<()> {
         match event {
             Event::Epoch(epoch) => {
-                let mut scalars = vec![
-                    ("loss/validation", epoch.val_loss),
-                    ("accuracy/validation", epoch.val_accuracy),
-                ];
+                let mut scalars = match epoch.split {
+                    Split::Test => vec![("loss/test", epoch.loss)],
+                    _ => vec![
+                        ("loss/validation", epoch.loss),
+                        ("accuracy/validation", epoch.accuracy),
+                    ],
+                };
                 scalars.extend(epoch.test_accuracy.map(|a| ("accuracy/test", a)));
                 self.line(event)?;
                 self.events.scalars(now(), epoch.step, &scalars)?;

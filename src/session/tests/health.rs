@@ -89,7 +89,7 @@ fn a_collapse_is_told_and_the_run_goes_back_to_its_best_epoch() {
         _ => None,
     });
     let best = best.unwrap();
-    assert!(best.val_accuracy > 0.8, "{best:?}");
+    assert!(best.accuracy > 0.8, "{best:?}");
     front.set("learning_rate", Value::Float(10.0));
     front.send(Command::Resume);
     let health = front.until(|e| match e {
@@ -112,7 +112,7 @@ fn a_collapse_is_told_and_the_run_goes_back_to_its_best_epoch() {
     // It learns, and nothing is wrong any more.
     let epoch = front.epoch();
     assert!(
-        epoch.epoch == best.epoch + 1 && epoch.val_accuracy > 0.5,
+        epoch.epoch == best.epoch + 1 && epoch.accuracy > 0.5,
         "{epoch:?}"
     );
     front.send(Command::GoBack);
@@ -145,7 +145,7 @@ fn a_run_that_never_learns_names_its_dead_layers() {
     assert_eq!(collapse.best, None);
     let words = collapse.describe(&[]);
     assert!(
-        words.contains("every validation prediction is") && words.contains("is dead"),
+        words.contains("every prediction is") && words.contains("is dead"),
         "{words}"
     );
     let kept = metrics(&runs.path().join("one"));

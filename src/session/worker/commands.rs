@@ -42,8 +42,9 @@ impl Worker<'_> {
             },
             Command::Evaluate if evaluating => self.notice("an evaluation is under way already"),
             Command::Evaluate => {
-                self.want_score(Split::Validation);
-                if self.shown == Split::Test {
+                let split = trainer.scored_split();
+                self.want_score(split);
+                if split != Split::Test && self.shown == Split::Test {
                     self.want_score(Split::Test);
                 }
             }
@@ -102,6 +103,10 @@ impl Worker<'_> {
     pub(super) fn show(&mut self, trainer: &mut Trainer, split: Split) {
         if split == Split::Train {
             self.notice("Confusion and Samples show the validation or the test images");
+            return;
+        }
+        if split == Split::Validation && trainer.scored_split() != split {
+            self.notice("no images are held out for validation: the test images are shown");
             return;
         }
         self.shown = split;

@@ -102,7 +102,7 @@ impl Worker<'_> {
         let (step, epochs) = (run_state.step, run_state.epochs);
         let run = self.run.take();
         *trainer = self.begin(made, run, Some(step + 1));
-        self.go_on_from(step, past);
+        self.go_on_from(step, trainer.scored_split(), past);
         self.went_back_to = Some(step);
         self.notice(&format!(
             "went back from step {} ({why}) to step {}, after {epochs} epochs, with a lower learning rate; the last one that did well was {}",

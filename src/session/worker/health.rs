@@ -2,7 +2,7 @@
 
 use super::{Exit, Worker};
 use crate::domain::health::{EpochScores, HealthMonitor};
-use crate::domain::report::{EpochReport, Split};
+use crate::domain::report::{EpochReport, Evaluation, ScoredWeights, Split};
 use crate::session::protocol::Event;
 use crate::session::questions;
 use crate::train::trainer::Trainer;
@@ -10,12 +10,16 @@ use crate::train::trainer::Trainer;
 /// What the events of a run say of its health.
 pub(super) fn recall(past: &[Event]) -> HealthMonitor {
     let mut monitor = HealthMonitor::default();
-    let mut newest = None;
+    let index = |split| usize::from(split == Split::Test);
+    let mut newest: [Option<&Evaluation>; 2] = [None; 2];
     for event in past {
         match event {
-            Event::Evaluation(e) if e.split == Split::Validation => newest = Some(e),
+            Event::Evaluation(e) if e.weights == ScoredWeights::Last => {
+                newest[index(e.split)] = Some(e)
+            }
             Event::Epoch(report) => {
-                if let Some(evaluation) = newest.filter(|e| e.step == report.step) {
+                let evaluation = newest[index(report.split)];
+                if let Some(evaluation) = evaluation.filter(|e| e.step == report.step) {
                     monitor.remember(EpochScores::new(report, &evaluation.confusion));
                 }
             }
@@ -30,7 +34,9 @@ pub(super) fn recall(past: &[Event]) -> HealthMonitor {
 impl Worker<'_> {
     /// Takes in the scores of an epoch that is over, and tells when the run's health is another than before.
     pub(super) fn check_health(&mut self, trainer: &mut Trainer, report: &EpochReport) {
-        let scores = self.known[0].scores.as_ref();
+        let scores = self.known[usize::from(report.split == Split::Test)]
+            .scores
+            .as_ref();
         let Some(scores) = scores.filter(|s| s.step == report.step) else {
             return;
         };

@@ -61,7 +61,7 @@ impl Worker<'_> {
         };
         let step = run_state.step;
         let mut trainer = self.begin(trainer, run, Some(step + 1));
-        self.go_on_from(step, past);
+        self.go_on_from(step, trainer.scored_split(), past);
         for key in &self.settings.overrides {
             if let Some(row) = params::param(key) {
                 let value = row.get(&self.settings.params);
@@ -86,7 +86,7 @@ impl Worker<'_> {
     }
 
     /// Tells what a run that goes on after `step` knows of its past, and has a look at the images wanted.
-    pub(super) fn go_on_from(&mut self, step: u64, mut past: Vec<Event>) {
+    pub(super) fn go_on_from(&mut self, step: u64, split: Split, mut past: Vec<Event>) {
         past.retain(|event| {
             matches!(
                 event,
@@ -101,8 +101,8 @@ impl Worker<'_> {
         self.tell.past(past);
         self.saved_step = Some(step);
         if step > 0 {
-            self.to_score = vec![Split::Validation];
-            self.look_only = Some(Split::Validation);
+            self.to_score = vec![split];
+            self.look_only = Some(split);
         }
     }
 
@@ -165,6 +165,9 @@ impl Worker<'_> {
             _ => run_dir::now(),
         };
         trainer.set_identity(name.clone(), started);
+        if trainer.scored_split() == Split::Test {
+            self.shown = Split::Test;
+        }
         trainer.watch_test = self.shown == Split::Test;
         self.set_length(&trainer);
         let layers = trainer.layers();

@@ -226,17 +226,19 @@ impl Trainer {
         }
     }
 
-    /// Scores the validation images (and the test images if asked for), then counts the epoch and reports it.
+    /// Scores the validation images (and the test images if asked for, or if there are no others), then counts the epoch
+    /// and reports it.
     fn close_epoch(&mut self, host: &mut impl TrainingHost) -> Result<ControlFlow<()>> {
         let before = self.run_state.elapsed;
-        let Some(validation) = self.evaluate(host, Split::Validation)? else {
+        let split = self.scored_split();
+        let Some(scores) = self.evaluate(host, split)? else {
             return Ok(ControlFlow::Break(()));
         };
-        let (val_loss, val_accuracy) = (validation.evaluation.loss, validation.evaluation.accuracy);
-        host.evaluated(validation);
+        let (loss, accuracy) = (scores.evaluation.loss, scores.evaluation.accuracy);
+        host.evaluated(scores);
         let wanted = self.run_state.params.test_each_epoch;
-        let mut test_accuracy = None;
-        if wanted || self.watch_test {
+        let mut test_accuracy = (split == Split::Test).then_some(accuracy);
+        if split != Split::Test && (wanted || self.watch_test) {
             let Some(test) = self.evaluate(host, Split::Test)? else {
                 return Ok(ControlFlow::Break(()));
             };
@@ -245,12 +247,16 @@ impl Trainer {
         }
         self.evaluation_seconds = self.run_state.elapsed - before;
 
+        let part = self.run_state.step_in_epoch as f64 / self.steps_per_epoch().max(1) as f64;
+        let position = f64::from(self.run_state.epochs) + part;
         let run_state = &mut self.run_state;
         let epoch = run_state.epochs + 1;
-        let best = run_state.best.is_none_or(|b| val_accuracy > b.accuracy);
+        // To choose by the test images would be to learn from them.
+        let best =
+            split == Split::Validation && run_state.best.is_none_or(|b| accuracy > b.accuracy);
         if best {
             run_state.best = Some(Best {
-                accuracy: val_accuracy,
+                accuracy,
                 epoch,
                 step: run_state.step,
             });
@@ -262,12 +268,14 @@ impl Trainer {
             step: run_state.step,
             train_loss: totals.loss / images,
             train_accuracy: totals.correct as f64 / images,
-            val_loss,
-            val_accuracy,
+            split,
+            loss,
+            accuracy,
             test_accuracy,
             best,
             images_per_s: images / totals.seconds.max(1e-9),
             elapsed: run_state.elapsed,
+            position,
         };
         // When the run ends within an epoch it stays there, and goes on from there if it is given more epochs.
         if self.run_state.step_in_epoch >= self.steps_per_epoch() {
@@ -336,6 +344,11 @@ impl Trainer {
             Split::Validation => self.division.validation.clone(),
             Split::Test => (0..self.training_data.test.len() as u32).collect(),
         }
+    }
+
+    /// The images that are scored after each epoch.
+    pub fn scored_split(&self) -> Split {
+        self.run_state.params.scored_split()
     }
 
     /// The network's layers, line by line.

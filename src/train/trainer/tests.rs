@@ -153,6 +153,7 @@ fn a_change_is_taken_up_in_the_middle_of_an_evaluation() {
 #[derive(Default)]
 struct Recorder {
     epochs: Vec<(u32, u64)>,
+    reports: Vec<EpochReport>,
     steps: Vec<u64>,
     images: u64,
 }
@@ -173,6 +174,7 @@ impl TrainingHost for Recorder {
     fn evaluated(&mut self, _: Scores) {}
     fn epoch_over(&mut self, _: &mut Trainer, report: &EpochReport) {
         self.epochs.push((report.epoch, report.step));
+        self.reports.push(report.clone());
     }
 }
 
@@ -225,4 +227,25 @@ fn an_epoch_may_leave_its_smaller_last_batch_out() {
         assert_eq!((host.steps.len(), host.images), (steps, images));
         assert_eq!(trainer.total_steps(), steps as u64);
     }
+}
+
+#[test]
+fn without_validation_all_images_train_and_the_test_images_are_scored() {
+    let params = Hyperparameters {
+        architecture: "conv 4, relu, dense 10".into(),
+        epochs: 2.0,
+        validation: 0.0,
+        ..Hyperparameters::default()
+    };
+    let device = backend::open(DeviceChoice::Cpu, EngineChoice::Native, 1).unwrap();
+    let mut trainer = Trainer::new(params, small_data(), &*device, Arc::default()).unwrap();
+    let mut host = Recorder::default();
+    assert_eq!(trainer.run(&mut host).unwrap(), End::Finished);
+    assert_eq!(host.images, 240);
+    assert!(host.reports.iter().all(|report| report.split == Split::Test
+        && report.test_accuracy == Some(report.accuracy)
+        && !report.best));
+    let scores = trainer.evaluate(&mut host, Split::Test).unwrap().unwrap();
+    assert_eq!(scores.evaluation.accuracy, host.reports[1].accuracy);
+    assert_eq!(trainer.run_state().best, None);
 }

@@ -50,12 +50,14 @@ fn epoch(epoch: u32, test: Option<f64>) -> Event {
         step: 100 * u64::from(epoch),
         train_loss: 1.0,
         train_accuracy: 0.5,
-        val_loss: 1.0,
-        val_accuracy: 0.5 + 0.01 * f64::from(epoch),
+        loss: 1.0,
+        split: Split::Validation,
+        accuracy: 0.5 + 0.01 * f64::from(epoch),
         test_accuracy: test,
         best: true,
         images_per_s: 320.0,
         elapsed: 100.0 * f64::from(epoch),
+        position: f64::from(epoch),
     })
 }
 
@@ -299,18 +301,14 @@ fn a_collapse_and_a_plateau_are_logged_when_they_begin_and_end() {
         );
     };
     assert_eq!(lines.len(), 7, "{lines:#?}");
-    begins(
-        1,
-        300,
-        "collapse: 799 of 800 validation predictions are class 4",
-    );
+    begins(1, 300, "collapse: 799 of 800 predictions are class 4");
     begins(2, 500, "no longer collapsed");
     begins(
         3,
         1000,
-        "plateau: validation was no better in epochs 6 to 10",
+        "plateau: accuracy and loss were no better in epochs 6 to 10",
     );
-    begins(4, 1200, "validation improves again");
+    begins(4, 1200, "improves again");
     begins(5, 2000, "plateau");
     begins(6, 2100, "collapse: every");
     assert!(one.health.collapse.is_some());

@@ -299,12 +299,14 @@ pub fn epoch_report(epoch: u32) -> EpochReport {
         step: 1250 * u64::from(epoch),
         train_loss: 1.7,
         train_accuracy: 0.4 + 0.05 * f64::from(epoch),
-        val_loss: 1.4 - 0.1 * f64::from(epoch),
-        val_accuracy: confusion(epoch).accuracy().unwrap(),
+        loss: 1.4 - 0.1 * f64::from(epoch),
+        split: Split::Validation,
+        accuracy: confusion(epoch).accuracy().unwrap(),
         test_accuracy: None,
         best: true,
         images_per_s: 5000.0,
         elapsed: 8.0 * f64::from(epoch),
+        position: f64::from(epoch),
     }
 }
 
@@ -355,7 +357,7 @@ pub fn prediction(index: u32, truth: u8, predicted: u8) -> Prediction {
 fn run_summary(name: &str, outcome: &str, gain: f64, lr: &str) -> RunSummary {
     let epochs: Vec<EpochReport> = (1..=8)
         .map(|e| EpochReport {
-            val_accuracy: 0.45 + gain * (1.0 - 1.0 / f64::from(e)),
+            accuracy: 0.45 + gain * (1.0 - 1.0 / f64::from(e)),
             ..epoch_report(e)
         })
         .collect();

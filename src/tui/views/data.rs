@@ -8,7 +8,7 @@ use crate::domain::report::{DataInfo, Split, State};
 use crate::domain::text::{bytes, grouped};
 use crate::session::protocol::{Event, Question};
 use crate::tui::actions::{Move, ProgramAction, key_of, moved};
-use crate::tui::session_view::{SessionView, split_name};
+use crate::tui::session_view::SessionView;
 use crate::tui::theme::Theme;
 use crate::tui::widgets::{bars, fitted, line, panel, text, text_right};
 use crossterm::event::{MouseButton, MouseEvent, MouseEventKind};
@@ -349,7 +349,7 @@ impl DataView {
             .class
             .map_or("all classes".into(), |c| session.class(c.into()));
         let title = Line::from(vec![
-            Span::styled(format!("{} images  ", split_name(self.split)), theme.text()),
+            Span::styled(format!("{} images  ", self.split.name()), theme.text()),
             Span::styled(class, theme.accent()),
         ]);
         let right = Line::from(Span::styled(place, theme.dim()));

@@ -6,7 +6,7 @@ use crate::domain::report::{Picture, Prediction, Split, State};
 use crate::domain::text::{duration, grouped};
 use crate::session::protocol::{Answer, Event, Question};
 use crate::tui::actions::{ProgramAction, key_of};
-use crate::tui::session_view::{SessionView, split_name};
+use crate::tui::session_view::SessionView;
 use crate::tui::theme::Theme;
 use crate::tui::widgets::{paragraph, wrap};
 use ratatui::buffer::Buffer;
@@ -154,7 +154,7 @@ impl Query {
 
 /// The message shown while the split has not been scored: the reason, and when it will be scored.
 pub fn no_evaluation(session: &SessionView) -> Vec<String> {
-    let split = split_name(session.shown);
+    let split = session.shown.name();
     let when = match &session.state {
         _ if session.ended => vec!["The session is over, and nothing was scored.".into()],
         State::Loading { what, done, total } if *total > 0 => {
@@ -166,7 +166,7 @@ pub fn no_evaluation(session: &SessionView) -> Vec<String> {
         State::Loading { what, .. } => vec![format!("Still loading {what}.")],
         State::Evaluating { split, done, total } => vec![format!(
             "Scoring the {} images now: {} of {}.",
-            split_name(*split),
+            split.name(),
             grouped(u64::from(*done)),
             grouped(u64::from(*total))
         )],

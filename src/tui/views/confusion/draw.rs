@@ -7,7 +7,7 @@ use crate::domain::confusion::Confusion;
 use crate::domain::report::Evaluation;
 use crate::domain::text::grouped;
 use crate::tui::actions::key_of;
-use crate::tui::session_view::{SessionView, split_name};
+use crate::tui::session_view::SessionView;
 use crate::tui::theme::Theme;
 use crate::tui::widgets::heatmap::{Cell, Heatmap, HeatmapLayout, MARK, Tone};
 use crate::tui::widgets::{bars, fitted, panel, text, text_right};
@@ -95,7 +95,7 @@ impl ConfusionView {
             Span::styled(
                 format!(
                     "{} {}  ",
-                    split_name(evaluation.split),
+                    evaluation.split.name(),
                     grouped(evaluation.confusion.total().into())
                 ),
                 theme.text(),

@@ -10,7 +10,7 @@ use crate::domain::report::{Evaluation, Split};
 use crate::session::protocol::{Command, Event, Question};
 use crate::tui::actions::{Move, key_of};
 use crate::tui::pictures::Request;
-use crate::tui::session_view::{SessionView, split_name};
+use crate::tui::session_view::SessionView;
 use crate::tui::theme::Theme;
 use crossterm::event::{MouseButton, MouseEvent, MouseEventKind};
 use draw::{geometry, open_grid};
@@ -146,7 +146,7 @@ impl ConfusionView {
         let nothing_confused =
             || evaluation.is_none_or(|e| e.confusion.most_confused(1).is_empty());
         match does {
-            OtherSplit => Ok(()),
+            OtherSplit => can_switch_split(session),
             Back if !self.open => Err("the matrix is on the screen".into()),
             Back => Ok(()),
             _ if evaluation.is_none() => Err("nothing has been scored yet".into()),
@@ -196,7 +196,7 @@ impl ConfusionView {
                         title: format!(
                             "{}: {} images, epoch {}",
                             run.name,
-                            split_name(evaluation.split),
+                            evaluation.split.name(),
                             evaluation.epoch
                         ),
                         classes: ctx.session.classes().to_vec(),
@@ -349,6 +349,14 @@ fn inside(area: Rect) -> Rect {
         area.width.saturating_sub(2),
         area.height.saturating_sub(2),
     )
+}
+
+/// Why the other split cannot be shown, if it cannot.
+pub fn can_switch_split(session: &SessionView) -> Result<(), String> {
+    match session.params.scored_split() {
+        Split::Test => Err("no images are held out for validation".into()),
+        _ => Ok(()),
+    }
 }
 
 /// Switches between the validation and the test images.

@@ -5,7 +5,7 @@ use crate::domain::arch::Summary;
 use crate::domain::report::{Activations, ModelReport, Picture, State};
 use crate::domain::text::{compact, grouped};
 use crate::tui::actions::{Move, ProgramAction, key_of};
-use crate::tui::session_view::{SessionView, split_name};
+use crate::tui::session_view::SessionView;
 use crate::tui::theme::Theme;
 use crate::tui::views::query::message;
 use crate::tui::widgets::half_block::{self, Scale};
@@ -40,7 +40,7 @@ impl ModelView {
         ]);
         let of = match item {
             Some(item) => format!("{}, {}", self.image, session.class(item.truth.into())),
-            None => format!("{} {}", split_name(session.shown), self.image),
+            None => format!("{} {}", session.shown.name(), self.image),
         };
         let inner = panel(
             buf,

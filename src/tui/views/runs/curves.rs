@@ -2,6 +2,7 @@
 
 use super::super::query::message;
 use super::{LETTERS, MAX_MARKED, RunsView};
+use crate::domain::report::Split;
 use crate::tui::session_view::SessionView;
 use crate::tui::theme::Theme;
 use crate::tui::widgets::{fitted, panel, text, text_right};
@@ -25,7 +26,16 @@ impl RunsView {
             return;
         }
         let drawn = self.drawn();
-        let title = Line::from(Span::styled("validation accuracy", theme.text()));
+        let all = |split| {
+            let mut runs = drawn.iter();
+            runs.all(|(_, run)| run.params.scored_split() == split)
+        };
+        let scored = match (all(Split::Validation), all(Split::Test)) {
+            (true, _) => "validation accuracy",
+            (_, true) => "test accuracy",
+            _ => "validation or test accuracy",
+        };
+        let title = Line::from(Span::styled(scored, theme.text()));
         let mut names: Vec<Span> = Vec::new();
         for (i, run) in &drawn {
             if !names.is_empty() {
@@ -46,8 +56,8 @@ impl RunsView {
                 let line = run
                     .epochs
                     .iter()
-                    .filter(|e| e.val_accuracy.is_finite())
-                    .map(|e| (f64::from(e.epoch), 100.0 * e.val_accuracy))
+                    .filter(|e| e.accuracy.is_finite())
+                    .map(|e| (e.position, 100.0 * e.accuracy))
                     .collect();
                 (*i, line)
             })

@@ -6,7 +6,7 @@ use super::SamplesView;
 use super::grid::grid_area;
 use crate::domain::report::Prediction;
 use crate::domain::text::grouped;
-use crate::tui::session_view::{SessionView, split_name};
+use crate::tui::session_view::SessionView;
 use crate::tui::theme::Theme;
 use crate::tui::widgets::half_block::{self, Scale};
 use crate::tui::widgets::{bars, fitted, line, text, text_right};
@@ -53,7 +53,7 @@ impl SamplesView {
         line(buf, area, area.x, area.y, &head);
         let place = format!(
             "{} image {}  step {}",
-            split_name(item.split),
+            item.split.name(),
             grouped(item.index.into()),
             grouped(item.step)
         );

@@ -5,7 +5,7 @@ use super::super::query::message;
 use super::{Chosen, FILTERS, SamplesAction, SamplesView};
 use crate::domain::text::grouped;
 use crate::tui::actions::key_of;
-use crate::tui::session_view::{SessionView, split_name};
+use crate::tui::session_view::SessionView;
 use crate::tui::theme::Theme;
 use crate::tui::widgets::{text, text_right};
 use ratatui::buffer::Buffer;
@@ -67,12 +67,8 @@ impl SamplesView {
             _ => String::new(),
         };
         let step = session.evaluation(session.shown).map_or(0, |e| e.step);
-        let whole = format!(
-            "{}  step {}  {place}",
-            split_name(session.shown),
-            grouped(step)
-        );
-        let short = format!("{}  {place}", split_name(session.shown));
+        let whole = format!("{}  step {}  {place}", session.shown.name(), grouped(step));
+        let short = format!("{}  {place}", session.shown.name());
         let room = usize::from(area.right().saturating_sub(end + 2));
         if let Some(words) = [whole, short, place]
             .into_iter()
@@ -133,12 +129,12 @@ impl SamplesView {
             ],
             Chosen::Class => vec![format!(
                 "No {} image is a {}.",
-                split_name(session.shown),
+                session.shown.name(),
                 session.class(self.class.into())
             )],
             _ => vec![format!(
                 "No {} image is classified wrongly.",
-                split_name(session.shown)
+                session.shown.name()
             )],
         }
     }

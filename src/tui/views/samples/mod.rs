@@ -4,14 +4,14 @@
 mod detail;
 mod grid;
 
-use super::confusion::other_split;
+use super::confusion::{can_switch_split, other_split};
 use super::image_grid::{self, ImageGrid};
 use super::query::{Query, QueryKey, message, no_evaluation};
 use super::{Context, View};
 use crate::domain::report::{Prediction, Split};
 use crate::session::protocol::{Event, Filter, Question};
 use crate::tui::actions::{Move, key_of, moved};
-use crate::tui::session_view::{SessionView, Weight, split_name};
+use crate::tui::session_view::{SessionView, Weight};
 use crate::tui::theme::Theme;
 use crossterm::event::{MouseButton, MouseEvent, MouseEventKind};
 use grid::grid_area;
@@ -93,7 +93,7 @@ impl SamplesView {
     ) -> Result<(), String> {
         use SamplesAction::*;
         match does {
-            OtherSplit => Ok(()),
+            OtherSplit => can_switch_split(session),
             Back if self.open.is_none() => Err("the grid is on the screen".into()),
             Back => Ok(()),
             _ if session.evaluation(session.shown).is_none() => {
@@ -173,9 +173,7 @@ impl SamplesView {
     }
 
     fn pins(&self, split: Split) -> &[u32] {
-        self.pinned
-            .get(split_name(split))
-            .map_or(&[], Vec::as_slice)
+        self.pinned.get(split.name()).map_or(&[], Vec::as_slice)
     }
 
     fn grid(&self, area: Rect) -> ImageGrid {
@@ -264,7 +262,7 @@ impl SamplesView {
         let Some((split, index)) = item else {
             return;
         };
-        let pins = self.pinned.entry(split_name(split)).or_default();
+        let pins = self.pinned.entry(split.name()).or_default();
         if let Some(at) = pins.iter().position(|p| *p == index) {
             pins.remove(at);
             let last = pins.len().saturating_sub(1) as u32;
@@ -273,7 +271,7 @@ impl SamplesView {
             }
             ctx.say(
                 Weight::Plain,
-                format!("{} image {index} is no longer pinned", split_name(split)),
+                format!("{} image {index} is no longer pinned", split.name()),
             );
         } else {
             pins.push(index);
@@ -281,7 +279,7 @@ impl SamplesView {
                 Weight::Plain,
                 format!(
                     "{} image {index} is pinned; {} turns to the pinned images",
-                    split_name(split),
+                    split.name(),
                     key_of(SamplesAction::NextFilter)
                 ),
             );

@@ -386,7 +386,10 @@ impl Charts {
         }
         if let Some(val) = val {
             figures.push(vec![
-                Span::styled("  val ", theme.dim()),
+                Span::styled(
+                    format!("  {} ", session.params.scored_split().short()),
+                    theme.dim(),
+                ),
                 Span::styled(format!("{:>5}", what.show(val)), theme.validation()),
             ]);
         }

@@ -2,7 +2,7 @@
 
 use super::panel::figure;
 use crate::domain::history::Series;
-use crate::domain::report::{Split, SystemLoad};
+use crate::domain::report::SystemLoad;
 use crate::domain::text::compact;
 use crate::tui::frame::images_per_s;
 use crate::tui::session_view::SessionView;
@@ -112,7 +112,7 @@ fn load(session: &SessionView, width: usize) -> Option<PulseRow> {
 fn confused(session: &SessionView) -> Option<(String, String)> {
     let evaluation = session
         .evaluation(session.shown)
-        .or_else(|| session.evaluation(Split::Validation))?;
+        .or_else(|| session.evaluation(session.params.scored_split()))?;
     let matrix = &evaluation.confusion;
     let &(truth, predicted, count) = matrix.most_confused(1).first()?;
     let share = 100.0 * f64::from(count) / f64::from(matrix.row_total(truth).max(1));
