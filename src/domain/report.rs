@@ -84,6 +84,7 @@ impl State {
 
 /// Constants of a run, reported when it starts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(Default))]
 pub struct RunInfo {
     /// The run's name: its folder under the runs folder. Empty if nothing is saved.
     pub name: String,

@@ -107,16 +107,17 @@ pub fn run(
         };
         let mut written = Ok(());
         select! {
-            recv(client.events) -> event => {
-                let Ok(event) = event else { break };
+            recv(client.events) -> message => {
+                let Ok(message) = message else { break };
+                let event = &message.event;
                 // Print steps made before the event first.
                 written = printer.steps(client, &mut outcome.status, out);
-                outcome.status.event(&event);
+                outcome.status.event(event);
                 // Step reports among the other events are the past of a resumed run, which metrics.jsonl contains.
                 if !matches!(event, Event::Steps(_)) {
-                    written = written.and_then(|()| printer.event(&event, out));
+                    written = written.and_then(|()| printer.message(&message, out));
                 }
-                if let Event::Unsaved { why } = &event {
+                if let Event::Unsaved { why } = event {
                     printer.warn(why.as_deref());
                 }
                 if outcome.status.ended {

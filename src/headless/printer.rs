@@ -6,7 +6,7 @@ use crate::domain::report::{Health, RunInfo, ScoredWeights, Split, State, StepRe
 use crate::domain::symbols::Symbols;
 use crate::domain::text::{compact, duration, grouped, percent, plain, plain_json};
 use crate::session::client::SessionClient;
-use crate::session::protocol::Event;
+use crate::session::protocol::{Done, Event, EventMessage, Outcome};
 use crate::session::run_view::RunView;
 use crate::session::status::{Status, TRIED_AGAIN};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -45,11 +45,12 @@ impl Printer {
         }
     }
 
-    pub fn event(&mut self, event: &Event, out: &mut impl Write) -> io::Result<()> {
+    pub fn message(&mut self, message: &EventMessage, out: &mut impl Write) -> io::Result<()> {
+        let event = &message.event;
         match self {
             Printer::Silent => Ok(()),
             Printer::Json => {
-                let json = serde_json::to_string(event)?;
+                let json = serde_json::to_string(message)?;
                 writeln!(out, "{}", plain_json(&json))?;
                 out.flush()
             }
@@ -73,12 +74,11 @@ impl Printer {
         status: &mut Status,
         out: &mut impl Write,
     ) -> io::Result<()> {
-        let Some(report) = client.take_steps() else {
+        let Some(message) = client.take_steps_message() else {
             return Ok(());
         };
-        let event = Event::Steps(report);
-        status.event(&event);
-        self.event(&event, out)
+        status.event(&message.event);
+        self.message(&message, out)
     }
 
     /// Why something is not saved, or that everything is again: on standard error, for people and for logs, in every
@@ -208,6 +208,10 @@ impl Text {
                 )
             }
             Event::Refused { error } => format!("refused  {}", plain(&error.to_string())),
+            Event::Done(Done {
+                outcome: Outcome::Refused(why),
+                ..
+            }) => format!("refused  {}", plain(why)),
             Event::Notice { text } => format!("note     {}", plain(text)),
             Event::Warning { text } => format!("warning  {}", plain(text)),
             Event::State(State::Paused) => {

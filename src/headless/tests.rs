@@ -2,7 +2,8 @@ use super::printer::started;
 use super::*;
 use crate::domain::params::Hyperparameters;
 use crate::domain::report::{CheckpointReport, EpochReport, RunInfo, Split, StepReport};
-use crate::session::client::channel;
+use crate::session::client::{EventSender, channel};
+use crate::session::protocol::{EventMessage, read};
 use crossbeam_channel::unbounded;
 use std::io;
 
@@ -84,13 +85,19 @@ fn seen_through(
     run(client, style, status, notices, &mut || false, out)
 }
 
+/// The commands that a session was sent.
+fn sent(sender: &EventSender) -> Vec<Command> {
+    let requests = sender.requests.try_iter();
+    requests.map(|request| request.message.command).collect()
+}
+
 /// What a session that tells `events` prints, and the commands it was sent.
 fn printed(style: Style, events: Vec<Event>) -> (String, PrintOutcome, Vec<Command>) {
     let (client, sender) = channel();
     events.into_iter().for_each(|event| sender.event(event));
     let mut out = Vec::new();
     let outcome = seen_through(&client, style, Status::default(), &never(), &mut out);
-    let commands = sender.commands.try_iter().collect();
+    let commands = sent(&sender);
     (String::from_utf8(out).unwrap(), outcome, commands)
 }
 
@@ -110,14 +117,14 @@ fn an_epoch_is_one_line_and_the_end_quits() {
 fn json_is_one_event_a_line_with_the_steps_before_what_follows_them() {
     let events = vec![steps(1), steps(2), epoch(), ended(State::Stopped)];
     let (text, ..) = printed(Style::Json, events);
-    let lines: Vec<Event> = text
+    let lines: Vec<EventMessage> = text
         .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
+        .map(|line| read(line.as_bytes()).unwrap())
         .collect();
     assert_eq!(lines.len(), 3, "{text}");
-    assert!(matches!(&lines[0], Event::Steps(s) if (s.first, s.last) == (1, 2)));
-    assert!(matches!(&lines[1], Event::Epoch(e) if e.loss.is_nan()));
-    assert_eq!(lines[2], ended(State::Stopped));
+    assert!(matches!(&lines[0].event, Event::Steps(s) if (s.first, s.last) == (1, 2)));
+    assert!(matches!(&lines[1].event, Event::Epoch(e) if e.loss.is_nan()));
+    assert_eq!(lines[2].event, ended(State::Stopped));
 }
 
 #[test]
@@ -142,7 +149,7 @@ fn the_first_signal_is_the_one_that_counts() {
             std::thread::yield_now();
         }
         sender.event(ended(State::Stopped));
-        sender.commands.try_iter().count()
+        sender.requests.try_iter().count()
     });
     let mut out = Vec::new();
     let outcome = seen_through(&client, Style::Lines, Status::default(), &notices, &mut out);
@@ -174,7 +181,7 @@ fn a_reader_or_a_terminal_that_has_gone_ends_the_session_in_order() {
         let outcome = seen_through(&client, Style::Json, status, &never(), &mut Gone(error));
         assert_eq!(outcome.signal, Some(signal));
         assert_eq!(outcome.status.state, State::Stopped);
-        assert_eq!(sender.commands.try_iter().count(), 1);
+        assert_eq!(sender.requests.try_iter().count(), 1);
     }
 }
 
@@ -213,7 +220,7 @@ fn a_reader_that_goes_with_the_terminal_does_not_end_what_outlives_it() {
         }
         sender.event(epoch());
         sender.event(ended(State::Done));
-        sender.commands.try_iter().count()
+        sender.requests.try_iter().count()
     });
     let mut gone = Gone(libc::EPIPE);
     let outcome = seen_through(
@@ -243,7 +250,8 @@ fn a_session_that_is_taken_over_ends_when_its_run_was_over_before() {
             ..Status::default()
         };
         let worker = std::thread::spawn(move || {
-            assert_eq!(sender.commands.recv(), Ok(Command::Quit));
+            let request = sender.requests.recv().unwrap();
+            assert_eq!(request.message.command, Command::Quit);
             sender.event(ended(state));
         });
         seen_through(&client, Style::Silent, status, &never(), &mut Vec::new());
@@ -265,10 +273,7 @@ fn a_paused_session_ends_when_nobody_can_attach_and_waits_when_somebody_can() {
         sender.event(Event::State(State::Paused));
         sender.event(ended(State::Stopped));
         let outcome = seen_through(&client, style, Status::default(), &never(), &mut Vec::new());
-        let quits = sender
-            .commands
-            .try_iter()
-            .any(|command| command == Command::Quit);
+        let quits = sent(&sender).contains(&Command::Quit);
         assert_eq!(quits, !can_attach);
         let failed = matches!(outcome.status.state, State::Failed { .. });
         match (style, can_attach) {

@@ -1,7 +1,7 @@
 //! The other end of [`super::serve`]: finds running sessions and connects a socket to a [`SessionClient`].
 
 use super::client::{BlockingQueue, Commands, SessionClient};
-use super::protocol::Event;
+use super::protocol::{self, Event, EventMessage, MessageError};
 use super::run_dir::lease::Watch;
 use super::run_dir::name::folder_of;
 use super::run_dir::{HostId, InUse};
@@ -13,10 +13,12 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Maximum length of a session's line: ten times a snapshot of the longest run.
 const LONGEST_LINE: u64 = 256 << 20;
+/// How long to wait for a session's first message.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why there is nothing to attach to.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +39,15 @@ pub enum AttachError {
     NoSocket { name: String, process: u32 },
     #[error("cannot reach the session of {}: {source}", run.display())]
     Io { run: PathBuf, source: io::Error },
+    #[error(
+        "the session of '{name}' (process {process}) speaks {} of the protocol, and this cifar-tui {}. Attach with the cifar-tui that started the session, or end the session (`kill {process}` saves a checkpoint) and resume its run: `cifar-tui --resume {name}`.",
+        protocol::version(*v), protocol::version(Some(protocol::VERSION))
+    )]
+    Version {
+        name: String,
+        process: u32,
+        v: Option<u64>,
+    },
 }
 
 /// A session that runs on this computer.
@@ -46,7 +57,22 @@ pub struct RunningSession {
     pub name: String,
     pub folder: PathBuf,
     pub socket: PathBuf,
+    /// Number of its process.
+    process: u32,
     since: u64,
+}
+
+#[cfg(test)]
+impl RunningSession {
+    pub(super) fn of_test(name: &str, folder: &Path, socket: &Path, process: u32) -> Self {
+        RunningSession {
+            name: name.into(),
+            folder: folder.into(),
+            socket: socket.into(),
+            process,
+            since: 0,
+        }
+    }
 }
 
 /// The session that has the run in `folder`. None when no session has it.
@@ -63,6 +89,7 @@ fn session_of(folder: &Path, host: &HostId) -> Option<Result<RunningSession, Att
             name,
             folder: folder.into(),
             socket,
+            process: holder.process,
             since: holder.since,
         }),
         None => Err(AttachError::NoSocket {
@@ -107,35 +134,70 @@ pub fn find(
     }
 }
 
-/// Attaches to a session. The link's first event is the snapshot; dropping the link detaches.
+/// Attaches to a session. The client's first event is the snapshot; dropping the client detaches.
 ///
 /// # Errors
-/// Returns an error if the session has ended in the meantime.
+/// Returns an error if the session has ended in the meantime, does not answer, or speaks another version of the protocol.
 pub fn attach(session: &RunningSession) -> Result<SessionClient, AttachError> {
-    connect(&session.socket).map_err(|source| AttachError::Io {
+    let io = |source| AttachError::Io {
         run: session.folder.clone(),
         source,
-    })
+    };
+    let stream = UnixStream::connect(&session.socket).map_err(io)?;
+    let mut lines = BufReader::with_capacity(1 << 16, stream.try_clone().map_err(io)?);
+    let snapshot = match first(&stream, &mut lines).map_err(io)? {
+        Ok(message) => message,
+        Err(MessageError::Version { v, .. }) => {
+            return Err(AttachError::Version {
+                name: session.name.clone(),
+                process: session.process,
+                v,
+            });
+        }
+        Err(error) => return Err(io(io::Error::other(error))),
+    };
+    connect(stream, lines, snapshot).map_err(io)
 }
 
-fn connect(socket: &Path) -> io::Result<SessionClient> {
-    let stream = UnixStream::connect(socket)?;
-    let (sender, commands) = unbounded();
+/// The first message of a session. Waits for [`PATIENCE`] at most.
+fn first(
+    stream: &UnixStream,
+    lines: &mut BufReader<UnixStream>,
+) -> io::Result<Result<EventMessage, MessageError>> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut line = Vec::new();
+    let read = lines.take(LONGEST_LINE).read_until(b'\n', &mut line);
+    stream.set_read_timeout(None)?;
+    match read {
+        Ok(0) => Err(io::Error::other("it has ended, or takes no more viewers")),
+        Ok(_) => Ok(protocol::read(&line)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(io::Error::other(format!(
+            "it has not answered for {} s; is its process stopped?",
+            PATIENCE.as_secs()
+        ))),
+        Err(error) => Err(error),
+    }
+}
+
+/// A client of the session at the other end of `stream`, which has sent `snapshot`.
+fn connect(
+    stream: UnixStream,
+    lines: BufReader<UnixStream>,
+    snapshot: EventMessage,
+) -> io::Result<SessionClient> {
+    let (sender, requests) = unbounded();
     // Dropping viewer 0 would end the session; this one only detaches.
     let (client, queue) = BlockingQueue::pair(Commands::new(sender, 1, Arc::default()));
-    let (reader, mut writer) = (stream.try_clone()?, stream);
+    queue.event(snapshot);
+    let mut writer = stream;
     std::thread::Builder::new()
         .name("from session".into())
-        .spawn(move || read_events(reader, &queue))?;
+        .spawn(move || read_events(lines, &queue))?;
     std::thread::Builder::new()
         .name("to session".into())
         .spawn(move || {
-            for command in commands {
-                let line = serde_json::to_vec(&command).map(|mut line| {
-                    line.push(b'\n');
-                    line
-                });
-                let sent = line
+            for request in requests {
+                let sent = protocol::line(&request.message)
                     .map_err(io::Error::from)
                     .and_then(|line| writer.write_all(&line));
                 if let Err(error) = sent {
@@ -150,8 +212,7 @@ fn connect(socket: &Path) -> io::Result<SessionClient> {
 }
 
 /// Queues the session's events until the session or the client is gone.
-fn read_events(stream: UnixStream, queue: &BlockingQueue) {
-    let mut lines = BufReader::with_capacity(1 << 16, &stream);
+fn read_events(mut lines: BufReader<UnixStream>, queue: &BlockingQueue) {
     let mut line = Vec::new();
     loop {
         line.clear();
@@ -159,19 +220,19 @@ fn read_events(stream: UnixStream, queue: &BlockingQueue) {
             Ok(1..) => {}
             Ok(0) | Err(_) => break,
         }
-        let event = serde_json::from_slice::<Event>(&line);
-        let understood = event.is_ok();
-        let event = event.unwrap_or_else(|error| {
+        let message = protocol::read(&line);
+        let understood = message.is_ok();
+        let message = message.unwrap_or_else(|error| {
             let text = format!(
-                "a message of the session cannot be read ({error}): it may be of another version of the program"
+                "a message of the session cannot be read: {error}. Attach with the cifar-tui that started the session."
             );
             tracing::error!("{text}");
-            Event::Warning { text }
+            EventMessage::new(None, Event::Warning { text })
         });
-        if !queue.event(event) || !understood {
+        if !queue.event(message) || !understood {
             break;
         }
     }
     // The thread that sends commands may be blocked in a write that the session does not read.
-    let _ = stream.shutdown(Shutdown::Both);
+    let _ = lines.get_ref().shutdown(Shutdown::Both);
 }

@@ -2,8 +2,8 @@
 //! bounded history as a list of events. Its screens are then the same as those of a viewer that was attached from the
 //! start. Sending never blocks the worker. This module knows the protocol and the domain; `serve` knows the socket.
 
-use super::client::{Commands, SessionClient, ViewerCount, ViewerQueue, asker};
-use super::protocol::{Command, Event};
+use super::client::{Address, Commands, ReceivedCommand, SessionClient, ViewerCount, ViewerQueue};
+use super::protocol::{Answer, Done, Event, EventMessage, Outcome};
 use crate::domain::confusion::Confusion;
 use crate::domain::params::param;
 use crate::domain::report::{Evaluation, State, SystemLoad};
@@ -52,7 +52,7 @@ impl EventHistory {
     /// Adds an event; merges or drops older ones of its class if there are too many.
     pub fn add(&mut self, event: &Event) {
         match event {
-            Event::Answer { .. } | Event::Snapshot { .. } => return,
+            Event::Answer { .. } | Event::Done(_) | Event::Snapshot { .. } => return,
             Event::Load(load) => {
                 if self.loads.len() == LOADS {
                     self.loads.pop_front();
@@ -249,13 +249,23 @@ struct Viewers {
     viewers: Vec<(u64, ViewerQueue)>,
     /// Number of the next viewer.
     next: u64,
+    /// Name of the shown run, if it has one.
+    run: Option<String>,
+    /// The last event has been sent.
+    ended: bool,
     over: bool,
+}
+
+impl Viewers {
+    fn message(&self, event: Event) -> EventMessage {
+        EventMessage::new(self.run.as_deref(), event)
+    }
 }
 
 /// Keeps the history and sends each event to every viewer. Viewers attach to it.
 pub struct Broadcaster {
     inner: Mutex<Viewers>,
-    commands: Sender<Command>,
+    requests: Sender<ReceivedCommand>,
     viewers: Arc<ViewerCount>,
 }
 
@@ -274,10 +284,10 @@ impl Broadcaster {
         let mut inner = self.inner();
         let number = inner.next;
         inner.next += 1;
-        let commands = Commands::new(self.commands.clone(), number, Arc::clone(&self.viewers));
+        let commands = Commands::new(self.requests.clone(), number, Arc::clone(&self.viewers));
         let (client, queue) = ViewerQueue::pair(commands);
         if number > 0 {
-            queue.event(inner.history.snapshot());
+            queue.event(inner.message(inner.history.snapshot()));
         }
         if !inner.over {
             inner.viewers.push((number, queue));
@@ -287,24 +297,35 @@ impl Broadcaster {
 
     fn send(&self, event: Event) {
         let mut inner = self.inner();
-        inner.history.add(&event);
-        if let Event::Answer { id, answer } = event {
-            let (viewer, id) = asker(id);
-            if let Some((_, queue)) = inner.viewers.iter().find(|(n, _)| *n == viewer) {
-                queue.event(Event::Answer { id, answer });
-            }
+        if inner.ended {
             return;
         }
-        let Viewers {
-            history, viewers, ..
-        } = &mut *inner;
-        viewers.retain(|(_, queue)| queue.is_read());
-        for (_, queue) in viewers {
-            if queue.is_behind() && !matches!(event, Event::Steps(_)) {
-                queue.catch_up(history.snapshot());
-            } else {
-                queue.event(event.clone());
+        inner.history.add(&event);
+        match &event {
+            Event::Started(run) => {
+                inner.run = Some(run.name.clone()).filter(|name| !name.is_empty());
             }
+            Event::Ended { .. } => inner.ended = true,
+            _ => {}
+        }
+        let message = inner.message(event);
+        inner.viewers.retain(|(_, queue)| queue.is_read());
+        for (_, queue) in &inner.viewers {
+            if queue.is_behind() && !matches!(message.event, Event::Steps(_)) {
+                queue.catch_up(inner.message(inner.history.snapshot()));
+            } else {
+                queue.event(message.clone());
+            }
+        }
+    }
+
+    /// Sends an event to one viewer, if it is still attached.
+    fn send_to(&self, viewer: u64, event: Event) {
+        let inner = self.inner();
+        if let Some((_, queue)) = inner.viewers.iter().find(|(n, _)| *n == viewer)
+            && !inner.ended
+        {
+            queue.event(inner.message(event));
         }
     }
 }
@@ -312,7 +333,7 @@ impl Broadcaster {
 /// The worker's end: sends events and receives commands. Dropping the last clone ends the session for its viewers.
 #[derive(Clone)]
 pub struct EventSender {
-    pub commands: Receiver<Command>,
+    pub requests: Receiver<ReceivedCommand>,
     broadcaster: Arc<Broadcaster>,
     _closes: Arc<Closes>,
 }
@@ -323,14 +344,29 @@ impl EventSender {
         self.broadcaster.send(event);
     }
 
+    /// Sends an answer to the viewer that asked.
+    pub(super) fn answer(&self, to: Address, answer: Answer) {
+        let id = to.id;
+        self.broadcaster
+            .send_to(to.viewer, Event::Answer { id, answer });
+    }
+
+    /// Tells the sender of a command what became of it.
+    pub(super) fn done(&self, to: Address, outcome: Outcome) {
+        let id = to.id;
+        self.broadcaster
+            .send_to(to.viewer, Event::Done(Done { id, outcome }));
+    }
+
     /// Sends the events of a resumed run's past: in order, step reports included.
     pub fn past(&self, events: Vec<Event>) {
         let mut inner = self.broadcaster.inner();
-        events.iter().for_each(|event| inner.history.add(event));
-        for (_, queue) in &inner.viewers {
-            events
-                .iter()
-                .for_each(|event| queue.in_order(event.clone()));
+        for event in events {
+            inner.history.add(&event);
+            let message = inner.message(event);
+            for (_, queue) in &inner.viewers {
+                queue.in_order(message.clone());
+            }
         }
     }
 
@@ -358,15 +394,15 @@ impl Drop for Closes {
 
 /// Creates the client of the session's own front end, and the worker's end. Dropping that client sends `Command::Quit`.
 pub fn channel() -> (SessionClient, EventSender) {
-    let (commands, receiver) = unbounded();
+    let (sender, requests) = unbounded();
     let broadcaster = Arc::new(Broadcaster {
         inner: Mutex::default(),
-        commands,
+        requests: sender,
         viewers: Arc::default(),
     });
     let client = broadcaster.attach();
     let sender = EventSender {
-        commands: receiver,
+        requests,
         _closes: Arc::new(Closes(Arc::clone(&broadcaster))),
         broadcaster,
     };

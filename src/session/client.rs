@@ -3,22 +3,22 @@
 //! not read for long, the session replaces the queue by one snapshot event that describes the same state.
 
 pub use super::broadcaster::{EventSender, channel};
-use super::protocol::{Command, Event};
+use super::protocol::{Command, CommandMessage, Event, EventMessage};
 use crate::domain::report::StepReport;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// Number of unread events of one viewer from which they are replaced by a snapshot.
 pub(super) const QUEUE: usize = 2048;
 /// Maximum number of unread events in a front end that is attached over a socket.
 pub(super) const ATTACHED_QUEUE: usize = 256;
-/// Number of unread answers that are kept when the queue is replaced by a snapshot.
+/// Numbers of unread answers to questions, and to commands, that are kept when the queue is replaced by a snapshot.
 const ANSWERS: usize = 16;
-/// The lower bits of a question's id are chosen by the viewer; the bits above hold the viewer's number.
-const OWN_BITS: u32 = 40;
+const DONE: usize = QUEUE / 2;
 
-type StepSlot = Mutex<Option<StepReport>>;
+/// The waiting steps, and the name of their run.
+type StepSlot = Mutex<Option<(Option<String>, StepReport)>>;
 
 /// Error of sending a command to a session that has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -29,7 +29,7 @@ pub struct SessionOver;
 pub struct SessionClient {
     pub commands: Commands,
     /// Everything but step reports. Disconnected when the session is over.
-    pub events: Receiver<Event>,
+    pub events: Receiver<EventMessage>,
     /// A token arrives when step reports wait; then call [`SessionClient::take_steps`]. Disconnected when the session is over.
     pub steps_ready: Receiver<()>,
     slot: Arc<StepSlot>,
@@ -38,10 +38,17 @@ pub struct SessionClient {
 impl SessionClient {
     /// The steps since the last call, as one report.
     pub fn take_steps(&self) -> Option<StepReport> {
-        self.slot
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
+        self.slot().take().map(|(_, report)| report)
+    }
+
+    /// The steps since the last call, as one message.
+    pub fn take_steps_message(&self) -> Option<EventMessage> {
+        let (run, report) = self.slot().take()?;
+        Some(EventMessage::new(run.as_deref(), Event::Steps(report)))
+    }
+
+    fn slot(&self) -> MutexGuard<'_, Option<(Option<String>, StepReport)>> {
+        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether no other viewer is attached.
@@ -75,38 +82,86 @@ impl ViewerCount {
     }
 }
 
+/// A source of numbers for one viewer's commands. Clones give numbers of the same sequence.
+#[derive(Clone, Debug, Default)]
+pub struct CommandIds(Arc<AtomicU64>);
+
+impl CommandIds {
+    /// A number that was not given before; the first is 1.
+    pub fn next(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::Relaxed) + 1
+    }
+}
+
+/// Where the answer to a command goes: the number of the viewer that sent it, and the number that the viewer gave it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Address {
+    pub viewer: u64,
+    pub id: u64,
+}
+
+/// A viewer's command as the worker receives it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReceivedCommand {
+    pub(super) viewer: u64,
+    pub message: CommandMessage,
+}
+
+impl ReceivedCommand {
+    pub(super) fn address(&self) -> Address {
+        Address {
+            viewer: self.viewer,
+            id: self.message.id,
+        }
+    }
+}
+
 /// Sends a viewer's commands to the session.
 pub struct Commands {
-    sender: Sender<Command>,
+    requests: Sender<ReceivedCommand>,
+    ids: CommandIds,
     viewer: u64,
     viewers: Arc<ViewerCount>,
 }
 
 impl Commands {
     /// For viewer number `viewer` (from 0; 0 is the session's own front end). Counts itself in `viewers` while it lives.
-    pub(super) fn new(sender: Sender<Command>, viewer: u64, viewers: Arc<ViewerCount>) -> Self {
+    pub(super) fn new(
+        requests: Sender<ReceivedCommand>,
+        viewer: u64,
+        viewers: Arc<ViewerCount>,
+    ) -> Self {
         viewers.attached.fetch_add(1, Ordering::SeqCst);
         Commands {
-            sender,
+            requests,
+            ids: CommandIds::default(),
             viewer,
             viewers,
         }
     }
 
-    /// Sends a command; never blocks.
+    /// The numbers of this viewer's commands.
+    pub fn ids(&self) -> &CommandIds {
+        &self.ids
+    }
+
+    /// Sends a command for the shown run; never blocks.
     ///
     /// # Errors
     /// Returns an error if the session has ended.
     pub fn send(&self, command: Command) -> Result<(), SessionOver> {
-        let command = match command {
-            Command::Ask { id, question } => Command::Ask {
-                id: self.viewer << OWN_BITS | id & ((1 << OWN_BITS) - 1),
-                question,
-            },
-            other => other,
-        };
-        let interrupts = command.interrupts();
-        self.sender.send(command).map_err(|_| SessionOver)?;
+        self.send_message(CommandMessage::new(self.ids.next(), command))
+    }
+
+    /// Sends a command with its envelope; never blocks.
+    ///
+    /// # Errors
+    /// Returns an error if the session has ended.
+    pub fn send_message(&self, message: CommandMessage) -> Result<(), SessionOver> {
+        let interrupts = message.command.interrupts();
+        let viewer = self.viewer;
+        let request = ReceivedCommand { viewer, message };
+        self.requests.send(request).map_err(|_| SessionOver)?;
         if interrupts {
             self.viewers.interrupt.store(true, Ordering::SeqCst);
         }
@@ -119,22 +174,16 @@ impl Drop for Commands {
         self.viewers.attached.fetch_sub(1, Ordering::SeqCst);
         if self.viewer == 0 {
             // A session ends with its own front end. Sending fails if it has ended already.
-            let _ = self.sender.send(Command::Quit);
-            self.viewers.interrupt.store(true, Ordering::SeqCst);
+            let _ = self.send(Command::Quit);
         }
     }
 }
 
-/// Splits an answer's id into the viewer's number and the id that the viewer chose.
-pub(super) fn asker(id: u64) -> (u64, u64) {
-    (id >> OWN_BITS, id & ((1 << OWN_BITS) - 1))
-}
-
 /// The sending side of a [`SessionClient`] within the session's process. Dropping it disconnects the client's channels.
 pub(super) struct ViewerQueue {
-    events: Sender<Event>,
+    events: Sender<EventMessage>,
     /// The receiving end of `events`, to remove unread events.
-    unread: Receiver<Event>,
+    unread: Receiver<EventMessage>,
     steps: StepSender,
 }
 
@@ -146,7 +195,7 @@ struct StepSender {
 
 impl StepSender {
     /// A client that receives `events`, and the sending side of its slot.
-    fn pair(commands: Commands, events: Receiver<Event>) -> (SessionClient, Self) {
+    fn pair(commands: Commands, events: Receiver<EventMessage>) -> (SessionClient, Self) {
         let (ready, steps_ready) = bounded(1);
         let slot = Arc::new(StepSlot::default());
         let steps = StepSender {
@@ -168,14 +217,14 @@ impl StepSender {
     }
 
     /// Merges a step report into the slot and returns None; returns every other event. Never blocks.
-    fn take_report(&self, event: Event) -> Option<Event> {
-        match event {
+    fn take_report(&self, message: EventMessage) -> Option<EventMessage> {
+        match message.event {
             Event::Steps(report) => {
                 let slot = self.slot.upgrade()?;
                 let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
                 match slot.as_mut() {
-                    Some(waiting) => waiting.extend(&report),
-                    None => *slot = Some(report),
+                    Some((_, waiting)) => waiting.extend(&report),
+                    None => *slot = Some((message.run, report)),
                 }
                 drop(slot);
                 // A full channel means that a token is waiting already.
@@ -186,7 +235,7 @@ impl StepSender {
             Event::Started(_) => self.clear(),
             _ => {}
         }
-        Some(event)
+        Some(message)
     }
 
     /// Removes the waiting step reports.
@@ -216,16 +265,16 @@ impl ViewerQueue {
     }
 
     /// Queues an event; merges a step report into the slot. Never blocks.
-    pub fn event(&self, event: Event) {
-        if let Some(event) = self.steps.take_report(event) {
-            self.in_order(event);
+    pub fn event(&self, message: EventMessage) {
+        if let Some(message) = self.steps.take_report(message) {
+            self.in_order(message);
         }
     }
 
     /// Queues an event behind all others, step reports included.
-    pub fn in_order(&self, event: Event) {
+    pub fn in_order(&self, message: EventMessage) {
         // Sending cannot fail while `unread` exists.
-        let _ = self.events.send(event);
+        let _ = self.events.send(message);
     }
 
     /// Whether the queue is full, so that it should be replaced by a snapshot.
@@ -234,17 +283,25 @@ impl ViewerQueue {
     }
 
     /// Replaces all unread events by `snapshot`, followed by the newest answers.
-    pub fn catch_up(&self, snapshot: Event) {
-        let answers: Vec<Event> = self
-            .unread
-            .try_iter()
-            .filter(|event| matches!(event, Event::Answer { .. }))
-            .collect();
+    pub fn catch_up(&self, snapshot: EventMessage) {
+        let unread: Vec<_> = self.unread.try_iter().collect();
         // The snapshot contains the waiting step reports.
         self.steps.clear();
-        let newest = answers.len().saturating_sub(ANSWERS);
-        for event in std::iter::once(snapshot).chain(answers.into_iter().skip(newest)) {
-            let _ = self.events.send(event);
+        let (mut answers, mut done) = (ANSWERS, DONE);
+        let is_kept = |message: &EventMessage| {
+            let left = match message.event {
+                Event::Answer { .. } => &mut answers,
+                Event::Done(_) => &mut done,
+                _ => return false,
+            };
+            let keeps = *left > 0;
+            *left = left.saturating_sub(1);
+            keeps
+        };
+        let mut kept: Vec<_> = unread.into_iter().rev().filter(is_kept).collect();
+        kept.push(snapshot);
+        for message in kept.into_iter().rev() {
+            let _ = self.events.send(message);
         }
     }
 }
@@ -252,7 +309,7 @@ impl ViewerQueue {
 /// The sending side of a [`SessionClient`] that is attached over a socket. It blocks while its queue is full, so that
 /// the socket is not read and the session replaces the waiting events by a snapshot.
 pub(super) struct BlockingQueue {
-    events: Sender<Event>,
+    events: Sender<EventMessage>,
     steps: StepSender,
 }
 
@@ -266,9 +323,9 @@ impl BlockingQueue {
 
     /// Queues an event, blocking while the queue is full; merges a step report into the slot. Returns whether the client
     /// still exists.
-    pub fn event(&self, event: Event) -> bool {
-        match self.steps.take_report(event) {
-            Some(event) => self.events.send(event).is_ok(),
+    pub fn event(&self, message: EventMessage) -> bool {
+        match self.steps.take_report(message) {
+            Some(message) => self.events.send(message).is_ok(),
             None => self.steps.is_read(),
         }
     }

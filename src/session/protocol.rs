@@ -1,5 +1,17 @@
 //! The messages between a front end and the worker: plain serde data, the same over a channel and over a socket.
 //! Knows only the domain.
+//!
+//! Over a socket, each message is one line of JSON, with the fields of its command or event beside those of the envelope:
+//!
+//! ```text
+//! {"v":1,"id":7,"command":"set","key":"learning_rate","value":0.01}
+//! {"v":1,"run":"one","event":"applied","change":{...},"step":120,"epoch":1}
+//! {"v":1,"event":"done","id":7,"applied_at":120}
+//! ```
+//!
+//! A sender numbers its commands. Each is answered by exactly one [`Event::Done`], which only its sender receives; after
+//! [`Event::Ended`], no more answers follow. In metrics.jsonl, which belongs to one run, an event has no envelope; only
+//! the lines at which a session begins have a version.
 
 pub use crate::domain::params::Change;
 use crate::domain::params::{Applies, HyperParamError, Hyperparameters, Value};
@@ -7,7 +19,141 @@ use crate::domain::report::{
     CheckpointReport, DataInfo, EpochReport, Evaluation, Health, ModelReport, Picture, Prediction,
     RunInfo, RunSummary, Split, State, StepReport, SystemLoad,
 };
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+
+/// The version of the messages. It changes when a reader of this version could not read them any more.
+pub const VERSION: u64 = 1;
+
+/// A command with its envelope.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CommandMessage {
+    pub v: u64,
+    /// A number that the sender chooses; it comes back in [`Event::Done`].
+    pub id: u64,
+    /// Name of the run that the command is for. None: the shown run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
+    #[serde(flatten)]
+    pub command: Command,
+}
+
+impl CommandMessage {
+    /// A command for the shown run.
+    pub fn new(id: u64, command: Command) -> Self {
+        CommandMessage {
+            v: VERSION,
+            id,
+            run: None,
+            command,
+        }
+    }
+}
+
+/// An event with its envelope.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EventMessage {
+    pub v: u64,
+    /// Name of the run that the event is about. None if it is about the session, or the run has no name because nothing
+    /// of it is saved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+impl EventMessage {
+    /// An event while the run named `run` is shown.
+    pub fn new(run: Option<&str>, event: Event) -> Self {
+        EventMessage {
+            v: VERSION,
+            run: run.filter(|_| event.is_of_run()).map(str::to_owned),
+            event,
+        }
+    }
+}
+
+/// Why a line is not a message.
+#[derive(Debug, thiserror::Error)]
+pub enum MessageError {
+    /// The line is of version `v`, or has none.
+    #[error("it has {}, and this program reads version {VERSION}", version(*.v))]
+    Version { v: Option<u64>, id: Option<u64> },
+    #[error("{source}")]
+    Content {
+        id: Option<u64>,
+        source: serde_json::Error,
+    },
+}
+
+impl MessageError {
+    /// The number of the command, if the line has one.
+    pub fn id(&self) -> Option<u64> {
+        match self {
+            MessageError::Version { id, .. } | MessageError::Content { id, .. } => *id,
+        }
+    }
+}
+
+/// A version of the messages in words. Before version 1 they had none.
+pub fn version(v: Option<u64>) -> String {
+    match v {
+        Some(v) => format!("version {v}"),
+        None => "no version".into(),
+    }
+}
+
+/// Reads a message: a [`CommandMessage`] or an [`EventMessage`].
+///
+/// # Errors
+/// Returns an error if the line is not JSON, is of another version, or is not such a message.
+pub fn read<T: DeserializeOwned>(line: &[u8]) -> Result<T, MessageError> {
+    #[derive(Deserialize)]
+    struct Header {
+        v: Option<u64>,
+        id: Option<u64>,
+    }
+    let content = |id| move |source| MessageError::Content { id, source };
+    let Header { v, id } = serde_json::from_slice(line).map_err(content(None))?;
+    if v != Some(VERSION) {
+        return Err(MessageError::Version { v, id });
+    }
+    serde_json::from_slice(line).map_err(content(id))
+}
+
+/// A message as a line.
+///
+/// # Errors
+/// Returns an error if the message cannot be written as JSON.
+pub fn line(message: &impl Serialize) -> serde_json::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(message)?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+/// An event as a line of a run's metrics. It has no envelope, since the file belongs to one run; the line at which a
+/// session begins has the version.
+///
+/// # Errors
+/// Returns an error if the event cannot be written as JSON.
+pub fn recorded_line(event: &Event) -> serde_json::Result<Vec<u8>> {
+    match event {
+        Event::Started(_) => line(&EventMessage::new(None, event.clone())),
+        _ => line(event),
+    }
+}
+
+/// Reads a line of a run's metrics. Before version 1, no line had a version.
+///
+/// # Errors
+/// Returns an error if the line is not an event, or is of another version.
+pub fn read_recorded(line: &[u8]) -> Result<Event, MessageError> {
+    match line.starts_with(br#"{"v":"#) {
+        true => read(line).map(|message: EventMessage| message.event),
+        false => serde_json::from_slice(line)
+            .map_err(|source| MessageError::Content { id: None, source }),
+    }
+}
 
 /// A command of a front end to the worker. The worker handles it between two batches, also while it evaluates.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -28,7 +174,7 @@ pub enum Command {
     Restart,
     /// End the run: last checkpoint, pictures, state `stopped`. The session stays for questions and a restart.
     Stop,
-    /// Change a hyperparameter. Answered by `Pending` or `Applied`, or by `Refused`.
+    /// Change a hyperparameter. `Pending`, `Applied`, `Withdrawn` or `Refused` tells every viewer.
     Set {
         key: String,
         value: Value,
@@ -39,9 +185,8 @@ pub enum Command {
     Show {
         split: Split,
     },
-    /// Answered by `Event::Answer` with the same id.
+    /// Its sender gets an `Event::Answer` with the command's id before the `Event::Done`.
     Ask {
-        id: u64,
         question: Question,
     },
     /// Download CIFAR-10 into the data folder. Progress is reported as `Event::Download`.
@@ -62,6 +207,27 @@ impl Command {
             Command::Ask { .. } | Command::Show { .. } | Command::Download
         )
     }
+}
+
+/// What became of a command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It took effect; this is the first step after it, or 0 if no run has begun.
+    AppliedAt(u64),
+    /// It was accepted and takes effect then.
+    WaitsFor(Applies),
+    /// It changes nothing, for this reason.
+    Refused(String),
+}
+
+/// The answer to a command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// Number of the command.
+    pub id: u64,
+    #[serde(flatten)]
+    pub outcome: Outcome,
 }
 
 /// A question about the newest evaluation, the data, the network or the runs.
@@ -214,10 +380,13 @@ pub enum Event {
         finished: bool,
         error: Option<String>,
     },
+    /// To the sender of an `Ask` with this id.
     Answer {
         id: u64,
         answer: Answer,
     },
+    /// To the sender of a command: what became of it.
+    Done(Done),
     /// For a viewer that attaches late or fell behind: drop everything known; these events describe the session so far.
     Snapshot {
         events: Vec<Event>,
@@ -228,3 +397,22 @@ pub enum Event {
         state: State,
     },
 }
+
+impl Event {
+    /// Whether the event is about a run, not about the session or one viewer.
+    fn is_of_run(&self) -> bool {
+        !matches!(
+            self,
+            Event::Data(_)
+                | Event::Load(_)
+                | Event::Download { .. }
+                | Event::Answer { .. }
+                | Event::Done(_)
+                | Event::Snapshot { .. }
+                | Event::Ended { .. }
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -3,17 +3,17 @@
 
 use super::Settings;
 use super::broadcaster::EventSender;
-use super::protocol::{Command, Event};
+use super::protocol::Event;
 use super::run_dir::lease::{Clock, Lease, STALE};
 use super::run_dir::name::folder_of;
 use super::run_dir::{InUse, METRICS, Owner, RunError};
+use super::worker::Inbox;
 use crate::domain::arch;
 use crate::domain::params::{self, Applies, Hyperparameters};
 use crate::domain::text::command_line;
 use crate::train::checkpoint::{Checkpoint, CheckpointError, RunState};
 use crate::train::saver::{LAST, PREVIOUS};
 use crossbeam_channel::RecvTimeoutError;
-use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -232,9 +232,8 @@ pub fn check(settings: &Settings) -> Result<(), ResumeError> {
     check_wanted(&checkpoint.run_state, settings)
 }
 
-/// The worker's clock: while it waits for another session's lease it hears whether the front end goes. Other commands are
-/// kept.
-struct Patience<'a>(&'a EventSender, &'a mut VecDeque<Command>);
+/// The worker's clock: its wait for another session's lease ends when the front end quits. Other commands are kept.
+struct Patience<'a>(&'a EventSender, &'a mut Inbox);
 
 impl Clock for Patience<'_> {
     fn now(&self) -> Instant {
@@ -242,19 +241,16 @@ impl Clock for Patience<'_> {
     }
 
     fn wait(&mut self, time: Duration) -> bool {
-        match self.0.commands.recv_timeout(time) {
+        match self.0.requests.recv_timeout(time) {
             Err(RecvTimeoutError::Timeout) => true,
-            Ok(Command::Quit) | Err(RecvTimeoutError::Disconnected) => false,
-            Ok(other) => {
-                self.1.push_back(other);
-                true
-            }
+            Err(RecvTimeoutError::Disconnected) => false,
+            Ok(request) => !self.1.ends_early(request, self.0),
         }
     }
 }
 
 /// Takes the run's lease and then reads its checkpoint: before that, its session might write a newer one. None when the
-/// front end goes while another session's lease is waited for; other commands that come meanwhile are put into `early`.
+/// front end goes while another session's lease is waited for; other commands that come meanwhile are kept in `inbox`.
 ///
 /// # Errors
 /// When another session has the run, there is no whole checkpoint, or something was asked for that cannot take effect.
@@ -263,7 +259,7 @@ pub(super) fn begin(
     settings: &Settings,
     owner: &Owner,
     tell: &EventSender,
-    early: &mut VecDeque<Command>,
+    inbox: &mut Inbox,
 ) -> Result<Option<ResumePoint>, ResumeError> {
     let place = Place::of(wanted, settings.runs.as_deref());
     let mut lease = None;
@@ -272,7 +268,7 @@ pub(super) fn begin(
             let text = format!("{in_use} Looking for up to {} s.", STALE.as_secs());
             tell.event(Event::Notice { text });
         };
-        lease = Lease::wait_and_take(folder, owner, &mut Patience(tell, early), waits)?;
+        lease = Lease::wait_and_take(folder, owner, &mut Patience(tell, inbox), waits)?;
         if lease.is_none() {
             return Ok(None);
         }

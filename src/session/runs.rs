@@ -1,7 +1,7 @@
 //! The runs folder: summaries of runs; renaming, annotating and deleting runs.
 
 use super::lines::{Lines, MAX_LINE};
-use super::protocol::Event;
+use super::protocol::{self, Event, MessageError};
 use super::run_dir::lease::{Lease, Watch};
 use super::run_dir::name::check_name;
 use super::run_dir::{CONFIG, METRICS, NOTE, Owner, RunError};
@@ -234,11 +234,17 @@ fn read_into(summary: &mut RunSummary, metrics: &Path) -> io::Result<u64> {
             }
             continue;
         }
-        if let Ok(event) = serde_json::from_slice(line) {
-            if let Event::Started(info) = &event {
-                started = started.or(Some(info.started));
+        match protocol::read_recorded(line) {
+            Ok(event) => {
+                if let Event::Started(info) = &event {
+                    started = started.or(Some(info.started));
+                }
+                view.recorded(&event);
             }
-            view.recorded(&event);
+            Err(error @ MessageError::Version { .. }) => {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+            }
+            Err(MessageError::Content { .. }) => {}
         }
     }
     let last = view.epochs.last();
@@ -248,7 +254,7 @@ fn read_into(summary: &mut RunSummary, metrics: &Path) -> io::Result<u64> {
         summary.epochs_done = epoch.epoch;
         summary.final_val_accuracy = (epoch.split == Split::Validation).then_some(epoch.accuracy);
     }
-    if let Ok(Event::Steps(steps)) = serde_json::from_slice(&last_steps)
+    if let Ok(Event::Steps(steps)) = protocol::read_recorded(&last_steps)
         && steps.last > summary.step
     {
         summary.step = steps.last;
@@ -453,7 +459,7 @@ mod tests {
 
     #[test]
     fn metrics_and_messages_are_the_fuzz_targets_seeds() {
-        use super::super::protocol::{Command, Filter, Question};
+        use super::super::protocol::{Command, CommandMessage, EventMessage, Filter, Question};
         use crate::domain::mutate::is_seed;
         let events = [epoch(1, 0.4, true), Event::State(State::Done)];
         let (folder, _) = runs_with("a", &events);
@@ -468,16 +474,13 @@ mod tests {
             offset: 1,
             count: 2,
         };
-        let command = Command::Ask { id: 1, question };
-        is_seed(
-            "protocol",
-            "command",
-            &serde_json::to_vec(&command).unwrap(),
-        );
+        let command = CommandMessage::new(1, Command::Ask { question });
+        is_seed("protocol", "command", &protocol::line(&command).unwrap());
         let snapshot = Event::Snapshot {
             events: events.into(),
         };
-        is_seed("protocol", "event", &serde_json::to_vec(&snapshot).unwrap());
+        let snapshot = EventMessage::new(None, snapshot);
+        is_seed("protocol", "event", &protocol::line(&snapshot).unwrap());
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use super::broadcaster::Broadcaster;
 use super::client::SessionClient;
-use super::protocol::{Command, Event};
+use super::protocol::{self, CommandMessage, Done, Event, EventMessage, MessageError, Outcome};
 use crate::files;
 use crossbeam_channel::{Receiver, after, bounded, never, select};
 use std::fs::{self, DirBuilder, Permissions};
@@ -295,9 +295,44 @@ fn serve(client: &SessionClient, stream: UnixStream) -> io::Result<()> {
     outcome
 }
 
-/// Reads commands, one per line, until the viewer disconnects or sends an invalid line; then reports the reason and
-/// ends.
-fn read_commands(stream: UnixStream, mut heard: impl FnMut(Result<Command, String>) -> bool) {
+/// A line of a viewer: a command, a command that is refused, or nothing that can be answered.
+enum Line {
+    Command(CommandMessage),
+    Refused(Done),
+    Malformed(String),
+}
+
+impl Line {
+    fn read(line: &[u8]) -> Self {
+        if line.last() != Some(&b'\n') {
+            return Line::Malformed(format!(
+                "a line of more than {LONGEST_LINE} bytes, or half a line"
+            ));
+        }
+        let error = match protocol::read(line) {
+            Ok(message) => return Line::Command(message),
+            Err(error) => error,
+        };
+        let words = match &error {
+            MessageError::Version { v, .. } => format!(
+                "the command has {}, and this session speaks version {} of the protocol: use the cifar-tui that started the session, or send commands of that version",
+                protocol::version(*v),
+                protocol::VERSION
+            ),
+            MessageError::Content { source, .. } => format!("not a command: {source}"),
+        };
+        match error.id() {
+            Some(id) => Line::Refused(Done {
+                id,
+                outcome: Outcome::Refused(words),
+            }),
+            None => Line::Malformed(words),
+        }
+    }
+}
+
+/// Reads commands, one per line, until the viewer disconnects or sends a line that cannot be answered.
+fn read_commands(stream: UnixStream, mut heard: impl FnMut(Line) -> bool) {
     let mut lines = BufReader::new(stream);
     loop {
         let mut line = Vec::new();
@@ -305,14 +340,9 @@ fn read_commands(stream: UnixStream, mut heard: impl FnMut(Result<Command, Strin
             Ok(1..) => {}
             Ok(0) | Err(_) => return,
         }
-        let command = match line.last() {
-            Some(b'\n') => serde_json::from_slice(&line).map_err(|e| format!("no command: {e}")),
-            _ => Err(format!(
-                "a line of more than {LONGEST_LINE} bytes, or half a line"
-            )),
-        };
-        let wrong = command.is_err();
-        if !heard(command) || wrong {
+        let line = Line::read(&line);
+        let malformed = matches!(line, Line::Malformed(_));
+        if !heard(line) || malformed {
             return;
         }
     }
@@ -320,7 +350,7 @@ fn read_commands(stream: UnixStream, mut heard: impl FnMut(Result<Command, Strin
 
 fn tell_viewer(
     client: &SessionClient,
-    commands: &Receiver<Result<Command, String>>,
+    commands: &Receiver<Line>,
     stream: &UnixStream,
 ) -> io::Result<()> {
     let mut out = BufWriter::with_capacity(1 << 16, stream);
@@ -333,31 +363,38 @@ fn tell_viewer(
             false => &client.steps_ready,
         };
         select! {
-            recv(client.events) -> event => {
+            recv(client.events) -> message => {
                 // Steps made before the event are sent before it.
-                if let Some(report) = client.take_steps() {
-                    write(&mut out, &Event::Steps(report))?;
+                if let Some(steps) = client.take_steps_message() {
+                    write(&mut out, &steps)?;
                 }
-                let Ok(event) = event else { return out.flush() };
-                write(&mut out, &event)?;
+                let Ok(message) = message else { return out.flush() };
+                write(&mut out, &message)?;
                 if client.events.is_empty() {
                     out.flush()?;
                 }
             }
             recv(steps_ready) -> token => {
                 steps_closed |= token.is_err();
-                if let Some(report) = client.take_steps() {
-                    write(&mut out, &Event::Steps(report))?;
+                if let Some(steps) = client.take_steps_message() {
+                    write(&mut out, &steps)?;
                     out.flush()?;
                 }
                 rest = Some(after(STEPS_EVERY));
             }
             recv(rest.as_ref().unwrap_or(&idle)) -> _ => rest = None,
-            recv(commands) -> heard => match heard {
-                Ok(Ok(command)) => client.commands.send(command).map_err(io::Error::other)?,
-                Ok(Err(why)) => {
+            recv(commands) -> line => match line {
+                Ok(Line::Command(message)) => {
+                    client.commands.send_message(message).map_err(io::Error::other)?;
+                }
+                Ok(Line::Refused(done)) => {
+                    write(&mut out, &EventMessage::new(None, Event::Done(done)))?;
+                    out.flush()?;
+                }
+                Ok(Line::Malformed(why)) => {
                     let text = format!("this viewer is closed: {why}");
-                    write(&mut out, &Event::Warning { text: text.clone() })?;
+                    let warning = Event::Warning { text: text.clone() };
+                    write(&mut out, &EventMessage::new(None, warning))?;
                     out.flush()?;
                     return Err(io::Error::other(text));
                 }
@@ -367,9 +404,8 @@ fn tell_viewer(
     }
 }
 
-fn write(out: &mut impl Write, event: &Event) -> io::Result<()> {
-    serde_json::to_writer(&mut *out, event)?;
-    out.write_all(b"\n")
+fn write(out: &mut impl Write, message: &EventMessage) -> io::Result<()> {
+    out.write_all(&protocol::line(message)?)
 }
 
 #[cfg(test)]

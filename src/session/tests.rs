@@ -3,7 +3,7 @@
 mod health;
 
 use super::client::SessionClient;
-use super::protocol::{Answer, Command, Event, Filter, Question};
+use super::protocol::{Answer, Command, CommandMessage, Event, Filter, Outcome, Question};
 use super::run_dir::read_metrics;
 use super::{Settings, start_with};
 use crate::data::{Dataset, Images};
@@ -12,6 +12,7 @@ use crate::domain::report::{DataInfo, EpochReport, Evaluation, Split, State};
 use crate::hardware::device::DeviceChoice;
 use crate::train::checkpoint::Checkpoint;
 use crate::train::saver::{BEST, LAST};
+use std::cell::RefCell;
 use std::path::Path;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -83,7 +84,8 @@ struct Front {
     client: SessionClient,
     thread: Option<JoinHandle<()>>,
     events: Vec<Event>,
-    questions: u64,
+    /// Numbers of the commands sent.
+    sent: RefCell<Vec<u64>>,
 }
 
 impl Front {
@@ -93,12 +95,49 @@ impl Front {
             client,
             thread: Some(thread),
             events: Vec::new(),
-            questions: 0,
+            sent: RefCell::default(),
         }
     }
 
-    fn send(&self, command: Command) {
-        self.client.commands.send(command).unwrap();
+    fn send(&self, command: Command) -> u64 {
+        self.send_to(None, command)
+    }
+
+    /// Sends a command for a run of this name; its number.
+    fn send_to(&self, run: Option<&str>, command: Command) -> u64 {
+        let id = self.client.commands.ids().next();
+        let mut message = CommandMessage::new(id, command);
+        message.run = run.map(str::to_owned);
+        self.client.commands.send_message(message).unwrap();
+        self.sent.borrow_mut().push(id);
+        id
+    }
+
+    /// Waits for what became of a command.
+    fn done(&mut self, id: u64) -> Outcome {
+        let mut heard = self.events.clone().into_iter();
+        let of = |event: &Event| match event {
+            Event::Done(done) if done.id == id => Some(done.outcome.clone()),
+            _ => None,
+        };
+        match heard.find_map(|event| of(&event)) {
+            Some(outcome) => outcome,
+            None => self.until(of),
+        }
+    }
+
+    /// Sends a command that is refused; the reason.
+    fn refused(&mut self, command: Command) -> String {
+        let id = self.send(command);
+        self.refusal(id)
+    }
+
+    /// The reason why a command is refused.
+    fn refusal(&mut self, id: u64) -> String {
+        match self.done(id) {
+            Outcome::Refused(why) => why,
+            other => panic!("{other:?}"),
+        }
     }
 
     fn set(&self, key: &str, value: Value) {
@@ -114,7 +153,8 @@ impl Front {
             .client
             .events
             .recv_timeout(Duration::from_secs(60))
-            .unwrap();
+            .unwrap()
+            .event;
         self.events.push(event.clone());
         event
     }
@@ -157,9 +197,7 @@ impl Front {
     }
 
     fn ask(&mut self, question: Question) -> Answer {
-        self.questions += 1;
-        let id = self.questions;
-        self.send(Command::Ask { id, question });
+        let id = self.send(Command::Ask { question });
         self.until(|e| match e {
             Event::Answer { id: i, answer } if *i == id => Some(answer.clone()),
             _ => None,
@@ -215,6 +253,13 @@ impl Front {
             self.client.events.recv().is_err(),
             "nothing follows the end"
         );
+        let done = |id: u64| {
+            let of = |event: &&Event| matches!(event, Event::Done(done) if done.id == id);
+            self.events.iter().filter(of).count()
+        };
+        for id in self.sent.borrow().iter() {
+            assert_eq!(done(*id), 1, "command {id} is answered once");
+        }
         (state, self.events)
     }
 }
@@ -272,7 +317,7 @@ fn a_session_ends_while_its_data_is_loaded_and_keeps_other_wishes() {
     let (client, thread, release) = held();
     client.commands.send(Command::Quit).unwrap();
     thread.join().unwrap();
-    let last = client.events.try_iter().last().unwrap();
+    let last = client.events.try_iter().last().unwrap().event;
     assert!(
         matches!(
             last,
@@ -290,6 +335,7 @@ fn a_session_ends_while_its_data_is_loaded_and_keeps_other_wishes() {
     let first = client
         .events
         .iter()
+        .map(|message| message.event)
         .find(|event| matches!(event, Event::State(State::Paused) | Event::Epoch(_)));
     assert_eq!(first, Some(Event::State(State::Paused)));
     drop(client);
@@ -477,7 +523,7 @@ fn changes_are_acknowledged_with_their_first_step_and_taken_back() {
     front.send(Command::Undo);
     front.send(Command::Undo);
     front.send(Command::Undo);
-    front.send(Command::Undo);
+    let last = front.send(Command::Undo);
     // The seed, the batch size (of the next epoch), the learning rate; then there is nothing more.
     let (key, value, at) = front.applied();
     let (key, value, at) = if key == "batch_size" {
@@ -487,7 +533,7 @@ fn changes_are_acknowledged_with_their_first_step_and_taken_back() {
     };
     assert_eq!((key.as_str(), value), ("learning_rate", Value::Float(1e-3)));
     assert!(at > 15);
-    assert!(front.notice().contains("no change"));
+    assert!(front.refusal(last).contains("no change"));
     front.send(Command::Checkpoint);
     front.until(|e| matches!(e, Event::Checkpoint(c) if !c.best).then_some(()));
     front.quit();
@@ -655,8 +701,8 @@ fn raising_the_epochs_of_a_finished_run_continues_it_live_and_when_it_is_resumed
     let mut front = Front::start(settings(runs.path()));
     front.until_state(State::Done);
     assert_eq!(standing(&mut front), "done, open");
-    front.send(Command::Resume);
-    assert!(front.notice().contains("raise `epochs`"));
+    let why = front.refused(Command::Resume);
+    assert!(why.contains("raise `epochs`"), "{why}");
     front.set("epochs", Value::Int(4));
     assert_eq!(front.applied(), ("epochs".into(), Value::Float(4.0), 31));
     assert_eq!(front.epoch().epoch, 4);
@@ -707,8 +753,8 @@ fn a_divergence_is_caught_at_its_step_and_best_stays() {
         }
     };
     assert!(settled && step > 10);
-    front.send(Command::Resume);
-    assert!(front.notice().contains("learning rate"));
+    let why = front.refused(Command::Resume);
+    assert!(why.contains("learning rate"), "{why}");
     let (state, _) = front.quit();
     assert!(matches!(state, State::Diverged { step: s, .. } if s == step));
     let folder = runs.path().join("one");
@@ -744,6 +790,83 @@ fn commands_are_taken_up_while_images_are_scored() {
 }
 
 #[test]
+fn each_command_is_answered_once_with_its_step_or_the_reason_against_it() {
+    let runs = tempfile::tempdir().unwrap();
+    let mut front = Front::start(Settings {
+        paused: true,
+        ..settings(runs.path())
+    });
+    let set = |key: &str, value| Command::Set {
+        key: key.into(),
+        value,
+    };
+    let ask = Command::Ask {
+        question: Question::Runs,
+    };
+    for (command, outcome) in [
+        (Command::Pause, Outcome::AppliedAt(1)),
+        (ask, Outcome::AppliedAt(1)),
+        (
+            set("learning_rate", Value::Float(0.5)),
+            Outcome::AppliedAt(1),
+        ),
+        (
+            set("seed", Value::Int(5)),
+            Outcome::WaitsFor(Applies::NextRun),
+        ),
+        (Command::Step, Outcome::AppliedAt(1)),
+        (
+            set("batch_size", Value::Int(20)),
+            Outcome::WaitsFor(Applies::NextEpoch),
+        ),
+        (
+            set("learning_rate", Value::Float(0.25)),
+            Outcome::AppliedAt(2),
+        ),
+    ] {
+        let steps = command == Command::Step;
+        let id = front.send(command);
+        assert_eq!(front.done(id), outcome);
+        if steps {
+            front.until_state(State::Running);
+            front.until_state(State::Paused);
+        }
+    }
+    let unknown = set("lerning_rate", Value::Float(1.0));
+    let why = front.refused(unknown);
+    assert!(why.contains("did you mean 'learning_rate'"), "{why}");
+    let split = Split::Train;
+    for (command, words) in [
+        (set("epochs", Value::Int(0)), "epochs"),
+        (Command::Show { split }, "validation or the test"),
+        (Command::GoBack, "nothing to go back from"),
+    ] {
+        let why = front.refused(command);
+        assert!(why.contains(words), "{why}");
+    }
+    // By name, the run is the shown one as well.
+    let id = front.send_to(Some("one"), Command::Pause);
+    assert_eq!(front.done(id), Outcome::AppliedAt(2));
+    for command in [Command::Resume, Command::Quit] {
+        let id = front.send_to(Some("two"), command);
+        let why = front.refusal(id);
+        assert!(why.contains("no run 'two': its run is 'one'"), "{why}");
+    }
+    let id = front.send(Command::Restart);
+    assert_eq!(front.done(id), Outcome::AppliedAt(1));
+    front.send(Command::Stop);
+    front.until_state(State::Stopped);
+    let why = front.refused(Command::Stop);
+    assert!(why.contains("over already"), "{why}");
+    let quit = front.send(Command::SaveAndQuit);
+    let late = front.send(Command::Pause);
+    assert!(matches!(front.done(quit), Outcome::AppliedAt(_)));
+    let why = front.refusal(late);
+    assert!(why.contains("has ended"), "{why}");
+    assert_eq!(front.quit().0, State::Stopped);
+}
+
+#[test]
 fn a_front_end_that_goes_ends_the_session_and_the_work_is_saved() {
     let runs = tempfile::tempdir().unwrap();
     let mut front = Front::start(settings(runs.path()));
@@ -758,7 +881,7 @@ fn a_front_end_that_goes_ends_the_session_and_the_work_is_saved() {
 fn a_panic_and_a_wrong_data_set_become_failures() {
     let (client, thread) =
         start_with(Settings::default(), |_, _| panic!("as {} asked", "we")).unwrap();
-    let events: Vec<_> = client.events.iter().collect();
+    let events: Vec<_> = client.events.iter().map(|m| m.event).collect();
     thread.join().unwrap();
     match &events[events.len() - 1] {
         Event::Ended {
@@ -779,7 +902,7 @@ fn a_panic_and_a_wrong_data_set_become_failures() {
         Ok(data)
     };
     let (client, thread) = start_with(resumed, other).unwrap();
-    let last = client.events.iter().last();
+    let last = client.events.iter().last().map(|m| m.event);
     thread.join().unwrap();
     match last {
         Some(Event::Ended {
@@ -1080,8 +1203,8 @@ fn going_back_is_for_those_who_diverged() {
         ..settings(runs.path())
     });
     front.until_state(State::Paused);
-    front.send(Command::GoBack);
-    assert!(front.notice().contains("nothing to go back from"));
+    let why = front.refused(Command::GoBack);
+    assert!(why.contains("nothing to go back from"), "{why}");
     front.quit();
 }
 
@@ -1167,10 +1290,10 @@ fn a_session_whose_run_was_taken_over_writes_nothing_more_and_ends() {
         });
         std::fs::rename(lease.unwrap().1, folder.join("lease-0-1")).unwrap();
         let before = files();
-        match wakes {
-            true => front.send(Command::Resume),
-            false => front.send(Command::Checkpoint),
-        }
+        front.send(match wakes {
+            true => Command::Resume,
+            false => Command::Checkpoint,
+        });
         let (state, events) = front.quit();
         assert!(
             matches!(&state, State::Failed { why } if why.contains("lease")),
@@ -1216,6 +1339,7 @@ fn a_resumed_run_learns_from_the_data_it_began_with_unless_other_data_is_named_f
     let last = client
         .events
         .iter()
+        .map(|message| message.event)
         .find(|e| matches!(e, Event::State(State::Done | State::Failed { .. })));
     assert_eq!(last, Some(Event::State(State::Done)));
     drop(client);
@@ -1272,7 +1396,7 @@ fn a_day_s_events_take_no_more_memory_than_an_hour_s() {
     let paused = client
         .events
         .iter()
-        .find(|e| *e == Event::State(State::Paused));
+        .find(|message| message.event == Event::State(State::Paused));
     assert!(paused.is_some());
     let session = find(runs.path(), None, &host).unwrap().0;
     let reads = attach(&session).unwrap();
@@ -1280,7 +1404,7 @@ fn a_day_s_events_take_no_more_memory_than_an_hour_s() {
     let reader = std::thread::spawn(move || reads.events.iter().count());
     client.commands.send(Command::Resume).unwrap();
     let (mut events, mut early) = (0u64, 0);
-    for event in &client.events {
+    for event in client.events.iter().map(|message| message.event) {
         events += 1;
         match event {
             Event::Epoch(epoch) if epoch.epoch % (EPOCHS / 10) == 0 => {

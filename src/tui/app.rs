@@ -10,7 +10,8 @@ use super::views::{Context, Screen, VIEWS, View, Views};
 use crate::domain::params::Value;
 use crate::domain::report::{State, StepReport};
 use crate::domain::text::grouped;
-use crate::session::protocol::{Command, Event};
+use crate::session::client::CommandIds;
+use crate::session::protocol::{Command, Event, Question};
 use crate::session::status::Status;
 use crossterm::event::{
     KeyCode, KeyEvent, KeyEventKind, KeyModifiers, MouseButton, MouseEvent, MouseEventKind,
@@ -58,6 +59,11 @@ pub enum Effect {
     Quit,
 
     Send(Command),
+    /// Sends a question as command number `id`.
+    Ask {
+        id: u64,
+        question: Question,
+    },
     /// Puts `text` on the clipboard; [`Msg::Said`] reports the result and names `what`.
     Copy {
         what: String,
@@ -115,12 +121,12 @@ pub struct App {
     pub changed: Urgency,
     size: Rect,
     views: Views,
-    next_id: u64,
+    ids: CommandIds,
 }
 
 impl App {
-    /// A new app without any data; `now` as in [`Msg::Tick`].
-    pub fn new(theme: Theme, width: u16, height: u16, now: f64) -> Self {
+    /// A new app without any data; `now` as in [`Msg::Tick`], `ids` for its questions.
+    pub fn new(theme: Theme, width: u16, height: u16, now: f64, ids: CommandIds) -> Self {
         let mut session = SessionView::default();
         session.now = now;
         App {
@@ -136,7 +142,7 @@ impl App {
             changed: Urgency::User,
             size: Rect::new(0, 0, width, height),
             views: Views::default(),
-            next_id: 0,
+            ids,
         }
     }
 
@@ -289,7 +295,7 @@ impl App {
             area,
             visible: screen == self.screen,
             effects,
-            next_id: &mut self.next_id,
+            ids: &self.ids,
         };
         f(&mut self.views, &mut ctx);
     }
@@ -308,6 +314,11 @@ impl App {
         }
         match event {
             Event::Refused { error } => self.say(Weight::Warning, error.to_string()),
+            Event::Done(done) => {
+                if let Some(why) = self.session.refusal(done) {
+                    self.say(Weight::Warning, why.to_owned());
+                }
+            }
             Event::Warning { text } => self.say(Weight::Warning, text.clone()),
             Event::Notice { text } => self.say(Weight::Plain, text.clone()),
             Event::Pending { change, applies } => self.say(
@@ -335,6 +346,8 @@ impl App {
         }
         self.changes(match event {
             Event::Steps(_) => Urgency::Steps,
+            // Another event shows what the command has changed.
+            Event::Done(_) => Urgency::None,
             // Load reports are not worth a frame while nothing is computed.
             Event::Load(_) if !self.session.is_computing() => Urgency::None,
             Event::Load(_) => Urgency::Steps,

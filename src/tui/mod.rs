@@ -26,7 +26,7 @@ use crate::domain::report::State;
 use crate::domain::symbols::Symbols;
 use crate::domain::terminal::Terminal;
 use crate::session::client::SessionClient;
-use crate::session::protocol::Command;
+use crate::session::protocol::{Command, CommandMessage};
 use crate::session::status::Status;
 use anyhow::Context as _;
 use app::{App, Effect, Msg, Urgency};
@@ -114,7 +114,13 @@ pub fn run(
     let screen =
         terminal::TerminalScreen::enter(options.mouse).context("cannot set up the terminal")?;
     let (width, height) = screen.size().context("cannot read the terminal's size")?;
-    let mut app = App::new(theme, width, height, unix_time());
+    let mut app = App::new(
+        theme,
+        width,
+        height,
+        unix_time(),
+        client.commands.ids().clone(),
+    );
     app.mouse = options.mouse;
     app.attached = options.attached;
     app.session.local_time = terminal::local_time;
@@ -202,8 +208,8 @@ impl Loop<'_> {
                         leave = self.hangup();
                     }
                 },
-                recv(self.client.events) -> event => match event {
-                    Ok(event) => leave |= self.update(Msg::Event(Box::new(event))),
+                recv(self.client.events) -> message => match message {
+                    Ok(message) => leave |= self.update(Msg::Event(Box::new(message.event))),
                     Err(_) => {
                         self.update(Msg::WorkerGone);
                         return;
@@ -225,8 +231,8 @@ impl Loop<'_> {
             while let Ok(FromTerminal::Input(input)) = self.input.try_recv() {
                 leave |= self.input(input);
             }
-            while let Ok(event) = self.client.events.try_recv() {
-                leave |= self.update(Msg::Event(Box::new(event)));
+            while let Ok(message) = self.client.events.try_recv() {
+                leave |= self.update(Msg::Event(Box::new(message.event)));
             }
             leave |= self.update(Msg::Tick(unix_time()));
             if leave {
@@ -373,6 +379,9 @@ impl Loop<'_> {
         for effect in self.app.update(msg) {
             match effect {
                 Effect::Send(command) => self.send(command),
+                Effect::Ask { id, question } => {
+                    self.send_message(CommandMessage::new(id, Command::Ask { question }));
+                }
                 Effect::Copy { what, text } => leave |= self.copy(&what, text),
                 Effect::Mouse(on) => {
                     let set = self.screen.set_mouse(on);
@@ -445,7 +454,14 @@ impl Loop<'_> {
     }
 
     fn send(&self, command: Command) {
-        if self.client.commands.send(command).is_err() {
+        self.send_message(CommandMessage::new(
+            self.client.commands.ids().next(),
+            command,
+        ));
+    }
+
+    fn send_message(&self, message: CommandMessage) {
+        if self.client.commands.send_message(message).is_err() {
             // The session's events end as well, which ends the loop.
             tracing::warn!("the worker has gone");
         }

@@ -13,7 +13,7 @@ use crate::domain::report::{
     State, StepReport, SystemLoad,
 };
 use crate::domain::text::{bytes, grouped};
-use crate::session::protocol::{Change, Event};
+use crate::session::protocol::{Change, Done, Event, Outcome};
 use crate::session::run_view::RunView;
 use log::Log;
 pub use log::Weight;
@@ -324,11 +324,24 @@ impl SessionView {
                 }
             }
             Event::Answer { .. } => {}
+            Event::Done(done) => {
+                if let Some(why) = self.refusal(done) {
+                    self.note(Weight::Warning, why.to_owned());
+                }
+            }
             Event::Snapshot { events } => {
                 *self = self.fresh();
                 events.iter().for_each(|event| self.event(event));
             }
             Event::Ended { .. } => self.ended = true,
+        }
+    }
+
+    /// Why a command of this viewer was refused, unless that is known of the session anyway.
+    pub fn refusal<'a>(&self, done: &'a Done) -> Option<&'a str> {
+        match &done.outcome {
+            Outcome::Refused(why) if self.unsaved.as_ref() != Some(why) => Some(why),
+            _ => None,
         }
     }
 

@@ -12,6 +12,7 @@ use crate::domain::report::{
     Sign, Split, State, StepReport, SystemLoad,
 };
 use crate::domain::symbols::Symbols;
+use crate::session::client::CommandIds;
 use crate::session::protocol::{Change, Command, Event};
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
 use proptest::prelude::*;
@@ -270,7 +271,7 @@ fn app(colors: Colors, width: u16, height: u16, events: &[Event]) -> App {
 }
 
 fn themed(theme: Theme, width: u16, height: u16, events: &[Event]) -> App {
-    let mut app = App::new(theme, width, height, 52_000.0);
+    let mut app = App::new(theme, width, height, 52_000.0, CommandIds::default());
     for event in events {
         app.update(Msg::Event(Box::new(event.clone())));
     }

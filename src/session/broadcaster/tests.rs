@@ -1,8 +1,8 @@
 use super::super::client::QUEUE;
-use super::super::protocol::{Answer, Question};
+use super::super::protocol::{Answer, Command, CommandMessage, Question};
 use super::*;
 use crate::domain::params::{Applies, Change, Value};
-use crate::domain::report::{EpochReport, Health, ScoredWeights, Split, StepReport};
+use crate::domain::report::{EpochReport, Health, RunInfo, ScoredWeights, Split, StepReport};
 
 fn steps(number: u64) -> Event {
     Event::Steps(StepReport {
@@ -53,6 +53,10 @@ fn change(key: &str, new: f64) -> Change {
     }
 }
 
+fn heard_by(viewer: &SessionClient) -> Vec<Event> {
+    viewer.events.try_iter().map(|m| m.event).collect()
+}
+
 fn events(snapshot: Event) -> Vec<Event> {
     match snapshot {
         Event::Snapshot { events } => events,
@@ -66,12 +70,12 @@ fn a_late_viewer_has_what_the_first_one_heard_and_then_the_same() {
     let heard = [notice("a"), epoch(1), notice("b")];
     heard.iter().for_each(|event| sender.event(event.clone()));
     let late = sender.broadcaster().attach();
-    assert_eq!(events(late.events.try_recv().unwrap()), heard);
+    assert_eq!(events(late.events.try_recv().unwrap().event), heard);
     sender.event(epoch(2));
     sender.event(steps(2001));
     sender.event(steps(2002));
-    assert_eq!(first.events.try_iter().last(), Some(epoch(2)));
-    assert_eq!(late.events.try_iter().collect::<Vec<_>>(), [epoch(2)]);
+    assert_eq!(heard_by(&first).last(), Some(&epoch(2)));
+    assert_eq!(heard_by(&late), [epoch(2)]);
     for viewer in [&first, &late] {
         let report = viewer.take_steps().unwrap();
         assert_eq!((report.first, report.last), (2001, 2002));
@@ -81,42 +85,82 @@ fn a_late_viewer_has_what_the_first_one_heard_and_then_the_same() {
 }
 
 #[test]
-fn an_answer_goes_to_the_viewer_that_asked_under_the_id_it_gave() {
+fn answers_go_to_the_viewer_that_asked_under_the_id_it_gave() {
     let (first, sender) = channel();
     let second = sender.broadcaster().attach();
     second.events.try_iter().count();
-    let question = || Question::Runs;
     for viewer in [&first, &second] {
-        let ask = Command::Ask {
-            id: 7,
-            question: question(),
-        };
-        viewer.commands.send(ask).unwrap();
+        let question = Question::Runs;
+        let ask = CommandMessage::new(7, Command::Ask { question });
+        viewer.commands.send_message(ask).unwrap();
     }
-    let ids: Vec<u64> = sender
-        .commands
-        .try_iter()
-        .map(|command| match command {
-            Command::Ask { id, .. } => id,
-            other => panic!("{other:?}"),
-        })
-        .collect();
-    assert_ne!(ids[0], ids[1]);
     let answer = |why: &str| Answer::Failed { why: why.into() };
-    for (id, why) in ids.iter().zip(["first", "second"]) {
-        sender.event(Event::Answer {
-            id: *id,
-            answer: answer(why),
-        });
+    let outcome = Outcome::AppliedAt(1);
+    for (request, why) in sender.requests.try_iter().zip(["first", "second"]) {
+        sender.answer(request.address(), answer(why));
+        sender.done(request.address(), outcome.clone());
     }
     for (viewer, why) in [(&first, "first"), (&second, "second")] {
-        let heard: Vec<_> = viewer.events.try_iter().collect();
-        let expected = Event::Answer {
+        let answer = Event::Answer {
             id: 7,
             answer: answer(why),
         };
-        assert_eq!(heard, [expected]);
+        let outcome = outcome.clone();
+        assert_eq!(
+            heard_by(viewer),
+            [answer, Event::Done(Done { id: 7, outcome })]
+        );
     }
+}
+
+#[test]
+fn a_viewer_that_fell_behind_still_gets_what_became_of_its_commands() {
+    let (_first, sender) = channel();
+    let slow = sender.broadcaster().attach();
+    for _ in 0..100 {
+        slow.commands.send(Command::Pause).unwrap();
+    }
+    let requests: Vec<_> = sender.requests.try_iter().collect();
+    for request in &requests {
+        sender.done(request.address(), Outcome::AppliedAt(1));
+    }
+    for _ in 0..3 * QUEUE {
+        sender.event(notice("x"));
+    }
+    let done: Vec<u64> = heard_by(&slow)
+        .iter()
+        .filter_map(|event| match event {
+            Event::Done(done) => Some(done.id),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(done, (1..=100).collect::<Vec<_>>());
+}
+
+#[test]
+fn events_name_their_run_and_the_last_one_is_the_last() {
+    let (first, sender) = channel();
+    let run = |name: &str| {
+        Event::Started(Box::new(RunInfo {
+            name: name.into(),
+            ..RunInfo::default()
+        }))
+    };
+    let ended = Event::Ended {
+        params: Box::default(),
+        state: State::Stopped,
+    };
+    let load = Event::Load(SystemLoad::default());
+    for event in [epoch(1), run("one"), epoch(1), load, run(""), epoch(1)] {
+        sender.event(event);
+    }
+    sender.event(ended.clone());
+    sender.event(epoch(2));
+    let heard: Vec<_> = first.events.try_iter().collect();
+    let runs: Vec<_> = heard.iter().map(|m| m.run.as_deref()).collect();
+    let one = Some("one");
+    assert_eq!(runs, [None, one, one, None, None, None, None]);
+    assert_eq!(heard.last().unwrap().event, ended);
 }
 
 #[test]
@@ -130,7 +174,7 @@ fn a_viewer_that_stops_reading_is_bounded_and_has_the_newest_afterwards() {
         assert!(slow.events.len() <= QUEUE);
     }
     sender.event(notice("newest"));
-    let heard: Vec<_> = slow.events.try_iter().collect();
+    let heard = heard_by(&slow);
     assert!(matches!(heard[0], Event::Snapshot { .. }));
     assert_eq!(heard.last(), Some(&notice("newest")));
 }
@@ -142,10 +186,14 @@ fn only_the_first_viewer_ends_the_session_by_going() {
     assert!(!first.is_alone());
     drop(second);
     assert!(first.is_alone());
-    assert_eq!(sender.commands.try_iter().count(), 0);
+    assert_eq!(sender.requests.try_iter().count(), 0);
     drop(first);
     assert_eq!(
-        sender.commands.try_iter().collect::<Vec<_>>(),
+        sender
+            .requests
+            .try_iter()
+            .map(|request| request.message.command)
+            .collect::<Vec<_>>(),
         [Command::Quit]
     );
 }

@@ -8,7 +8,7 @@ use crate::domain::params::Hyperparameters;
 use crate::domain::report::{Split, StepReport};
 use crate::session::lines::Lines;
 use crate::session::log;
-use crate::session::protocol::Event;
+use crate::session::protocol::{self, Event, MessageError};
 use crate::session::tfevents::EventFile;
 use crate::train::files::{Appender, Folder};
 use crate::train::saver;
@@ -261,8 +261,7 @@ impl RunDir {
     }
 
     fn line(&mut self, event: &Event) -> io::Result<()> {
-        let mut line = serde_json::to_vec(event)?;
-        line.push(b'\n');
+        let line = protocol::recorded_line(event)?;
         // It counts even when it has to wait for room.
         self.metrics_bytes += line.len() as u64;
         self.metrics.add(&line)
@@ -302,13 +301,20 @@ impl RunDir {
 /// that are not events are skipped.
 ///
 /// # Errors
-/// Returns an error if a file operation fails, or the metrics are not a regular file.
+/// Returns an error if a file operation fails, the metrics are not a regular file, or a session of another version of
+/// the protocol wrote them.
 pub fn read_metrics(folder: &Path, bytes: u64) -> io::Result<(Vec<Event>, u64)> {
     let file = crate::files::open(&folder.join(METRICS))?.take(bytes);
     let mut lines = Lines::new(BufReader::new(file));
     let mut events = Vec::new();
     while let Some(line) = lines.next()? {
-        events.extend(serde_json::from_slice::<Event>(line).ok());
+        match protocol::read_recorded(line) {
+            Ok(event) => events.push(event),
+            Err(error @ MessageError::Version { .. }) => {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+            }
+            Err(MessageError::Content { .. }) => {}
+        }
     }
     Ok((events, lines.too_long))
 }

@@ -1,5 +1,6 @@
 use super::super::attach::{AttachError, RunningSession, attach, find};
 use super::super::client::{ATTACHED_QUEUE, channel};
+use super::super::protocol::Command;
 use super::super::run_dir::{HostId, Owner, RunDir};
 use super::*;
 use crate::domain::report::{DataInfo, RunInfo};
@@ -67,25 +68,29 @@ fn viewers_find_the_session_hear_it_and_steer_it_and_go_without_a_trace() {
 
     let viewers = [attach(&session).unwrap(), attach(&session).unwrap()];
     for viewer in &viewers {
-        let heard = viewer.events.recv_timeout(SOON).unwrap();
+        let heard = viewer.events.recv_timeout(SOON).unwrap().event;
         let events = vec![started(&run)];
         assert_eq!(heard, Event::Snapshot { events });
     }
     sender.event(notice("to all"));
     for viewer in &viewers {
-        let heard = viewer.events.recv_timeout(SOON).unwrap();
+        let heard = viewer.events.recv_timeout(SOON).unwrap().event;
         assert_eq!(heard, notice("to all"));
     }
     viewers[1].commands.send(Command::Pause).unwrap();
-    let command = sender.commands.recv_timeout(SOON);
-    assert_eq!(command, Ok(Command::Pause));
+    let request = sender.requests.recv_timeout(SOON).unwrap();
+    assert_eq!(request.message.command, Command::Pause);
+    let outcome = Outcome::AppliedAt(3);
+    sender.done(request.address(), outcome.clone());
+    let heard = viewers[1].events.recv_timeout(SOON).unwrap().event;
+    assert_eq!(heard, Event::Done(Done { id: 1, outcome }));
     drop(viewers);
     while !first.is_alone() {
         sender.event(notice("wakes those that write"));
         std::thread::yield_now();
     }
     assert_eq!(
-        sender.commands.try_iter().count(),
+        sender.requests.try_iter().count(),
         0,
         "nobody asked to quit"
     );
@@ -111,7 +116,7 @@ fn a_front_end_that_stops_reading_keeps_little_waiting_and_then_hears_the_newest
     let session = found(runs.path(), None).unwrap();
     let viewers = [attach(&session).unwrap(), attach(&session).unwrap()];
     for viewer in &viewers {
-        let heard = viewer.events.recv_timeout(SOON).unwrap();
+        let heard = viewer.events.recv_timeout(SOON).unwrap().event;
         assert!(matches!(heard, Event::Snapshot { .. }));
     }
     let text = |number: usize| notice(&format!("{number:0>500}"));
@@ -128,7 +133,7 @@ fn a_front_end_that_stops_reading_keeps_little_waiting_and_then_hears_the_newest
     let (mut heard, mut snapshots) = (0, 0);
     loop {
         heard += 1;
-        match reads.events.recv_timeout(SOON).unwrap() {
+        match reads.events.recv_timeout(SOON).unwrap().event {
             Event::Snapshot { events } => {
                 snapshots += 1;
                 if events.last() == Some(&last) {
@@ -194,9 +199,90 @@ fn a_line_that_is_no_command_closes_its_viewer_and_nothing_else() {
         let _ = stream.read_to_string(&mut heard);
         assert!(heard.contains("this viewer is closed"), "{heard}");
     }
+    assert!(sender.requests.is_empty());
+}
+
+#[test]
+fn a_command_of_another_version_or_of_no_kind_is_refused_and_the_next_is_taken() {
+    let (_first, sender) = channel();
+    let server = Server::start(sender.broadcaster()).unwrap();
+    let socket = server.shared.socket().clone();
     let mut stream = UnixStream::connect(&socket).unwrap();
-    stream.write_all(b"{\"command\":\"pause\"}\n").unwrap();
-    assert_eq!(sender.commands.recv_timeout(SOON), Ok(Command::Pause));
+    let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+    let mut refusal = || loop {
+        let line = lines.next().unwrap().unwrap();
+        if let Event::Done(done) = protocol::read::<EventMessage>(line.as_bytes())
+            .unwrap()
+            .event
+        {
+            match done.outcome {
+                Outcome::Refused(why) => return (done.id, why),
+                other => panic!("{other:?}"),
+            }
+        }
+    };
+    for (id, command, words) in [
+        (
+            4,
+            r#"{"v":2,"id":4,"command":"later"}"#,
+            "has version 2, and this session speaks version 1",
+        ),
+        (
+            5,
+            r#"{"id":5,"command":"pause"}"#,
+            "has no version, and this session speaks version 1",
+        ),
+        (
+            6,
+            r#"{"v":1,"id":6,"command":"fly"}"#,
+            "unknown variant `fly`",
+        ),
+    ] {
+        writeln!(stream, "{command}").unwrap();
+        let (answered, why) = refusal();
+        assert_eq!(answered, id);
+        assert!(why.contains(words), "{why}");
+    }
+    writeln!(stream, r#"{{"v":1,"id":7,"run":"one","command":"pause"}}"#).unwrap();
+    let request = sender.requests.recv_timeout(SOON).unwrap();
+    let mut pause = CommandMessage::new(7, Command::Pause);
+    pause.run = Some("one".into());
+    assert_eq!(request.message, pause);
+}
+
+#[test]
+fn attaching_to_a_session_of_another_version_fails_with_both_and_what_to_do() {
+    let runs = tempfile::tempdir().unwrap();
+    let socket = runs.path().join("1.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let session = RunningSession::of_test("one", runs.path(), &socket, 4711);
+    for (snapshot, speaks) in [
+        (r#"{"event":"snapshot","events":[]}"#, "speaks no version"),
+        (r#"{"v":2,"event":"past"}"#, "speaks version 2"),
+    ] {
+        let waits = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let (mut stream, _) = listener.accept().unwrap();
+                writeln!(stream, "{snapshot}").unwrap();
+            });
+            attach(&session)
+        });
+        let error = waits.err().unwrap().to_string();
+        for words in [
+            speaks,
+            "this cifar-tui version 1",
+            "kill 4711",
+            "--resume one",
+        ] {
+            assert!(error.contains(words), "{error}");
+        }
+    }
+    let ends = std::thread::scope(|scope| {
+        scope.spawn(|| drop(listener.accept().unwrap()));
+        attach(&session)
+    });
+    let error = ends.err().unwrap().to_string();
+    assert!(error.contains("has ended"), "{error}");
 }
 
 #[test]

@@ -115,8 +115,8 @@ fn a_collapse_is_told_and_the_run_goes_back_to_its_best_epoch() {
         epoch.epoch == best.epoch + 1 && epoch.accuracy > 0.5,
         "{epoch:?}"
     );
-    front.send(Command::GoBack);
-    assert!(front.notice().contains("nothing to go back from"));
+    let why = front.refused(Command::GoBack);
+    assert!(why.contains("nothing to go back from"), "{why}");
     front.quit();
     assert_metrics_are_seamless_from_the_start(&runs.path().join("one"));
 }

@@ -3,36 +3,90 @@
 use super::{Exit, Worker};
 use crate::domain::params::{self, HyperParamError, Value};
 use crate::domain::report::{Split, State};
+use crate::session::client::ReceivedCommand;
 use crate::session::download::Download;
-use crate::session::protocol::{Answer, Command, Event, Question};
+use crate::session::protocol::{Answer, Command, CommandMessage, Event, Outcome, Question};
 use crate::session::questions;
 use crate::session::run_dir::RunError;
 use crate::session::runs::RunsFolder;
 use crate::train::trainer::{ChangeOutcome, Phase, Trainer, TrainingHost};
 use std::ops::ControlFlow;
 
+/// What became of a command: None if that is known later, or why it is refused.
+type Handled = std::result::Result<Option<Outcome>, String>;
+
 impl Worker<'_> {
-    pub(super) fn handle(&mut self, command: Command, trainer: &mut Trainer, phase: Phase) {
+    /// Carries out a command and tells its sender what became of it. Where the training loop must be left first, that
+    /// is told later.
+    pub(super) fn handle(&mut self, request: ReceivedCommand, trainer: &mut Trainer, phase: Phase) {
+        self.inbox.open(&request, self.tell);
+        let CommandMessage { run, command, .. } = &request.message;
+        let handled = self
+            .check_run(run.as_deref())
+            .and_then(|()| self.carry_out(command.clone(), &request, trainer, phase));
+        match handled {
+            Ok(Some(outcome)) => self.inbox.answer(outcome, self.tell),
+            Ok(None) => {}
+            Err(why) => self.inbox.answer(Outcome::Refused(why), self.tell),
+        }
+    }
+
+    /// Tells the sender of the command under way what became of it, after it has taken effect.
+    pub(super) fn answer(&mut self, result: std::result::Result<(), String>, trainer: &Trainer) {
+        let outcome = match result {
+            Ok(()) => at_next_step(trainer),
+            Err(why) => Outcome::Refused(why),
+        };
+        self.inbox.answer(outcome, self.tell);
+    }
+
+    /// Refuses a command for a run that this session does not have.
+    fn check_run(&self, wanted: Option<&str>) -> std::result::Result<(), String> {
+        let name = self.run.as_ref().map(|run| &*run.name);
+        match wanted {
+            Some(wanted) if name != Some(wanted) => {
+                let has = match name {
+                    Some(name) => format!("its run is '{name}'"),
+                    None => "its run has no name, as nothing is saved".into(),
+                };
+                Err(format!(
+                    "this session has no run '{wanted}': {has}. Without `run`, a command is for the shown run."
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn carry_out(
+        &mut self,
+        command: Command,
+        request: &ReceivedCommand,
+        trainer: &mut Trainer,
+        phase: Phase,
+    ) -> Handled {
         let evaluating = phase != Phase::Training;
         match command {
             Command::Quit => self.exit = Some(Exit::Quit),
-            Command::SaveAndQuit => self.save_and_quit(trainer),
-            Command::Restart => self.exit = Some(Exit::Restart),
-            Command::GoBack => self.wants_back(trainer),
+            Command::SaveAndQuit => self.save_and_quit(trainer)?,
+            Command::Restart => {
+                self.exit = Some(Exit::Restart);
+                return Ok(None);
+            }
+            Command::GoBack => return self.wants_back(trainer),
             Command::Stop => match self.over {
                 None => self.exit = Some(Exit::Stop),
-                Some(_) => self.notice("the run is over already"),
+                Some(_) => return Err("the run is over already".into()),
             },
             Command::Pause => match self.over {
                 None => self.paused = true,
-                Some(_) => self.notice("the run is over: there is nothing to pause"),
+                Some(_) => return Err("the run is over: there is nothing to pause".into()),
             },
             Command::Resume | Command::Step => match &self.over {
-                Some(State::Diverged { .. }) => self.notice(
-                    "the run has diverged: go back to a checkpoint with a lower learning rate, or lower the learning rate and restart",
+                Some(State::Diverged { .. }) => return Err(
+                    "the run has diverged: go back to a checkpoint with a lower learning rate, or lower the learning rate and restart".into(),
                 ),
                 Some(_) if trainer.is_finished() => {
-                    self.notice("all epochs are through: raise `epochs` to go on, or restart");
+                    return Err("all epochs are through: raise `epochs` to go on, or restart".into());
                 }
                 _ => {
                     self.paused = false;
@@ -40,7 +94,9 @@ impl Worker<'_> {
                     self.go_on = true;
                 }
             },
-            Command::Evaluate if evaluating => self.notice("an evaluation is under way already"),
+            Command::Evaluate if evaluating => {
+                return Err("an evaluation is under way already".into());
+            }
             Command::Evaluate => {
                 let split = trainer.scored_split();
                 self.want_score(split);
@@ -50,64 +106,84 @@ impl Worker<'_> {
             }
             Command::Checkpoint => match &self.run {
                 Some(_) => self.save(trainer, false),
-                None => self.notice("nothing is saved: this session has no runs folder"),
+                None => return Err("nothing is saved: this session has no runs folder".into()),
             },
-            Command::Set { key, value } => self.set(trainer, &key, value),
+            Command::Set { key, value } => return self.set(trainer, &key, value).map(Some),
             Command::Undo => match trainer.undo() {
-                Ok(Some((row, outcome))) => self.report_change(row.key, outcome),
-                Ok(None) => self.notice("there is no change to take back"),
-                Err(error) => self.tell.event(Event::Refused { error }),
+                Ok(Some((row, outcome))) => {
+                    return Ok(Some(self.report_change(trainer, row.key, outcome)));
+                }
+                Ok(None) => return Err("there is no change to take back".into()),
+                Err(error) => return Err(self.refuse(error)),
             },
-            Command::Show { split } => self.show(trainer, split),
-            Command::Ask { id, question } => {
-                let answer = self.answer(trainer, question);
-                self.tell.event(Event::Answer { id, answer });
+            Command::Show { split } => self.show(trainer, split)?,
+            Command::Ask { question } => {
+                let answer = self.answer_to(trainer, question);
+                self.tell.answer(request.address(), answer);
             }
-            Command::Download => self.fetch_data(),
+            Command::Download => self.fetch_data()?,
         }
+        Ok(Some(at_next_step(trainer)))
     }
 
     /// Begins to fetch CIFAR-10, unless that is under way.
-    pub(super) fn fetch_data(&mut self) {
+    fn fetch_data(&mut self) -> std::result::Result<(), String> {
         if self.download.as_ref().is_some_and(|d| !d.is_over()) {
-            self.notice("the data is being fetched already");
-            return;
+            return Err("the data is being fetched already".into());
         }
-        match Download::start(self.settings.download_to.clone(), self.tell.clone()) {
-            Ok(download) => self.download = Some(download),
-            Err(error) => self.warn(format!("the system gives no thread to fetch with: {error}")),
-        }
+        let download = Download::start(self.settings.download_to.clone(), self.tell.clone())
+            .map_err(|error| format!("the system gives no thread to fetch with: {error}"))?;
+        self.download = Some(download);
+        Ok(())
     }
 
-    pub(super) fn set(&mut self, trainer: &mut Trainer, key: &str, value: Value) {
-        let outcome = params::find(key).and_then(|row| {
+    /// Changes a hyperparameter.
+    ///
+    /// # Errors
+    /// Returns the reason if the value is not allowed; every viewer is told it.
+    pub(super) fn set(
+        &mut self,
+        trainer: &mut Trainer,
+        key: &str,
+        value: Value,
+    ) -> std::result::Result<Outcome, String> {
+        let change = params::find(key).and_then(|row| {
             Ok::<_, HyperParamError>((row.key, trainer.request_change(row, value)?))
         });
-        match outcome {
-            Ok((key, outcome)) => self.report_change(key, outcome),
-            Err(error) => self.tell.event(Event::Refused { error }),
+        match change {
+            Ok((key, change)) => Ok(self.report_change(trainer, key, change)),
+            Err(error) => Err(self.refuse(error)),
         }
     }
 
-    pub(super) fn report_change(&mut self, key: &str, outcome: ChangeOutcome) {
-        match outcome {
-            ChangeOutcome::Applied(applied) => self.applied(&applied),
+    fn refuse(&self, error: HyperParamError) -> String {
+        let why = error.to_string();
+        self.tell.event(Event::Refused { error });
+        why
+    }
+
+    fn report_change(&mut self, trainer: &Trainer, key: &str, change: ChangeOutcome) -> Outcome {
+        match change {
+            ChangeOutcome::Applied(applied) => {
+                self.applied(&applied);
+                return Outcome::AppliedAt(applied.step);
+            }
             ChangeOutcome::Waits(change, applies) => {
-                self.tell.event(Event::Pending { change, applies })
+                self.tell.event(Event::Pending { change, applies });
+                return Outcome::WaitsFor(applies);
             }
             ChangeOutcome::Withdrawn => self.tell.event(Event::Withdrawn { key: key.into() }),
             ChangeOutcome::Unchanged => {}
         }
+        at_next_step(trainer)
     }
 
-    pub(super) fn show(&mut self, trainer: &mut Trainer, split: Split) {
+    fn show(&mut self, trainer: &mut Trainer, split: Split) -> std::result::Result<(), String> {
         if split == Split::Train {
-            self.notice("Confusion and Samples show the validation or the test images");
-            return;
+            return Err("Confusion and Samples show the validation or the test images".into());
         }
         if split == Split::Validation && trainer.scored_split() != split {
-            self.notice("no images are held out for validation: the test images are shown");
-            return;
+            return Err("no images are held out for validation: the test images are shown".into());
         }
         self.shown = split;
         trainer.watch_test = split == Split::Test;
@@ -120,9 +196,10 @@ impl Worker<'_> {
         if missing {
             self.want_score(Split::Test);
         }
+        Ok(())
     }
 
-    pub(super) fn answer(&mut self, trainer: &mut Trainer, question: Question) -> Answer {
+    fn answer_to(&mut self, trainer: &mut Trainer, question: Question) -> Answer {
         let shown = usize::from(self.shown == Split::Test);
         let answer = match question {
             Question::Samples {
@@ -204,4 +281,9 @@ impl Worker<'_> {
         }
         ControlFlow::Continue(())
     }
+}
+
+/// The outcome of a command that has taken effect.
+fn at_next_step(trainer: &Trainer) -> Outcome {
+    Outcome::AppliedAt(trainer.run_state().step + 1)
 }

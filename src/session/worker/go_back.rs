@@ -4,6 +4,7 @@ use super::{Exit, Result, Worker};
 use crate::domain::params::Value;
 use crate::domain::report::State;
 use crate::domain::text::grouped;
+use crate::session::protocol::Outcome;
 use crate::session::run_dir::RunError;
 use crate::train::checkpoint::{Checkpoint, CheckpointError};
 use crate::train::recovery::recovery;
@@ -39,32 +40,49 @@ fn checkpoints(folder: &Path) -> std::result::Result<Checkpoints, CheckpointErro
 
 impl Worker<'_> {
     /// Takes up the command to go back.
-    pub(super) fn wants_back(&mut self, trainer: &mut Trainer) {
+    ///
+    /// # Errors
+    /// Returns the reason if there is nothing to go back from or to.
+    pub(super) fn wants_back(
+        &mut self,
+        trainer: &mut Trainer,
+    ) -> std::result::Result<Option<Outcome>, String> {
         let collapse = self.health.health().collapse.as_ref();
         match (&self.over, collapse.and_then(|c| c.best)) {
-            (Some(State::Diverged { .. }), _) | (Some(_), Some(_)) => self.go_back(trainer),
+            (Some(State::Diverged { .. }), _) | (Some(_), Some(_)) => {
+                let went_back = self.go_back(trainer);
+                self.answer(went_back, trainer);
+            }
             // The loop must be left before its trainer is replaced.
             (None, Some(_)) => self.exit = Some(Exit::GoBack),
-            (_, None) => self.notice(
-                "the run has neither diverged nor collapsed after a better epoch: there is nothing to go back from",
-            ),
+            (_, None) => {
+                return Err("the run has neither diverged nor collapsed after a better epoch: there is nothing to go back from".into());
+            }
         }
+        Ok(None)
     }
 
     /// The run goes on from an earlier checkpoint with a lower learning rate; [`recovery`] chooses both.
-    pub(super) fn go_back(&mut self, trainer: &mut Trainer) {
+    ///
+    /// # Errors
+    /// Returns the reason if the run could not go back.
+    pub(super) fn go_back(&mut self, trainer: &mut Trainer) -> std::result::Result<(), String> {
         if self.run.is_none() {
-            self.notice("there is no checkpoint to go back to, as nothing is saved: lower the learning rate and restart");
-            return;
+            return Err("there is no checkpoint to go back to, as nothing is saved: lower the learning rate and restart".into());
         }
-        if let Err(error) = self.try_go_back(trainer) {
-            self.warn(format!("the run could not go back: {error}"));
+        match self.try_go_back(trainer) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err("no checkpoint of the run is from before its collapse: lower the learning rate and restart".into()),
+            Err(error) => Err(format!("the run could not go back: {error}")),
         }
     }
 
-    fn try_go_back(&mut self, trainer: &mut Trainer) -> Result<()> {
+    /// Returns false if there is no checkpoint to go back to.
+    fn try_go_back(&mut self, trainer: &mut Trainer) -> Result<bool> {
         self.tell_saved(true);
-        let Some(run) = &self.run else { return Ok(()) };
+        let Some(run) = &self.run else {
+            return Ok(false);
+        };
         let folder = run.folder().to_owned();
         let (mut found, damage) = checkpoints(&folder)?;
         if let Some(error) = damage {
@@ -76,8 +94,7 @@ impl Worker<'_> {
         let all: Vec<_> = found.iter().map(|(c, _)| c.run_state.clone()).collect();
         let chosen = recovery(&all, failed, collapsed_after, self.went_back_to);
         let Some(chosen) = chosen else {
-            self.notice("no checkpoint of the run is from before its collapse: lower the learning rate and restart");
-            return Ok(());
+            return Ok(false);
         };
         let failed_step = failed.step;
         let why = match &self.over {
@@ -87,7 +104,7 @@ impl Worker<'_> {
         let (checkpoint, path) = found.swap_remove(chosen.checkpoint);
         let made = self.trainer_from(checkpoint, &path)?;
         let Some(run) = &mut self.run else {
-            return Ok(());
+            return Ok(false);
         };
         let run_state = made.run_state();
         let file = path.file_name().unwrap_or_default();
@@ -110,8 +127,9 @@ impl Worker<'_> {
             grouped(step),
             Value::Float(chosen.good)
         ));
-        self.set(trainer, "learning_rate", Value::Float(chosen.learning_rate));
+        // If the value is refused, every viewer is told.
+        let _ = self.set(trainer, "learning_rate", Value::Float(chosen.learning_rate));
         (self.paused, self.go_on, self.over) = (false, true, None);
-        Ok(())
+        Ok(true)
     }
 }

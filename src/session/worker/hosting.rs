@@ -1,8 +1,8 @@
 //! The worker as the trainer's host.
 
-use super::Worker;
+use super::{Exit, Woken, Worker};
 use crate::domain::report::{EpochReport, Split, State, StepReport};
-use crate::session::protocol::{Command, Event};
+use crate::session::protocol::Event;
 use crate::train::checkpoint::Applied;
 use crate::train::evaluate::Scores;
 use crate::train::trainer::{Phase, Trainer, TrainingHost};
@@ -26,25 +26,24 @@ impl TrainingHost for Worker<'_> {
         self.tell.interrupt().store(false, Ordering::SeqCst);
         loop {
             let blocked = phase == Phase::Training && self.paused;
-            let command = if blocked {
+            let woken = if blocked {
                 self.tell_steps();
                 self.tell_state(State::Paused);
                 self.try_again(trainer);
-                self.wait()
+                Some(self.wait())
             } else {
-                match self
-                    .early
-                    .pop_front()
-                    .map_or_else(|| self.tell.commands.try_recv(), Ok)
-                {
-                    Ok(command) => Some(command),
+                let early = self.inbox.next_early();
+                match early.map_or_else(|| self.tell.requests.try_recv(), Ok) {
+                    Ok(request) => Some(Woken::Command(request)),
                     Err(TryRecvError::Empty) => None,
-                    Err(TryRecvError::Disconnected) => Some(Command::Quit),
+                    Err(TryRecvError::Disconnected) => Some(Woken::Gone),
                 }
             };
-            let idle = command.is_none() && !blocked;
-            if let Some(command) = command {
-                self.handle(command, trainer, phase);
+            let idle = woken.is_none();
+            match woken {
+                Some(Woken::Command(request)) => self.handle(request, trainer, phase),
+                Some(Woken::Gone) => self.exit = Some(Exit::Quit),
+                Some(Woken::Other) | None => {}
             }
             if self.exit.is_some() {
                 return ControlFlow::Break(());

@@ -1,11 +1,10 @@
 //! Loading the data set while commands are taken up.
 
-use super::{Result, SessionError};
+use super::{Inbox, Result, SessionError};
 use crate::data::{DataError, Dataset};
 use crate::domain::report::State;
 use crate::session::client::EventSender;
-use crate::session::protocol::{Command, Event};
-use std::collections::VecDeque;
+use crate::session::protocol::Event;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -25,7 +24,7 @@ impl<T> Load for T where
 }
 
 /// Loads the data on its own thread, so that a command to quit ends the wait at once even if a read blocks (a network
-/// drive). Returns None if the session is to end; the thread is then left running. Other commands are put into `early`.
+/// drive). Returns None if the session is to end; the thread is then left running. Other commands are kept in `inbox`.
 ///
 /// # Errors
 /// Returns an error if the data cannot be loaded or the system gives no thread.
@@ -35,7 +34,7 @@ pub(super) fn load_data(
     + Send
     + 'static,
     interval: Duration,
-    early: &mut VecDeque<Command>,
+    inbox: &mut Inbox,
 ) -> Result<Option<Dataset>> {
     let (report, reports) = crossbeam_channel::unbounded();
     let (done, loaded) = crossbeam_channel::bounded(1);
@@ -69,10 +68,11 @@ pub(super) fn load_data(
                     Ok(()) => return Ok(None),
                 },
             },
-            recv(tell.commands) -> command => match command {
-                Ok(Command::Quit | Command::SaveAndQuit) | Err(_) => return Ok(None),
-                Ok(other) => early.push_back(other),
-            },
+            recv(tell.requests) -> request => {
+                if request.map_or(true, |request| inbox.ends_early(request, tell)) {
+                    return Ok(None);
+                }
+            }
         }
     }
 }

@@ -6,17 +6,19 @@ mod final_scores;
 mod go_back;
 mod health;
 mod hosting;
+mod inbox;
 mod loading;
 mod saving;
 mod starting;
 
+pub(super) use inbox::Inbox;
 pub(super) use loading::Load;
 
 use super::Settings;
-use super::client::EventSender;
+use super::client::{EventSender, ReceivedCommand};
 use super::download::Download;
 use super::load::LoadMeter;
-use super::protocol::{Command, Event};
+use super::protocol::Event;
 use super::questions::Known;
 use super::resume::{self, ResumeError, ResumePoint};
 use super::run_dir::{Lost, Owner, RunDir, RunError};
@@ -31,7 +33,6 @@ use crate::train::saver::Saver;
 use crate::train::trainer::{End, Phase, Trainer};
 use crate::train::training_data::TrainingData;
 use loading::{load_data, loading};
-use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -67,18 +68,19 @@ type Result<T> = std::result::Result<T, SessionError>;
 pub(super) fn run(settings: Settings, owner: Owner, tell: EventSender, load: impl Load) {
     let mut params = settings.params.clone();
     let mut unfinished = None;
+    let mut inbox = Inbox::default();
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         tell.event(Event::State(loading("data", 0, 0)));
-        let mut early = VecDeque::new();
         let point = match &settings.resume {
             None => None,
-            Some(wanted) => match resume::begin(wanted, &settings, &owner, &tell, &mut early)? {
+            Some(wanted) => match resume::begin(wanted, &settings, &owner, &tell, &mut inbox)? {
                 None => return Ok(State::Stopped),
                 point => point,
             },
         };
         let recorded = point.as_ref().and_then(ResumePoint::data);
-        let Some(mut worker) = Worker::new(&settings, owner, &tell, early, recorded, load)? else {
+        let worker = Worker::new(&settings, owner, &tell, &mut inbox, recorded, load)?;
+        let Some(mut worker) = worker else {
             return Ok(State::Stopped);
         };
         let outcome = worker.live(point, &mut params);
@@ -113,6 +115,7 @@ pub(super) fn run(settings: Settings, owner: Owner, tell: EventSender, load: imp
         }
         tell.event(event);
     }
+    inbox.close(&state, &tell);
     tell.event(Event::Ended {
         params: Box::new(params),
         state,
@@ -131,12 +134,19 @@ enum Exit {
     Failed,
 }
 
+/// Why the worker stopped waiting.
+enum Woken {
+    Command(ReceivedCommand),
+    /// No front end is left.
+    Gone,
+    Other,
+}
+
 struct Worker<'a> {
     settings: &'a Settings,
     owner: Owner,
     tell: &'a EventSender,
-    /// Commands that came while the data was loaded.
-    early: VecDeque<Command>,
+    inbox: &'a mut Inbox,
     device: Rc<dyn Device>,
     training_data: Rc<TrainingData>,
     saver: Saver,
@@ -182,19 +192,19 @@ struct Worker<'a> {
 
 impl<'a> Worker<'a> {
     /// Opens the device and loads the data, which a resumed run had at `recorded`; None when the session is to end before
-    /// that is done. `early` holds commands that came before.
+    /// that is done.
     fn new(
         settings: &'a Settings,
         owner: Owner,
         tell: &'a EventSender,
-        mut early: VecDeque<Command>,
+        inbox: &'a mut Inbox,
         recorded: Option<PathBuf>,
         load: impl Load,
     ) -> Result<Option<Self>> {
         let device = backend::open(settings.device, settings.engine, settings.threads)?;
         let interval = settings.report_interval;
         let load = move |progress: &mut dyn FnMut(u64, u64)| load(recorded.as_deref(), progress);
-        let Some(data) = load_data(tell, load, interval, &mut early)? else {
+        let Some(data) = load_data(tell, load, interval, inbox)? else {
             return Ok(None);
         };
         tell.event(Event::Data(data.info.clone()));
@@ -203,7 +213,7 @@ impl<'a> Worker<'a> {
         Ok(Some(Worker {
             settings,
             tell,
-            early,
+            inbox,
             training_data: Rc::new(TrainingData::new(data)?),
             device,
             saver: Saver::start().map_err(SessionError::Thread)?,
@@ -283,8 +293,14 @@ impl<'a> Worker<'a> {
                         None => Ok(state),
                     };
                 }
-                Some(Exit::Restart) => self.restart(&mut trainer),
-                Some(Exit::GoBack) => self.go_back(&mut trainer),
+                Some(Exit::Restart) => {
+                    let restarted = self.restart(&mut trainer);
+                    self.answer(restarted, &trainer);
+                }
+                Some(Exit::GoBack) => {
+                    let went_back = self.go_back(&mut trainer);
+                    self.answer(went_back, &trainer);
+                }
                 Some(Exit::Failed) => {
                     if let Some(error) = self.error.take() {
                         return Err(error);
@@ -313,18 +329,20 @@ impl<'a> Worker<'a> {
                 self.tell_state(over);
             }
             self.try_again(trainer);
-            if let Some(command) = self.wait() {
-                self.handle(command, trainer, Phase::Training);
+            match self.wait() {
+                Woken::Command(request) => self.handle(request, trainer, Phase::Training),
+                Woken::Gone => self.exit = Some(Exit::Quit),
+                Woken::Other => {}
             }
             // More epochs were asked for.
             self.go_on |= self.over == Some(State::Done) && !trainer.is_finished();
         }
     }
 
-    /// The next command, or None when something else happened. A front end that has gone wants to quit.
-    fn wait(&mut self) -> Option<Command> {
-        if let Some(command) = self.early.pop_front() {
-            return Some(command);
+    /// Waits for a command or for something else to do.
+    fn wait(&mut self) -> Woken {
+        if let Some(request) = self.inbox.next_early() {
+            return Woken::Command(request);
         }
         let again = match self.unsaved {
             Some(_) => crossbeam_channel::after(RETRY_INTERVAL),
@@ -335,22 +353,20 @@ impl<'a> Worker<'a> {
             None => crossbeam_channel::never(),
         };
         crossbeam_channel::select! {
-            recv(self.tell.commands) -> command => Some(command.unwrap_or(Command::Quit)),
-            recv(self.saver.outcomes()) -> outcome => {
-                match outcome {
-                    Ok(outcome) => {
-                        self.saver.took_one();
-                        self.saved(outcome);
-                        None
-                    }
-                    // The thread that saves has died, which the next save tells; it must not wake this one for ever.
-                    Err(_) => Some(self.tell.commands.recv().unwrap_or(Command::Quit)),
+            recv(self.tell.requests) -> request => request.map_or(Woken::Gone, Woken::Command),
+            recv(self.saver.outcomes()) -> outcome => match outcome {
+                Ok(outcome) => {
+                    self.saver.took_one();
+                    self.saved(outcome);
+                    Woken::Other
                 }
-            }
-            recv(again) -> _ => None,
+                // The thread that saves has died, which the next save tells; it must not wake this one for ever.
+                Err(_) => self.tell.requests.recv().map_or(Woken::Gone, Woken::Command),
+            },
+            recv(again) -> _ => Woken::Other,
             recv(lost) -> _ => {
                 self.has_lost_its_run();
-                None
+                Woken::Other
             }
         }
     }

@@ -68,12 +68,26 @@ impl Worker<'_> {
         }
     }
 
-    /// Finishes, unless something would be lost.
-    pub(super) fn save_and_quit(&mut self, trainer: &mut Trainer) {
+    /// Saves everything, then ends the session.
+    ///
+    /// # Errors
+    /// Returns the reason if something would be lost; every viewer is told it.
+    pub(super) fn save_and_quit(
+        &mut self,
+        trainer: &mut Trainer,
+    ) -> std::result::Result<(), String> {
         self.save_everything(trainer);
-        match &self.unsaved {
-            None => self.exit = Some(Exit::Quit),
-            why => self.tell.event(Event::Unsaved { why: why.clone() }),
+        match self.unsaved.clone() {
+            None => {
+                self.exit = Some(Exit::Quit);
+                Ok(())
+            }
+            Some(why) => {
+                self.tell.event(Event::Unsaved {
+                    why: Some(why.clone()),
+                });
+                Err(why)
+            }
         }
     }
 

@@ -65,7 +65,8 @@ impl Worker<'_> {
         for key in &self.settings.overrides {
             if let Some(row) = params::param(key) {
                 let value = row.get(&self.settings.params);
-                self.set(&mut trainer, row.key, value);
+                // If the value is refused, every viewer is told.
+                let _ = self.set(&mut trainer, row.key, value);
             }
         }
         Ok(trainer)
@@ -201,7 +202,10 @@ impl Worker<'_> {
     }
 
     /// Replaces the run by a new one with everything that waits. When that cannot be, the old one stays.
-    pub(super) fn restart(&mut self, trainer: &mut Trainer) {
+    ///
+    /// # Errors
+    /// Returns the reason if there is no new run.
+    pub(super) fn restart(&mut self, trainer: &mut Trainer) -> std::result::Result<(), String> {
         let made = self
             .new_trainer(trainer.wanted_params())
             .and_then(|new| Ok((self.new_run(&new, None)?, new)));
@@ -214,8 +218,9 @@ impl Worker<'_> {
                 self.paused = false;
                 *trainer = self.begin(new, run, None);
                 self.save(trainer, false);
+                Ok(())
             }
-            Err(error) => self.warn(format!("the run could not be restarted: {error}")),
+            Err(error) => Err(format!("the run could not be restarted: {error}")),
         }
     }
 

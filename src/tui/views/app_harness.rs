@@ -6,6 +6,7 @@ use crate::domain::confusion::Confusion;
 use crate::domain::params::Hyperparameters;
 use crate::domain::report::*;
 use crate::domain::symbols::Symbols;
+use crate::session::client::CommandIds;
 use crate::session::protocol::{Answer, Command, Event, Filter, Question};
 use crate::tui::app::{App, Effect, Msg, press};
 use crate::tui::theme::{Colors, Theme};
@@ -31,6 +32,8 @@ pub const CLASSES: [&str; 10] = [
 pub struct AppHarness {
     pub app: App,
     pub sent: Vec<Command>,
+    /// Questions sent, answered or not.
+    pub asked: Vec<Question>,
     /// Number of effects returned by the app, commands included.
     pub effects: usize,
     /// Questions that were sent and not answered.
@@ -51,8 +54,9 @@ impl AppHarness {
 
     pub fn themed(width: u16, height: u16, theme: Theme) -> Self {
         AppHarness {
-            app: App::new(theme, width, height, 0.0),
+            app: App::new(theme, width, height, 0.0, CommandIds::default()),
             sent: Vec::new(),
+            asked: Vec::new(),
             effects: 0,
             open: Vec::new(),
             answers: true,
@@ -126,11 +130,13 @@ impl AppHarness {
     pub fn update(&mut self, msg: Msg) {
         for effect in self.app.update(msg) {
             self.effects += 1;
-            if let Effect::Send(command) = effect {
-                self.sent.push(command.clone());
-                if let Command::Ask { id, question } = command {
+            match effect {
+                Effect::Send(command) => self.sent.push(command),
+                Effect::Ask { id, question } => {
+                    self.asked.push(question.clone());
                     self.open.push((id, question));
                 }
+                _ => {}
             }
         }
         if self.answers {
@@ -146,15 +152,15 @@ impl AppHarness {
         }
     }
 
+    /// Forgets the commands and questions that were sent so far.
+    pub fn forget_sent(&mut self) {
+        self.sent.clear();
+        self.asked.clear();
+    }
+
     /// The questions sent since the last call.
     pub fn questions(&mut self) -> Vec<Question> {
-        let sent = std::mem::take(&mut self.sent);
-        sent.into_iter()
-            .filter_map(|c| match c {
-                Command::Ask { question, .. } => Some(question),
-                _ => None,
-            })
-            .collect()
+        std::mem::take(&mut self.asked)
     }
 
     pub fn buffer(&self) -> Buffer {

@@ -36,6 +36,7 @@ use super::pictures::Request;
 use super::session_view::{SessionView, Weight};
 use super::theme::Theme;
 use crate::domain::params::Value;
+use crate::session::client::CommandIds;
 use crate::session::protocol::{Command, Event, Question};
 use crossterm::event::{KeyEvent, MouseEvent};
 use ratatui::buffer::Buffer;
@@ -164,7 +165,7 @@ pub struct Context<'a> {
     /// Whether the view is open.
     pub visible: bool,
     pub(super) effects: &'a mut Vec<Effect>,
-    pub(super) next_id: &'a mut u64,
+    pub(super) ids: &'a CommandIds,
 }
 
 impl Context<'_> {
@@ -176,17 +177,15 @@ impl Context<'_> {
     /// Sends a question to the worker. The answer arrives as an event with the returned id. Keep only the newest id;
     /// answers to older ones are outdated.
     pub fn ask(&mut self, question: Question) -> u64 {
-        *self.next_id += 1;
-        let id = *self.next_id;
-        self.send(Command::Ask { id, question });
+        let (id, ask) = self.asking(question);
+        self.effects.push(ask);
         id
     }
 
     /// A question for later, for example after a confirmation, and its id.
     pub fn asking(&mut self, question: Question) -> (u64, Effect) {
-        *self.next_id += 1;
-        let id = *self.next_id;
-        (id, Effect::Send(Command::Ask { id, question }))
+        let id = self.ids.next();
+        (id, Effect::Ask { id, question })
     }
 
     /// Writes a picture into a file.

@@ -562,7 +562,7 @@ fn a_click_picks_a_cell() {
 #[test]
 fn the_other_split_is_shown_from_then_on() {
     let mut harness = AppHarness::running(80, 24, Screen::Samples);
-    harness.sent.clear();
+    harness.forget_sent();
     harness.key("t");
     assert_eq!(harness.sent[0], Command::Show { split: Split::Test });
     harness.line("The test images have not been scored yet.");
@@ -578,7 +578,7 @@ fn a_pinned_image_is_followed_through_evaluations() {
     harness.key("f l p f f f f");
     harness.line("pinned 1");
     harness.line("✗ deer→ship 0.78");
-    harness.sent.clear();
+    harness.forget_sent();
     harness.event(Event::Evaluation(app_harness::evaluation(3)));
     let pinned = Question::Samples {
         filter: Filter::Pinned { indices: vec![4] },
@@ -620,7 +620,7 @@ fn an_architecture_is_checked_as_it_is_typed_and_set_for_the_next_run() {
     harness.key("enter ctrl-u");
     harness.types("conv 16, rel");
     harness.line("^^^");
-    harness.sent.clear();
+    harness.forget_sent();
     harness.key("enter");
     assert_eq!(harness.sent, [], "what is wrong is not sent");
     harness.types("u, pool, dense 10");
@@ -638,7 +638,7 @@ fn an_architecture_is_checked_as_it_is_typed_and_set_for_the_next_run() {
 #[test]
 fn a_preset_goes_by_its_name() {
     let mut harness = AppHarness::running(120, 36, Screen::Model);
-    harness.sent.clear();
+    harness.forget_sent();
     harness.key("a enter");
     let set = harness.sent.iter().find_map(|c| match c {
         Command::Set { value, .. } => Some(value.to_string()),
@@ -809,7 +809,7 @@ fn the_sample_set_says_how_to_get_the_real_one() {
     harness.event(Event::Started(Box::new(info)));
     harness.open(Screen::Data);
     harness.line("fetches the real CIFAR-10");
-    harness.sent.clear();
+    harness.forget_sent();
     harness.key("d");
     assert_eq!(harness.sent, [Command::Download]);
     harness.event(Event::Download {

@@ -1,0 +1,70 @@
+//! The commands that wait for the worker, and the one that it has taken up and not answered yet.
+
+use crate::domain::report::State;
+use crate::session::client::{Address, EventSender, ReceivedCommand};
+use crate::session::protocol::{Command, Outcome};
+use std::collections::VecDeque;
+
+/// Commands of a session. Each is answered once: with [`Inbox::answer`], or when another is opened or the session ends.
+#[derive(Default)]
+pub(crate) struct Inbox {
+    /// Commands that came while the worker could not carry them out.
+    early: VecDeque<ReceivedCommand>,
+    /// Sender of the command that is being carried out.
+    open: Option<Address>,
+}
+
+impl Inbox {
+    /// Takes up a command that comes before there is a run. Returns true if it ends the session; every other command is
+    /// kept.
+    pub fn ends_early(&mut self, request: ReceivedCommand, sender: &EventSender) -> bool {
+        let message = &request.message;
+        let quits = matches!(message.command, Command::Quit | Command::SaveAndQuit);
+        if quits && message.run.is_none() {
+            self.open(&request, sender);
+            self.answer(Outcome::AppliedAt(0), sender);
+            return true;
+        }
+        self.early.push_back(request);
+        false
+    }
+
+    /// The next command of those that were kept.
+    pub fn next_early(&mut self) -> Option<ReceivedCommand> {
+        self.early.pop_front()
+    }
+
+    /// Notes that a command is being carried out.
+    pub fn open(&mut self, request: &ReceivedCommand, sender: &EventSender) {
+        self.answer(
+            Outcome::Refused("another command came in between".into()),
+            sender,
+        );
+        self.open = Some(request.address());
+    }
+
+    /// Answers the command that is being carried out, if there is one.
+    pub fn answer(&mut self, outcome: Outcome, sender: &EventSender) {
+        if let Some(address) = self.open.take() {
+            if let Outcome::Refused(why) = &outcome {
+                tracing::info!("a command was refused: {why}");
+            }
+            sender.done(address, outcome);
+        }
+    }
+
+    /// Refuses all commands that are left at the session's end, in the state `state`.
+    pub fn close(&mut self, state: &State, sender: &EventSender) {
+        let refused = || {
+            let why = match state {
+                State::Failed { why } => format!("the session has failed: {why}"),
+                _ => "the session has ended; `cifar-tui --resume` resumes its run".into(),
+            };
+            Outcome::Refused(why)
+        };
+        self.answer(refused(), sender);
+        for request in self.early.drain(..).chain(sender.requests.try_iter()) {
+            sender.done(request.address(), refused());
+        }
+    }
+}
