@@ -69,6 +69,7 @@
 //! | a symbol to draw with | its row in [`domain::symbols::SYMBOLS`] with its replacements |
 //! | a kind of terminal | its row in [`domain::terminal::TERMINALS`] |
 //! | an architecture | a row of text in [`domain::arch::ARCHS`] |
+//! | a recipe | a row in [`domain::recipes::RECIPES`] |
 //! | a kind of layer | its word in [`domain::arch`], its file in [`layers`], its lines in [`backend`]'s `weights.rs`, `cpu/fuse.rs`, `gpu/schedule` and `candle/network.rs` |
 //! | an optimizer | its word in [`domain::params::Optimizer`], its file and its row in [`optimizers`]: backends, checkpoint, panel follow |
 //! | a data format | its reader in [`data`] and a row in [`data::FORMATS`] |

@@ -131,6 +131,7 @@ fn run(invocation: &Invocation) -> anyhow::Result<u8> {
         Task::Doctor { json } => {
             commands::doctor::run(&config, wrong.as_ref(), &around, *json, out)?;
         }
+        Task::Recipes { json } => commands::recipes::run(*json, out)?,
         Task::Keys => out.write_all(tui::actions::listing(config.options.symbols()).as_bytes())?,
         Task::Config(task) => commands::config::run(task, &config, &around, out)?,
     }

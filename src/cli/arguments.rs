@@ -2,6 +2,7 @@
 
 use crate::config::{OPTIONS, OptionKind, Options};
 use crate::domain::params::{HYPERPARAMS, Hyperparameters, ValueKind};
+use crate::domain::recipes::{self, RECIPES};
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, Command, value_parser};
 use std::path::PathBuf;
@@ -15,7 +16,7 @@ pub fn command() -> Command {
             "Without a command: the screen, training. Examples:\n  \
              cifar-tui                                     train on CIFAR-10 if it is found, else on the built-in images\n  \
              cifar-tui --data ~/cifar-10-python.tar.gz     train on this copy\n  \
-             cifar-tui --optimizer sgd --lr 0.05 --flip    another recipe\n  \
+             cifar-tui --recipe resnet --epochs 8          a stronger recipe, for 8 epochs\n  \
              cifar-tui --resume seed-0412                  go on with a run\n  \
              cifar-tui train --epochs 5                    without a screen\n\n\
              Exit codes: 0 done, 1 failed, 2 usage, 3 diverged, 128+n ended by signal n.",
@@ -120,6 +121,17 @@ pub fn command() -> Command {
                 .about("Show what this machine has: device, CPU, terminal, data, folders")
                 .arg(json("Write it as JSON"))
                 .after_help("Examples:\n  cifar-tui doctor\n  cifar-tui doctor --json"),
+        )
+        .subcommand(
+            Command::new("recipes")
+                .about("List the recipes: what each sets, and what it reaches")
+                .arg(json("Write each recipe as one line of JSON"))
+                .after_help(
+                    "A recipe is an architecture and the hyperparameters that belong to it. Examples:\n  \
+                     cifar-tui recipes\n  \
+                     cifar-tui --recipe resnet\n  \
+                     cifar-tui config set recipe resnet",
+                ),
         )
         .subcommand(
             Command::new("keys")
@@ -292,7 +304,17 @@ fn hyperparameters(command: Command) -> Command {
             None => arg,
         }
     });
-    command.args(args)
+    command.args(args).arg(
+        Arg::new("recipe")
+            .long("recipe")
+            .value_name("NAME")
+            .value_parser(recipes::find)
+            .help_heading("Hyperparameters")
+            .help(format!(
+                "All hyperparameters of a recipe ({}), which other flags change; see `cifar-tui recipes`",
+                RECIPES.iter().map(|r| r.name).collect::<Vec<_>>().join(", ")
+            )),
+    )
 }
 
 fn session_args(command: Command) -> Command {

@@ -56,6 +56,10 @@ pub enum Task {
     Config(ConfigTask),
     /// Lists every key of the screen.
     Keys,
+    /// Lists the recipes.
+    Recipes {
+        json: bool,
+    },
 }
 
 /// The run that a session creates or resumes.
@@ -132,6 +136,12 @@ pub fn parse(
             flags.params.push((row.key, value));
         }
     }
+    let given = |m: &ArgMatches| m.try_get_one("recipe").ok().flatten().copied();
+    let outer = given(&matches);
+    if outer.is_some() && !trains {
+        return Err(no_effect("--recipe", name));
+    }
+    flags.recipe = given(sub).or(outer);
     let session = Session {
         name: text(&matches, "name").or_else(|| optional(sub, "name")),
         resume: text(&matches, "resume").or_else(|| optional(sub, "resume")),
@@ -145,6 +155,12 @@ pub fn parse(
         }
     }
 
+    if flags.recipe.is_some() && session.resume.is_some() {
+        return Err(command().error(
+            clap::error::ErrorKind::ArgumentConflict,
+            "--recipe cannot be used with --resume: a run goes on with its own hyperparameters. Give the ones to change by their flags",
+        ));
+    }
     let task = match name {
         "train" => Task::Train {
             session,
@@ -199,6 +215,7 @@ pub fn parse(
         },
         "doctor" => Task::Doctor { json: json(sub) },
         "keys" => Task::Keys,
+        "recipes" => Task::Recipes { json: json(sub) },
         "config" => Task::Config(match sub.subcommand() {
             Some(("init", _)) => ConfigTask::Init,
             Some(("set", m)) => ConfigTask::Set {

@@ -8,6 +8,7 @@ pub mod doctor;
 pub mod eval;
 mod network;
 pub mod predict;
+pub mod recipes;
 pub mod runs;
 pub mod suite;
 

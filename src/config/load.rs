@@ -1,10 +1,11 @@
 //! Loads the configuration: defaults, environment, config.toml and flags, each overriding the one before.
 
 use super::{
-    Config, ConfigError, Flags, MAX_FILE, OPTIONS, OptionKind, OptionRow, Options, Origin,
+    Config, ConfigError, Flags, MAX_FILE, OPTIONS, OptionKind, OptionRow, Options, Origin, RECIPE,
     Surroundings, unknown_key,
 };
 use crate::domain::params::{HYPERPARAMS, HyperParam, Hyperparameters, Value};
+use crate::domain::recipes::{self, Recipe};
 use crate::files;
 use std::path::{Path, PathBuf};
 use toml_edit::{Document, Item};
@@ -54,6 +55,9 @@ fn layers(
     if let Some(file) = config.file.clone() {
         read_file(&mut config, &file, around)?;
     }
+    if let Some(recipe) = flags.recipe {
+        apply(&mut config, recipe, "--recipe");
+    }
     for (key, value) in &flags.params {
         let Some(row) = HYPERPARAMS.iter().find(|row| row.key == *key) else {
             continue;
@@ -77,6 +81,16 @@ fn layers(
     }
     (config.runs, config.runs_because) = runs_folder(&config, around);
     Ok(config)
+}
+
+/// Gives the hyperparameters a recipe's values.
+fn apply(config: &mut Config, recipe: &Recipe, said: &str) {
+    recipe.apply(&mut config.params);
+    let origins = recipe.rows().map(|(row, _)| Origin {
+        key: row.key,
+        said: format!("the recipe {} ({said})", recipe.name),
+    });
+    config.origins.extend(origins);
 }
 
 fn config_file(around: &Surroundings, flags: &Flags) -> Result<Option<PathBuf>, ConfigError> {
@@ -134,7 +148,7 @@ fn read_file(config: &mut Config, file: &Path, around: &Surroundings) -> Result<
     let document = Document::parse(text.as_str())
         .map_err(|e| ConfigError(format!("{shown} is not valid TOML: {e}")))?;
     let folder = file.parent().unwrap_or(Path::new(""));
-    for (key, item) in document.iter() {
+    let said = |key: &str, item: &Item| {
         let offset = document
             .as_table()
             .key(key)
@@ -142,7 +156,21 @@ fn read_file(config: &mut Config, file: &Path, around: &Surroundings) -> Result<
             .or_else(|| item.span())
             .map_or(0, |span| span.start);
         let line = 1 + text[..offset].matches('\n').count();
-        let said = format!("{shown}, line {line}");
+        format!("{shown}, line {line}")
+    };
+    // The file's other keys change the recipe, wherever it stands.
+    if let Some(item) = document.get(RECIPE) {
+        let said = said(RECIPE, item);
+        let name = item
+            .as_str()
+            .ok_or("recipe: a name in quotes is needed".to_owned());
+        let recipe = name
+            .and_then(recipes::find)
+            .map_err(|why| ConfigError(format!("{said}: {why}")))?;
+        apply(config, recipe, &said);
+    }
+    for (key, item) in document.iter().filter(|(key, _)| *key != RECIPE) {
+        let said = said(key, item);
         let wrong = |why: String| ConfigError(format!("{said}: {why}"));
         if let Some(row) = HYPERPARAMS.iter().find(|row| row.key == key) {
             let value = param_value(row, item).map_err(wrong)?;

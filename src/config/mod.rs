@@ -1,5 +1,6 @@
 //! The program's configuration and where each value comes from: flags override config.toml, which overrides the environment,
-//! which overrides the defaults. Driven by two tables: HYPERPARAMS for the hyperparameters, [`OPTIONS`] for all other
+//! which overrides the defaults. A recipe counts as if it gave each of its hyperparameters just before the other keys of
+//! the file, or the other flags, that names it. Driven by two tables: HYPERPARAMS for the hyperparameters, [`OPTIONS`] for all other
 //! settings. This module reads the file and knows the folders; what a value means is decided elsewhere.
 
 mod edit;
@@ -15,12 +16,15 @@ pub use options::{OPTIONS, OnHangup, OnUsr1, OptionKind, OptionRow, Options};
 pub use template::{parameter_table, template};
 
 use crate::domain::params::{HYPERPARAMS, Hyperparameters, Value};
+use crate::domain::recipes::Recipe;
 use crate::domain::text::nearest;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Maximum size of config.toml in bytes.
 pub const MAX_FILE: u64 = 1 << 20;
+/// The key of config.toml that names a recipe.
+const RECIPE: &str = "recipe";
 
 /// An invalid setting: a usage error. The message contains the place, the value and what is allowed.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +76,8 @@ impl Surroundings {
 pub struct Flags {
     /// `--config`.
     pub config: Option<PathBuf>,
+    /// `--recipe`.
+    pub recipe: Option<&'static Recipe>,
     /// Hyperparameters, in the table's order.
     pub params: Vec<(&'static str, Value)>,
     /// Rows of [`OPTIONS`] and their text.
@@ -118,6 +124,7 @@ fn unknown_key(key: &str) -> String {
         OPTIONS
             .iter()
             .map(|row| row.key)
+            .chain([RECIPE])
             .chain(HYPERPARAMS.iter().map(|row| row.key))
     };
     match nearest(&key.replace('-', "_"), known(), 3) {

@@ -2,6 +2,7 @@
 
 use super::{OPTIONS, toml_value};
 use crate::domain::params::{HYPERPARAMS, Hyperparameters};
+use crate::domain::recipes::RECIPES;
 use std::fmt::Write as _;
 
 /// The text of config.toml with every key at its default, each with a comment.
@@ -19,7 +20,13 @@ pub fn template() -> String {
             row.default
         );
     }
-    text += "\n\n# Hyperparameters: the recipe of the seed model.\n";
+    let recipes: Vec<_> = RECIPES.iter().map(|recipe| recipe.name).collect();
+    let note = format!(
+        "All hyperparameters at once; `cifar-tui recipes` lists what each recipe sets and reaches. Allowed: {}.",
+        recipes.join(", ")
+    );
+    let _ = write!(text, "\n{}recipe = \"{}\"\n", comment(&note), recipes[0]);
+    text += "\n\n# Hyperparameters. One without # in front of it overrules the recipe.\n";
     let defaults = Hyperparameters::default();
     for row in HYPERPARAMS {
         let unit = match row.unit {
@@ -34,7 +41,7 @@ pub fn template() -> String {
         );
         let _ = write!(
             text,
-            "\n{}{} = {}\n",
+            "\n{}# {} = {}\n",
             comment(&note),
             row.key,
             toml_value(&row.get(&defaults))

@@ -78,7 +78,17 @@ fn the_template_says_what_the_defaults_are() {
     let config = load(&around, &Flags::default()).unwrap();
     assert_eq!(config.params, Hyperparameters::default());
     assert_eq!(config.options, Options::default());
-    let lines: Vec<_> = template().lines().map(str::to_owned).collect();
+    // A hyperparameter's line is a comment, so that it does not overrule a recipe by accident; without # it is its default.
+    let mut bare = template();
+    for row in HYPERPARAMS {
+        let line = format!("\n# {} = ", row.key);
+        assert_eq!(bare.matches(&line).count(), 1, "{}", row.key);
+        bare = bare.replace(&line, &format!("\n{} = ", row.key));
+    }
+    let (_folder, around) = folder_with(&bare);
+    let config = load(&around, &Flags::default()).unwrap();
+    assert_eq!(config.params, Hyperparameters::default());
+    let lines: Vec<_> = bare.lines().map(str::to_owned).collect();
     for key in OPTIONS
         .iter()
         .map(|r| r.key)
@@ -226,4 +236,38 @@ fn writing_back_keeps_comments_and_order() {
             .to_string()
             .contains("'epochs'")
     );
+}
+
+#[test]
+fn a_recipe_is_changed_by_the_keys_of_its_layer_and_by_all_later_ones() {
+    let (_folder, around) = folder_with("batch_size = 64\nrecipe = \"resnet\"\ncrop = 1\n");
+    let config = load(&around, &Flags::default()).unwrap();
+    let params = &config.params;
+    assert_eq!(params.architecture, "resnet");
+    assert_eq!((params.batch_size, params.crop), (64, 1));
+    assert!(
+        config
+            .origin("optimizer")
+            .unwrap()
+            .contains("resnet (config.toml, line 2)")
+    );
+    assert_eq!(config.origin("crop"), Some("config.toml, line 3"));
+
+    // A recipe on the command line leaves nothing of the file's hyperparameters but how the run is carried out.
+    let (_folder, around) = folder_with("batch_size = 64\nseed = 7\n");
+    let flags = Flags {
+        recipe: Some(crate::domain::recipes::find("resnet").unwrap()),
+        params: vec![("crop", Value::Int(2))],
+        ..Flags::default()
+    };
+    let config = load(&around, &flags).unwrap();
+    let params = &config.params;
+    assert_eq!((params.batch_size, params.crop, params.seed), (128, 2, 7));
+    assert!(config.given.iter().map(|g| g.0).eq(["crop"]));
+
+    assert!(refusal("recipe = 'resent'").contains("did you mean 'resnet'?"));
+    assert!(refusal("recipe = 7").contains("line 1: recipe: a name in quotes"));
+    let text = with_value("", "recipe", "Resnet").unwrap();
+    assert_eq!(text, "recipe = \"resnet\"\n");
+    assert!(with_value("", "recipe", "x").is_err());
 }

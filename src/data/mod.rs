@@ -502,10 +502,11 @@ fn channel_statistics(images: &Images, threads: usize) -> (Vec<f32>, Vec<f32>) {
 ///
 /// # Errors
 /// The offset at which the bytes are not a batch, and the reason.
-#[cfg(fuzzing)]
+// Compiled for the tests too, so that a renaming cannot break it unnoticed.
+#[cfg(any(test, fuzzing))]
 pub fn fuzz_pickle(bytes: &[u8]) -> Result<(), String> {
     struct InMemory<'a>(&'a [u8]);
-    impl pickle::Source for InMemory<'_> {
+    impl pickle::PickleSource for InMemory<'_> {
         fn fill(&mut self, buffer: &mut [u8]) -> std::io::Result<()> {
             std::io::Read::read_exact(&mut self.0, buffer)
         }

@@ -12,6 +12,7 @@ pub mod marks;
 pub(crate) mod mutate;
 pub mod number;
 pub mod params;
+pub mod recipes;
 pub mod report;
 pub mod rng;
 pub mod scale;

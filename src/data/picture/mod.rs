@@ -80,7 +80,7 @@ pub fn read(path: &Path, side: u32) -> Result<DecodedImage, PictureError> {
 ///
 /// # Errors
 /// Returns an error if the bytes are not a picture.
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 pub fn fuzz_decode(bytes: &[u8], side: u32) -> Result<DecodedImage, String> {
     decode(io::Cursor::new(bytes), side).map_err(|problem| problem.to_string())
 }

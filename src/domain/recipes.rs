@@ -1,0 +1,146 @@
+//! Recipes: an architecture and the hyperparameters that belong to it, under a name.
+
+use super::params::{HYPERPARAMS, Hyperparameters, Value};
+use super::text::nearest;
+use serde::Serialize;
+
+/// Hyperparameters that no recipe sets: they say how a run is carried out, and not what it learns.
+const KEPT: &[&str] = &["seed", "precision", "test_each_epoch"];
+
+/// A named set of hyperparameters.
+#[derive(Debug, Serialize)]
+pub struct Recipe {
+    pub name: &'static str,
+    /// One sentence.
+    pub about: &'static str,
+    /// The hyperparameters that differ from the defaults, as (key, value).
+    pub values: &'static [(&'static str, &'static str)],
+    pub reached: &'static [Reached],
+}
+
+/// What a recipe was measured to reach.
+#[derive(Debug, Serialize)]
+pub struct Reached {
+    pub data: &'static str,
+    /// Of the test accuracy, in percent.
+    pub mean: f64,
+    /// Its standard deviation over the seeds, in percent points.
+    pub spread: f64,
+    pub seeds: u32,
+    pub device: &'static str,
+    /// Of training and scoring, in seconds.
+    pub seconds: f64,
+}
+
+/// The recipes, from the plainest to the strongest. The first one is the default.
+pub static RECIPES: &[Recipe] = &[
+    Recipe {
+        name: "seed",
+        about: "The Keras network of the 2018 blog post as it was trained there: Adam, batches of 32, 15 epochs.",
+        values: &[],
+        reached: &[],
+    },
+    Recipe {
+        name: "resnet",
+        about: "Three residual blocks under SGD with one-cycle rates and augmentation.",
+        values: &[
+            ("architecture", "resnet"),
+            ("optimizer", "sgd"),
+            ("learning_rate", "0.2"),
+            ("nesterov", "on"),
+            ("weight_decay", "5e-4"),
+            ("schedule", "one-cycle"),
+            ("batch_size", "128"),
+            ("epochs", "20"),
+            ("dropout", "0"),
+            ("flip", "alternate"),
+            ("crop", "3"),
+            ("crop_padding", "reflect"),
+            ("standardize", "on"),
+        ],
+        reached: &[],
+    },
+];
+
+impl Recipe {
+    /// Gives every hyperparameter but those of how a run is carried out this recipe's value.
+    pub fn apply(&self, params: &mut Hyperparameters) {
+        for (row, value) in self.rows() {
+            // A test checks that the table's values are allowed.
+            let _ = row.set(params, value);
+        }
+    }
+
+    /// The value of every hyperparameter that a recipe sets.
+    pub fn rows(
+        &self,
+    ) -> impl Iterator<Item = (&'static super::params::HyperParam, Value)> + use<'_> {
+        let defaults = Hyperparameters::default();
+        let rows = HYPERPARAMS.iter().filter(|row| !KEPT.contains(&row.key));
+        rows.map(move |row| {
+            let own = self.values.iter().find(|(key, _)| *key == row.key);
+            let own = own.and_then(|(_, text)| row.parse(text).ok());
+            (row, own.unwrap_or_else(|| row.get(&defaults)))
+        })
+    }
+}
+
+/// The recipe of this name.
+///
+/// # Errors
+/// Says that there is none, and which ones there are.
+pub fn find(name: &str) -> Result<&'static Recipe, String> {
+    let name = name.trim().to_ascii_lowercase();
+    let names = || RECIPES.iter().map(|recipe| recipe.name);
+    let found = RECIPES.iter().find(|recipe| recipe.name == name);
+    found.ok_or_else(|| match nearest(&name, names(), 3) {
+        Some(near) => format!("there is no recipe '{name}'; did you mean '{near}'?"),
+        None => format!(
+            "there is no recipe '{name}'; there are: {}",
+            names().collect::<Vec<_>>().join(", ")
+        ),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::params;
+
+    #[test]
+    fn every_value_of_a_recipe_is_allowed_and_says_something() {
+        for recipe in RECIPES {
+            for (key, text) in recipe.values {
+                assert!(!KEPT.contains(key), "{}: {key}", recipe.name);
+                let row = params::find(key).unwrap();
+                let value = row.parse(text).unwrap();
+                let default = row.get(&Hyperparameters::default());
+                assert_ne!(value, default, "{}: {key} is the default", recipe.name);
+                assert!(row.applies_to(applied(recipe).optimizer), "{key}");
+            }
+        }
+    }
+
+    fn applied(recipe: &Recipe) -> Hyperparameters {
+        let mut params = Hyperparameters {
+            learning_rate: 7.0,
+            seed: 99,
+            ..Hyperparameters::default()
+        };
+        recipe.apply(&mut params);
+        params
+    }
+
+    #[test]
+    fn a_recipe_leaves_nothing_of_what_was_there_but_the_seed() {
+        let seed = Hyperparameters {
+            seed: 99,
+            ..Hyperparameters::default()
+        };
+        assert_eq!(applied(&RECIPES[0]), seed);
+        let resnet = applied(find("ResNet").unwrap());
+        assert_eq!((resnet.architecture.as_str(), resnet.seed), ("resnet", 99));
+        assert!(find("sede").unwrap_err().contains("'seed'"));
+        assert!(find("vgg19").unwrap_err().contains("seed, resnet"));
+    }
+}
