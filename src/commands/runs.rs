@@ -152,6 +152,20 @@ fn show(run: &RunSummary, out: &mut impl Write) -> anyhow::Result<()> {
         },
     )?;
     line("test", test(run))?;
+    let target = percent(run.params.target);
+    line(
+        "target",
+        match run.reached {
+            _ if run.params.target == 0.0 => String::new(),
+            None => format!("{target}, not reached"),
+            Some(reached) => format!(
+                "{target}, reached in {}, at step {}, the end of epoch {}",
+                duration(reached.elapsed),
+                grouped(reached.step),
+                reached.epoch
+            ),
+        },
+    )?;
     writeln!(out)?;
     for row in HYPERPARAMS {
         let value = row.show(&row.get(&run.params));

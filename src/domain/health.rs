@@ -318,6 +318,7 @@ mod tests {
             images_per_s: 1.0,
             elapsed: 1.0,
             position: f64::from(number),
+            reached: None,
         };
         EpochScores::new(&report, confusion)
     }

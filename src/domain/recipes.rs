@@ -5,7 +5,13 @@ use super::text::nearest;
 use serde::Serialize;
 
 /// Hyperparameters that no recipe sets: they say how a run is carried out, and not what it learns.
-const KEPT: &[&str] = &["seed", "precision", "test_each_epoch"];
+const KEPT: &[&str] = &[
+    "seed",
+    "precision",
+    "target",
+    "stop_at_target",
+    "test_each_epoch",
+];
 
 /// A named set of hyperparameters.
 #[derive(Debug, Serialize)]

@@ -238,6 +238,8 @@ pub struct EpochReport {
     pub elapsed: f64,
     /// Epochs that the run had come through at its end: `epoch`, or less if the run ended within it.
     pub position: f64,
+    /// The target, if this epoch reached it.
+    pub reached: Option<f64>,
 }
 
 /// An [`EpochReport`] as it is written: figures of the validation images are called so, and those of the test images too.
@@ -263,6 +265,8 @@ struct EpochFields {
     /// Missing at the end of a whole epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     position: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reached: Option<f64>,
 }
 
 /// A number that may be infinite or NaN.
@@ -285,6 +289,7 @@ impl From<EpochReport> for EpochFields {
             images_per_s: e.images_per_s,
             elapsed: e.elapsed,
             position: (e.position != f64::from(e.epoch)).then_some(e.position),
+            reached: e.reached,
         }
     }
 }
@@ -314,6 +319,7 @@ impl TryFrom<EpochFields> for EpochReport {
             images_per_s: e.images_per_s,
             elapsed: e.elapsed,
             position: e.position.unwrap_or(f64::from(e.epoch)),
+            reached: e.reached,
         })
     }
 }
@@ -539,6 +545,15 @@ pub struct CheckpointReport {
     pub best: bool,
 }
 
+/// When a run reached its target.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TargetReached {
+    pub epoch: u32,
+    pub step: u64,
+    /// Seconds of training until then.
+    pub elapsed: f64,
+}
+
 /// One run in the runs folder, from its files.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunSummary {
@@ -561,6 +576,9 @@ pub struct RunSummary {
     pub step: u64,
     pub best_val_accuracy: Option<f64>,
     pub best_epoch: Option<u32>,
+    /// The first epoch that reached the target.
+    #[serde(default)]
+    pub reached: Option<TargetReached>,
     pub final_val_accuracy: Option<f64>,
     /// Test accuracy of the last weights.
     pub test_accuracy: Option<f64>,

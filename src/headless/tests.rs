@@ -21,6 +21,7 @@ fn epoch() -> Event {
         images_per_s: 5612.0,
         elapsed: 7.0,
         position: f64::from(1),
+        reached: None,
     })
 }
 

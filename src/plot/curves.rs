@@ -381,6 +381,7 @@ mod tests {
             images_per_s: 5000.0,
             elapsed: 8.0,
             position: f64::from(epoch),
+            reached: None,
         }
     }
 

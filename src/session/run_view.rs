@@ -6,6 +6,7 @@ use crate::domain::marks::{Mark, merged};
 use crate::domain::params::{Hyperparameters, param};
 use crate::domain::report::{
     EpochReport, Evaluation, Health, RunInfo, ScoredWeights, Split, State, StepReport,
+    TargetReached,
 };
 
 /// Maximum number of marks; beyond it, changes that follow each other are merged.
@@ -190,6 +191,18 @@ impl RunView {
             }
             _ => {}
         }
+    }
+
+    /// The first epoch that reached the target in force, if one did.
+    pub fn reached(&self) -> Option<TargetReached> {
+        let target = self.params.target;
+        let mut epochs = self.epochs.iter();
+        let first = epochs.find(|epoch| target > 0.0 && epoch.accuracy >= target)?;
+        Some(TargetReached {
+            epoch: first.epoch,
+            step: first.step,
+            elapsed: first.elapsed,
+        })
     }
 
     /// The number of steps done.

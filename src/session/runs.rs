@@ -187,6 +187,7 @@ fn read(folder: &Path, metrics: &Path) -> Option<RunSummary> {
         step: 0,
         best_val_accuracy: None,
         best_epoch: None,
+        reached: None,
         final_val_accuracy: None,
         test_accuracy: None,
         best_test_accuracy: None,
@@ -270,6 +271,7 @@ fn read_into(summary: &mut RunSummary, metrics: &Path) -> io::Result<u64> {
     .into();
     summary.best_val_accuracy = view.best.map(|best| best.accuracy);
     summary.best_epoch = view.best.map(|best| best.epoch);
+    summary.reached = view.reached();
     // Ignore scores of weights that the run has left behind.
     let last_step = last.map_or(0, |epoch| epoch.step);
     let test = view.test.filter(|test| test.step >= last_step);
@@ -305,6 +307,7 @@ mod tests {
             images_per_s: 1.0,
             elapsed: f64::from(number),
             position: f64::from(number),
+            reached: None,
         })
     }
 

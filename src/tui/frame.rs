@@ -311,6 +311,13 @@ fn header(app: &App, area: Rect, buf: &mut Buffer) {
             vec![plain(format!("{rate:>7}")), dim(" img/s".into())],
         ));
         right.push(HeaderItem::new(7, vec![plain(short_duration(elapsed))]));
+        if let Some(reached) = session.reached() {
+            let target = dim(format!("{} in ", share(session.params.target)));
+            let time = plain(duration(reached.elapsed));
+            let step = dim(format!(", step {}", grouped(reached.step)));
+            let long = vec![target.clone(), time.clone(), step];
+            right.push(HeaderItem::new(8, long).or(6, vec![target, time]));
+        }
         let eta = steps.and_then(|s| s.eta);
         let eta = match eta.filter(|_| session.is_computing()) {
             Some(eta) => vec![dim("ETA ".into()), plain(short_duration(eta))],

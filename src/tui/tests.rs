@@ -138,6 +138,7 @@ fn epoch_events(epoch: u32) -> [Event; 3] {
             images_per_s: 5600.0,
             elapsed: step as f64 * 32.0 / 5600.0,
             position: f64::from(epoch),
+            reached: None,
         }),
         Event::Checkpoint(CheckpointReport {
             step,

@@ -141,6 +141,10 @@ pub struct Hyperparameters {
     /// Epochs over which the learning rate rises linearly from zero.
     pub warmup: f64,
     pub test_each_epoch: bool,
+    /// Accuracy to reach, on the images that are scored after each epoch; 0 is off.
+    pub target: f64,
+    /// End the run when an epoch reaches the target.
+    pub stop_at_target: bool,
     /// A name in `ARCHS`, or the text of an architecture.
     pub architecture: String,
     pub optimizer: Optimizer,
@@ -175,6 +179,8 @@ impl Default for Hyperparameters {
             schedule: Schedule::Constant,
             warmup: 0.0,
             test_each_epoch: false,
+            target: 0.0,
+            stop_at_target: false,
             architecture: "seed".into(),
             optimizer: Optimizer::Adam,
             nesterov: false,

@@ -38,6 +38,7 @@ fn epoch(number: u32) -> Event {
         images_per_s: 1.0,
         elapsed: 1.0,
         position: f64::from(number),
+        reached: None,
     })
 }
 

@@ -126,6 +126,15 @@ impl Trainer {
         Ok(applied)
     }
 
+    /// Lowers the epochs to those done, so that the run is finished.
+    pub(super) fn end_here(&mut self, host: &mut impl TrainingHost) -> Result<()> {
+        let row = params::find("epochs")?;
+        let done = f64::from(self.run_state.epochs);
+        let applied = self.apply(row, Value::Float(done))?;
+        host.applied(&applied);
+        Ok(())
+    }
+
     /// Between two epochs: applies the changes that waited for it. A batch size that does not fit in memory is
     /// taken back and reported to the host.
     pub(super) fn apply_waiting(&mut self, host: &mut impl TrainingHost) -> Result<()> {

@@ -261,6 +261,8 @@ impl Trainer {
                 step: run_state.step,
             });
         }
+        let target = run_state.params.target;
+        let reached = (target > 0.0 && accuracy >= target).then_some(target);
         let totals = std::mem::take(&mut run_state.totals);
         let images = totals.images.max(1) as f64;
         let report = EpochReport {
@@ -276,6 +278,7 @@ impl Trainer {
             images_per_s: images / totals.seconds.max(1e-9),
             elapsed: run_state.elapsed,
             position,
+            reached,
         };
         // When the run ends within an epoch it stays there, and goes on from there if it is given more epochs.
         if self.run_state.step_in_epoch >= self.steps_per_epoch() {
@@ -283,6 +286,9 @@ impl Trainer {
             self.run_state.step_in_epoch = 0;
             self.run_state.images_in_epoch = 0;
             self.shuffle();
+        }
+        if reached.is_some() && self.run_state.params.stop_at_target && !self.is_finished() {
+            self.end_here(host)?;
         }
         host.epoch_over(self, &report);
         Ok(ControlFlow::Continue(()))

@@ -220,6 +220,34 @@ fn a_run_may_end_within_an_epoch_and_goes_on_from_there() {
 }
 
 #[test]
+fn a_run_may_end_at_the_first_epoch_that_reaches_the_target() {
+    let run = |target, stop_at_target| {
+        let mut trainer = short_run(5.0, false);
+        trainer.run_state.params.target = target;
+        trainer.run_state.params.stop_at_target = stop_at_target;
+        let mut host = Recorder::default();
+        assert_eq!(trainer.run(&mut host).unwrap(), End::Finished);
+        (host.reports, trainer)
+    };
+    let (reports, _) = run(0.0, true);
+    assert_eq!(reports.len(), 5);
+    assert!(reports.iter().all(|report| report.reached.is_none()));
+    // The accuracy of the best epoch is reached there and not before.
+    let best = reports.iter().rfind(|report| report.best).unwrap();
+    let (again, trainer) = run(best.accuracy, true);
+    assert_eq!(again.len(), best.epoch as usize);
+    let last = again.last().unwrap();
+    assert_eq!(last.reached, Some(best.accuracy));
+    assert!(
+        again[..again.len() - 1]
+            .iter()
+            .all(|report| report.reached.is_none())
+    );
+    assert_eq!(trainer.run_state().params.epochs, f64::from(best.epoch));
+    assert_eq!(run(best.accuracy, false).0.len(), 5);
+}
+
+#[test]
 fn an_epoch_may_leave_its_smaller_last_batch_out() {
     for (drop_last, steps, images) in [(false, 20, 192), (true, 18, 180)] {
         let (mut trainer, mut host) = (short_run(2.0, drop_last), Recorder::default());

@@ -58,6 +58,7 @@ fn epoch(epoch: u32, test: Option<f64>) -> Event {
         images_per_s: 320.0,
         elapsed: 100.0 * f64::from(epoch),
         position: f64::from(epoch),
+        reached: None,
     })
 }
 

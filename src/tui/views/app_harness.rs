@@ -313,6 +313,7 @@ pub fn epoch_report(epoch: u32) -> EpochReport {
         images_per_s: 5000.0,
         elapsed: 8.0 * f64::from(epoch),
         position: f64::from(epoch),
+        reached: None,
     }
 }
 
@@ -385,6 +386,7 @@ fn run_summary(name: &str, outcome: &str, gain: f64, lr: &str) -> RunSummary {
         step: 10_000,
         best_val_accuracy: Some(0.45 + gain * 0.875),
         best_epoch: Some(8),
+        reached: None,
         final_val_accuracy: Some(0.45 + gain * 0.875),
         test_accuracy: (outcome == "done").then_some(0.643),
         best_test_accuracy: (outcome == "done").then_some(0.651),

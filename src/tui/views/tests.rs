@@ -846,3 +846,21 @@ fn drawing_twice_gives_the_same_cells() {
         assert_eq!(harness.buffer(), harness.buffer());
     }
 }
+
+#[test]
+fn a_target_is_a_line_on_the_chart_and_the_header_says_when_it_was_reached() {
+    let mut harness = AppHarness::new(200, 50);
+    let mut info = app_harness::run_info();
+    let [first, second] = [1, 2].map(app_harness::epoch_report);
+    assert!(first.accuracy < second.accuracy);
+    info.params.target = second.accuracy;
+    harness.event(Event::Data(info.data.clone()));
+    harness.event(Event::Started(Box::new(info)));
+    harness.open(Screen::Train);
+    harness.event(Event::Epoch(first));
+    harness.line("┄┄┄┄┄┄┄┄");
+    assert!(!harness.text().contains(", step 2,500"));
+    harness.event(Event::Epoch(second));
+    harness.event(Event::Epoch(app_harness::epoch_report(3)));
+    harness.line(" in 0:16, step 2,500");
+}

@@ -30,6 +30,8 @@ pub struct Chart<'a> {
     /// The x at which the value was not finite.
     pub broken: &'a [f64],
     pub cursor: Option<f64>,
+    /// The value to reach: a dotted line.
+    pub target: Option<f64>,
 }
 
 /// Columns of the y labels, the axis included.
@@ -175,6 +177,7 @@ impl Chart<'_> {
         let mut values: Vec<f64> = raw[cut..raw.len() - cut].to_vec();
         values.extend(seen(self.train));
         values.extend(seen(self.validation));
+        values.extend(self.target);
         if self.log_y {
             values.retain(|v| *v > 0.0);
         }
@@ -238,6 +241,7 @@ impl Chart<'_> {
         );
         let axis = self.y_axis(plot.height);
         self.draw_axes(&axis, theme, area, plot, buf);
+        self.draw_target(&axis, theme, plot, buf);
         let mut canvas = Canvas::new(plot.width, plot.height);
         self.curve(&axis, self.raw, RAW, &mut canvas);
         self.curve(&axis, self.train, TRAIN, &mut canvas);
@@ -263,6 +267,16 @@ impl Chart<'_> {
         }
         self.draw_beyond(&axis, theme, plot, buf);
         self.draw_marks(theme, area, plot, buf);
+    }
+
+    /// A dotted line at the target.
+    fn draw_target(&self, axis: &YAxis, theme: Theme, plot: Rect, buf: &mut Buffer) {
+        let Some(target) = self.target else { return };
+        if let Some((_, y)) = self.cell(axis, plot, (self.x.0, target)) {
+            for x in plot.left()..plot.right() {
+                text(buf, plot, x, y, "┄", theme.best());
+            }
+        }
     }
 
     /// Marks where a curve leaves the plot at the top, with the largest value.

@@ -81,7 +81,7 @@ impl Columns {
         let digits = runs.iter().map(|r| r.params.epochs.to_string().len()).max();
         let epochs = (2 * digits.unwrap_or(0) as u16 + 3).max(8);
         /// From the most to the least important. The width of `epochs` depends on the runs.
-        const FIGURES: [Figure; 7] = [
+        const FIGURES: [Figure; 8] = [
             ("best", 8, |r| percent(r.best_val_accuracy)),
             ("final", 8, |r| percent(r.final_val_accuracy)),
             ("epochs", 0, |r| {
@@ -91,6 +91,10 @@ impl Columns {
             ("time", 9, |r| duration(r.elapsed)),
             ("at", 4, |r| {
                 r.best_epoch.map_or_else(String::new, |e| e.to_string())
+            }),
+            ("to target", 11, |r| {
+                r.reached
+                    .map_or_else(String::new, |reached| duration(reached.elapsed))
             }),
             ("best test", 11, |r| {
                 r.best_test_accuracy
@@ -102,7 +106,11 @@ impl Columns {
         let name = (width / 4).clamp(10, 28);
         let mut used = 2 + name + outcome;
         let mut figures = Vec::new();
+        let has_target = runs.iter().any(|run| run.params.target > 0.0);
         for (word, columns, figure) in FIGURES {
+            if word == "to target" && !has_target {
+                continue;
+            }
             let columns = if columns == 0 { epochs } else { columns };
             if used + columns <= width {
                 used += columns;

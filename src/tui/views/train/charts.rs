@@ -324,6 +324,7 @@ impl Charts {
             marks: &marks,
             broken: &broken,
             cursor: self.cursor,
+            target: target(what, session),
         }
         .draw(theme, inner, buf);
         if series.is_empty() && validation.is_empty() && inner.height > 4 && inner.width > 40 {
@@ -405,6 +406,12 @@ impl Charts {
         }
         figures
     }
+}
+
+/// The accuracy to reach, where it is drawn.
+fn target(what: What, session: &SessionView) -> Option<f64> {
+    let target = session.params.target;
+    (what == What::Accuracy && target > 0.0).then_some(target)
 }
 
 /// The test accuracy of a finished run, and that of its best weights.

@@ -166,6 +166,7 @@ fn nothing_panics() {
                             marks: &[(0.5, "a label that is longer than the chart".into())],
                             broken: &[0.4, f64::NAN],
                             cursor: Some(0.2),
+                            target: Some(0.94),
                         },
                         width,
                         height,
