@@ -17,12 +17,12 @@
 //!
 //! | room | is for | imports |
 //! |---|---|---|
-//! | [`domain`] | plain data and pure functions: hyperparameters, architectures as text, reports, random numbers | nothing |
+//! | [`domain`] | plain data and pure functions: hyperparameters, architectures as text, reports, random numbers | nothing, but `domain::arch` walks [`layers::KINDS`] |
 //! | [`data`] | readers of data sets; the built-in set; batches | files, hardware, domain |
 //! | [`hardware`] | threads, vector instructions, measured peaks; NVIDIA's driver and GPUs, and the executor of lists of kernel launches | domain |
 //! | [`plot`] | PNG charts and matrices | domain |
 //! | [`files`] | opening regular files safely | nothing |
-//! | [`layers`] | fused layers, forward and back, with their kernels | hardware, domain |
+//! | [`layers`] | one folder per kind of layer: its description, CPU and CUDA kernels, and the reference in Candle | hardware, domain |
 //! | [`optimizers`] | one file per optimizer: its state, its update on slices and as CUDA source | domain |
 //! | [`backend`] | training and scoring networks: one trait, our kernels on the CPU's threads, our kernels on a GPU, and plain Candle, which the others are compared with | layers, optimizers, hardware, domain |
 //! | [`train`] | the loop, schedule, scoring, checkpoints | backend, data, hardware, files, domain |
@@ -70,7 +70,7 @@
 //! | a kind of terminal | its row in [`domain::terminal::TERMINALS`] |
 //! | an architecture | a row of text in [`domain::arch::ARCHS`] |
 //! | a recipe | a row in [`domain::recipes::RECIPES`] |
-//! | a kind of layer | its word in [`domain::arch`], its file in [`layers`], its lines in [`backend`]'s `weights.rs`, `cpu/fuse.rs`, `gpu/schedule` and `candle/network.rs` |
+//! | a kind of layer | its folder under [`layers`], and its `pub mod` line and row of [`layers::KINDS`]: grammar, shapes, initial weights, every backend follow |
 //! | an optimizer | its word in [`domain::params::Optimizer`], its file and its row in [`optimizers`]: backends, checkpoint, panel follow |
 //! | a data format | its reader in [`data`] and a row in [`data::FORMATS`] |
 

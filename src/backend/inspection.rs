@@ -1,7 +1,6 @@
 //! Looks inside a network: what is asked, what is answered, and what follows from a state alone.
 
 use super::{ImageSet, NetworkSpec, NetworkState, TensorData};
-use crate::domain::arch::Op;
 use crate::domain::report::{Activations, ParameterHealth, Picture, UnitHealth};
 use std::rc::Rc;
 
@@ -54,7 +53,6 @@ pub fn filters(spec: &NetworkSpec, state: &NetworkState) -> Vec<Picture> {
     let nodes = spec.nodes().unwrap_or_default();
     let first = nodes
         .first()
-        .filter(|node| matches!(node.layer.op, Op::Conv { .. }))
         .and_then(|node| state.tensors.get(&format!("{}.weight", node.name)));
     let Some(TensorData { shape, values }) = first else {
         return Vec::new();

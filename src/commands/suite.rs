@@ -7,7 +7,7 @@ use crate::backend::{
     Backend, Device, ImageSet, Inspection, NetworkSpec, Scaling, StepPlan, TensorData,
 };
 use crate::config::Config;
-use crate::domain::arch::{self, ArchLayer, Op, Shape};
+use crate::domain::arch::{self, Shape};
 use crate::domain::params::{Flip, Hyperparameters, Precision};
 use crate::domain::report::{ScoredWeights, Split};
 use crate::domain::rng::{Rng, Stream};
@@ -228,7 +228,7 @@ pub fn difference(device: &dyn Device, text: &str, precision: Precision) -> anyh
         ..Hyperparameters::default()
     };
     let arch = arch::resolve(text)?;
-    let (count, side) = match chooses(&arch.layers) {
+    let (count, side) = match arch.makes_choices(Shape::CIFAR, 10)? {
         true => COMPARED_CLEAR,
         false => COMPARED,
     };
@@ -297,15 +297,6 @@ pub fn difference(device: &dyn Device, text: &str, precision: Precision) -> anyh
     let expected = score(&mut *theirs, their_member)?;
     compare(&probabilities, &expected, largest(&expected));
     Ok(worst)
-}
-
-/// Whether a network has a ReLU or a pooling window.
-fn chooses(layers: &[ArchLayer]) -> bool {
-    layers.iter().any(|layer| match &layer.op {
-        Op::Relu | Op::Pool { .. } => true,
-        Op::Residual { body } => chooses(body),
-        _ => false,
-    })
 }
 
 /// A first training step of a batch for which every choice is clear. Images with an unclear one give way to others; with

@@ -107,22 +107,22 @@ __device__ __forceinline__ double block_sum(double v, double *scratch) {
     return sum;
 }
 
-#ifdef BEFORE_C
+#ifdef UPSTREAM_C
 // The gradient of the output of the layer before, which ends in ReLU (with 2x2 pooling, with dropout), on its way to
-// that layer's convolution: element e of the output, `g` its gradient. BEFORE_H x BEFORE_W x BEFORE_C is the output,
-// BEFORE_OH x BEFORE_OW the convolution's result. What pooling left out at odd edges is zero from the beginning.
-__device__ __forceinline__ void arrive(const Step &s, u32 e, float g, float output, const u8 *taken, float *grad) {
-    float scale = BEFORE_DROP == 0 ? 1.0f : BEFORE_DROP == 1 ? s.scale : BEFORE_SCALE;
+// that layer's convolution: element e of the output, `g` its gradient. UPSTREAM_H x UPSTREAM_W x UPSTREAM_C is the output,
+// UPSTREAM_OH x UPSTREAM_OW the convolution's result. What pooling left out at odd edges is zero from the beginning.
+__device__ __forceinline__ void apply_upstream_mask(const Step &s, u32 e, float g, float output, const u8 *taken, float *grad) {
+    float scale = UPSTREAM_DROP == 0 ? 1.0f : UPSTREAM_DROP == 1 ? s.scale : UPSTREAM_SCALE;
     g = output == 0.0f ? 0.0f : g * scale;
-    if (BEFORE_POOL) {
-        u32 c = e % BEFORE_C, pixel = e / BEFORE_C;
-        u32 x = pixel % BEFORE_W, y = pixel / BEFORE_W % BEFORE_H, image = pixel / (BEFORE_W * BEFORE_H);
-        u64 first = ((u64)(image * BEFORE_OH + 2 * y) * BEFORE_OW + 2 * x) * BEFORE_C + c;
+    if (UPSTREAM_POOL) {
+        u32 c = e % UPSTREAM_C, pixel = e / UPSTREAM_C;
+        u32 x = pixel % UPSTREAM_W, y = pixel / UPSTREAM_W % UPSTREAM_H, image = pixel / (UPSTREAM_W * UPSTREAM_H);
+        u64 first = ((u64)(image * UPSTREAM_OH + 2 * y) * UPSTREAM_OW + 2 * x) * UPSTREAM_C + c;
         u32 place = taken[e];
         grad[first] = place == 0 ? g : 0.0f;
-        grad[first + BEFORE_C] = place == 1 ? g : 0.0f;
-        grad[first + BEFORE_OW * BEFORE_C] = place == 2 ? g : 0.0f;
-        grad[first + BEFORE_OW * BEFORE_C + BEFORE_C] = place == 3 ? g : 0.0f;
+        grad[first + UPSTREAM_C] = place == 1 ? g : 0.0f;
+        grad[first + UPSTREAM_OW * UPSTREAM_C] = place == 2 ? g : 0.0f;
+        grad[first + UPSTREAM_OW * UPSTREAM_C + UPSTREAM_C] = place == 3 ? g : 0.0f;
     } else {
         grad[e] = g;
     }

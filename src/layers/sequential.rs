@@ -1,6 +1,8 @@
 //! Layers one after the other, and the gradients between them.
 
-use super::{Layer, Parameter, Pass, slices};
+use super::cpu::{Layer, Parameter, Pass};
+use super::gpu::{Activation, BackwardLaunches, LaunchBuilder};
+use super::slices;
 use candle_core::{Device, Result, Tensor, bail};
 use std::time::Instant;
 
@@ -123,6 +125,26 @@ impl Sequential {
             }
         }
         Ok(())
+    }
+
+    /// Adds the launches of all layers, as [`Layer::schedule`].
+    pub fn schedule(
+        &self,
+        builder: &mut LaunchBuilder,
+        mut input: Activation,
+    ) -> (Activation, BackwardLaunches) {
+        let mut backward = Vec::new();
+        for layer in &self.layers {
+            let (output, of_layer) = layer.schedule(builder, &input);
+            backward.push(of_layer);
+            input = output;
+        }
+        let all = move |builder: &mut LaunchBuilder| {
+            for of_layer in backward.into_iter().rev() {
+                of_layer(builder);
+            }
+        };
+        (input, Box::new(all))
     }
 
     pub fn params(&self) -> Vec<&Parameter> {

@@ -1,14 +1,15 @@
 //! The layers other than convolution against plain Candle in f64 with its autograd, over random shapes, at every vector
 //! level and for several thread counts.
 
-use super::conv::Dropout;
-use super::dense::Dense;
-use super::dropout::Mask;
-use super::norm::{Norm, NormEpilogue, Parameters};
-use super::pointwise::{Drop, Relu};
-use super::pool::{GlobalPool, MaxPool};
+use super::cpu::{Layer, Pass, TrainingPass};
+use super::dense::cpu::Dense;
+use super::dropout::cpu::Drop;
+use super::dropout::{Dropout, Mask};
+use super::global_pool::cpu::GlobalPool;
+use super::norm::cpu::{Norm, NormEpilogue, Parameters};
+use super::pool::cpu::MaxPool;
+use super::relu::cpu::Relu;
 use super::slices::{read, write, zeros};
-use super::{Layer, Pass, TrainingPass};
 use crate::domain::rng::{Rng, Stream};
 use crate::hardware::simd::Level;
 use crate::hardware::threads::Threads;

@@ -7,7 +7,7 @@ use cifar_tui::backend::candle::CandleDevice;
 use cifar_tui::backend::{
     Backend, Device, ImageSet, Inspection, MemberId, NetworkSpec, Scaling, StepOutcome, StepPlan,
 };
-use cifar_tui::domain::arch::{ARCHS, Arch, ArchLayer, Op, Shape, resolve};
+use cifar_tui::domain::arch::{ARCHS, Arch, Shape, resolve};
 use cifar_tui::domain::params::{
     CropPadding, Flip, Hyperparameters, Optimizer, Precision, Schedule,
 };
@@ -23,23 +23,21 @@ const IMAGES: usize = 40;
 /// The largest difference that is allowed, as a share of a tensor's largest number.
 const TOLERANCE: f32 = 1e-4;
 
-/// The preset with an eighth of its channels and units.
+/// The preset with an eighth of its channels and units; the last layer has one unit a class.
 fn small(arch: &Arch) -> Arch {
-    fn shrink(layers: &mut [ArchLayer], is_outermost: bool) {
-        let last = layers.len().saturating_sub(1);
-        for (i, layer) in layers.iter_mut().enumerate() {
-            match &mut layer.op {
-                Op::Conv { out, .. } => *out = (*out / 8).max(3),
-                // The last layer has one unit a class.
-                Op::Dense { out } if !(is_outermost && i == last) => *out = (*out / 8).max(3),
-                Op::Residual { body } => shrink(body, false),
-                _ => {}
-            }
-        }
+    let text = arch.to_string();
+    let (mut words, mut is_size) = (Vec::new(), false);
+    for word in text.split(' ') {
+        let digits = word.find(|c: char| !c.is_ascii_digit());
+        let (number, rest) = word.split_at(digits.unwrap_or(word.len()));
+        words.push(match number.parse::<u32>() {
+            Ok(size) if is_size => format!("{}{rest}", (size / 8).max(3)),
+            _ => word.to_owned(),
+        });
+        is_size = word.ends_with("conv") || word.ends_with("dense");
     }
-    let mut arch = arch.clone();
-    shrink(&mut arch.layers, true);
-    arch
+    words.pop();
+    resolve(&format!("{} {CLASSES}", words.join(" "))).unwrap()
 }
 
 fn hyperparameters(optimizer: Optimizer) -> Hyperparameters {

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 /// What each room may import of the crate, besides itself. `session::protocol` allows that module only.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("domain", &[]),
+    // The grammar of architectures walks the table of kinds of layers.
+    ("domain::arch", &["domain", "layers"]),
     ("files", &[]),
     ("data", &["files", "hardware", "domain"]),
     ("hardware", &["domain"]),

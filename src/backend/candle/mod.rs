@@ -4,8 +4,6 @@
 //! The random numbers are ours, so that dropout masks and augmentation are those of the other backends.
 
 mod input;
-mod margins;
-mod network;
 
 use super::checks::{check_batch, check_lengths, check_work};
 use super::cpu::import;
@@ -17,15 +15,16 @@ use super::{
     MemberId, NetworkSpec, NetworkState, PartTime, Result, StepOutcome, StepPlan, TensorData,
     make_steps, weights,
 };
+use crate::domain::arch::Node;
 use crate::domain::augment::Placement;
 use crate::domain::number::argmax;
 use crate::domain::report::StepSettings;
 use crate::hardware::threads::Threads;
+use crate::layers::candle::{CandlePass, CandleTraining, Margins};
+use crate::layers::cpu::TrainingPass;
 use crate::layers::slices;
 use crate::optimizers::{MAX_NORM, MAX_SLOTS, Numbers, clip_factor, rule};
 use candle_core::{DType, Device as CandleCoreDevice, Tensor, Var};
-use margins::Margins;
-use network::{TrainingForward, forward};
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -112,7 +111,7 @@ impl CandleDevice {
     ) -> Result<Vec<f64>> {
         let mut backend = self.new_backend(spec, plan.images.len())?;
         let member = backend.add(plan.settings.seed)?;
-        let mut training = TrainingForward::new(&plan.settings);
+        let mut training = CandleTraining::new(TrainingPass::of(&plan.settings));
         training.margins = Some(Margins::new(plan.images.len()));
         backend.forward(member, images, plan, &mut training)?;
         Ok(training.margins.map_or(Vec::new(), |margins| margins.0))
@@ -152,10 +151,11 @@ struct CandleBackend {
 }
 
 struct Member {
-    /// Names of the parameters, in the network's order.
-    names: Vec<String>,
+    /// Names of the parameters, in the network's order, and whether weight decay acts on them.
+    names: Vec<(String, bool)>,
     parameters: HashMap<String, Var>,
-    running: HashMap<String, Tensor>,
+    /// The norms' running statistics.
+    buffers: HashMap<String, Tensor>,
     /// The gradients of the last step, by parameter.
     gradients: HashMap<String, TensorData>,
     /// The optimizer's state tensors, slot by slot, each by parameter.
@@ -163,9 +163,21 @@ struct Member {
     scalars: Vec<f64>,
 }
 
-/// Whether weight decay acts on a parameter: on weights, but not on biases and norms.
-fn decays(parameter: &Var) -> bool {
-    parameter.rank() > 1
+impl Member {
+    /// The logits, `[images, classes]`, of an input.
+    fn forward(
+        &self,
+        nodes: &[Node],
+        input: &Tensor,
+        training: Option<&mut CandleTraining>,
+    ) -> Result<Tensor> {
+        let mut pass = CandlePass {
+            parameters: &self.parameters,
+            buffers: &self.buffers,
+            training,
+        };
+        Ok(pass.sequential(nodes, input)?.flatten_from(1)?)
+    }
 }
 
 impl CandleBackend {
@@ -199,7 +211,7 @@ impl CandleBackend {
         id: MemberId,
         images: &ImageSet,
         plan: &StepPlan,
-        training: &mut TrainingForward,
+        training: &mut CandleTraining,
     ) -> Result<(Tensor, Tensor)> {
         check_batch(
             &self.spec,
@@ -219,8 +231,7 @@ impl CandleBackend {
         let targets = self.one_hot(images, &placements)?;
         let nodes = self.spec.nodes()?;
         let member = self.members.get(id)?;
-        let (parameters, running) = (&member.parameters, &member.running);
-        let logits = forward(&nodes, &input, parameters, running, Some(training))?;
+        let logits = member.forward(&nodes, &input, Some(training))?;
         Ok((logits, targets))
     }
 
@@ -233,7 +244,7 @@ impl CandleBackend {
         stop: &AtomicBool,
     ) -> Result<Option<StepOutcome>> {
         let settings = &plan.settings;
-        let mut training = TrainingForward::new(settings);
+        let mut training = CandleTraining::new(TrainingPass::of(settings));
         let (logits, targets) = self.forward(id, images, plan, &mut training)?;
         let member = self.members.get(id)?;
         let loss = cross_entropy(&logits, &targets, settings.label_smoothing)?.mean_all()?;
@@ -260,7 +271,7 @@ impl CandleBackend {
         let applies = outcome.loss.is_finite() && outcome.grad_norm < MAX_NORM;
         if applies {
             member.update(settings, outcome.grad_norm)?;
-            member.running.extend(training.running);
+            member.buffers.extend(training.buffers);
         }
         outcome.not_finite = member.first_not_finite(applies)?;
         if !applies && outcome.not_finite.is_none() {
@@ -284,7 +295,7 @@ impl Member {
         let rule = rule(settings.optimizer);
         let coefficients = (rule.coefficients)(settings, &mut self.scalars);
         let clip = clip_factor(settings.clip_norm, grad_norm);
-        for name in &self.names {
+        for (name, decays) in &self.names {
             let parameter = &self.parameters[name];
             let mut weights = data(parameter)?.values;
             let mut state: [&mut [f32]; MAX_SLOTS] = Default::default();
@@ -298,7 +309,7 @@ impl Member {
                 gradients: &self.gradients[name].values,
                 state,
             };
-            (rule.update)(&coefficients.of_parameter(decays(parameter)), clip, numbers);
+            (rule.update)(&coefficients.of_parameter(*decays), clip, numbers);
             let weights = Tensor::from_vec(weights, parameter.dims(), parameter.device())?;
             parameter.set(&weights.to_dtype(parameter.dtype())?)?;
         }
@@ -307,13 +318,14 @@ impl Member {
 
     /// The first weight, or gradient from the last layer on, that is not finite. After an update only a weight matters.
     fn first_not_finite(&self, updated: bool) -> Result<Option<String>> {
-        for name in &self.names {
+        for (name, _) in &self.names {
             if !slices::all_finite(&data(&self.parameters[name])?.values) {
                 return Ok(Some(format!("the weights {name}")));
             }
         }
         let is_bad = |name: &&String| !slices::all_finite(&self.gradients[*name].values);
-        let gradient = self.names.iter().rev().find(is_bad).filter(|_| !updated);
+        let mut names = self.names.iter().rev().map(|(name, _)| name);
+        let gradient = names.find(is_bad).filter(|_| !updated);
         Ok(gradient.map(|name| format!("the gradient of {name}")))
     }
 }
@@ -351,27 +363,29 @@ impl Backend for CandleBackend {
     }
 
     fn add(&mut self, seed: u64) -> Result<MemberId> {
-        let (mut names, mut parameters, mut running) = (Vec::new(), HashMap::new(), HashMap::new());
+        let (mut names, mut parameters, mut buffers) = (Vec::new(), HashMap::new(), HashMap::new());
         let rule = rule(self.spec.optimizer);
         let mut slots = vec![HashMap::new(); rule.slots.len()];
-        for (name, initial) in weights::initial(&self.spec.nodes()?, seed) {
-            let tensor = self.tensor(&initial)?;
-            if network::is_running_statistic(&name) {
-                running.insert(name, tensor);
+        for initial in weights::initial(&self.spec.nodes()?, seed) {
+            let (name, tensor) = (initial.name, self.tensor(&initial.data)?);
+            if !initial.is_parameter {
+                buffers.insert(name, tensor);
                 continue;
             }
             for slot in &mut slots {
-                slot.insert(name.clone(), vec![0.0; initial.values.len()]);
+                slot.insert(name.clone(), vec![0.0; initial.data.values.len()]);
             }
             parameters.insert(name.clone(), Var::from_tensor(&tensor)?);
-            names.push(name);
+            names.push((name, initial.decays));
         }
-        let gradients = |name: &String| Ok((name.clone(), data(&parameters[name].zeros_like()?)?));
+        let gradients = |(name, parameter): (&String, &Var)| {
+            Ok((name.clone(), data(&parameter.zeros_like()?)?))
+        };
         let member = Member {
-            gradients: names.iter().map(gradients).collect::<Result<_>>()?,
+            gradients: parameters.iter().map(gradients).collect::<Result<_>>()?,
             names,
             parameters,
-            running,
+            buffers,
             slots,
             scalars: rule.initial_scalars(),
         };
@@ -419,7 +433,7 @@ impl Backend for CandleBackend {
         let targets = self.one_hot(images, &placements)?;
         let nodes = self.spec.nodes()?;
         let member = self.members.get(member)?;
-        let logits = forward(&nodes, &input, &member.parameters, &member.running, None)?;
+        let logits = member.forward(&nodes, &input, None)?;
         let all = data(&candle_nn::ops::softmax(&logits, 1)?)?;
         probabilities.copy_from_slice(&all.values);
         losses.copy_from_slice(&data(&cross_entropy(&logits, &targets, 0.0)?)?.values);
@@ -455,7 +469,7 @@ impl Backend for CandleBackend {
             }
             tensors.insert(name.clone(), weights);
         }
-        for (name, tensor) in &member.running {
+        for (name, tensor) in &member.buffers {
             tensors.insert(name.clone(), data(tensor)?);
         }
         let scalars = rule.scalars.iter().zip(&member.scalars);
@@ -482,11 +496,11 @@ impl Backend for CandleBackend {
             .map(|(name, _)| name.as_str())
             .zip(found)
             .collect();
-        let mut running = HashMap::new();
-        let member_names = self.members.get(member)?.running.keys().cloned();
+        let mut buffers = HashMap::new();
+        let member_names = self.members.get(member)?.buffers.keys().cloned();
         for name in member_names.collect::<Vec<_>>() {
             let tensor = self.tensor(tensors[name.as_str()])?;
-            running.insert(name, tensor);
+            buffers.insert(name, tensor);
         }
         let dtype = self.dtype;
         let member = self.members.get(member)?;
@@ -499,7 +513,7 @@ impl Backend for CandleBackend {
                 to.insert(name.clone(), state.values.clone());
             }
         }
-        member.running = running;
+        member.buffers = buffers;
         member.scalars = scalars;
         Ok(())
     }

@@ -19,7 +19,7 @@ impl Network {
             inspected.activations = self.activations()?;
         }
         if let Some((images, numbers)) = &inspection.units {
-            let mut units: Vec<_> = self.rectifies.iter().map(|_| None).collect();
+            let mut units: Vec<_> = self.layers.layers().iter().map(|_| None).collect();
             for numbers in numbers.chunks(self.capacity()) {
                 self.forward_plain(images, numbers, threads)?;
                 self.count_units(numbers.len(), &mut units)?;
@@ -96,9 +96,9 @@ impl Network {
 
     /// Counts, for each layer that ends in a ReLU, the zeros of the last pass's output.
     fn count_units(&self, images: usize, units: &mut [Option<UnitCounts>]) -> Result<()> {
-        let layers = self.layers.layers().iter().zip(&self.rectifies);
-        for ((layer, rectifies), units) in layers.zip(units) {
-            if !rectifies {
+        let layers = self.layers.layers().iter();
+        for (layer, units) in layers.zip(units) {
+            if !layer.rectifies() {
                 continue;
             }
             let output = layer.output();

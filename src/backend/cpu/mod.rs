@@ -1,6 +1,5 @@
 //! The backend of our own kernels on the CPU's threads.
 
-mod fuse;
 mod inspect;
 pub(super) mod network;
 pub(super) mod optimizer;

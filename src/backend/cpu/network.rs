@@ -5,14 +5,15 @@
 //! capacity. The variables outlive a change of the capacity.
 
 use super::variables::Variables;
-use super::{ImageSet, NetworkSpec, PartTime, Result, fuse};
+use super::{ImageSet, NetworkSpec, PartTime, Result};
 use crate::backend::checks::{check_batch, check_lengths};
 use crate::domain::augment::Placement;
 use crate::domain::number::argmax;
 use crate::domain::report::StepSettings;
 use crate::hardware::threads::Threads;
+use crate::layers::cpu::{Parameter, Pass, TrainingPass, fuse};
 use crate::layers::sequential::Sequential;
-use crate::layers::{Parameter, Pass, TrainingPass, input, loss, slices};
+use crate::layers::{input, loss, slices};
 use candle_core::{Device, Tensor};
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
@@ -34,8 +35,6 @@ pub struct Network {
     /// f32, `[capacity, height, width, channels]`.
     input: Tensor,
     pub(in crate::backend) layers: Sequential,
-    /// For each layer, whether it ends in a ReLU.
-    pub(super) rectifies: Vec<bool>,
     grad_logits: Tensor,
     logits: Vec<f32>,
     /// Seconds in the input's preparation and in the loss, while they are measured.
@@ -56,7 +55,7 @@ impl Network {
         let [height, width, channels] =
             [spec.input.height, spec.input.width, spec.input.channels].map(|v| v as usize);
         let input = slices::zeros((capacity, height, width, channels), &Device::Cpu)?;
-        let (layers, rectifies) = fuse::fuse(&spec.nodes()?, &variables, &input)?;
+        let layers = fuse(&spec.nodes()?, variables.by_name(), &input)?;
         Ok(Network {
             spec: spec.clone(),
             capacity,
@@ -65,7 +64,6 @@ impl Network {
             logits: vec![0.0; capacity * spec.classes],
             input,
             layers,
-            rectifies,
             around: None,
         })
     }
@@ -106,11 +104,7 @@ impl Network {
         let pass = Pass {
             images: placements.len(),
             threads,
-            train: Some(TrainingPass {
-                seed: settings.seed,
-                step: settings.step,
-                dropout: settings.dropout as f32,
-            }),
+            train: Some(TrainingPass::of(settings)),
             stop,
         };
         self.forward(images, placements, &pass)?;

@@ -7,7 +7,8 @@
 use crate::domain::params::Optimizer as Kind;
 use crate::domain::report::StepSettings;
 use crate::hardware::threads::{SharedSlice, Threads};
-use crate::layers::{Parameter, slices};
+use crate::layers::cpu::Parameter;
+use crate::layers::slices;
 use crate::optimizers::{Coefficients, MAX_NORM, Numbers, Rule, clip_factor, rule};
 use candle_core::{Result, Tensor, bail};
 use std::collections::BTreeMap;

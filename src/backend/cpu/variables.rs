@@ -1,6 +1,6 @@
 //! A network's variables by name.
 
-use super::{Error, NetworkSpec, Result, weights};
+use super::{NetworkSpec, Result, weights};
 use candle_core::{Device, Tensor, Var};
 use std::collections::HashMap;
 
@@ -11,9 +11,10 @@ pub struct Variables(HashMap<String, Var>);
 impl Variables {
     /// New variables with the initial weights from `seed`.
     pub fn new(spec: &NetworkSpec, seed: u64) -> Result<Self> {
-        let variable = |(name, data): (String, super::TensorData)| {
+        let variable = |initial: weights::InitialTensor| {
+            let data = initial.data;
             let tensor = Tensor::from_vec(data.values, data.shape, &Device::Cpu)?;
-            Ok((name, Var::from_tensor(&tensor)?))
+            Ok((initial.name, Var::from_tensor(&tensor)?))
         };
         let initial = weights::initial(&spec.nodes()?, seed);
         Ok(Variables(
@@ -21,11 +22,7 @@ impl Variables {
         ))
     }
 
-    /// The variable of this name.
-    pub fn get(&self, name: &str) -> Result<Var> {
-        match self.0.get(name) {
-            Some(var) => Ok(var.clone()),
-            None => Err(Error::Weights(format!("{name} is missing"))),
-        }
+    pub fn by_name(&self) -> &HashMap<String, Var> {
+        &self.0
     }
 }

@@ -1,39 +1,28 @@
-//! Architectures as text: layers, presets, and the calculation of shapes, parameters and multiply-adds. The screen and
-//! the config reader check a text without a device. The grammar is in `arch/parse.rs`.
+//! Architectures as text: presets, the grammar, and the calculation of shapes, parameters and multiply-adds. The screen
+//! and the config reader check a text without a device.
 //!
-//! The layers:
-//! - `conv`: 3x3 kernel, stride 1 and no padding unless specified (Keras's defaults); has a bias, except directly
-//!   before a `norm`, which would subtract it again.
-//! - `norm`: batch normalisation over each channel.
-//! - `pool`: the largest value of each window; the default stride is the window; incomplete windows at the right
-//!   and bottom edge are dropped.
-//! - `global-pool`: each channel's mean.
-//! - `drop`: dropout; without a share it follows the live hyperparameter.
-//! - `dense`: fully connected; flattens what comes before it, channel by channel (PyTorch's order).
-//! - `residual(...)`: the sum of its layers' output and its input. If their shapes differ, the input passes through a 1x1
-//!   convolution and a norm. The convolution's stride is the one that gives the output's height and width; if there is
-//!   none, it is an error.
+//! The grammar is in `arch/parse.rs`. The kinds of layers, their arguments and their shapes are those of
+//! [`crate::layers::KINDS`], the one thing outside the domain that this module knows.
 
 mod parse;
 mod shapes;
 #[cfg(test)]
 mod tests;
 
-pub use parse::parse;
+pub use parse::{Arguments, parse, parse_with};
+pub use shapes::InferContext;
 use shapes::ShapeInference;
 
+use crate::layers::kind::{BufferSpec, LayerOp, ParameterSpec};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Most layers after repeats are written out.
 pub const MAX_LAYERS: usize = 256;
 /// Most channels of a convolution and outputs of a dense layer.
 pub const MAX_CHANNELS: u32 = 8192;
-/// Largest kernel of a convolution.
-pub const MAX_KERNEL: u32 = 11;
-/// Largest window of a pool.
-pub const MAX_WINDOW: u32 = 64;
 /// Largest stride.
 pub const MAX_STRIDE: u32 = 64;
 /// Most repeats of one group.
@@ -42,8 +31,6 @@ pub const MAX_REPEATS: u32 = 64;
 pub const MAX_DEPTH: usize = 8;
 /// Longest text, in bytes.
 pub const MAX_TEXT: usize = 16 * 1024;
-/// Largest pinned dropout share, as for the live one.
-pub const MAX_SHARE: f64 = 0.95;
 /// Most parameters: 400 MB in f32, four times that with Adam's moments and the gradient.
 pub const MAX_PARAMETERS: u64 = 100_000_000;
 /// Most activations that one image leaves in all layers together.
@@ -114,6 +101,17 @@ impl Shape {
     pub const fn is_empty(self) -> bool {
         self.len() == 0
     }
+
+    /// Number of places, from top to bottom and from left to right, at which a window fits; None where it does not fit
+    /// once.
+    pub fn windows(self, kernel: u32, stride: u32, padding: u32) -> Option<(u32, u32)> {
+        let along = |size: u32| {
+            (size + 2 * padding)
+                .checked_sub(kernel)
+                .map(|rest| rest / stride + 1)
+        };
+        Some((along(self.height)?, along(self.width)?))
+    }
 }
 
 impl fmt::Display for Shape {
@@ -126,45 +124,18 @@ impl fmt::Display for Shape {
     }
 }
 
-/// The operation of a layer.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Op {
-    Conv {
-        out: u32,
-        kernel: u32,
-        stride: u32,
-        padding: u32,
-    },
-    Norm,
-    Relu,
-    Pool {
-        kernel: u32,
-        stride: u32,
-    },
-    GlobalPool,
-    /// None follows the live dropout value.
-    Drop {
-        share: Option<f64>,
-    },
-    Dense {
-        out: u32,
-    },
-    Residual {
-        body: Vec<ArchLayer>,
-    },
-}
-
 /// One layer as written. Two layers are equal when they do the same, wherever they are written.
 #[derive(Clone, Debug)]
 pub struct ArchLayer {
-    pub op: Op,
+    pub op: Arc<dyn LayerOp>,
     /// The bytes of the text that say it.
     pub at: Range<usize>,
 }
 
 impl PartialEq for ArchLayer {
     fn eq(&self, other: &Self) -> bool {
-        self.op == other.op
+        // The text says everything about a layer.
+        self.op.to_string() == other.op.to_string()
     }
 }
 
@@ -199,7 +170,7 @@ impl fmt::Display for ArchError {
 impl std::error::Error for ArchError {}
 
 /// The first 40 characters: a message need not repeat a whole block.
-fn shortened(text: &str) -> String {
+pub fn shortened(text: &str) -> String {
     match text.char_indices().nth(40) {
         Some((end, _)) => format!("{}...", &text[..end]),
         None => text.to_owned(),
@@ -230,15 +201,25 @@ pub struct Node {
     pub layer: ArchLayer,
     pub input: Shape,
     pub output: Shape,
-    /// Whether a convolution or dense layer has a bias.
-    pub bias: bool,
-    /// Its own, without its body's.
-    pub parameters: u64,
+    /// Its own, without those of the layers in its branches. So are buffers and multiply-adds.
+    pub parameters: Vec<ParameterSpec>,
+    pub buffers: Vec<BufferSpec>,
+    /// Of one image's forward pass.
     pub multiply_adds: u64,
-    /// A residual block's layers.
-    pub body: Vec<Node>,
-    /// The shortcut of a residual block: nothing, or a convolution and a norm.
-    pub shortcut: Vec<Node>,
+    /// Sequences of layers that the layer itself consists of: a residual block's body and shortcut.
+    pub branches: Vec<Vec<Node>>,
+}
+
+impl Node {
+    /// Number of trained numbers.
+    pub fn parameter_count(&self) -> u64 {
+        self.parameters.iter().map(ParameterSpec::len).sum()
+    }
+
+    /// Whether it has a parameter of this suffix, such as `bias`.
+    pub fn has_parameter(&self, suffix: &str) -> bool {
+        self.parameters.iter().any(|p| p.suffix == suffix)
+    }
 }
 
 /// The architecture with a preset's name, or described by a text.
@@ -287,13 +268,11 @@ impl Arch {
     pub fn infer_shapes(&self, input: Shape, classes: usize) -> Result<Vec<Node>, ArchError> {
         let mut inference = ShapeInference::default();
         let nodes = inference.sequence(&self.layers, input, "")?;
+        let outputs = nodes.last().map(|node| node.output.len());
         match self.layers.last() {
-            Some(ArchLayer {
-                op: Op::Dense { out },
-                ..
-            }) if *out as usize == classes => Ok(nodes),
+            Some(last) if last.op.makes_logits() && outputs == Some(classes as u64) => Ok(nodes),
             Some(last) => Err(ArchError {
-                layer: Some((inference.number, last.to_string())),
+                layer: Some((inference.number, last.op.to_string())),
                 why: format!("the last layer must be 'dense {classes}', one output for each class"),
                 at: last.at.clone(),
             }),
@@ -303,6 +282,20 @@ impl Arch {
                 at: 0..0,
             }),
         }
+    }
+
+    /// Whether a layer decides where gradients go, as ReLU and max-pooling do.
+    ///
+    /// # Errors
+    /// Returns the errors of [`Arch::infer_shapes`].
+    pub fn makes_choices(&self, input: Shape, classes: usize) -> Result<bool, ArchError> {
+        fn any(nodes: &[Node]) -> bool {
+            let chooses = |node: &Node| {
+                node.layer.op.makes_choices() || node.branches.iter().any(|branch| any(branch))
+            };
+            nodes.iter().any(chooses)
+        }
+        Ok(any(&self.infer_shapes(input, classes)?))
     }
 
     /// The network's layers, line by line; a residual block's own line is followed by those of its layers and of its
@@ -315,21 +308,39 @@ impl Arch {
             for node in nodes {
                 lines.push(Summary {
                     name: node.name.clone(),
-                    text: match node.layer.op {
-                        Op::Residual { .. } => "residual".into(),
-                        _ => node.layer.to_string(),
+                    text: match node.branches.is_empty() {
+                        true => node.layer.op.to_string(),
+                        false => node.layer.op.word().into(),
                     },
                     depth,
                     output: node.output,
-                    parameters: node.parameters,
+                    parameters: node.parameter_count(),
                     multiply_adds: node.multiply_adds,
                 });
-                list(&node.body, depth + 1, lines);
-                list(&node.shortcut, depth + 1, lines);
+                for branch in &node.branches {
+                    list(branch, depth + 1, lines);
+                }
             }
         }
         let mut lines = Vec::new();
         list(&self.infer_shapes(input, classes)?, 0, &mut lines);
         Ok(lines)
     }
+}
+
+impl fmt::Display for Arch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_layers(&self.layers, f)
+    }
+}
+
+/// Writes layers as the grammar has them.
+pub fn write_layers(layers: &[ArchLayer], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    for (i, layer) in layers.iter().enumerate() {
+        if i > 0 {
+            f.write_str(", ")?;
+        }
+        write!(f, "{}", layer.op)?;
+    }
+    Ok(())
 }

@@ -1,44 +1,34 @@
-//! Reading and writing an architecture's text.
+//! Reading an architecture's text.
 //!
 //! ```text
 //! arch     = item { "," item } [ "," ]
 //! item     = [ INT "x" ] ( layer | "(" arch ")" )
-//! layer    = "conv" INT { "k" INT | "s" INT | "p" INT | "same" }
-//!          | "norm" | "relu" | "global-pool"
-//!          | "pool" [ INT ] [ "s" INT ]
-//!          | "drop" [ NUMBER [ "%" ] ]
-//!          | "dense" INT
-//!          | "residual" "(" arch ")"
+//! layer    = WORD arguments
 //! INT      = digit { digit }
 //! NUMBER   = digit { digit | "." }
 //! ```
-//! White space and line breaks are allowed between words and numbers; words are case-insensitive. `k` is
-//! the kernel (3), `s` the stride (1; of a pool its window), `p` the padding (0); `same` pads an odd kernel by its half.
+//! The words and their arguments are those of the kinds of layers, each described in its own module under
+//! [`crate::layers`]. White space and line breaks are allowed between words and numbers; words are case-insensitive.
 
-use super::{
-    Arch, ArchError, ArchLayer, MAX_CHANNELS, MAX_DEPTH, MAX_KERNEL, MAX_LAYERS, MAX_REPEATS,
-    MAX_SHARE, MAX_STRIDE, MAX_TEXT, MAX_WINDOW, Op, shortened,
-};
+use super::{Arch, ArchError, ArchLayer, MAX_DEPTH, MAX_LAYERS, MAX_REPEATS, MAX_TEXT, shortened};
 use crate::domain::text::nearest;
-use std::fmt;
+use crate::layers::KINDS;
+use crate::layers::kind::Kind;
 use std::ops::{Range, RangeInclusive};
-
-const WORDS: [&str; 8] = [
-    "conv",
-    "norm",
-    "relu",
-    "pool",
-    "global-pool",
-    "drop",
-    "dense",
-    "residual",
-];
 
 /// Reads an architecture's text. Shapes are not looked at: see [`Arch::infer_shapes`].
 ///
 /// # Errors
 /// Returns an error at the position where the text violates the grammar or a limit, with what is expected there.
 pub fn parse(text: &str) -> Result<Arch, ArchError> {
+    parse_with(text, KINDS)
+}
+
+/// Reads an architecture's text, of layers of these kinds.
+///
+/// # Errors
+/// Returns the errors of [`parse`].
+pub fn parse_with(text: &str, kinds: &[Kind]) -> Result<Arch, ArchError> {
     if text.len() > MAX_TEXT {
         return Err(ArchError {
             layer: None,
@@ -48,6 +38,7 @@ pub fn parse(text: &str) -> Result<Arch, ArchError> {
     }
     let mut parser = Parser {
         text,
+        kinds,
         tokens: tokens(text)?,
         next: 0,
         count: 0,
@@ -120,6 +111,7 @@ fn tokens(text: &str) -> Result<Vec<Token>, ArchError> {
 
 struct Parser<'a> {
     text: &'a str,
+    kinds: &'a [Kind],
     tokens: Vec<Token>,
     next: usize,
     /// Layers so far, repeats written out.
@@ -264,134 +256,33 @@ impl Parser<'_> {
         };
         self.next += 1;
         let from = at.start;
-        let op = match word.as_str() {
-            "conv" => self.conv(from)?,
-            "norm" => Op::Norm,
-            "relu" => Op::Relu,
-            "global-pool" => Op::GlobalPool,
-            "pool" => self.pool(from)?,
-            "drop" => self.drop(from)?,
-            "dense" => Op::Dense {
-                out: self.int(from, "the number of outputs", 1..=MAX_CHANNELS)?,
-            },
-            "residual" => {
-                if self.peek_kind() != Some(TokenKind::Open) {
-                    return Err(self.fail_in(
-                        from,
-                        self.here(),
-                        "its layers must follow in parentheses",
-                    ));
-                }
-                // A block is counted before its layers.
-                self.count += 1;
-                let body = self.group(depth)?;
-                self.count -= 1;
-                Op::Residual { body }
-            }
-            _ => {
-                let near = nearest(&word, WORDS, 2);
-                let word = shortened(&word);
-                return Err(self.fail(
-                    at,
-                    match near {
-                        Some(known) => {
-                            format!("'{word}' is not a layer; did you mean '{known}'?")
-                        }
-                        None => format!("'{word}' is not a layer; there are: {}", WORDS.join(", ")),
-                    },
-                ));
-            }
+        let Some(kind) = self.kinds.iter().find(|kind| kind.word == word) else {
+            let words = || self.kinds.iter().map(|kind| kind.word);
+            let near = nearest(&word, words(), 2);
+            let word = shortened(&word);
+            return Err(self.fail(
+                at,
+                match near {
+                    Some(known) => {
+                        format!("'{word}' is not a layer; did you mean '{known}'?")
+                    }
+                    None => format!(
+                        "'{word}' is not a layer; there are: {}",
+                        words().collect::<Vec<_>>().join(", ")
+                    ),
+                },
+            ));
         };
+        let op = (kind.parse)(&mut Arguments {
+            parser: self,
+            from,
+            depth,
+        })?;
         self.count += 1;
         Ok(ArchLayer {
             op,
             at: from..self.end(),
         })
-    }
-
-    fn conv(&mut self, from: usize) -> Result<Op, ArchError> {
-        let out = self.int(from, "the number of channels", 1..=MAX_CHANNELS)?;
-        let (mut kernel, mut stride, mut padding) = (None, None, None);
-        let mut same = None;
-        while let Some(word) = self.peek_word() {
-            let at = self.here();
-            let twice = match word.as_str() {
-                "k" => kernel.is_some(),
-                "s" => stride.is_some(),
-                "p" | "same" => padding.is_some() || same.is_some(),
-                _ => {
-                    let why = format!(
-                        "'{}' is not a property of a convolution; the properties are k (kernel), s (stride), p (padding) and same",
-                        shortened(&word)
-                    );
-                    return Err(self.fail_in(from, at, why));
-                }
-            };
-            if twice {
-                return Err(self.fail_in(from, at, format!("'{word}' is said twice")));
-            }
-            self.next += 1;
-            match word.as_str() {
-                "k" => kernel = Some(self.int(from, "the kernel", 1..=MAX_KERNEL)?),
-                "s" => stride = Some(self.int(from, "the stride", 1..=MAX_STRIDE)?),
-                "p" => {
-                    let start = self.here().start;
-                    let p = self.int(from, "the padding", 0..=MAX_KERNEL - 1)?;
-                    padding = Some((p, start..self.end()));
-                }
-                _ => same = Some(at),
-            }
-        }
-        let kernel = kernel.unwrap_or(3);
-        let padding = match (padding, same) {
-            (Some((p, at)), _) if p >= kernel => {
-                let why = format!("the padding must be smaller than the kernel ({kernel})");
-                return Err(self.fail_in(from, at, why));
-            }
-            (Some((p, _)), _) => p,
-            (None, Some(at)) if kernel % 2 == 0 => {
-                return Err(self.fail_in(from, at, "'same' needs an odd kernel"));
-            }
-            (None, Some(_)) => kernel / 2,
-            (None, None) => 0,
-        };
-        Ok(Op::Conv {
-            out,
-            kernel,
-            stride: stride.unwrap_or(1),
-            padding,
-        })
-    }
-
-    fn pool(&mut self, from: usize) -> Result<Op, ArchError> {
-        let kernel = match self.peek_kind() {
-            Some(TokenKind::Number) => self.int(from, "the window", 1..=MAX_WINDOW)?,
-            _ => 2,
-        };
-        let stride = match self.peek_word().as_deref() {
-            Some("s") => {
-                self.next += 1;
-                self.int(from, "the stride", 1..=MAX_STRIDE)?
-            }
-            _ => kernel,
-        };
-        Ok(Op::Pool { kernel, stride })
-    }
-
-    fn drop(&mut self, from: usize) -> Result<Op, ArchError> {
-        let at = self.here();
-        if !self.accept(TokenKind::Number) {
-            return Ok(Op::Drop { share: None });
-        }
-        let number = self.text[at.clone()].parse::<f64>();
-        let percent = self.accept(TokenKind::Percent);
-        match number.map(|v| if percent { v / 100.0 } else { v }) {
-            Ok(share) if (0.0..=MAX_SHARE).contains(&share) => Ok(Op::Drop { share: Some(share) }),
-            _ => {
-                let why = format!("the share must be a number from 0 to {MAX_SHARE}");
-                Err(self.fail_in(from, at, why))
-            }
-        }
     }
 
     fn int(
@@ -417,66 +308,90 @@ impl Parser<'_> {
     }
 }
 
-impl fmt::Display for Arch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        list(&self.layers, f)
-    }
+/// What stands behind a layer's word, read from left to right.
+pub struct Arguments<'p, 'a> {
+    parser: &'p mut Parser<'a>,
+    /// Where the layer begins in the text.
+    from: usize,
+    /// Depth of the parentheses around it.
+    depth: usize,
 }
 
-fn list(layers: &[ArchLayer], f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    for (i, layer) in layers.iter().enumerate() {
-        if i > 0 {
-            f.write_str(", ")?;
-        }
-        write!(f, "{layer}")?;
+impl Arguments<'_, '_> {
+    /// The next word, in small letters; None when something else follows.
+    pub fn peek_word(&self) -> Option<String> {
+        self.parser.peek_word()
     }
-    Ok(())
-}
 
-impl fmt::Display for ArchLayer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.op {
-            Op::Conv {
-                out,
-                kernel,
-                stride,
-                padding,
-            } => {
-                write!(f, "conv {out}")?;
-                if *kernel != 3 {
-                    write!(f, " k{kernel}")?;
-                }
-                if *stride != 1 {
-                    write!(f, " s{stride}")?;
-                }
-                match *padding {
-                    0 => Ok(()),
-                    p if kernel % 2 == 1 && p == kernel / 2 => f.write_str(" same"),
-                    p => write!(f, " p{p}"),
-                }
-            }
-            Op::Norm => f.write_str("norm"),
-            Op::Relu => f.write_str("relu"),
-            Op::GlobalPool => f.write_str("global-pool"),
-            Op::Pool { kernel, stride } => {
-                f.write_str("pool")?;
-                if *kernel != 2 {
-                    write!(f, " {kernel}")?;
-                }
-                if stride != kernel {
-                    write!(f, " s{stride}")?;
-                }
-                Ok(())
-            }
-            Op::Drop { share: None } => f.write_str("drop"),
-            Op::Drop { share: Some(share) } => write!(f, "drop {share}"),
-            Op::Dense { out } => write!(f, "dense {out}"),
-            Op::Residual { body } => {
-                f.write_str("residual(")?;
-                list(body, f)?;
-                f.write_str(")")
-            }
+    /// Whether a number follows.
+    pub fn is_number_next(&self) -> bool {
+        self.parser.peek_kind() == Some(TokenKind::Number)
+    }
+
+    /// Goes on behind the next word.
+    pub fn skip_word(&mut self) {
+        self.parser.accept(TokenKind::Word);
+    }
+
+    /// The bytes of the word or number that follows.
+    pub fn here(&self) -> Range<usize> {
+        self.parser.here()
+    }
+
+    /// Where the word or number that was read last ends.
+    pub fn end(&self) -> usize {
+        self.parser.end()
+    }
+
+    /// Reads a whole number. `what` names it in the message.
+    ///
+    /// # Errors
+    /// Returns an error if none follows, or it is outside the range.
+    pub fn int(&mut self, what: &str, range: RangeInclusive<u32>) -> Result<u32, ArchError> {
+        self.parser.int(self.from, what, range)
+    }
+
+    /// Reads a number, or a percentage. `what` names it in the message.
+    ///
+    /// # Errors
+    /// Returns an error if none follows, or it is outside the range.
+    pub fn float(&mut self, what: &str, range: RangeInclusive<f64>) -> Result<f64, ArchError> {
+        let at = self.here();
+        let expected = format!(
+            "{what} must be a number from {} to {}",
+            range.start(),
+            range.end()
+        );
+        if !self.parser.accept(TokenKind::Number) {
+            let why = format!("{expected}, not {}", self.parser.found());
+            return Err(self.error(at, why));
         }
+        let number = self.parser.text[at.clone()].parse::<f64>();
+        let is_percentage = self.parser.accept(TokenKind::Percent);
+        match number.map(|v| if is_percentage { v / 100.0 } else { v }) {
+            Ok(value) if range.contains(&value) => Ok(value),
+            _ => Err(self.error(at, expected)),
+        }
+    }
+
+    /// Reads layers in parentheses.
+    ///
+    /// # Errors
+    /// Returns an error if none follow, or one of them is wrong.
+    pub fn layers(&mut self) -> Result<Vec<ArchLayer>, ArchError> {
+        if self.parser.peek_kind() != Some(TokenKind::Open) {
+            return Err(self.error(self.here(), "its layers must follow in parentheses"));
+        }
+        // A block is counted before its layers.
+        self.parser.count += 1;
+        let layers = self.parser.group(self.depth)?;
+        self.parser.count -= 1;
+        Ok(layers)
+    }
+
+    /// An error in this layer, pointing at `at`.
+    pub fn error(&self, at: Range<usize>, why: impl Into<String>) -> ArchError {
+        self.parser.fail_in(self.from, at, why)
     }
 }
 

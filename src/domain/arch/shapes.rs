@@ -1,6 +1,8 @@
 //! Infers the shapes, names and costs of an architecture's layers.
 
 use super::*;
+use std::any::Any;
+use std::collections::HashMap;
 
 /// Walks the layers, keeps the totals under the limits.
 #[derive(Default)]
@@ -19,190 +21,134 @@ impl ShapeInference {
         input: Shape,
         prefix: &str,
     ) -> Result<Vec<Node>, ArchError> {
-        let mut count = Counter::default();
+        // Numbers the layers of one word.
+        let mut counts: HashMap<&str, usize> = HashMap::new();
         let mut shape = input;
         let mut nodes = Vec::with_capacity(layers.len());
         for (i, layer) in layers.iter().enumerate() {
             self.number += 1;
-            let before_norm = matches!(layers.get(i + 1).map(|l| &l.op), Some(Op::Norm));
-            let name = count.name(&layer.op, prefix);
-            let node = self.node(layer, shape, name, !before_norm, !prefix.is_empty())?;
+            let mut name = String::new();
+            if layer.op.has_name() {
+                let word = layer.op.word();
+                let count = counts.entry(word).or_default();
+                *count += 1;
+                name = format!("{prefix}{word}{count}");
+            }
+            let context = InferContext {
+                number: self.number,
+                inference: self,
+                layer,
+                next: layers.get(i + 1),
+                is_nested: !prefix.is_empty(),
+            };
+            let node = context.node(name, shape)?;
             shape = node.output;
             nodes.push(node);
         }
         Ok(nodes)
     }
+}
 
-    fn node(
-        &mut self,
-        layer: &ArchLayer,
-        input: Shape,
-        name: String,
-        bias: bool,
-        nested: bool,
-    ) -> Result<Node, ArchError> {
-        let number = self.number;
-        let fail = |why: String| ArchError {
-            layer: Some((number, layer.to_string())),
+/// Where in the network a layer is whose shapes are inferred.
+pub struct InferContext<'a> {
+    inference: &'a mut ShapeInference,
+    layer: &'a ArchLayer,
+    /// The layer's number.
+    number: usize,
+    next: Option<&'a ArchLayer>,
+    is_nested: bool,
+}
+
+impl InferContext<'_> {
+    /// Whether the layer is in a branch of another.
+    pub fn is_nested(&self) -> bool {
+        self.is_nested
+    }
+
+    /// Whether a layer of this kind follows directly.
+    pub fn is_before<T: LayerOp>(&self) -> bool {
+        self.next
+            .is_some_and(|next| (&*next.op as &dyn Any).is::<T>())
+    }
+
+    /// An error in this layer.
+    pub fn error(&self, why: String) -> ArchError {
+        ArchError {
+            layer: Some((self.number, self.layer.op.to_string())),
             why,
-            at: layer.at.clone(),
-        };
+            at: self.layer.at.clone(),
+        }
+    }
+
+    /// Infers the layers of a branch. `prefix` begins their names.
+    ///
+    /// # Errors
+    /// Returns an error if one of them does not fit.
+    pub fn branch(
+        &mut self,
+        layers: &[ArchLayer],
+        input: Shape,
+        prefix: &str,
+    ) -> Result<Vec<Node>, ArchError> {
+        self.inference.sequence(layers, input, prefix)
+    }
+
+    /// The same for layers that are not written in the text and so have no numbers there.
+    ///
+    /// # Errors
+    /// Returns an error if one of them does not fit.
+    pub fn unwritten_branch(
+        &mut self,
+        ops: Vec<Arc<dyn LayerOp>>,
+        input: Shape,
+        prefix: &str,
+    ) -> Result<Vec<Node>, ArchError> {
+        let at = &self.layer.at;
+        let layers: Vec<_> = ops
+            .into_iter()
+            .map(|op| ArchLayer { op, at: at.clone() })
+            .collect();
+        let last = self.inference.number;
+        let nodes = self.inference.sequence(&layers, input, prefix)?;
+        self.inference.number = last;
+        Ok(nodes)
+    }
+
+    fn node(mut self, name: String, input: Shape) -> Result<Node, ArchError> {
         let mut node = Node {
             name,
-            layer: layer.clone(),
+            layer: self.layer.clone(),
             input,
             output: input,
-            bias: false,
-            parameters: 0,
+            parameters: Vec::new(),
+            buffers: Vec::new(),
             multiply_adds: 0,
-            body: Vec::new(),
-            shortcut: Vec::new(),
+            branches: Vec::new(),
         };
-        match &layer.op {
-            Op::Relu | Op::Drop { .. } => {}
-            Op::Norm => node.parameters = 2 * u64::from(input.channels),
-            Op::GlobalPool => node.output = Shape::new(input.channels, 1, 1),
-            &Op::Conv {
-                out,
-                kernel,
-                stride,
-                padding,
-            } => {
-                node.output = window(input, kernel, stride, padding)
-                    .map(|(height, width)| Shape::new(out, height, width))
-                    .ok_or_else(|| {
-                        fail(format!(
-                            "its {kernel}x{kernel} kernel is larger than its input ({}x{}); try 'same'",
-                            input.height, input.width,
-                        ))
-                    })?;
-                let weights =
-                    u64::from(out) * u64::from(input.channels) * u64::from(kernel * kernel);
-                node.bias = bias;
-                node.parameters = weights + if bias { u64::from(out) } else { 0 };
-                node.multiply_adds =
-                    weights * u64::from(node.output.height) * u64::from(node.output.width);
-            }
-            &Op::Pool { kernel, stride } => {
-                node.output = window(input, kernel, stride, 0)
-                    .map(|(height, width)| Shape::new(input.channels, height, width))
-                    .ok_or_else(|| {
-                        fail(format!(
-                            "its {kernel}x{kernel} window is larger than its input ({}x{})",
-                            input.height, input.width,
-                        ))
-                    })?;
-            }
-            &Op::Dense { out } => {
-                if nested && (input.height, input.width) != (1, 1) {
-                    return Err(fail(format!(
-                        "in a residual block it needs a plain vector, not {input}; put 'global-pool' before the block"
-                    )));
-                }
-                let weights = u64::from(out) * input.len();
-                node.output = Shape::new(out, 1, 1);
-                node.bias = bias;
-                node.parameters = weights + if bias { u64::from(out) } else { 0 };
-                node.multiply_adds = weights;
-            }
-            Op::Residual { body } => {
-                let prefix = format!("{}.", node.name);
-                node.body = self.sequence(body, input, &prefix)?;
-                node.output = node.body.last().map_or(input, |last| last.output);
-                if node.output != input {
-                    let conv = self.shortcut(input, node.output, layer, number)?;
-                    let norm = ArchLayer {
-                        op: Op::Norm,
-                        at: layer.at.clone(),
-                    };
-                    let prefix = format!("{prefix}shortcut.");
-                    let last = self.number;
-                    node.shortcut = self.sequence(&[conv, norm], input, &prefix)?;
-                    // The shortcut is not written, so it does not count.
-                    self.number = last;
-                }
-            }
-        }
-        self.parameters += node.parameters;
-        self.activations += node.output.len();
-        self.multiply_adds += node.multiply_adds;
+        self.layer.op.infer(&mut node, &mut self)?;
+        let inference = &mut *self.inference;
+        inference.parameters += node.parameter_count();
+        inference.activations += node.output.len();
+        inference.multiply_adds += node.multiply_adds;
         for (what, total, most) in [
-            ("parameters", self.parameters, MAX_PARAMETERS),
-            ("activations an image", self.activations, MAX_ACTIVATIONS),
+            ("parameters", inference.parameters, MAX_PARAMETERS),
+            (
+                "activations an image",
+                inference.activations,
+                MAX_ACTIVATIONS,
+            ),
             (
                 "multiply-adds an image",
-                self.multiply_adds,
+                inference.multiply_adds,
                 MAX_MULTIPLY_ADDS,
             ),
         ] {
             if total > most {
-                return Err(fail(format!(
+                return Err(self.error(format!(
                     "with it the network has {total} {what}; the most allowed is {most}"
                 )));
             }
         }
         Ok(node)
-    }
-
-    /// The convolution that brings a residual block's input to the shape of its body's output.
-    fn shortcut(
-        &self,
-        input: Shape,
-        output: Shape,
-        layer: &ArchLayer,
-        number: usize,
-    ) -> Result<ArchLayer, ArchError> {
-        (1..=MAX_STRIDE)
-            .find(|&stride| window(input, 1, stride, 0) == Some((output.height, output.width)))
-            .map(|stride| ArchLayer {
-                op: Op::Conv {
-                    out: output.channels,
-                    kernel: 1,
-                    stride,
-                    padding: 0,
-                },
-                at: layer.at.clone(),
-            })
-            .ok_or_else(|| ArchError {
-                layer: Some((number, layer.to_string())),
-                why: format!(
-                    "its layers turn {input} into {output}, and no stride of a 1x1 convolution does that to the shortcut; \
-                     give its convolutions 'same'"
-                ),
-                at: layer.at.clone(),
-            })
-    }
-}
-
-/// Height and width of what a sliding window leaves; None when it does not fit once.
-fn window(input: Shape, kernel: u32, stride: u32, padding: u32) -> Option<(u32, u32)> {
-    let along = |size: u32| {
-        (size + 2 * padding)
-            .checked_sub(kernel)
-            .map(|rest| rest / stride + 1)
-    };
-    Some((along(input.height)?, along(input.width)?))
-}
-
-/// Numbers the layers of one kind.
-#[derive(Default)]
-struct Counter {
-    conv: usize,
-    norm: usize,
-    dense: usize,
-    residual: usize,
-}
-
-impl Counter {
-    fn name(&mut self, op: &Op, prefix: &str) -> String {
-        let (word, count) = match op {
-            Op::Conv { .. } => ("conv", &mut self.conv),
-            Op::Norm => ("norm", &mut self.norm),
-            Op::Dense { .. } => ("dense", &mut self.dense),
-            Op::Residual { .. } => ("residual", &mut self.residual),
-            Op::Relu | Op::Pool { .. } | Op::GlobalPool | Op::Drop { .. } => return String::new(),
-        };
-        *count += 1;
-        format!("{prefix}{word}{count}")
     }
 }

@@ -9,7 +9,7 @@
 // word, 0 for none), DROP_LIVE, DROP_THRESHOLD, DROP_SCALE; BIAS; C and P (a dense layer's inputs are P pixels of C
 // channels, its weights in CHW order; else C = I, P = 1); WIDE_O and WIDE_I (rows of the packed weights, multiples of
 // four); PRECISION (0 f32, 1 tf32, 2 bf16); SPLITS, INPUT_SPLITS, WEIGHT_SPLITS (blocks that share one sum);
-// WEIGHT_BLOCKS; BEFORE_* (see kernels.cuh) where the layer before wants its gradient prepared.
+// WEIGHT_BLOCKS; UPSTREAM_* (see kernels.cuh) where the layer before wants its gradient prepared.
 
 // A block of 128 threads makes a tile of BM x BN results, BK terms of the sums at a time.
 constexpr int BM = 64, BN = 32, BK = 32, THREADS = 128;
@@ -373,7 +373,7 @@ struct Weigh {
 // rest the input's gradient: the two need nothing of each other.
 extern "C" __global__ void __launch_bounds__(THREADS)
     backward(const Step *now, const float *input, const float *grad, const float *packed, float *grad_weight, float *grad_bias, double *squares,
-             float *weight_parts, u32 *weight_counters, float *grad_input, const u8 *before_taken, float *parts, u32 *counters) {
+             float *weight_parts, u32 *weight_counters, float *grad_input, const u8 *upstream_taken, float *parts, u32 *counters) {
     __shared__ __align__(16) float room[2 * (TILE_A + TILE_B)];
     const Step s = *now;
     if (blockIdx.x < WEIGHT_BLOCKS) {
@@ -419,8 +419,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         if (m >= pixels || column >= I) continue;
         u32 to = m * I + column;
         float g = room[e / BN * LINE_C + e % BN];
-#ifdef BEFORE_C
-        arrive(s, to, g, input[to], before_taken, grad_input);
+#ifdef UPSTREAM_C
+        apply_upstream_mask(s, to, g, input[to], upstream_taken, grad_input);
 #else
         grad_input[to] = g;
 #endif

@@ -80,7 +80,7 @@ extern "C" __global__ void __launch_bounds__(256)
 }
 
 // While scoring: by the running statistics.
-extern "C" __global__ void __launch_bounds__(256) settle(const float *weight, const float *bias, const float *running_mean, const float *running_var,
+extern "C" __global__ void __launch_bounds__(256) eval_coefficients(const float *weight, const float *bias, const float *running_mean, const float *running_var,
                                                          Channels *kept) {
     for (u32 c = threadIdx.x; c < C; c += 256) {
         float scale = weight[c] / sqrtf(running_var[c] + 1e-5f);
@@ -110,7 +110,7 @@ extern "C" __global__ void __launch_bounds__(256) apply(const Step *now, const f
 // The sums that the gradients need: of the gradient, and of its product with the input's distance from the mean. What
 // ReLU let through goes to `masked` where a shortcut wants it.
 extern "C" __global__ void __launch_bounds__(256)
-    slopes(const Step *now, const float *x, const float *grad, const float *output, const u8 *taken, const float *weight, float *masked,
+    backward_reduce(const Step *now, const float *x, const float *grad, const float *output, const u8 *taken, const float *weight, float *masked,
            float *grad_weight, float *grad_bias, double *squares, Channels *kept, double *parts, u32 *counter) {
     __shared__ double scratch[512];
     u32 rows = now->count * (PH * PW);
@@ -157,8 +157,8 @@ extern "C" __global__ void __launch_bounds__(256)
     if (threadIdx.x == 0) *squares = square;
 }
 
-// The input's gradient. With a shortcut `grad` is what `slopes` masked, so that it need not be masked again.
-extern "C" __global__ void __launch_bounds__(256) slope(const Step *now, const float *x, const float *grad, const float *output, const u8 *taken,
+// The input's gradient. With a shortcut `grad` is what `backward_reduce` masked, so that it need not be masked again.
+extern "C" __global__ void __launch_bounds__(256) backward_apply(const Step *now, const float *x, const float *grad, const float *output, const u8 *taken,
                                                         const Channels *kept, float *grad_input) {
     u32 e = blockIdx.x * 256 + threadIdx.x;
     if (e >= now->count * (H * W * C)) return;

@@ -1,7 +1,7 @@
 //! Normalisation, ReLU and 2x2 max-pooling in one pass, and its gradient: what was normalised but not taken is never
 //! written.
 
-use super::{load, store};
+use super::rows::{blocks, load, masked, store};
 use crate::hardware::simd::{Kernel, Simd};
 
 /// The pixels of one image before pooling; an odd last row or column is left out of the output.
@@ -115,8 +115,7 @@ impl Kernel for Spread<'_> {
                 for row in 0..height / 2 {
                     for column in 0..width / 2 {
                         let from = (row * (width / 2) + column) * channels + first;
-                        let mut grad =
-                            super::masked::<S, V>(self.grad, Some(self.output), from, count);
+                        let mut grad = masked::<S, V>(self.grad, Some(self.output), from, count);
                         let place = load::<S, V>(self.place.as_ptr().add(from), count);
                         for v in 0..V {
                             grad[v] = grad[v].mul(a[v]);

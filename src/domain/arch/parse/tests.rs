@@ -1,6 +1,16 @@
-use super::super::{ARCHS, Shape, check};
+use super::super::{ARCHS, MAX_CHANNELS, MAX_STRIDE, Shape, check};
 use super::*;
+use crate::layers::conv::{ConvOp, MAX_KERNEL};
+use crate::layers::dense::DenseOp;
+use crate::layers::dropout::{DropoutOp, MAX_SHARE};
+use crate::layers::global_pool::GlobalPoolOp;
+use crate::layers::kind::LayerOp;
+use crate::layers::norm::NormOp;
+use crate::layers::pool::{MAX_WINDOW, PoolOp};
+use crate::layers::relu::ReluOp;
+use crate::layers::residual::ResidualOp;
 use proptest::prelude::*;
+use std::sync::Arc;
 
 #[test]
 fn every_form_of_a_layer() {
@@ -73,6 +83,12 @@ fn errors_point_at_the_place() {
     assert!(parse(&"(".repeat(MAX_TEXT)).is_err());
 }
 
+type Op = Arc<dyn LayerOp>;
+
+fn op(op: impl LayerOp) -> Op {
+    Arc::new(op)
+}
+
 fn layer() -> impl Strategy<Value = Op> {
     let leaf = prop_oneof![
         (
@@ -81,21 +97,21 @@ fn layer() -> impl Strategy<Value = Op> {
             1..=MAX_STRIDE,
             0.0..1.0f64
         )
-            .prop_map(|(out, kernel, stride, p)| Op::Conv {
+            .prop_map(|(out, kernel, stride, p)| op(ConvOp {
                 out,
                 kernel,
                 stride,
                 padding: (p * f64::from(kernel)) as u32,
-            }),
-        Just(Op::Norm),
-        Just(Op::Relu),
-        Just(Op::GlobalPool),
-        (1..=MAX_WINDOW, 1..=MAX_STRIDE).prop_map(|(kernel, stride)| Op::Pool { kernel, stride }),
-        proptest::option::of(0.0..=MAX_SHARE).prop_map(|share| Op::Drop { share }),
-        (1..=MAX_CHANNELS).prop_map(|out| Op::Dense { out }),
+            })),
+        Just(()).prop_map(|()| op(NormOp)),
+        Just(()).prop_map(|()| op(ReluOp)),
+        Just(()).prop_map(|()| op(GlobalPoolOp)),
+        (1..=MAX_WINDOW, 1..=MAX_STRIDE).prop_map(|(kernel, stride)| op(PoolOp { kernel, stride })),
+        proptest::option::of(0.0..=MAX_SHARE).prop_map(|share| op(DropoutOp { share })),
+        (1..=MAX_CHANNELS).prop_map(|out| op(DenseOp { out })),
     ];
-    leaf.prop_recursive(3, 24, 6, |op| {
-        proptest::collection::vec(op, 1..6).prop_map(|ops| Op::Residual { body: layers(ops) })
+    leaf.prop_recursive(3, 24, 6, |ops| {
+        proptest::collection::vec(ops, 1..6).prop_map(|ops| op(ResidualOp { body: layers(ops) }))
     })
 }
 

@@ -2,11 +2,11 @@
 //! goes through a shortcut where shapes differ, and ReLU after the sum. When the body ends with a norm, as is usual, the
 //! sum and ReLU are part of that norm.
 
-use super::norm::Norm;
-use super::sequential::Sequential;
-use super::slices::{self, read, write};
-use super::spec::{self, LayerSpec};
-use super::{Layer, Parameter, Pass};
+use crate::layers::cpu::{Layer, Parameter, Pass};
+use crate::layers::gpu::{Activation, BackwardLaunches, LaunchBuilder};
+use crate::layers::norm::cpu::Norm;
+use crate::layers::sequential::Sequential;
+use crate::layers::slices::{self, read, write};
 use candle_core::{Result, Tensor, bail};
 
 /// Body + shortcut (+ ReLU).
@@ -98,6 +98,20 @@ impl Residual {
             tail,
             shortcut,
         })
+    }
+}
+
+impl Residual {
+    pub(super) fn body(&self) -> &Sequential {
+        &self.body
+    }
+
+    pub(super) fn tail(&self) -> &ResidualSum {
+        &self.tail
+    }
+
+    pub(super) fn shortcut(&self) -> &Sequential {
+        &self.shortcut
     }
 }
 
@@ -199,14 +213,18 @@ impl Layer for Residual {
         })
     }
 
-    fn spec(&self) -> LayerSpec<'_> {
-        LayerSpec::Residual {
-            body: &self.body,
-            tail: match &self.tail {
-                ResidualSum::Norm { norm, .. } => spec::ResidualEnd::Norm(norm),
-                ResidualSum::Sum { relu, .. } => spec::ResidualEnd::Sum { relu: *relu },
-            },
-            shortcut: &self.shortcut,
+    fn schedule(
+        &self,
+        builder: &mut LaunchBuilder,
+        input: &Activation,
+    ) -> (Activation, BackwardLaunches) {
+        super::gpu::schedule(self, builder, input)
+    }
+
+    fn rectifies(&self) -> bool {
+        match &self.tail {
+            ResidualSum::Norm { norm, .. } => norm.rectifies(),
+            ResidualSum::Sum { relu, .. } => *relu,
         }
     }
 

@@ -8,13 +8,12 @@
     reason = "constant index loops become registers; iterators over arrays of vectors less surely so"
 )]
 
-use super::conv::Dropout;
-use super::dropout::Mask;
-use super::slices::{self, Aligned, read, write};
-use super::spec::LayerSpec;
-use super::{Layer, Parameter, Pass};
 use crate::hardware::simd::{Kernel, Level, Simd};
 use crate::hardware::threads::{SharedSlice, Threads};
+use crate::layers::cpu::{Layer, Parameter, Pass, images as first_images};
+use crate::layers::dropout::Dropout;
+use crate::layers::gpu::{Activation, BackwardLaunches, LaunchBuilder};
+use crate::layers::slices::{self, Aligned, read, write};
 use candle_core::{Result, Tensor, Var, bail};
 
 /// Vectors side by side in a tile of a gradient, and rows in a tile of dot products.
@@ -133,6 +132,23 @@ impl Dense {
     fn inputs(&self) -> usize {
         self.channels * self.pixels
     }
+
+    /// Channels and pixels of the input.
+    pub fn input(&self) -> (usize, usize) {
+        (self.channels, self.pixels)
+    }
+
+    pub fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    pub fn dropout(&self) -> Option<Dropout> {
+        self.dropout
+    }
+
+    pub fn has_bias(&self) -> bool {
+        self.bias.is_some()
+    }
 }
 
 impl Layer for Dense {
@@ -142,13 +158,10 @@ impl Layer for Dense {
 
     fn forward(&mut self, input: &Tensor, pass: &Pass) -> Result<()> {
         let (inputs, outputs, images) = (self.inputs(), self.outputs, pass.images);
-        let mask = pass.train.zip(self.dropout).and_then(|(train, dropout)| {
-            let share = dropout.share.unwrap_or(train.dropout);
-            Mask::new(train.seed, dropout.layer, train.step, share)
-        });
+        let mask = self.dropout.and_then(|dropout| dropout.mask(pass));
         self.scale = mask.map_or(1.0, |mask| mask.scale());
         let x = read(input)?;
-        let x = super::images(&x, images, inputs)?;
+        let x = first_images(&x, images, inputs)?;
         let (channels, pixels) = (self.channels, self.pixels);
         let x = if pixels == 1 {
             x
@@ -204,7 +217,7 @@ impl Layer for Dense {
         let (inputs, outputs, images) = (self.inputs(), self.outputs, pass.images);
         let (channels, pixels, level) = (self.channels, self.pixels, self.level);
         let arriving = read(grad_output)?;
-        let arriving = super::images(&arriving, images, outputs)?;
+        let arriving = first_images(&arriving, images, outputs)?;
         let grad = self.grad.reserve(images * outputs);
         if self.relu {
             let output = read(&self.output)?;
@@ -231,10 +244,10 @@ impl Layer for Dense {
         }
         let x = read(input)?;
         let x = if pixels == 1 {
-            super::images(&x, images, inputs)?
+            first_images(&x, images, inputs)?
         } else {
             // The forward pass has written them.
-            super::images(&self.flat, images, inputs)?
+            first_images(&self.flat, images, inputs)?
         };
         // d weight[o][i] = sum over images of grad[image][o] * x[image][i].
         write([&self.weight.grad], |[out]| {
@@ -287,15 +300,16 @@ impl Layer for Dense {
         })
     }
 
-    fn spec(&self) -> LayerSpec<'_> {
-        LayerSpec::Dense {
-            channels: self.channels,
-            pixels: self.pixels,
-            outputs: self.outputs,
-            relu: self.relu,
-            dropout: self.dropout,
-            bias: self.bias.is_some(),
-        }
+    fn schedule(
+        &self,
+        builder: &mut LaunchBuilder,
+        input: &Activation,
+    ) -> (Activation, BackwardLaunches) {
+        super::gpu::schedule(self, builder, input)
+    }
+
+    fn rectifies(&self) -> bool {
+        self.relu
     }
 
     fn params(&self) -> Vec<&Parameter> {

@@ -1,4 +1,4 @@
-// Pooling on its own. Constants: H W C (the input), KERNEL, STRIDE, OH OW; a thread makes one number.
+// Max-pooling on its own. Constants: H W C (the input), KERNEL, STRIDE, OH OW; a thread makes one number.
 
 extern "C" __global__ void __launch_bounds__(256) largest(const Step *now, const float *x, float *output, u16 *taken) {
     u32 e = blockIdx.x * 256 + threadIdx.x;
@@ -27,20 +27,4 @@ extern "C" __global__ void __launch_bounds__(256) spread(const Step *now, const 
             if (taken[from] == (y - row * STRIDE) * KERNEL + (x - column * STRIDE)) sum += grad[from];
         }
     grad_input[e] = sum;
-}
-
-// The mean of each channel.
-extern "C" __global__ void __launch_bounds__(256) mean(const Step *now, const float *x, float *output) {
-    u32 e = blockIdx.x * 256 + threadIdx.x;
-    if (e >= now->count * C) return;
-    const float *from = x + (u64)(e / C) * (H * W * C) + e % C;
-    float sum = 0.0f;
-    for (u32 p = 0; p < H * W; p++) sum += from[p * C];
-    output[e] = sum / (float)(H * W);
-}
-
-extern "C" __global__ void __launch_bounds__(256) spread_mean(const Step *now, const float *grad, float *grad_input) {
-    u32 e = blockIdx.x * 256 + threadIdx.x;
-    if (e >= now->count * (H * W * C)) return;
-    grad_input[e] = grad[e / (H * W * C) * C + e % C] / (float)(H * W);
 }

@@ -1,9 +1,10 @@
-//! Times of the kernels on one thread, for those who change them: `cargo test --lib conv::figures -- --ignored --nocapture`.
+//! Times of the kernels on one thread, for those who change them: `cargo test --lib conv::cpu::figures -- --ignored --nocapture`.
 
 use super::*;
 use crate::domain::rng::{Rng, Stream};
 use crate::hardware::peak;
-use crate::layers::TrainingPass;
+use crate::hardware::threads::Threads;
+use crate::layers::cpu::TrainingPass;
 use candle_core::Device;
 
 /// This thread's processor time, in microseconds: other processes do not count.

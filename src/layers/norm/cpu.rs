@@ -2,41 +2,17 @@
 //! it: the sum with a residual block's shortcut, ReLU, 2x2 max-pooling. All of it is bound by memory, so the forward pass reads its input
 //! twice, the backward pass reads input, output and gradient twice, and nothing else.
 
-/// Runs `$body` over the channels in blocks of four vectors, then of one (`$count` of whose lanes are channels).
-macro_rules! blocks {
-    ($S:ident, $channels:expr, |$V:ident, $first:ident, $count:ident| $body:expr) => {{
-        let mut $first = 0;
-        while $first < $channels {
-            let left = $channels - $first;
-            if left >= 4 * $S::LANES {
-                const $V: usize = 4;
-                let $count = $S::LANES;
-                $body;
-                $first += 4 * $S::LANES;
-            } else {
-                const $V: usize = 1;
-                let $count = left.min($S::LANES);
-                $body;
-                $first += $count;
-            }
-        }
-    }};
-}
-
-mod pooled;
-
-use super::slices::{self, Aligned, read, write};
-use super::spec::LayerSpec;
-use super::{Layer, Parameter, Pass};
-use crate::hardware::simd::{Kernel, Level, Simd};
+use super::pooled::{Largest, Size, Spread};
+use super::rows::{Apply, Moments, Slope, Slopes};
+use super::{EPSILON, MOMENTUM};
+use crate::domain::arch::Node;
+use crate::hardware::simd::Level;
 use crate::hardware::threads::{SharedSlice, Threads};
+use crate::layers::cpu::{CpuPlace, Layer, Parameter, Pass, hwc, images};
+use crate::layers::gpu::{Activation, BackwardLaunches, LaunchBuilder};
+use crate::layers::slices::{self, Aligned, read, write};
 use candle_core::{Result, Tensor, Var, bail};
-use pooled::{Largest, Size, Spread};
 
-/// Added to the variance (PyTorch's default).
-const EPSILON: f64 = 1e-5;
-/// Weight of a batch's statistics in the running statistics (PyTorch's `momentum` default).
-const MOMENTUM: f64 = 0.1;
 /// At most this many partial sums: a number that does not depend on the threads, so that neither do the results.
 const MAX_SHARDS: usize = 32;
 /// Pixels that are summed in f32 before they are added in f64.
@@ -81,6 +57,31 @@ pub struct Norm {
 }
 
 impl Norm {
+    /// The norm of a node, over its variables.
+    ///
+    /// # Errors
+    /// Returns an error if a variable is missing or has another shape, or the device runs out of memory.
+    pub fn of(place: &CpuPlace, node: &Node, after: NormEpilogue) -> Result<Self> {
+        let variable = |suffix| place.variable_of(node, suffix);
+        let parameters = Parameters {
+            weight: variable("weight")?,
+            bias: variable("bias")?,
+            running_mean: variable("running_mean")?.as_tensor().clone(),
+            running_var: variable("running_var")?.as_tensor().clone(),
+        };
+        let capacity = place.capacity();
+        Norm::new(&node.name, hwc(node.input), after, parameters, capacity)
+    }
+
+    /// Height, width and channels of the input.
+    pub fn input(&self) -> (usize, usize, usize) {
+        (self.size.height, self.size.width, self.channels)
+    }
+
+    pub fn after(&self) -> NormEpilogue {
+        self.after
+    }
+
     /// `input` is (height, width, channels); the output holds `capacity` images.
     ///
     /// # Errors
@@ -156,7 +157,7 @@ impl Norm {
         let rows = pass.images * self.size.height * self.size.width;
         let len = rows * channels;
         let x = read(input)?;
-        let x = super::images(&x, rows, channels)?;
+        let x = images(&x, rows, channels)?;
         let (weight, bias) = (read(&self.weight.var)?, read(&self.bias.var)?);
         let (mut scale, mut shift) = (vec![0.0; channels], vec![0.0; channels]);
         if pass.train.is_some() {
@@ -252,15 +253,15 @@ impl Norm {
         let rows = pass.images * self.size.height * self.size.width;
         let len = rows * channels;
         let (x, grad, output) = (read(input)?, read(grad_output)?, read(&self.output)?);
-        let x = super::images(&x, rows, channels)?;
+        let x = images(&x, rows, channels)?;
         // Only the results that pooling selected have a gradient.
         let (from, passing) = if self.after.pool {
             let passing = pass.images * self.size.pooled();
-            (super::images(&self.chosen, passing, channels)?, passing)
+            (images(&self.chosen, passing, channels)?, passing)
         } else {
             (x, rows)
         };
-        let grad = super::images(&grad, passing, channels)?;
+        let grad = images(&grad, passing, channels)?;
         let output = self.after.relu.then(|| &output[..grad.len()]);
         let count = shards(passing);
         let mut sums = vec![0.0f64; count * 2 * channels];
@@ -448,11 +449,16 @@ impl Layer for Norm {
         self.backward_with(input, grad_output, grad_input, None, pass)
     }
 
-    fn spec(&self) -> LayerSpec<'_> {
-        LayerSpec::Norm {
-            input: (self.size.height, self.size.width, self.channels),
-            after: self.after,
-        }
+    fn schedule(
+        &self,
+        builder: &mut LaunchBuilder,
+        input: &Activation,
+    ) -> (Activation, BackwardLaunches) {
+        super::gpu::schedule(self, builder, input)
+    }
+
+    fn rectifies(&self) -> bool {
+        self.after.relu
     }
 
     fn params(&self) -> Vec<&Parameter> {
@@ -475,225 +481,4 @@ fn shards(rows: usize) -> usize {
 /// Where run `i` of `parts` of `total` begins.
 fn cut(total: usize, parts: usize, i: usize) -> usize {
     total * i / parts
-}
-
-/// `V` vectors of which the last holds `count` numbers.
-#[inline(always)]
-unsafe fn load<S: Simd, const V: usize>(from: *const f32, count: usize) -> [S; V] {
-    // SAFETY: the caller guarantees it.
-    unsafe {
-        let mut vectors = [S::zero(); V];
-        for (v, vector) in vectors.iter_mut().enumerate() {
-            *vector = if V == 1 && count < S::LANES {
-                S::load_part(from, count)
-            } else {
-                S::load(from.add(v * S::LANES))
-            };
-        }
-        vectors
-    }
-}
-
-#[inline(always)]
-unsafe fn store<S: Simd, const V: usize>(vectors: [S; V], to: *mut f32, count: usize) {
-    // SAFETY: the caller guarantees it.
-    unsafe {
-        for (v, vector) in vectors.into_iter().enumerate() {
-            if V == 1 && count < S::LANES {
-                vector.store_part(to, count);
-            } else {
-                vector.store(to.add(v * S::LANES));
-            }
-        }
-    }
-}
-
-/// Sums of differences from the origin, then of their squares.
-struct Moments<'a> {
-    x: &'a [f32],
-    origin: &'a [f32],
-    sums: &'a mut [f32],
-}
-
-impl Kernel for Moments<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        let channels = self.origin.len();
-        let rows = self.x.len() / channels;
-        // SAFETY: the caller guarantees it; blocks lie within the channels.
-        unsafe {
-            blocks!(S, channels, |V, first, count| {
-                let mut origin = load::<S, V>(self.origin.as_ptr().add(first), count);
-                for v in &mut origin {
-                    *v = v.mul(S::splat(-1.0));
-                }
-                let (mut sums, mut squares) = ([S::zero(); V], [S::zero(); V]);
-                for row in 0..rows {
-                    let x = load::<S, V>(self.x.as_ptr().add(row * channels + first), count);
-                    for v in 0..V {
-                        let d = x[v].add(origin[v]);
-                        sums[v] = sums[v].add(d);
-                        squares[v] = d.mul_add(d, squares[v]);
-                    }
-                }
-                let to = self.sums.as_mut_ptr().add(first);
-                store(sums, to, count);
-                store(squares, to.add(channels), count);
-            });
-        }
-    }
-}
-
-/// x * scale + shift (+ skip) (ReLU).
-struct Apply<'a> {
-    x: &'a [f32],
-    skip: Option<&'a [f32]>,
-    scale: &'a [f32],
-    shift: &'a [f32],
-    relu: bool,
-    out: &'a mut [f32],
-}
-
-impl Kernel for Apply<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        let channels = self.scale.len();
-        let rows = self.x.len() / channels;
-        // SAFETY: the caller guarantees it; blocks lie within the channels.
-        unsafe {
-            blocks!(S, channels, |V, first, count| {
-                let scale = load::<S, V>(self.scale.as_ptr().add(first), count);
-                let shift = load::<S, V>(self.shift.as_ptr().add(first), count);
-                for row in 0..rows {
-                    let at = row * channels + first;
-                    let mut y = load::<S, V>(self.x.as_ptr().add(at), count);
-                    for v in 0..V {
-                        y[v] = y[v].mul_add(scale[v], shift[v]);
-                    }
-                    if let Some(skip) = self.skip {
-                        let skip = load::<S, V>(skip.as_ptr().add(at), count);
-                        for v in 0..V {
-                            y[v] = y[v].add(skip[v]);
-                        }
-                    }
-                    if self.relu {
-                        for y in &mut y {
-                            *y = y.relu();
-                        }
-                    }
-                    store(y, self.out.as_mut_ptr().add(at), count);
-                }
-            });
-        }
-    }
-}
-
-/// Sums of the gradient, then of its products with (x - mean).
-struct Slopes<'a> {
-    x: &'a [f32],
-    grad: &'a [f32],
-    /// After ReLU: where it is zero, so is the gradient.
-    output: Option<&'a [f32]>,
-    mean: &'a [f32],
-    sums: &'a mut [f32],
-    /// Where the gradient before ReLU is to be written.
-    masked: Option<&'a mut [f32]>,
-}
-
-impl Kernel for Slopes<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    unsafe fn run<S: Simd>(mut self) {
-        let channels = self.mean.len();
-        let rows = self.x.len() / channels;
-        // SAFETY: the caller guarantees it; blocks lie within the channels.
-        unsafe {
-            blocks!(S, channels, |V, first, count| {
-                let mut mean = load::<S, V>(self.mean.as_ptr().add(first), count);
-                for v in &mut mean {
-                    *v = v.mul(S::splat(-1.0));
-                }
-                let (mut sums, mut products) = ([S::zero(); V], [S::zero(); V]);
-                for row in 0..rows {
-                    let at = row * channels + first;
-                    let x = load::<S, V>(self.x.as_ptr().add(at), count);
-                    let grad = masked::<S, V>(self.grad, self.output, at, count);
-                    for v in 0..V {
-                        sums[v] = sums[v].add(grad[v]);
-                        products[v] = x[v].add(mean[v]).mul_add(grad[v], products[v]);
-                    }
-                    if let Some(to) = &mut self.masked {
-                        store(grad, to.as_mut_ptr().add(at), count);
-                    }
-                }
-                let to = self.sums.as_mut_ptr().add(first);
-                store(sums, to, count);
-                store(products, to.add(channels), count);
-            });
-        }
-    }
-}
-
-/// The gradient at `at`, zero where the output is.
-#[inline(always)]
-unsafe fn masked<S: Simd, const V: usize>(
-    grad: &[f32],
-    output: Option<&[f32]>,
-    at: usize,
-    count: usize,
-) -> [S; V] {
-    // SAFETY: the caller guarantees it.
-    unsafe {
-        let mut grad = load::<S, V>(grad.as_ptr().add(at), count);
-        if let Some(output) = output {
-            let output = load::<S, V>(output.as_ptr().add(at), count);
-            for v in 0..V {
-                grad[v] = grad[v].select(output[v].nonzero(), S::zero());
-            }
-        }
-        grad
-    }
-}
-
-/// a * gradient + b * x + c.
-struct Slope<'a> {
-    x: &'a [f32],
-    grad: &'a [f32],
-    output: Option<&'a [f32]>,
-    a: &'a [f32],
-    b: &'a [f32],
-    c: &'a [f32],
-    out: &'a mut [f32],
-}
-
-impl Kernel for Slope<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        let channels = self.a.len();
-        let rows = self.x.len() / channels;
-        // SAFETY: the caller guarantees it; blocks lie within the channels.
-        unsafe {
-            blocks!(S, channels, |V, first, count| {
-                let a = load::<S, V>(self.a.as_ptr().add(first), count);
-                let b = load::<S, V>(self.b.as_ptr().add(first), count);
-                let c = load::<S, V>(self.c.as_ptr().add(first), count);
-                for row in 0..rows {
-                    let at = row * channels + first;
-                    let x = load::<S, V>(self.x.as_ptr().add(at), count);
-                    let mut grad = masked::<S, V>(self.grad, self.output, at, count);
-                    for v in 0..V {
-                        grad[v] = grad[v].mul_add(a[v], x[v].mul_add(b[v], c[v]));
-                    }
-                    store(grad, self.out.as_mut_ptr().add(at), count);
-                }
-            });
-        }
-    }
 }

@@ -1,16 +1,16 @@
-//! Pooling on its own: max-pooling with any window and stride, and the mean over all pixels.
+//! Max-pooling as a layer of its own, with any window and stride.
 
-use super::slices::{self, read, write};
-use super::spec::LayerSpec;
-use super::{Layer, Pass};
 use crate::hardware::simd::{Kernel, Level, Simd};
 use crate::hardware::threads::SharedSlice;
+use crate::layers::cpu::{Layer, Pass, images};
+use crate::layers::gpu::{Activation, BackwardLaunches, LaunchBuilder};
+use crate::layers::slices::{self, read, write};
 use candle_core::{Device, Result, Tensor, bail};
 
 /// Max-pooling without padding. Of equal inputs the first is selected; NaN counts as larger than every number.
 pub struct MaxPool {
     name: String,
-    size: Size,
+    size: PoolSize,
     level: Level,
     output: Tensor,
     /// Index (row-major) in its window of the input that each output selected.
@@ -19,22 +19,22 @@ pub struct MaxPool {
 
 /// The sizes of a max-pooling.
 #[derive(Clone, Copy)]
-struct Size {
-    height: usize,
-    width: usize,
-    channels: usize,
-    kernel: usize,
-    stride: usize,
-    out_height: usize,
-    out_width: usize,
+pub(super) struct PoolSize {
+    pub height: usize,
+    pub width: usize,
+    pub channels: usize,
+    pub kernel: usize,
+    pub stride: usize,
+    pub out_height: usize,
+    pub out_width: usize,
 }
 
-impl Size {
+impl PoolSize {
     fn input_len(&self) -> usize {
         self.height * self.width * self.channels
     }
 
-    fn output_len(&self) -> usize {
+    pub(super) fn output_len(&self) -> usize {
         self.out_height * self.out_width * self.channels
     }
 
@@ -70,7 +70,7 @@ impl MaxPool {
                 "{name}: a window of {kernel} (stride {stride}) does not fit {height}x{width} pixels"
             );
         }
-        let size = Size {
+        let size = PoolSize {
             height,
             width,
             channels,
@@ -91,6 +91,10 @@ impl MaxPool {
         })
     }
 
+    pub(super) fn size(&self) -> PoolSize {
+        self.size
+    }
+
     /// Computes with another SIMD level than the best one of this CPU.
     #[must_use]
     pub fn at_level(mut self, level: Level) -> Self {
@@ -108,7 +112,7 @@ impl Layer for MaxPool {
         let (size, level) = (self.size, self.level);
         let (ins, outs) = (size.input_len(), size.output_len());
         let x = read(input)?;
-        let x = super::images(&x, pass.images, ins)?;
+        let x = images(&x, pass.images, ins)?;
         let taken = SharedSlice::new(&mut self.taken);
         write([&self.output], |[out]| {
             pass.threads
@@ -124,13 +128,12 @@ impl Layer for MaxPool {
         })
     }
 
-    fn spec(&self) -> LayerSpec<'_> {
-        let size = self.size;
-        LayerSpec::MaxPool {
-            input: (size.height, size.width, size.channels),
-            kernel: size.kernel,
-            stride: size.stride,
-        }
+    fn schedule(
+        &self,
+        builder: &mut LaunchBuilder,
+        input: &Activation,
+    ) -> (Activation, BackwardLaunches) {
+        super::gpu::schedule(self, builder, input)
     }
 
     fn output(&self) -> &Tensor {
@@ -150,7 +153,7 @@ impl Layer for MaxPool {
         let (size, level) = (self.size, self.level);
         let (ins, outs) = (size.input_len(), size.output_len());
         let grad = read(grad_output)?;
-        let grad = super::images(&grad, pass.images, outs)?;
+        let grad = images(&grad, pass.images, outs)?;
         let taken = &self.taken;
         write([grad_input], |[out]| {
             pass.threads
@@ -168,7 +171,7 @@ impl Layer for MaxPool {
 
 /// Forward, one image.
 struct Largest<'a> {
-    size: Size,
+    size: PoolSize,
     x: &'a [f32],
     out: &'a mut [f32],
     taken: &'a mut [u16],
@@ -204,7 +207,7 @@ impl Kernel for Largest<'_> {
 
 /// Backward, one image.
 struct Spread<'a> {
-    size: Size,
+    size: PoolSize,
     grad: &'a [f32],
     taken: &'a [u16],
     out: &'a mut [f32],
@@ -252,102 +255,5 @@ impl Kernel for Spread<'_> {
                 }
             }
         }
-    }
-}
-
-/// The mean of each channel over all pixels.
-pub struct GlobalPool {
-    name: String,
-    pixels: usize,
-    channels: usize,
-    output: Tensor,
-}
-
-impl GlobalPool {
-    /// `input` is (height, width, channels); the output holds `capacity` images.
-    ///
-    /// # Errors
-    /// Returns an error if the device runs out of memory.
-    pub fn new(
-        name: &str,
-        input: (usize, usize, usize),
-        capacity: usize,
-        device: &Device,
-    ) -> Result<Self> {
-        let (height, width, channels) = input;
-        Ok(GlobalPool {
-            name: name.to_owned(),
-            pixels: height * width,
-            channels,
-            output: slices::zeros((capacity, 1, 1, channels), device)?,
-        })
-    }
-}
-
-impl Layer for GlobalPool {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn forward(&mut self, input: &Tensor, pass: &Pass) -> Result<()> {
-        let (pixels, channels) = (self.pixels, self.channels);
-        let len = pixels * channels;
-        let x = read(input)?;
-        let x = super::images(&x, pass.images, len)?;
-        write([&self.output], |[out]| {
-            pass.threads.chunks(
-                &mut out[..pass.images * channels],
-                channels,
-                |image, out| {
-                    out.fill(0.0);
-                    for pixel in x[image * len..(image + 1) * len].chunks_exact(channels) {
-                        for (out, x) in out.iter_mut().zip(pixel) {
-                            *out += x;
-                        }
-                    }
-                    for out in out {
-                        *out /= pixels as f32;
-                    }
-                },
-            );
-        })
-    }
-
-    fn spec(&self) -> LayerSpec<'_> {
-        LayerSpec::GlobalPool {
-            pixels: self.pixels,
-            channels: self.channels,
-        }
-    }
-
-    fn output(&self) -> &Tensor {
-        &self.output
-    }
-
-    fn backward(
-        &mut self,
-        _input: &Tensor,
-        grad_output: &Tensor,
-        grad_input: Option<&Tensor>,
-        pass: &Pass,
-    ) -> Result<()> {
-        let Some(grad_input) = grad_input else {
-            return Ok(());
-        };
-        let (pixels, channels) = (self.pixels, self.channels);
-        let grad = read(grad_output)?;
-        let grad = super::images(&grad, pass.images, channels)?;
-        let len = pixels * channels;
-        write([grad_input], |[out]| {
-            pass.threads
-                .chunks(&mut out[..pass.images * len], len, |image, out| {
-                    let grad = &grad[image * channels..(image + 1) * channels];
-                    for pixel in out.chunks_exact_mut(channels) {
-                        for (out, grad) in pixel.iter_mut().zip(grad) {
-                            *out = grad / pixels as f32;
-                        }
-                    }
-                });
-        })
     }
 }

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::domain::rng::{Rng, Stream};
-use crate::layers::TrainingPass;
+use crate::hardware::threads::Threads;
+use crate::layers::cpu::TrainingPass;
 use candle_core::{DType, Device};
 use proptest::prelude::*;
 

@@ -1,0 +1,275 @@
+//! A network's layers as lists of kernel launches over one block of memory: a training step, a scoring pass, and the
+//! packing of the weights. Plain numbers: nothing here needs a GPU. The layers make their own launches
+//! ([`crate::layers::gpu`]); around them stand the input, the loss and the optimizer.
+
+use super::records::{OutcomeRecord, ProgressRecord, StepRecord};
+use crate::backend::cpu::network::Network;
+use crate::backend::{NetworkSpec, Result};
+use crate::hardware::executor::Launch;
+use crate::layers::gpu::{Activation, LaunchBuilder, LaunchTarget, SharedOffsets, define};
+use crate::optimizers;
+use std::collections::HashMap;
+use std::fmt::Write;
+
+const INPUT: &str = include_str!("../../layers/input.cu");
+const LOSS: &str = include_str!("../../layers/loss.cu");
+
+/// Steps that are asked for at once, at most.
+pub const MAX_STEPS: usize = 512;
+/// Words of a `Piece` of update.cu.
+const PIECE_WORDS: usize = 13;
+
+/// Numbers that a block of the optimizer updates.
+const PIECE: usize = 1024;
+/// A parameter or a running statistic: where it begins in its row, and how long it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slot {
+    pub name: String,
+    pub begin: usize,
+    pub len: usize,
+}
+
+/// Where things stand, in bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MemoryLayout {
+    /// The step under way, the list of steps, how far they have come, and what they found.
+    pub now: usize,
+    pub steps: usize,
+    pub state: usize,
+    pub found: usize,
+    /// All parameters, their gradients, and the optimizer's state slot by slot: rows of one length.
+    pub weights: usize,
+    pub grads: usize,
+    pub optimizer: usize,
+    /// The norms' running statistics, and what this step would make of them.
+    pub running: usize,
+    pub moved: usize,
+    /// The optimizer's pieces.
+    pub pieces: usize,
+    /// Image numbers of the steps asked for.
+    pub images: usize,
+    /// The results of a scoring pass.
+    pub probabilities: usize,
+    pub losses: usize,
+    /// The network's input.
+    pub input: usize,
+    /// What stands before this place outlives a change of the capacity.
+    pub lasting: usize,
+    /// Bytes in all.
+    pub bytes: usize,
+}
+
+/// The launches of a network for batches of up to `capacity` images.
+#[derive(Clone, Debug)]
+pub struct KernelSchedule {
+    pub capacity: usize,
+    pub layout: MemoryLayout,
+    pub params: Vec<Slot>,
+    /// Numbers in a row of all parameters.
+    row: usize,
+    pub running: Vec<Slot>,
+    /// What must be zero at the beginning: place and bytes.
+    pub zeroed: Vec<(usize, usize)>,
+    /// The optimizer's pieces, as its kernel reads them.
+    pub pieces: Vec<u32>,
+    pub training: Vec<Launch>,
+    pub scoring: Vec<Launch>,
+    pub packing: Vec<Launch>,
+}
+
+impl KernelSchedule {
+    /// The schedule of a network, whose shapes alone matter, for a device that runs `blocks` blocks at a time.
+    pub(super) fn new(network: &Network, capacity: usize, blocks: usize) -> KernelSchedule {
+        let spec = &network.spec;
+        let (params, buffers) = (network.params(), network.buffers());
+        let named = params.iter().map(|p| (p.name.clone(), p.var.elem_count()));
+        let (param_slots, weights_len) = slots(named.collect());
+        let named = buffers.iter().map(|(n, t)| (n.clone(), t.elem_count()));
+        let (running_slots, running_len) = slots(named.collect());
+        let piece_count: usize = param_slots.iter().map(|s| s.len.div_ceil(PIECE)).sum();
+
+        let mut b = LaunchBuilder::new(LaunchTarget {
+            capacity,
+            blocks,
+            precision: spec.precision,
+        });
+        let rule = optimizers::rule(spec.optimizer);
+        // In this order: what lasts comes first.
+        let mut layout = MemoryLayout {
+            weights: b.zeros(4 * weights_len),
+            optimizer: b.zeros(4 * weights_len * rule.slots.len()),
+            running: b.zeros(4 * running_len),
+            lasting: b.bytes,
+            moved: b.zeros(4 * running_len),
+            grads: b.zeros(4 * weights_len),
+            state: b.zeros(size_of::<ProgressRecord>()),
+            now: b.room(size_of::<StepRecord>()),
+            steps: b.room(size_of::<StepRecord>() * MAX_STEPS),
+            found: b.room(size_of::<OutcomeRecord>() * MAX_STEPS),
+            pieces: b.room(4 * PIECE_WORDS * piece_count),
+            ..MemoryLayout::default()
+        };
+        b.shared = SharedOffsets {
+            step: layout.now,
+            weights: layout.weights,
+            grads: layout.grads,
+            buffers: layout.running,
+            new_buffers: layout.moved,
+        };
+        b.named = offsets(&param_slots, layout.weights);
+        b.named.extend(offsets(&running_slots, layout.running));
+
+        layout.probabilities = b.room(4 * capacity * spec.classes);
+        layout.losses = b.room(4 * capacity);
+        layout.images = b.room(4 * capacity * MAX_STEPS);
+        let input = gather(&mut b, &mut layout, spec.input.height as usize);
+        let (logits, backward) = network.layers.schedule(&mut b, input);
+        loss(&mut b, &layout, spec.classes, &logits);
+        backward(&mut b);
+
+        let mut pieces = Vec::new();
+        for (slot, param) in param_slots.iter().zip(params) {
+            let packing = b.packings.get(&slot.name).copied().unwrap_or_default();
+            for begin in (0..slot.len).step_by(PIECE) {
+                let end = (begin + PIECE).min(slot.len);
+                pieces.extend([slot.begin + begin, slot.begin + end, slot.begin].map(|v| v as u32));
+                pieces.push(u32::from(param.decay));
+                pieces.extend(packing);
+            }
+        }
+        let mut constants = String::new();
+        define!(
+            constants,
+            ROW = weights_len,
+            SQUARES = b.squares,
+            RUNNING = running_len,
+            STEPS = MAX_STEPS,
+        );
+        let counter = b.zeros(4);
+        let squares = b.room(8 * b.squares);
+        let launch = |entry, arguments: Vec<usize>| Launch {
+            source: rule.cuda,
+            constants: constants.as_str().into(),
+            entry,
+            grid: [piece_count as u32, 1, 1],
+            block: 256,
+            arguments: arguments.into_iter().map(Some).collect(),
+        };
+        // The packed weights are counted from the beginning of the memory.
+        let packing = vec![launch("pack", vec![layout.pieces, layout.weights, 0])];
+        let update = launch(
+            "update",
+            vec![
+                layout.now,
+                layout.steps,
+                layout.state,
+                layout.found,
+                layout.pieces,
+                layout.weights,
+                layout.grads,
+                layout.optimizer,
+                squares,
+                0,
+                layout.running,
+                layout.moved,
+                counter,
+            ],
+        );
+        let training = b.training(update, squares);
+        layout.bytes = b.bytes;
+        KernelSchedule {
+            capacity,
+            layout,
+            params: param_slots,
+            row: weights_len,
+            running: running_slots,
+            zeroed: b.zeroed,
+            pieces,
+            training,
+            scoring: b.scoring,
+            packing,
+        }
+    }
+
+    /// The schedule of an architecture, for a device that runs `blocks` blocks at a time.
+    ///
+    /// # Errors
+    /// Returns an error if the architecture does not fit.
+    pub fn of(spec: &NetworkSpec, capacity: usize, blocks: usize) -> Result<KernelSchedule> {
+        Ok(Self::new(&Network::new(spec, 1, 0)?, capacity, blocks))
+    }
+
+    /// Offset of the state of the optimizer's slot number `slot`.
+    pub fn state_row(&self, slot: usize) -> usize {
+        self.layout.optimizer + 4 * self.row * slot
+    }
+}
+
+/// Tensors of these names and lengths one after the other, and the length of their row.
+fn slots(named: Vec<(String, usize)>) -> (Vec<Slot>, usize) {
+    let mut begin = 0;
+    let slots = named
+        .into_iter()
+        .map(|(name, len)| {
+            let slot = Slot { name, begin, len };
+            begin += len.next_multiple_of(4);
+            slot
+        })
+        .collect();
+    (slots, begin)
+}
+
+/// Where the tensors of a row that begins at `row` are, by name.
+fn offsets(slots: &[Slot], row: usize) -> HashMap<String, usize> {
+    let offset = |slot: &Slot| (slot.name.clone(), row + 4 * slot.begin);
+    slots.iter().map(offset).collect()
+}
+
+/// Adds the launch that makes the network's input, of images of so many pixels a side.
+fn gather(b: &mut LaunchBuilder, layout: &mut MemoryLayout, side: usize) -> Activation {
+    let pixels = side * side;
+    layout.input = b.batch(3 * pixels);
+    let mut constants = String::new();
+    define!(constants, SIDE = side);
+    let arguments = vec![b.step(), Some(layout.input)];
+    let launch = b.elementwise(INPUT, &constants, "gather", pixels, arguments);
+    b.both(launch);
+    Activation {
+        at: layout.input,
+        len: 3 * pixels,
+        grad: None,
+        upstream: None,
+    }
+}
+
+/// Adds the launches that compute the loss and its gradient, and in scoring the probabilities.
+fn loss(b: &mut LaunchBuilder, layout: &MemoryLayout, classes: usize, logits: &Activation) {
+    let mut constants = String::new();
+    define!(constants, CLASSES = classes);
+    let blocks = b.capacity().div_ceil(128);
+    let (parts, counter) = (b.room(16 * blocks), b.zeros(4));
+    let train = Launch {
+        source: LOSS,
+        constants: constants.as_str().into(),
+        entry: "train",
+        grid: [blocks as u32, 1, 1],
+        block: 128,
+        arguments: vec![
+            Some(layout.now),
+            Some(layout.state),
+            Some(logits.at),
+            logits.grad,
+            Some(parts),
+            Some(counter),
+        ],
+    };
+    let score = Launch {
+        entry: "score",
+        arguments: [layout.now, logits.at, layout.probabilities, layout.losses]
+            .map(Some)
+            .to_vec(),
+        ..train.clone()
+    };
+    b.forward.push(train);
+    b.scoring.push(score);
+}

@@ -1,0 +1,108 @@
+//! Adds the partial sums of a convolution's gradients.
+
+use super::geometry::Geometry;
+use super::winograd;
+use crate::hardware::simd::{Kernel, Level, Simd};
+use crate::hardware::threads::{SharedSlice, Threads};
+use crate::layers::slices;
+
+/// The shards of the gradients, to be added up, always in the same order.
+pub(super) struct Total<'a> {
+    pub(super) geometry: &'a Geometry,
+    pub(super) sums: &'a [f32],
+    pub(super) shards: usize,
+    pub(super) sparse: bool,
+    pub(super) winograd: bool,
+    pub(super) lanes: usize,
+}
+
+impl Total<'_> {
+    /// Writes the weight gradient in the parameter's order (OIHW).
+    pub(super) fn weights(&self, level: Level, threads: &Threads, weight: &mut [f32]) {
+        let g = self.geometry;
+        let places = g.kernel * g.kernel;
+        if self.shards == 0 {
+            weight.fill(0.0);
+            return;
+        }
+        let shard_len = self.sums.len() / self.shards;
+        let total = |begin: usize, len: usize, out: &mut [f32]| {
+            level.run(AddUp {
+                parts: self.sums[begin..]
+                    .chunks(shard_len)
+                    .map(|part| &part[..len.min(part.len())]),
+                out: &mut out[..len],
+            });
+        };
+        if self.sparse {
+            let line = g.inputs.next_multiple_of(self.lanes);
+            threads.chunks(weight, g.inputs * places, |output, weight| {
+                let mut sums = slices::scratch(places * line);
+                total(output * places * line, places * line, &mut sums);
+                for (input, weight) in weight.chunks_exact_mut(places).enumerate() {
+                    for (place, weight) in weight.iter_mut().enumerate() {
+                        *weight = sums[place * line + input];
+                    }
+                }
+            });
+        } else {
+            // A task for each input channel: it writes that channel's numbers of every output.
+            let line = g.outputs.next_multiple_of(self.lanes);
+            let weight = SharedSlice::new(weight);
+            let summed = if self.winograd {
+                winograd::PLACES
+            } else {
+                places
+            };
+            threads.run(g.inputs, |input| {
+                let mut sums = slices::scratch(summed * line);
+                for (place, sums) in sums.chunks_exact_mut(line).enumerate() {
+                    total((place * g.inputs + input) * line, line, sums);
+                }
+                if self.winograd {
+                    winograd::back(&mut sums, line);
+                }
+                for output in 0..g.outputs {
+                    let begin = (output * g.inputs + input) * places;
+                    // SAFETY: no other task has this input.
+                    let weight = unsafe { weight.range(begin..begin + places) };
+                    for (place, weight) in weight.iter_mut().enumerate() {
+                        *weight = sums[place * line + output];
+                    }
+                }
+            });
+        }
+    }
+
+    /// Writes the bias gradient, which stands behind `begin` f32 in each shard.
+    pub(super) fn bias(&self, begin: usize, bias: &mut [f32]) {
+        bias.fill(0.0);
+        for part in self.sums.chunks(self.sums.len() / self.shards.max(1)) {
+            for (bias, part) in bias.iter_mut().zip(&part[begin..]) {
+                *bias += part;
+            }
+        }
+    }
+}
+
+/// The sum of the parts, the first first.
+struct AddUp<'a, P: Iterator<Item = &'a [f32]>> {
+    parts: P,
+    out: &'a mut [f32],
+}
+
+impl<'a, P: Iterator<Item = &'a [f32]>> Kernel for AddUp<'a, P> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(mut self) {
+        if let Some(first) = self.parts.next() {
+            self.out.copy_from_slice(first);
+        }
+        for part in self.parts {
+            for (out, part) in self.out.iter_mut().zip(part) {
+                *out += part;
+            }
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Dropout's launches, where it is a layer of its own, and the constants of its kernels' random numbers.
+
+use super::{Dropout, Mask};
+use crate::domain::rng::Stream;
+use crate::layers::gpu::{Activation, BackwardLaunches, LaunchBuilder, define};
+use std::fmt::Write;
+
+const SOURCE: &str = include_str!("dropout.cu");
+
+pub fn schedule(
+    dropout: Dropout,
+    builder: &mut LaunchBuilder,
+    input: &Activation,
+) -> (Activation, BackwardLaunches) {
+    let mut constants = String::new();
+    define!(constants, LEN = input.len);
+    constants.push_str(&constants_of(Some(dropout)));
+    let output = builder.activation(input.len);
+    let arguments = vec![builder.step(), Some(input.at), Some(output.at)];
+    let launch = builder.elementwise(SOURCE, &constants, "drop", input.len, arguments);
+    builder.both(launch);
+    let (input, y) = (input.clone(), output.clone());
+    let backward = move |builder: &mut LaunchBuilder| {
+        builder.input_grad(&input, |b, to| {
+            let arguments = vec![b.step(), y.grad, Some(to)];
+            b.elementwise(SOURCE, &constants, "drop", input.len, arguments)
+        });
+    };
+    (output, Box::new(backward))
+}
+
+/// DROP (the stream's word, 0 for no dropout), DROP_LIVE, DROP_THRESHOLD and DROP_SCALE.
+pub fn constants_of(dropout: Option<Dropout>) -> String {
+    let mut constants = String::new();
+    let stream = dropout.map_or(0, |d| Stream::Dropout(d.layer).word());
+    let pinned = dropout.and_then(|d| d.share);
+    let (threshold, scale) = Mask::numbers(pinned.unwrap_or(0.0));
+    define!(
+        constants,
+        DROP = format!("{stream}u"),
+        DROP_LIVE = u32::from(pinned.is_none()),
+        DROP_THRESHOLD = format!("{threshold}u"),
+        DROP_SCALE = format!("{scale:?}f"),
+    );
+    constants
+}
+
+/// UPSTREAM_DROP (0 for no dropout, 1 for one with the live share, 2 for one with its own) and UPSTREAM_SCALE.
+pub fn upstream_constants(dropout: Option<Dropout>) -> String {
+    let mut constants = String::new();
+    let pinned = dropout.and_then(|d| d.share);
+    let (_, scale) = Mask::numbers(pinned.unwrap_or(0.0));
+    define!(
+        constants,
+        UPSTREAM_DROP = match dropout {
+            None => 0,
+            Some(Dropout { share: None, .. }) => 1,
+            Some(_) => 2,
+        },
+        UPSTREAM_SCALE = format!("{scale:?}f"),
+    );
+    constants
+}

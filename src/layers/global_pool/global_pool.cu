@@ -1,0 +1,17 @@
+// Global pooling. Constants: PIXELS, C (channels).
+
+// The mean of each channel.
+extern "C" __global__ void __launch_bounds__(256) mean(const Step *now, const float *x, float *output) {
+    u32 e = blockIdx.x * 256 + threadIdx.x;
+    if (e >= now->count * C) return;
+    const float *from = x + (u64)(e / C) * (PIXELS * C) + e % C;
+    float sum = 0.0f;
+    for (u32 p = 0; p < PIXELS; p++) sum += from[p * C];
+    output[e] = sum / (float)PIXELS;
+}
+
+extern "C" __global__ void __launch_bounds__(256) spread_mean(const Step *now, const float *grad, float *grad_input) {
+    u32 e = blockIdx.x * 256 + threadIdx.x;
+    if (e >= now->count * (PIXELS * C)) return;
+    grad_input[e] = grad[e / (PIXELS * C) * C + e % C] / (float)PIXELS;
+}

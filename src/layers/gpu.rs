@@ -1,0 +1,279 @@
+//! Layers on a GPU: kernel launches over one block of memory. Plain numbers: nothing here needs a GPU. A layer's launches
+//! are in its `gpu.rs`, made from its fused layer.
+//!
+//! The gradient of a convolution's or dense layer's output arrives already prepared: whoever computes it also undoes the
+//! dropout, ReLU and pooling that the layer ends with (`apply_upstream_mask` in kernels.cuh).
+
+use crate::domain::params::Precision;
+use crate::hardware::executor::{Launch, Offset};
+use std::collections::HashMap;
+use std::fmt::Write;
+use std::rc::Rc;
+
+/// Lines that make a source's constants.
+macro_rules! define {
+    ($text:expr, $($name:ident = $value:expr),+ $(,)?) => {
+        $(let _ = writeln!($text, "#define {} {}", stringify!($name), $value);)+
+    };
+}
+pub(crate) use define;
+
+const GRADIENTS: &str = include_str!("gradients.cu");
+
+/// Offsets from here on are in the sums of squares, whose place is known when all of them are counted.
+const SQUARES: usize = usize::MAX / 2;
+
+/// Adds the launches of a layer's backward pass.
+pub type BackwardLaunches = Box<dyn FnOnce(&mut LaunchBuilder)>;
+
+/// Numbers that pass from one layer to the next.
+#[derive(Clone)]
+pub struct Activation {
+    pub at: usize,
+    /// Of one image.
+    pub len: usize,
+    /// Where the layer that made them expects their gradient; None where nobody wants it.
+    pub grad: Option<usize>,
+    /// Set where that layer expects the gradient to be prepared for it.
+    pub upstream: Option<Rc<Upstream>>,
+}
+
+/// What a layer ends with, to be undone by the kernel that computes the gradient of its output.
+pub struct Upstream {
+    /// The constants UPSTREAM_* of `apply_upstream_mask`.
+    pub constants: String,
+    /// For each number of the output, which number of its window pooling took.
+    pub taken: Offset,
+}
+
+/// Offsets of what all layers share.
+#[derive(Clone, Copy, Default)]
+pub struct SharedOffsets {
+    /// The settings of the step under way.
+    pub step: usize,
+    /// All parameters, and their gradients: rows of one length.
+    pub weights: usize,
+    pub grads: usize,
+    /// The buffers, and what this step would make of them.
+    pub buffers: usize,
+    pub new_buffers: usize,
+}
+
+/// What the launches are made for.
+#[derive(Clone, Copy)]
+pub struct LaunchTarget {
+    /// Most images in a batch.
+    pub capacity: usize,
+    /// Number of blocks that are worth having at a time.
+    pub blocks: usize,
+    pub precision: Precision,
+}
+
+/// Lays a network out in memory and lists its launches.
+pub struct LaunchBuilder {
+    target: LaunchTarget,
+    pub shared: SharedOffsets,
+    /// Bytes in use so far.
+    pub bytes: usize,
+    /// What must be zero at the beginning: offset and bytes.
+    pub zeroed: Vec<(usize, usize)>,
+    /// Offsets of the parameters and buffers by name.
+    pub named: HashMap<String, usize>,
+    /// For each packed weight, the words of its pieces after the first four, as the optimizer's kernel reads them.
+    pub packings: HashMap<String, [u32; 9]>,
+    /// Sums of squares of the gradients so far.
+    pub squares: usize,
+    pub forward: Vec<Launch>,
+    pub scoring: Vec<Launch>,
+    pub backward: Vec<Launch>,
+}
+
+impl LaunchBuilder {
+    pub fn new(target: LaunchTarget) -> Self {
+        LaunchBuilder {
+            target,
+            shared: SharedOffsets::default(),
+            bytes: 0,
+            zeroed: Vec::new(),
+            named: HashMap::new(),
+            packings: HashMap::new(),
+            squares: 0,
+            forward: Vec::new(),
+            scoring: Vec::new(),
+            backward: Vec::new(),
+        }
+    }
+
+    pub fn capacity(&self) -> usize {
+        self.target.capacity
+    }
+
+    pub fn precision(&self) -> Precision {
+        self.target.precision
+    }
+
+    /// The settings of the step under way: the first argument of most kernels.
+    pub fn step(&self) -> Offset {
+        Some(self.shared.step)
+    }
+
+    /// Room for so many bytes, at a multiple of 256.
+    pub fn room(&mut self, bytes: usize) -> usize {
+        let at = self.bytes;
+        self.bytes = (at + bytes.max(4)).next_multiple_of(256);
+        at
+    }
+
+    /// The same, zero at the beginning.
+    pub fn zeros(&mut self, bytes: usize) -> usize {
+        let at = self.room(bytes);
+        self.zeroed.push((at, bytes.max(4)));
+        at
+    }
+
+    /// Room for so many f32 of each image of a batch.
+    pub fn batch(&mut self, len: usize) -> usize {
+        self.room(4 * self.target.capacity * len)
+    }
+
+    /// Room for a layer's output of so many numbers an image, and for its gradient.
+    pub fn activation(&mut self, len: usize) -> Activation {
+        Activation {
+            at: self.batch(len),
+            len,
+            grad: Some(self.batch(len)),
+            upstream: None,
+        }
+    }
+
+    /// Where a layer's parameter or buffer is.
+    pub fn named(&self, layer: &str, suffix: &str) -> usize {
+        let name = format!("{layer}.{suffix}");
+        self.named.get(&name).copied().unwrap_or_default()
+    }
+
+    /// Where the gradient of the parameter at `weight` is.
+    pub fn grad_of(&self, weight: usize) -> usize {
+        weight - self.shared.weights + self.shared.grads
+    }
+
+    /// Where the kernels put what this step makes of the buffer at `buffer`.
+    pub fn new_value_of(&self, buffer: usize) -> usize {
+        buffer - self.shared.buffers + self.shared.new_buffers
+    }
+
+    /// Room for a sum of squares of a parameter's gradient from each of so many blocks.
+    pub fn squares(&mut self, count: usize) -> usize {
+        let at = SQUARES + 8 * self.squares;
+        self.squares += count;
+        at
+    }
+
+    /// Number of blocks that share one sum, so that there are enough of them and each has a few terms; at most `most`.
+    pub fn splits(&self, tiles: usize, rounds: usize, most: usize) -> usize {
+        (self.target.blocks / tiles.max(1)).clamp(1, rounds.div_ceil(2).clamp(1, most))
+    }
+
+    /// A launch with a thread for each of `len` numbers of each image, in blocks of 256.
+    pub fn elementwise(
+        &self,
+        source: &'static str,
+        constants: &str,
+        entry: &'static str,
+        len: usize,
+        arguments: Vec<Offset>,
+    ) -> Launch {
+        Launch {
+            source,
+            constants: constants.into(),
+            entry,
+            grid: [(self.target.capacity * len).div_ceil(256) as u32, 1, 1],
+            block: 256,
+            arguments,
+        }
+    }
+
+    /// Adds a launch of the forward pass, in training and in scoring.
+    pub fn both(&mut self, launch: Launch) {
+        self.scoring.push(launch.clone());
+        self.forward.push(launch);
+    }
+
+    /// Where a kernel that does not prepare gradients writes that of its input; [`LaunchBuilder::deliver`] must follow.
+    pub fn plain_grad(&mut self, input: &Activation) -> Option<usize> {
+        match &input.upstream {
+            None => input.grad,
+            Some(_) => input.grad.map(|_| self.batch(input.len)),
+        }
+    }
+
+    /// Prepares the gradient of `input` at `from` for the layer that made it, where that layer wants it.
+    pub fn deliver(&mut self, from: usize, input: &Activation) {
+        if let (Some(upstream), Some(grad)) = (input.upstream.as_deref(), input.grad) {
+            let mut constants = String::new();
+            define!(constants, LEN = input.len, RELU = 1);
+            constants.push_str(&upstream.constants);
+            let arguments = vec![
+                self.step(),
+                Some(from),
+                Some(input.at),
+                upstream.taken,
+                Some(grad),
+            ];
+            let entry = "apply_upstream";
+            let launch = self.elementwise(GRADIENTS, &constants, entry, input.len, arguments);
+            self.backward.push(launch);
+        }
+    }
+
+    /// Adds the backward launch of a layer whose kernel does not prepare gradients, where the gradient of its input is
+    /// wanted. `launch` is told where to write it.
+    pub fn input_grad(&mut self, input: &Activation, launch: impl Fn(&Self, usize) -> Launch) {
+        if let Some(to) = self.plain_grad(input) {
+            let launch = launch(self, to);
+            self.backward.push(launch);
+            self.deliver(to, input);
+        }
+    }
+
+    /// Adds a launch that copies a gradient of `len` numbers an image, and with `relu` only where the output at `output` is
+    /// not zero.
+    pub fn mask(&mut self, from: Offset, output: usize, relu: bool, len: usize, to: usize) {
+        let mut constants = String::new();
+        define!(constants, LEN = len, RELU = u32::from(relu));
+        let arguments = vec![self.step(), from, Some(output), Some(to)];
+        let launch = self.elementwise(GRADIENTS, &constants, "mask", len, arguments);
+        self.backward.push(launch);
+    }
+
+    /// Adds a launch that adds a gradient of `len` numbers an image to another.
+    pub fn add(&mut self, from: usize, to: usize, len: usize) {
+        let mut constants = String::new();
+        define!(constants, LEN = len, RELU = 0);
+        let arguments = vec![self.step(), Some(from), Some(to)];
+        let launch = self.elementwise(GRADIENTS, &constants, "add", len, arguments);
+        self.backward.push(launch);
+    }
+
+    /// Hands a gradient that is ready to the layer that made `end`.
+    pub fn hand_over(&mut self, from: usize, end: &Activation) {
+        match (&end.upstream, end.grad) {
+            (Some(_), _) => self.deliver(from, end),
+            (None, Some(grad)) => self.mask(Some(from), end.at, false, end.len, grad),
+            (None, None) => {}
+        }
+    }
+
+    /// The launches of a training step, of which `update` is the last. The sums of squares are at `squares`.
+    pub fn training(&mut self, update: Launch, squares: usize) -> Vec<Launch> {
+        let mut training = std::mem::take(&mut self.forward);
+        training.append(&mut self.backward);
+        training.push(update);
+        for offset in training.iter_mut().flat_map(|l| &mut l.arguments).flatten() {
+            if *offset >= SQUARES {
+                *offset = *offset - SQUARES + squares;
+            }
+        }
+        training
+    }
+}

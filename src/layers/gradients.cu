@@ -1,0 +1,21 @@
+// Gradients between layers, number by number. Constants: LEN (numbers of an image), RELU; UPSTREAM_* (see kernels.cuh)
+// for `apply_upstream`.
+
+// A copy of a gradient; with RELU only what a ReLU let through.
+extern "C" __global__ void __launch_bounds__(256) mask(const Step *now, const float *grad, const float *output, float *to) {
+    u32 e = blockIdx.x * 256 + threadIdx.x;
+    if (e < now->count * LEN) to[e] = RELU && output[e] == 0.0f ? 0.0f : grad[e];
+}
+
+extern "C" __global__ void __launch_bounds__(256) add(const Step *now, const float *from, float *to) {
+    u32 e = blockIdx.x * 256 + threadIdx.x;
+    if (e < now->count * LEN) to[e] += from[e];
+}
+
+#ifdef UPSTREAM_C
+extern "C" __global__ void __launch_bounds__(256) apply_upstream(const Step *now, const float *grad, const float *output, const u8 *taken, float *to) {
+    const Step s = *now;
+    u32 e = blockIdx.x * 256 + threadIdx.x;
+    if (e < s.count * LEN) apply_upstream_mask(s, e, grad[e], output[e], taken, to);
+}
+#endif

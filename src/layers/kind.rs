@@ -1,0 +1,160 @@
+//! What a kind of layer is: a row of the table of kinds, and the trait that it implements.
+
+use super::candle::CandlePass;
+use super::cpu::{CpuPlace, Layer};
+use crate::domain::arch::{ArchError, Arguments, InferContext, Node};
+use crate::domain::rng::Rng;
+use candle_core::{Result, Tensor};
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
+
+/// A row of the table of kinds.
+pub struct Kind {
+    /// The word of the grammar that a layer of this kind begins with, in small letters.
+    pub word: &'static str,
+    /// Reads what stands behind the word.
+    pub parse: fn(&mut Arguments) -> std::result::Result<Arc<dyn LayerOp>, ArchError>,
+}
+
+/// A layer as an architecture says it: its kind and its arguments. `Display` writes it as the grammar has it, so that
+/// reading it again gives an equal layer.
+pub trait LayerOp: Any + fmt::Debug + fmt::Display + Send + Sync {
+    /// The word that it begins with.
+    fn word(&self) -> &'static str;
+
+    /// Whether it has a name: its word and its number among the layers with this word. What has parameters, buffers or
+    /// branches needs one.
+    fn has_name(&self) -> bool {
+        false
+    }
+
+    /// Whether a network may end with it, where its output has one number for each class.
+    fn makes_logits(&self) -> bool {
+        false
+    }
+
+    /// Fills in what follows from the input's shape: the output's shape (at first the input's), parameters, buffers,
+    /// multiply-adds, branches.
+    ///
+    /// # Errors
+    /// Returns an error ([`InferContext::error`]) if the layer does not fit its input.
+    fn infer(
+        &self,
+        _node: &mut Node,
+        _context: &mut InferContext,
+    ) -> std::result::Result<(), ArchError> {
+        Ok(())
+    }
+
+    /// Makes the layer for the CPU. It may take in layers that follow ([`CpuPlace::absorb`]) and does then what they do.
+    /// The GPU's launches are made from it ([`Layer::schedule`]).
+    ///
+    /// # Errors
+    /// Returns an error if a variable has another shape, or the device runs out of memory.
+    fn cpu(&self, place: &mut CpuPlace) -> Result<Box<dyn Layer>>;
+
+    /// The layer in Candle's operations: the reference. `x` and the result are `[images, channels, height, width]`.
+    ///
+    /// # Errors
+    /// Returns an error if an operation fails.
+    fn candle(&self, node: &Node, x: &Tensor, pass: &mut CandlePass) -> Result<Tensor>;
+
+    /// Whether it decides where gradients go, as ReLU and max-pooling do.
+    fn makes_choices(&self) -> bool {
+        false
+    }
+
+    /// How far from deciding otherwise it is at each of its choices for one image, whose shape is (channels, height,
+    /// width).
+    fn choice_gaps(&self, _image: &[f64], _shape: [usize; 3]) -> Vec<f64> {
+        Vec::new()
+    }
+}
+
+impl dyn LayerOp {
+    /// The layer, when it is of this kind.
+    pub fn downcast<T: LayerOp>(&self) -> Option<&T> {
+        (self as &dyn Any).downcast_ref()
+    }
+}
+
+/// A tensor that is trained.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ParameterSpec {
+    /// Its name within the layer: `weight`. A checkpoint has it as `LAYER.SUFFIX`.
+    pub suffix: &'static str,
+    pub shape: Vec<usize>,
+    pub initial: Initialization,
+    /// Whether weight decay acts on it.
+    pub decays: bool,
+}
+
+impl ParameterSpec {
+    /// A layer's weight.
+    pub fn weight(shape: Vec<usize>, initial: Initialization) -> Self {
+        ParameterSpec {
+            suffix: "weight",
+            shape,
+            initial,
+            decays: true,
+        }
+    }
+
+    /// A bias: zeros at first, without decay.
+    pub fn bias(len: usize) -> Self {
+        ParameterSpec {
+            suffix: "bias",
+            shape: vec![len],
+            initial: Initialization::Constant(0.0),
+            decays: false,
+        }
+    }
+
+    /// Number of its numbers.
+    pub fn len(&self) -> u64 {
+        self.shape.iter().map(|&n| n as u64).product()
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A tensor that is saved but not trained, as running statistics are.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BufferSpec {
+    /// Its name within the layer.
+    pub suffix: &'static str,
+    pub shape: Vec<usize>,
+    /// The value of all its numbers at first.
+    pub initial: f32,
+}
+
+/// The values that a parameter begins with.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Initialization {
+    Constant(f32),
+    /// Uniform between plus and minus sqrt(6 / fans), where fans is fan in + fan out (Glorot, Bengio: "Understanding the
+    /// difficulty of training deep feedforward neural networks", AISTATS 2010). The fans of a convolution count its
+    /// kernel's taps, as in Keras.
+    Glorot {
+        fans: usize,
+    },
+}
+
+impl Initialization {
+    /// The first `count` values, with the random numbers of `rng`.
+    pub fn values(self, count: usize, rng: &Rng) -> Vec<f32> {
+        match self {
+            Initialization::Constant(value) => vec![value; count],
+            Initialization::Glorot { fans } => {
+                let limit = (6.0 / fans as f64).sqrt() as f32;
+                (0..count as u32)
+                    .map(|i| (2.0 * rng.uniform(i) - 1.0) * limit)
+                    .collect()
+            }
+        }
+    }
+}

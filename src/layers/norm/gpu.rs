@@ -1,0 +1,180 @@
+//! The norm's launches.
+
+use super::cpu::Norm;
+use crate::hardware::executor::{Launch, Offset};
+use crate::layers::cpu::Layer;
+use crate::layers::gpu::{Activation, BackwardLaunches, LaunchBuilder, define};
+use std::fmt::Write;
+
+const SOURCE: &str = include_str!("norm.cu");
+/// Blocks that sum a norm's statistics, at most.
+const MAX_SHARDS: usize = 64;
+
+/// A norm's place in memory.
+pub struct PlacedNorm {
+    constants: String,
+    shards: usize,
+    weight: usize,
+    bias: usize,
+    taken: Offset,
+    /// What the layer keeps, channel by channel.
+    kept: usize,
+    /// Partial sums, and how many blocks have written theirs.
+    parts: usize,
+    counter: usize,
+    /// Numbers of an image of the input.
+    len: usize,
+}
+
+pub fn schedule(
+    norm: &Norm,
+    builder: &mut LaunchBuilder,
+    input: &Activation,
+) -> (Activation, BackwardLaunches) {
+    let (output, placed) = forward(norm, builder, input, None);
+    let (input, y) = (input.clone(), output.clone());
+    let backward = move |builder: &mut LaunchBuilder| {
+        placed.backward(builder, &input, &y, None);
+    };
+    (output, Box::new(backward))
+}
+
+/// Adds the launches of the forward pass. `skip` is added before the ReLU.
+pub fn forward(
+    norm: &Norm,
+    builder: &mut LaunchBuilder,
+    input: &Activation,
+    skip: Option<&Activation>,
+) -> (Activation, PlacedNorm) {
+    let (h, w, c) = norm.input();
+    let after = norm.after();
+    let output = builder.activation(match after.pool {
+        true => (h / 2) * (w / 2) * c,
+        false => h * w * c,
+    });
+    let capacity = builder.capacity();
+    let shards = (capacity * h * w).div_ceil(64).clamp(1, MAX_SHARDS);
+    let mut constants = String::new();
+    define!(
+        constants,
+        H = h,
+        W = w,
+        C = c,
+        RELU = u32::from(after.relu),
+        POOL = u32::from(after.pool),
+        SKIP = u32::from(skip.is_some()),
+        SHARDS = shards,
+    );
+    let name = norm.name();
+    let placed = PlacedNorm {
+        shards,
+        weight: builder.named(name, "weight"),
+        bias: builder.named(name, "bias"),
+        taken: after.pool.then(|| builder.room(capacity * output.len)),
+        kept: builder.room(4 * 7 * c),
+        parts: builder.room(8 * 2 * shards * c),
+        counter: builder.zeros(4),
+        len: h * w * c,
+        constants,
+    };
+    let mean = builder.named(name, "running_mean");
+    let var = builder.named(name, "running_var");
+    let moments = Launch {
+        source: SOURCE,
+        constants: placed.constants.as_str().into(),
+        entry: "moments",
+        grid: [shards as u32, 1, 1],
+        block: 256,
+        arguments: vec![
+            builder.step(),
+            Some(input.at),
+            Some(placed.weight),
+            Some(placed.bias),
+            Some(mean),
+            Some(var),
+            Some(builder.new_value_of(mean)),
+            Some(builder.new_value_of(var)),
+            Some(placed.kept),
+            Some(placed.parts),
+            Some(placed.counter),
+        ],
+    };
+    let from_running_statistics = Launch {
+        entry: "eval_coefficients",
+        grid: [1; 3],
+        arguments: [placed.weight, placed.bias, mean, var, placed.kept]
+            .map(Some)
+            .to_vec(),
+        ..moments.clone()
+    };
+    let arguments = vec![
+        builder.step(),
+        Some(input.at),
+        Some(placed.kept),
+        skip.map(|skip| skip.at),
+        Some(output.at),
+        placed.taken,
+    ];
+    let apply = builder.elementwise(SOURCE, &placed.constants, "apply", output.len, arguments);
+    builder.forward.push(moments);
+    builder.scoring.push(from_running_statistics);
+    builder.both(apply);
+    (output, placed)
+}
+
+impl PlacedNorm {
+    /// Adds the launches of the backward pass, which write the gradient before the ReLU to `masked`, if it is given.
+    pub fn backward(
+        &self,
+        builder: &mut LaunchBuilder,
+        input: &Activation,
+        output: &Activation,
+        masked: Offset,
+    ) {
+        let to = builder.plain_grad(input);
+        let squares = builder.squares(1);
+        let reduce = Launch {
+            source: SOURCE,
+            constants: self.constants.as_str().into(),
+            entry: "backward_reduce",
+            grid: [self.shards as u32, 1, 1],
+            block: 256,
+            arguments: vec![
+                builder.step(),
+                Some(input.at),
+                output.grad,
+                Some(output.at),
+                self.taken,
+                Some(self.weight),
+                masked,
+                Some(builder.grad_of(self.weight)),
+                Some(builder.grad_of(self.bias)),
+                Some(squares),
+                Some(self.kept),
+                Some(self.parts),
+                Some(self.counter),
+            ],
+        };
+        builder.backward.push(reduce);
+        if let Some(to) = to {
+            let arguments = vec![
+                builder.step(),
+                Some(input.at),
+                masked.or(output.grad),
+                Some(output.at),
+                self.taken,
+                Some(self.kept),
+                Some(to),
+            ];
+            let apply = builder.elementwise(
+                SOURCE,
+                &self.constants,
+                "backward_apply",
+                self.len,
+                arguments,
+            );
+            builder.backward.push(apply);
+            builder.deliver(to, input);
+        }
+    }
+}

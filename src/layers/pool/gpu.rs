@@ -1,0 +1,39 @@
+//! Max-pooling's launches, where it is a layer of its own.
+
+use super::cpu::MaxPool;
+use crate::layers::gpu::{Activation, BackwardLaunches, LaunchBuilder, define};
+use std::fmt::Write;
+
+const SOURCE: &str = include_str!("pool.cu");
+
+pub fn schedule(
+    pool: &MaxPool,
+    builder: &mut LaunchBuilder,
+    input: &Activation,
+) -> (Activation, BackwardLaunches) {
+    let size = pool.size();
+    let mut constants = String::new();
+    define!(
+        constants,
+        H = size.height,
+        W = size.width,
+        C = size.channels,
+        KERNEL = size.kernel,
+        STRIDE = size.stride,
+        OH = size.out_height,
+        OW = size.out_width,
+    );
+    let output = builder.activation(size.output_len());
+    let taken = builder.room(2 * builder.capacity() * output.len);
+    let arguments = vec![builder.step(), Some(input.at), Some(output.at), Some(taken)];
+    let launch = builder.elementwise(SOURCE, &constants, "largest", output.len, arguments);
+    builder.both(launch);
+    let (input, grad) = (input.clone(), output.grad);
+    let backward = move |builder: &mut LaunchBuilder| {
+        builder.input_grad(&input, |b, to| {
+            let arguments = vec![b.step(), grad, Some(taken), Some(to)];
+            b.elementwise(SOURCE, &constants, "spread", input.len, arguments)
+        });
+    };
+    (output, Box::new(backward))
+}
