@@ -17,10 +17,10 @@ pub fn check_work(
         )));
     }
     for plan in work.iter().flat_map(|(_, plans)| plans) {
-        if plan.settings.optimizer != spec.optimizer {
+        if plan.settings.optimizer != spec.optimizer.word {
             return Err(Error::Batch(format!(
                 "a step with {:?} was asked of a network that trains with {:?}",
-                plan.settings.optimizer, spec.optimizer
+                plan.settings.optimizer, spec.optimizer.word
             )));
         }
         check_batch(spec, capacity, images, plan.images.iter().copied())?;

@@ -18,6 +18,7 @@ mod state;
 mod weights;
 
 pub use crate::layers::input::Scaling;
+pub use crate::optimizers::{Rule, rule};
 pub use images::ImageSet;
 pub use inspection::{Inspected, Inspection, filters, parameter_health};
 pub use state::{NetworkState, TensorData};
@@ -25,7 +26,7 @@ pub use state::{NetworkState, TensorData};
 use crate::domain::arch::{Arch, ArchError, Node, Shape};
 use crate::domain::augment::Augmentation;
 use crate::domain::engine::EngineChoice;
-use crate::domain::params::{Hyperparameters, Optimizer as OptimizerKind, Precision};
+use crate::domain::params::{Hyperparameters, Precision};
 use crate::domain::report::StepSettings;
 use crate::hardware::device::{DeviceChoice, DeviceError};
 use crate::hardware::executor::ExecutorError;
@@ -75,7 +76,7 @@ pub struct NetworkSpec {
     pub classes: usize,
     /// How bytes become the network's input.
     pub scaling: Scaling,
-    pub optimizer: OptimizerKind,
+    pub optimizer: &'static Rule,
     pub precision: Precision,
 }
 

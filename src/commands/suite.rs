@@ -4,7 +4,7 @@
 use super::{bench, network};
 use crate::backend::candle::CandleDevice;
 use crate::backend::{
-    Backend, Device, ImageSet, Inspection, NetworkSpec, Scaling, StepPlan, TensorData,
+    Backend, Device, ImageSet, Inspection, NetworkSpec, Scaling, StepPlan, TensorData, rule,
 };
 use crate::config::Config;
 use crate::domain::arch::{self, Shape};
@@ -237,7 +237,7 @@ pub fn difference(device: &dyn Device, text: &str, precision: Precision) -> anyh
         input: Shape::new(3, side as u32, side as u32),
         classes: 10,
         scaling: Scaling::standard([0.5; 3], [0.25; 3]),
-        optimizer: params.optimizer,
+        optimizer: rule(params.optimizer),
         precision,
     };
     let reference = CandleDevice::reference();

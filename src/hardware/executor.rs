@@ -32,7 +32,7 @@ pub type Result<T> = std::result::Result<T, ExecutorError>;
 pub type Offset = Option<usize>;
 
 /// One launch of one kernel.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Launch {
     /// CUDA C++.
     pub source: &'static str,
@@ -46,6 +46,12 @@ pub struct Launch {
     pub block: u32,
     /// The kernel takes pointers and nothing else.
     pub arguments: Vec<Offset>,
+    /// Bytes of dynamic shared memory (`extern __shared__`) of each block.
+    pub shared_memory: u32,
+    /// Whether it may start before the launch before it has ended (programmatic dependent launch), on devices that can.
+    /// Its kernel must then call `wait_for_earlier_launches` (kernels.cuh) before it reads what they wrote and before it
+    /// overwrites what they read.
+    pub starts_early: bool,
 }
 
 impl Launch {
@@ -91,6 +97,9 @@ pub trait KernelExecutor {
     /// The device address of the allocation, for pointers that are themselves stored in it.
     fn base(&self) -> u64;
 
+    /// Bytes of the allocation.
+    fn size(&self) -> usize;
+
     /// Copies bytes from the host into the allocation, at offset `at`.
     ///
     /// # Errors
@@ -108,6 +117,13 @@ pub trait KernelExecutor {
     /// # Errors
     /// Returns an error if the range is outside the allocation, or if this or an earlier call failed on the device.
     fn read(&mut self, at: usize, bytes: &mut [u8]) -> Result<()>;
+
+    /// Waits until all earlier calls of `from`, an executor of the same device, have been executed, then copies bytes of
+    /// its allocation into this one, at the same offset, on the device.
+    ///
+    /// # Errors
+    /// Returns an error if the range is outside one of the allocations, or if an earlier call failed on the device.
+    fn copy(&mut self, from: &mut dyn KernelExecutor, at: usize, bytes: usize) -> Result<()>;
 
     /// Compiles the kernels of the lists. Every source begins with `common`.
     ///

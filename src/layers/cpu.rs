@@ -36,6 +36,21 @@ impl Parameter {
             decay,
         })
     }
+
+    /// Checks the shape.
+    ///
+    /// # Errors
+    /// Returns an error if it is another one.
+    pub fn expect_shape(&self, expected: &[usize]) -> Result<()> {
+        if self.var.dims() == expected {
+            return Ok(());
+        }
+        bail!(
+            "{} has the shape {:?}, expected {expected:?}",
+            self.name,
+            self.var.dims()
+        )
+    }
 }
 
 /// How a pass through the network runs.
@@ -218,34 +233,42 @@ impl<'n, 'a> CpuPlace<'n, 'a> {
         hwc(self.node.input)
     }
 
-    /// The variable of the layer's parameter or buffer of this suffix.
+    /// The parameter of this suffix of the layer `node`: the one being made, or one that it takes in.
     ///
     /// # Errors
-    /// Returns an error if it is missing.
-    pub fn variable(&self, suffix: &str) -> Result<Var> {
-        self.variable_of(self.node, suffix)
-    }
-
-    /// The variable of another layer's parameter or buffer.
-    ///
-    /// # Errors
-    /// Returns an error if it is missing.
-    pub fn variable_of(&self, node: &Node, suffix: &str) -> Result<Var> {
+    /// Returns an error if it is missing, or the device runs out of memory.
+    pub fn parameter(&self, node: &Node, suffix: &str) -> Result<Parameter> {
         let name = format!("{}.{suffix}", node.name);
-        match self.builder.variables.get(&name) {
-            Some(variable) => Ok(variable.clone()),
-            None => bail!("{name} is missing"),
+        match node.parameters.iter().find(|spec| spec.suffix == suffix) {
+            Some(spec) => Parameter::new(name.clone(), self.variable(&name)?, spec.decays),
+            None => bail!("{name} is no parameter"),
         }
     }
 
-    /// The bias, when the layer has one.
+    /// The same where the layer has such a parameter.
     ///
     /// # Errors
-    /// Returns an error if its variable is missing.
-    pub fn bias(&self) -> Result<Option<Var>> {
-        match self.node.has_parameter("bias") {
-            true => Ok(Some(self.variable("bias")?)),
+    /// Returns an error if its variable is missing, or the device runs out of memory.
+    pub fn optional_parameter(&self, node: &Node, suffix: &str) -> Result<Option<Parameter>> {
+        match node.has_parameter(suffix) {
+            true => Ok(Some(self.parameter(node, suffix)?)),
             false => Ok(None),
+        }
+    }
+
+    /// The buffer of this suffix of the layer `node`.
+    ///
+    /// # Errors
+    /// Returns an error if it is missing.
+    pub fn buffer(&self, node: &Node, suffix: &str) -> Result<Tensor> {
+        let variable = self.variable(&format!("{}.{suffix}", node.name))?;
+        Ok(variable.as_tensor().clone())
+    }
+
+    fn variable(&self, name: &str) -> Result<Var> {
+        match self.builder.variables.get(name) {
+            Some(variable) => Ok(variable.clone()),
+            None => bail!("{name} is missing"),
         }
     }
 

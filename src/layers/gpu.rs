@@ -190,6 +190,7 @@ impl LaunchBuilder {
             grid: [(self.target.capacity * len).div_ceil(256) as u32, 1, 1],
             block: 256,
             arguments,
+            ..Launch::default()
         }
     }
 

@@ -33,6 +33,18 @@ __device__ __forceinline__ void mma_bf16(float *c, const u32 *a, const u32 *b) {
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
+// `type *name`: the block's dynamic shared memory, of as many bytes as the launch asks for.
+#define dynamic_shared(type, name)                            \
+    extern __shared__ __align__(16) unsigned char name##_bytes[]; \
+    type *name = (type *)name##_bytes
+
+// Waits until the launches before this one have ended and what they wrote can be read, where this one starts early.
+__device__ __forceinline__ void wait_for_earlier_launches() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 #endif
 
 // Whether this is the last of `blocks` blocks to arrive here, so that it sees what all of them wrote. The counter is

@@ -10,6 +10,7 @@ use std::fmt;
 use std::sync::Arc;
 
 /// A row of the table of kinds.
+#[derive(Clone, Copy)]
 pub struct Kind {
     /// The word of the grammar that a layer of this kind begins with, in small letters.
     pub word: &'static str,

@@ -1,12 +1,12 @@
 //! The layers other than convolution against plain Candle in f64 with its autograd, over random shapes, at every vector
 //! level and for several thread counts.
 
-use super::cpu::{Layer, Pass, TrainingPass};
+use super::cpu::{Layer, Parameter, Pass, TrainingPass};
 use super::dense::cpu::Dense;
 use super::dropout::cpu::Drop;
 use super::dropout::{Dropout, Mask};
 use super::global_pool::cpu::GlobalPool;
-use super::norm::cpu::{Norm, NormEpilogue, Parameters};
+use super::norm::cpu::{Norm, NormEpilogue, NormTensors};
 use super::pool::cpu::MaxPool;
 use super::relu::cpu::Relu;
 use super::slices::{read, write, zeros};
@@ -36,6 +36,10 @@ fn draw(stream: u16, count: usize) -> Vec<f32> {
 fn var(stream: u16, shape: &[usize]) -> Var {
     let numbers = draw(stream, shape.iter().product());
     Var::from_vec(numbers, shape, &Device::Cpu).unwrap()
+}
+
+fn parameter(name: &str, var: Var) -> Parameter {
+    Parameter::new(name.into(), var, true).unwrap()
 }
 
 fn numbers(tensor: &Tensor) -> Vec<f64> {
@@ -136,9 +140,9 @@ fn check<L: Layer>(
 
 fn norm(channels: usize, pixels: (usize, usize), after: NormEpilogue, capacity: usize) -> Norm {
     let tensor = |t: Var| t.as_tensor().clone();
-    let parameters = Parameters {
-        weight: var(6, &[channels]),
-        bias: var(7, &[channels]),
+    let tensors = NormTensors {
+        weight: parameter("norm1.weight", var(6, &[channels])),
+        bias: parameter("norm1.bias", var(7, &[channels])),
         running_mean: tensor(var(8, &[channels])),
         running_var: (tensor(var(9, &[channels])) + 2.0).unwrap(),
     };
@@ -146,7 +150,7 @@ fn norm(channels: usize, pixels: (usize, usize), after: NormEpilogue, capacity: 
         "norm1",
         (pixels.0, pixels.1, channels),
         after,
-        parameters,
+        tensors,
         capacity,
     )
     .unwrap()
@@ -198,7 +202,8 @@ proptest! {
         let drop = relu && drop;
         check(
             |capacity, level| {
-                let (weight, bias) = (var(4, &[outputs, inputs]), bias.then(|| var(5, &[outputs])));
+                let weight = parameter("dense1.weight", var(4, &[outputs, inputs]));
+                let bias = bias.then(|| parameter("dense1.bias", var(5, &[outputs])));
                 let dropout = drop.then_some(DROPOUT);
                 Dense::new("dense1", input, relu, dropout, weight, bias, capacity).unwrap().at_level(level)
             },
@@ -390,6 +395,7 @@ fn scoring_drops_nothing() {
     drop.forward(&x, &pass).unwrap();
     assert_eq!(&*read(drop.output()).unwrap(), &*read(&x).unwrap());
     let weight = Var::ones((3, 50), DType::F32, &Device::Cpu).unwrap();
+    let weight = parameter("dense1.weight", weight);
     let mut dense = Dense::new("dense1", (1, 1, 50), true, Some(DROPOUT), weight, None, 2).unwrap();
     dense.forward(&x, &pass).unwrap();
     assert_eq!(&*read(dense.output()).unwrap(), [50.0; 6]);

@@ -1,29 +1,29 @@
 //! Adam (Kingma and Ba, 2014), with weight decay as an L2 penalty in the gradient: PyTorch's `torch.optim.Adam`.
 
-use super::{Coefficients, Numbers, Rule, cuda_kernel};
+use super::{Coefficients, Numbers, Rule};
+use crate::domain::params::Optimizer;
 use crate::domain::report::StepSettings;
 
 /// Keras's default, ten times PyTorch's. The CUDA text repeats it.
 const EPSILON: f32 = 1e-7;
 
 pub const RULE: Rule = Rule {
+    word: Optimizer::Adam,
     slots: &["exp_avg", "exp_avg_sq"],
     // The products of all betas so far. For a constant beta this is `beta^t`; for betas that changed on the way it is
     // what makes the bias correction exact (the weights of a running mean add up to one minus this product).
     scalars: &[("beta1_product", 1.0), ("beta2_product", 1.0)],
     coefficients,
     update,
-    cuda: cuda_kernel!(
-        "{ \
-            const float learning_rate = OWN[0], beta1 = OWN[1], beta2 = OWN[2], one_minus_beta1 = OWN[3], \
-                        one_minus_beta2 = OWN[4], inv_sqrt_bias_correction2 = OWN[5]; \
-            float mean = beta1 * SLOT(0) + one_minus_beta1 * g; \
-            float square = beta2 * SLOT(1) + one_minus_beta2 * (g * g); \
-            SLOT(0) = mean; \
-            SLOT(1) = square; \
-            w = decay_factor * w - learning_rate * (mean / (sqrtf(square) * inv_sqrt_bias_correction2 + 1e-7f)); \
-        }"
-    ),
+    cuda: "{ \
+        const float learning_rate = OWN[0], beta1 = OWN[1], beta2 = OWN[2], one_minus_beta1 = OWN[3], \
+                    one_minus_beta2 = OWN[4], inv_sqrt_bias_correction2 = OWN[5]; \
+        float mean = beta1 * SLOT(0) + one_minus_beta1 * g; \
+        float square = beta2 * SLOT(1) + one_minus_beta2 * (g * g); \
+        SLOT(0) = mean; \
+        SLOT(1) = square; \
+        w = decay_factor * w - learning_rate * (mean / (sqrtf(square) * inv_sqrt_bias_correction2 + 1e-7f)); \
+    }",
 };
 
 fn coefficients(settings: &StepSettings, products: &mut [f64]) -> Coefficients {

@@ -1,9 +1,11 @@
 //! Adam with decoupled weight decay (Loshchilov and Hutter, 2017): PyTorch's `torch.optim.AdamW`.
 
 use super::{Coefficients, Rule, adam};
+use crate::domain::params::Optimizer;
 use crate::domain::report::StepSettings;
 
 pub const RULE: Rule = Rule {
+    word: Optimizer::Adamw,
     coefficients,
     ..adam::RULE
 };

@@ -22,8 +22,13 @@ const CLIP_EPSILON: f64 = 1e-6;
 /// compares false and counts as diverged too.
 pub const MAX_NORM: f64 = 1e19;
 
+/// The CUDA source of every rule's kernels `pack` and `update`. The rule's statements are its constant UPDATE_ELEMENT.
+pub const CUDA: &str = include_str!("update.cu");
+
 /// One optimizer. It works element by element.
+#[derive(Debug)]
 pub struct Rule {
+    pub word: Optimizer,
     /// The state tensors of each parameter, by name: zeros at first, of the parameter's shape. A checkpoint holds them
     /// as `optimizer.SLOT.PARAMETER`.
     pub slots: &'static [&'static str],
@@ -35,7 +40,8 @@ pub struct Rule {
     /// Updates some numbers of a parameter from their gradients, which are to be multiplied by `clip` first. Slots that
     /// the rule does not have are empty.
     pub update: fn(&Coefficients, clip: f32, Numbers),
-    /// The source of the CUDA kernels `pack` and `update`, made by [`cuda_kernel`].
+    /// The CUDA statements, in one line, that update one element. They see its gradient `g` (clipped, with the L2 penalty),
+    /// its weight `w`, the `decay_factor`, the rule's own coefficients `OWN[i]` and the state tensors `SLOT(i)`.
     pub cuda: &'static str,
 }
 
@@ -52,7 +58,7 @@ pub struct Coefficients {
 
 impl Coefficients {
     /// Without weight decay.
-    fn new<const N: usize>(own: [f32; N]) -> Self {
+    pub fn new<const N: usize>(own: [f32; N]) -> Self {
         const { assert!(N <= MAX_COEFFICIENTS) };
         let mut all = [0.0; MAX_COEFFICIENTS];
         all[..N].copy_from_slice(&own);
@@ -120,22 +126,6 @@ pub fn clip_factor(max: f64, norm: f64) -> f32 {
     }
 }
 
-/// The CUDA source of an optimizer's kernels from the statements that update one element. They see its gradient `g`
-/// (clipped, with the L2 penalty), its weight `w`, the `decay_factor`, the rule's own coefficients `OWN[i]` and the
-/// state tensors `SLOT(i)`.
-macro_rules! cuda_kernel {
-    ($update:literal) => {
-        concat!(
-            "#define UPDATE_ELEMENT ",
-            $update,
-            "\n",
-            include_str!("update.cu"),
-            "#undef UPDATE_ELEMENT\n"
-        )
-    };
-}
-use cuda_kernel;
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -196,6 +186,8 @@ mod tests {
     fn every_rule_has_distinct_slots_and_a_kernel() {
         for word in Optimizer::ALL {
             let rule = rule(*word);
+            assert_eq!(rule.word, *word);
+            assert!(!rule.cuda.contains('\n'), "{word:?}");
             assert!((1..=MAX_SLOTS).contains(&rule.slots.len()), "{word:?}");
             assert!(rule.slots.len() < 2 || rule.slots[0] != rule.slots[1]);
             assert!(rule.slots.iter().all(|slot| !slot.contains('.')));

@@ -1,21 +1,21 @@
 //! Stochastic gradient descent with momentum, optionally Nesterov's: PyTorch's `torch.optim.SGD`.
 
-use super::{Coefficients, Numbers, Rule, cuda_kernel};
+use super::{Coefficients, Numbers, Rule};
+use crate::domain::params::Optimizer;
 use crate::domain::report::StepSettings;
 
 pub const RULE: Rule = Rule {
+    word: Optimizer::Sgd,
     slots: &["momentum_buffer"],
     scalars: &[],
     coefficients,
     update,
-    cuda: cuda_kernel!(
-        "{ \
-            const float learning_rate = OWN[0], momentum = OWN[1], nesterov = OWN[2]; \
-            float buffer = momentum * SLOT(0) + g; \
-            SLOT(0) = buffer; \
-            w -= learning_rate * (nesterov != 0.0f ? g + momentum * buffer : buffer); \
-        }"
-    ),
+    cuda: "{ \
+        const float learning_rate = OWN[0], momentum = OWN[1], nesterov = OWN[2]; \
+        float buffer = momentum * SLOT(0) + g; \
+        SLOT(0) = buffer; \
+        w -= learning_rate * (nesterov != 0.0f ? g + momentum * buffer : buffer); \
+    }",
 };
 
 fn coefficients(settings: &StepSettings, _: &mut [f64]) -> Coefficients {

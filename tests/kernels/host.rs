@@ -25,7 +25,7 @@ pub fn compiler() -> Option<String> {
     found.is_ok_and(|o| o.status.success()).then_some(name)
 }
 
-type Start = unsafe extern "C" fn(*mut c_void, *const u32, u32, u32, *mut *mut c_void, i32);
+type Start = unsafe extern "C" fn(*mut c_void, *const u32, u32, u32, u32, *mut *mut c_void, i32);
 
 /// Makes executors on the processor.
 pub struct HostDevice {
@@ -37,6 +37,8 @@ pub struct HostDevice {
     allocations: Cell<usize>,
     failing: Vec<usize>,
     uploads: RefCell<Vec<Vec<u8>>>,
+    /// Bytes that executors have copied from each other.
+    copied: Cell<usize>,
 }
 
 impl HostDevice {
@@ -49,7 +51,13 @@ impl HostDevice {
             allocations: Cell::new(0),
             failing: Vec::new(),
             uploads: RefCell::default(),
+            copied: Cell::new(0),
         }
+    }
+
+    /// Bytes that executors have copied from each other.
+    pub fn copied(&self) -> usize {
+        self.copied.get()
     }
 
     /// With only so many bytes of memory for each executor.
@@ -67,13 +75,18 @@ impl HostDevice {
 
     /// The backends' device on it.
     pub fn device(self) -> GpuDevice {
+        Rc::new(self).shared_device()
+    }
+
+    /// The same, of a device that the test goes on looking at.
+    pub fn shared_device(self: Rc<Self>) -> GpuDevice {
         let info = DeviceInfo {
             words: NAME.into(),
             threads: Rc::new(Threads::new(1)),
             gpu_index: None,
             unused_gpu: None,
         };
-        GpuDevice::new(Rc::new(self), info)
+        GpuDevice::new(self, info)
     }
 }
 
@@ -196,6 +209,10 @@ impl KernelExecutor for Host {
         self.memory.as_ptr() as u64
     }
 
+    fn size(&self) -> usize {
+        16 * self.memory.len()
+    }
+
     fn write(&mut self, at: usize, bytes: &[u8]) -> Result<()> {
         self.bytes(at, bytes.len()).copy_from_slice(bytes);
         Ok(())
@@ -208,6 +225,15 @@ impl KernelExecutor for Host {
 
     fn read(&mut self, at: usize, bytes: &mut [u8]) -> Result<()> {
         bytes.copy_from_slice(self.bytes(at, bytes.len()));
+        Ok(())
+    }
+
+    fn copy(&mut self, from: &mut dyn KernelExecutor, at: usize, bytes: usize) -> Result<()> {
+        assert!(at + bytes <= from.size(), "{bytes} bytes at {at}");
+        // SAFETY: in bounds of memory that the other executor holds; every call has been executed when it returns.
+        let from = unsafe { std::slice::from_raw_parts((from.base() as *const u8).add(at), bytes) };
+        self.bytes(at, bytes).copy_from_slice(from);
+        self.device.copied.set(self.device.copied.get() + bytes);
         Ok(())
     }
 
@@ -276,6 +302,7 @@ impl KernelExecutor for Host {
     fn run(&mut self, list: KernelList, times: usize) -> Result<()> {
         let base = self.memory.as_mut_ptr().cast::<u8>();
         for _ in 0..times {
+            // One after the other, as launches that start early must allow.
             for (kernel, launch) in &self.lists[list.0] {
                 let pointer = |place: &Offset| match place {
                     // SAFETY: places are within the memory.
@@ -289,6 +316,7 @@ impl KernelExecutor for Host {
                         *kernel,
                         launch.grid.as_ptr(),
                         launch.block,
+                        launch.shared_memory,
                         arguments.len() as u32,
                         arguments.as_mut_ptr(),
                         self.device.backwards.into(),

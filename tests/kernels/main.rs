@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
+mod added;
 mod host;
 mod reference;
 mod trainer;
@@ -101,7 +102,7 @@ impl World {
             input: Shape::new(3, side, side),
             classes: CLASSES,
             scaling: Scaling::standard([0.49, 0.48, 0.45], [0.25, 0.24, 0.26]),
-            optimizer: self.params.optimizer,
+            optimizer: backend::rule(self.params.optimizer),
             precision: self.precision,
         }
     }
@@ -450,6 +451,32 @@ fn another_capacity_keeps_all_and_one_too_large_leaves_all_as_it_was() {
     let b = world.train(&mut moves, 3, &[8, 8]);
     same_outcomes("capacity", &b, &a, 1e-5);
     compare("capacity", &mut moves, &mut stays, 1e-4, 1e-5);
+}
+
+#[test]
+fn a_member_is_copied_on_the_device() {
+    if left_out() {
+        return;
+    }
+    let text = "conv 4, norm, relu, dense 10";
+    let mut world = world(8, 2);
+    world.params.optimizer = Optimizer::Adam;
+    let host = Rc::new(HostDevice::new(4, false));
+    let device = Rc::clone(&host).shared_device();
+    let mut training = world.training(&device, text, 8);
+    world.train(&mut training, 1, &[8, 8]);
+    let copy = training.backend.copy(training.member).unwrap();
+    let state = training.state();
+    let numbers: usize = state.tensors.values().map(|t| t.values.len()).sum();
+    assert!(host.copied() >= 4 * numbers, "{}", host.copied());
+    assert!(training.backend.export(copy).unwrap() == state);
+    // Both go on alike, and apart.
+    let a = world.train(&mut training, 3, &[8]);
+    assert!(training.backend.export(copy).unwrap() == state);
+    let after = training.state();
+    training.member = copy;
+    assert_eq!(world.train(&mut training, 3, &[8]), a);
+    assert!(training.state() == after);
 }
 
 #[test]

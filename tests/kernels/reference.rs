@@ -5,7 +5,8 @@ use super::host::HostDevice;
 use super::{CLASSES, cpu, difference, left_out};
 use cifar_tui::backend::candle::CandleDevice;
 use cifar_tui::backend::{
-    Backend, Device, ImageSet, Inspection, MemberId, NetworkSpec, Scaling, StepOutcome, StepPlan,
+    self, Backend, Device, ImageSet, Inspection, MemberId, NetworkSpec, Rule, Scaling, StepOutcome,
+    StepPlan,
 };
 use cifar_tui::domain::arch::{ARCHS, Arch, Shape, resolve};
 use cifar_tui::domain::params::{
@@ -101,14 +102,15 @@ impl Side {
 }
 
 /// Compares ten training steps on `device` with the reference.
-fn agrees(what: &str, device: &dyn Device, arch: Arch, side: usize, optimizer: Optimizer) {
+pub fn agrees(what: &str, device: &dyn Device, arch: Arch, side: usize, rule: &'static Rule) {
+    let optimizer = rule.word;
     let params = hyperparameters(optimizer);
     let spec = NetworkSpec {
         arch,
         input: Shape::new(3, side as u32, side as u32),
         classes: CLASSES,
         scaling: Scaling::standard([0.49, 0.48, 0.45], [0.25, 0.24, 0.26]),
-        optimizer,
+        optimizer: rule,
         precision: Precision::F32,
     };
     let images = images(side);
@@ -175,7 +177,7 @@ fn all_agree(what: &str, device: &dyn Device, side: usize, size: impl Fn(&Arch) 
         let arch = size(&resolve(preset.name).unwrap());
         for optimizer in Optimizer::ALL {
             let what = format!("{what}, {}", preset.name);
-            agrees(&what, device, arch.clone(), side, *optimizer);
+            agrees(&what, device, arch.clone(), side, backend::rule(*optimizer));
         }
     }
 }

@@ -119,8 +119,14 @@ static void run_block(bool backwards) {
     }
 }
 
-EXPORT void launch(void *kernel, const unsigned *grid, unsigned block, unsigned count, void **values, int backwards) {
+// What `extern __shared__` names on a GPU. A GPU does not clear it either.
+static std::vector<double> dynamic_shared_memory;
+#define dynamic_shared(type, name) type *name = (type *)dynamic_shared_memory.data()
+static void wait_for_earlier_launches() {} // Launches run one after the other.
+
+EXPORT void launch(void *kernel, const unsigned *grid, unsigned block, unsigned shared, unsigned count, void **values, int backwards) {
     stacks.resize((size_t)MOST * STACK);
+    dynamic_shared_memory.assign(shared / sizeof(double) + 1, NAN);
     function = kernel, argument_count = count, arguments = values;
     gridDim = {grid[0], grid[1], grid[2]};
     blockDim = {block, 1, 1};

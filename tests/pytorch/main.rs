@@ -100,7 +100,7 @@ fn agrees(name: &str, text: &str, batch: usize, side: u32, smoothing: f64) {
         input: Shape::new(3, side, side),
         classes: 10,
         scaling: Scaling::UNIT,
-        optimizer: params.optimizer,
+        optimizer: backend::rule(params.optimizer),
         precision: Precision::F32,
     };
     let device = backend::open(DeviceChoice::Cpu, EngineChoice::Native, 0).unwrap();

@@ -23,7 +23,7 @@ use crate::hardware::threads::Threads;
 use crate::layers::candle::{CandlePass, CandleTraining, Margins};
 use crate::layers::cpu::TrainingPass;
 use crate::layers::slices;
-use crate::optimizers::{MAX_NORM, MAX_SLOTS, Numbers, clip_factor, rule};
+use crate::optimizers::{MAX_NORM, MAX_SLOTS, Numbers, Rule, clip_factor};
 use candle_core::{DType, Device as CandleCoreDevice, Tensor, Var};
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
@@ -243,6 +243,7 @@ impl CandleBackend {
         plan: &StepPlan,
         stop: &AtomicBool,
     ) -> Result<Option<StepOutcome>> {
+        let rule = self.spec.optimizer;
         let settings = &plan.settings;
         let mut training = CandleTraining::new(TrainingPass::of(settings));
         let (logits, targets) = self.forward(id, images, plan, &mut training)?;
@@ -270,7 +271,7 @@ impl CandleBackend {
         // NaN compares false.
         let applies = outcome.loss.is_finite() && outcome.grad_norm < MAX_NORM;
         if applies {
-            member.update(settings, outcome.grad_norm)?;
+            member.update(rule, settings, outcome.grad_norm)?;
             member.buffers.extend(training.buffers);
         }
         outcome.not_finite = member.first_not_finite(applies)?;
@@ -291,8 +292,7 @@ impl Member {
     }
 
     /// One step of the optimizer.
-    fn update(&mut self, settings: &StepSettings, grad_norm: f64) -> Result<()> {
-        let rule = rule(settings.optimizer);
+    fn update(&mut self, rule: &Rule, settings: &StepSettings, grad_norm: f64) -> Result<()> {
         let coefficients = (rule.coefficients)(settings, &mut self.scalars);
         let clip = clip_factor(settings.clip_norm, grad_norm);
         for (name, decays) in &self.names {
@@ -364,7 +364,7 @@ impl Backend for CandleBackend {
 
     fn add(&mut self, seed: u64) -> Result<MemberId> {
         let (mut names, mut parameters, mut buffers) = (Vec::new(), HashMap::new(), HashMap::new());
-        let rule = rule(self.spec.optimizer);
+        let rule = self.spec.optimizer;
         let mut slots = vec![HashMap::new(); rule.slots.len()];
         for initial in weights::initial(&self.spec.nodes()?, seed) {
             let (name, tensor) = (initial.name, self.tensor(&initial.data)?);
@@ -455,7 +455,7 @@ impl Backend for CandleBackend {
     }
 
     fn export(&mut self, member: MemberId) -> Result<NetworkState> {
-        let rule = rule(self.spec.optimizer);
+        let rule = self.spec.optimizer;
         let member = self.members.get(member)?;
         let mut tensors = BTreeMap::new();
         for (name, parameter) in &member.parameters {
@@ -487,7 +487,7 @@ impl Backend for CandleBackend {
             .map(|(name, tensor)| (name.clone(), tensor.shape.clone()))
             .collect();
         let found = state.select(&wanted)?;
-        let rule = rule(self.spec.optimizer);
+        let rule = self.spec.optimizer;
         let scalars = rule
             .select_scalars(&state.scalars)
             .map_err(Error::Weights)?;

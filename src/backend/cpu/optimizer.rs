@@ -4,12 +4,11 @@
 //! One step reads the gradients once for their norm and then updates each parameter in a single fused pass. Work is
 //! cut into pieces of a fixed size whose results are added in order, so the numbers do not depend on the threads.
 
-use crate::domain::params::Optimizer as Kind;
 use crate::domain::report::StepSettings;
 use crate::hardware::threads::{SharedSlice, Threads};
 use crate::layers::cpu::Parameter;
 use crate::layers::slices;
-use crate::optimizers::{Coefficients, MAX_NORM, Numbers, Rule, clip_factor, rule};
+use crate::optimizers::{Coefficients, MAX_NORM, Numbers, Rule, clip_factor};
 use candle_core::{Result, Tensor, bail};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,7 +29,6 @@ pub struct UpdateOutcome {
 
 /// A rule and its state.
 pub struct CpuOptimizer {
-    kind: Kind,
     rule: &'static Rule,
     names: Vec<String>,
     /// For each of the rule's slots, a tensor for each parameter, in the order of the parameters.
@@ -44,14 +42,12 @@ impl CpuOptimizer {
     ///
     /// # Errors
     /// Returns an error if the device runs out of memory.
-    pub fn new(kind: Kind, params: &[&Parameter]) -> Result<Self> {
-        let rule = rule(kind);
+    pub fn new(rule: &'static Rule, params: &[&Parameter]) -> Result<Self> {
         let zeros = |_| {
             let zeros = |p: &&Parameter| slices::zeros(p.var.shape().clone(), p.var.device());
             params.iter().map(zeros).collect()
         };
         Ok(CpuOptimizer {
-            kind,
             rule,
             names: params.iter().map(|p| p.name.clone()).collect(),
             state: rule.slots.iter().map(zeros).collect::<Result<_>>()?,
@@ -69,10 +65,10 @@ impl CpuOptimizer {
         settings: &StepSettings,
         threads: &Threads,
     ) -> Result<UpdateOutcome> {
-        if params.len() != self.names.len() || settings.optimizer != self.kind {
+        if params.len() != self.names.len() || settings.optimizer != self.rule.word {
             bail!(
                 "an optimizer ({:?}) of {} parameters was given {} ({:?})",
-                self.kind,
+                self.rule.word,
                 self.names.len(),
                 params.len(),
                 settings.optimizer
@@ -228,7 +224,8 @@ fn sum_of_squares(numbers: &[f32]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::params::Hyperparameters;
+    use crate::domain::params::{Hyperparameters, Optimizer as Kind};
+    use crate::optimizers::rule;
     use candle_core::{Device, Var};
 
     fn param(name: &str, values: &[f32], decay: bool) -> Parameter {
@@ -268,10 +265,10 @@ mod tests {
         let run = |threads: usize, break_at: Option<u64>| {
             let threads = Threads::new(threads);
             let param = param("w", &start, true);
-            let mut optimizer = CpuOptimizer::new(Kind::Adamw, &[&param]).unwrap();
+            let mut optimizer = CpuOptimizer::new(rule(Kind::Adamw), &[&param]).unwrap();
             for step in 1..=5 {
                 if break_at == Some(step) {
-                    let other = CpuOptimizer::new(Kind::Adamw, &[&param]).unwrap();
+                    let other = CpuOptimizer::new(rule(Kind::Adamw), &[&param]).unwrap();
                     for ((name, from), (to_name, to)) in optimizer.state().zip(other.state()) {
                         assert_eq!(name, to_name);
                         let from = slices::read(from).unwrap();
@@ -304,7 +301,7 @@ mod tests {
         for bad in [f32::NAN, f32::INFINITY, f32::MAX] {
             for kind in [Kind::Sgd, Kind::Adam] {
                 let param = param("w", &[1.0, 2.0], true);
-                let mut optimizer = CpuOptimizer::new(kind, &[&param]).unwrap();
+                let mut optimizer = CpuOptimizer::new(rule(kind), &[&param]).unwrap();
                 fill(&param, |i| if i == 1 { bad } else { 1.0 });
                 let outcome = optimizer
                     .step(&[&param], &settings(kind, 1), &threads)

@@ -1,7 +1,7 @@
 //! Whole networks: every preset learns, keeps its weights, and does the same on any number of threads.
 
 use super::*;
-use crate::backend::{Scaling, filters, parameter_health};
+use crate::backend::{Scaling, filters, parameter_health, rule};
 use crate::domain::arch::{ARCHS, Shape, resolve};
 use crate::domain::params::{Hyperparameters, Optimizer as OptimizerKind, Precision};
 use crate::domain::report::StepSettings;
@@ -45,7 +45,7 @@ fn build(name: &str, capacity: usize) -> Network {
         input: Shape::CIFAR,
         classes: 10,
         scaling: Scaling::UNIT,
-        optimizer: OptimizerKind::Sgd,
+        optimizer: rule(OptimizerKind::Sgd),
         precision: Precision::F32,
     };
     Network::new(&spec, capacity, 1).unwrap()
@@ -83,12 +83,12 @@ impl Adam {
 
 /// A network's state; its optimizer has none of interest.
 fn saved(net: &Network) -> NetworkState {
-    let optimizer = CpuOptimizer::new(OptimizerKind::Sgd, &net.params()).unwrap();
+    let optimizer = CpuOptimizer::new(rule(OptimizerKind::Sgd), &net.params()).unwrap();
     export(net, &optimizer).unwrap()
 }
 
 fn load(net: &Network, state: &NetworkState) -> Result<()> {
-    let mut optimizer = CpuOptimizer::new(OptimizerKind::Sgd, &net.params())?;
+    let mut optimizer = CpuOptimizer::new(rule(OptimizerKind::Sgd), &net.params())?;
     import(net, &mut optimizer, state)
 }
 

@@ -149,6 +149,22 @@ impl GpuBackend {
         KernelSchedule::new(&self.mirror, capacity, multiprocessors as usize * 2)
     }
 
+    /// A member whose memory is allocated and whose weights are zero.
+    fn new_member(&self) -> Result<Member> {
+        let executor = Rc::clone(&self.gpu.gpu).executor()?;
+        let schedule = self.schedule(self.capacity, executor.multiprocessors());
+        let mut member = Member {
+            schedule,
+            executor,
+            training: KernelList(0),
+            scoring: KernelList(0),
+            packing: KernelList(0),
+            scalars: Vec::new(),
+        };
+        member.install()?;
+        Ok(member)
+    }
+
     /// Copies a member's weights, gradients and running statistics to the mirror.
     fn read_network(&mut self, member: MemberId) -> Result<()> {
         let member = self.members.get(member)?;
@@ -218,17 +234,7 @@ impl Backend for GpuBackend {
     }
 
     fn add(&mut self, seed: u64) -> Result<MemberId> {
-        let executor = Rc::clone(&self.gpu.gpu).executor()?;
-        let schedule = self.schedule(self.capacity, executor.multiprocessors());
-        let mut member = Member {
-            schedule,
-            executor,
-            training: KernelList(0),
-            scoring: KernelList(0),
-            packing: KernelList(0),
-            scalars: Vec::new(),
-        };
-        member.install()?;
+        let member = self.new_member()?;
         // The CPU's network makes the initial weights of the seed.
         self.mirror = Network::new(&self.spec, CPU_MIRROR_BATCH, seed)?;
         self.optimizer = CpuOptimizer::new(self.spec.optimizer, &self.mirror.params())?;
@@ -240,6 +246,17 @@ impl Backend for GpuBackend {
                 Err(error)
             }
         }
+    }
+
+    fn copy(&mut self, member: MemberId) -> Result<MemberId> {
+        self.members.get(member)?;
+        let mut copy = self.new_member()?;
+        let original = self.members.get(member)?;
+        let lasting = copy.schedule.layout.lasting;
+        copy.executor.copy(&mut *original.executor, 0, lasting)?;
+        copy.scalars = original.scalars.clone();
+        copy.executor.run(copy.packing, 1)?;
+        Ok(self.members.add(copy))
     }
 
     fn remove(&mut self, member: MemberId) {

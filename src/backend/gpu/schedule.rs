@@ -93,7 +93,7 @@ impl KernelSchedule {
             blocks,
             precision: spec.precision,
         });
-        let rule = optimizers::rule(spec.optimizer);
+        let rule = spec.optimizer;
         // In this order: what lasts comes first.
         let mut layout = MemoryLayout {
             weights: b.zeros(4 * weights_len),
@@ -140,6 +140,7 @@ impl KernelSchedule {
         let mut constants = String::new();
         define!(
             constants,
+            UPDATE_ELEMENT = rule.cuda,
             ROW = weights_len,
             SQUARES = b.squares,
             RUNNING = running_len,
@@ -148,12 +149,13 @@ impl KernelSchedule {
         let counter = b.zeros(4);
         let squares = b.room(8 * b.squares);
         let launch = |entry, arguments: Vec<usize>| Launch {
-            source: rule.cuda,
+            source: optimizers::CUDA,
             constants: constants.as_str().into(),
             entry,
             grid: [piece_count as u32, 1, 1],
             block: 256,
             arguments: arguments.into_iter().map(Some).collect(),
+            ..Launch::default()
         };
         // The packed weights are counted from the beginning of the memory.
         let packing = vec![launch("pack", vec![layout.pieces, layout.weights, 0])];
@@ -262,6 +264,7 @@ fn loss(b: &mut LaunchBuilder, layout: &MemoryLayout, classes: usize, logits: &A
             Some(parts),
             Some(counter),
         ],
+        ..Launch::default()
     };
     let score = Launch {
         entry: "score",

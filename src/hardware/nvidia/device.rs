@@ -132,6 +132,12 @@ fn compiler(path: &SearchPath, driver: Version, gpu: &Gpu) -> Result<Nvrtc, GpuE
     Ok(compiler)
 }
 
+/// Whether launches of a captured graph can start before the one before has ended: from compute capability 9.0 and CUDA
+/// 12.3 on.
+fn starts_launches_early(cuda: Version, capability: (u32, u32)) -> bool {
+    cuda >= (12, 3) && capability >= (9, 0)
+}
+
 /// A compute capability as one number: 89 is 8.9.
 fn architecture((major, minor): (u32, u32)) -> u32 {
     10 * major + minor
@@ -179,6 +185,7 @@ pub struct CudaDevice {
     context: Arc<CudaContext>,
     multiprocessors: u32,
     architecture: u32,
+    starts_launches_early: bool,
     compiler: Nvrtc,
     cache: KernelCache,
     /// Loaded kernels by source.
@@ -221,6 +228,7 @@ impl CudaDevice {
             context,
             multiprocessors: multiprocessors.max(1) as u32,
             architecture: architecture(gpu.capability),
+            starts_launches_early: starts_launches_early(driver, gpu.capability),
             name: gpu.name,
             compiler,
             cache: KernelCache::of_user(),
@@ -244,6 +252,11 @@ impl CudaDevice {
 
     pub fn multiprocessors(&self) -> u32 {
         self.multiprocessors
+    }
+
+    /// Whether a launch can start before the one before it has ended.
+    pub fn starts_launches_early(&self) -> bool {
+        self.starts_launches_early
     }
 
     pub(super) fn context(&self) -> &Arc<CudaContext> {

@@ -6,18 +6,27 @@ use super::driver::words;
 use crate::hardware::executor::{
     ExecutorDevice, ExecutorError, KernelExecutor, KernelList, Launch, Offset, Result,
 };
-use cudarc::driver::sys::{CUdeviceptr, CUfunction, CUgraphInstantiate_flags, CUstreamCaptureMode};
+use cudarc::driver::sys::{
+    CUdeviceptr, CUfunction, CUfunction_attribute, CUgraphInstantiate_flags, CUlaunchAttribute,
+    CUlaunchAttributeID, CUlaunchAttributeValue, CUlaunchConfig, CUstreamCaptureMode,
+    cuFuncSetAttribute, cuLaunchKernelEx,
+};
 use cudarc::driver::{CudaGraph, CudaSlice, CudaStream, DevicePtr, DriverError, result};
 use std::collections::HashMap;
 use std::ffi::c_void;
 use std::rc::Rc;
 use std::sync::Arc;
 
+/// Bytes of dynamic shared memory that a kernel may use without being allowed to.
+const SHARED_MEMORY_OF_ALL: u32 = 48 * 1024;
+
 /// A launch with its kernel loaded and its addresses known.
 struct ReadyLaunch {
     function: CUfunction,
     grid: (u32, u32, u32),
-    block: (u32, u32, u32),
+    block: u32,
+    shared_memory: u32,
+    starts_early: bool,
     arguments: Vec<CUdeviceptr>,
 }
 
@@ -65,12 +74,28 @@ impl CudaExecutor {
     fn inside(&self, at: usize, bytes: usize) -> Result<CUdeviceptr> {
         match at.checked_add(bytes) {
             Some(end) if end <= self.bytes => Ok(self.base + at as u64),
-            _ => Err(ExecutorError::Lost {
-                device: self.device.name().to_owned(),
-                what: "using its memory",
-                why: format!("{bytes} bytes at {at} of {}", self.bytes),
-            }),
+            _ => Err(self.outside(at, bytes, self.bytes)),
         }
+    }
+
+    fn outside(&self, at: usize, bytes: usize, size: usize) -> ExecutorError {
+        ExecutorError::Lost {
+            device: self.device.name().to_owned(),
+            what: "using its memory",
+            why: format!("{bytes} bytes at {at} of {size}"),
+        }
+    }
+
+    /// Allows a kernel more dynamic shared memory than every kernel may use.
+    fn allow_shared_memory(&self, function: CUfunction, bytes: u32) -> Result<()> {
+        if bytes <= SHARED_MEMORY_OF_ALL {
+            return Ok(());
+        }
+        let attribute = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        // SAFETY: a loaded function.
+        unsafe { cuFuncSetAttribute(function, attribute, bytes as i32) }
+            .result()
+            .map_err(self.lost("allowing a kernel its shared memory"))
     }
 
     fn launch(&self, ready: &ReadyLaunch) -> std::result::Result<(), DriverError> {
@@ -79,17 +104,36 @@ impl CudaExecutor {
             .iter_mut()
             .map(|value| std::ptr::from_mut(value).cast())
             .collect();
-        // SAFETY: the kernel takes these pointers, which lie in memory that this holds as long as the function.
+        let mut early = CUlaunchAttribute {
+            id: CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+            pad: Default::default(),
+            value: CUlaunchAttributeValue {
+                programmaticStreamSerializationAllowed: 1,
+            },
+        };
+        let config = CUlaunchConfig {
+            gridDimX: ready.grid.0,
+            gridDimY: ready.grid.1,
+            gridDimZ: ready.grid.2,
+            blockDimX: ready.block,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: ready.shared_memory,
+            hStream: self.stream.cu_stream(),
+            attrs: &raw mut early,
+            numAttrs: u32::from(ready.starts_early),
+        };
+        // SAFETY: the kernel takes these pointers, which lie in memory that this holds as long as the function; the
+        // attribute outlives the call.
         unsafe {
-            result::launch_kernel(
+            cuLaunchKernelEx(
+                &raw const config,
                 ready.function,
-                ready.grid,
-                ready.block,
-                0,
-                self.stream.cu_stream(),
-                &mut arguments,
+                arguments.as_mut_ptr(),
+                std::ptr::null_mut(),
             )
         }
+        .result()
     }
 
     /// Captures a list. Nothing runs.
@@ -179,6 +223,10 @@ impl KernelExecutor for CudaExecutor {
         self.base
     }
 
+    fn size(&self) -> usize {
+        self.bytes
+    }
+
     fn write(&mut self, at: usize, bytes: &[u8]) -> Result<()> {
         let to = self.inside(at, bytes.len())?;
         // SAFETY: within the memory; from pageable memory the copy is done with `bytes` when the call returns.
@@ -201,6 +249,24 @@ impl KernelExecutor for CudaExecutor {
         self.stream
             .synchronize()
             .map_err(self.lost("running kernels"))
+    }
+
+    fn copy(&mut self, from: &mut dyn KernelExecutor, at: usize, bytes: usize) -> Result<()> {
+        let to = self.inside(at, bytes)?;
+        if at + bytes > from.size() {
+            return Err(self.outside(at, bytes, from.size()));
+        }
+        // Its stream is another one.
+        from.read(at, &mut [])?;
+        // SAFETY: within the memory of both, which lives until the copy has been waited for.
+        unsafe {
+            result::memcpy_dtod_async(to, from.base() + at as u64, bytes, self.stream.cu_stream())
+        }
+        .map_err(self.lost("copying memory"))?;
+        // The other executor may change or free its memory afterwards.
+        self.stream
+            .synchronize()
+            .map_err(self.lost("copying memory"))
     }
 
     fn prepare(
@@ -232,11 +298,14 @@ impl KernelExecutor for CudaExecutor {
                 let function = modules[numbers[&key(&launch)]]
                     .function(launch.entry)
                     .map_err(self.lost("loading a kernel"))?;
+                self.allow_shared_memory(function, launch.shared_memory)?;
                 let address = |at: &Offset| at.map_or(0, |at| self.base + at as u64);
                 launches.push(ReadyLaunch {
                     function,
                     grid: launch.grid.into(),
-                    block: (launch.block, 1, 1),
+                    block: launch.block,
+                    shared_memory: launch.shared_memory,
+                    starts_early: launch.starts_early && self.device.starts_launches_early(),
                     arguments: launch.arguments.iter().map(address).collect(),
                 });
             }

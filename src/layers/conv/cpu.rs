@@ -17,7 +17,7 @@ use crate::layers::cpu::{Layer, Parameter, Pass, images as first_images};
 use crate::layers::dropout::{Dropout, Mask};
 use crate::layers::gpu::{Activation, BackwardLaunches, LaunchBuilder};
 use crate::layers::slices::{self, Aligned, read, write};
-use candle_core::{Result, Tensor, Var, bail};
+use candle_core::{Result, Tensor, bail};
 
 /// What follows the convolution within the layer.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -73,26 +73,15 @@ impl Conv {
         name: &str,
         geometry: Geometry,
         after: ConvEpilogue,
-        weight: Var,
-        bias: Option<Var>,
+        weight: Parameter,
+        bias: Option<Parameter>,
         capacity: usize,
     ) -> Result<Self> {
         let g = geometry;
         let expected = [g.outputs, g.inputs, g.kernel, g.kernel];
-        if weight.dims() != expected {
-            bail!(
-                "{name}.weight has the shape {:?}, expected {expected:?}",
-                weight.dims()
-            );
-        }
-        if let Some(bias) = &bias
-            && bias.dims() != [g.outputs]
-        {
-            bail!(
-                "{name}.bias has the shape {:?}, expected [{}]",
-                bias.dims(),
-                g.outputs
-            );
+        weight.expect_shape(&expected)?;
+        if let Some(bias) = &bias {
+            bias.expect_shape(&[g.outputs])?;
         }
         if !after.relu && (after.pool || after.dropout.is_some()) {
             bail!("{name}: pooling and dropout are fused after ReLU only");
@@ -109,7 +98,7 @@ impl Conv {
                 g.out_width
             );
         }
-        let output = slices::zeros((capacity, height, width, g.outputs), weight.device())?;
+        let output = slices::zeros((capacity, height, width, g.outputs), weight.var.device())?;
         Ok(Conv {
             name: name.to_owned(),
             geometry,
@@ -118,10 +107,8 @@ impl Conv {
             taken: vec![0; if after.pool { output.elem_count() } else { 0 }],
             output,
             scale: 1.0,
-            weight: Parameter::new(format!("{name}.weight"), weight, true)?,
-            bias: bias
-                .map(|bias| Parameter::new(format!("{name}.bias"), bias, false))
-                .transpose()?,
+            weight,
+            bias,
             packed: Aligned::default(),
             turned: Aligned::default(),
             padded_bias: Aligned::default(),

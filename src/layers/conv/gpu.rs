@@ -119,6 +119,7 @@ impl Gemm {
                 parts,
                 counters,
             ],
+            ..Launch::default()
         });
 
         let (input, grad) = (input.clone(), output.grad);
@@ -150,6 +151,7 @@ impl Gemm {
                     shared.0,
                     shared.1,
                 ],
+                ..Launch::default()
             });
         };
         (output, Box::new(backward))

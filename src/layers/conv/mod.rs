@@ -173,7 +173,8 @@ impl LayerOp for ConvOp {
             pool,
             dropout,
         };
-        let (weight, bias) = (place.variable("weight")?, place.bias()?);
+        let weight = place.parameter(place.node, "weight")?;
+        let bias = place.optional_parameter(place.node, "bias")?;
         let capacity = place.capacity();
         let conv = cpu::Conv::new(&place.name, geometry, after, weight, bias, capacity)?;
         Ok(Box::new(conv))

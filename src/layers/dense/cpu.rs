@@ -14,7 +14,7 @@ use crate::layers::cpu::{Layer, Parameter, Pass, images as first_images};
 use crate::layers::dropout::Dropout;
 use crate::layers::gpu::{Activation, BackwardLaunches, LaunchBuilder};
 use crate::layers::slices::{self, Aligned, read, write};
-use candle_core::{Result, Tensor, Var, bail};
+use candle_core::{Result, Tensor, bail};
 
 /// Vectors side by side in a tile of a gradient, and rows in a tile of dot products.
 const SIDE: usize = 4;
@@ -80,23 +80,16 @@ impl Dense {
         input: (usize, usize, usize),
         relu: bool,
         dropout: Option<Dropout>,
-        weight: Var,
-        bias: Option<Var>,
+        weight: Parameter,
+        bias: Option<Parameter>,
         capacity: usize,
     ) -> Result<Self> {
         let (height, width, channels) = input;
         let inputs = height * width * channels;
-        let outputs = match weight.dims() {
-            &[outputs, i] if i == inputs => outputs,
-            other => bail!("{name}.weight has the shape {other:?}, expected [outputs, {inputs}]"),
-        };
-        if let Some(bias) = &bias
-            && bias.dims() != [outputs]
-        {
-            bail!(
-                "{name}.bias has the shape {:?}, expected [{outputs}]",
-                bias.dims()
-            );
+        let outputs = weight.var.dims()[0];
+        weight.expect_shape(&[outputs, inputs])?;
+        if let Some(bias) = &bias {
+            bias.expect_shape(&[outputs])?;
         }
         if dropout.is_some() && !relu {
             bail!("{name}: dropout is fused after ReLU only");
@@ -109,11 +102,9 @@ impl Dense {
             relu,
             dropout,
             level: Level::best(),
-            output: slices::zeros((capacity, 1, 1, outputs), weight.device())?,
-            weight: Parameter::new(format!("{name}.weight"), weight, true)?,
-            bias: bias
-                .map(|bias| Parameter::new(format!("{name}.bias"), bias, false))
-                .transpose()?,
+            output: slices::zeros((capacity, 1, 1, outputs), weight.var.device())?,
+            weight,
+            bias,
             scale: 1.0,
             flat: Aligned::default(),
             grad_flat: Aligned::default(),

@@ -80,7 +80,8 @@ impl LayerOp for DenseOp {
         if relu && let Some(drop) = place.absorb::<DropoutOp>() {
             dropout = Some(place.dropout(drop.share));
         }
-        let (weight, bias) = (place.variable("weight")?, place.bias()?);
+        let weight = place.parameter(place.node, "weight")?;
+        let bias = place.optional_parameter(place.node, "bias")?;
         let (shape, capacity) = (place.shape(), place.capacity());
         let dense = cpu::Dense::new(&place.name, shape, relu, dropout, weight, bias, capacity)?;
         Ok(Box::new(dense))

@@ -11,17 +11,17 @@ use crate::hardware::threads::{SharedSlice, Threads};
 use crate::layers::cpu::{CpuPlace, Layer, Parameter, Pass, hwc, images};
 use crate::layers::gpu::{Activation, BackwardLaunches, LaunchBuilder};
 use crate::layers::slices::{self, Aligned, read, write};
-use candle_core::{Result, Tensor, Var, bail};
+use candle_core::{Result, Tensor, bail};
 
 /// At most this many partial sums: a number that does not depend on the threads, so that neither do the results.
 const MAX_SHARDS: usize = 32;
 /// Pixels that are summed in f32 before they are added in f64.
 const ROWS: usize = 256;
 
-/// The parameters and running statistics of a norm layer.
-pub struct Parameters {
-    pub weight: Var,
-    pub bias: Var,
+/// The parameters and running statistics of a norm layer, each `[channels]`.
+pub struct NormTensors {
+    pub weight: Parameter,
+    pub bias: Parameter,
     /// Written during training.
     pub running_mean: Tensor,
     pub running_var: Tensor,
@@ -62,15 +62,14 @@ impl Norm {
     /// # Errors
     /// Returns an error if a variable is missing or has another shape, or the device runs out of memory.
     pub fn of(place: &CpuPlace, node: &Node, after: NormEpilogue) -> Result<Self> {
-        let variable = |suffix| place.variable_of(node, suffix);
-        let parameters = Parameters {
-            weight: variable("weight")?,
-            bias: variable("bias")?,
-            running_mean: variable("running_mean")?.as_tensor().clone(),
-            running_var: variable("running_var")?.as_tensor().clone(),
+        let tensors = NormTensors {
+            weight: place.parameter(node, "weight")?,
+            bias: place.parameter(node, "bias")?,
+            running_mean: place.buffer(node, "running_mean")?,
+            running_var: place.buffer(node, "running_var")?,
         };
         let capacity = place.capacity();
-        Norm::new(&node.name, hwc(node.input), after, parameters, capacity)
+        Norm::new(&node.name, hwc(node.input), after, tensors, capacity)
     }
 
     /// Height, width and channels of the input.
@@ -90,19 +89,19 @@ impl Norm {
         name: &str,
         input: (usize, usize, usize),
         after: NormEpilogue,
-        parameters: Parameters,
+        tensors: NormTensors,
         capacity: usize,
     ) -> Result<Self> {
         let (height, width, channels) = input;
-        let Parameters {
+        let NormTensors {
             weight,
             bias,
             running_mean,
             running_var,
-        } = parameters;
+        } = tensors;
+        weight.expect_shape(&[channels])?;
+        bias.expect_shape(&[channels])?;
         for (suffix, dims) in [
-            ("weight", weight.dims()),
-            ("bias", bias.dims()),
             ("running_mean", running_mean.dims()),
             ("running_var", running_var.dims()),
         ] {
@@ -124,9 +123,9 @@ impl Norm {
             size: Size { height, width },
             after,
             level: Level::best(),
-            output: slices::zeros((capacity, rows, columns, channels), weight.device())?,
-            weight: Parameter::new(format!("{name}.weight"), weight, false)?,
-            bias: Parameter::new(format!("{name}.bias"), bias, false)?,
+            output: slices::zeros((capacity, rows, columns, channels), weight.var.device())?,
+            weight,
+            bias,
             running_mean,
             running_var,
             mean: vec![0.0; channels],

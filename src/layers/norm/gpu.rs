@@ -98,6 +98,7 @@ pub fn forward(
             Some(placed.parts),
             Some(placed.counter),
         ],
+        ..Launch::default()
     };
     let from_running_statistics = Launch {
         entry: "eval_coefficients",
@@ -154,6 +155,7 @@ impl PlacedNorm {
                 Some(self.parts),
                 Some(self.counter),
             ],
+            ..Launch::default()
         };
         builder.backward.push(reduce);
         if let Some(to) = to {

@@ -18,7 +18,7 @@ use super::evaluate::{Scores, Scoring};
 use super::training_data::{self, TrainingData};
 use super::{Error, Result, schedule};
 use crate::backend::{
-    Backend, Inspected, Inspection, MemberId, NetworkSpec, Scaling, StepOutcome, StepPlan,
+    Backend, Inspected, Inspection, MemberId, NetworkSpec, Scaling, StepOutcome, StepPlan, rule,
 };
 use crate::data::batches::{self, Division};
 use crate::domain::arch::{self, Shape};
@@ -493,7 +493,7 @@ pub fn spec_for(
         input: Shape::new(3, side, side),
         classes,
         scaling,
-        optimizer: params.optimizer,
+        optimizer: rule(params.optimizer),
         precision: params.precision,
     })
 }

@@ -5,7 +5,7 @@ use crate::domain::rng::{Rng, Stream};
 use crate::hardware::peak;
 use crate::hardware::threads::Threads;
 use crate::layers::cpu::TrainingPass;
-use candle_core::Device;
+use candle_core::{Device, Var};
 
 /// This thread's processor time, in microseconds: other processes do not count.
 fn now() -> f64 {
@@ -16,6 +16,11 @@ fn now() -> f64 {
     // SAFETY: `t` is a timespec.
     unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut t) };
     t.tv_sec as f64 * 1e6 + t.tv_nsec as f64 / 1e3
+}
+
+fn parameter(tensor: Tensor) -> Parameter {
+    let var = Var::from_tensor(&tensor).unwrap();
+    Parameter::new("conv.weight".into(), var, true).unwrap()
 }
 
 /// The least of some runs of `f`, in microseconds.
@@ -97,8 +102,8 @@ fn microseconds_an_image() {
                 what,
                 g,
                 after,
-                Var::from_tensor(&weight.unwrap()).unwrap(),
-                Some(Var::from_tensor(&bias).unwrap()),
+                parameter(weight.unwrap()),
+                Some(parameter(bias)),
                 IMAGES,
             )
             .unwrap()

@@ -4,7 +4,7 @@ use super::*;
 use crate::domain::rng::{Rng, Stream};
 use crate::hardware::threads::Threads;
 use crate::layers::cpu::TrainingPass;
-use candle_core::{DType, Device};
+use candle_core::{DType, Device, Var};
 use proptest::prelude::*;
 
 /// One layer and one batch, drawn from a seed.
@@ -95,11 +95,14 @@ impl Case {
     fn layer(&self, numbers: &Numbers, level: Level) -> Conv {
         let g = self.geometry;
         let dims = (g.outputs, g.inputs, g.kernel, g.kernel);
-        let var = |t: Tensor| Var::from_tensor(&t).unwrap();
-        let weight = var(Tensor::from_slice(&numbers.weight, dims, &Device::Cpu).unwrap());
+        let parameter = |t: candle_core::Result<Tensor>| {
+            let var = Var::from_tensor(&t.unwrap()).unwrap();
+            Parameter::new("conv.weight".into(), var, true).unwrap()
+        };
+        let weight = parameter(Tensor::from_slice(&numbers.weight, dims, &Device::Cpu));
         let bias = self
             .bias
-            .then(|| var(Tensor::from_slice(&numbers.bias, g.outputs, &Device::Cpu).unwrap()));
+            .then(|| parameter(Tensor::from_slice(&numbers.bias, g.outputs, &Device::Cpu)));
         Conv::new("conv", g, self.after, weight, bias, self.images)
             .unwrap()
             .at_level(level)
@@ -655,15 +658,28 @@ fn wrong_shapes_are_refused() {
     assert!(Geometry::new((4, 4, 3), 8, 3, 1, 3).is_err());
     assert!(Geometry::new((4, 4, 0), 8, 3, 1, 0).is_err());
     let g = Geometry::new((4, 4, 3), 8, 3, 1, 0).unwrap();
-    let var = |dims: &[usize]| Var::zeros(dims, DType::F32, &Device::Cpu).unwrap();
-    assert!(Conv::new("c", g, ConvEpilogue::default(), var(&[8, 3, 3, 2]), None, 1).is_err());
+    let parameter = |dims: &[usize]| {
+        let var = Var::zeros(dims, DType::F32, &Device::Cpu).unwrap();
+        Parameter::new("c.weight".into(), var, true).unwrap()
+    };
     assert!(
         Conv::new(
             "c",
             g,
             ConvEpilogue::default(),
-            var(&[8, 3, 3, 3]),
-            Some(var(&[3])),
+            parameter(&[8, 3, 3, 2]),
+            None,
+            1
+        )
+        .is_err()
+    );
+    assert!(
+        Conv::new(
+            "c",
+            g,
+            ConvEpilogue::default(),
+            parameter(&[8, 3, 3, 3]),
+            Some(parameter(&[3])),
             1
         )
         .is_err()
@@ -672,5 +688,5 @@ fn wrong_shapes_are_refused() {
         pool: true,
         ..ConvEpilogue::default()
     };
-    assert!(Conv::new("c", g, pool_alone, var(&[8, 3, 3, 3]), None, 1).is_err());
+    assert!(Conv::new("c", g, pool_alone, parameter(&[8, 3, 3, 3]), None, 1).is_err());
 }

@@ -1,0 +1,236 @@
+//! What has been added trains on every backend as in the reference, without a change anywhere else: a kind of layer and
+//! an optimizer that only this file knows.
+
+use super::host::HostDevice;
+use super::reference::agrees;
+use super::{cpu, left_out};
+use candle_core::{Result, Tensor};
+use cifar_tui::backend::{self, Rule};
+use cifar_tui::domain::arch::{self, Arch, ArchError, InferContext, Node};
+use cifar_tui::domain::params::Optimizer;
+use cifar_tui::domain::report::StepSettings;
+use cifar_tui::hardware::executor::Launch;
+use cifar_tui::layers::KINDS;
+use cifar_tui::layers::candle::CandlePass;
+use cifar_tui::layers::cpu::{CpuPlace, Layer, Parameter, Pass, image_len};
+use cifar_tui::layers::gpu::{Activation, BackwardLaunches, LaunchBuilder};
+use cifar_tui::layers::kind::{Initialization, Kind, LayerOp, ParameterSpec};
+use cifar_tui::layers::slices::{read, write, zeros};
+use cifar_tui::optimizers::{Coefficients, Numbers};
+use std::fmt;
+use std::sync::Arc;
+
+/// `gain`: each channel times a weight that is trained.
+const GAIN: Kind = Kind {
+    word: "gain",
+    parse: |_| Ok(Arc::new(GainOp)),
+};
+
+#[derive(Debug)]
+struct GainOp;
+
+impl fmt::Display for GainOp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(GAIN.word)
+    }
+}
+
+impl LayerOp for GainOp {
+    fn word(&self) -> &'static str {
+        GAIN.word
+    }
+
+    fn has_name(&self) -> bool {
+        true
+    }
+
+    fn infer(
+        &self,
+        node: &mut Node,
+        _context: &mut InferContext,
+    ) -> std::result::Result<(), ArchError> {
+        let channels = node.input.channels as usize;
+        let initial = Initialization::Constant(1.5);
+        node.parameters
+            .push(ParameterSpec::weight(vec![channels], initial));
+        Ok(())
+    }
+
+    fn cpu(&self, place: &mut CpuPlace) -> Result<Box<dyn Layer>> {
+        Ok(Box::new(Gain {
+            name: place.name.clone(),
+            weight: place.parameter(place.node, "weight")?,
+            output: zeros(place.input.shape(), place.device())?,
+        }))
+    }
+
+    fn candle(&self, node: &Node, x: &Tensor, pass: &mut CandlePass) -> Result<Tensor> {
+        let weight = pass.parameter(node, "weight")?;
+        let channels = weight.elem_count();
+        x.broadcast_mul(&weight.reshape((1, channels, 1, 1))?)
+    }
+}
+
+struct Gain {
+    name: String,
+    weight: Parameter,
+    output: Tensor,
+}
+
+impl Layer for Gain {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn forward(&mut self, input: &Tensor, pass: &Pass) -> Result<()> {
+        let (x, weight) = (read(input)?, read(&self.weight.var)?);
+        let len = pass.images * image_len(&self.output);
+        write([&self.output], |[out]| {
+            for (i, out) in out[..len].iter_mut().enumerate() {
+                *out = x[i] * weight[i % weight.len()];
+            }
+        })
+    }
+
+    fn output(&self) -> &Tensor {
+        &self.output
+    }
+
+    fn backward(
+        &mut self,
+        input: &Tensor,
+        grad_output: &Tensor,
+        grad_input: Option<&Tensor>,
+        pass: &Pass,
+    ) -> Result<()> {
+        let (x, grad, weight) = (read(input)?, read(grad_output)?, read(&self.weight.var)?);
+        let len = pass.images * image_len(&self.output);
+        let channels = weight.len();
+        write([&self.weight.grad], |[sums]| {
+            sums.fill(0.0);
+            for i in 0..len {
+                sums[i % channels] += x[i] * grad[i];
+            }
+        })?;
+        let Some(grad_input) = grad_input else {
+            return Ok(());
+        };
+        write([grad_input], |[out]| {
+            for (i, out) in out[..len].iter_mut().enumerate() {
+                *out = grad[i] * weight[i % channels];
+            }
+        })
+    }
+
+    fn schedule(
+        &self,
+        builder: &mut LaunchBuilder,
+        input: &Activation,
+    ) -> (Activation, BackwardLaunches) {
+        let channels = self.weight.var.elem_count();
+        let constants = format!("#define LEN {}\n#define C {channels}\n", input.len);
+        let weight = builder.named(&self.name, "weight");
+        let output = builder.activation(input.len);
+        let arguments = vec![
+            builder.step(),
+            Some(input.at),
+            Some(weight),
+            Some(output.at),
+        ];
+        builder.both(builder.elementwise(CUDA, &constants, "gain", input.len, arguments));
+        let (input, grad) = (input.clone(), output.grad);
+        let backward = move |builder: &mut LaunchBuilder| {
+            let squares = builder.squares(channels);
+            builder.backward.push(Launch {
+                source: CUDA,
+                constants: constants.as_str().into(),
+                entry: "gain_weight",
+                grid: [channels as u32, 1, 1],
+                block: 64,
+                arguments: vec![
+                    builder.step(),
+                    Some(input.at),
+                    grad,
+                    Some(builder.grad_of(weight)),
+                    Some(squares),
+                ],
+                shared_memory: 64 * size_of::<f64>() as u32,
+                starts_early: true,
+            });
+            builder.input_grad(&input, |b, to| {
+                let arguments = vec![b.step(), grad, Some(weight), Some(to)];
+                b.elementwise(CUDA, &constants, "gain", input.len, arguments)
+            });
+        };
+        (output, Box::new(backward))
+    }
+
+    fn params(&self) -> Vec<&Parameter> {
+        vec![&self.weight]
+    }
+}
+
+const CUDA: &str = r#"
+extern "C" __global__ void __launch_bounds__(256) gain(const Step *now, const float *from, const float *weight, float *to) {
+    u32 e = blockIdx.x * 256 + threadIdx.x;
+    if (e < now->count * LEN) to[e] = from[e] * weight[e % C];
+}
+
+// A block sums one channel.
+extern "C" __global__ void __launch_bounds__(64) gain_weight(const Step *now, const float *x, const float *grad, float *weight_grad,
+                                                             double *squares) {
+    dynamic_shared(double, scratch);
+    wait_for_earlier_launches();
+    double sum = 0.0;
+    for (u32 e = blockIdx.x + threadIdx.x * C; e < now->count * LEN; e += 64 * C) sum += (double)x[e] * grad[e];
+    sum = block_sum(sum, scratch);
+    if (threadIdx.x == 0) weight_grad[blockIdx.x] = (float)sum, squares[blockIdx.x] = sum * sum;
+}
+"#;
+
+/// Gradient descent with half of the step before. It takes SGD's word, since a word of its own would be a row elsewhere.
+static HALF: Rule = Rule {
+    word: Optimizer::Sgd,
+    slots: &["last"],
+    scalars: &[("steps", 0.0)],
+    coefficients: |settings: &StepSettings, scalars: &mut [f64]| {
+        scalars[0] += 1.0;
+        Coefficients::new([settings.learning_rate as f32])
+    },
+    update: |coefficients: &Coefficients, clip: f32, numbers: Numbers| {
+        let [last, _] = numbers.state;
+        for ((w, g), last) in numbers.weights.iter_mut().zip(numbers.gradients).zip(last) {
+            *last = 0.5 * *last + coefficients.own[0] * (clip * g);
+            *w -= *last;
+        }
+    },
+    cuda: "{ float step = 0.5f * SLOT(0) + OWN[0] * g; SLOT(0) = step; w -= step; }",
+};
+
+/// The layer before another, behind one that expects its gradient prepared, with its own ReLU, in a block, and in front of
+/// the last.
+fn arch() -> Arch {
+    let kinds: Vec<Kind> = KINDS.iter().copied().chain([GAIN]).collect();
+    let text = "gain, conv 6, relu, pool, gain, conv 8 same, gain, relu, residual(conv 8 same, gain), dense 12, relu, gain, dense 10";
+    let arch = arch::parse_with(text, &kinds).unwrap();
+    assert_eq!(arch.to_string(), text);
+    arch
+}
+
+#[test]
+fn an_added_layer_and_an_added_optimizer_train_on_the_cpu_as_in_the_reference() {
+    for rule in [backend::rule(Optimizer::Adam), &HALF] {
+        agrees("cpu, gain", &*cpu(), arch(), 12, rule);
+    }
+}
+
+#[test]
+fn an_added_layer_and_an_added_optimizer_train_on_the_gpu_as_in_the_reference() {
+    if left_out() {
+        return;
+    }
+    for rule in [backend::rule(Optimizer::Adam), &HALF] {
+        let device = HostDevice::new(6, false).device();
+        agrees("gpu, gain", &device, arch(), 12, rule);
+    }
+}
