@@ -42,7 +42,7 @@ impl Initial {
                 self.tensors.push(InitialTensor {
                     name: format!("{}.{}", node.name, parameter.suffix),
                     data: TensorData {
-                        values: parameter.initial.values(parameter.len() as usize, &rng),
+                        values: parameter.initial.values(&parameter.shape, &rng),
                         shape: parameter.shape.clone(),
                     },
                     is_parameter: true,

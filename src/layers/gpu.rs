@@ -78,11 +78,11 @@ pub struct LaunchBuilder {
     /// What must be zero at the beginning: offset and bytes.
     pub zeroed: Vec<(usize, usize)>,
     /// Offsets of the parameters and buffers by name.
-    pub named: HashMap<String, usize>,
+    pub offsets: HashMap<String, usize>,
     /// For each packed weight, the words of its pieces after the first four, as the optimizer's kernel reads them.
     pub packings: HashMap<String, [u32; 9]>,
     /// Sums of squares of the gradients so far.
-    pub squares: usize,
+    pub square_count: usize,
     pub forward: Vec<Launch>,
     pub scoring: Vec<Launch>,
     pub backward: Vec<Launch>,
@@ -95,9 +95,9 @@ impl LaunchBuilder {
             shared: SharedOffsets::default(),
             bytes: 0,
             zeroed: Vec::new(),
-            named: HashMap::new(),
+            offsets: HashMap::new(),
             packings: HashMap::new(),
-            squares: 0,
+            square_count: 0,
             forward: Vec::new(),
             scoring: Vec::new(),
             backward: Vec::new(),
@@ -147,9 +147,12 @@ impl LaunchBuilder {
     }
 
     /// Where a layer's parameter or buffer is.
-    pub fn named(&self, layer: &str, suffix: &str) -> usize {
+    pub fn offset_of(&self, layer: &str, suffix: &str) -> usize {
         let name = format!("{layer}.{suffix}");
-        self.named.get(&name).copied().unwrap_or_default()
+        match self.offsets.get(&name) {
+            Some(offset) => *offset,
+            None => unreachable!("{name} is neither a parameter nor a buffer of the network"),
+        }
     }
 
     /// Where the gradient of the parameter at `weight` is.
@@ -164,8 +167,8 @@ impl LaunchBuilder {
 
     /// Room for a sum of squares of a parameter's gradient from each of so many blocks.
     pub fn squares(&mut self, count: usize) -> usize {
-        let at = SQUARES + 8 * self.squares;
-        self.squares += count;
+        let at = SQUARES + 8 * self.square_count;
+        self.square_count += count;
         at
     }
 
@@ -195,7 +198,7 @@ impl LaunchBuilder {
     }
 
     /// Adds a launch of the forward pass, in training and in scoring.
-    pub fn both(&mut self, launch: Launch) {
+    pub fn add_forward(&mut self, launch: Launch) {
         self.scoring.push(launch.clone());
         self.forward.push(launch);
     }

@@ -146,8 +146,9 @@ pub enum Initialization {
 }
 
 impl Initialization {
-    /// The first `count` values, with the random numbers of `rng`.
-    pub fn values(self, count: usize, rng: &Rng) -> Vec<f32> {
+    /// The values of a parameter of this shape, with the random numbers of `rng`.
+    pub fn values(self, shape: &[usize], rng: &Rng) -> Vec<f32> {
+        let count: usize = shape.iter().product();
         match self {
             Initialization::Constant(value) => vec![value; count],
             Initialization::Glorot { fans } => {

@@ -1,6 +1,7 @@
 //! The layers other than convolution against plain Candle in f64 with its autograd, over random shapes, at every vector
 //! level and for several thread counts.
 
+use super::KINDS;
 use super::cpu::{Layer, Parameter, Pass, TrainingPass};
 use super::dense::cpu::Dense;
 use super::dropout::cpu::Drop;
@@ -399,6 +400,17 @@ fn scoring_drops_nothing() {
     let mut dense = Dense::new("dense1", (1, 1, 50), true, Some(DROPOUT), weight, None, 2).unwrap();
     dense.forward(&x, &pass).unwrap();
     assert_eq!(&*read(dense.output()).unwrap(), [50.0; 6]);
+}
+
+#[test]
+fn every_kind_has_a_word_of_its_own_that_the_grammar_reads() {
+    for (i, kind) in KINDS.iter().enumerate() {
+        let is_letter = |b: u8| b.is_ascii_lowercase() || b == b'-';
+        assert!(kind.word.bytes().all(is_letter), "{}", kind.word);
+        // The number of repeats stands before it.
+        assert_ne!(kind.word, "x");
+        assert!(KINDS[..i].iter().all(|other| other.word != kind.word));
+    }
 }
 
 #[test]

@@ -129,7 +129,7 @@ impl Layer for Gain {
     ) -> (Activation, BackwardLaunches) {
         let channels = self.weight.var.elem_count();
         let constants = format!("#define LEN {}\n#define C {channels}\n", input.len);
-        let weight = builder.named(&self.name, "weight");
+        let weight = builder.offset_of(&self.name, "weight");
         let output = builder.activation(input.len);
         let arguments = vec![
             builder.step(),
@@ -137,7 +137,7 @@ impl Layer for Gain {
             Some(weight),
             Some(output.at),
         ];
-        builder.both(builder.elementwise(CUDA, &constants, "gain", input.len, arguments));
+        builder.add_forward(builder.elementwise(CUDA, &constants, "gain", input.len, arguments));
         let (input, grad) = (input.clone(), output.grad);
         let backward = move |builder: &mut LaunchBuilder| {
             let squares = builder.squares(channels);

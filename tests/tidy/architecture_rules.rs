@@ -462,5 +462,6 @@ fn the_reader_of_sources_finds_every_kind_of_path() {
         !may("session::protocol", "session::worker") && may("session::worker", "session::protocol")
     );
     assert!(!may("domain::arch", "data") && !may("plot", "session::protocol"));
+    assert!(may("domain::arch", "layers::KINDS") && !may("domain::params", "layers::KINDS"));
     assert!(!may("session::protocol", "session::*"));
 }

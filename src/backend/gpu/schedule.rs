@@ -116,8 +116,8 @@ impl KernelSchedule {
             buffers: layout.running,
             new_buffers: layout.moved,
         };
-        b.named = offsets(&param_slots, layout.weights);
-        b.named.extend(offsets(&running_slots, layout.running));
+        b.offsets = offsets(&param_slots, layout.weights);
+        b.offsets.extend(offsets(&running_slots, layout.running));
 
         layout.probabilities = b.room(4 * capacity * spec.classes);
         layout.losses = b.room(4 * capacity);
@@ -142,12 +142,12 @@ impl KernelSchedule {
             constants,
             UPDATE_ELEMENT = rule.cuda,
             ROW = weights_len,
-            SQUARES = b.squares,
+            SQUARES = b.square_count,
             RUNNING = running_len,
             STEPS = MAX_STEPS,
         );
         let counter = b.zeros(4);
-        let squares = b.room(8 * b.squares);
+        let squares = b.room(8 * b.square_count);
         let launch = |entry, arguments: Vec<usize>| Launch {
             source: optimizers::CUDA,
             constants: constants.as_str().into(),
@@ -235,7 +235,7 @@ fn gather(b: &mut LaunchBuilder, layout: &mut MemoryLayout, side: usize) -> Acti
     define!(constants, SIDE = side);
     let arguments = vec![b.step(), Some(layout.input)];
     let launch = b.elementwise(INPUT, &constants, "gather", pixels, arguments);
-    b.both(launch);
+    b.add_forward(launch);
     Activation {
         at: layout.input,
         len: 3 * pixels,

@@ -368,6 +368,14 @@ mod tests {
     }
 
     #[test]
+    fn launches_start_early_where_driver_and_gpu_can() {
+        assert!(starts_launches_early((12, 3), (9, 0)));
+        assert!(starts_launches_early((13, 0), (10, 0)));
+        assert!(!starts_launches_early((12, 2), (9, 0)));
+        assert!(!starts_launches_early((13, 0), (8, 9)));
+    }
+
+    #[test]
     fn the_compiler_fits_driver_and_gpu() {
         let folder = tempfile::tempdir().unwrap();
         let path = SearchPath::in_folders(vec![folder.path().into()]);

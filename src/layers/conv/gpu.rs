@@ -101,9 +101,9 @@ impl Gemm {
         let grid = self.backward_grid(builder, input.grad.is_some());
         let constants = self.constants(builder, splits, &grid, input);
         let (parts, counters) = shared_sums(builder, tiles.0 * tiles.1, splits);
-        let weight = builder.named(name, "weight");
-        let bias = self.bias.then(|| builder.named(name, "bias"));
-        builder.both(Launch {
+        let weight = builder.offset_of(name, "weight");
+        let bias = self.bias.then(|| builder.offset_of(name, "bias"));
+        builder.add_forward(Launch {
             source: SOURCE,
             constants: constants.as_str().into(),
             entry: "forward",

@@ -15,7 +15,7 @@ pub fn schedule(
     let output = builder.activation(channels);
     let arguments = vec![builder.step(), Some(input.at), Some(output.at)];
     let launch = builder.elementwise(SOURCE, &constants, "mean", channels, arguments);
-    builder.both(launch);
+    builder.add_forward(launch);
     let (input, grad) = (input.clone(), output.grad);
     let backward = move |builder: &mut LaunchBuilder| {
         builder.input_grad(&input, |b, to| {

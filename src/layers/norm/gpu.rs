@@ -68,8 +68,8 @@ pub fn forward(
     let name = norm.name();
     let placed = PlacedNorm {
         shards,
-        weight: builder.named(name, "weight"),
-        bias: builder.named(name, "bias"),
+        weight: builder.offset_of(name, "weight"),
+        bias: builder.offset_of(name, "bias"),
         taken: after.pool.then(|| builder.room(capacity * output.len)),
         kept: builder.room(4 * 7 * c),
         parts: builder.room(8 * 2 * shards * c),
@@ -77,8 +77,8 @@ pub fn forward(
         len: h * w * c,
         constants,
     };
-    let mean = builder.named(name, "running_mean");
-    let var = builder.named(name, "running_var");
+    let mean = builder.offset_of(name, "running_mean");
+    let var = builder.offset_of(name, "running_var");
     let moments = Launch {
         source: SOURCE,
         constants: placed.constants.as_str().into(),
@@ -119,7 +119,7 @@ pub fn forward(
     let apply = builder.elementwise(SOURCE, &placed.constants, "apply", output.len, arguments);
     builder.forward.push(moments);
     builder.scoring.push(from_running_statistics);
-    builder.both(apply);
+    builder.add_forward(apply);
     (output, placed)
 }
 

@@ -27,7 +27,7 @@ pub fn schedule(
     let taken = builder.room(2 * builder.capacity() * output.len);
     let arguments = vec![builder.step(), Some(input.at), Some(output.at), Some(taken)];
     let launch = builder.elementwise(SOURCE, &constants, "largest", output.len, arguments);
-    builder.both(launch);
+    builder.add_forward(launch);
     let (input, grad) = (input.clone(), output.grad);
     let backward = move |builder: &mut LaunchBuilder| {
         builder.input_grad(&input, |b, to| {

@@ -11,7 +11,7 @@ pub fn schedule(builder: &mut LaunchBuilder, input: &Activation) -> (Activation,
     let output = builder.activation(input.len);
     let arguments = vec![builder.step(), Some(input.at), Some(output.at)];
     let launch = builder.elementwise(SOURCE, &constants, "rectify", input.len, arguments);
-    builder.both(launch);
+    builder.add_forward(launch);
     let (input, y) = (input.clone(), output.clone());
     let backward = move |builder: &mut LaunchBuilder| {
         builder.input_grad(&input, |b, to| {

@@ -48,7 +48,7 @@ pub fn schedule(
                 Some(output.at),
             ];
             let launch = builder.elementwise(SOURCE, &constants, "sum", len, arguments);
-            builder.both(launch);
+            builder.add_forward(launch);
             let y = output.clone();
             let backward = move |builder: &mut LaunchBuilder, masked: usize| {
                 builder.mask(y.grad, y.at, relu, len, masked);
