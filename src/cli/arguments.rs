@@ -2,7 +2,6 @@
 
 use crate::config::{OPTIONS, OptionKind, Options};
 use crate::domain::params::{HYPERPARAMS, Hyperparameters, ValueKind};
-use crate::domain::recipes::{self, RECIPES};
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, Command, value_parser};
 use std::path::PathBuf;
@@ -304,17 +303,7 @@ fn hyperparameters(command: Command) -> Command {
             None => arg,
         }
     });
-    command.args(args).arg(
-        Arg::new("recipe")
-            .long("recipe")
-            .value_name("NAME")
-            .value_parser(recipes::find)
-            .help_heading("Hyperparameters")
-            .help(format!(
-                "All hyperparameters of a recipe ({}), which other flags change; see `cifar-tui recipes`",
-                RECIPES.iter().map(|r| r.name).collect::<Vec<_>>().join(", ")
-            )),
-    )
+    command.args(args)
 }
 
 fn session_args(command: Command) -> Command {

@@ -136,12 +136,6 @@ pub fn parse(
             flags.params.push((row.key, value));
         }
     }
-    let given = |m: &ArgMatches| m.try_get_one("recipe").ok().flatten().copied();
-    let outer = given(&matches);
-    if outer.is_some() && !trains {
-        return Err(no_effect("--recipe", name));
-    }
-    flags.recipe = given(sub).or(outer);
     let session = Session {
         name: text(&matches, "name").or_else(|| optional(sub, "name")),
         resume: text(&matches, "resume").or_else(|| optional(sub, "resume")),
@@ -155,12 +149,6 @@ pub fn parse(
         }
     }
 
-    if flags.recipe.is_some() && session.resume.is_some() {
-        return Err(command().error(
-            clap::error::ErrorKind::ArgumentConflict,
-            "--recipe cannot be used with --resume: a run goes on with its own hyperparameters. Give the ones to change by their flags",
-        ));
-    }
     let task = match name {
         "train" => Task::Train {
             session,

@@ -95,25 +95,3 @@ fn every_command_has_examples_in_its_help() {
         );
     }
 }
-
-#[test]
-fn a_recipe_is_for_new_runs() {
-    for line in [
-        "--recipe resnet",
-        "train --recipe resnet",
-        "--recipe resnet bench",
-    ] {
-        let recipe = flags(&format!("cifar-tui {line}")).recipe.unwrap();
-        assert_eq!(recipe.name, "resnet", "{line}");
-    }
-    assert!(
-        refusal("cifar-tui --recipe resent")
-            .to_string()
-            .contains("'resnet'")
-    );
-    let resumed = refusal("cifar-tui --resume a --recipe resnet");
-    assert!(resumed.to_string().contains("with its own hyperparameters"));
-    let elsewhere = refusal("cifar-tui --recipe resnet eval a");
-    assert!(elsewhere.to_string().contains("no effect on `eval`"));
-    assert_eq!((resumed.exit_code(), elsewhere.exit_code()), (2, 2));
-}

@@ -1,8 +1,7 @@
 //! Sets one key in the text of config.toml.
 
-use super::{ConfigError, OPTIONS, OptionKind, Options, RECIPE, toml_value, unknown_key};
+use super::{ConfigError, OPTIONS, OptionKind, Options, toml_value, unknown_key};
 use crate::domain::params::HYPERPARAMS;
-use crate::domain::recipes;
 use toml_edit::{DocumentMut, Item};
 
 /// Sets `key` in the text of a config file and keeps everything else as it is, comments included.
@@ -26,8 +25,6 @@ pub fn with_value(text: &str, key: &str, value: &str) -> Result<String, ConfigEr
             OptionKind::Switch(_) => (shown == "on").into(),
             OptionKind::Path(_) | OptionKind::Word(_) => value.into(),
         }
-    } else if key == RECIPE {
-        recipes::find(value).map_err(ConfigError)?.name.into()
     } else {
         return Err(ConfigError(unknown_key(&key)));
     };

@@ -1,14 +1,17 @@
 //! Loads the configuration: defaults, environment, config.toml and flags, each overriding the one before.
 
 use super::{
-    Config, ConfigError, Flags, MAX_FILE, OPTIONS, OptionKind, OptionRow, Options, Origin, RECIPE,
+    Config, ConfigError, Flags, MAX_FILE, OPTIONS, OptionKind, OptionRow, Options, Origin,
     Surroundings, unknown_key,
 };
 use crate::domain::params::{HYPERPARAMS, HyperParam, Hyperparameters, Value};
-use crate::domain::recipes::{self, Recipe};
+use crate::domain::recipes;
 use crate::files;
 use std::path::{Path, PathBuf};
 use toml_edit::{Document, Item};
+
+/// The hyperparameter that sets others.
+const RECIPE: &str = "recipe";
 
 /// Combines the layers.
 ///
@@ -55,8 +58,9 @@ fn layers(
     if let Some(file) = config.file.clone() {
         read_file(&mut config, &file, around)?;
     }
-    if let Some(recipe) = flags.recipe {
-        apply(&mut config, recipe, "--recipe");
+    let recipe = flags.params.iter().find(|(key, _)| *key == RECIPE);
+    if let Some((_, value)) = recipe {
+        apply(&mut config, value, "--recipe");
     }
     for (key, value) in &flags.params {
         let Some(row) = HYPERPARAMS.iter().find(|row| row.key == *key) else {
@@ -83,8 +87,11 @@ fn layers(
     Ok(config)
 }
 
-/// Gives the hyperparameters a recipe's values.
-fn apply(config: &mut Config, recipe: &Recipe, said: &str) {
+/// Gives the hyperparameters the values of a recipe, so that what is set beside it changes it.
+fn apply(config: &mut Config, name: &Value, said: &str) {
+    let Some(recipe) = recipes::find(&name.to_string()) else {
+        return;
+    };
     recipe.apply(&mut config.params);
     let origins = recipe.rows().map(|(row, _)| Origin {
         key: row.key,
@@ -158,18 +165,14 @@ fn read_file(config: &mut Config, file: &Path, around: &Surroundings) -> Result<
         let line = 1 + text[..offset].matches('\n').count();
         format!("{shown}, line {line}")
     };
-    // The file's other keys change the recipe, wherever it stands.
-    if let Some(item) = document.get(RECIPE) {
+    // Wherever it stands in the file.
+    let recipe = HYPERPARAMS.iter().find(|row| row.key == RECIPE);
+    if let (Some(row), Some(item)) = (recipe, document.get(RECIPE)) {
         let said = said(RECIPE, item);
-        let name = item
-            .as_str()
-            .ok_or("recipe: a name in quotes is needed".to_owned());
-        let recipe = name
-            .and_then(recipes::find)
-            .map_err(|why| ConfigError(format!("{said}: {why}")))?;
-        apply(config, recipe, &said);
+        let name = param_value(row, item).map_err(|why| ConfigError(format!("{said}: {why}")))?;
+        apply(config, &name, &said);
     }
-    for (key, item) in document.iter().filter(|(key, _)| *key != RECIPE) {
+    for (key, item) in document.iter() {
         let said = said(key, item);
         let wrong = |why: String| ConfigError(format!("{said}: {why}"));
         if let Some(row) = HYPERPARAMS.iter().find(|row| row.key == key) {

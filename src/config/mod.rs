@@ -16,15 +16,12 @@ pub use options::{OPTIONS, OnHangup, OnUsr1, OptionKind, OptionRow, Options};
 pub use template::{parameter_table, template};
 
 use crate::domain::params::{HYPERPARAMS, Hyperparameters, Value};
-use crate::domain::recipes::Recipe;
 use crate::domain::text::nearest;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Maximum size of config.toml in bytes.
 pub const MAX_FILE: u64 = 1 << 20;
-/// The key of config.toml that names a recipe.
-const RECIPE: &str = "recipe";
 
 /// An invalid setting: a usage error. The message contains the place, the value and what is allowed.
 #[derive(Debug, thiserror::Error)]
@@ -76,8 +73,6 @@ impl Surroundings {
 pub struct Flags {
     /// `--config`.
     pub config: Option<PathBuf>,
-    /// `--recipe`.
-    pub recipe: Option<&'static Recipe>,
     /// Hyperparameters, in the table's order.
     pub params: Vec<(&'static str, Value)>,
     /// Rows of [`OPTIONS`] and their text.
@@ -124,7 +119,6 @@ fn unknown_key(key: &str) -> String {
         OPTIONS
             .iter()
             .map(|row| row.key)
-            .chain([RECIPE])
             .chain(HYPERPARAMS.iter().map(|row| row.key))
     };
     match nearest(&key.replace('-', "_"), known(), 3) {

@@ -2,7 +2,6 @@
 
 use super::{OPTIONS, toml_value};
 use crate::domain::params::{HYPERPARAMS, Hyperparameters};
-use crate::domain::recipes::RECIPES;
 use std::fmt::Write as _;
 
 /// The text of config.toml with every key at its default, each with a comment.
@@ -20,12 +19,6 @@ pub fn template() -> String {
             row.default
         );
     }
-    let recipes: Vec<_> = RECIPES.iter().map(|recipe| recipe.name).collect();
-    let note = format!(
-        "All hyperparameters at once; `cifar-tui recipes` lists what each recipe sets and reaches. Allowed: {}.",
-        recipes.join(", ")
-    );
-    let _ = write!(text, "\n{}recipe = \"{}\"\n", comment(&note), recipes[0]);
     text += "\n\n# Hyperparameters. One without # in front of it overrules the recipe.\n";
     let defaults = Hyperparameters::default();
     for row in HYPERPARAMS {

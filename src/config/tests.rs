@@ -256,17 +256,20 @@ fn a_recipe_is_changed_by_the_keys_of_its_layer_and_by_all_later_ones() {
     // A recipe on the command line leaves nothing of the file's hyperparameters but how the run is carried out.
     let (_folder, around) = folder_with("batch_size = 64\nseed = 7\n");
     let flags = Flags {
-        recipe: Some(crate::domain::recipes::find("resnet").unwrap()),
-        params: vec![("crop", Value::Int(2))],
+        params: vec![
+            ("crop", Value::Int(2)),
+            ("recipe", Value::Text("resnet".into())),
+        ],
         ..Flags::default()
     };
     let config = load(&around, &flags).unwrap();
     let params = &config.params;
     assert_eq!((params.batch_size, params.crop, params.seed), (128, 2, 7));
-    assert!(config.given.iter().map(|g| g.0).eq(["crop"]));
 
-    assert!(refusal("recipe = 'resent'").contains("did you mean 'resnet'?"));
-    assert!(refusal("recipe = 7").contains("line 1: recipe: a name in quotes"));
+    assert!(
+        refusal("recipe = 'vgg'").contains("line 1: recipe: 'vgg' is not allowed: seed or resnet")
+    );
+    assert!(refusal("recipe = 7").contains("seed or resnet"));
     let text = with_value("", "recipe", "Resnet").unwrap();
     assert_eq!(text, "recipe = \"resnet\"\n");
     assert!(with_value("", "recipe", "x").is_err());

@@ -1,11 +1,14 @@
 //! Recipes: an architecture and the hyperparameters that belong to it, under a name.
 
 use super::params::{HYPERPARAMS, Hyperparameters, Value};
-use super::text::nearest;
 use serde::Serialize;
+
+/// The names of all recipes, in the order of [`RECIPES`].
+pub const NAMES: &[&str] = &["seed", "resnet"];
 
 /// Hyperparameters that no recipe sets: they say how a run is carried out, and not what it learns.
 const KEPT: &[&str] = &[
+    "recipe",
     "seed",
     "precision",
     "target",
@@ -69,8 +72,9 @@ pub static RECIPES: &[Recipe] = &[
 ];
 
 impl Recipe {
-    /// Gives every hyperparameter but those of how a run is carried out this recipe's value.
+    /// Makes `params` this recipe: all but how a run is carried out.
     pub fn apply(&self, params: &mut Hyperparameters) {
+        params.recipe = self.name.into();
         for (row, value) in self.rows() {
             // A test checks that the table's values are allowed.
             let _ = row.set(params, value);
@@ -91,21 +95,9 @@ impl Recipe {
     }
 }
 
-/// The recipe of this name.
-///
-/// # Errors
-/// Says that there is none, and which ones there are.
-pub fn find(name: &str) -> Result<&'static Recipe, String> {
-    let name = name.trim().to_ascii_lowercase();
-    let names = || RECIPES.iter().map(|recipe| recipe.name);
-    let found = RECIPES.iter().find(|recipe| recipe.name == name);
-    found.ok_or_else(|| match nearest(&name, names(), 3) {
-        Some(near) => format!("there is no recipe '{name}'; did you mean '{near}'?"),
-        None => format!(
-            "there is no recipe '{name}'; there are: {}",
-            names().collect::<Vec<_>>().join(", ")
-        ),
-    })
+/// The recipe of this name, if there is one.
+pub fn find(name: &str) -> Option<&'static Recipe> {
+    RECIPES.iter().find(|recipe| recipe.name == name)
 }
 
 #[cfg(test)]
@@ -115,6 +107,7 @@ mod tests {
 
     #[test]
     fn every_value_of_a_recipe_is_allowed_and_says_something() {
+        assert!(RECIPES.iter().map(|r| r.name).eq(NAMES.iter().copied()));
         for recipe in RECIPES {
             for (key, text) in recipe.values {
                 assert!(!KEPT.contains(key), "{}: {key}", recipe.name);
@@ -144,9 +137,9 @@ mod tests {
             ..Hyperparameters::default()
         };
         assert_eq!(applied(&RECIPES[0]), seed);
-        let resnet = applied(find("ResNet").unwrap());
-        assert_eq!((resnet.architecture.as_str(), resnet.seed), ("resnet", 99));
-        assert!(find("sede").unwrap_err().contains("'seed'"));
-        assert!(find("vgg19").unwrap_err().contains("seed, resnet"));
+        let resnet = applied(find("resnet").unwrap());
+        assert_eq!((resnet.recipe.as_str(), resnet.seed), ("resnet", 99));
+        assert_eq!(resnet.architecture, "resnet");
+        assert!(find("vgg19").is_none());
     }
 }

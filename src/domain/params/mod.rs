@@ -116,6 +116,8 @@ impl From<bool> for Flip {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Hyperparameters {
+    /// The recipe that the run began with; the other fields are its values unless they were changed.
+    pub recipe: String,
     pub learning_rate: f64,
     pub weight_decay: f64,
     pub dropout: f64,
@@ -161,6 +163,7 @@ impl Default for Hyperparameters {
     /// The seed recipe (the 2018 blog post's Keras CNN).
     fn default() -> Self {
         Hyperparameters {
+            recipe: "seed".into(),
             learning_rate: 1e-3,
             weight_decay: 0.0,
             dropout: 0.5,

@@ -5,6 +5,8 @@ use super::{
     Value, ValueKind,
 };
 
+use crate::domain::recipes;
+
 /// A row's getter and setter for a field of plain type. [`HyperParam::check`] runs first, so the kind always matches.
 macro_rules! field {
     (float $name:ident) => {
@@ -167,6 +169,8 @@ pub static HYPERPARAMS: &[HyperParam] = &[
         "End the run after the first epoch that reaches the target."),
     row("test_each_epoch", "test each epoch", "", Applies::NextEpoch, ValueKind::Bool, field!(bool test_each_epoch),
         "Score the test images after every epoch, not only at the end.").short("test"),
+    row("recipe", "recipe", "", Applies::NextRun, ValueKind::Choice(recipes::NAMES), field!(text recipe),
+        "An architecture and the hyperparameters that belong to it; what is set beside it changes it. See `cifar-tui recipes`."),
     row("architecture", "architecture", "", Applies::NextRun, ValueKind::Text(crate::domain::arch::check), field!(text architecture),
         "A preset's name, or layers such as `conv 32, relu, pool, drop, dense 10`.").alias("arch"),
     row("optimizer", "optimizer", "", Applies::NextRun, ValueKind::Choice(Optimizer::WORDS), field!(choice optimizer: Optimizer),

@@ -4,6 +4,7 @@ use super::{Trainer, TrainingHost, capacity};
 use crate::domain::params::{
     self, Applies, Change, HYPERPARAMS, HyperParam, HyperParamError, Hyperparameters, Value,
 };
+use crate::domain::recipes;
 use crate::train::Result;
 use crate::train::checkpoint::Applied;
 
@@ -84,12 +85,20 @@ impl Trainer {
         self.at_epoch_start() || row.key == "epochs" && self.is_finished()
     }
 
-    /// The hyperparameters that a restarted run begins with: the current ones with all waiting changes applied.
+    /// The hyperparameters that a restarted run begins with: the current ones, or those of the recipe that waits, with
+    /// all other waiting changes applied.
     pub fn wanted_params(&self) -> Hyperparameters {
         let mut params = self.run_state.params.clone();
-        for row in HYPERPARAMS {
-            // A value that waits was checked when it was requested.
-            let _ = row.set(&mut params, self.wanted(row));
+        let waiting = &self.run_state.waiting;
+        let recipe = waiting.iter().find(|(key, _)| key == "recipe");
+        if let Some(recipe) = recipe.and_then(|(_, name)| recipes::find(&name.to_string())) {
+            recipe.apply(&mut params);
+        }
+        for (key, value) in waiting {
+            if let Some(row) = params::param(key) {
+                // It was checked when it was requested.
+                let _ = row.set(&mut params, value.clone());
+            }
         }
         params
     }

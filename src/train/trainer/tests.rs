@@ -277,3 +277,27 @@ fn without_validation_all_images_train_and_the_test_images_are_scored() {
     assert_eq!(scores.evaluation.accuracy, host.reports[1].accuracy);
     assert_eq!(trainer.run_state().best, None);
 }
+
+#[test]
+fn the_next_run_takes_a_recipe_that_waits_and_what_waits_beside_it() {
+    let mut trainer = short_run(1.0, false);
+    let seed = trainer.run_state().params.seed;
+    let mut request = |key, value| {
+        let row = params::param(key).unwrap();
+        assert!(matches!(
+            trainer.request_change(row, value).unwrap(),
+            ChangeOutcome::Waits(..)
+        ));
+    };
+    request("recipe", Value::Text("resnet".into()));
+    request("precision", Value::Text("bf16".into()));
+    request("validation", Value::Float(0.5));
+    let wanted = trainer.wanted_params();
+    assert_eq!((wanted.recipe.as_str(), wanted.seed), ("resnet", seed));
+    assert_eq!(
+        (wanted.architecture.as_str(), wanted.batch_size),
+        ("resnet", 128)
+    );
+    assert_eq!((wanted.precision.word(), wanted.validation), ("bf16", 0.5));
+    assert_eq!(trainer.run_state().params.batch_size, 10);
+}
