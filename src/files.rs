@@ -122,7 +122,7 @@ pub(crate) mod tests {
     use std::ffi::CString;
     use std::os::unix::ffi::OsStrExt;
 
-    /// Makes a FIFO that nobody writes to.
+    /// Creates a FIFO without a writer.
     pub(crate) fn make_fifo(path: &Path) {
         let path = CString::new(path.as_os_str().as_bytes()).unwrap();
         // SAFETY: a valid C string that lives over the call.
@@ -156,7 +156,7 @@ pub(crate) mod tests {
                 );
             }
         }
-        // Also with somebody at the other end of the pipe, who gets nothing.
+        // Also with a reader at the other end of the FIFO, which receives nothing.
         let mut reader = OpenOptions::new();
         let reader = reader.read(true).custom_flags(libc::O_NONBLOCK);
         let mut reader = reader.open(path("fifo")).unwrap();

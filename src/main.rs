@@ -1,4 +1,4 @@
-//! Arguments to a front end or a command; wires the channels; the exit code.
+//! Parses the arguments, starts a front end or a command, connects the channels and determines the exit code.
 
 use cifar_tui::cli::{self, Invocation, Task};
 use cifar_tui::commands;
@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Something that was asked for in a way that cannot work.
+/// A usage error that the command line's parser cannot detect.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Usage(String);
@@ -33,7 +33,7 @@ fn main() -> ExitCode {
         Err(error) => {
             // Help and version are not errors; clap prints them to the right stream.
             let code = error.exit_code();
-            // It may quote an argument: the same error with arguments that can be printed.
+            // The error may quote an argument. Parse again with hidden characters escaped, so that it is safe to print.
             let shown = std::env::args_os().map(|arg| plain(&arg.to_string_lossy()).into_owned());
             let error = cli::parse(shown).err().unwrap_or(error);
             return match error.print() {
@@ -58,8 +58,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// An error's text with its causes, except those that it quotes itself. Lines after the first are indented, so that
-/// quoted line breaks cannot imitate a message.
+/// An error's text followed by its causes, except causes that the text already contains. Lines after the first are
+/// indented, so that line breaks in quoted text cannot imitate a message.
 fn paragraph(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain().map(ToString::to_string) {
@@ -83,7 +83,7 @@ fn run(invocation: &Invocation) -> anyhow::Result<u8> {
         }
         (loaded, _) => (loaded?, None),
     };
-    // Not locked: the bars and the screen write from threads of their own.
+    // Do not lock standard output: the progress bars and the screen write from their own threads.
     let out = &mut Plain(std::io::stdout());
     match &invocation.task {
         Task::Screen(session) => {
@@ -175,7 +175,7 @@ fn screen(settings: Settings, config: &Config) -> anyhow::Result<u8> {
         }
         leave_terminal(&client, &screen)?;
         let (style, status) = (Style::Silent, screen.status);
-        return see_through(client, worker, style, status, &signals, stopped_by, config);
+        return run_to_end(client, worker, style, status, &signals, stopped_by, config);
     }
     if worker.join().is_err() || !screen.status.ended {
         anyhow::bail!("the training thread died; see the run's log.txt");
@@ -272,19 +272,18 @@ fn attached(run: Option<&str>, config: &Config) -> anyhow::Result<u8> {
 }
 
 /// How long to wait for blocked output after a signal has ended the session.
-const PATIENCE: Duration = Duration::from_millis(200);
+const OUTPUT_TIMEOUT: Duration = Duration::from_millis(200);
 
 fn train(settings: Settings, style: Style, config: &Config) -> anyhow::Result<u8> {
     let signals = signals::listen(false)?;
     let (client, worker) = session::start(settings)?;
     let status = Status::default();
-    see_through(client, worker, style, status, &signals, None, config)
+    run_to_end(client, worker, style, status, &signals, None, config)
 }
 
 /// Runs a session with status `status` to its end without a screen. The signal `stopped_by`, which closed the screen,
-/// ends the session. Signals are handled on this thread and printing has its own, since a blocked terminal must not
-/// delay signals.
-fn see_through(
+/// ends the session. This thread handles signals; another one prints, since a blocked terminal must not delay signals.
+fn run_to_end(
     client: SessionClient,
     worker: JoinHandle<()>,
     style: Style,
@@ -333,7 +332,7 @@ fn see_through(
                     let_go();
                     let _ = notices.send(Notice::HungUp { output_gone: on_terminal });
                 }
-                // Left over from the screen.
+                // Signals of the screen, which has closed.
                 Ok(libc::SIGTSTP | libc::SIGCONT | libc::SIGWINCH) => {}
                 Ok(signal) => {
                     stopped_by.get_or_insert(signal);
@@ -341,8 +340,8 @@ fn see_through(
                 }
                 Err(_) => anyhow::bail!("the thread that listens to signals has died"),
             },
-            default(PATIENCE) => if stopped_by.is_some() && worker.is_finished() {
-                break outcome.recv_timeout(PATIENCE).ok();
+            default(OUTPUT_TIMEOUT) => if stopped_by.is_some() && worker.is_finished() {
+                break outcome.recv_timeout(OUTPUT_TIMEOUT).ok();
             },
         }
     };
@@ -351,20 +350,21 @@ fn see_through(
     }
     match (outcome, stopped_by) {
         (Some(outcome), _) => finish(&outcome.status, stopped_by.or(outcome.signal)),
-        // Its output is blocked.
+        // The printing thread is blocked by its output.
         (None, Some(signal)) => Ok(of_signal(signal)),
         (None, None) => anyhow::bail!("the thread that prints panicked"),
     }
 }
 
-/// Nothing is read from or written to the terminal any more.
+/// Detaches from the terminal: nothing is read from or written to it any more.
 fn let_go() {
     if let Err(error) = terminal::let_go() {
-        tracing::warn!("cannot let go of the terminal: {error}");
+        tracing::warn!("cannot detach from the terminal: {error}");
     }
 }
 
-/// A signal stops the transfer. Received data is kept, and the next download continues from there.
+/// Downloads the data set. A signal stops the transfer; received bytes are kept, and the next download continues from
+/// there.
 fn download(config: &Config, out: &mut impl Write) -> anyhow::Result<u8> {
     let signals = signals::listen(false)?;
     let stop = Arc::new(AtomicBool::new(false));

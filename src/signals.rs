@@ -5,7 +5,7 @@ use crossbeam_channel::{Receiver, unbounded};
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGTSTP, SIGUSR1, SIGUSR2, SIGWINCH};
 use std::io;
 
-/// Signals of every session. Batch systems send SIGUSR1 shortly before their time limit.
+/// Signals of every session. Batch systems can send SIGUSR1 shortly before their time limit.
 const SESSION: [i32; 5] = [SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2];
 /// Signals of the screen only.
 const SCREEN: [i32; 3] = [SIGTSTP, SIGCONT, SIGWINCH];
@@ -34,7 +34,7 @@ pub fn listen(screen: bool) -> io::Result<Receiver<i32>> {
     Ok(receiver)
 }
 
-/// From now on ctrl-z stops this process at once, as it does any program without a screen.
+/// Restores the default action of SIGTSTP: ctrl-z then stops this process at once, like any program without a screen.
 pub fn stop_at_once() {
     // SAFETY: a signal's number and the default action.
     unsafe { libc::signal(SIGTSTP, libc::SIG_DFL) };

@@ -1,6 +1,6 @@
-//! `bench`: how fast the real training step is and where its time goes. The step is the trainer's: batch preparation,
-//! forward, backward, optimizer, on the built-in images (or `--data`), since how many gradients are exactly zero, and so
-//! how much work there is, depends on what the network sees.
+//! `bench`: measures the throughput of the training step and the time of each part. The step is the trainer's own:
+//! batch preparation, forward, backward, optimizer. It runs on the built-in images (or `--data`), not on random ones,
+//! since the number of gradients that are exactly zero, and thereby the work, depends on the images.
 
 use super::network;
 use crate::backend::{Backend, ImageSet, MemberId, PartTime, StepPlan};
@@ -18,9 +18,10 @@ use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-/// Steps before measuring starts: caches, branch predictors, the clock and the first, unusual weights settle.
+/// Number of steps before the measurement, in which caches, branch predictors, the clock frequency and the first
+/// weights settle.
 const WARM_UP_STEPS: usize = 20;
-/// Seconds that the warm-up takes at most, for very large networks.
+/// Maximum seconds of the warm-up, for very large networks.
 const WARM_UP_SECONDS: f64 = 2.0;
 
 /// Time of one part of the step.
@@ -33,7 +34,7 @@ pub struct Share {
     pub share: f64,
 }
 
-/// What was measured.
+/// The results of a measurement.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     pub architecture: String,
@@ -46,14 +47,14 @@ pub struct Report {
     pub seconds: f64,
     pub images_per_s: f64,
     pub ms_per_step: f64,
-    /// The median over the submissions of their mean step, which a busy computer disturbs less than the mean of all.
+    /// Median over the submissions of their mean time per step. Other programs disturb it less than the mean.
     pub median_ms_per_step: f64,
-    /// Floating-point operations of a training step an image, counted as if no gradient were zero.
+    /// Floating-point operations per image of a training step with direct convolutions that skip no zeros.
     pub flop_per_image: u64,
-    /// The same a second: the rate at which direct convolutions without skipped zeros would have to compute to be as
-    /// fast. It is no use of the hardware, and may lie above its peak.
+    /// `flop_per_image * images_per_s / 1e9`: the rate that direct convolutions without skipped zeros would need for
+    /// the same throughput. It is not the utilisation of the hardware, and may exceed the peak.
     pub equivalent_gflop_per_s: f64,
-    /// What the computer's multiply-add units can do, measured in the same run; None where they cannot be measured.
+    /// Peak rate of the multiply-add units, measured in the same run. None if the device has no measurement of it.
     pub peak_gflop_per_s: Option<f64>,
     /// `equivalent_gflop_per_s` as a multiple of the peak.
     pub equivalent_per_peak: Option<f64>,
@@ -61,16 +62,15 @@ pub struct Report {
     pub eval_images_per_s: Option<f64>,
 }
 
-/// Mean seconds of a step, and of planning it.
+/// Mean seconds per step: of `order`, which chooses the images of the batch, and of the whole step.
 struct StepTime {
     order: f64,
     whole: f64,
 }
 
-/// Measures and prints.
+/// Measures and prints the report.
 ///
-/// # Errors
-/// When the device, the data or the network cannot be had.
+/// # Errors Returns an error if the device, the data or the network cannot be used.
 pub fn run(
     config: &Config,
     seconds: f64,
@@ -112,7 +112,8 @@ pub fn measure(config: &Config, seconds: f64, eval: bool) -> anyhow::Result<Repo
         .map(|line| line.multiply_adds)
         .find(|n| *n > 0)
         .unwrap_or(0);
-    // Forward, and as much again for the gradients of the weights and of the inputs, of which the first layer has none.
+    // The forward pass, the gradients of the weights and the gradients of the inputs take the same number of operations
+    // each. The first layer has no gradient of its input.
     let flop_per_image = 2 * (3 * multiply_adds - first);
 
     let mut bench = Bench {
@@ -137,7 +138,7 @@ pub fn measure(config: &Config, seconds: f64, eval: bool) -> anyhow::Result<Repo
             break;
         }
     }
-    // As many at a time as a run asks for.
+    // Submit as many steps at a time as the trainer does.
     let most = bench.backend.max_steps();
     let count = ((SECONDS_PER_SUBMISSION / last) as usize).clamp(1, most);
     let begin = Instant::now();
@@ -203,7 +204,7 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    /// Makes so many steps in one call.
+    /// Makes `count` steps in one submission.
     fn steps(&mut self, count: usize) -> anyhow::Result<StepTime> {
         let begin = Instant::now();
         let plans = (0..count).map(|_| self.batches.next()).collect();
@@ -226,8 +227,8 @@ impl Bench<'_> {
         })
     }
 
-    /// Each part's time; empty where the backend cannot measure it. It comes from a run of its own, so that the clocks
-    /// between the parts cost the figures nothing.
+    /// Measures the time of each part; empty if the backend cannot. Uses steps of its own, since reading the clock
+    /// between the parts would lower the throughput reported above.
     fn shares(&mut self, seconds: f64) -> anyhow::Result<Vec<Share>> {
         self.backend.measure(true);
         let begin = Instant::now();
@@ -265,23 +266,23 @@ impl Bench<'_> {
 struct Batches<'a> {
     params: &'a Hyperparameters,
     batch: usize,
-    /// How many there are.
+    /// Number of images in the training set.
     images: usize,
     order: Vec<u32>,
     at: usize,
     epoch: u64,
-    /// Batches given so far.
+    /// Number of batches returned so far.
     step: u64,
 }
 
 impl Batches<'_> {
-    /// The step with the next batch.
+    /// The plan of the step on the next batch.
     fn next(&mut self) -> StepPlan {
         let Batches { params, batch, .. } = *self;
         if self.at + batch > self.order.len() {
             self.order = batches::Division::new(self.images, params.seed, params.validation)
                 .order(params.seed, self.epoch);
-            // A batch is never smaller than asked for, not even when the share that is held out is large.
+            // Repeat the images if there are fewer than a batch, since a large share may be held out for validation.
             while self.order.len() < batch {
                 self.order.extend_from_within(..);
             }

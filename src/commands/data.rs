@@ -103,8 +103,7 @@ pub fn info(config: &Config, json: bool, out: &mut impl Write) -> anyhow::Result
 
 /// `data download`: downloads into the XDG data folder, where the data set is then found.
 ///
-/// # Errors
-/// Returns an error if it cannot be fetched or is not what was published.
+/// # Errors Returns an error if the archive cannot be downloaded or its digest differs from the published one.
 pub fn download(config: &Config, out: &mut impl Write, cancel: &AtomicBool) -> anyhow::Result<()> {
     let folder = data::data_folder().ok_or(download::DownloadError::NoFolder)?;
     let source = download::DownloadSource::new(None);
@@ -138,8 +137,7 @@ pub fn download(config: &Config, out: &mut impl Write, cancel: &AtomicBool) -> a
 
 /// `data verify`: reads every image and compares the files with the published digests that are known.
 ///
-/// # Errors
-/// Returns an error if it cannot be read, or differs from what was published.
+/// # Errors Returns an error if the data cannot be read, or differs from the published data.
 pub fn verify(config: &Config, out: &mut impl Write) -> anyhow::Result<()> {
     let found = data::find(config.options.data.as_deref())?;
     let verified = with_bar(config, |progress| {

@@ -18,8 +18,8 @@ struct Finding {
     wrong: bool,
 }
 
-/// Prints every finding; the exit tells nothing, since none of them keeps the program from running. `wrong` is the error
-/// for which the config file was left out of `config`.
+/// Prints every finding. The exit code does not depend on them, since none keeps the program from running. `wrong` is
+/// the error in the config file, if there is one; `config` was then loaded without the file.
 ///
 /// # Errors
 /// Returns an error if standard output cannot be written.
@@ -127,7 +127,7 @@ fn findings(config: &Config, wrong: Option<&ConfigError>, around: &Surroundings)
             path.display(),
             config.origin("data").unwrap_or("set")
         )],
-        None => data::places()
+        None => data::locations()
             .iter()
             .map(|place| format!("{} ({})", place.path.display(), place.what))
             .collect(),
@@ -136,7 +136,7 @@ fn findings(config: &Config, wrong: Option<&ConfigError>, around: &Surroundings)
     add(
         "config",
         match (wrong, &config.file) {
-            (Some(error), _) => format!("left out here, since it is wrong: {error}"),
+            (Some(error), _) => format!("ignored, since it has an error: {error}"),
             (None, Some(file)) => file.display().to_string(),
             (None, None) => format!(
                 "no config.toml here or in {}",

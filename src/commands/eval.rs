@@ -1,4 +1,4 @@
-//! `eval`: how good a checkpoint is on the test or validation images.
+//! `eval`: scores a checkpoint on the test or validation images.
 
 use super::data::MAX_NAME;
 use super::network::Trained;
@@ -22,20 +22,19 @@ use std::time::Instant;
 struct Report<'a> {
     checkpoint: String,
     run: &'a str,
-    /// Where the images come from.
+    /// The path of the data set that is scored.
     data: &'a str,
     data_name: &'a str,
-    /// What the run learned from, when that is other data: the score then says how well it carries over.
+    /// The name of the data that the run was trained on, if the scored data differ; otherwise None.
     learned_from: Option<&'a str>,
     classes: &'a [String],
     #[serde(flatten)]
     evaluation: &'a Evaluation,
 }
 
-/// Scores and prints. On the run's own data, unless `--data` names other.
+/// Scores the checkpoint and prints the report. Uses the run's own data, unless `--data` names another data set.
 ///
-/// # Errors
-/// When the checkpoint or the data cannot be used, or they do not fit each other.
+/// # Errors Returns an error if the checkpoint or the data cannot be used, or if their classes or image sizes differ.
 pub fn run(
     config: &Config,
     checkpoint: &Path,
@@ -50,7 +49,7 @@ pub fn run(
     let run_state = &trained.run_state;
     if info.classes.len() != run_state.classes.len() || info.side != run_state.side {
         bail!(
-            "{} was trained on {} classes of {}x{} images, and {} has {} of {}x{}",
+            "{} was trained on {} classes of {}x{} images, but {} has {} of {}x{}; name the run's data with --data",
             trained.file.display(),
             run_state.classes.len(),
             run_state.side,
@@ -118,7 +117,7 @@ pub fn run(
         evaluation: &evaluation,
     };
     if report.learned_from.is_some() {
-        // On standard error, so that it is seen where the report goes to a file.
+        // On standard error, so that it is seen when standard output is a file.
         let text = other_data(&trained.run_state.data, &identity, &info, split);
         eprintln!("warning: {}", plain(&text));
     }
@@ -128,7 +127,8 @@ pub fn run(
     }
 }
 
-/// The data that is scored: what `--data` names; else what is found, or the built-in set, whichever the run learned from.
+/// Loads the data to score: the data set that `--data` names; otherwise the one that is found, or the built-in set, if
+/// the run was trained on it.
 fn data(config: &Config, trained: &Trained) -> anyhow::Result<data::Dataset> {
     let load = |named: Option<&Path>| {
         data::load(&data::find(named)?, &mut |_, _| {}, config.options.threads)
@@ -151,7 +151,7 @@ fn data(config: &Config, trained: &Trained) -> anyhow::Result<data::Dataset> {
     )
 }
 
-/// What it means that a run is scored on other data than it learned from.
+/// The warning for a run that is scored on other data than it was trained on.
 fn other_data(
     learned: &DataIdentity,
     scored: &DataIdentity,
@@ -169,10 +169,10 @@ fn other_data(
     };
     let unseen = match split {
         Split::Test => "",
-        _ => "; which of its training images were held out there is unknown for these",
+        _ => "; whether the run was trained on some of these images is unknown",
     };
     format!(
-        "the run learned from {}, and is scored on {} from {}{unseen}",
+        "the run learned from {}, but is scored on {} from {}{unseen}",
         of(learned),
         of(scored),
         info.source

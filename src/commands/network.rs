@@ -30,7 +30,8 @@ pub fn device(config: &Config) -> anyhow::Result<Rc<dyn Device>> {
     Ok(backend::open(choice, options.engine, options.threads)?)
 }
 
-/// Scores the images of the numbers `which`, as many at a time as the backend takes. `progress` counts images.
+/// Scores the images with the indices `which`, as many at a time as the backend takes. `progress` receives the number
+/// of images done.
 ///
 /// # Errors
 /// Returns an error if there is no such image or the device fails.
@@ -66,7 +67,7 @@ pub struct Trained {
     pub run_state: RunState,
     backend: Box<dyn Backend>,
     member: MemberId,
-    /// Outlives the backend, as the order of the fields has it.
+    /// Must be dropped after the backend, so it is declared after it.
     _device: Rc<dyn Device>,
 }
 

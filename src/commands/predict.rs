@@ -1,4 +1,4 @@
-//! `predict`: what a checkpoint says of pictures.
+//! `predict`: classifies pictures with a checkpoint.
 
 use super::data::MAX_NAME;
 use super::network::Trained;
@@ -20,7 +20,7 @@ struct Line<'a> {
     probability: f32,
     /// All classes, most probable first.
     probabilities: Vec<Class<'a>>,
-    /// The file ends before the picture does.
+    /// The file is truncated: the rest of the picture counts as grey.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     cut_short: bool,
 }
@@ -31,10 +31,10 @@ struct Class<'a> {
     probability: f32,
 }
 
-/// Classifies and prints, picture by picture; warnings go to `err`.
+/// Classifies the pictures and prints a result for each; warnings go to `err`.
 ///
-/// # Errors
-/// When the checkpoint cannot be used; after all that can be read is printed, when a picture cannot be.
+/// # Errors Returns an error if the checkpoint cannot be used; after the results of all others, if a picture cannot be
+/// read.
 pub fn run(
     config: &Config,
     checkpoint: &Path,
@@ -64,7 +64,7 @@ pub fn run(
         let images = Rc::new(image_set(data::Images {
             side: side as usize,
             pixels: picture.pixels,
-            // No label is known; the loss that it gives is not looked at.
+            // The label is unknown; the loss that depends on it is not used.
             labels: vec![0],
         })?);
         let scored = trained.score(&images, &[0], &mut |_| {})?;

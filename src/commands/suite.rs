@@ -1,5 +1,6 @@
-//! `bench --suite`: every check and figure of a device in one command, for whoever has it for ten minutes: whether it
-//! computes what the CPU does, how fast it trains and scores, and what whole runs come to. A table at the end, or JSON.
+//! `bench --suite`: checks and measures a device in one command of about ten minutes: its results against a reference
+//! in double precision, its speed in training and scoring, and the time and accuracy of whole runs. Prints a table or
+//! JSON at the end.
 
 use super::{bench, network};
 use crate::backend::candle::CandleDevice;
@@ -20,23 +21,24 @@ use std::process::{Command, Stdio};
 use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
 
-/// Images that are compared at once and their side, where no choice hangs on a last digit.
+/// Batch size and side of the images that are compared, for networks without ReLU and pooling.
 const COMPARED: (usize, usize) = (32, 32);
-/// The same for networks with ReLU or pooling: few enough that batches are found in which every choice is clear.
+/// The same for networks with ReLU or pooling: small, so that a batch in which every choice is clear can be found. A
+/// choice is the sign of a ReLU's input, or the largest value of a pooling window; rounding must not decide it.
 const COMPARED_CLEAR: (usize, usize) = (4, 16);
-/// The smallest margin of a clear choice, as a share of the layer's largest number: many times the rounding error of f32.
-const CLEAR: f64 = 1e-5;
-/// A gradient whose numbers are all below this share of the network's largest is zero, as double precision has it.
-const VANISHING: f32 = 1e-9;
-/// Batches that are looked at until one is clear.
-const DRAWS: u64 = 2_000;
-/// Seconds of each figure.
+/// Minimum margin of a clear choice, relative to the layer's largest value: many times the rounding error of f32.
+const MIN_MARGIN: f64 = 1e-5;
+/// A gradient in the reference whose values are all below this share of the network's largest gradient counts as zero.
+const ZERO_GRADIENT: f32 = 1e-9;
+/// Maximum number of batches drawn until every choice is clear.
+const MAX_DRAWS: u64 = 2_000;
+/// Seconds that each throughput is measured.
 const SECONDS: f64 = 2.0;
-/// Epochs of a whole run, as in the seed recipe.
+/// Epochs of a whole run: those of the seed recipe.
 const EPOCHS: f64 = 15.0;
 
-/// Every kind of layer, in every way that they are fused: compared in single precision, on images for which every choice
-/// of a ReLU or a pooling window is clear.
+/// Every kind of layer in every fused form. Compared in f32, on images for which every choice of a ReLU or a pooling
+/// window is clear.
 pub const ALL_LAYERS: &[&str] = &[
     "seed",
     "resnet",
@@ -44,12 +46,13 @@ pub const ALL_LAYERS: &[&str] = &[
     "norm, relu, pool 3 s2, drop 0.25, conv 24, relu, pool 3, dense 10",
     "conv 16 same, relu, residual(conv 16 same, relu), relu, residual(conv 32 s2 p1), norm, dense 10",
 ];
-/// Without ReLU and pooling no choice hangs on a last digit: compared in coarser formats.
-const NO_CHOICES: &[&str] = &[
+/// Networks without ReLU and pooling, which have no choices that rounding could decide. Compared in every number
+/// format.
+const WITHOUT_CHOICES: &[&str] = &[
     "conv 32 same, conv 64 s2, dense 10",
     "conv 48 k5, norm, conv 40 s2 p1, dense 64, dense 10",
 ];
-/// What each number format may be off, as a share of the largest number, as the kernels promise.
+/// Each number format, its name, and its maximum difference from the reference, relative to a tensor's largest value.
 const FORMATS: [(Precision, &str, f64); 3] = [
     (Precision::F32, "f32", 1e-4),
     (Precision::Tf32, "tf32", 2e-3),
@@ -62,7 +65,7 @@ pub struct Row {
     pub what: String,
     pub figure: f64,
     pub unit: &'static str,
-    /// The most that it may be, where there is such a limit.
+    /// The largest allowed figure; None for measurements without a limit.
     pub most: Option<f64>,
 }
 
@@ -80,10 +83,10 @@ struct Report {
     passed: bool,
 }
 
-/// Measures and prints; `progress` gets a line as each figure comes.
+/// Runs the suite and prints the report to `out`. Writes each row to `progress` as soon as it is measured.
 ///
-/// # Errors
-/// When the device, the data or a network cannot be had; when a figure is beyond its limit, after the table.
+/// # Errors Returns an error if the device, the data or a network cannot be used; after the table, if a figure exceeds
+/// its limit.
 pub fn run(
     config: &Config,
     json: bool,
@@ -101,8 +104,8 @@ pub fn run(
     };
     for &&(precision, name, most) in &formats {
         let archs = match precision {
-            Precision::F32 => [ALL_LAYERS, NO_CHOICES].concat(),
-            _ => NO_CHOICES.to_vec(),
+            Precision::F32 => [ALL_LAYERS, WITHOUT_CHOICES].concat(),
+            _ => WITHOUT_CHOICES.to_vec(),
         };
         for arch in archs {
             tell(Row {
@@ -144,7 +147,7 @@ pub fn run(
             }
         }
     }
-    // A device with several formats is fast: three seeds of the finest and the coarsest.
+    // A device with several formats is a GPU, which is fast: three seeds each in the finest and the coarsest format.
     let runs: Vec<(usize, u64)> = match formats.len() {
         1 => vec![(0, 1)],
         n => [0, n - 1]
@@ -188,7 +191,10 @@ pub fn run(
         }
     }
     let failed = report.rows.iter().filter(|row| !row.passed()).count();
-    ensure!(failed == 0, "{failed} figures are beyond their limits");
+    ensure!(
+        failed == 0,
+        "{failed} figures exceed their limits; they are marked FAILED above"
+    );
     Ok(())
 }
 
@@ -212,12 +218,12 @@ fn line(row: &Row) -> String {
     format!("{figure:>12} {:<15} {}{verdict}", row.unit, row.what)
 }
 
-/// The largest difference between a training step on `device` and the same in Candle in double precision, over loss,
-/// gradients and probabilities, each as a share of its largest number. The images are random, others for each
-/// architecture.
+/// Returns the largest difference between one training step on `device` and the same step in Candle in double
+/// precision, over the loss, the gradients and the probabilities. Differences are relative to the largest value of each
+/// tensor. The images are random and depend on the architecture.
 ///
-/// # Errors
-/// Returns an error if the architecture cannot be read or the device fails; if no batch is clear.
+/// # Errors Returns an error if the architecture cannot be read, the device fails, or no batch with clear choices was
+/// found.
 pub fn difference(device: &dyn Device, text: &str, precision: Precision) -> anyhow::Result<f64> {
     let params = Hyperparameters {
         label_smoothing: 0.1,
@@ -241,14 +247,14 @@ pub fn difference(device: &dyn Device, text: &str, precision: Precision) -> anyh
         precision,
     };
     let reference = CandleDevice::reference();
-    let (images, plan) = clear_batch(&reference, &spec, &params, count, text.len() as u64)?;
+    let (images, plan) = find_clear_batch(&reference, &spec, &params, count, text.len() as u64)?;
     let step = |device: &dyn Device| -> anyhow::Result<_> {
         let mut backend = device.backend(&spec, count)?;
         let member = backend.add(params.seed)?;
         let work = [(member, vec![plan.clone()])];
         let outcomes = backend.train(&images, &work, &AtomicBool::new(false))?;
         let loss = outcomes.iter().flatten().next().map(|o| o.loss);
-        let loss = loss.context("the step was not made")?;
+        let loss = loss.context("the backend returned no outcome for the training step")?;
         let inspection = Inspection {
             gradients: true,
             ..Inspection::default()
@@ -264,7 +270,7 @@ pub fn difference(device: &dyn Device, text: &str, precision: Precision) -> anyh
     let mut compare = |a: &[f32], b: &[f32], largest: f32| {
         for (a, b) in a.iter().zip(b) {
             let apart = f64::from((a - b).abs() / largest);
-            // NaN is the worst of all.
+            // NaN counts as the largest difference.
             if apart.is_nan() || apart > worst {
                 worst = apart;
             }
@@ -277,17 +283,18 @@ pub fn difference(device: &dyn Device, text: &str, precision: Precision) -> anyh
     };
     ensure!(
         names(&our_gradients) == names(&their_gradients),
-        "the gradients of other parameters came back"
+        "the device and the reference returned gradients of different parameters"
     );
     for ((_, a), (_, b)) in our_gradients.iter().zip(&their_gradients) {
         let largest = match largest(&b.values) {
-            // Zero by construction, as that of a bias before a norm: single precision leaves its rounding errors.
-            zero if zero < VANISHING * largest_gradient => largest_gradient,
+            // Some gradients are zero in exact arithmetic, such as that of a bias before a norm. In f32 they consist of
+            // rounding errors, so they are compared relative to the largest gradient.
+            zero if zero < ZERO_GRADIENT * largest_gradient => largest_gradient,
             largest => largest,
         };
         compare(&a.values, &b.values, largest);
     }
-    // With the same weights, so that only the scoring pass is compared.
+    // Copy the reference's weights, so that only the scoring pass is compared.
     ours.import(our_member, &theirs.export(their_member)?)?;
     let score = |backend: &mut dyn Backend, member| -> anyhow::Result<Vec<f32>> {
         let scored = network::score(backend, member, 10, &images, &plan.images, &mut |_| {})?;
@@ -299,9 +306,9 @@ pub fn difference(device: &dyn Device, text: &str, precision: Precision) -> anyh
     Ok(worst)
 }
 
-/// A first training step of a batch for which every choice is clear. Images with an unclear one give way to others; with
-/// norms that moves the choices of all, so that it may take many draws.
-fn clear_batch(
+/// Finds a batch in whose first training step every choice is clear. Images with an unclear choice are drawn again.
+/// With batch normalisation a new image changes the choices of all others, so many draws may be needed.
+fn find_clear_batch(
     reference: &CandleDevice,
     spec: &NetworkSpec,
     params: &Hyperparameters,
@@ -314,7 +321,7 @@ fn clear_batch(
     let plan = StepPlan::new(params, params.learning_rate, (1, 1), &numbers);
     let mut pixels = vec![0; count * len];
     let mut unclear = vec![true; count];
-    for draw in 0..DRAWS {
+    for draw in 0..MAX_DRAWS {
         let rng = Rng::new(seed, Stream::Sample, draw);
         let images = pixels.chunks_exact_mut(len).zip(&unclear).enumerate();
         for (i, (image, _)) in images.filter(|(_, (_, unclear))| **unclear) {
@@ -325,20 +332,20 @@ fn clear_batch(
         let labels = numbers.iter().map(|i| (7 * i % 10) as u16).collect();
         let images = ImageSet::new(3, side, pixels.clone(), labels)?;
         let margins = reference.margins(spec, &images, &plan)?;
-        unclear = margins.iter().map(|margin| *margin < CLEAR).collect();
+        unclear = margins.iter().map(|margin| *margin < MIN_MARGIN).collect();
         if !unclear.contains(&true) {
             return Ok((Rc::new(images), plan));
         }
     }
     bail!(
-        "none of {DRAWS} batches keeps every choice of a ReLU or a pooling window {CLEAR:e} clear"
+        "rounding could decide a ReLU or a pooling window in each of {MAX_DRAWS} random batches (margin below {MIN_MARGIN:e} of the layer's largest value)"
     )
 }
 
-/// A whole run of this program without a screen: seconds of training and scoring, as it tells them, and its last test
-/// accuracy.
+/// Runs this program once with `train --json`. Returns the seconds of training and scoring, and the test accuracy of
+/// the last weights.
 fn whole_run(config: &Config, precision: &str) -> anyhow::Result<(f64, f64)> {
-    let folder = Folder::new()?;
+    let folder = TemporaryFolder::new()?;
     let p = &config.params;
     let mut command = Command::new(std::env::current_exe()?);
     command
@@ -370,7 +377,9 @@ fn whole_run(config: &Config, precision: &str) -> anyhow::Result<(f64, f64)> {
     ensure!(output.status.success(), "a run failed: {}", said.trim());
     let (mut seconds, mut accuracy) = (None, None);
     for line in String::from_utf8(output.stdout)?.lines() {
-        match serde_json::from_str(line).with_context(|| format!("a run said {line}"))? {
+        match serde_json::from_str(line)
+            .with_context(|| format!("a run printed a line that is not an event: {line}"))?
+        {
             Event::Epoch(report) => seconds = Some(report.elapsed),
             Event::Evaluation(e) if e.split == Split::Test && e.weights == ScoredWeights::Last => {
                 accuracy = Some(e.accuracy)
@@ -380,24 +389,24 @@ fn whole_run(config: &Config, precision: &str) -> anyhow::Result<(f64, f64)> {
     }
     seconds
         .zip(accuracy)
-        .context("a run told neither its time nor its accuracy")
+        .context("a run reported no finished epoch or no test accuracy")
 }
 
-/// A folder of this process, removed at the end.
-struct Folder(PathBuf);
+/// A temporary folder, deleted when dropped.
+struct TemporaryFolder(PathBuf);
 
-impl Folder {
+impl TemporaryFolder {
     fn new() -> std::io::Result<Self> {
         let name = format!("cifar-tui-suite-{}", std::process::id());
         let folder = Path::new(&std::env::temp_dir()).join(name);
         std::fs::create_dir_all(&folder)?;
-        Ok(Folder(folder))
+        Ok(TemporaryFolder(folder))
     }
 }
 
-impl Drop for Folder {
+impl Drop for TemporaryFolder {
     fn drop(&mut self) {
-        // What is left of it is in the system's folder for such things.
+        // If deleting fails, the system cleans its folder of temporary files.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
