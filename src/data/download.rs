@@ -1,6 +1,6 @@
-//! Fetches the published archive into the data folder. Bytes arrive in `NAME.part`; a broken transfer goes on where it
-//! ended, as long as the server still has the same file; and only a file whose sha256 is right gets its name. Knows HTTP
-//! and files, and not what is in them.
+//! Downloads the published archive into the data folder. Received bytes are stored in `NAME.part`. An interrupted
+//! transfer continues where it ended if the server still has the same file. The file is renamed to `NAME` only if its
+//! sha256 is right. This module knows HTTP and files, but not their contents.
 
 use super::verify::digest;
 use crate::files;
@@ -13,14 +13,14 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
-/// The address at which CIFAR-10's authors publish it.
+/// The address at which CIFAR-10's authors publish the archive.
 pub const URL: &str = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz";
-/// The name it gets here, and its sha256.
+/// The file name of the downloaded archive, and its published sha256.
 pub const NAME: &str = "cifar-10-python.tar.gz";
 pub const SHA256: &str = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce";
 /// The sha256 of `cifar-10-binary.tar.gz` as published.
 pub const BINARY_SHA256: &str = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd";
-/// Environment variables that name another source, and the sha256 of what it has.
+/// Environment variables that set another address, and the sha256 of the file there.
 pub const URL_ENV: &str = "CIFAR_TUI_DOWNLOAD_URL";
 pub const SHA256_ENV: &str = "CIFAR_TUI_DOWNLOAD_SHA256";
 
@@ -29,11 +29,11 @@ const MAX_BYTES: u64 = 1 << 30;
 /// Maximum length in bytes of the name of a version (an ETag).
 const MAX_TAG: u64 = 4096;
 const CHUNK: usize = 1 << 16;
-const CONNECT: Duration = Duration::from_secs(20);
-/// A server that sends nothing for this long is given up.
-const SILENCE: Duration = Duration::from_secs(60);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+/// Maximum time without any bytes before the transfer fails.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Interval at which the cancel flag is checked while no data arrives.
-const GLANCE: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The archive to download.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub struct DownloadSource {
 }
 
 impl DownloadSource {
-    /// The published archive; from `url`, else `CIFAR_TUI_DOWNLOAD_URL`, else where it is published.
+    /// The published archive, at `url`, otherwise at `CIFAR_TUI_DOWNLOAD_URL`, otherwise at [`URL`].
     pub fn new(url: Option<&str>) -> Self {
         let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
         let url = url.map(String::from).or_else(|| variable(URL_ENV));
@@ -88,9 +88,9 @@ pub enum DownloadError {
     Cancelled { done: u64 },
 }
 
-/// Fetches `source` to `folder/NAME` and returns that path. `progress(done, total)` counts bytes; total is 0 while
-/// unknown. Sets `cancel` from another thread to stop; what has arrived is kept. A file that is there already and has
-/// the right sha256 is left as it is.
+/// Downloads `source` to `folder/NAME` and returns that path. `progress(done, total)` counts bytes; total is 0 while
+/// unknown. To stop, set `cancel` from another thread; the bytes received so far are kept. If the file exists already
+/// with the right sha256, nothing is downloaded.
 ///
 /// # Errors
 /// Returns a [`DownloadError`]. Only verified bytes are ever stored under `NAME`.
@@ -130,7 +130,7 @@ pub fn fetch(
         });
     }
     fs::rename(&part, &path).map_err(at(&path))?;
-    // The name is real once the folder is on disk, too. Folders cannot be opened everywhere: there it is done anyway.
+    // Sync the folder too, so that the new name survives a crash.
     #[cfg(unix)]
     File::open(folder)
         .and_then(|folder| folder.sync_all())
@@ -152,9 +152,10 @@ fn discard(path: &Path) -> Result<(), DownloadError> {
     }
 }
 
-/// Messages of the connection's thread.
-enum News {
-    /// The answer's status, its length (0: unknown), where its first byte belongs, and what names this version.
+/// Messages of the downloading thread.
+enum Message {
+    /// The head of the response: its status, the length of its body (0 if unknown), the offset of its first byte in the
+    /// file, and the validator (ETag or date) of the file's version.
     Head {
         status: u16,
         length: u64,
@@ -166,7 +167,7 @@ enum News {
     Broken(String),
 }
 
-/// Fills `file` with the whole body, from where it ends if the server has the same version still.
+/// Downloads into `file`. Continues at its end if the server still has the same version, otherwise starts anew.
 fn transfer(
     source: &DownloadSource,
     file: &mut File,
@@ -176,7 +177,7 @@ fn transfer(
     cancel: &AtomicBool,
 ) -> Result<(), DownloadError> {
     let have = file.seek(SeekFrom::End(0)).map_err(at(part))?;
-    // Without the version's name nothing says that what comes belongs to what is here.
+    // Without the validator, the rest of the file could be of another version than the beginning.
     let version = files::read_text(tag, MAX_TAG)
         .ok()
         .filter(|tag| have > 0 && !tag.is_empty());
@@ -200,7 +201,7 @@ fn exchange(
     cancel: &AtomicBool,
 ) -> Result<(), DownloadError> {
     let wanted = resume.as_ref().map_or(0, |(have, _)| *have);
-    let news = connect(source.url.clone(), resume);
+    let message = connect(source.url.clone(), resume);
     let (mut done, mut total) = (wanted, 0);
     let broken = |why: &str, done| DownloadError::Broken {
         url: source.url.clone(),
@@ -208,8 +209,8 @@ fn exchange(
         done,
     };
     loop {
-        match next(&news, cancel, done, &broken)? {
-            News::Head {
+        match next(&message, cancel, done, &broken)? {
+            Message::Head {
                 status,
                 length,
                 start,
@@ -223,13 +224,14 @@ fn exchange(
                 }
                 if start + length > MAX_BYTES {
                     return Err(broken(
-                        &format!("it has {length} bytes, more than CIFAR-10 has"),
+                        &format!("the file has {length} bytes, more than CIFAR-10 has"),
                         done,
                     ));
                 }
                 done = start;
                 total = if length > 0 { start + length } else { 0 };
-                // Not under an old version's name, should this end between the two.
+                // Remove the old validator before the file changes, so that after a crash it never describes the wrong
+                // bytes.
                 discard(tag)?;
                 file.set_len(start)
                     .and_then(|()| file.seek(SeekFrom::Start(start)))
@@ -239,41 +241,41 @@ fn exchange(
                 }
                 progress(done, total);
             }
-            News::Bytes(bytes) => {
+            Message::Bytes(bytes) => {
                 done += bytes.len() as u64;
                 if done > MAX_BYTES {
-                    return Err(broken("it has more bytes than CIFAR-10 has", done));
+                    return Err(broken("the file has more bytes than CIFAR-10 has", done));
                 }
                 file.write_all(&bytes).map_err(at(part))?;
                 progress(done, total);
             }
-            News::End if total > 0 && done < total => {
+            Message::End if total > 0 && done < total => {
                 return Err(broken("the connection ended early", done));
             }
-            News::End => return Ok(()),
-            News::Broken(why) => return Err(broken(&why, done)),
+            Message::End => return Ok(()),
+            Message::Broken(why) => return Err(broken(&why, done)),
         }
     }
 }
 
-/// Waits for news, the cancel flag, or silence.
+/// Waits for the next message.
 fn next(
-    news: &Receiver<News>,
+    message: &Receiver<Message>,
     cancel: &AtomicBool,
     done: u64,
     broken: &dyn Fn(&str, u64) -> DownloadError,
-) -> Result<News, DownloadError> {
+) -> Result<Message, DownloadError> {
     let since = Instant::now();
     loop {
         if cancel.load(Ordering::Relaxed) {
             return Err(DownloadError::Cancelled { done });
         }
-        match news.recv_timeout(GLANCE) {
-            Ok(news) => return Ok(news),
-            Err(RecvTimeoutError::Timeout) if since.elapsed() < SILENCE => {}
+        match message.recv_timeout(POLL_INTERVAL) {
+            Ok(message) => return Ok(message),
+            Err(RecvTimeoutError::Timeout) if since.elapsed() < IDLE_TIMEOUT => {}
             Err(RecvTimeoutError::Timeout) => {
                 return Err(broken(
-                    &format!("the server sent nothing for {} s", SILENCE.as_secs()),
+                    &format!("the server sent nothing for {} s", IDLE_TIMEOUT.as_secs()),
                     done,
                 ));
             }
@@ -286,14 +288,14 @@ fn next(
 
 /// Starts a thread that downloads, since a blocked read cannot be cancelled. After the receiver is dropped, the thread
 /// ends when the next bytes arrive.
-fn connect(url: String, resume: Option<(u64, String)>) -> Receiver<News> {
+fn connect(url: String, resume: Option<(u64, String)>) -> Receiver<Message> {
     let (send, receive) = sync_channel(8);
     std::thread::spawn(move || {
-        let last = match talk(&url, resume, &mut |news| send.send(news).is_ok()) {
-            Ok(()) => News::End,
-            Err(why) => News::Broken(why),
+        let last = match talk(&url, resume, &mut |message| send.send(message).is_ok()) {
+            Ok(()) => Message::End,
+            Err(why) => Message::Broken(why),
         };
-        // Nobody listens: the transfer was called off.
+        // Sending fails if the transfer was cancelled.
         _ = send.send(last);
     });
     receive
@@ -302,10 +304,10 @@ fn connect(url: String, resume: Option<(u64, String)>) -> Receiver<News> {
 fn talk(
     url: &str,
     resume: Option<(u64, String)>,
-    tell: &mut dyn FnMut(News) -> bool,
+    tell: &mut dyn FnMut(Message) -> bool,
 ) -> Result<(), String> {
     let config = ureq::Agent::config_builder()
-        .timeout_connect(Some(CONNECT))
+        .timeout_connect(Some(CONNECT_TIMEOUT))
         .http_status_as_error(false);
     let agent: ureq::Agent = config.build().into();
     let mut request = agent.get(url);
@@ -321,7 +323,7 @@ fn talk(
             .get(name)
             .and_then(|value| value.to_str().ok())
     };
-    // A weak validator does not promise the same bytes.
+    // A weak ETag does not guarantee identical bytes.
     let tag = header("etag")
         .filter(|tag| !tag.starts_with("W/"))
         .or_else(|| header("last-modified"));
@@ -334,7 +336,7 @@ fn talk(
             .ok()
     });
     let status = response.status().as_u16();
-    let head = News::Head {
+    let head = Message::Head {
         status,
         length: header("content-length")
             .and_then(|length| length.parse().ok())
@@ -354,7 +356,7 @@ fn talk(
         let mut bytes = vec![0; CHUNK];
         let n = body.read(&mut bytes).map_err(|error| error.to_string())?;
         bytes.truncate(n);
-        if n == 0 || !tell(News::Bytes(bytes)) {
+        if n == 0 || !tell(Message::Bytes(bytes)) {
             return Ok(());
         }
     }
@@ -367,7 +369,8 @@ mod tests {
     use std::io::{BufRead, BufReader};
     use std::net::TcpListener;
 
-    /// A server on the loopback device that gives each connection the next of `answers` and keeps what was asked.
+    /// Starts a server on the loopback device that answers each connection with the next of `answers`. The thread
+    /// returns the requests.
     fn serve(answers: Vec<Vec<u8>>) -> (String, std::thread::JoinHandle<Vec<String>>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/file", listener.local_addr().unwrap());
@@ -401,7 +404,7 @@ mod tests {
             .collect()
     }
 
-    /// An answer whose head promises `length` bytes.
+    /// A response whose head announces `length` bytes.
     fn answer(status: &str, length: usize, more: &str, body: &[u8]) -> Vec<u8> {
         let head = format!(
             "HTTP/1.1 {status}\r\nContent-Length: {length}\r\n{more}Connection: close\r\n\r\n"
@@ -450,7 +453,7 @@ mod tests {
         assert_eq!(last, (300_000, 300_000));
         assert_eq!(names(&folder), [NAME]);
         server.join().unwrap();
-        // It is there: the server, which is gone, is not asked again.
+        // The file exists, so the server, which has ended, is not asked again.
         assert_eq!(
             fetch(&source, &folder, &mut |_, _| {}, &AtomicBool::new(false)).unwrap(),
             path
@@ -549,7 +552,7 @@ mod tests {
         let error = get(&url, SHA256, folder.path()).unwrap_err().to_string();
         assert!(error.contains("404") && error.contains(URL_ENV), "{error}");
         server.join().unwrap();
-        // Nobody listens there any more.
+        // The server has ended, so the connection is refused.
         let error = get(&url, SHA256, folder.path()).unwrap_err().to_string();
         assert!(error.contains("cannot be fetched"), "{error}");
     }

@@ -1,7 +1,8 @@
-//! Bytes on disk to images in memory: what counts as a data set, where it is looked for, and its readers.
+//! Finds data sets on disk and reads them into memory: their formats, the searched locations, and the readers.
 //!
-//! Images stay u8 and NCHW in one block a split, allocated once. What a file says is never trusted: sizes are bounded
-//! before memory is taken, and nothing in a file is ever executed. This room knows no device and no screen, and only [`download`] knows a network.
+//! Images are u8 in NCHW order, in one allocation per split. Files are not trusted: sizes are checked against limits
+//! before memory is allocated, and nothing in a file is executed. This room knows no device and no screen, and only
+//! [`download`] uses the internet.
 
 pub mod batches;
 mod binary_batches;
@@ -27,9 +28,9 @@ use crate::hardware::stopwatch::Stopwatch;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
-/// Pixels a side.
+/// Side of an image in pixels.
 pub const SIDE: usize = 32;
-/// Bytes of one image: three channels.
+/// Size of one image in bytes: three channels of `SIDE * SIDE` pixels.
 pub const IMAGE_BYTES: usize = 3 * SIDE * SIDE;
 /// CIFAR-10's classes, in the order of its labels.
 pub const CLASSES: [&str; 10] = [
@@ -44,15 +45,15 @@ pub const CLASSES: [&str; 10] = [
     "ship",
     "truck",
 ];
-/// Most images that a split may hold (CIFAR-10 has 50,000): bounds the memory that a hostile file can ask for.
+/// Maximum number of images in a split (CIFAR-10 has 50,000), which limits the memory that a hostile file can claim.
 const MAX_IMAGES: usize = 60_000;
-/// The name of the built-in set, used in place of a path.
+/// The name of the built-in sample set, used in place of a path.
 pub const SAMPLE: &str = "sample";
 const SAMPLE_FORMAT: &str = "built-in sample set";
 /// The environment variable that names a file or folder with the data.
 pub const ENV: &str = "CIFAR_TUI_DATA";
 
-/// Images of one split: u8, NCHW in one block (`3 * side * side` bytes an image), and a label each.
+/// Images of one split and their labels. The pixels are u8 in NCHW order, `3 * side * side` bytes per image.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Images {
     pub side: usize,
@@ -70,7 +71,7 @@ impl Images {
         self.labels.is_empty()
     }
 
-    /// Bytes of one image.
+    /// Size of one image in bytes.
     pub fn image_bytes(&self) -> usize {
         3 * self.side * self.side
     }
@@ -84,7 +85,7 @@ impl Images {
         &self.pixels[i * n..(i + 1) * n]
     }
 
-    /// Image `i` as it is drawn: RGB, row by row.
+    /// Image `i` for drawing: RGB, row by row.
     ///
     /// # Panics
     /// If there is no such image.
@@ -102,7 +103,7 @@ impl Images {
         }
     }
 
-    /// The numbers of the images of `class`, ascending; of all images for None.
+    /// The indices of the images of `class`, ascending; of all images for None.
     pub fn of_class(&self, class: Option<u8>) -> impl Iterator<Item = u32> + '_ {
         let labels = self.labels.iter().enumerate();
         labels
@@ -110,7 +111,7 @@ impl Images {
             .map(|(i, _)| i as u32)
     }
 
-    /// Images of each of `classes` classes.
+    /// Number of images of each of `classes` classes.
     pub fn counts(&self, classes: usize) -> Vec<u32> {
         let mut counts = vec![0; classes];
         self.labels
@@ -120,7 +121,7 @@ impl Images {
     }
 }
 
-/// A data set: as published, in the published order.
+/// A data set in its published order.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Dataset {
     pub info: DataInfo,
@@ -129,8 +130,7 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// The images that `split` is drawn from: validation images are training images that are held
-    /// out.
+    /// The images that contain `split`. Validation images are held-out training images.
     pub fn images(&self, split: Split) -> &Images {
         match split {
             Split::Train | Split::Validation => &self.train,
@@ -180,7 +180,8 @@ pub enum DataError {
 }
 
 impl DataError {
-    /// Errors of the operating system are reported as such; all others mean that the file is damaged.
+    /// Converts an I/O error: errors of the operating system are reported as such; all others mean that the file is
+    /// damaged.
     fn io(path: &Path) -> impl FnOnce(std::io::Error) -> DataError + '_ {
         move |source| match source.kind() {
             std::io::ErrorKind::InvalidInput => DataError::Io {
@@ -199,7 +200,7 @@ impl DataError {
     }
 
     fn damaged(path: &Path, place: impl Into<String>, why: impl Into<String>) -> DataError {
-        // What a library says may quote the file.
+        // The library's message may quote bytes of the file, so hidden characters are escaped.
         DataError::Damaged {
             path: path.into(),
             place: plain(&place.into()).into(),
@@ -225,22 +226,22 @@ struct RawDataset {
 
 type ProgressFn<'a> = &'a mut dyn FnMut(u64, u64);
 
-/// A format that data comes in: one row of [`FORMATS`].
+/// A row of [`FORMATS`]: a format of data sets.
 pub struct Format {
     /// The name in [`DataInfo`].
     pub name: &'static str,
     /// Description of the files, for messages.
     pub sign: &'static str,
-    /// The folder it is published in, also looked into.
+    /// Name of the folder that the published archive unpacks to; it is searched too.
     pub folder: &'static str,
-    /// The files whose published digest is known, by name; the empty name is the file itself.
+    /// The files with a known published digest, by name. An empty name stands for the data set's own path.
     published: &'static [(&'static str, Published)],
     /// Returns the path to read if `path` (a file or a folder) has this format.
     recognise: fn(path: &Path) -> Option<PathBuf>,
     read: fn(path: &Path, threads: usize, progress: ProgressFn) -> Result<RawDataset, DataError>,
 }
 
-/// The formats, preferred first: unpacked before packed, since it loads faster.
+/// The formats in order of preference: unpacked before packed, since they load faster.
 pub static FORMATS: &[Format] = &[
     Format {
         name: "python batches",
@@ -323,18 +324,19 @@ impl std::fmt::Debug for LocatedData {
     }
 }
 
-/// A place where data is looked for when none was named.
+/// A location that is searched for data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DataLocation {
     /// The reason why this location is searched, for messages.
     pub what: &'static str,
     pub path: PathBuf,
-    /// The user named it: that nothing is there is an error.
+    /// Whether the user named this location; it is then an error if it holds no data.
     pub named: bool,
 }
 
-/// The places where data is looked for when none was named, in order: `CIFAR_TUI_DATA`, `./data`, the XDG data folder.
-pub fn places() -> Vec<DataLocation> {
+/// The locations that are searched in order if `--data` and config.toml name none: `CIFAR_TUI_DATA`, `./data`, the XDG
+/// data folder.
+pub fn locations() -> Vec<DataLocation> {
     let named = std::env::var_os(ENV).filter(|value| !value.is_empty());
     let named = named.map(|value| DataLocation {
         what: ENV,
@@ -354,36 +356,38 @@ pub fn places() -> Vec<DataLocation> {
     named.into_iter().chain([here]).chain(own).collect()
 }
 
-/// The folder that downloads go to and that is looked into last: `cifar-tui` in the XDG data folder. None without a
-/// home folder.
+/// The folder for downloads, which is searched last: `cifar-tui` in the XDG data folder. None without a home folder.
 pub fn data_folder() -> Option<PathBuf> {
     use etcetera::BaseStrategy;
     let strategy = etcetera::choose_base_strategy().ok()?;
     Some(strategy.data_dir().join("cifar-tui"))
 }
 
-/// The data at `named` (a file, a folder, or [`SAMPLE`]), else in [`places`], else the built-in sample set.
+/// Finds the data at `named` (a file, a folder, or [`SAMPLE`]), otherwise in [`locations`], otherwise the built-in
+/// sample set.
 ///
-/// # Errors
-/// Returns an error if a named place (`named` or `CIFAR_TUI_DATA`) holds nothing that can be loaded: a wrong path never
-/// falls back to the sample set.
+/// # Errors Returns an error if a location that the user named (`named` or `CIFAR_TUI_DATA`) holds no data that can be
+/// loaded. A wrong path never falls back to the sample set.
 pub fn find(named: Option<&Path>) -> Result<LocatedData, DataError> {
-    find_among(named, &places())
+    find_among(named, &locations())
 }
 
-/// [`find`] with the places given.
+/// [`find`] in the given locations.
 ///
 /// # Errors
 /// Returns the errors of [`find`].
-pub fn find_among(named: Option<&Path>, places: &[DataLocation]) -> Result<LocatedData, DataError> {
+pub fn find_among(
+    named: Option<&Path>,
+    locations: &[DataLocation],
+) -> Result<LocatedData, DataError> {
     if let Some(path) = named {
         return at(path)?.ok_or_else(|| lookalike::explain(path));
     }
-    for place in places {
-        match at(&place.path) {
+    for location in locations {
+        match at(&location.path) {
             Ok(Some(found)) => return Ok(found),
-            Ok(None) if place.named => return Err(lookalike::explain(&place.path)),
-            Err(error) if place.named => return Err(error),
+            Ok(None) if location.named => return Err(lookalike::explain(&location.path)),
+            Err(error) if location.named => return Err(error),
             // A folder called `data` often belongs to another program.
             Ok(None) | Err(_) => {}
         }
@@ -418,10 +422,9 @@ fn at(path: &Path) -> Result<Option<LocatedData>, DataError> {
     }))
 }
 
-/// Reads the images on `threads` threads (0: one a core). `progress(done, total)` counts images.
+/// Reads the images on `threads` threads (0: one per core). `progress(done, total)` counts images.
 ///
-/// # Errors
-/// Names the file and place that is wrong and what to do.
+/// # Errors Returns an error if the data cannot be read. It names the file, the position in it, and what to do.
 pub fn load(
     found: &LocatedData,
     progress: &mut dyn FnMut(u64, u64),
@@ -464,7 +467,7 @@ fn channel_statistics(images: &Images, threads: usize) -> (Vec<f32>, Vec<f32>) {
     let sums = |pixels: &[u8]| {
         let mut sums = [[0u64; 2]; 3];
         for (i, channel) in pixels.chunks_exact(plane).enumerate() {
-            // A plane's sums fit u32: 1,024 * 255^2 < 2^27.
+            // The sums over one channel of an image fit into u32: 1,024 * 255^2 < 2^27.
             let (sum, squares) = channel.iter().fold((0u32, 0u32), |(sum, squares), v| {
                 let v = u32::from(*v);
                 (sum + v, squares + v * v)
@@ -498,11 +501,10 @@ fn channel_statistics(images: &Images, threads: usize) -> (Vec<f32>, Vec<f32>) {
         .unzip()
 }
 
-/// The reader of pickles alone, for the fuzz target.
+/// Reads a pickled batch from memory, for the fuzz target.
 ///
-/// # Errors
-/// The offset at which the bytes are not a batch, and the reason.
-// Compiled for the tests too, so that a renaming cannot break it unnoticed.
+/// # Errors Returns the reason and the offset if the bytes are not a batch.
+// Compiled for the tests too, so that they detect a rename that would break the fuzz target.
 #[cfg(any(test, fuzzing))]
 pub fn fuzz_pickle(bytes: &[u8]) -> Result<(), String> {
     struct InMemory<'a>(&'a [u8]);

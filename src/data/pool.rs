@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError, mpsc};
 /// Reports to the calling thread the number of images that a job has finished since the last call.
 pub type AdvanceFn<'a> = &'a mut dyn FnMut(usize);
 
-/// Does `work` on every job, on `threads` threads (0: one a core), and returns the results in the order of the jobs.
+/// Runs `work` on every job on `threads` threads (0: one per core) and returns the results in the order of the jobs.
 /// `progress(done, total)` is called on the calling thread whenever a job reports `n` more images.
 ///
 /// # Errors
@@ -52,7 +52,7 @@ pub fn run<J: Send, T: Send>(
     results.into_iter().map(|(_, result)| result).collect()
 }
 
-/// The number of threads meant by `threads`: 0 is one a core.
+/// The number of threads that the setting `threads` means: 0 is one per core.
 pub fn count(threads: usize) -> usize {
     match threads {
         0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
@@ -60,7 +60,7 @@ pub fn count(threads: usize) -> usize {
     }
 }
 
-/// A lock that a panicking thread does not take with it: the panic itself is passed on by the scope.
+/// Locks the mutex even if a thread has panicked while holding it, since the thread scope reports the panic itself.
 pub fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

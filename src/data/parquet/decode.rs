@@ -21,7 +21,7 @@ struct Rows<'a> {
     pixels: &'a mut [u8],
 }
 
-/// Decodes all rows of `tables` into `images`. `tell` is called on the calling thread.
+/// Decodes all rows of `tables` into `images`. `tell` reports progress on the calling thread.
 pub fn decode(
     tables: Vec<Table>,
     images: &mut Images,

@@ -21,7 +21,7 @@ fn png_of(picture: RgbImage) -> Vec<u8> {
     encoded(&picture.into(), ImageFormat::Png)
 }
 
-/// 32x32, different along every axis and in every channel.
+/// A 32x32 picture that differs along every axis and in every channel.
 fn exact() -> RgbImage {
     RgbImage::from_fn(32, 32, |x, y| {
         Rgb([8 * x as u8, 8 * y as u8, (x * y) as u8])
@@ -30,7 +30,7 @@ fn exact() -> RgbImage {
 
 #[test]
 fn the_middle_is_cut_out_and_nothing_is_squeezed() {
-    // Red, green and blue thirds: only the green one is in the middle square.
+    // Red, green and blue thirds. Only the green one is in the middle square.
     let wide = RgbImage::from_fn(96, 32, |x, _| {
         let mut rgb = [0; 3];
         rgb[(x / 32) as usize] = 255;
@@ -38,7 +38,7 @@ fn the_middle_is_cut_out_and_nothing_is_squeezed() {
     });
     let chw = pixels(&png_of(wide));
     assert!(chw[..1024].iter().all(|v| *v == 0) && chw[1024..2048].iter().all(|v| *v == 255));
-    // Large enough to be shrunk while it is read, with cells of fewer pixels at the edge.
+    // Large enough to be reduced while it is decoded, with cells of fewer pixels at the edge.
     let large = RgbImage::from_fn(1599, 2399, |_, y| match (400..1999).contains(&y) {
         true => Rgb([10, 20, 30]),
         false => Rgb([255; 3]),
@@ -93,14 +93,14 @@ fn every_format_and_every_kind_of_pixel_is_read() {
     }
 }
 
-/// A TIFF header with the orientation tag alone, as EXIF has it.
+/// EXIF data: a TIFF header with the orientation tag only.
 fn exif(orientation: u8) -> Vec<u8> {
     let mut exif = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0".to_vec();
     exif.extend([orientation, 0, 0, 0, 0, 0, 0, 0]);
     exif
 }
 
-/// An uncompressed RGB TIFF, the one format whose own header says the orientation.
+/// An uncompressed RGB TIFF, the only format whose own header contains the orientation.
 fn tiff(picture: &RgbImage, orientation: u16) -> Vec<u8> {
     let (width, height) = picture.dimensions();
     let data = picture.as_raw();
@@ -162,7 +162,8 @@ fn all_eight_orientations_are_applied_in_every_format_that_has_them() {
         bytes
     };
     for orientation in 1..=8 {
-        // How a camera that was held so stores the picture: 6 says that it has to be turned clockwise to be upright.
+        // The picture as a camera in this orientation stores it. 6 means that it must be rotated clockwise by 90
+        // degrees.
         let upright = DynamicImage::from(picture.clone());
         let stored = match orientation {
             1 => upright,

@@ -1,10 +1,10 @@
-//! The ten things. Each fills about -1..1 both ways, faces right, and has more than one view; colours, proportions and
-//! what it carries are chosen by the dice.
+//! Draws one object of each of the ten classes. Each fills about -1..1 in both directions, faces right, and has more
+//! than one view. Colours, proportions and details are random.
 
 mod beasts;
 mod vehicles;
 
-use super::pen::{Dice, Pen, Rgb};
+use super::pen::{Pen, RandomSequence, Rgb};
 use beasts::{bird, cat, deer, dog, frog, horse};
 use vehicles::{airplane, automobile, ship, truck};
 
@@ -21,30 +21,30 @@ pub struct Pose {
 }
 
 impl Pose {
-    pub fn random(dice: &mut Dice, class: usize) -> Self {
-        // Only what flies is seen at any slant.
+    pub fn random(random: &mut RandomSequence, class: usize) -> Self {
+        // Airplanes may be tilted further than objects that stand on the ground.
         let turn = if class == 0 { 30.0 } else { 10.0 };
         Pose {
-            scale: dice.between(0.56, 1.0),
-            turn: dice.between(-turn, turn),
-            x: dice.between(-0.26, 0.26),
-            y: dice.between(-0.2, 0.22),
-            mirrored: dice.chance(0.5),
+            scale: random.between(0.56, 1.0),
+            turn: random.between(-turn, turn),
+            x: random.between(-0.26, 0.26),
+            y: random.between(-0.2, 0.22),
+            mirrored: random.chance(0.5),
         }
     }
 }
 
-/// Draws a thing of `class` (0..10).
-pub fn draw(pen: &mut Pen, dice: &mut Dice, class: usize) {
+/// Draws an object of `class` (0..10).
+pub fn draw(pen: &mut Pen, random: &mut RandomSequence, class: usize) {
     let things = [
         airplane, automobile, bird, cat, deer, dog, frog, horse, ship, truck,
     ];
-    things[class](pen, dice);
+    things[class](pen, random);
 }
 
 const BLACK: Rgb = [22, 20, 22];
 const WHITE: Rgb = [244, 244, 240];
-/// Of anything painted.
+/// Colours of painted objects.
 const PAINTS: [Rgb; 8] = [
     [196, 36, 36],
     [40, 80, 176],

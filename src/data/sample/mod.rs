@@ -1,9 +1,11 @@
-//! The built-in sample set: ten classes with CIFAR-10's names, drawn from a seed, so that the program has something to
-//! learn before any download. Every image depends on its number alone: the set is the same for any number of threads.
+//! The built-in sample set: images of ten classes with CIFAR-10's names, drawn by the program, so that it can train
+//! before anything is downloaded. Every image depends on its index alone, so the set is the same for any number of
+//! threads.
 //!
-//! A person recognises the classes at a glance; the seed recipe reaches an accuracy of 80 to 97%. It is difficult because
-//! colours and backgrounds depend little on the class, poses and sizes vary, other objects are in front, and light and
-//! noise are poor. The drawings are in [`art`]; this file takes the images of them.
+//! A person recognises the classes at a glance; the seed recipe reaches an accuracy of 80 to 97%. The set is difficult
+//! because colours and backgrounds depend little on the class, poses and sizes vary, other objects are in front, the
+//! light is uneven and the images are noisy. [`art`] draws the objects, [`scenery`] their surroundings; this file turns
+//! the drawings into images.
 
 mod art;
 mod pen;
@@ -11,20 +13,21 @@ mod scenery;
 
 use super::{CLASSES, DataError, IMAGE_BYTES, Images, ProgressFn, RawDataset, SIDE, pool};
 use crate::domain::rng::{Rng, Stream};
-use pen::{Dice, Pen};
+use pen::{Pen, RandomSequence};
 use std::path::Path;
 use tiny_skia::Pixmap;
 
-/// Fixed, whatever a run's seed: two runs are compared on the same images.
+/// Independent of a run's seed, so that all runs are compared on the same images.
 const SEED: u64 = 10;
 const TRAIN: usize = 10_000;
 const TEST: usize = 2_000;
-/// Images drawn as one job.
+/// Number of images in one job.
 const JOB: usize = 250;
-/// Image numbers from here on are blocks of ten images, for the order of the classes in them.
+/// First step of the random stream that orders the classes within blocks of ten images. Smaller steps are image
+/// indices.
 const ORDERS: u64 = 1 << 32;
 
-/// Draws the set.
+/// Draws all images of the set.
 pub(super) fn read(
     _: &Path,
     threads: usize,
@@ -63,7 +66,7 @@ pub(super) fn read(
     })
 }
 
-/// The class of image `number`: each once in every ten images, in random order.
+/// The class of image `number`. Each block of ten images contains every class once, in random order.
 fn class_of(number: usize) -> u8 {
     let order =
         Rng::new(SEED, Stream::Sample, ORDERS + number as u64 / 10).permutation(CLASSES.len());
@@ -72,44 +75,44 @@ fn class_of(number: usize) -> u8 {
 
 /// Draws image `number` into `pixels` (CHW).
 fn draw(number: usize, pixels: &mut [u8]) {
-    let mut dice = Dice::new(Rng::new(SEED, Stream::Sample, number as u64));
+    let mut random = RandomSequence::new(Rng::new(SEED, Stream::Sample, number as u64));
     let class = usize::from(class_of(number));
-    // One pixmap an image of 4 KiB: cheaper than anything drawn on it.
+    // Allocating 4 KiB per image is cheap compared with drawing it.
     let Some(mut map) = Pixmap::new(SIDE as u32, SIDE as u32) else {
         return;
     };
-    let scene = scenery::behind(&mut Pen::whole(&mut map), &mut dice, class);
-    let pose = art::Pose::random(&mut dice, class);
-    art::draw(&mut Pen::posed(&mut map, &pose), &mut dice, class);
-    scenery::in_front(&mut Pen::whole(&mut map), &mut dice, scene);
-    expose(&map, &mut dice, pixels);
+    let scene = scenery::behind(&mut Pen::whole(&mut map), &mut random, class);
+    let pose = art::Pose::random(&mut random, class);
+    art::draw(&mut Pen::posed(&mut map, &pose), &mut random, class);
+    scenery::in_front(&mut Pen::whole(&mut map), &mut random, scene);
+    expose(&map, &mut random, pixels);
 }
 
-/// The photograph: light, contrast, colour cast, faded colour, and noise as of a cheap sensor.
-fn expose(map: &Pixmap, dice: &mut Dice, pixels: &mut [u8]) {
-    let contrast = dice.between(0.65, 1.1);
-    let brightness = dice.between(-30.0, 30.0);
-    let cast = [(); 3].map(|()| dice.between(0.85, 1.15));
-    let saturation = if dice.chance(0.12) {
+/// Imitates a photograph of the drawing: light, contrast, colour cast, saturation, and the noise of a cheap sensor.
+fn expose(map: &Pixmap, random: &mut RandomSequence, pixels: &mut [u8]) {
+    let contrast = random.between(0.65, 1.1);
+    let brightness = random.between(-30.0, 30.0);
+    let cast = [(); 3].map(|()| random.between(0.85, 1.15));
+    let saturation = if random.chance(0.12) {
         0.0
     } else {
-        dice.between(0.45, 1.1)
+        random.between(0.45, 1.1)
     };
-    let noise = dice.between(4.0, 14.0);
-    // Light falls from one side.
-    let (lx, ly) = (dice.between(-0.9, 0.9), dice.between(-0.9, 0.9));
+    let noise = random.between(4.0, 14.0);
+    // The brightness changes linearly across the image, like light from one side.
+    let (lx, ly) = (random.between(-0.9, 0.9), random.between(-0.9, 0.9));
     let plane = SIDE * SIDE;
     for (i, pixel) in map.pixels().iter().enumerate() {
         let rgb = [pixel.red(), pixel.green(), pixel.blue()].map(f32::from);
         let grey = 0.3 * rgb[0] + 0.59 * rgb[1] + 0.11 * rgb[2];
         let light = lx * ((i % SIDE) as f32 - 15.5) + ly * ((i / SIDE) as f32 - 15.5) + brightness;
-        let words = dice.block();
+        let words = random.block();
         for c in 0..3 {
             // A sum of four uniform bytes is close enough to a normal deviate (mean 510, deviation 148).
             let sum: i32 = words[c].to_le_bytes().iter().map(|b| i32::from(*b)).sum();
             let grain = (sum - 510) as f32 * (noise / 148.0);
             let value = (grey + (rgb[c] - grey) * saturation - 128.0) * contrast * cast[c] + 128.0;
-            // The cast saturates.
+            // `as u8` clamps to 0 to 255.
             pixels[c * plane + i] = (value + light + grain + 0.5) as u8;
         }
     }

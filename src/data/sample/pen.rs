@@ -1,4 +1,5 @@
-//! A pen over tiny-skia, in units that suit small drawings, and the dice that every choice is made with.
+//! Draws shapes with tiny-skia in coordinates from -1 to 1, and a sequence of random numbers for the choices in a
+//! drawing.
 
 use super::art::Pose;
 use crate::domain::rng::Rng;
@@ -7,26 +8,26 @@ use tiny_skia::{FillRule, LineCap, LineJoin, Paint, PathBuilder, Pixmap, Rect, S
 /// A colour, 8 bits a channel.
 pub type Rgb = [u8; 3];
 
-/// Lighter (above 1) or darker.
+/// The colour with its channels multiplied by `factor`: lighter above 1, darker below.
 pub fn shade(colour: Rgb, factor: f32) -> Rgb {
     colour.map(|c| (f32::from(c) * factor).min(255.0) as u8)
 }
 
-/// Between two colours.
+/// Mixes two colours: `share` 0 is `a`, 1 is `b`.
 pub fn mix(a: Rgb, b: Rgb, share: f32) -> Rgb {
     [0, 1, 2].map(|c| (f32::from(a[c]) * (1.0 - share) + f32::from(b[c]) * share) as u8)
 }
 
-/// Random numbers in sequence.
-pub struct Dice {
+/// A sequence of random numbers, determined by its [`Rng`].
+pub struct RandomSequence {
     rng: Rng,
     next: u32,
     words: [u32; 4],
 }
 
-impl Dice {
+impl RandomSequence {
     pub fn new(rng: Rng) -> Self {
-        Dice {
+        RandomSequence {
             rng,
             next: 0,
             words: [0; 4],
@@ -42,7 +43,7 @@ impl Dice {
         word
     }
 
-    /// Four words at once.
+    /// Four random words. Starts a new block of the generator.
     pub fn block(&mut self) -> [u32; 4] {
         self.next = self.next.next_multiple_of(4) + 4;
         self.rng.block(self.next / 4 - 1)
@@ -52,7 +53,7 @@ impl Dice {
         low + (high - low) * (self.word() >> 8) as f32 / 16_777_216.0
     }
 
-    /// In 0..n.
+    /// A uniform number in 0..n.
     pub fn below(&mut self, n: usize) -> usize {
         ((u64::from(self.word()) * n as u64) >> 32) as usize
     }
@@ -61,12 +62,12 @@ impl Dice {
         self.between(0.0, 1.0) < share
     }
 
-    /// One of `items`, which is not empty.
+    /// One of `items`, which must not be empty.
     pub fn pick<T: Copy>(&mut self, items: &[T]) -> T {
         items[self.below(items.len())]
     }
 
-    /// `colour`, a little off.
+    /// A random variation of `colour`: all channels shifted together by at most `by`, and each by at most half of that.
     pub fn near(&mut self, colour: Rgb, by: f32) -> Rgb {
         let all = self.between(-by, by);
         colour.map(|c| (f32::from(c) + all + self.between(-by, by) * 0.5).clamp(0.0, 255.0) as u8)
@@ -78,7 +79,7 @@ impl Dice {
     }
 }
 
-/// Draws shapes. Whole pictures go from (-1, -1) at the top left to (1, 1); a posed pen has the pose applied.
+/// Draws shapes into a picture whose coordinates go from (-1, -1) at the top left to (1, 1), or into those of a pose.
 pub struct Pen<'a> {
     map: &'a mut Pixmap,
     at: Transform,
@@ -103,7 +104,7 @@ impl<'a> Pen<'a> {
         Pen { map, at }
     }
 
-    /// The same pen with its paper moved to (x, y), turned clockwise by `turn` degrees there and scaled.
+    /// A pen whose origin is at (x, y) of this one, rotated clockwise by `turn` degrees and scaled.
     pub fn moved(&mut self, x: f32, y: f32, turn: f32, scale: f32) -> Pen<'_> {
         let at = self
             .at
@@ -122,7 +123,7 @@ impl<'a> Pen<'a> {
     }
 
     fn fill(&mut self, path: Option<tiny_skia::Path>, colour: Rgb, alpha: f32) {
-        // No path: a shape without extent.
+        // None is a shape without extent.
         if let Some(path) = path {
             self.map.fill_path(
                 &path,
@@ -147,7 +148,7 @@ impl<'a> Pen<'a> {
         self.veil(left, top, right, bottom, colour, 1.0);
     }
 
-    /// A rectangle one can see through.
+    /// A translucent rectangle.
     pub fn veil(&mut self, left: f32, top: f32, right: f32, bottom: f32, colour: Rgb, alpha: f32) {
         let rect = Rect::from_ltrb(left, top, right, bottom);
         self.fill(rect.map(PathBuilder::from_rect), colour, alpha);
@@ -159,7 +160,7 @@ impl<'a> Pen<'a> {
         self.fill(path.finish(), colour, 1.0);
     }
 
-    /// A closed shape with round corners: quadratic curves through the middles of the sides.
+    /// Fills a closed shape with round corners: quadratic curves through the midpoints of the polygon's sides.
     pub fn blob(&mut self, points: &[(f32, f32)], colour: Rgb) {
         let middle = |i: usize| {
             let (a, b) = (points[i % points.len()], points[(i + 1) % points.len()]);
@@ -176,7 +177,7 @@ impl<'a> Pen<'a> {
         self.fill(path.finish(), colour, 1.0);
     }
 
-    /// A line through `points` with round ends.
+    /// Draws a line through `points` with round ends.
     pub fn line(&mut self, points: &[(f32, f32)], width: f32, colour: Rgb) {
         let stroke = Stroke {
             width,

@@ -1,8 +1,8 @@
-//! What is behind and in front of the thing: drawn so that it says little of what the thing is.
+//! Draws the background and the objects in front. They are chosen so that they reveal little about the class.
 
-use super::pen::{Dice, Pen, Rgb, mix, shade};
+use super::pen::{Pen, RandomSequence, Rgb, mix, shade};
 
-/// A place.
+/// The surroundings of an object.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Scene {
     Sky,
@@ -18,7 +18,7 @@ pub enum Scene {
 
 use Scene::{Field, Plain, Pond, Room, Sea, Sky, Street, Wood};
 
-/// The usual scenery of each class, in the order of the classes.
+/// The usual scenes of each class, in the order of the classes.
 const USUAL: [&[Scene]; 10] = [
     &[Sky, Sky, Sky, Street, Sea, Plain],
     &[Street, Street, Field, Plain, Wood],
@@ -32,28 +32,28 @@ const USUAL: [&[Scene]; 10] = [
     &[Street, Street, Field, Plain, Wood],
 ];
 const ANY: [Scene; 8] = [Sky, Sea, Field, Wood, Street, Room, Pond, Plain];
-/// Probability of an unusual scenery.
+/// Probability of a scene that is unusual for the class.
 const UNUSUAL: f32 = 0.3;
 
-/// Draws the background for `class` and says which it is.
-pub fn behind(pen: &mut Pen, dice: &mut Dice, class: usize) -> Scene {
-    let scene = if dice.chance(UNUSUAL) {
-        dice.pick(&ANY)
+/// Draws a random background for `class`. Returns its scene.
+pub fn behind(pen: &mut Pen, random: &mut RandomSequence, class: usize) -> Scene {
+    let scene = if random.chance(UNUSUAL) {
+        random.pick(&ANY)
     } else {
-        dice.pick(USUAL[class])
+        random.pick(USUAL[class])
     };
-    let horizon = dice.between(0.05, 0.6);
+    let horizon = random.between(0.05, 0.6);
     match scene {
-        Sky => sky(pen, dice, 1.0),
+        Sky => sky(pen, random, 1.0),
         Sea => {
-            sky(pen, dice, horizon);
-            water(pen, dice, horizon, [40, 90, 140]);
+            sky(pen, random, horizon);
+            water(pen, random, horizon, [40, 90, 140]);
         }
         Field => {
-            sky(pen, dice, horizon);
+            sky(pen, random, horizon);
             ground(
                 pen,
-                dice,
+                random,
                 horizon,
                 &[
                     [104, 142, 62],
@@ -63,88 +63,88 @@ pub fn behind(pen: &mut Pen, dice: &mut Dice, class: usize) -> Scene {
                 ],
             );
         }
-        Wood => wood(pen, dice, horizon),
-        Street => street(pen, dice, horizon),
-        Room => room(pen, dice, horizon),
+        Wood => wood(pen, random, horizon),
+        Street => street(pen, random, horizon),
+        Room => room(pen, random, horizon),
         Pond => {
-            let bank = dice.near([84, 110, 60], 25.0);
+            let bank = random.near([84, 110, 60], 25.0);
             pen.rect(-1.0, -1.0, 1.0, 1.0, bank);
             patches(
                 pen,
-                dice,
+                random,
                 6,
                 &[[60, 96, 44], [120, 130, 70]],
                 (-1.0, horizon),
             );
-            water(pen, dice, horizon - 0.3, [52, 96, 100]);
-            for _ in 0..dice.below(4) {
-                let (x, y) = (dice.between(-1.0, 1.0), dice.between(horizon, 1.0));
-                let pad = dice.near([70, 130, 60], 20.0);
+            water(pen, random, horizon - 0.3, [52, 96, 100]);
+            for _ in 0..random.below(4) {
+                let (x, y) = (random.between(-1.0, 1.0), random.between(horizon, 1.0));
+                let pad = random.near([70, 130, 60], 20.0);
                 pen.ellipse(x, y, 0.22, 0.09, pad);
             }
         }
         Plain => {
-            let wall = dice.any_colour();
+            let wall = random.any_colour();
             pen.rect(-1.0, -1.0, 1.0, 1.0, wall);
             patches(
                 pen,
-                dice,
+                random,
                 3,
                 &[shade(wall, 0.9), shade(wall, 1.12)],
                 (-1.0, 1.0),
             );
         }
     }
-    clutter(pen, dice, 4);
+    clutter(pen, random, 4);
     scene
 }
 
 /// Draws objects between the camera and the subject.
-pub fn in_front(pen: &mut Pen, dice: &mut Dice, scene: Scene) {
+pub fn in_front(pen: &mut Pen, random: &mut RandomSequence, scene: Scene) {
     match scene {
         Field | Wood | Pond => {
             // Blades of grass.
-            let green = dice.near([80, 120, 50], 30.0);
-            for _ in 0..dice.below(7) {
-                let x = dice.between(-1.0, 1.0);
-                let (lean, top) = (dice.between(-0.15, 0.15), dice.between(0.5, 0.9));
+            let green = random.near([80, 120, 50], 30.0);
+            for _ in 0..random.below(7) {
+                let x = random.between(-1.0, 1.0);
+                let (lean, top) = (random.between(-0.15, 0.15), random.between(0.5, 0.9));
                 pen.line(&[(x, 1.0), (x + lean, top)], 0.05, green);
             }
         }
-        Sky if dice.chance(0.3) => {
-            let y = dice.between(-1.0, 1.0);
+        Sky if random.chance(0.3) => {
+            let y = random.between(-1.0, 1.0);
             pen.veil(-1.0, y, 1.0, y + 0.3, [240, 244, 248], 0.35);
         }
         _ => {}
     }
-    if dice.chance(0.35) {
+    if random.chance(0.35) {
         // A post, a branch, a wire: something long and thin.
-        let colour = dice.any_colour();
-        let (x, y) = (dice.between(-1.0, 1.0), dice.between(-1.0, 1.0));
-        let (dx, dy) = if dice.chance(0.5) {
-            (dice.between(-0.3, 0.3), 2.5)
+        let colour = random.any_colour();
+        let (x, y) = (random.between(-1.0, 1.0), random.between(-1.0, 1.0));
+        let (dx, dy) = if random.chance(0.5) {
+            (random.between(-0.3, 0.3), 2.5)
         } else {
-            (2.5, dice.between(-0.5, 0.5))
+            (2.5, random.between(-0.5, 0.5))
         };
-        let width = dice.between(0.05, 0.16);
+        let width = random.between(0.05, 0.16);
         pen.line(&[(x - dx, y - dy), (x + dx, y + dy)], width, colour);
     }
-    if dice.chance(0.35) {
-        // Something near hides a corner.
-        let colour = dice.any_colour();
-        let (x, y) = (dice.pick(&[-1.0, 1.0]), dice.pick(&[-1.0, 1.0]));
-        let (rx, ry) = (dice.between(0.2, 0.6), dice.between(0.2, 0.6));
+    if random.chance(0.35) {
+        // An object close to the camera hides a corner.
+        let colour = random.any_colour();
+        let (x, y) = (random.pick(&[-1.0, 1.0]), random.pick(&[-1.0, 1.0]));
+        let (rx, ry) = (random.between(0.2, 0.6), random.between(0.2, 0.6));
         pen.ellipse(x, y, rx, ry, colour);
     }
 }
 
-/// Things of no meaning, in any colour.
-fn clutter(pen: &mut Pen, dice: &mut Dice, most: usize) {
-    for _ in 0..dice.below(most + 1) {
-        let (x, y) = (dice.between(-1.0, 1.0), dice.between(-1.0, 1.0));
-        let (size, turn) = (dice.between(0.08, 0.3), dice.between(0.0, 360.0));
-        let colour = dice.any_colour();
-        let kind = dice.below(4);
+/// Draws up to `most` simple shapes of any colour, which depend on no class.
+fn clutter(pen: &mut Pen, random: &mut RandomSequence, most: usize) {
+    for _ in 0..random.below(most + 1) {
+        let (x, y) = (random.between(-1.0, 1.0), random.between(-1.0, 1.0));
+        let (size, turn) = (random.between(0.08, 0.3), random.between(0.0, 360.0));
+        let colour = random.any_colour();
+        let kind = random.below(4);
         let mut pen = pen.moved(x, y, turn, size);
         match kind {
             0 => pen.rect(-1.0, -0.6, 1.0, 0.6, colour),
@@ -155,8 +155,8 @@ fn clutter(pen: &mut Pen, dice: &mut Dice, most: usize) {
     }
 }
 
-fn sky(pen: &mut Pen, dice: &mut Dice, bottom: f32) {
-    let top = dice.pick(&[
+fn sky(pen: &mut Pen, random: &mut RandomSequence, bottom: f32) {
+    let top = random.pick(&[
         [88, 148, 214],
         [120, 170, 220],
         [170, 190, 205],
@@ -164,8 +164,8 @@ fn sky(pen: &mut Pen, dice: &mut Dice, bottom: f32) {
         [228, 160, 110],
         [200, 205, 212],
     ]);
-    let top = dice.near(top, 18.0);
-    let low = mix(top, [236, 238, 240], dice.between(0.1, 0.7));
+    let top = random.near(top, 18.0);
+    let low = mix(top, [236, 238, 240], random.between(0.1, 0.7));
     let bands = 5;
     for i in 0..bands {
         let step = (bottom + 1.0) / bands as f32;
@@ -178,61 +178,67 @@ fn sky(pen: &mut Pen, dice: &mut Dice, bottom: f32) {
             mix(top, low, i as f32 / (bands - 1) as f32),
         );
     }
-    for _ in 0..dice.below(3) {
-        let (x, y) = (dice.between(-1.0, 1.0), dice.between(-1.0, bottom));
-        let cloud = dice.near([232, 234, 238], 18.0);
-        let r = dice.between(0.1, 0.3);
+    for _ in 0..random.below(3) {
+        let (x, y) = (random.between(-1.0, 1.0), random.between(-1.0, bottom));
+        let cloud = random.near([232, 234, 238], 18.0);
+        let r = random.between(0.1, 0.3);
         pen.ellipse(x, y, r * 1.8, r * 0.6, cloud);
         pen.ellipse(x - r * 0.5, y - r * 0.3, r * 0.8, r * 0.5, cloud);
     }
 }
 
-fn water(pen: &mut Pen, dice: &mut Dice, top: f32, colour: Rgb) {
-    let colour = dice.near(colour, 25.0);
+fn water(pen: &mut Pen, random: &mut RandomSequence, top: f32, colour: Rgb) {
+    let colour = random.near(colour, 25.0);
     pen.rect(-1.0, top, 1.0, 1.0, colour);
     for _ in 0..5 {
-        let (x, y) = (dice.between(-1.0, 1.0), dice.between(top, 1.0));
-        let length = dice.between(0.1, 0.5);
+        let (x, y) = (random.between(-1.0, 1.0), random.between(top, 1.0));
+        let length = random.between(0.1, 0.5);
         pen.line(&[(x, y), (x + length, y)], 0.05, shade(colour, 1.3));
     }
 }
 
-fn ground(pen: &mut Pen, dice: &mut Dice, top: f32, colours: &[Rgb]) {
-    let colour = dice.pick(colours);
-    let colour = dice.near(colour, 20.0);
+fn ground(pen: &mut Pen, random: &mut RandomSequence, top: f32, colours: &[Rgb]) {
+    let colour = random.pick(colours);
+    let colour = random.near(colour, 20.0);
     pen.rect(-1.0, top, 1.0, 1.0, colour);
     patches(
         pen,
-        dice,
+        random,
         5,
         &[shade(colour, 0.82), shade(colour, 1.15)],
         (top + 0.1, 1.0),
     );
 }
 
-/// Flat spots of `colours` between two heights.
-fn patches(pen: &mut Pen, dice: &mut Dice, n: usize, colours: &[Rgb], (top, bottom): (f32, f32)) {
+/// Draws `n` flat spots of `colours` between two heights.
+fn patches(
+    pen: &mut Pen,
+    random: &mut RandomSequence,
+    n: usize,
+    colours: &[Rgb],
+    (top, bottom): (f32, f32),
+) {
     for _ in 0..n {
-        let (x, y) = (dice.between(-1.0, 1.0), dice.between(top, bottom));
-        let (rx, ry) = (dice.between(0.15, 0.5), dice.between(0.04, 0.14));
-        let colour = dice.pick(colours);
+        let (x, y) = (random.between(-1.0, 1.0), random.between(top, bottom));
+        let (rx, ry) = (random.between(0.15, 0.5), random.between(0.04, 0.14));
+        let colour = random.pick(colours);
         pen.ellipse(x, y, rx, ry, colour);
     }
 }
 
-fn wood(pen: &mut Pen, dice: &mut Dice, horizon: f32) {
-    let leaves = dice.pick(&[[58, 92, 50], [96, 120, 66], [150, 104, 50], [84, 96, 84]]);
-    let leaves = dice.near(leaves, 20.0);
+fn wood(pen: &mut Pen, random: &mut RandomSequence, horizon: f32) {
+    let leaves = random.pick(&[[58, 92, 50], [96, 120, 66], [150, 104, 50], [84, 96, 84]]);
+    let leaves = random.near(leaves, 20.0);
     pen.rect(-1.0, -1.0, 1.0, 1.0, leaves);
     for _ in 0..7 {
-        let (x, y) = (dice.between(-1.0, 1.0), dice.between(-1.0, horizon));
-        let factor = dice.between(0.7, 1.3);
-        let (rx, ry) = (dice.between(0.15, 0.4), dice.between(0.1, 0.3));
+        let (x, y) = (random.between(-1.0, 1.0), random.between(-1.0, horizon));
+        let factor = random.between(0.7, 1.3);
+        let (rx, ry) = (random.between(0.15, 0.4), random.between(0.1, 0.3));
         pen.ellipse(x, y, rx, ry, shade(leaves, factor));
     }
-    for _ in 0..dice.below(4) {
-        let x = dice.between(-1.0, 1.0);
-        let (width, factor) = (dice.between(0.06, 0.16), dice.between(0.6, 1.2));
+    for _ in 0..random.below(4) {
+        let x = random.between(-1.0, 1.0);
+        let (width, factor) = (random.between(0.06, 0.16), random.between(0.6, 1.2));
         pen.rect(
             x - width / 2.0,
             -1.0,
@@ -243,26 +249,26 @@ fn wood(pen: &mut Pen, dice: &mut Dice, horizon: f32) {
     }
     ground(
         pen,
-        dice,
+        random,
         horizon,
         &[[92, 84, 50], [90, 112, 60], [120, 96, 64]],
     );
 }
 
-fn street(pen: &mut Pen, dice: &mut Dice, horizon: f32) {
-    sky(pen, dice, horizon);
+fn street(pen: &mut Pen, random: &mut RandomSequence, horizon: f32) {
+    sky(pen, random, horizon);
     let mut x = -1.0;
     while x < 1.0 {
-        let (width, height) = (dice.between(0.25, 0.6), dice.between(0.0, 1.2));
-        let wall = dice.pick(&[
+        let (width, height) = (random.between(0.25, 0.6), random.between(0.0, 1.2));
+        let wall = random.pick(&[
             [150, 120, 100],
             [128, 128, 134],
             [180, 168, 140],
             [110, 90, 88],
         ]);
-        let wall = dice.near(wall, 20.0);
+        let wall = random.near(wall, 20.0);
         pen.rect(x, horizon - height, x + width, horizon, wall);
-        if height > 0.5 && dice.chance(0.6) {
+        if height > 0.5 && random.chance(0.6) {
             pen.rect(
                 x + width * 0.2,
                 horizon - height + 0.15,
@@ -280,43 +286,43 @@ fn street(pen: &mut Pen, dice: &mut Dice, horizon: f32) {
         }
         x += width;
     }
-    let road = dice.near([104, 104, 108], 28.0);
+    let road = random.near([104, 104, 108], 28.0);
     pen.rect(-1.0, horizon, 1.0, 1.0, road);
-    if dice.chance(0.5) {
-        let y = dice.between(horizon, 1.0);
+    if random.chance(0.5) {
+        let y = random.between(horizon, 1.0);
         pen.line(&[(-1.0, y), (1.0, y)], 0.06, [214, 208, 180]);
     }
 }
 
-fn room(pen: &mut Pen, dice: &mut Dice, floor: f32) {
-    let wall = dice.pick(&[
+fn room(pen: &mut Pen, random: &mut RandomSequence, floor: f32) {
+    let wall = random.pick(&[
         [206, 192, 168],
         [170, 184, 196],
         [196, 160, 150],
         [150, 160, 130],
         [120, 100, 110],
     ]);
-    let wall = dice.near(wall, 22.0);
+    let wall = random.near(wall, 22.0);
     pen.rect(-1.0, -1.0, 1.0, floor, wall);
-    let boards = dice.pick(&[
+    let boards = random.pick(&[
         [150, 104, 66],
         [120, 120, 124],
         [176, 60, 56],
         [196, 180, 150],
     ]);
-    let boards = dice.near(boards, 22.0);
+    let boards = random.near(boards, 22.0);
     pen.rect(-1.0, floor, 1.0, 1.0, boards);
-    if dice.chance(0.5) {
+    if random.chance(0.5) {
         // A window or a picture.
-        let (x, y) = (dice.between(-1.0, 0.6), dice.between(-1.0, -0.3));
-        let glass = dice.any_colour();
+        let (x, y) = (random.between(-1.0, 0.6), random.between(-1.0, -0.3));
+        let glass = random.any_colour();
         pen.rect(x - 0.05, y - 0.05, x + 0.5, y + 0.55, shade(wall, 0.6));
         pen.rect(x, y, x + 0.45, y + 0.5, glass);
     }
-    if dice.chance(0.6) {
+    if random.chance(0.6) {
         // A cushion or a sofa.
-        let cloth = dice.any_colour();
-        let x = dice.between(-1.0, 0.5);
+        let cloth = random.any_colour();
+        let x = random.between(-1.0, 0.5);
         pen.blob(
             &[
                 (x, floor - 0.4),

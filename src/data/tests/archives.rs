@@ -1,4 +1,4 @@
-//! Damaged and hostile tar archives.
+//! Tests of damaged and hostile tar archives.
 
 use super::*;
 
@@ -58,7 +58,7 @@ fn an_archive_whose_bytes_do_not_match_its_checksum_is_told() {
 fn a_bomb_is_refused_before_it_goes_off() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("cifar-10-python.tar.gz");
-    // One entry that says it has 10 GiB, and entries that add up to more than any data set.
+    // One entry whose header claims 10 GiB, and entries that are larger together than any data set.
     let claimed = entry(
         "cifar-10-batches-py/data_batch_1",
         tar::EntryType::Regular,

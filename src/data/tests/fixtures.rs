@@ -11,7 +11,7 @@ use std::io::Write;
 use std::sync::Arc;
 use tempfile::TempDir;
 
-/// Images of each batch; the batches differ in size, so that places are not mixed up.
+/// Number of images in each batch. The batches differ in size, so that a mix-up of batches is detected.
 pub const SIZES: [usize; 6] = [3, 2, 4, 1, 5, 3];
 pub const BATCHES: [&str; 6] = [
     "data_batch_1",
@@ -22,7 +22,7 @@ pub const BATCHES: [&str; 6] = [
     "test_batch",
 ];
 
-/// Pixel (channel, y, x) of image `i`: different for every axis.
+/// Pixel (channel, y, x) of image `i`. It depends on every index, so that a mix-up of axes is detected.
 pub fn pixel(i: usize, c: usize, y: usize, x: usize) -> u8 {
     (i * 31 + c * 101 + y * 7 + x * 3 + (x * y) / 5) as u8
 }
@@ -36,13 +36,13 @@ pub fn label(i: usize) -> u8 {
     (i * 3 % 10) as u8
 }
 
-/// The images of batch `batch`, by number.
+/// The indices of the images in batch `batch`.
 pub fn numbers(batch: usize) -> std::ops::Range<usize> {
     let first = SIZES[..batch].iter().sum();
     first..first + SIZES[batch]
 }
 
-/// Small pickles, as Python 2 and 3 write them.
+/// Writes small pickles as Python 2 and 3 do.
 pub struct Writer(pub Vec<u8>);
 
 impl Writer {
@@ -57,7 +57,7 @@ impl Writer {
     }
 }
 
-/// A batch as published: protocol 2, by Python 2.
+/// A batch as published: protocol 2, written by Python 2.
 pub fn python_batch(images: std::ops::Range<usize>) -> Vec<u8> {
     let mut w = Writer(b"\x80\x02}q\x01(".to_vec());
     w.short("batch_label")
@@ -77,7 +77,7 @@ pub fn python_batch(images: std::ops::Range<usize>) -> Vec<u8> {
     w.0
 }
 
-/// The same as Python 3 and numpy 2 write it again: protocol 4, keys and pixels as bytes, the pixels first.
+/// The same batch as Python 3 and numpy 2 would write it: protocol 4, keys and pixels as bytes, the pixels first.
 pub fn python3_batch(images: std::ops::Range<usize>) -> Vec<u8> {
     let mut w = Writer(b"\x80\x04\x95\x00\x00\x00\x00\x00\x00\x00\x00}\x94(C\x04data\x94".to_vec());
     w.raw(b"\x8c\x16numpy._core.multiarray\x94\x8c\x0c_reconstruct\x94\x93\x94\x8c\x05numpy\x94\x8c\x07ndarray\x94\x93\x94K\x00\x85\x94C\x01b\x94\x87\x94R\x94(K\x01");
@@ -105,7 +105,7 @@ pub fn binary_batch(images: std::ops::Range<usize>) -> Vec<u8> {
         .collect()
 }
 
-/// Name and contents of every file in the folder as published, in an order that is not the batches'.
+/// Name and contents of every file of the published folder, not in the order of the batches.
 pub fn python_files() -> Vec<(String, Vec<u8>)> {
     let batch = |b: usize| (BATCHES[b].to_owned(), python_batch(numbers(b)));
     let mut files: Vec<_> = [3, 5, 0, 4, 2, 1].map(batch).into();
@@ -194,7 +194,7 @@ pub fn parquet_file(files: Vec<Vec<u8>>, labels: Vec<i64>) -> Vec<u8> {
         .build();
     let schema = Arc::new(parse_message_type(PARQUET_SCHEMA).unwrap());
     let mut writer = SerializedFileWriter::new(Vec::new(), schema, Arc::new(properties)).unwrap();
-    // Two groups of rows.
+    // Write two row groups.
     let half = files.len() / 2;
     for (files, labels) in [
         (&files[..half], &labels[..half]),
@@ -255,7 +255,8 @@ pub fn expected_images() -> (Images, Images) {
     (images(0..15), images(15..18))
 }
 
-/// Every format on disk: its name in FORMATS, what to name, and the files that can be damaged.
+/// Writes every format to disk. Returns for each its name in FORMATS, the path to load, and the files that a test can
+/// damage.
 pub fn fixtures(dir: &TempDir) -> Vec<(&'static str, PathBuf, Vec<PathBuf>)> {
     let at = |name: &str| dir.path().join(name);
     let (python, binary, parquet) = (

@@ -36,7 +36,7 @@ fn every_format_gives_the_same_images() {
         assert!(data.train == train && data.test == test, "{format}");
         assert_eq!(data.info.classes, CLASSES, "{format}");
         assert_eq!(last, (18, 18), "{format}");
-        // The folder or file itself may be named, too.
+        // The user may also name the file or the folder that contains it.
         for path in [files[0].as_path(), found.path.as_path()] {
             assert_eq!(find(Some(path)).unwrap().path, found.path, "{format}");
         }
@@ -338,12 +338,12 @@ fn verifying_says_of_each_file_whether_it_is_the_published_one() {
         );
         assert!(test.contains("3 test images"), "{test}");
     }
-    // One file is known without the data: the class names as Python 2 wrote them are not ours.
+    // The published digest of `batches.meta` is known, and the one that this fixture contains differs from it.
     let sample = verify(&find(Some(Path::new(SAMPLE))).unwrap(), &mut |_, _| {}, 0).unwrap();
     assert!(sample.files.is_empty() && sample.differences.is_empty());
 }
 
-/// The real images, where they are: every format of the same folder gives the same bytes.
+/// With the real data set: all formats in the same folder give the same images.
 #[test]
 fn unpacked_sets_agree() {
     let Some(folder) = std::env::var_os("CIFAR_TUI_UNPACKED").map(PathBuf::from) else {

@@ -1,9 +1,9 @@
-//! Randomly damaged files of every format.
+//! Tests of randomly damaged files of every format.
 
 use super::*;
 
-/// Damaged bytes give an error or images, never a panic. (A damaged pixel cannot be told.) Each reader gets `count`
-/// injuries; archives every second time inside, before they are packed.
+/// Reads `count` damaged files of each format: each must give an error or images (a damaged pixel cannot be detected),
+/// never a panic. Every second archive is damaged before it is compressed.
 fn mutations(count: u32) {
     let dir = tempfile::tempdir().unwrap();
     let tars = [python_files(), binary_files()].map(|files| {

@@ -1,4 +1,4 @@
-//! Parquet files of another layout, and damaged ones.
+//! Tests of parquet files with another layout, and of damaged ones.
 
 use super::*;
 use ::parquet::file::writer::SerializedFileWriter;
@@ -28,7 +28,7 @@ fn images_that_are_none_or_of_another_size_are_told() {
     }
 }
 
-/// A parquet file without rows, with `change` made to the schema.
+/// A parquet file without rows, in whose schema `change[0]` is replaced by `change[1]`.
 fn odd_parquet(change: [&str; 2]) -> Vec<u8> {
     let schema = PARQUET_SCHEMA.replace(change[0], change[1]);
     let schema = Arc::new(parse_message_type(&schema).unwrap());
@@ -62,7 +62,7 @@ fn parquet_that_is_not_the_published_kind_says_what_it_has() {
             "{text}"
         );
     }
-    // In the description of the last column, the number of the packing follows the name: snappy's becomes zstd's.
+    // In the metadata of the last column, the number of the codec follows the name. Change it from snappy to zstd.
     let mut zstd = parquet_file(vec![png(0), png(1)], vec![1, 2]);
     let at = zstd
         .windows(7)

@@ -1,4 +1,4 @@
-//! Pickles as Python 2 and 3 write them, and hostile ones.
+//! Tests of pickles as Python 2 and 3 write them, and of hostile ones.
 
 use super::*;
 
@@ -41,10 +41,10 @@ fn pickled(bytes: &[u8]) -> DataError {
 
 #[test]
 fn hostile_pickles_are_refused() {
-    // Run by a real unpickler, this would start a program.
+    // Python's own unpickler would start a program here.
     let error = pickled(b"\x80\x02cposix\nsystem\nU\x04true\x85R.");
     assert!(error.to_string().contains("global posix.system"), "{error}");
-    // 100,000 deep, in each way that nests.
+    // 100,000 nested containers of each kind.
     let deep = 100_000;
     let nested = [
         [vec![b']'; deep], vec![b'a'; deep]].concat(),
@@ -56,7 +56,7 @@ fn hostile_pickles_are_refused() {
         let error = pickled(&[b"\x80\x02", &body[..], b"."].concat());
         assert!(error.to_string().contains("nested too deep"), "{error}");
     }
-    // Claims without bytes behind them.
+    // Lengths without the bytes that they announce.
     for claim in [
         &b"\x80\x02}(T\xff\xff\xff\x7f"[..],
         b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\xff",
@@ -70,7 +70,7 @@ fn hostile_pickles_are_refused() {
     assert!(pickled(&float).to_string().contains("'u1'"));
 }
 
-/// Bytes in memory.
+/// A source in memory.
 struct InMemory<'a>(&'a [u8]);
 
 impl pickle::PickleSource for InMemory<'_> {
@@ -92,7 +92,7 @@ impl pickle::PickleSource for InMemory<'_> {
 fn mutated_pickles_never_panic() {
     for whole in [python_batch(0..3), python3_batch(0..3), python_meta()] {
         for number in 0..2000 {
-            // Either is right; what is read must be there to be asked for.
+            // An error or a value are both right; the value must be readable without a panic.
             if let Ok(pickle) = pickle::read(&mut InMemory(&mutated(&whole, number))) {
                 let _ = (
                     pickle.matrix("data"),

@@ -1,10 +1,10 @@
 //! Draws animals: birds, cats, deer, dogs, frogs and horses.
 
 use super::{BLACK, PAINTS, WHITE};
-use crate::data::sample::pen::{Dice, Pen, Rgb, mix, shade};
+use crate::data::sample::pen::{Pen, RandomSequence, Rgb, mix, shade};
 
 /// Coats of cats, dogs and horses.
-const BEASTS: [Rgb; 7] = [
+const COATS: [Rgb; 7] = [
     [146, 96, 54],
     [92, 62, 42],
     [186, 146, 98],
@@ -14,8 +14,8 @@ const BEASTS: [Rgb; 7] = [
     [206, 128, 62],
 ];
 
-pub fn bird(pen: &mut Pen, dice: &mut Dice) {
-    let coat = dice.pick(&[
+pub fn bird(pen: &mut Pen, random: &mut RandomSequence) {
+    let coat = random.pick(&[
         [180, 60, 44],
         [60, 104, 176],
         [120, 96, 70],
@@ -25,13 +25,13 @@ pub fn bird(pen: &mut Pen, dice: &mut Dice) {
         [104, 140, 72],
         [150, 150, 156],
     ]);
-    let coat = dice.near(coat, 20.0);
-    let breast = mix(coat, [240, 216, 180], dice.between(0.3, 0.85));
-    let wing = shade(coat, dice.between(0.5, 0.75));
-    let bill = dice.pick(&[[236, 150, 40], [230, 190, 60], [60, 56, 52], [214, 90, 50]]);
-    if dice.chance(0.3) {
+    let coat = random.near(coat, 20.0);
+    let breast = mix(coat, [240, 216, 180], random.between(0.3, 0.85));
+    let wing = shade(coat, random.between(0.5, 0.75));
+    let bill = random.pick(&[[236, 150, 40], [230, 190, 60], [60, 56, 52], [214, 90, 50]]);
+    if random.chance(0.3) {
         // In flight: wings raised.
-        let lift = dice.between(0.55, 0.95);
+        let lift = random.between(0.55, 0.95);
         pen.blob(
             &[
                 (0.0, 0.0),
@@ -66,13 +66,13 @@ pub fn bird(pen: &mut Pen, dice: &mut Dice) {
     let leg = shade(bill, 0.8);
     pen.line(&[(-0.05, 0.5), (-0.02, 0.9)], 0.06, leg);
     pen.line(&[(0.14, 0.5), (0.17, 0.9)], 0.06, leg);
-    if dice.chance(0.55) {
+    if random.chance(0.55) {
         pen.line(&[(-1.3, 0.95), (1.3, 0.88)], 0.13, [94, 70, 48]);
     } else {
         pen.line(&[(-0.1, 0.92), (0.1, 0.92)], 0.05, leg);
         pen.line(&[(0.12, 0.92), (0.32, 0.92)], 0.05, leg);
     }
-    let up = dice.between(-0.25, 0.1);
+    let up = random.between(-0.25, 0.1);
     pen.polygon(
         &[
             (-0.4, 0.15),
@@ -116,7 +116,7 @@ pub fn bird(pen: &mut Pen, dice: &mut Dice) {
         ],
         wing,
     );
-    if dice.chance(0.25) {
+    if random.chance(0.25) {
         pen.polygon(
             &[(0.2, head - 0.2), (0.16, head - 0.55), (0.42, head - 0.26)],
             wing,
@@ -133,7 +133,7 @@ fn eyes(pen: &mut Pen, x: f32, y: f32, r: f32, iris: Rgb, slit: bool) {
     }
 }
 
-fn cat_face(pen: &mut Pen, dice: &mut Dice, coat: Rgb) {
+fn cat_face(pen: &mut Pen, random: &mut RandomSequence, coat: Rgb) {
     let dark = shade(coat, 0.55);
     for side in [-1.0, 1.0] {
         pen.polygon(
@@ -154,7 +154,7 @@ fn cat_face(pen: &mut Pen, dice: &mut Dice, coat: Rgb) {
         );
     }
     pen.ellipse(0.0, 0.05, 0.82, 0.7, coat);
-    if dice.chance(0.6) {
+    if random.chance(0.6) {
         // A tabby.
         for x in [-0.2, 0.0, 0.2] {
             pen.line(&[(x, -0.6), (x * 0.8, -0.34)], 0.08, dark);
@@ -164,7 +164,7 @@ fn cat_face(pen: &mut Pen, dice: &mut Dice, coat: Rgb) {
         }
     }
     pen.ellipse(0.0, 0.38, 0.36, 0.24, mix(coat, WHITE, 0.6));
-    let iris = dice.pick(&[[150, 200, 70], [226, 190, 60], [110, 180, 200]]);
+    let iris = random.pick(&[[150, 200, 70], [226, 190, 60], [110, 180, 200]]);
     eyes(pen, 0.34, -0.08, 0.19, iris, true);
     pen.polygon(&[(-0.11, 0.2), (0.11, 0.2), (0.0, 0.34)], [214, 110, 116]);
     pen.line(&[(-0.16, 0.48), (0.0, 0.36), (0.16, 0.48)], 0.05, dark);
@@ -176,15 +176,15 @@ fn cat_face(pen: &mut Pen, dice: &mut Dice, coat: Rgb) {
     }
 }
 
-pub fn cat(pen: &mut Pen, dice: &mut Dice) {
-    let coat = dice.pick(&BEASTS);
-    let coat = dice.near(coat, 16.0);
-    if dice.chance(0.6) {
+pub fn cat(pen: &mut Pen, random: &mut RandomSequence) {
+    let coat = random.pick(&COATS);
+    let coat = random.near(coat, 16.0);
+    if random.chance(0.6) {
         pen.ellipse(0.0, 1.0, 0.7, 0.5, shade(coat, 0.85));
-        return cat_face(pen, dice, coat);
+        return cat_face(pen, random, coat);
     }
     // Sitting, the tail curled up.
-    let tail = dice.between(-0.2, 0.2);
+    let tail = random.between(-0.2, 0.2);
     pen.line(
         &[
             (-0.4, 0.85),
@@ -209,12 +209,12 @@ pub fn cat(pen: &mut Pen, dice: &mut Dice) {
     for x in [-0.18, 0.2] {
         pen.line(&[(x, 0.4), (x, 0.92)], 0.16, shade(coat, 0.9));
     }
-    cat_face(&mut pen.moved(0.02, -0.32, 0.0, 0.6), dice, coat);
+    cat_face(&mut pen.moved(0.02, -0.32, 0.0, 0.6), random, coat);
 }
 
-fn dog_face(pen: &mut Pen, dice: &mut Dice, coat: Rgb) {
-    let ear = shade(coat, dice.between(0.45, 0.7));
-    let muzzle = mix(coat, WHITE, dice.between(0.3, 0.75));
+fn dog_face(pen: &mut Pen, random: &mut RandomSequence, coat: Rgb) {
+    let ear = shade(coat, random.between(0.45, 0.7));
+    let muzzle = mix(coat, WHITE, random.between(0.3, 0.75));
     pen.blob(
         &[
             (-0.6, -0.8),
@@ -226,7 +226,7 @@ fn dog_face(pen: &mut Pen, dice: &mut Dice, coat: Rgb) {
         ],
         coat,
     );
-    if dice.chance(0.35) {
+    if random.chance(0.35) {
         pen.ellipse(0.26, -0.18, 0.26, 0.28, ear);
     }
     for side in [-1.0, 1.0] {
@@ -242,7 +242,7 @@ fn dog_face(pen: &mut Pen, dice: &mut Dice, coat: Rgb) {
             ear,
         );
     }
-    if dice.chance(0.6) {
+    if random.chance(0.6) {
         pen.ellipse(0.0, 0.86, 0.15, 0.24, [222, 96, 110]);
     }
     pen.ellipse(0.0, 0.42, 0.42, 0.38, muzzle);
@@ -259,23 +259,23 @@ fn dog_face(pen: &mut Pen, dice: &mut Dice, coat: Rgb) {
     }
 }
 
-pub fn dog(pen: &mut Pen, dice: &mut Dice) {
-    let coat = dice.pick(&BEASTS);
-    let coat = dice.near(coat, 16.0);
-    if dice.chance(0.6) {
+pub fn dog(pen: &mut Pen, random: &mut RandomSequence) {
+    let coat = random.pick(&COATS);
+    let coat = random.near(coat, 16.0);
+    if random.chance(0.6) {
         pen.ellipse(0.0, 1.05, 0.62, 0.4, shade(coat, 0.85));
-        return dog_face(pen, dice, coat);
+        return dog_face(pen, random, coat);
     }
     // Standing in profile, the tail up.
     let dark = shade(coat, 0.7);
-    let wag = dice.between(-0.25, 0.1);
+    let wag = random.between(-0.25, 0.1);
     pen.line(
         &[(-0.68, -0.02), (-0.9, -0.35), (-0.85 + wag, -0.62)],
         0.13,
         coat,
     );
     for (x, far) in [(-0.42, true), (0.4, true), (-0.62, false), (0.24, false)] {
-        let step = dice.between(-0.08, 0.08);
+        let step = random.between(-0.08, 0.08);
         pen.line(
             &[(x, 0.3), (x + step, 0.9)],
             0.17,
@@ -319,12 +319,12 @@ pub fn dog(pen: &mut Pen, dice: &mut Dice) {
         ],
         ear,
     );
-    let collar = dice.pick(&PAINTS);
+    let collar = random.pick(&PAINTS);
     pen.line(&[(0.34, -0.1), (0.72, -0.06)], 0.09, collar);
 }
 
-fn antlers(pen: &mut Pen, dice: &mut Dice, width: f32) {
-    let horn = dice.near([196, 164, 118], 20.0);
+fn antlers(pen: &mut Pen, random: &mut RandomSequence, width: f32) {
+    let horn = random.near([196, 164, 118], 20.0);
     for side in [-1.0, 1.0] {
         let x = |v: f32| side * v * width;
         pen.line(
@@ -342,13 +342,13 @@ fn antlers(pen: &mut Pen, dice: &mut Dice, width: f32) {
     }
 }
 
-pub fn deer(pen: &mut Pen, dice: &mut Dice) {
-    let coat = dice.pick(&[[164, 110, 64], [134, 92, 58], [188, 134, 82], [120, 96, 78]]);
-    let coat = dice.near(coat, 14.0);
+pub fn deer(pen: &mut Pen, random: &mut RandomSequence) {
+    let coat = random.pick(&[[164, 110, 64], [134, 92, 58], [188, 134, 82], [120, 96, 78]]);
+    let coat = random.near(coat, 14.0);
     let dark = shade(coat, 0.65);
-    if dice.chance(0.4) {
+    if random.chance(0.4) {
         // Face on.
-        antlers(&mut pen.moved(0.0, -0.22, 0.0, 0.85), dice, 1.05);
+        antlers(&mut pen.moved(0.0, -0.22, 0.0, 0.85), random, 1.05);
         pen.blob(
             &[(-0.5, 1.2), (-0.3, 0.4), (0.3, 0.4), (0.5, 1.2)],
             shade(coat, 0.85),
@@ -384,7 +384,7 @@ pub fn deer(pen: &mut Pen, dice: &mut Dice) {
     }
     // In profile: thin legs, a long slender neck, a short white tail.
     for (x, far) in [(-0.4, true), (0.28, true), (-0.56, false), (0.14, false)] {
-        let step = dice.between(-0.07, 0.07);
+        let step = random.between(-0.07, 0.07);
         pen.line(
             &[(x, 0.3), (x + step, 1.0)],
             0.085,
@@ -404,7 +404,7 @@ pub fn deer(pen: &mut Pen, dice: &mut Dice) {
         coat,
     );
     pen.line(&[(0.28, 0.08), (0.5, -0.4)], 0.22, coat);
-    if dice.chance(0.5) {
+    if random.chance(0.5) {
         for (x, y) in [
             (-0.5, 0.04),
             (-0.25, 0.0),
@@ -428,18 +428,18 @@ pub fn deer(pen: &mut Pen, dice: &mut Dice) {
     pen.circle(0.92, -0.32, 0.06, BLACK);
     pen.circle(0.64, -0.46, 0.045, BLACK);
     pen.ellipse(0.36, -0.56, 0.15, 0.06, dark);
-    antlers(&mut pen.moved(0.52, -0.52, 0.0, 0.62), dice, 1.0);
+    antlers(&mut pen.moved(0.52, -0.52, 0.0, 0.62), random, 1.0);
 }
 
-pub fn horse(pen: &mut Pen, dice: &mut Dice) {
-    let coat = dice.pick(&BEASTS);
-    let coat = dice.near(coat, 14.0);
-    let mane = if coat[0] > 120 && dice.chance(0.7) {
+pub fn horse(pen: &mut Pen, random: &mut RandomSequence) {
+    let coat = random.pick(&COATS);
+    let coat = random.near(coat, 14.0);
+    let mane = if coat[0] > 120 && random.chance(0.7) {
         shade(coat, 0.3)
     } else {
         mix(coat, [236, 220, 180], 0.7)
     };
-    if dice.chance(0.3) {
+    if random.chance(0.3) {
         // Head and neck.
         pen.blob(
             &[
@@ -481,10 +481,10 @@ pub fn horse(pen: &mut Pen, dice: &mut Dice) {
             ],
             mane,
         );
-        if dice.chance(0.5) {
+        if random.chance(0.5) {
             pen.line(&[(0.42, -0.5), (0.7, -0.02)], 0.1, WHITE);
         }
-        if dice.chance(0.4) {
+        if random.chance(0.4) {
             pen.line(&[(0.5, 0.3), (0.66, -0.1)], 0.05, [120, 40, 36]);
             pen.line(&[(0.56, 0.1), (-0.1, -0.3)], 0.05, [120, 40, 36]);
         }
@@ -503,7 +503,7 @@ pub fn horse(pen: &mut Pen, dice: &mut Dice) {
     );
     let dark = shade(coat, 0.7);
     for (x, far) in [(-0.4, true), (0.36, true), (-0.6, false), (0.2, false)] {
-        let step = dice.between(-0.14, 0.14);
+        let step = random.between(-0.14, 0.14);
         let colour = if far { dark } else { coat };
         pen.line(
             &[(x, 0.25), (x + step * 0.3, 0.62), (x + step, 0.94)],
@@ -557,8 +557,8 @@ pub fn horse(pen: &mut Pen, dice: &mut Dice) {
         ],
         mane,
     );
-    if dice.chance(0.35) {
-        let saddle = dice.pick(&PAINTS);
+    if random.chance(0.35) {
+        let saddle = random.pick(&PAINTS);
         pen.blob(
             &[(-0.34, -0.22), (0.1, -0.24), (0.06, 0.14), (-0.26, 0.14)],
             saddle,
@@ -566,8 +566,8 @@ pub fn horse(pen: &mut Pen, dice: &mut Dice) {
     }
 }
 
-pub fn frog(pen: &mut Pen, dice: &mut Dice) {
-    let skin = dice.pick(&[
+pub fn frog(pen: &mut Pen, random: &mut RandomSequence) {
+    let skin = random.pick(&[
         [92, 158, 54],
         [62, 128, 60],
         [128, 170, 66],
@@ -575,10 +575,10 @@ pub fn frog(pen: &mut Pen, dice: &mut Dice) {
         [136, 112, 66],
         [50, 150, 110],
     ]);
-    let skin = dice.near(skin, 16.0);
+    let skin = random.near(skin, 16.0);
     let (dark, belly) = (shade(skin, 0.62), mix(skin, [240, 236, 190], 0.6));
-    let iris = dice.pick(&[[236, 200, 60], [240, 236, 220], [214, 110, 50]]);
-    if dice.chance(0.3) {
+    let iris = random.pick(&[[236, 200, 60], [240, 236, 220], [214, 110, 50]]);
+    if random.chance(0.3) {
         // From the side, ready to jump.
         pen.line(
             &[(-0.3, 0.3), (-0.95, 0.15), (-0.5, 0.68), (-0.95, 0.78)],
@@ -653,7 +653,7 @@ pub fn frog(pen: &mut Pen, dice: &mut Dice) {
         0.065,
         shade(skin, 0.35),
     );
-    if dice.chance(0.5) {
+    if random.chance(0.5) {
         for (x, y) in [(-0.6, -0.14), (0.64, -0.12), (0.0, -0.26)] {
             pen.circle(x, y, 0.08, dark);
         }

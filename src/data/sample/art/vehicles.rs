@@ -1,26 +1,26 @@
 //! Draws vehicles: airplanes, automobiles, ships and trucks.
 
 use super::{BLACK, PAINTS, WHITE};
-use crate::data::sample::pen::{Dice, Pen, Rgb, mix, shade};
+use crate::data::sample::pen::{Pen, RandomSequence, Rgb, mix, shade};
 
 const GLASS: Rgb = [150, 190, 214];
 const RUBBER: Rgb = [30, 30, 34];
 
-pub fn airplane(pen: &mut Pen, dice: &mut Dice) {
-    let body = dice.pick(&[
+pub fn airplane(pen: &mut Pen, random: &mut RandomSequence) {
+    let body = random.pick(&[
         WHITE,
         [214, 218, 224],
         [176, 184, 194],
         [236, 222, 176],
         [92, 104, 120],
     ]);
-    let body = dice.near(body, 12.0);
-    let paint = dice.pick(&PAINTS);
-    let wing = mix(body, [70, 78, 92], dice.between(0.25, 0.5));
-    match dice.below(3) {
+    let body = random.near(body, 12.0);
+    let paint = random.pick(&PAINTS);
+    let wing = mix(body, [70, 78, 92], random.between(0.25, 0.5));
+    match random.below(3) {
         // From above, nose up.
         0 => {
-            let sweep = dice.between(0.1, 0.55);
+            let sweep = random.between(0.1, 0.55);
             for side in [-1.0, 1.0] {
                 pen.polygon(
                     &[
@@ -92,7 +92,7 @@ pub fn airplane(pen: &mut Pen, dice: &mut Dice) {
         }
         // From the front and below: a propeller plane, or wheels out.
         _ => {
-            let droop = dice.between(-0.2, 0.1);
+            let droop = random.between(-0.2, 0.1);
             pen.polygon(
                 &[
                     (0.0, -0.1),
@@ -135,13 +135,13 @@ fn wheel(pen: &mut Pen, x: f32, y: f32, r: f32) {
     pen.circle(x, y, r * 0.5, [172, 174, 180]);
 }
 
-pub fn automobile(pen: &mut Pen, dice: &mut Dice) {
-    let paint = dice.pick(&PAINTS);
-    let paint = dice.near(paint, 22.0);
-    let glass = mix(GLASS, BLACK, dice.between(0.1, 0.75));
-    if dice.chance(0.3) {
+pub fn automobile(pen: &mut Pen, random: &mut RandomSequence) {
+    let paint = random.pick(&PAINTS);
+    let paint = random.near(paint, 22.0);
+    let glass = mix(GLASS, BLACK, random.between(0.1, 0.75));
+    if random.chance(0.3) {
         // From the front.
-        let roof = dice.between(-0.62, -0.45);
+        let roof = random.between(-0.62, -0.45);
         pen.rect(-0.78, 0.3, -0.48, 0.62, RUBBER);
         pen.rect(0.48, 0.3, 0.78, 0.62, RUBBER);
         pen.polygon(
@@ -175,8 +175,8 @@ pub fn automobile(pen: &mut Pen, dice: &mut Dice) {
         pen.rect(-0.78, 0.36, 0.78, 0.44, shade(paint, 0.55));
         return;
     }
-    let roof = dice.between(-0.5, -0.34);
-    let (rear, front) = (dice.between(-0.85, -0.55), dice.between(0.2, 0.42));
+    let roof = random.between(-0.5, -0.34);
+    let (rear, front) = (random.between(-0.85, -0.55), random.between(0.2, 0.42));
     // The cabin, then the body with its bonnet lower in front.
     pen.polygon(
         &[
@@ -218,23 +218,23 @@ pub fn automobile(pen: &mut Pen, dice: &mut Dice) {
     );
     pen.line(&[(-0.88, 0.12), (0.88, 0.14)], 0.04, shade(paint, 0.7));
     pen.line(&[(-0.9, 0.32), (0.9, 0.32)], 0.06, shade(paint, 0.5));
-    let r = dice.between(0.19, 0.25);
+    let r = random.between(0.19, 0.25);
     wheel(pen, -0.55, 0.34, r);
     wheel(pen, 0.55, 0.34, r);
     pen.circle(0.94, 0.1, 0.07, [252, 240, 180]);
     pen.circle(-0.96, 0.08, 0.06, [190, 30, 30]);
 }
 
-pub fn truck(pen: &mut Pen, dice: &mut Dice) {
-    let paint = dice.pick(&PAINTS);
-    let paint = dice.near(paint, 22.0);
-    let cargo = if dice.chance(0.5) {
+pub fn truck(pen: &mut Pen, random: &mut RandomSequence) {
+    let paint = random.pick(&PAINTS);
+    let paint = random.near(paint, 22.0);
+    let cargo = if random.chance(0.5) {
         WHITE
     } else {
-        dice.any_colour()
+        random.any_colour()
     };
-    let glass = mix(GLASS, BLACK, dice.between(0.1, 0.7));
-    if dice.chance(0.25) {
+    let glass = mix(GLASS, BLACK, random.between(0.1, 0.7));
+    if random.chance(0.25) {
         // Seen from the front, the box is above the cab.
         pen.rect(-0.72, -0.95, 0.72, 0.4, cargo);
         pen.rect(-0.72, -0.95, 0.72, -0.86, shade(cargo, 0.75));
@@ -253,10 +253,10 @@ pub fn truck(pen: &mut Pen, dice: &mut Dice) {
         pen.rect(0.7, -0.35, 0.8, -0.05, BLACK);
         return;
     }
-    let top = dice.between(-0.78, -0.55);
-    let cab = dice.between(0.36, 0.5);
+    let top = random.between(-0.78, -0.55);
+    let cab = random.between(0.36, 0.5);
     pen.rect(-1.0, 0.3, 0.95, 0.42, [52, 52, 58]);
-    match dice.below(4) {
+    match random.below(4) {
         // A tank.
         0 => {
             pen.blob(
@@ -297,13 +297,13 @@ pub fn truck(pen: &mut Pen, dice: &mut Dice) {
             pen.rect(-1.04, top, cab - 0.04, 0.32, cargo);
             pen.rect(-1.04, 0.24, cab - 0.04, 0.32, shade(cargo, 0.7));
             pen.rect(-1.04, top, cab - 0.04, top + 0.06, shade(cargo, 0.8));
-            if dice.chance(0.5) {
-                let sign = dice.any_colour();
+            if random.chance(0.5) {
+                let sign = random.any_colour();
                 pen.rect(-0.75, top + 0.25, cab - 0.35, top + 0.5, sign);
             }
         }
     }
-    let hood = if dice.chance(0.4) { 0.3 } else { 0.0 };
+    let hood = if random.chance(0.4) { 0.3 } else { 0.0 };
     pen.polygon(
         &[
             (cab, -0.42),
@@ -325,14 +325,14 @@ pub fn truck(pen: &mut Pen, dice: &mut Dice) {
         glass,
     );
     pen.circle(0.97, 0.2, 0.06, [252, 240, 180]);
-    let r = dice.between(0.18, 0.22);
+    let r = random.between(0.18, 0.22);
     for x in [-0.82, -0.42, 0.7] {
         wheel(pen, x, 0.44, r);
     }
 }
 
-pub fn ship(pen: &mut Pen, dice: &mut Dice) {
-    let paint = dice.pick(&[
+pub fn ship(pen: &mut Pen, random: &mut RandomSequence) {
+    let paint = random.pick(&[
         [172, 44, 40],
         [36, 52, 92],
         [40, 42, 46],
@@ -340,13 +340,13 @@ pub fn ship(pen: &mut Pen, dice: &mut Dice) {
         [46, 104, 92],
         [120, 126, 132],
     ]);
-    let hull = dice.near(paint, 18.0);
+    let hull = random.near(paint, 18.0);
     let deck = 0.22;
-    match dice.below(3) {
+    match random.below(3) {
         // Under sail.
         0 => {
-            let sail = dice.pick(&[WHITE, [240, 226, 190], [200, 60, 50], [70, 110, 170]]);
-            let sail = dice.near(sail, 10.0);
+            let sail = random.pick(&[WHITE, [240, 226, 190], [200, 60, 50], [70, 110, 170]]);
+            let sail = random.near(sail, 10.0);
             pen.line(&[(0.0, deck), (0.0, -1.0)], 0.07, [84, 62, 44]);
             pen.blob(
                 &[(0.06, -0.95), (0.1, -1.0), (0.9, 0.1), (0.06, 0.14)],
@@ -374,8 +374,8 @@ pub fn ship(pen: &mut Pen, dice: &mut Dice) {
         // A freighter: boxes on deck, the bridge astern.
         1 => {
             for (i, x) in [-0.4, -0.12, 0.16, 0.44].into_iter().enumerate() {
-                for level in 0..=dice.below(3) {
-                    let (y, colour) = (deck - 0.16 * level as f32, dice.any_colour());
+                for level in 0..=random.below(3) {
+                    let (y, colour) = (deck - 0.16 * level as f32, random.any_colour());
                     pen.rect(x, y - 0.16, x + 0.26, y, colour);
                 }
                 if i == 3 {
@@ -393,7 +393,7 @@ pub fn ship(pen: &mut Pen, dice: &mut Dice) {
         }
         // A passenger ship: decks, a funnel, a mast.
         _ => {
-            let funnel = dice.pick(&PAINTS);
+            let funnel = random.pick(&PAINTS);
             pen.line(&[(0.42, -0.1), (0.42, -0.95)], 0.06, [70, 66, 60]);
             pen.line(&[(0.42, -0.9), (0.95, 0.1)], 0.025, [70, 66, 60]);
             pen.polygon(
@@ -422,7 +422,7 @@ pub fn ship(pen: &mut Pen, dice: &mut Dice) {
         }
     }
     // The waterline.
-    let foam = dice.near([196, 212, 220], 20.0);
+    let foam = random.near([196, 212, 220], 20.0);
     let y = 0.6;
     pen.line(
         &[
