@@ -18,10 +18,10 @@ use std::path::{Path, PathBuf};
 
 /// The version of [`RunState`] that this program writes. Older ones are read, newer ones refused.
 ///
-/// Format 1 called the optimizer's state `first` and `second`, whichever rule it belonged to, and had the products of
-/// the betas in a field of their own.
+/// Format 1 named the optimizer's slots `first` and `second` for every optimizer, and stored the products of the betas
+/// in a separate field.
 pub const FORMAT: u32 = 2;
-/// Largest file that is read: 100 million parameters, their optimizer's state, and room to spare.
+/// Maximum size in bytes of a checkpoint file: enough for 100 million parameters and their optimizer state.
 const LARGEST_FILE: u64 = 2 << 30;
 const STATE: &str = "cifar-tui";
 const HASH: &str = "sha256";
@@ -36,7 +36,7 @@ pub enum CheckpointError {
         source: std::io::Error,
     },
     #[error(
-        "the checkpoint {} is damaged or is no checkpoint of this program: {why}. Use another one, such as previous.safetensors or best.safetensors of the same run.",
+        "the checkpoint {} is damaged or was not written by this program: {why}. Use another one, such as previous.safetensors or best.safetensors of the same run.",
         path.display()
     )]
     Damaged { path: PathBuf, why: String },
@@ -46,7 +46,7 @@ pub enum CheckpointError {
     Mismatch { path: PathBuf, why: String },
 }
 
-/// Which data a run learns from.
+/// Identifies the data that a run is trained on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DataIdentity {
     pub name: String,
@@ -65,13 +65,13 @@ pub struct Best {
     pub step: u64,
 }
 
-/// Sums over the training images of the epoch so far.
+/// Sums over the images that the current epoch has trained on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct EpochTotals {
     pub loss: f64,
     pub correct: u64,
     pub images: u64,
-    /// Spent in training steps.
+    /// Seconds spent in training steps.
     pub seconds: f64,
 }
 
@@ -83,37 +83,38 @@ pub struct Applied {
     pub epoch: u32,
 }
 
-/// Everything but tensors that resuming needs.
+/// Everything that resuming needs, except tensors.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunState {
     pub format: u32,
     /// The version of the program that wrote it.
     pub version: String,
-    /// The run's name; empty when it saved nothing else.
+    /// The run's name; empty if the run has no folder.
     pub run: String,
     /// Seconds since the Unix epoch.
     pub started: f64,
     /// The values in force.
     pub params: Hyperparameters,
-    /// Changes that wait for the next epoch, and for the next run.
+    /// Changes that take effect at the next epoch or in the next run, as (key, value).
     pub waiting: Vec<(String, Value)>,
     /// All changes so far.
     pub changes: Vec<Applied>,
-    /// The architecture written out.
+    /// The architecture as text; not the name of a preset.
     pub architecture: String,
     pub data: DataIdentity,
-    /// Where the data was: an absolute path, or [`crate::data::SAMPLE`]. Empty in old files.
+    /// The location of the data: an absolute path, or [`crate::data::SAMPLE`]. Empty in old files.
     #[serde(default)]
     pub data_source: String,
-    /// What the network's input and output mean, for those who use it on other images.
+    /// The names of the classes, and below the side and statistics of the images: what is needed to use the network on
+    /// other images.
     pub classes: Vec<String>,
     pub side: u32,
-    /// Each channel's mean and deviation over the training images, in [0, 1]; used when `standardize` is set.
+    /// Mean and standard deviation of each channel over the training images, in [0, 1]; used if `standardize` is set.
     pub mean: Vec<f32>,
     pub deviation: Vec<f32>,
     /// Training steps done.
     pub step: u64,
-    /// Whole epochs done, and of the one after them: steps and images done.
+    /// Number of whole epochs done, and the steps and images done of the next one.
     pub epochs: u32,
     pub step_in_epoch: u64,
     pub images_in_epoch: u64,
@@ -123,7 +124,7 @@ pub struct RunState {
     pub elapsed: f64,
     /// The optimizer's scalars by name.
     pub optimizer: BTreeMap<String, f64>,
-    /// Bytes of metrics.jsonl that belong to the steps done, and the steps that wait to be written there.
+    /// Number of bytes of metrics.jsonl that belong to the steps done, and the report of steps not yet written there.
     pub metrics_bytes: u64,
     pub unwritten: Option<StepReport>,
 }
@@ -135,13 +136,13 @@ impl RunState {
         self.totals.images == 0
     }
 
-    /// Whether the best weights so far are those of this very step.
+    /// Whether the best weights so far are those of this step.
     pub fn is_best(&self) -> bool {
         self.best.is_some_and(|best| best.step == self.step)
     }
 }
 
-/// A checkpoint in memory: nothing in it belongs to a device.
+/// A checkpoint in host memory.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Checkpoint {
     pub run_state: RunState,
@@ -149,9 +150,9 @@ pub struct Checkpoint {
 }
 
 impl DataIdentity {
-    /// That of a data set whose images and labels are given for both splits.
+    /// The identity of a data set; `splits` are the pixels and labels of the training and test images.
     pub fn of(info: &DataInfo, splits: [(&[u8], &[u8]); 2], image_bytes: usize) -> Self {
-        /// Every so many images are hashed; a shuffled, other or damaged set still differs.
+        /// One of this many images is hashed. That suffices to detect a shuffled or different data set.
         const STRIDE: usize = 64;
         let mut hash = Sha256::new();
         for (pixels, labels) in splits {
@@ -170,10 +171,9 @@ impl DataIdentity {
 }
 
 impl Checkpoint {
-    /// The bytes of its file.
+    /// The contents of the checkpoint's file.
     ///
-    /// # Errors
-    /// When it cannot be written as a safetensors file (a shape that does not fit its numbers).
+    /// # Errors Returns an error if a tensor's shape does not fit its number of values.
     pub fn encode(&self) -> Result<Vec<u8>, String> {
         let text = |e: &dyn std::fmt::Display| e.to_string();
         let state = serde_json::to_string(&self.run_state).map_err(|e| text(&e))?;
@@ -198,17 +198,17 @@ impl Checkpoint {
             (HASH.to_owned(), "0".repeat(HASH_DIGITS)),
         ]);
         let mut file = safetensors::serialize(views, Some(metadata)).map_err(|e| text(&e))?;
-        sort_header(&mut file).ok_or("the header is not what it should be")?;
-        let slot = hash_slot(&file).ok_or("the header has no place for its hash")?;
+        sort_header(&mut file).ok_or("the header of the encoded file could not be sorted")?;
+        let slot = hash_slot(&file)
+            .ok_or("the header of the encoded file has no field for the checksum")?;
         let digest = hex(&Sha256::digest(&file));
         file[slot..slot + HASH_DIGITS].copy_from_slice(digest.as_bytes());
         Ok(file)
     }
 
-    /// Reads a file's bytes; `path` is for the messages.
+    /// Decodes the contents of a checkpoint file; `path` is named in errors.
     ///
-    /// # Errors
-    /// When the bytes are not exactly what [`Checkpoint::encode`] wrote.
+    /// # Errors Returns an error unless the bytes are exactly those that [`Checkpoint::encode`] wrote.
     pub fn decode(mut file: Vec<u8>, path: &Path) -> Result<Self, CheckpointError> {
         let damaged = |why: String| CheckpointError::Damaged {
             path: path.into(),
@@ -267,8 +267,7 @@ impl Checkpoint {
 
     /// Reads a checkpoint file.
     ///
-    /// # Errors
-    /// When it cannot be read, or is damaged.
+    /// # Errors Returns an error if the file cannot be read or is damaged.
     pub fn read(path: &Path) -> Result<Self, CheckpointError> {
         let file = files::read(path, LARGEST_FILE).map_err(|error| match error.kind() {
             ErrorKind::FileTooLarge => CheckpointError::Damaged {
@@ -287,7 +286,7 @@ impl Checkpoint {
 /// Old and new names of the optimizer's slots.
 type Renamed = &'static [(&'static str, &'static str)];
 
-/// Rewrites the state of format 1 as that of format 2; gives the new names of the optimizer's slots.
+/// Converts the state of format 1 to format 2. Returns the new names of the optimizer's slots.
 fn from_format_1(state: &mut serde_json::Value) -> Result<Renamed, String> {
     let products = <[f64; 2]>::deserialize(&state["beta_products"])
         .map_err(|e| format!("its products of the betas: {e}"))?;
@@ -298,13 +297,15 @@ fn from_format_1(state: &mut serde_json::Value) -> Result<Renamed, String> {
             serde_json::json!({ "beta1_product": products[0], "beta2_product": products[1] }),
         ),
     };
-    let fields = state.as_object_mut().ok_or("its state is no JSON object")?;
+    let fields = state
+        .as_object_mut()
+        .ok_or("its state is not a JSON object")?;
     fields.insert("format".into(), FORMAT.into());
     fields.insert("optimizer".into(), scalars);
     Ok(slots)
 }
 
-/// A tensor's name with its slot renamed, if it is the optimizer's.
+/// The name of a tensor in format 2: with its slot renamed if the tensor belongs to the optimizer.
 fn renamed(name: &str, slots: Renamed) -> String {
     let of_slot = |(old, new): &(&str, &str)| {
         let parameter = name
@@ -319,8 +320,8 @@ fn renamed(name: &str, slots: Renamed) -> String {
         .unwrap_or_else(|| name.to_owned())
 }
 
-/// Sorts the header's keys, so that the same state makes the same file: the library writes metadata in the random order of
-/// a hash map. None when that would change more than the order.
+/// Sorts the keys of the header, so that equal states give equal files: the library writes metadata in the random order
+/// of a hash map. None if sorting would change the length of the header.
 fn sort_header(file: &mut [u8]) -> Option<()> {
     let length = u64::from_le_bytes(*file.first_chunk()?);
     let header = file.get_mut(8..8 + usize::try_from(length).ok()?)?;
@@ -331,7 +332,8 @@ fn sort_header(file: &mut [u8]) -> Option<()> {
     padding.iter().all(|&b| b == b' ').then_some(())
 }
 
-/// Where the 64 digits of the hash stand. Quotes inside a JSON string are escaped, so the key cannot be found in one.
+/// The offset of the hash's 64 digits. Quotes inside a JSON string are escaped, so the key cannot be found within a
+/// string.
 fn hash_slot(file: &[u8]) -> Option<usize> {
     let length = u64::from_le_bytes(*file.first_chunk()?);
     let end = 8usize.checked_add(usize::try_from(length).ok()?)?;
@@ -348,7 +350,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
-/// Puts the right checksum on damaged bytes, as one would who means ill: for tests and the fuzz target.
+/// Replaces the checksum of modified bytes by the right one, as an attacker would. For tests and the fuzz target.
 #[cfg(any(test, fuzzing))]
 pub fn fuzz_sign(mut file: Vec<u8>) -> Vec<u8> {
     if let Some(slot) = hash_slot(&file) {
@@ -416,7 +418,7 @@ pub(crate) mod tests {
         };
         let tensor = |n: usize| TensorData {
             shape: vec![n, 3],
-            // Rounded alike wherever it is computed, as sines and powers are not.
+            // Division is rounded in the same way on every platform, unlike sines and powers.
             values: (0..3 * n).map(|i| 1.0 - i as f32 / 7.0).collect(),
         };
         Checkpoint {
@@ -454,7 +456,7 @@ pub(crate) mod tests {
         let file = example().encode().unwrap();
         let path = Path::new("runs/a/last.safetensors");
         for at in 0..file.len() {
-            // The lowest bit, and the one that changes a letter's case.
+            // The lowest bit, and the bit that distinguishes upper and lower case.
             for bit in [1, 0x20] {
                 let mut bad = file.clone();
                 bad[at] ^= bit;
@@ -493,7 +495,7 @@ pub(crate) mod tests {
             }
             readable += u32::from(Checkpoint::decode(fuzz_sign(bad), path).is_ok());
         }
-        // Tensors, for one, may hold any numbers: some of these are fine.
+        // Some modifications are harmless, such as other values in a tensor.
         assert!(readable > 0 && readable < count, "{readable} of {count}");
     }
 

@@ -1,33 +1,33 @@
-//! Scoring a whole split: what the network says of every image, and how that adds up.
+//! Scores a whole split: the network's prediction for every image, and the loss, accuracy and confusion matrix.
 
 use crate::domain::confusion::Confusion;
 use crate::domain::number::argmax;
-use crate::domain::report::{Evaluation, Opinion, ScoredWeights, Split};
+use crate::domain::report::{Evaluation, PastPrediction, ScoredWeights, Split};
 
-/// What the network says of every image of a split.
+/// The network's predictions for every image of a split.
 #[derive(Clone, Debug)]
 pub struct Scores {
     pub split: Split,
     pub step: u64,
     pub classes: usize,
-    /// The images' numbers in their pool, and their labels.
+    /// The indices of the images in their [`ImageSet`](crate::backend::ImageSet), and their labels.
     pub images: Vec<u32>,
     pub labels: Vec<u8>,
-    /// `classes` for each image.
+    /// `[images, classes]`.
     pub probabilities: Vec<f32>,
     /// The class with the largest probability, for each image.
     pub predicted: Vec<u8>,
-    /// The whole, in figures.
+    /// The scores of the whole split.
     pub evaluation: Evaluation,
 }
 
-/// Scores under way.
+/// An evaluation that has not been completed.
 pub(super) struct Scoring {
     pub images: Vec<u32>,
     pub labels: Vec<u8>,
     pub probabilities: Vec<f32>,
     pub losses: Vec<f32>,
-    /// Seconds spent in the network.
+    /// Seconds spent in the backend.
     pub seconds: f64,
 }
 
@@ -82,13 +82,13 @@ impl Scores {
         &self.probabilities[index * self.classes..(index + 1) * self.classes]
     }
 
-    /// The probability of what image `index` is called.
+    /// The probability of the class predicted for image `index`.
     pub fn confidence(&self, index: usize) -> f32 {
         self.row(index)[usize::from(self.predicted[index])]
     }
 }
 
-/// What every image of a split was called at each evaluation.
+/// The predictions for every image of a split at each evaluation.
 #[derive(Default)]
 pub struct History {
     evaluations: Vec<Past>,
@@ -101,10 +101,11 @@ struct Past {
 }
 
 impl History {
-    /// Evaluations that are kept: when there are more, every second one of the older half goes (10,000 images: 6 MB).
+    /// Maximum number of evaluations. When it is reached, every second one of the older half is dropped. 10,000 images
+    /// take 6 MB.
     const MAX_EVALUATIONS: usize = 128;
 
-    /// Adds an evaluation; one of the same step replaces the last.
+    /// Adds an evaluation. It replaces the last one if that is of the same step.
     pub fn add(&mut self, scores: &Scores) {
         if self
             .evaluations
@@ -129,10 +130,10 @@ impl History {
         });
     }
 
-    /// What image `index` of the split was called, oldest first.
-    pub fn of(&self, index: usize) -> Vec<Opinion> {
+    /// The predictions for image `index` of the split, oldest first.
+    pub fn of(&self, index: usize) -> Vec<PastPrediction> {
         let opinion = |past: &Past| {
-            Some(Opinion {
+            Some(PastPrediction {
                 step: past.step,
                 predicted: *past.predicted.get(index)?,
                 confidence: *past.confidence.get(index)?,

@@ -1,5 +1,5 @@
-//! The file operations that a save is made of, each in one place, so that tests can make any of them fail or crash.
-//! Knows nothing of what is saved.
+//! The file operations of a save, each in one function, so that tests can make any of them fail or simulate a crash at
+//! it. This module does not know what is saved.
 
 use crate::files;
 use std::fs::{self, File, OpenOptions};
@@ -11,7 +11,7 @@ use std::sync::Arc;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileOp {
     Create,
-    /// Opening a file that is added to, and cutting it back.
+    /// Opens a file for appending, and truncates it.
     Open,
     Cut,
     Write,
@@ -21,24 +21,24 @@ pub enum FileOp {
     Copy,
     Remove,
     SyncFolder,
-    /// Taking an advisory lock.
+    /// Takes an advisory lock.
     Lock,
 }
 
-/// What is added to a file's name while it is written beside.
+/// Suffix of the temporary file that is later renamed to the file's name.
 const BESIDE: &str = ".tmp";
 
-/// Asked before each operation: an error says why it must not be made.
+/// Called before each operation. Returns an error, with the reason, if the operation must not be carried out.
 pub type Permit = Arc<dyn Fn() -> io::Result<()> + Send + Sync>;
 
-/// A folder that files are written into. Each operation needs the folder's permit, where it has one.
+/// A folder that files are written into. If it has a permit, each operation needs it.
 #[derive(Clone)]
 pub struct Folder {
     path: PathBuf,
     permit: Option<Permit>,
 }
 
-/// A folder that anybody may write into.
+/// A folder without a permit.
 impl From<&Path> for Folder {
     fn from(path: &Path) -> Self {
         Folder {
@@ -49,7 +49,7 @@ impl From<&Path> for Folder {
 }
 
 impl Folder {
-    /// A folder that is written into for as long as `permit` gives no error.
+    /// A folder that is written into only as long as `permit` returns no error.
     pub fn with_permit(path: &Path, permit: Permit) -> Self {
         Folder {
             path: path.into(),
@@ -65,8 +65,8 @@ impl Folder {
         self.path.join(name)
     }
 
-    /// Writes a file so that a crash at any moment leaves the old one or the new one: write beside, sync the file,
-    /// rename, sync the folder.
+    /// Writes a file so that a crash at any moment leaves either the old or the new contents: writes a temporary file,
+    /// syncs it, renames it, syncs the folder.
     ///
     /// # Errors
     /// Returns an error if the file system does. The old file is then unchanged, unless only the sync of the folder
@@ -83,7 +83,7 @@ impl Folder {
             self.through(FileOp::Rename, &path, || fs::rename(&beside, &path))
         })();
         if written.is_err() {
-            // The partial file is useless; the error to report is the one above.
+            // Remove the partial file. If that fails too, the first error is the one to report.
             let _ = self.remove_at(&beside);
         }
         written?;
@@ -178,7 +178,7 @@ impl Folder {
         self.through(FileOp::Remove, path, || fs::remove_file(path))
     }
 
-    /// Makes the new name of the file at `path` last.
+    /// Syncs the folder, so that the new name of the file at `path` survives a crash.
     fn sync(&self, path: &Path) -> io::Result<()> {
         #[cfg(unix)]
         self.through(FileOp::SyncFolder, path, || {
@@ -199,7 +199,7 @@ impl Folder {
         through(op, path, act)
     }
 
-    /// Writes some of `bytes`; gives how many.
+    /// Writes some of `bytes` and returns their number.
     fn some_through(
         &self,
         path: &Path,
@@ -219,8 +219,8 @@ impl Folder {
     }
 }
 
-/// A file that lines are added to. What could not be written waits and is tried again, so that a disk that was full for
-/// a while leaves no gap; a part that was written is never written twice.
+/// A file that lines are appended to. Bytes that could not be written stay queued and are tried again, so that a
+/// temporarily full disk leaves no gap; no byte is written twice.
 pub struct Appender {
     folder: Folder,
     path: PathBuf,
@@ -228,7 +228,7 @@ pub struct Appender {
     waiting: Vec<u8>,
 }
 
-/// Bytes that wait before they are handed to the system unasked.
+/// Number of queued bytes at which [`Appender::add`] writes them.
 const FLUSH_AT: usize = 8 << 10;
 
 impl Appender {
@@ -303,10 +303,9 @@ impl Drop for Appender {
     }
 }
 
-/// Does one operation on the file at `path`; tests can make it fail.
+/// Carries out one operation on the file at `path`; tests can make it fail.
 ///
-/// # Errors
-/// Those of `act`.
+/// # Errors Returns the error of `act`.
 #[cfg(not(test))]
 pub fn through<T>(_: FileOp, _: &Path, act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     act()
@@ -326,36 +325,36 @@ use faults::some_through;
 #[cfg(test)]
 pub(crate) use faults::through;
 
-/// Files that fail. A fault is laid on a folder and works in all threads, so tests of other folders do not see it.
+/// Fault injection. A fault is set for a folder and affects all threads, but not tests that use other folders.
 #[cfg(test)]
 pub(crate) mod faults {
     use super::*;
     use std::collections::{HashMap, HashSet};
     use std::sync::{LazyLock, Mutex};
 
-    /// What goes wrong.
+    /// A fault to inject.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub(crate) enum Fault {
-        /// The operation number `at` fails with this error of the system, and it alone.
+        /// Only operation number `at` fails, with this error code of the system.
         Error {
             at: usize,
             code: i32,
         },
-        /// A write is done by half, the rest of it finds no room.
+        /// Operation number `at` writes half of its bytes, and then fails because the disk is full.
         Short {
             at: usize,
         },
-        /// The machine stops before the operation, or after it: nothing is done from there on, and files that were not
-        /// synced keep only a part.
+        /// The computer crashes before operation number `at`, or after it: all later operations fail, and files that
+        /// were not synced keep only a part of their bytes.
         CrashBefore {
             at: usize,
         },
         CrashAfter {
             at: usize,
         },
-        /// All operations find no room, until the plan is lifted.
+        /// The disk is full: all operations that need space fail until the guard is dropped.
         Full,
-        /// Every operation of this kind fails with this error of the system.
+        /// Every operation of this kind fails with this error code of the system.
         Deny {
             op: FileOp,
             code: i32,
@@ -372,7 +371,7 @@ pub(crate) mod faults {
 
     static PLANS: LazyLock<Mutex<HashMap<PathBuf, Plan>>> = LazyLock::new(Mutex::default);
 
-    /// Lays a fault on the files of `folder` (None only counts) until the guard is dropped.
+    /// Sets the fault for the files of `folder` until the guard is dropped. None only records the operations.
     pub(crate) fn lay(folder: &Path, fault: Option<Fault>) -> Laid {
         let plan = Plan {
             fault,
@@ -385,7 +384,7 @@ pub(crate) mod faults {
     pub(crate) struct Laid(PathBuf);
 
     impl Laid {
-        /// The operations so far.
+        /// The operations carried out so far.
         pub(crate) fn done(&self) -> Vec<FileOp> {
             PLANS.lock().unwrap()[&self.0].done.clone()
         }
@@ -398,7 +397,9 @@ pub(crate) mod faults {
     }
 
     fn crash<T>() -> io::Result<T> {
-        Err(io::Error::other("the machine has stopped"))
+        Err(io::Error::other(
+            "the computer has crashed (injected fault)",
+        ))
     }
 
     pub(crate) fn through<T>(
@@ -417,7 +418,7 @@ pub(crate) mod faults {
         let number = plan.done.len();
         plan.done.push(op);
         match plan.fault {
-            // What takes no room works on a full disk too.
+            // Operations that need no space succeed on a full disk.
             Some(Fault::Full)
                 if !matches!(
                     op,
@@ -544,7 +545,7 @@ mod tests {
             let why = outcome.unwrap_err().to_string();
             assert!(why.contains("a named pipe (FIFO), not a regular"), "{why}");
         }
-        // What stood in the way of a file of our own has gone.
+        // The permit allows the operation again.
         mine.write("state", b"x").unwrap();
         assert_eq!(fs::read(folder.path().join("state")).unwrap(), b"x");
     }

@@ -13,7 +13,7 @@ pub mod training_data;
 use crate::domain::arch::ArchError;
 use crate::domain::params::HyperParamError;
 
-/// What can go wrong while training. The messages say what to do.
+/// Errors of training. The messages say what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("the architecture does not fit: {0}")]

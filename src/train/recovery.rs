@@ -1,28 +1,28 @@
-//! Which checkpoint a run goes back to after a divergence or a collapse, and with which learning rate.
+//! Chooses the checkpoint and the learning rate with which a run continues after a divergence or a collapse.
 
 use super::checkpoint::RunState;
 use crate::domain::params::Value;
 
-/// Divides the last learning rate that did well; where a run has gone back to the same step before, it takes more.
+/// Divisor of the last good learning rate. The second one is used if the run has gone back to the same step before.
 const DIVISOR: f64 = 2.0;
 const DIVISOR_AGAIN: f64 = 10.0;
 
-/// Where and how a run goes on.
+/// The checkpoint and the learning rate to continue with.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Recovery {
     /// Index of the checkpoint.
     pub checkpoint: usize,
     pub learning_rate: f64,
-    /// The last learning rate that did well, as far as is known.
+    /// The last learning rate known to be good.
     pub good: f64,
 }
 
-/// Chooses from `checkpoints` (of one run, newest first) for a run that failed at `failed`. A run that has collapsed
-/// goes back to `collapsed_after`, the last epoch known to be good, or before. `before` is the step that the run went
-/// back to the last time. None where there is no checkpoint to go back to.
+/// Chooses one of `checkpoints` (of one run, newest first) for a run that failed in the state `failed`. A collapsed run
+/// goes back at least to `collapsed_after`, the last good epoch. `before` is the step that the run last went back to.
+/// Returns None if there is no suitable checkpoint.
 ///
-/// The newest checkpoint may have been trained with the very rate that failed. So a checkpoint counts only if its rate
-/// is not above the last one that did well: that of the best epoch, else that of the run's first step.
+/// The newest checkpoint may have been trained with the rate that failed. So a checkpoint is preferred whose rate is at
+/// most the last good one: that of the best epoch, otherwise that of the run's first step.
 pub fn recovery(
     checkpoints: &[RunState],
     failed: &RunState,
@@ -49,7 +49,7 @@ pub fn recovery(
     })
 }
 
-/// The learning rate (the schedule's base) that step `step` was made with.
+/// The base learning rate, before the schedule, of step `step`.
 fn learning_rate_at(run_state: &RunState, step: u64) -> f64 {
     let later = |c: &&super::checkpoint::Applied| c.change.key == "learning_rate" && c.step > step;
     match run_state.changes.iter().find(later).map(|c| &c.change.old) {
@@ -65,8 +65,8 @@ mod tests {
     use super::*;
     use crate::domain::params::Change;
 
-    /// The state at `step` (of 100 an epoch) of a run that began with the learning rate 0.001, after changes to these
-    /// rates from these steps on; its best epoch was number `best`.
+    /// The state at `step` of a run with 100 steps per epoch. The learning rate was 0.001 at first; `changes` are the
+    /// steps of its changes and the new rates. The best epoch was number `best`.
     fn at(step: u64, changes: &[(u64, f64)], best: Option<u32>) -> RunState {
         let mut run_state = example().run_state;
         run_state.step = step;
@@ -103,15 +103,16 @@ mod tests {
     fn the_rate_that_failed_is_not_halved_but_the_one_that_did_well() {
         let typed = [(250, 10.0)];
         let failed = at(260, &typed, Some(2));
-        // Before the change was made.
+        // The checkpoint was saved before the change.
         assert_eq!(chosen(&[at(240, &[], Some(2))], &failed), (240, 5e-4));
-        // The newest was saved after it; the one before was not.
+        // The newest checkpoint was saved after the change, the other one before it.
         let checkpoints = [at(255, &typed, Some(2)), at(200, &[], Some(2))];
         assert_eq!(chosen(&checkpoints, &failed), (200, 5e-4));
-        // In the first epoch nothing is known to be good but what the run began with.
+        // In the first epoch, only the initial learning rate counts as good.
         let early = [at(55, &[(50, 10.0)], None), at(0, &[], None)];
         assert_eq!(chosen(&early, &at(60, &[(50, 10.0)], None)), (0, 5e-4));
-        // All checkpoints are of the rate that failed: the oldest has the least of it.
+        // If all checkpoints were trained with the failed rate, the oldest is chosen, which had the fewest steps with
+        // it.
         let late = [at(57, &[(50, 10.0)], None), at(55, &[(50, 10.0)], None)];
         assert_eq!(chosen(&late, &at(60, &[(50, 10.0)], None)), (55, 5e-4));
         assert_eq!(recovery(&[], &failed, None, None), None);

@@ -1,4 +1,4 @@
-//! Saving checkpoints off the training thread.
+//! Saves checkpoints on a thread of its own, so that training does not wait for the disk.
 
 use super::checkpoint::Checkpoint;
 use super::files::Folder;
@@ -10,35 +10,34 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-/// The newest checkpoint of a run's folder, the one before it, and the one that validated best.
+/// File names of the newest checkpoint of a run, the one before it, and the one with the best validation accuracy.
 pub const LAST: &str = "last.safetensors";
 pub const PREVIOUS: &str = "previous.safetensors";
 pub const BEST: &str = "best.safetensors";
 
-/// What follows the reason why something could not be saved.
+/// Advice that follows the reason why something could not be saved.
 pub const WHAT_TO_DO: &str = "Make room there, or check that you may write.";
 
-/// What is to be saved.
+/// A checkpoint to save.
 pub struct Job {
     pub checkpoint: Checkpoint,
     pub folder: Folder,
     pub best: NewBest,
-    /// Synced first: the metrics that the checkpoint counts on, or why they could not be written.
+    /// The metrics file, which is synced before the checkpoint is written, or the error of writing it.
     pub metrics: Option<io::Result<File>>,
 }
 
-/// The checkpoint that is to be kept as the best from now on.
+/// The new best checkpoint, if there is one.
 pub enum NewBest {
     None,
-    /// The job's own.
+    /// The checkpoint of this job.
     This,
-    /// That of a job whose place this one took.
+    /// The checkpoint of an earlier job that was merged into this one.
     Earlier(Box<Checkpoint>),
 }
 
 impl Job {
-    /// Merges a job that was not begun with the `next` one of the same run: keeps the newest checkpoint and the newest
-    /// best.
+    /// Merges a waiting job with the `next` one of the same run: keeps the newest checkpoint and the newest best.
     fn followed_by(self, next: Job) -> Job {
         let best = match (next.best, self.best) {
             (NewBest::None, NewBest::This) => NewBest::Earlier(Box::new(self.checkpoint)),
@@ -49,10 +48,11 @@ impl Job {
     }
 }
 
-/// Jobs that were not begun, at most one a run: where saving is slower than the epochs, memory must not grow.
+/// Jobs that have not been started, at most one per run, so that memory stays bounded if saving is slower than the
+/// epochs.
 type Waiting = Arc<Mutex<VecDeque<Job>>>;
 
-/// Adds a job to those that wait. False when it took the place of one.
+/// Queues a job. Returns false if it was merged with a waiting job.
 fn wait(waiting: &Waiting, job: Job) -> bool {
     let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
     match waiting.pop_back() {
@@ -68,13 +68,13 @@ fn wait(waiting: &Waiting, job: Job) -> bool {
     }
 }
 
-/// The result of a job: the files written, or why they could not be.
+/// The result of a job: the files written, or the reason of the failure.
 pub type SaveOutcome = Result<Vec<CheckpointReport>, String>;
 
-/// A thread that saves.
+/// The thread that saves checkpoints.
 pub struct Saver {
     waiting: Waiting,
-    /// Gets a token for each job that waits.
+    /// Receives a token for each waiting job.
     ready: Option<Sender<()>>,
     outcomes: Receiver<SaveOutcome>,
     thread: Option<JoinHandle<()>>,
@@ -82,8 +82,7 @@ pub struct Saver {
 }
 
 impl Saver {
-    /// # Errors
-    /// When the system gives no thread.
+    /// # Errors Returns an error if the thread cannot be created.
     pub fn start() -> io::Result<Self> {
         let (ready, tokens) = unbounded::<()>();
         let (tell, outcomes) = unbounded();
@@ -112,12 +111,12 @@ impl Saver {
         })
     }
 
-    /// Whether a job is not done yet.
+    /// Whether a job has not been completed.
     pub fn is_busy(&self) -> bool {
         self.under_way > 0
     }
 
-    /// Saves this when what is under way is done; a job of the same run that waits until then is not begun any more.
+    /// Queues a job. A waiting job of the same run is merged into it.
     pub fn save(&mut self, job: Job) {
         if wait(&self.waiting, job)
             && let Some(ready) = &self.ready
@@ -127,14 +126,14 @@ impl Saver {
         }
     }
 
-    /// What was finished since the last call.
+    /// The results of the jobs completed since the last call.
     pub fn finished(&mut self) -> Vec<SaveOutcome> {
         let outcomes: Vec<_> = self.outcomes.try_iter().collect();
         self.under_way -= outcomes.len();
         outcomes
     }
 
-    /// Where outcomes arrive, for those who wait for several things; who takes one says so with [`Saver::took_one`].
+    /// The channel of the results, for use in a `select!`. Call [`Saver::took_one`] for each result received from it.
     pub fn outcomes(&self) -> &Receiver<SaveOutcome> {
         &self.outcomes
     }
@@ -143,13 +142,16 @@ impl Saver {
         self.under_way = self.under_way.saturating_sub(1);
     }
 
-    /// Waits until all is done.
+    /// Waits until all jobs are completed. Returns their results.
     pub fn finish(&mut self) -> Vec<SaveOutcome> {
         let mut outcomes = Vec::new();
         while self.under_way > 0 {
             self.under_way -= 1;
             let outcome = self.outcomes.recv();
-            outcomes.push(outcome.unwrap_or_else(|_| Err("the thread that saves has died".into())));
+            outcomes.push(
+                outcome
+                    .unwrap_or_else(|_| Err("the thread that saves checkpoints panicked".into())),
+            );
         }
         outcomes
     }
@@ -165,15 +167,17 @@ impl Drop for Saver {
     }
 }
 
-/// A best checkpoint that could not be written: it is tried again at each save of its run, until another is better.
+/// The best checkpoint of a run while it is not yet written to `best`. If that fails, it is tried again at each save of
+/// the run, until there is a better one.
 struct PendingBest {
     folder: Folder,
     report: CheckpointReport,
     bytes: Vec<u8>,
 }
 
-/// Saves a job. At any moment `last` or `previous` is whole, and the best weights that `last` names are in `best`, or
-/// they are its own: then [`adopt`] makes up for a process that was killed before it wrote `best`.
+/// Saves a job. At any moment `last` or `previous` is complete, and the best weights that `last` refers to are in
+/// `best` or in `last` itself. In the latter case, after the process was killed before it wrote `best`, [`adopt`]
+/// copies them.
 fn save(job: Job, pending: &mut Option<PendingBest>) -> SaveOutcome {
     let Job {
         checkpoint,
@@ -190,7 +194,7 @@ fn save(job: Job, pending: &mut Option<PendingBest>) -> SaveOutcome {
     Ok(written)
 }
 
-/// Writes a checkpoint as the last one and, if it is that or another is pending, as the best one.
+/// Writes a checkpoint as `last`. Also writes `best` if this checkpoint is the best or another best one is pending.
 fn write(
     checkpoint: &Checkpoint,
     folder: &Folder,
@@ -242,9 +246,9 @@ fn write(
     Ok(written)
 }
 
-/// Makes `file`, the checkpoint that a run goes on from, the run's last one. Newer ones are void, and a damaged one must not
-/// become the previous one. If it `is_best`, it becomes the best one too: the process that saved it may have been killed
-/// between the two.
+/// Makes `file`, the checkpoint that a run resumes from, its `last` one, so that a newer or damaged checkpoint never
+/// becomes `previous`. If it `is_best`, it becomes `best` too, since the process that saved it may have been killed
+/// before it wrote `best`.
 ///
 /// # Errors
 /// Returns an error if a file operation fails.
@@ -274,7 +278,7 @@ mod tests {
     fn job(folder: &Path, step: u64, best: bool) -> Job {
         let mut checkpoint = example();
         checkpoint.run_state.step = step;
-        // That of step 1 is the best before.
+        // The checkpoint of step 1 was the best so far.
         checkpoint.run_state.best = Some(Best {
             accuracy: 0.5,
             epoch: 1,
@@ -318,7 +322,7 @@ mod tests {
         let jobs = [(1, true), (2, false), (3, true), (4, false), (5, false)];
         let added = jobs.map(|(step, best)| wait(&waiting, job(folder.path(), step, best)));
         assert_eq!(added, [true, false, false, false, false]);
-        // The last of a run is never lost to that of another.
+        // A job never replaces the job of another run.
         assert!(wait(&waiting, job(other.path(), 1, false)));
         let mut pending = None;
         let waiting = waiting.lock().unwrap().drain(..).collect::<Vec<_>>();
@@ -345,14 +349,14 @@ mod tests {
             why.contains("step 5") && why.contains("gone") && why.contains("room"),
             "{why}"
         );
-        // A folder where the file should be: the rename fails after the file was written beside.
+        // A folder with the file's name makes the rename fail after the temporary file was written.
         let last = folder.path().join(LAST);
         fs::create_dir(&last).unwrap();
         assert!(Folder::from(folder.path()).write(LAST, b"x").is_err());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
-    /// The steps of the run's three checkpoints as they can be read.
+    /// The steps of the run's three checkpoints; None for one that cannot be read.
     fn steps(folder: &Path) -> [Option<u64>; 3] {
         [LAST, PREVIOUS, BEST].map(|name| {
             let read = Checkpoint::read(&folder.join(name));
@@ -360,7 +364,8 @@ mod tests {
         })
     }
 
-    /// Lays a fault on the save of step 3, after those of 1 (best) and 2; gives the folder and how it went.
+    /// Saves steps 1 (the best) and 2, then step 3 with a fault. Returns the folder, the result and the file operations
+    /// of step 3.
     fn faulty(fault: Option<Fault>) -> (tempfile::TempDir, SaveOutcome, Vec<FileOp>) {
         let folder = tempfile::tempdir().unwrap();
         for (step, best) in [(1, true), (2, false)] {
@@ -393,7 +398,7 @@ mod tests {
             }
             for fault in faults {
                 let (folder, outcome, _) = faulty(Some(fault));
-                // A file system without hard links is no failure: the file is copied.
+                // Without hard links the file is copied, which is not a failure.
                 assert_eq!(outcome.is_ok(), *operation == FileOp::Link, "{fault:?}");
                 let [last, previous, best] = steps(folder.path());
                 assert!(matches!(last, Some(2 | 3)), "{fault:?}: {last:?}");
@@ -407,7 +412,7 @@ mod tests {
         }
     }
 
-    /// Whoever goes on from the last checkpoint has the best weights that it names.
+    /// Asserts that a run resumed from the last readable checkpoint has the best weights that it refers to.
     #[track_caller]
     fn has_its_best(folder: &Path, fault: Fault) {
         let last = Checkpoint::read(&folder.join(LAST)).unwrap().run_state;

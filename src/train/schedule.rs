@@ -1,22 +1,22 @@
-//! The learning rate over the run: a pure function of the hyperparameters and of how many epochs are through, so that a
-//! batch size or a number of epochs that changes half-way moves nothing that lies behind.
+//! The learning rate over the run: a pure function of the hyperparameters and of the number of epochs done, not of
+//! steps, so that a change of the batch size does not move the schedule.
 
 use crate::domain::params::{Hyperparameters, Schedule};
 use std::f64::consts::PI;
 
-/// One-cycle's first rate is the base divided by this, its last one the first divided by [`ONE_CYCLE_END`]; the shares
-/// are PyTorch's defaults (Smith and Topin, "Super-convergence", 2018).
+/// One-cycle starts at the base rate divided by this and ends at the start rate divided by [`ONE_CYCLE_END`]. These are
+/// the defaults of PyTorch's `OneCycleLR` (Smith and Topin, "Super-convergence", 2018).
 const ONE_CYCLE_START: f64 = 25.0;
 const ONE_CYCLE_END: f64 = 1e4;
-/// The share of the run in which one-cycle rises.
+/// Share of the run in which the rate of one-cycle rises.
 const ONE_CYCLE_RISE: f64 = 0.3;
 
-/// The effective learning rate of a step that begins `before` and ends `after` that many epochs of the run (fractions
-/// count).
+/// The effective learning rate of a step that begins after `before` and ends after `after` epochs of the run, fractions
+/// included.
 pub fn rate(params: &Hyperparameters, before: f64, after: f64) -> f64 {
     let base = params.learning_rate;
     if before < params.warmup {
-        // Measured at the step's end, so that the first step already moves.
+        // Use the end of the step, so that the rate of the first step is not zero.
         return base * (after / params.warmup).min(1.0);
     }
     let length = params.epochs - params.warmup;
@@ -96,7 +96,7 @@ mod tests {
         assert!(close(at(Schedule::Cosine, 2.0, 0.99), 0.1 * 0.5));
         assert!(close(at(Schedule::Cosine, 2.0, 2.0), 0.1));
         assert!(close(at(Schedule::Cosine, 2.0, 6.0), 0.05));
-        // A warm-up longer than the run rises and never falls.
+        // With a warm-up longer than the run, the rate rises until the end.
         assert!(close(at(Schedule::Cosine, 20.0, 9.99), 0.05));
     }
 }

@@ -1,4 +1,4 @@
-//! The images that a run learns from and is tested on, as the network takes them.
+//! The training and test images of a run, in the form that backends take.
 
 use super::checkpoint::DataIdentity;
 use super::{Error, Result};
@@ -7,7 +7,7 @@ use crate::data::{Dataset, Images, SAMPLE};
 use crate::domain::report::{DataInfo, Picture, Split};
 use std::rc::Rc;
 
-/// Image number `image` of a set as it is drawn.
+/// Image `image` of a set for drawing: RGB, row by row.
 ///
 /// # Errors
 /// Returns an error if there is no such image.
@@ -26,12 +26,12 @@ pub fn picture(set: &ImageSet, image: u32) -> Result<Picture> {
     })
 }
 
-/// The label of image `image` of a set that [`image_set`] made: its labels fit a byte, as those of the published files.
+/// The label of image `image` of a set made by [`image_set`], whose labels fit into a byte.
 pub fn label(set: &ImageSet, image: u32) -> u8 {
     set.labels()[image as usize] as u8
 }
 
-/// Takes a split's block of pixels over: nothing is copied.
+/// Converts a split to an [`ImageSet`] without copying its pixels.
 ///
 /// # Errors
 /// Returns an error if the number of pixels does not fit the number of labels.
@@ -44,7 +44,7 @@ pub fn image_set(images: Images) -> Result<ImageSet> {
     Ok(ImageSet::new(3, images.side, images.pixels, labels)?)
 }
 
-/// What tells a data set from another.
+/// The identity of a data set, which its checkpoints record.
 pub fn identity(data: &Dataset) -> DataIdentity {
     let Dataset { info, train, test } = data;
     DataIdentity::of(
@@ -58,7 +58,7 @@ pub fn identity(data: &Dataset) -> DataIdentity {
 pub struct TrainingData {
     pub info: DataInfo,
     pub identity: DataIdentity,
-    /// Where the data was: an absolute path, or [`SAMPLE`].
+    /// The location of the data: an absolute path, or [`SAMPLE`].
     pub source: String,
     pub train: Rc<ImageSet>,
     pub test: Rc<ImageSet>,
@@ -72,7 +72,7 @@ impl TrainingData {
         let Dataset { info, train, test } = data;
         if train.labels.len() < 2 || test.labels.is_empty() {
             return Err(Error::Question(format!(
-                "{} holds {} training and {} test images: too few to learn from",
+                "{} holds {} training and {} test images; at least two training images and one test image are needed",
                 info.source,
                 train.labels.len(),
                 test.labels.len()
@@ -92,7 +92,7 @@ impl TrainingData {
         })
     }
 
-    /// The images that `split` is drawn from.
+    /// The images that contain `split`.
     pub fn images(&self, split: Split) -> &Rc<ImageSet> {
         match split {
             Split::Train | Split::Validation => &self.train,

@@ -8,7 +8,7 @@ use crate::domain::recipes;
 use crate::train::Result;
 use crate::train::checkpoint::Applied;
 
-/// What a request to change a hyperparameter led to.
+/// The result of a request to change a hyperparameter.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ChangeOutcome {
     Applied(Applied),
@@ -20,7 +20,7 @@ pub enum ChangeOutcome {
 }
 
 impl Trainer {
-    /// Changes a hyperparameter: now, at the next epoch or in the next run, as its row says.
+    /// Changes a hyperparameter: at once, at the next epoch or in the next run, as its row in HYPERPARAMS says.
     ///
     /// # Errors
     /// Returns an error if the value is not allowed.
@@ -38,10 +38,10 @@ impl Trainer {
         self.accept(row, value)
     }
 
-    /// Takes the last request back. Returns None if there is none.
+    /// Undoes the last request. Returns None if there is none.
     ///
-    /// # Errors
-    /// Returns an error if the earlier value is not allowed; it was when it was requested.
+    /// # Errors Returns an error if the earlier value is not allowed, which cannot happen, since it was checked when it
+    /// was requested.
     pub fn undo(
         &mut self,
     ) -> std::result::Result<Option<(&'static HyperParam, ChangeOutcome)>, HyperParamError> {
@@ -79,8 +79,8 @@ impl Trainer {
         Ok(ChangeOutcome::Waits(change, row.applies))
     }
 
-    /// Whether a hyperparameter that changes between epochs may change now: at the start of one. A run that ended within an
-    /// epoch may get more epochs.
+    /// Whether a hyperparameter that changes between epochs may change now. A finished run that ended within an epoch
+    /// may get more epochs.
     fn may_change(&self, row: &HyperParam) -> bool {
         self.at_epoch_start() || row.key == "epochs" && self.is_finished()
     }
@@ -135,7 +135,7 @@ impl Trainer {
         Ok(applied)
     }
 
-    /// Lowers the epochs to those done, so that the run is finished.
+    /// Sets `epochs` to those done, which finishes the run.
     pub(super) fn end_here(&mut self, host: &mut impl TrainingHost) -> Result<()> {
         let row = params::find("epochs")?;
         let done = f64::from(self.run_state.epochs);
@@ -144,8 +144,8 @@ impl Trainer {
         Ok(())
     }
 
-    /// Between two epochs: applies the changes that waited for it. A batch size that does not fit in memory is
-    /// taken back and reported to the host.
+    /// Applies the changes that wait for the next epoch. A batch size that does not fit in memory is undone and
+    /// reported to the host.
     pub(super) fn apply_waiting(&mut self, host: &mut impl TrainingHost) -> Result<()> {
         let batch_size = self.run_state.params.batch_size;
         for row in HYPERPARAMS

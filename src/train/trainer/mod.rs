@@ -30,17 +30,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-/// Fewest images that are scored at once: a pass over a few keeps no thread busy.
+/// Minimum number of images scored at once; fewer do not keep all threads busy.
 const MIN_CAPACITY: usize = 32;
-/// Seconds of training steps that a backend is asked for at a time, where it gains by more than one: the host is asked
-/// that often, and the screen is drawn about that often.
+/// Duration in seconds of the training steps submitted at a time to a backend that takes several. It is also the
+/// interval at which the host is polled.
 pub const SECONDS_PER_SUBMISSION: f64 = 1.0 / 60.0;
 
 /// What the trainer is doing when it polls its host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     Training,
-    /// Scoring; `done` of `total` images.
+    /// Scoring a split: `done` of `total` images.
     Evaluating {
         split: Split,
         done: u32,
@@ -48,7 +48,7 @@ pub enum Phase {
     },
 }
 
-/// Drives a [`Trainer`]: takes up commands between its steps and receives its reports.
+/// The caller of a [`Trainer`]: is polled between steps, when it may carry out commands, and receives the reports.
 pub trait TrainingHost {
     /// Called before each submission of training steps and before each chunk of an evaluation. May change the trainer.
     /// `Break` leaves the loop, or the evaluation.
@@ -58,7 +58,7 @@ pub trait TrainingHost {
     fn steps_to_submit(&self, fits: usize) -> usize {
         fits
     }
-    /// A change that was accepted could not be carried out and was taken back.
+    /// An accepted change could not be carried out and was undone.
     fn change_refused(&mut self, why: String);
     /// A change took effect.
     fn applied(&mut self, applied: &Applied);
@@ -66,40 +66,41 @@ pub trait TrainingHost {
     fn epoch_begins(&mut self, trainer: &Trainer);
     fn stepped(&mut self, report: &StepReport);
     fn evaluated(&mut self, scores: Scores);
-    /// An epoch is over and the checkpoint of its end may be taken.
+    /// An epoch has ended; a checkpoint of its end may be made now.
     fn epoch_over(&mut self, trainer: &mut Trainer, report: &EpochReport);
 }
 
-/// Why [`Trainer::run`] came back.
+/// The reason why [`Trainer::run`] returned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
-    /// All epochs are through.
+    /// All epochs are done.
     Finished,
     /// The host left.
     Left,
-    /// Something of step `step` is not finite, and `first` says what. Where that was the loss or a gradient, the step
-    /// was not applied; where a weight, the network is spoilt and there is no checkpoint of it.
+    /// A value in step `step` is not finite; `first` names the first one. If it is the loss or a gradient, the step was
+    /// not applied. If it is a weight, the weights are unusable and no checkpoint is made of them.
     Diverged { step: u64, first: String },
 }
 
-/// A run in memory: network, optimizer, data, and how far it has come.
+/// A run in memory: network, optimizer, data and progress.
 pub struct Trainer {
     backend: Box<dyn Backend>,
     member: MemberId,
     spec: NetworkSpec,
-    /// Abandons the step under way when it is set.
+    /// Setting it abandons the current step.
     stop: Arc<AtomicBool>,
     training_data: Rc<TrainingData>,
     division: Division,
     layers: Vec<arch::Summary>,
     run_state: RunState,
-    /// Also score the test images at each evaluation, for those who look at them.
+    /// Whether to score the test images too at each evaluation, since a viewer shows them.
     pub watch_test: bool,
-    /// The order of the epoch under way.
+    /// The order of the images in the current epoch.
     order: Vec<u32>,
-    /// The hyperparameter of each request and the value that was requested before, for undo.
+    /// For undo: the hyperparameter of each request and the value before the request.
     requests: Vec<(&'static HyperParam, Value)>,
-    /// Running throughput of the training steps, steps it rests on, and seconds of the last epoch's evaluation.
+    /// Running mean of the training throughput in images/s, the number of steps in it, and the seconds of the last
+    /// epoch's evaluation.
     speed: f64,
     steps_timed: u64,
     evaluation_seconds: f64,
@@ -251,7 +252,7 @@ impl Trainer {
         let position = f64::from(self.run_state.epochs) + part;
         let run_state = &mut self.run_state;
         let epoch = run_state.epochs + 1;
-        // To choose by the test images would be to learn from them.
+        // The best checkpoint is never chosen by the test images: their accuracy would then be biased.
         let best =
             split == Split::Validation && run_state.best.is_none_or(|b| accuracy > b.accuracy);
         if best {
@@ -280,7 +281,7 @@ impl Trainer {
             position,
             reached,
         };
-        // When the run ends within an epoch it stays there, and goes on from there if it is given more epochs.
+        // A run that ends within an epoch keeps its position, and continues there if it gets more epochs.
         if self.run_state.step_in_epoch >= self.steps_per_epoch() {
             self.run_state.epochs = epoch;
             self.run_state.step_in_epoch = 0;
@@ -332,7 +333,7 @@ impl Trainer {
                 &mut scoring.probabilities[done * classes..end * classes],
                 &mut scoring.losses[done..end],
             )?;
-            // If the process was suspended: the usual time for this many images.
+            // If the process was suspended, assume the usual time for this number of images.
             let usual = || scoring.seconds / done.max(1) as f64 * (end - done) as f64;
             let seconds = watch.seconds().unwrap_or_else(usual);
             scoring.seconds += seconds;
@@ -343,7 +344,7 @@ impl Trainer {
         Ok(Some(scoring.finish(split, step, epoch, classes)))
     }
 
-    /// The numbers of a split's images in their pool, in the split's own order.
+    /// The indices of a split's images in their image set, in the split's order.
     pub fn images(&self, split: Split) -> Vec<u32> {
         match split {
             Split::Train => self.division.train.clone(),
@@ -357,7 +358,7 @@ impl Trainer {
         self.run_state.params.scored_split()
     }
 
-    /// The network's layers, line by line.
+    /// A summary of each layer of the network.
     pub fn layers(&self) -> Vec<arch::Summary> {
         self.layers.clone()
     }
@@ -378,7 +379,7 @@ impl Trainer {
         &self.spec
     }
 
-    /// Looks inside the network.
+    /// Returns activations, norms or filters of the network.
     ///
     /// # Errors
     /// Returns an error if an image does not exist or the device fails.
@@ -386,7 +387,7 @@ impl Trainer {
         Ok(self.backend.inspect(self.member, inspection)?)
     }
 
-    /// The epoch under way or just over, from 1; 0 before the first step.
+    /// The current epoch, or the one that has just ended, counted from 1; 0 before the first step.
     pub fn epoch(&self) -> u32 {
         self.run_state.epochs + u32::from(self.run_state.step_in_epoch > 0)
     }
@@ -395,12 +396,12 @@ impl Trainer {
         self.run_state.is_closed() && self.run_state.step_in_epoch >= self.steps_of_epoch()
     }
 
-    /// Training steps of the whole run, with the batch size in force.
+    /// Number of training steps in the whole run at the current batch size.
     pub fn total_steps(&self) -> u64 {
         self.run_state.params.total_steps(self.steps_per_epoch())
     }
 
-    /// Steps of an epoch with the batch size in force.
+    /// Number of steps in a whole epoch at the current batch size.
     pub fn steps_per_epoch(&self) -> u64 {
         self.steps_per_epoch_of(&self.run_state.params)
     }
@@ -413,14 +414,14 @@ impl Trainer {
         )
     }
 
-    /// Steps of the epoch under way: fewer than others have when the run ends within it, 0 when the run has ended.
+    /// Number of steps in the current epoch: fewer than in others if the run ends within it, 0 if the run has ended.
     fn steps_of_epoch(&self) -> u64 {
         let whole = self.steps_per_epoch();
         let before = u64::from(self.run_state.epochs) * whole;
         whole.min(self.total_steps().saturating_sub(before))
     }
 
-    /// Images that an epoch trains on.
+    /// Number of images that an epoch trains on.
     fn epoch_images(&self) -> f64 {
         self.epoch_images_of(&self.run_state.params) as f64
     }
@@ -455,7 +456,7 @@ fn capacity(params: &Hyperparameters) -> usize {
     (params.batch_size as usize).max(MIN_CAPACITY)
 }
 
-/// What a run trains: its architecture for its data, with its optimizer and number format.
+/// The network of a run: its architecture, input, classes, optimizer and number format.
 ///
 /// # Errors
 /// Returns an error if the architecture cannot be read, or the statistics are not those of three channels.
@@ -469,8 +470,8 @@ pub fn network_spec(run_state: &RunState) -> Result<NetworkSpec> {
     spec_for(&params, run_state.side, classes, statistics)
 }
 
-/// What these hyperparameters train on images of `side` x `side` pixels and so many classes, whose channels have these
-/// means and standard deviations.
+/// The network of these hyperparameters for images of `side` x `side` pixels with `classes` classes. `statistics` are
+/// the mean and the standard deviation of each channel.
 ///
 /// # Errors
 /// Returns an error if the architecture cannot be read, or the statistics are not those of three channels.

@@ -12,7 +12,7 @@ impl Trainer {
     pub(super) fn time(&mut self, images: u64, seconds: f64) {
         let speed = images as f64 / seconds.max(1e-9);
         self.steps_timed += 1;
-        // A plain mean at first, so that the slow first step does not linger.
+        // A plain mean at first, so that the slow first step does not dominate.
         let share = SPEED_SHARE.max(1.0 / self.steps_timed as f64);
         self.speed += share * (speed - self.speed);
     }

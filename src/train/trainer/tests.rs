@@ -22,7 +22,7 @@ impl Trainer {
     }
 }
 
-/// Changes the learning rate half-way through an evaluation, and leaves another one.
+/// A host that changes the learning rate during an evaluation, and leaves another evaluation.
 #[derive(Default)]
 struct Meddler {
     chunks: Vec<u32>,
@@ -56,7 +56,7 @@ impl TrainingHost for Meddler {
     fn epoch_over(&mut self, _: &mut Trainer, _: &EpochReport) {}
 }
 
-/// Wants the first submissions of training steps abandoned.
+/// A host that abandons the first submissions of training steps.
 struct Impatient {
     stop: Arc<AtomicBool>,
     times: u32,
@@ -149,7 +149,7 @@ fn a_change_is_taken_up_in_the_middle_of_an_evaluation() {
     assert!(scores.is_none());
 }
 
-/// Notes what is reported.
+/// A host that records the reports.
 #[derive(Default)]
 struct Recorder {
     epochs: Vec<(u32, u64)>,
@@ -201,11 +201,11 @@ fn a_run_may_end_within_an_epoch_and_goes_on_from_there() {
     assert_eq!(part.run(&mut host).unwrap(), End::Finished);
     assert_eq!(host.epochs, [(1, 10), (2, 20), (3, 25)]);
     assert!(part.is_finished() && part.epoch() == 3);
-    // It is not closed a second time.
+    // The epoch is not reported a second time.
     assert_eq!(part.run(&mut host).unwrap(), End::Finished);
     assert_eq!(host.epochs.len(), 3);
 
-    // A batch size waits for the next epoch; more epochs do not.
+    // A change of the batch size waits for the next epoch; a change of the epochs does not.
     let row = |key| params::param(key).unwrap();
     let waits = part.request_change(row("batch_size"), Value::Int(20));
     assert!(matches!(waits.unwrap(), ChangeOutcome::Waits(..)));
@@ -232,7 +232,7 @@ fn a_run_may_end_at_the_first_epoch_that_reaches_the_target() {
     let (reports, _) = run(0.0, true);
     assert_eq!(reports.len(), 5);
     assert!(reports.iter().all(|report| report.reached.is_none()));
-    // The accuracy of the best epoch is reached there and not before.
+    // A target equal to the accuracy of the best epoch is reached in that epoch, not before.
     let best = reports.iter().rfind(|report| report.best).unwrap();
     let (again, trainer) = run(best.accuracy, true);
     assert_eq!(again.len(), best.epoch as usize);
