@@ -70,7 +70,8 @@ struct StepTime {
 
 /// Measures and prints the report.
 ///
-/// # Errors Returns an error if the device, the data or the network cannot be used.
+/// # Errors
+/// Returns an error if the device, the data or the network cannot be used.
 pub fn run(
     config: &Config,
     seconds: f64,

@@ -103,7 +103,8 @@ pub fn info(config: &Config, json: bool, out: &mut impl Write) -> anyhow::Result
 
 /// `data download`: downloads into the XDG data folder, where the data set is then found.
 ///
-/// # Errors Returns an error if the archive cannot be downloaded or its digest differs from the published one.
+/// # Errors
+/// Returns an error if the archive cannot be downloaded or its digest differs from the published one.
 pub fn download(config: &Config, out: &mut impl Write, cancel: &AtomicBool) -> anyhow::Result<()> {
     let folder = data::data_folder().ok_or(download::DownloadError::NoFolder)?;
     let source = download::DownloadSource::new(None);
@@ -137,7 +138,8 @@ pub fn download(config: &Config, out: &mut impl Write, cancel: &AtomicBool) -> a
 
 /// `data verify`: reads every image and compares the files with the published digests that are known.
 ///
-/// # Errors Returns an error if the data cannot be read, or differs from the published data.
+/// # Errors
+/// Returns an error if the data cannot be read, or differs from the published data.
 pub fn verify(config: &Config, out: &mut impl Write) -> anyhow::Result<()> {
     let found = data::find(config.options.data.as_deref())?;
     let verified = with_bar(config, |progress| {

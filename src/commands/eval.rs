@@ -34,7 +34,8 @@ struct Report<'a> {
 
 /// Scores the checkpoint and prints the report. Uses the run's own data, unless `--data` names another data set.
 ///
-/// # Errors Returns an error if the checkpoint or the data cannot be used, or if their classes or image sizes differ.
+/// # Errors
+/// Returns an error if the checkpoint or the data cannot be used, or if their classes or image sizes differ.
 pub fn run(
     config: &Config,
     checkpoint: &Path,

@@ -33,8 +33,8 @@ struct Class<'a> {
 
 /// Classifies the pictures and prints a result for each; warnings go to `err`.
 ///
-/// # Errors Returns an error if the checkpoint cannot be used; after the results of all others, if a picture cannot be
-/// read.
+/// # Errors
+/// Returns an error if the checkpoint cannot be used; after the results of all others, if a picture cannot be read.
 pub fn run(
     config: &Config,
     checkpoint: &Path,

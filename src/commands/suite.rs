@@ -85,8 +85,9 @@ struct Report {
 
 /// Runs the suite and prints the report to `out`. Writes each row to `progress` as soon as it is measured.
 ///
-/// # Errors Returns an error if the device, the data or a network cannot be used; after the table, if a figure exceeds
-/// its limit.
+/// # Errors
+/// Returns an error if the device, the data or a network cannot be used; after the table, if a figure exceeds its
+/// limit.
 pub fn run(
     config: &Config,
     json: bool,
@@ -222,8 +223,8 @@ fn line(row: &Row) -> String {
 /// precision, over the loss, the gradients and the probabilities. Differences are relative to the largest value of each
 /// tensor. The images are random and depend on the architecture.
 ///
-/// # Errors Returns an error if the architecture cannot be read, the device fails, or no batch with clear choices was
-/// found.
+/// # Errors
+/// Returns an error if the architecture cannot be read, the device fails, or no batch with clear choices was found.
 pub fn difference(device: &dyn Device, text: &str, precision: Precision) -> anyhow::Result<f64> {
     let params = Hyperparameters {
         label_smoothing: 0.1,

@@ -366,8 +366,9 @@ pub fn data_folder() -> Option<PathBuf> {
 /// Finds the data at `named` (a file, a folder, or [`SAMPLE`]), otherwise in [`locations`], otherwise the built-in
 /// sample set.
 ///
-/// # Errors Returns an error if a location that the user named (`named` or `CIFAR_TUI_DATA`) holds no data that can be
-/// loaded. A wrong path never falls back to the sample set.
+/// # Errors
+/// Returns an error if a location that the user named (`named` or `CIFAR_TUI_DATA`) holds no data that can be loaded. A
+/// wrong path never falls back to the sample set.
 pub fn find(named: Option<&Path>) -> Result<LocatedData, DataError> {
     find_among(named, &locations())
 }
@@ -424,7 +425,8 @@ fn at(path: &Path) -> Result<Option<LocatedData>, DataError> {
 
 /// Reads the images on `threads` threads (0: one per core). `progress(done, total)` counts images.
 ///
-/// # Errors Returns an error if the data cannot be read. It names the file, the position in it, and what to do.
+/// # Errors
+/// Returns an error if the data cannot be read. It names the file, the position in it, and what to do.
 pub fn load(
     found: &LocatedData,
     progress: &mut dyn FnMut(u64, u64),
@@ -503,7 +505,8 @@ fn channel_statistics(images: &Images, threads: usize) -> (Vec<f32>, Vec<f32>) {
 
 /// Reads a pickled batch from memory, for the fuzz target.
 ///
-/// # Errors Returns the reason and the offset if the bytes are not a batch.
+/// # Errors
+/// Returns the reason and the offset if the bytes are not a batch.
 // Compiled for the tests too, so that they detect a rename that would break the fuzz target.
 #[cfg(any(test, fuzzing))]
 pub fn fuzz_pickle(bytes: &[u8]) -> Result<(), String> {

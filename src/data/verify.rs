@@ -77,7 +77,8 @@ impl Published {
 
 /// The digest of a file, in hexadecimal.
 ///
-/// # Errors Returns an error if the file cannot be read.
+/// # Errors
+/// Returns an error if the file cannot be read.
 pub(super) fn digest<D: Digest>(path: &Path) -> io::Result<String> {
     let mut file = files::open(path)?;
     let (mut digest, mut buffer) = (D::new(), vec![0; 1 << 18]);

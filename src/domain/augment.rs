@@ -1,15 +1,15 @@
-//! Augmentation as plain numbers: for each image of a batch, where it is placed, whether it is mirrored and what is cut
-//! out. The input layer's kernels apply these placements while they turn u8 into f32.
+//! Augmentation as plain numbers: the shift, the mirroring and the cut square of each image in a batch. The input
+//! layer's kernels apply them while they convert u8 to f32.
 
 use super::params::{CropPadding, Flip, Hyperparameters};
 use super::report::StepSettings;
 use super::rng::{Rng, Stream};
 
-/// How training images are varied at random.
+/// The settings of augmentation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Augmentation {
     pub flip: Flip,
-    /// Most pixels that an image is shifted by, in each direction.
+    /// Maximum shift of an image in pixels, in each direction.
     pub crop: u32,
     pub padding: CropPadding,
     /// Side in pixels of the square that is cut out, 0 for none.
@@ -26,12 +26,12 @@ impl Augmentation {
         }
     }
 
-    /// Whether every image stays as it is.
+    /// Whether augmentation changes no image.
     fn is_off(&self) -> bool {
         self.flip == Flip::Off && self.crop == 0 && self.cutout == 0
     }
 
-    /// Writes into `placements` where each image of a training step's batch is placed; `side` is the images' side in
+    /// Computes the placement of each image in a training step's batch into `placements`; `side` is the images' side in
     /// pixels.
     pub fn place(
         &self,
@@ -46,7 +46,7 @@ impl Augmentation {
             .extend(numbered.map(|(image, place)| self.placement(*image, place, settings, side)));
     }
 
-    /// The placement of the image at `place` of a training step's batch.
+    /// The placement of `image`, which is at position `place` in a training step's batch.
     fn placement(&self, image: u32, place: u32, settings: &StepSettings, side: u32) -> Placement {
         if self.is_off() {
             return Placement::plain(image);
@@ -81,14 +81,14 @@ impl Augmentation {
 /// edge; what falls inside the cut square is zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Placement {
-    /// The image's number in its split.
+    /// The image's index in its split.
     pub image: u32,
     /// Mirrored left to right.
     pub flip: bool,
     /// Shift in pixels, -crop..=crop.
     pub dx: i8,
     pub dy: i8,
-    /// What falls outside the image shows it mirrored at its edge.
+    /// Whether pixels outside the image show it mirrored at its edge, instead of zero.
     pub reflect: bool,
     /// Side of the cut square in pixels, 0 for none, and its centre.
     pub cut: u8,
@@ -97,7 +97,7 @@ pub struct Placement {
 }
 
 impl Placement {
-    /// The image as it is.
+    /// The unchanged image.
     pub fn plain(image: u32) -> Self {
         Placement {
             image,
@@ -131,8 +131,7 @@ impl Placement {
     }
 }
 
-/// The place within 0..size that place `at` falls on when it is mirrored at both ends as often as necessary, as numpy's
-/// `reflect` padding.
+/// Maps index `at` into 0..size by mirroring at both ends as often as necessary, like numpy's `reflect` padding.
 pub fn reflected(at: i32, size: u32) -> u32 {
     let period = (2 * size as i32 - 2).max(1);
     let at = at.rem_euclid(period);

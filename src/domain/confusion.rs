@@ -1,4 +1,4 @@
-//! The confusion matrix and what follows from it.
+//! The confusion matrix, and the accuracy, precision, recall and F1 computed from it.
 
 use serde::{Deserialize, Serialize};
 

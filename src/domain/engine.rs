@@ -1,14 +1,14 @@
-//! Whose code computes.
+//! The choice of the code that trains: our kernels or Candle.
 
-/// What `--engine` asks for.
+/// The values of `--engine`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum EngineChoice {
-    /// The fastest: always our own kernels.
+    /// Our own kernels, which are always the fastest.
     #[default]
     Auto,
     /// Our own kernels.
     Native,
-    /// Plain Candle: slow, on whatever device Candle computes on.
+    /// Plain Candle: slow, on every device that Candle supports.
     Candle,
 }
 
@@ -27,7 +27,7 @@ impl EngineChoice {
         }
     }
 
-    /// The engine of this name.
+    /// The choice with this name.
     pub fn named(name: &str) -> Option<Self> {
         let mut all = Self::ALL.iter().copied();
         all.find(|engine| engine.name() == name)

@@ -3,7 +3,7 @@
 
 use super::confusion::Confusion;
 use super::params::{Hyperparameters, Schedule};
-use super::report::{Collapse, EpochReport, Health, Plateau, Sign};
+use super::report::{Collapse, EpochReport, Health, Plateau, Symptom};
 
 /// Number of steps after the warm-up from which a network must be better than a constant answer. The built-in set's
 /// first epoch has 250 steps and ends well above it.
@@ -81,7 +81,7 @@ impl EpochScores {
         p + 3.0 * (p * (1.0 - p) / f64::from(self.images.max(1))).sqrt()
     }
 
-    /// If one class dominates, a network that always predicts it has learned something.
+    /// Whether no class dominates. If one did, a network that always predicts it would have learned something.
     fn is_balanced(&self) -> bool {
         self.classes > 1 && self.constant <= (2.0 / self.classes as f64).min(0.75)
     }
@@ -90,7 +90,7 @@ impl EpochScores {
         self.accuracy > self.chance()
     }
 
-    /// Also false if there are too few images to decide.
+    /// Whether the accuracy is at chance. False if there are too few images to decide.
     fn is_at_chance(&self) -> bool {
         let decisive = self.chance() <= 1.5 * self.constant;
         self.is_balanced() && decisive && !self.is_above_chance()
@@ -157,7 +157,7 @@ impl HealthMonitor {
     pub fn restore(&mut self, health: Health) {
         if let (Some(collapse), Some(last)) = (&health.collapse, self.epochs.last_mut()) {
             for sign in &collapse.signs {
-                if let Sign::DeadLayers { layers } = sign {
+                if let Symptom::DeadLayers { layers } = sign {
                     last.dead_layers.clone_from(layers);
                 }
             }
@@ -201,22 +201,22 @@ fn collapse(epochs: &[EpochScores], warmup: f64) -> Option<Collapse> {
     if last.calls_all_one_class() {
         let (class, images) = last.called_most;
         let of = last.images;
-        signs.push(Sign::OneClass { class, images, of });
+        signs.push(Symptom::OneClass { class, images, of });
     }
     if lasts(CHANCE_EPOCHS, EpochScores::is_at_chance) {
-        signs.push(Sign::Chance {
+        signs.push(Symptom::Chance {
             epochs: CHANCE_EPOCHS as u32,
         });
     }
     if !last.dead_layers.is_empty() {
-        signs.push(Sign::DeadLayers {
+        signs.push(Symptom::DeadLayers {
             layers: last.dead_layers.clone(),
         });
     }
     let is_flat =
         |e: &EpochScores| e.is_at_chance() && (e.relative_loss() - 1.0).abs() <= FLAT_SHARE;
     if lasts(FLAT_EPOCHS, is_flat) {
-        signs.push(Sign::FlatLoss {
+        signs.push(Symptom::FlatLoss {
             epochs: FLAT_EPOCHS as u32,
         });
     }
@@ -287,8 +287,8 @@ mod tests {
 
     const CLASSES: u32 = 10;
 
-    /// Validation scores of 1,000 images, 100 of each class, `right` of each called right and all others class 4; the
-    /// epoch has 250 steps.
+    /// Scores of an epoch of 250 steps on 1,000 validation images, 100 of each class: `right` of each class are
+    /// predicted correctly, and all others as class 4.
     fn epoch(number: u32, right: u32, train_loss: f64, val_loss: f64) -> EpochScores {
         let mut confusion = Confusion::new(CLASSES as usize);
         for truth in 0..CLASSES {
@@ -323,7 +323,7 @@ mod tests {
         EpochScores::new(&report, confusion)
     }
 
-    /// Says after each epoch what the monitor tells; None where nothing changed.
+    /// What the monitor returns after each epoch; None if nothing changed.
     fn follow(epochs: Vec<EpochScores>, params: &Hyperparameters) -> Vec<Option<Health>> {
         let mut monitor = HealthMonitor::default();
         epochs
@@ -348,7 +348,7 @@ mod tests {
         let collapse = health.collapse.as_ref().unwrap();
         assert_eq!((health.epoch, health.step), (3, 750));
         assert_eq!((collapse.since, collapse.best), (3, Some(2)));
-        let sign = Sign::OneClass {
+        let sign = Symptom::OneClass {
             class: 4,
             images: 1000,
             of: 1000,
@@ -384,7 +384,7 @@ mod tests {
 
     #[test]
     fn one_image_that_is_called_otherwise_changes_nothing() {
-        // The built-in set after one epoch of Adam at the learning rate 10.
+        // Measured on the built-in set after one epoch of Adam with a learning rate of 10.
         let mut confusion = Confusion::new(10);
         (0..10).for_each(|truth| confusion.counts[truth * 10 + 3] = 200);
         confusion.counts[3] -= 1;
@@ -411,14 +411,14 @@ mod tests {
         let told = follow(epochs, &Hyperparameters::default());
         assert_eq!((&told[0], &told[1]), (&None, &None));
         let collapse = told[2].as_ref().unwrap().collapse.as_ref().unwrap();
-        assert_eq!(collapse.signs, [Sign::Chance { epochs: 3 }]);
+        assert_eq!(collapse.signs, [Symptom::Chance { epochs: 3 }]);
         assert!(collapse.rate_to_try().contains("too low"));
         assert_eq!(collapse.since, 1);
     }
 
     #[test]
     fn nothing_is_said_before_a_network_should_have_learned() {
-        // 199 steps, or many within the warm-up.
+        // Too early: 199 steps, or any number within the warm-up.
         let mut confusion = Confusion::new(10);
         (0..10).for_each(|truth| confusion.counts[truth * 10] = 100);
         let early = vec![scores(1, 199, &confusion, 2.3, 2.3)];
@@ -459,7 +459,7 @@ mod tests {
         )]));
     }
 
-    /// Validation accuracy (percent) and loss of a curve, with 1,000 images.
+    /// Scores of a curve, given as validation accuracy in percent and loss, with 1,000 images.
     fn curve(
         accuracy: &[f64],
         loss: impl Fn(u32) -> f64,
@@ -474,7 +474,7 @@ mod tests {
             .collect()
     }
 
-    /// Medians of three runs of the seed recipe in Keras.
+    /// Validation accuracy of the seed recipe in Keras: medians of three runs.
     const SEED: [f64; 15] = [
         48.3, 53.2, 56.8, 58.9, 60.4, 62.0, 62.6, 63.1, 63.7, 64.9, 65.1, 65.5, 65.5, 64.8, 66.2,
     ];

@@ -1,13 +1,13 @@
-//! Bounded series that keep every extreme: a value per training step, held as buckets of equal width in x, each with its
-//! mean, smallest, largest and last value. When the buckets get too many, the width doubles and neighbours merge, so
-//! that a million steps stay a few thousand buckets and no spike is ever averaged away.
+//! Series of bounded length that keep all extremes. The values are stored in buckets of equal width in x, each with its
+//! mean, smallest, largest and last value. If there are too many buckets, their width doubles and neighbours are
+//! merged, so that a million steps need a few thousand buckets and no spike is lost by averaging.
 
 use std::fmt;
 
 /// Maximum number of buckets of a series.
 const CAPACITY: usize = 4096;
 
-/// The samples of one stretch of x.
+/// The samples in an interval of x.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Bucket {
     /// Index of the bucket; it begins at x = `index * width`.
@@ -20,7 +20,7 @@ pub struct Bucket {
     /// Sum of weight * value and of the weights.
     sum: f64,
     weight: f64,
-    /// Whether a value in it was NaN or infinite. The statistics are those of the finite values.
+    /// Whether a value in it was NaN or infinite. The statistics cover the finite values only.
     pub broken: bool,
 }
 
@@ -115,7 +115,7 @@ impl Series {
         self.buckets = merged;
     }
 
-    /// In the order of x.
+    /// The buckets in the order of x.
     pub fn buckets(&self) -> &[Bucket] {
         &self.buckets
     }
@@ -155,7 +155,7 @@ impl Series {
             } else {
                 0.0
             };
-            // Two samples at the same x count alike.
+            // Samples at the same x have equal weights.
             let keep = if passed == 0.0 {
                 mass / (mass + 1.0)
             } else {

@@ -11,7 +11,7 @@ pub struct Mark {
 }
 
 impl Mark {
-    /// A few letters for the axis: `lr 0.001→0.0005`, `flip off→on`.
+    /// A short label for the axis: `lr 0.001→0.0005`, `flip off→on`.
     pub fn label(&self) -> String {
         let Change { key, old, new } = &self.change;
         let row = param(key);
@@ -21,9 +21,9 @@ impl Mark {
     }
 }
 
-/// One mark for each stretch of changes of one hyperparameter, from its first value to its last, where the last took
-/// effect. Changes are of one stretch when each follows the one before within `gap` of x; a stretch that ends with the
-/// value it began with leaves no mark. `marks` are in the order of x.
+/// Merges successive changes of one hyperparameter that are at most `gap` apart in x into one mark, from the first
+/// value to the last, at the position of the last. A merged change that ends with its first value is dropped. `marks`
+/// are in the order of x.
 pub fn merged(marks: &[Mark], gap: f64) -> Vec<Mark> {
     let mut stretches: Vec<Mark> = Vec::new();
     for mark in marks {
@@ -84,7 +84,7 @@ mod tests {
         assert_eq!(found[0].1, "lr 0.001→0.014");
         assert_eq!(found[1].1, "drop 0.5→0.3");
         assert!((found[0].0 - 2.12).abs() < 1e-9);
-        // Seen from near they are apart.
+        // With a small gap they stay separate.
         assert_eq!(merged(&marks, 0.005).len(), 26);
     }
 

@@ -1,6 +1,6 @@
-//! Plain data and pure functions: what a run is, in numbers and text. Knows no device, no file and no screen; uses std,
-//! serde and strsim only. One module knows another room: [`arch`] walks the table of kinds of layers,
-//! [`crate::layers::KINDS`].
+//! Plain data and pure functions: hyperparameters, architectures, reports, random numbers, text. Knows no device, no
+//! file and no screen; uses std, serde and strsim only. One module knows another room: [`arch`] walks the table of kinds
+//! of layers, [`crate::layers::KINDS`].
 
 pub mod arch;
 pub mod augment;

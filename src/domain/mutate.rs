@@ -1,13 +1,13 @@
-//! Damage for tests: bytes changed the way that disks, transfers and ill will change them, the same for the same seed.
+//! Damages bytes for tests, as faulty disks, interrupted transfers and attackers do. Deterministic for each number.
 
 use super::rng::{Rng, Stream};
 
-/// Bytes that readers trip over: signs, limits, brackets, quotes and line ends.
-const TELLING: &[u8] = b"\x00\x01\x7f\x80\xff\n\"'[]{}(),.=-+ 09ex#";
-/// Sizes and counts that readers trip over.
+/// Bytes that often reveal errors in readers: signs, limits, brackets, quotes and line ends.
+const SPECIAL: &[u8] = b"\x00\x01\x7f\x80\xff\n\"'[]{}(),.=-+ 09ex#";
+/// Sizes and counts that often reveal errors in readers.
 const LARGE: [u64; 6] = [0, 1, 0x7fff_ffff, 0xffff_ffff, 1 << 40, u64::MAX];
 
-/// `whole` with one to four injuries; number `number` of all.
+/// Returns `whole` with one to four random changes, determined by `number`.
 pub fn mutated(whole: &[u8], number: u32) -> Vec<u8> {
     let rng = Rng::new(0xbad, Stream::Sample, number.into());
     let mut at = 0;
@@ -21,7 +21,7 @@ pub fn mutated(whole: &[u8], number: u32) -> Vec<u8> {
         if n == 0 {
             break;
         }
-        // Half of the injuries fall where the structure is: near the beginning and the end.
+        // Half of the changes are near the beginning or the end, where most formats have their structure.
         let place = match below(4) {
             0 => below(n.min(400)),
             1 => n - 1 - below(n.min(400)),
@@ -30,7 +30,7 @@ pub fn mutated(whole: &[u8], number: u32) -> Vec<u8> {
         match below(8) {
             0 => bytes[place] ^= 1 << below(8),
             1 => bytes[place] = below(256) as u8,
-            2 => bytes[place] = TELLING[below(TELLING.len())],
+            2 => bytes[place] = SPECIAL[below(SPECIAL.len())],
             3 => bytes.truncate(place),
             4 => drop(bytes.drain(place..(place + 1 + below(40)).min(n))),
             5 => {
@@ -38,7 +38,7 @@ pub fn mutated(whole: &[u8], number: u32) -> Vec<u8> {
                 bytes.splice(place..place, some);
             }
             6 => {
-                let byte = TELLING[below(TELLING.len())];
+                let byte = SPECIAL[below(SPECIAL.len())];
                 bytes.splice(place..place, std::iter::repeat_n(byte, 1 + below(300)));
             }
             _ => {
@@ -53,7 +53,7 @@ pub fn mutated(whole: &[u8], number: u32) -> Vec<u8> {
     bytes
 }
 
-/// A fuzz target's seed must be these bytes; with UPDATE=1 it is made to be.
+/// Asserts that a seed file of a fuzz target contains these bytes. With UPDATE=1, writes it.
 pub fn is_seed(target: &str, name: &str, bytes: &[u8]) {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/seeds");
     let file = folder.join(target).join(name);

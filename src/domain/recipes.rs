@@ -1,4 +1,4 @@
-//! Recipes: an architecture and the hyperparameters that belong to it, under a name.
+//! Recipes: named sets of an architecture and the hyperparameters that belong to it.
 
 use super::params::{HYPERPARAMS, Hyperparameters, Value};
 use serde::Serialize;
@@ -6,7 +6,7 @@ use serde::Serialize;
 /// The names of all recipes, in the order of [`RECIPES`].
 pub const NAMES: &[&str] = &["seed", "resnet"];
 
-/// Hyperparameters that no recipe sets: they say how a run is carried out, and not what it learns.
+/// Hyperparameters that no recipe sets, since they do not determine how well a run learns.
 const KEPT: &[&str] = &[
     "recipe",
     "seed",
@@ -20,24 +20,24 @@ const KEPT: &[&str] = &[
 #[derive(Debug, Serialize)]
 pub struct Recipe {
     pub name: &'static str,
-    /// One sentence.
+    /// One sentence for `cifar-tui recipes`.
     pub about: &'static str,
     /// The hyperparameters that differ from the defaults, as (key, value).
     pub values: &'static [(&'static str, &'static str)],
     pub reached: &'static [Reached],
 }
 
-/// What a recipe was measured to reach.
+/// A measured result of a recipe.
 #[derive(Debug, Serialize)]
 pub struct Reached {
     pub data: &'static str,
-    /// Of the test accuracy, in percent.
+    /// Mean test accuracy over the seeds, in percent.
     pub mean: f64,
-    /// Its standard deviation over the seeds, in percent points.
+    /// Standard deviation of the test accuracy over the seeds, in percentage points.
     pub spread: f64,
     pub seeds: u32,
     pub device: &'static str,
-    /// Of training and scoring, in seconds.
+    /// Seconds of training and scoring.
     pub seconds: f64,
 }
 
@@ -72,7 +72,7 @@ pub static RECIPES: &[Recipe] = &[
 ];
 
 impl Recipe {
-    /// Makes `params` this recipe: all but how a run is carried out.
+    /// Sets `recipe` to its name, and every hyperparameter except those in [`KEPT`] to the recipe's value.
     pub fn apply(&self, params: &mut Hyperparameters) {
         params.recipe = self.name.into();
         for (row, value) in self.rows() {

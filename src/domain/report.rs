@@ -8,7 +8,7 @@ use super::text::{command_line, grouped};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
-/// Which images.
+/// A split of the data set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Split {
@@ -26,7 +26,7 @@ impl Split {
         }
     }
 
-    /// Its name beside a number.
+    /// Its short name beside a number.
     pub fn short(self) -> &'static str {
         match self {
             Split::Train => "train",
@@ -40,7 +40,7 @@ impl Split {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "is")]
 pub enum State {
-    /// `what` is being read or made; done of total (in images), 0 total when unknown.
+    /// `what` is being loaded or drawn: `done` of `total` images; `total` is 0 if unknown.
     Loading {
         what: String,
         done: u64,
@@ -48,20 +48,20 @@ pub enum State {
     },
     Running,
     Paused,
-    /// Scoring images; done of total.
+    /// Scoring `done` of `total` images.
     Evaluating {
         split: Split,
         done: u32,
         total: u32,
     },
-    /// All epochs are through.
+    /// All epochs are done.
     Done,
     /// Stopped by the user before the end.
     Stopped,
     /// The loss, a gradient or a weight is not finite; paused at that step.
     Diverged {
         step: u64,
-        /// The first tensor that was not finite, and its layer: `the output of conv2`. Empty in old files.
+        /// The first tensor that is not finite, and its layer: `the output of conv2`. Empty in old files.
         #[serde(default)]
         first: String,
     },
@@ -71,7 +71,7 @@ pub enum State {
 }
 
 impl State {
-    /// Whether the run has ended, so that nothing happens until the user asks for it.
+    /// Whether the run has ended, so that the session only waits for commands.
     pub fn is_over(&self) -> bool {
         match self {
             State::Done | State::Stopped | State::Diverged { .. } | State::Failed { .. } => true,
@@ -93,7 +93,7 @@ pub struct RunInfo {
     /// For the header: `CPU 2 threads AVX-512`, `CUDA:0 NVIDIA H200`.
     pub device: String,
     pub params: Hyperparameters,
-    /// The architecture written out (a preset's text).
+    /// The architecture as text; for a preset, its text.
     pub architecture: String,
     pub layers: Vec<Summary>,
     pub parameters: u64,
@@ -115,7 +115,7 @@ pub struct RunInfo {
 pub struct DataInfo {
     /// For the header: `CIFAR-10`, `sample set`.
     pub name: String,
-    /// The file or folder, or how it was made.
+    /// The file or folder, or a description of how the set was made.
     pub source: String,
     /// The row in FORMATS.
     pub format: String,
@@ -124,7 +124,7 @@ pub struct DataInfo {
     pub side: u32,
     pub train: u32,
     pub test: u32,
-    /// Images of each class.
+    /// Number of images of each class.
     pub train_counts: Vec<u32>,
     pub test_counts: Vec<u32>,
     /// Mean and standard deviation of each channel over the training images, in [0, 1].
@@ -132,7 +132,7 @@ pub struct DataInfo {
     #[serde(rename = "deviation")]
     pub std: Vec<f32>,
     pub bytes: u64,
-    /// None if unknown, since the process was stopped while loading.
+    /// None if unknown because the process was suspended while loading.
     pub load_seconds: Option<f64>,
 }
 
@@ -190,7 +190,7 @@ impl StepReport {
             }
         };
         let seconds = rate(self) + rate(next);
-        // f64::min would drop a NaN, and a NaN is news.
+        // f64::min would ignore a NaN, which must stay visible.
         let worse = |x: f64, y: f64, f: fn(f64, f64) -> f64| {
             if x.is_nan() || y.is_nan() {
                 f64::NAN
@@ -222,27 +222,28 @@ pub struct EpochReport {
     /// From 1.
     pub epoch: u32,
     pub step: u64,
-    /// Means over the epoch's training images as they were trained (dropout on), as Keras reports them.
+    /// Means over the epoch's training images during training, with dropout, as Keras reports them.
     pub train_loss: f64,
     pub train_accuracy: f64,
     /// The images that were scored: the validation images, or the test images if none are held out.
     pub split: Split,
-    /// Of these images.
+    /// Of the images in `split`.
     pub loss: f64,
     pub accuracy: f64,
-    /// With `test_each_epoch`, or if the test images were scored anyway.
+    /// Present with `test_each_epoch`, or if a viewer shows the test images.
     pub test_accuracy: Option<f64>,
     /// Whether this is the best validation accuracy so far.
     pub best: bool,
     pub images_per_s: f64,
     pub elapsed: f64,
-    /// Epochs that the run had come through at its end: `epoch`, or less if the run ended within it.
+    /// Number of epochs done: `epoch`, or less if the run ended within it.
     pub position: f64,
     /// The target, if this epoch reached it.
     pub reached: Option<f64>,
 }
 
-/// An [`EpochReport`] as it is written: figures of the validation images are called so, and those of the test images too.
+/// The JSON form of an [`EpochReport`]: the scores are `val_loss` and `val_accuracy`, or `test_loss` and
+/// `test_accuracy`, by the split.
 #[derive(Serialize, Deserialize)]
 struct EpochFields {
     epoch: u32,
@@ -324,7 +325,7 @@ impl TryFrom<EpochFields> for EpochReport {
     }
 }
 
-/// Whose weights were scored.
+/// The weights that were scored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ScoredWeights {
@@ -339,7 +340,7 @@ pub enum ScoredWeights {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
     pub split: Split,
-    /// Old files name none: they hold no other than the last.
+    /// Missing in old files, which contain scores of the last weights only.
     #[serde(default)]
     pub weights: ScoredWeights,
     /// The step whose weights were scored.
@@ -363,13 +364,13 @@ pub struct Health {
     pub plateau: Option<Plateau>,
 }
 
-/// The network answers no better than a constant would, or one of its layers does nothing.
+/// A collapse: the network is no better than a constant prediction, or all ReLUs of a layer are dead.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Collapse {
     /// The first epoch whose scores show it.
     pub since: u32,
     /// At least one.
-    pub signs: Vec<Sign>,
+    pub signs: Vec<Symptom>,
     /// The best epoch before it, if one was better than a constant answer.
     pub best: Option<u32>,
 }
@@ -377,23 +378,23 @@ pub struct Collapse {
 /// A symptom of a collapsed network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "sign")]
-pub enum Sign {
-    /// So many `of` the scored images, all or nearly all, are called this class.
+pub enum Symptom {
+    /// All or nearly all scored images, `images` of `of`, are predicted as this class.
     OneClass { class: usize, images: u32, of: u32 },
-    /// The accuracy was at chance at the end of this many epochs in a row.
+    /// The accuracy was at chance in this many consecutive epochs.
     Chance { epochs: u32 },
-    /// Every ReLU of these layers is zero for every image looked at.
+    /// Every ReLU of these layers is zero for every sampled image.
     DeadLayers { layers: Vec<String> },
-    /// The training loss was that of a uniform answer, ln(classes), in this many epochs in a row.
+    /// The training loss was that of a uniform prediction, ln(classes), in this many consecutive epochs.
     FlatLoss { epochs: u32 },
 }
 
 impl Collapse {
-    /// The learning rate to recommend for a new run. Weights that are stuck at one answer took steps that were too large;
-    /// otherwise the steps may also have been too small.
+    /// The recommended learning rate for a new run. A network that always predicts one class was trained with too large
+    /// steps; otherwise the steps may also have been too small.
     pub fn rate_to_try(&self) -> &'static str {
         let is_stuck =
-            |sign: &Sign| matches!(sign, Sign::OneClass { .. } | Sign::DeadLayers { .. });
+            |sign: &Symptom| matches!(sign, Symptom::OneClass { .. } | Symptom::DeadLayers { .. });
         match self.signs.iter().any(is_stuck) {
             true => "a lower learning rate",
             false => "another learning rate (it may be far too low or too high)",
@@ -402,8 +403,8 @@ impl Collapse {
 
     /// `every prediction is deer; every ReLU of dense1 is dead`.
     pub fn describe(&self, classes: &[String]) -> String {
-        let sign = |sign: &Sign| match sign {
-            Sign::OneClass { class, images, of } => {
+        let sign = |sign: &Symptom| match sign {
+            Symptom::OneClass { class, images, of } => {
                 let name = classes.get(*class).cloned();
                 let name = name.unwrap_or_else(|| format!("class {class}"));
                 match images == of {
@@ -415,13 +416,13 @@ impl Collapse {
                     ),
                 }
             }
-            Sign::Chance { epochs } => {
+            Symptom::Chance { epochs } => {
                 format!("accuracy was at chance for {epochs} epochs")
             }
-            Sign::DeadLayers { layers } => {
+            Symptom::DeadLayers { layers } => {
                 format!("every ReLU of {} is dead", layers.join(" and "))
             }
-            Sign::FlatLoss { epochs } => format!(
+            Symptom::FlatLoss { epochs } => format!(
                 "training loss stayed at ln({}), that of a uniform answer, for {epochs} epochs",
                 classes.len()
             ),
@@ -435,12 +436,12 @@ impl Collapse {
 pub struct Plateau {
     pub from: u32,
     pub to: u32,
-    /// The training loss still falls.
+    /// Whether the training loss still falls.
     pub overfits: bool,
 }
 
 impl Plateau {
-    /// The finding, and what may help.
+    /// The finding and a recommendation.
     pub fn describe(&self) -> String {
         let Plateau { from, to, .. } = self;
         let count = to - from + 1;
@@ -463,25 +464,25 @@ pub struct Picture {
     pub rgb: Vec<u8>,
 }
 
-/// One image and what the network says of it.
+/// One image and the network's prediction.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Prediction {
     pub split: Split,
-    /// The image's number in its split.
+    /// The image's index in its split.
     pub index: u32,
     pub truth: u8,
     pub predicted: u8,
-    /// Probability of each class, as of the evaluation at `step`.
+    /// Probability of each class in the evaluation at `step`.
     pub probabilities: Vec<f32>,
     pub step: u64,
     pub picture: Picture,
     /// The predictions at all evaluations so far, oldest first.
-    pub past: Vec<Opinion>,
+    pub past: Vec<PastPrediction>,
 }
 
 /// The prediction of one image at one evaluation.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Opinion {
+pub struct PastPrediction {
     pub step: u64,
     pub predicted: u8,
     pub confidence: f32,
@@ -522,7 +523,7 @@ pub struct Activations {
     pub largest: f32,
 }
 
-/// A look inside the network.
+/// Figures and pictures of the network's inside.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelReport {
     pub step: u64,
@@ -530,7 +531,7 @@ pub struct ModelReport {
     pub units: Vec<UnitHealth>,
     /// First-layer filters as RGB pictures, each scaled to its own range; empty unless the first layer is a convolution.
     pub filters: Vec<Picture>,
-    /// Activations of the image that was asked for.
+    /// Activations of the requested image.
     pub activations: Vec<Activations>,
 }
 
@@ -554,7 +555,7 @@ pub struct TargetReached {
     pub elapsed: f64,
 }
 
-/// One run in the runs folder, from its files.
+/// Summary of a run in the runs folder, read from its files.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunSummary {
     pub name: String,
@@ -562,12 +563,12 @@ pub struct RunSummary {
     pub note: String,
     /// Seconds since the Unix epoch.
     pub started: f64,
-    /// How it ended: `done`, `stopped`, `diverged` or `failed`. Without an end: `running` while a session has it open,
-    /// else `interrupted`. `unreadable` when its metrics are.
+    /// The outcome: `done`, `stopped`, `diverged` or `failed`. If the run has not ended: `running` while a session has
+    /// it open, otherwise `interrupted`. `unreadable` if its metrics cannot be read.
     pub outcome: String,
     /// The host whose session has the run open: [`HERE`] or another host's name. None if no session has it.
     pub open: Option<String>,
-    /// What could not be read of its metrics, in words; empty if everything could.
+    /// The error of reading its metrics; empty if there was none.
     #[serde(default)]
     pub problem: String,
     pub data: String,
@@ -596,11 +597,11 @@ pub struct RunSummary {
 pub const HERE: &str = "here";
 
 impl RunSummary {
-    /// The command that goes on with the run, from any folder.
+    /// The command that resumes the run, from any folder.
     pub fn resume_command(&self) -> String {
         let runs = Path::new(&self.folder).parent();
         let runs = runs.map_or(String::new(), |runs| runs.display().to_string());
-        // A name that begins with a dash would read as a flag.
+        // A name that begins with a dash would be parsed as a flag.
         let resume = match self.name.starts_with('-') {
             true => vec![format!("--resume={}", self.name)],
             false => vec!["--resume".into(), self.name.clone()],
@@ -628,12 +629,12 @@ impl RunSummary {
     }
 }
 
-/// Load of the machine. What is not known is None.
+/// Load of the computer. Unknown values are None.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SystemLoad {
-    /// 0 to 1, over all cores.
+    /// CPU load from 0 to 1, over all cores.
     pub cpu: Option<f64>,
-    /// This process, in bytes.
+    /// Resident memory of this process, in bytes.
     pub memory: Option<u64>,
     pub gpu: Option<f64>,
     pub gpu_memory: Option<(u64, u64)>,
@@ -645,7 +646,7 @@ pub struct SystemLoad {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepSettings {
     pub optimizer: Optimizer,
-    /// The effective rate.
+    /// The effective learning rate, after the schedule.
     pub learning_rate: f64,
     pub weight_decay: f64,
     pub momentum: f64,
@@ -656,9 +657,9 @@ pub struct StepSettings {
     pub dropout: f64,
     pub label_smoothing: f64,
     pub seed: u64,
-    /// Number of this step, from 1: Adam's bias correction and the random streams follow it.
+    /// Number of this step, from 1. Adam's bias correction and the random streams depend on it.
     pub step: u64,
-    /// The epoch that it belongs to, from 1.
+    /// The step's epoch, from 1.
     pub epoch: u32,
 }
 

@@ -1,5 +1,5 @@
-//! The one source of randomness: counter-based, so a number depends only on (seed, stream, step, index) and never on
-//! how many threads ask, in which order, or whether the run was resumed.
+//! The only source of random numbers. It is counter-based: a number depends only on (seed, stream, step, index), and
+//! never on the number of threads, the order of the calls, or whether the run was resumed.
 //!
 //! The generator is Philox4x32-10 (Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3", SC 2011),
 //! which is also what CUDA's libraries use, so a GPU kernel can draw the same numbers.
@@ -19,12 +19,12 @@ pub enum Stream {
     Dropout(u16),
     /// The built-in sample set; `step` is the image's number.
     Sample,
-    /// Which images the first epoch mirrors when they are mirrored in every second epoch; `index` is the image's number.
+    /// Which images the first epoch mirrors with `flip = "alternate"`; `index` is the image's index.
     Mirror,
 }
 
 impl Stream {
-    /// Its number in the generator's counter.
+    /// The stream's number in the generator's counter.
     pub const fn word(self) -> u32 {
         match self {
             Stream::Init(n) => 1 | (n as u32) << 8,
@@ -129,7 +129,7 @@ impl Rng {
 mod tests {
     use super::*;
 
-    /// Known answers of the Random123 library (kat_vectors, philox4x32 10).
+    /// The known answers of the Random123 library (kat_vectors, philox4x32 10).
     #[test]
     fn philox_known_answers() {
         assert_eq!(

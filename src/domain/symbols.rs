@@ -8,7 +8,7 @@ use std::fmt;
 pub enum Symbols {
     /// All of Unicode, braille dots included.
     Braille,
-    /// Text, and the symbols of code page 437, which fonts of consoles hold: half blocks and lines, no braille.
+    /// Text and the symbols of code page 437, which the fonts of consoles contain: half blocks and lines, no braille.
     Block,
     /// Bytes from 0x20 to 0x7e.
     Ascii,
@@ -100,7 +100,8 @@ impl fmt::Display for Symbols {
     }
 }
 
-/// The dots of a braille character: for the left and the right column one bit a row, the uppermost lowest.
+/// The dots of a braille character: one byte for the left and one for the right column, with one bit per row. The top
+/// row is the lowest bit.
 fn dots(c: char) -> Option<[u8; 2]> {
     let bits = (c as u32)
         .checked_sub(0x2800)
@@ -153,7 +154,8 @@ fn stroke([left, right]: [u8; 2]) -> char {
 mod tests {
     use super::*;
 
-    /// The symbols of code page 437, from the places of its control characters, then from 0xb0 on. Letters are left out.
+    /// The symbols of code page 437: those in place of its control characters, then those from 0xb0 on. Letters are
+    /// left out.
     const CODE_PAGE_437: &str = "☺☻♥♦♣♠•◘○◙♂♀♪♫☼►◄↕‼¶§▬↨↑↓→←∟↔▲▼⌂\
         ░▒▓│┤╡╢╖╕╣║╗╝╜╛┐└┴┬├─┼╞╟╚╔╩╦╠═╬╧╨╤╥╙╘╒╓╫╪┘┌█▄▌▐▀αßΓπΣσµτΦΘΩδ∞φε∩≡±≥≤⌠⌡÷≈°∙·√ⁿ²■½¼";
 

@@ -45,20 +45,21 @@ const fn row(term: &'static str, colors: Option<Colors>, symbols: Option<[Symbol
     }
 }
 
-/// Terminal emulators of today: UTF-8, whatever the locale of the host that they are connected to leaves out.
+/// Current terminal emulators: they show UTF-8 even if the host that they are connected to has no locale.
 const MODERN: Option<[Symbols; 2]> = Some([Braille, Braille]);
-/// tmux and GNU screen go by the locale themselves: without one they pass no UTF-8 on.
+/// tmux and GNU screen follow the locale: without one they do not pass on UTF-8.
 const MULTIPLEXER: Option<[Symbols; 2]> = Some([Braille, Ascii]);
-/// The fonts of consoles hold the characters of code page 437.
+/// The fonts of consoles contain the characters of code page 437.
 const CONSOLE: Option<[Symbols; 2]> = Some([Block, Ascii]);
 const OLD: Option<[Symbols; 2]> = Some([Ascii, Ascii]);
 const MONOCHROME: Option<Colors> = Some(Colors::None);
 
-/// Names from terminfo, from the terminals themselves and from ncurses. For each column, the first matching row with a
-/// value counts.
+/// Names from terminfo, ncurses and the terminals' documentation. For each column, the first matching row with a value
+/// counts.
 #[rustfmt::skip]
 pub static TERMINALS: &[TermRow] = &[
-    // True colour, which their terminfo entries do not always say. ssh passes TERM on, but not COLORTERM.
+    // Terminals with true colour, which their terminfo entries do not always state. ssh passes on TERM, but not
+    // COLORTERM.
     row("xterm-kitty", Some(True), MODERN),
     row("kitty", Some(True), MODERN),
     row("xterm-ghostty", Some(True), MODERN),
@@ -75,14 +76,14 @@ pub static TERMINALS: &[TermRow] = &[
     row("xterm.js", Some(True), MODERN),
     row("st-256color", Some(True), MODERN),
     row("stterm-256color", Some(True), MODERN),
-    // Endings that say how many colours there are.
+    // Suffixes that state the number of colours.
     row("*-direct*", Some(True), None),
     row("*-256color*", Some(Ansi256), None),
     row("*-88color", Some(Ansi16), None),
     row("*-16color*", Some(Ansi16), None),
     row("*-mono", MONOCHROME, None),
     row("*-m", MONOCHROME, None),
-    // Multiplexers; GNU screen adds the name of the terminal that it runs in.
+    // Multiplexers. GNU screen appends the name of the terminal that it runs in.
     row("screen.linux*", Some(Ansi16), CONSOLE),
     row("screen*", Some(Ansi16), MULTIPLEXER),
     row("tmux*", Some(Ansi16), MULTIPLEXER),
@@ -91,7 +92,7 @@ pub static TERMINALS: &[TermRow] = &[
     row("cygwin*", Some(Ansi16), CONSOLE),
     row("fbterm", Some(Ansi256), CONSOLE),
     row("jfbterm", Some(Ansi16), CONSOLE),
-    // From before UTF-8.
+    // Terminals from before UTF-8.
     row("", MONOCHROME, OLD),
     row("dumb*", MONOCHROME, OLD),
     row("vt1*", MONOCHROME, OLD),
@@ -144,7 +145,7 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    /// The terminal that the environment variables `var` describe. Empty ones count as not set.
+    /// The abilities according to the environment variables that `var` returns. Empty variables count as not set.
     pub fn detect(var: impl Fn(&str) -> Option<String>) -> Self {
         let set = |name: &str| var(name).filter(|value| !value.is_empty());
         let term = set("TERM").unwrap_or_default();
@@ -179,7 +180,7 @@ impl Terminal {
         }
     }
 
-    /// The terminal that this process was started in.
+    /// The abilities of the terminal that this process was started in.
     pub fn of_process() -> Self {
         Terminal::detect(|name| std::env::var(name).ok())
     }
@@ -191,17 +192,17 @@ fn is_utf8(locale: &str) -> bool {
     locale.contains("utf-8") || locale.contains("utf8")
 }
 
-/// The least columns and lines that a screen is drawn at.
+/// The minimum columns and lines of the screen.
 pub const MIN_SIZE: (u16, u16) = (60, 18);
 
-/// Columns and lines of a terminal that does not know its size, as one that `exec` opens in a container may stay.
+/// The size assumed for a terminal that reports none, such as one opened by `docker exec`.
 pub const ASSUMED_SIZE: (u16, u16) = (80, 24);
 
-/// The most columns and lines that are drawn: more than an 8K screen holds at a readable size. Each cell costs memory
-/// and time at every drawing, and a size is only a number that anything may set, up to 65535 x 65535.
+/// The maximum columns and lines that are drawn: more than fit on an 8K display at a readable size. Each cell costs
+/// memory and time, and any program may set the terminal's size to up to 65535 x 65535.
 pub const MAX_SIZE: (u16, u16) = (1000, 400);
 
-/// The columns and lines that are drawn on a terminal that reports `size`.
+/// The columns and lines to draw on a terminal that reports this size.
 pub fn drawn_size((columns, lines): (u16, u16)) -> (u16, u16) {
     let known = |reported: u16, assumed: u16| if reported == 0 { assumed } else { reported };
     (
@@ -279,7 +280,7 @@ mod tests {
     #[test]
     fn every_row_is_reached() {
         for (i, row) in TERMINALS.iter().enumerate() {
-            // A name that the row's pattern fits.
+            // A name that matches the row's pattern.
             let name = row.term.replace('*', "x");
             let earlier = || TERMINALS[..i].iter().filter(|row| fits(row.term, &name));
             let colors = row.colors.is_some() && earlier().all(|row| row.colors.is_none());

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use std::io;
 use std::path::Path;
 
-/// Whether a terminal acts on `c` or shows nothing for it: control characters (escape sequences begin with one), marks
-/// that turn the direction of text, characters without a width.
+/// Whether a terminal interprets `c` or shows nothing for it: control characters (which begin escape sequences), marks
+/// that change the direction of text, characters without a width.
 pub fn is_hidden(c: char) -> bool {
     c.is_control()
         || matches!(c,
@@ -16,7 +16,7 @@ pub fn is_hidden(c: char) -> bool {
             | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// `text` with `escape` in the place of each hidden character other than those in `kept`.
+/// Replaces each hidden character in `text`, except those in `kept`, by what `escape` writes.
 fn escaped<'a>(text: &'a str, kept: &[char], escape: impl Fn(char, &mut String)) -> Cow<'a, str> {
     let hidden = |c: &char| is_hidden(*c) && !kept.contains(c);
     if !text.chars().any(|c| hidden(&c)) {
@@ -163,8 +163,8 @@ pub fn command_line(words: &[&str]) -> String {
     words.join(" ")
 }
 
-/// A loss, a norm or the like, short whatever its size: `1.128`, `23.46`, `1234`, `2.0e15`, `4.2e-6`, `NaN`, `inf`.
-/// A number below 10 has `decimals` decimals, a larger one as many digits in all.
+/// A loss or norm in few characters: `1.128`, `23.46`, `1234`, `2.0e15`, `4.2e-6`, `NaN`, `inf`. A number below 10 has
+/// `decimals` decimals, a larger one the same number of digits in total.
 pub fn compact(value: f64, decimals: usize) -> String {
     let size = value.abs();
     if !value.is_finite() {
@@ -211,7 +211,7 @@ mod tests {
         }
     }
 
-    /// What each must become: a name, and the name as it is printed.
+    /// Names, and how each must be printed.
     const HOSTILE: [(&str, &str); 6] = [
         ("a\u{1b}[31mb", "a\\u{1b}[31mb"),
         ("a\nb\tc\r", "a\\nb\\tc\\r"),

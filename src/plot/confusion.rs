@@ -16,7 +16,7 @@ pub fn confusion(
     title: &str,
 ) -> Result<Vec<u8>, PlotError> {
     if matrix.classes == 0 {
-        return Err(PlotError("a matrix of no classes".into()));
+        return Err(PlotError("the confusion matrix has no classes".into()));
     }
     picture(|area| draw(area, matrix, classes, title))
 }
@@ -126,7 +126,7 @@ fn heat(share: f64, right: bool) -> RGBColor {
     RGBColor(mix(full.0), mix(full.1), mix(full.2))
 }
 
-/// Whether white text is more readable on it than black (relative luminance, ITU-R BT.709).
+/// Whether white text is more readable than black on this colour (relative luminance, ITU-R BT.709).
 fn dark(RGBColor(r, g, b): RGBColor) -> bool {
     0.2126 * f64::from(r) + 0.7152 * f64::from(g) + 0.0722 * f64::from(b) < 140.0
 }

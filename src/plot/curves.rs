@@ -448,7 +448,7 @@ mod tests {
         }
     }
 
-    /// With CIFAR_TUI_PICTURES set to a folder, the pictures are kept there to be looked at.
+    /// If CIFAR_TUI_PICTURES names a folder, saves the picture there for inspection.
     fn keep(name: &str, png: &[u8]) {
         if let Some(folder) = std::env::var_os("CIFAR_TUI_PICTURES") {
             let file = std::path::Path::new(&folder).join(format!("{name}.png"));
@@ -493,7 +493,8 @@ mod tests {
         keep("explodes", &png);
         let picture = pixels(&png);
         assert!(has(&picture, WRONG) > 100, "the arrow and its words");
-        // The rows that the healthy part of the training curve takes: without the cut it would be a line along the axis.
+        // The rows that the finite part of the training curve covers. If the axis were not cut off, it would be a flat
+        // line.
         let blue = |y: u32| (90..760).any(|x| picture.get_pixel(x, y).0 == [0, 114, 178]);
         let rows = (120..720).filter(|y| blue(*y)).count();
         assert!(rows > 100, "{rows}");

@@ -173,7 +173,8 @@ impl DataIdentity {
 impl Checkpoint {
     /// The contents of the checkpoint's file.
     ///
-    /// # Errors Returns an error if a tensor's shape does not fit its number of values.
+    /// # Errors
+    /// Returns an error if a tensor's shape does not fit its number of values.
     pub fn encode(&self) -> Result<Vec<u8>, String> {
         let text = |e: &dyn std::fmt::Display| e.to_string();
         let state = serde_json::to_string(&self.run_state).map_err(|e| text(&e))?;
@@ -208,7 +209,8 @@ impl Checkpoint {
 
     /// Decodes the contents of a checkpoint file; `path` is named in errors.
     ///
-    /// # Errors Returns an error unless the bytes are exactly those that [`Checkpoint::encode`] wrote.
+    /// # Errors
+    /// Returns an error unless the bytes are exactly those that [`Checkpoint::encode`] wrote.
     pub fn decode(mut file: Vec<u8>, path: &Path) -> Result<Self, CheckpointError> {
         let damaged = |why: String| CheckpointError::Damaged {
             path: path.into(),
@@ -267,7 +269,8 @@ impl Checkpoint {
 
     /// Reads a checkpoint file.
     ///
-    /// # Errors Returns an error if the file cannot be read or is damaged.
+    /// # Errors
+    /// Returns an error if the file cannot be read or is damaged.
     pub fn read(path: &Path) -> Result<Self, CheckpointError> {
         let file = files::read(path, LARGEST_FILE).map_err(|error| match error.kind() {
             ErrorKind::FileTooLarge => CheckpointError::Damaged {

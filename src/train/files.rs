@@ -305,7 +305,8 @@ impl Drop for Appender {
 
 /// Carries out one operation on the file at `path`; tests can make it fail.
 ///
-/// # Errors Returns the error of `act`.
+/// # Errors
+/// Returns the error of `act`.
 #[cfg(not(test))]
 pub fn through<T>(_: FileOp, _: &Path, act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     act()

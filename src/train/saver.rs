@@ -82,7 +82,8 @@ pub struct Saver {
 }
 
 impl Saver {
-    /// # Errors Returns an error if the thread cannot be created.
+    /// # Errors
+    /// Returns an error if the thread cannot be created.
     pub fn start() -> io::Result<Self> {
         let (ready, tokens) = unbounded::<()>();
         let (tell, outcomes) = unbounded();

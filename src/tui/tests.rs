@@ -9,7 +9,7 @@ use crate::domain::confusion::Confusion;
 use crate::domain::params::{Applies, Hyperparameters, Value};
 use crate::domain::report::{
     CheckpointReport, Collapse, DataInfo, EpochReport, Evaluation, Health, RunInfo, ScoredWeights,
-    Sign, Split, State, StepReport, SystemLoad,
+    Split, State, StepReport, Symptom, SystemLoad,
 };
 use crate::domain::symbols::Symbols;
 use crate::session::client::CommandIds;
@@ -479,7 +479,7 @@ fn a_collapse_stands_in_the_banner_and_going_back_asks() {
             epoch: 6,
             collapse: Some(Collapse {
                 since: 5,
-                signs: vec![Sign::OneClass {
+                signs: vec![Symptom::OneClass {
                     class: 4,
                     images: 10_000,
                     of: 10_000,

@@ -67,8 +67,8 @@ choices! {
         Off = "off",
         /// Each with probability one half, drawn anew in each step.
         Random = "random",
-        /// Each in every second epoch; a random half of them begins. (Jordan: "94% on CIFAR-10 in 3.29 Seconds on a Single
-        /// GPU", 2024, section 3.6.)
+        /// Each in every second epoch; a random half of the images begins. (Jordan: "94% on CIFAR-10 in 3.29 Seconds on
+        /// a Single GPU", 2024, section 3.6.)
         Alternate = "alternate",
     }
 }
@@ -84,7 +84,7 @@ choices! {
     }
 }
 
-/// Reads a choice that was on or off before it had words: `true` is its second value.
+/// Deserialises a choice that older files contain as a bool: `true` is its second value.
 fn choice_or_bool<'de, D, T>(from: D) -> Result<T, D::Error>
 where
     D: serde::Deserializer<'de>,
@@ -111,8 +111,8 @@ impl From<bool> for Flip {
     }
 }
 
-/// Everything that decides what a run learns. Every field has a row in [`HYPERPARAMS`]. A field that a file lacks takes its
-/// default, so the default of a new hyperparameter must be the value that changes nothing for the runs before it.
+/// All hyperparameters of a run. Every field has a row in [`HYPERPARAMS`]. A field that is missing in a file takes its
+/// default, so the default of a new hyperparameter must be the value that reproduces older runs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Hyperparameters {
@@ -125,7 +125,7 @@ pub struct Hyperparameters {
     pub momentum: f64,
     pub beta1: f64,
     pub beta2: f64,
-    /// Largest norm of the whole gradient; 0 is off.
+    /// Maximum L2 norm of the whole gradient; 0 is off.
     pub clip_norm: f64,
     #[serde(deserialize_with = "choice_or_bool")]
     pub flip: Flip,
@@ -135,9 +135,9 @@ pub struct Hyperparameters {
     /// Side of the square cut out, in pixels; 0 is off.
     pub cutout: u32,
     pub batch_size: u32,
-    /// Leave an epoch's last batch out when it is smaller than the others.
+    /// Skip an epoch's last batch if it is smaller than the others.
     pub drop_last: bool,
-    /// The last one may be a part of one.
+    /// Number of epochs. May be a fraction: 2.5 ends in the middle of the third.
     pub epochs: f64,
     pub schedule: Schedule,
     /// Epochs over which the learning rate rises linearly from zero.
@@ -204,9 +204,9 @@ impl Hyperparameters {
         }
     }
 
-    /// Training steps of the whole run when an epoch has so many; a part of a step counts as one.
+    /// Number of training steps in the whole run, where an epoch has `steps_per_epoch`. Rounded up.
     pub fn total_steps(&self, steps_per_epoch: u64) -> u64 {
-        // 0.7 of 10 steps are 7 although 0.7 is a little more in binary.
+        // 0.7 epochs of 10 steps are 7 steps, although 0.7 is slightly larger in binary.
         (self.epochs * steps_per_epoch as f64 - 1e-6)
             .ceil()
             .max(0.0) as u64
@@ -232,7 +232,7 @@ impl fmt::Display for Applies {
     }
 }
 
-/// A hyperparameter's value, whichever it is.
+/// A value of any hyperparameter.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Value {
@@ -267,9 +267,10 @@ pub struct Change {
 /// How a key press changes a number.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Nudge {
-    /// Add or subtract: fine, coarse.
+    /// Add or subtract: the fine and the coarse step.
     Add(f64, f64),
-    /// Multiply or divide: fine, coarse. From zero the first step up is the third number, and below it is zero again.
+    /// Multiply or divide: the fine and the coarse factor. The third number is the first value above zero; steps below
+    /// it lead to zero.
     Times(f64, f64, f64),
 }
 
@@ -288,11 +289,11 @@ pub enum ValueKind {
         nudge: Nudge,
     },
     Choice(&'static [&'static str]),
-    /// Free text; the check says what is wrong with it.
+    /// Free text, with a function that checks it.
     Text(fn(&str) -> Result<(), String>),
 }
 
-/// A value that was refused, and why.
+/// The error of a value that is not allowed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{key}: {why}")]
 pub struct HyperParamError {
@@ -308,7 +309,7 @@ pub struct HyperParam {
     pub label: &'static str,
     /// The short name on a chart's axis.
     pub short: &'static str,
-    /// A second, shorter command-line flag.
+    /// A second, shorter name of its command-line flag.
     pub alias: Option<&'static str>,
     /// The optimizers that use it; empty means all.
     pub optimizers: &'static [Optimizer],
@@ -318,7 +319,7 @@ pub struct HyperParam {
     pub unit: &'static str,
     pub applies: Applies,
     pub kind: ValueKind,
-    /// Zero means that it is off.
+    /// Whether zero means that it is off.
     pub zero_is_off: bool,
     get: fn(&Hyperparameters) -> Value,
     set: fn(&mut Hyperparameters, Value),
@@ -336,7 +337,7 @@ impl HyperParam {
         (self.get)(params)
     }
 
-    /// The value as the panel writes it: `off` where zero means off.
+    /// The value as the panel shows it: `off` if zero means off.
     pub fn show(&self, value: &Value) -> String {
         match value {
             Value::Int(0) if self.zero_is_off => "off".into(),
@@ -380,10 +381,10 @@ impl HyperParam {
         }
     }
 
-    /// Reads what a person typed.
+    /// Parses a typed value.
     ///
     /// # Errors
-    /// Returns an error if it is not a value of this kind or out of range. The message says what is allowed.
+    /// Returns an error if the text is not a value of this kind or is out of range. The message says what is allowed.
     pub fn parse(&self, text: &str) -> Result<Value, HyperParamError> {
         let text = text.trim();
         let off = self.zero_is_off && text.eq_ignore_ascii_case("off");
@@ -418,7 +419,7 @@ impl HyperParam {
     /// Checks a value against the type and the range. An integer is accepted for a float.
     ///
     /// # Errors
-    /// Returns an error if it does not fit. The message says what is allowed.
+    /// Returns an error if the value does not pass. The message says what is allowed.
     pub fn check(&self, value: Value) -> Result<Value, HyperParamError> {
         let wrong =
             |value: &Value| self.error(format!("'{value}' is not allowed: {}", self.range()));
@@ -428,7 +429,7 @@ impl HyperParam {
                 Ok(Value::Int(v))
             }
             (ValueKind::Float { .. }, Value::Int(v)) => self.check(Value::Float(v as f64)),
-            // A NaN is in no range.
+            // A NaN is not in any range.
             (ValueKind::Float { min, max, .. }, Value::Float(v)) if (min..=max).contains(&v) => {
                 Ok(Value::Float(v))
             }
@@ -446,7 +447,7 @@ impl HyperParam {
         }
     }
 
-    /// Checks the value and puts it into `params`.
+    /// Checks the value and sets it in `params`.
     ///
     /// # Errors
     /// Returns the errors of [`HyperParam::check`]; `params` is then unchanged.
@@ -455,8 +456,7 @@ impl HyperParam {
         Ok(())
     }
 
-    /// The neighbouring value: `up` or down, by the fine or the coarse step, held within the range. None where there is
-    /// no order (text).
+    /// The next value up or down by the fine or the coarse step, clamped to the range. None for text.
     pub fn nudged(&self, value: &Value, up: bool, coarse: bool) -> Option<Value> {
         match (self.kind, value) {
             (ValueKind::Bool, Value::Bool(v)) => Some(Value::Bool(!v)),
@@ -469,7 +469,7 @@ impl HyperParam {
             }
             (ValueKind::Int { min, max, nudge }, Value::Int(v)) => {
                 let moved = nudge.apply(*v as f64, up, coarse).round();
-                // A factor below 1.5 must still move a small number.
+                // A factor close to 1 must still change a small integer.
                 let moved = if moved == *v as f64 {
                     moved + if up { 1.0 } else { -1.0 }
                 } else {
@@ -492,7 +492,7 @@ impl HyperParam {
     }
 }
 
-/// Whether a choice can be switched on and off: its first word is `off`, and on is its second.
+/// Whether a choice can be switched on and off: its first word is `off`; on is its second word.
 fn switches(words: &[&str]) -> bool {
     words.len() > 1 && words[0] == "off"
 }

@@ -40,8 +40,9 @@ impl Trainer {
 
     /// Undoes the last request. Returns None if there is none.
     ///
-    /// # Errors Returns an error if the earlier value is not allowed, which cannot happen, since it was checked when it
-    /// was requested.
+    /// # Errors
+    /// Returns an error if the earlier value is not allowed, which cannot happen, since it was checked when it was
+    /// requested.
     pub fn undo(
         &mut self,
     ) -> std::result::Result<Option<(&'static HyperParam, ChangeOutcome)>, HyperParamError> {

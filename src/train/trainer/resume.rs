@@ -80,8 +80,8 @@ impl Trainer {
 
     /// Resumes a run from a checkpoint; `path` is named in errors.
     ///
-    /// # Errors Returns an error if the run was trained on other data, or the checkpoint's tensors do not fit its
-    /// architecture.
+    /// # Errors
+    /// Returns an error if the run was trained on other data, or the checkpoint's tensors do not fit its architecture.
     pub fn resume(
         checkpoint: Checkpoint,
         path: &Path,

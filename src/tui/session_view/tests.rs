@@ -261,14 +261,14 @@ fn more_changes_than_are_kept_leave_the_newest() {
 
 #[test]
 fn a_collapse_and_a_plateau_are_logged_when_they_begin_and_end() {
-    use crate::domain::report::{Collapse, Plateau, Sign};
+    use crate::domain::report::{Collapse, Plateau, Symptom};
     let health = |epoch: u32, images: Option<u32>, plateau: bool| {
         Event::Health(Health {
             step: 100 * u64::from(epoch),
             epoch,
             collapse: images.map(|images| Collapse {
                 since: 3,
-                signs: vec![Sign::OneClass {
+                signs: vec![Symptom::OneClass {
                     class: 4,
                     images,
                     of: 800,

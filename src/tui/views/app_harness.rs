@@ -352,7 +352,7 @@ pub fn prediction(index: u32, truth: u8, predicted: u8) -> Prediction {
         step: 2500,
         picture: picture(index),
         past: [(1250, 6, 0.31), (2500, predicted, 0.82)]
-            .map(|(step, predicted, confidence)| Opinion {
+            .map(|(step, predicted, confidence)| PastPrediction {
                 step,
                 predicted,
                 confidence,
