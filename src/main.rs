@@ -13,7 +13,7 @@ use cifar_tui::session::run_dir::HostId;
 use cifar_tui::session::status::Status;
 use cifar_tui::session::{self, Settings, attach};
 use cifar_tui::signals;
-use cifar_tui::tui::{self, Left, terminal};
+use cifar_tui::tui::{self, CloseReason, terminal};
 use crossbeam_channel::Receiver;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -169,8 +169,10 @@ fn screen(settings: Settings, config: &Config) -> anyhow::Result<u8> {
     let (client, worker) = session::start(settings)?;
     let screen = tui::run(&client, &signals, &screen_options(config))?;
     let mut stopped_by = screen.signal;
-    if screen.left != Left::Over && !screen.status.ended {
-        if screen.left == Left::Gone && config.options.on_hangup == OnHangup::CheckpointAndStop {
+    if screen.reason != CloseReason::SessionEnded && !screen.status.ended {
+        if screen.reason == CloseReason::TerminalGone
+            && config.options.on_hangup == OnHangup::CheckpointAndStop
+        {
             stopped_by = stopped_by.or(Some(libc::SIGHUP));
         }
         leave_terminal(&client, &screen)?;
@@ -195,7 +197,7 @@ fn screen_options(config: &Config) -> tui::ScreenOptions {
 
 /// Continues the session after its screen has closed because the terminal disappeared or the user detached.
 fn leave_terminal(client: &SessionClient, screen: &tui::ScreenOutcome) -> anyhow::Result<()> {
-    if screen.left == Left::Detached {
+    if screen.reason == CloseReason::Detached {
         if screen.status.state.is_over() && client.is_alone() {
             // The run is over and nobody is attached: end at once.
             print_resume_hint(&screen.status);
@@ -207,7 +209,7 @@ fn leave_terminal(client: &SessionClient, screen: &tui::ScreenOutcome) -> anyhow
         }
     }
     signals::stop_at_once();
-    terminal::let_go()?;
+    terminal::detach()?;
     Ok(())
 }
 
@@ -247,18 +249,18 @@ fn attached(run: Option<&str>, config: &Config) -> anyhow::Result<u8> {
         ..screen_options(config)
     };
     let screen = tui::run(&client, &signals, &options)?;
-    let signal = match screen.left {
-        Left::Gone => Some(libc::SIGHUP),
+    let signal = match screen.reason {
+        CloseReason::TerminalGone => Some(libc::SIGHUP),
         _ => screen.signal,
     };
     let ended = screen.status.ended;
-    match (signal, screen.left) {
+    match (signal, screen.reason) {
         (Some(signal), _) => Ok(of_signal(signal)),
-        (None, Left::Over) if ended => {
+        (None, CloseReason::SessionEnded) if ended => {
             print_resume_hint(&screen.status);
             finish(&screen.status, None)
         }
-        (None, Left::Over) => {
+        (None, CloseReason::SessionEnded) => {
             anyhow::bail!(
                 "the session of {} ended unexpectedly; see its log.txt",
                 found.name
@@ -303,7 +305,7 @@ fn run_to_end(
         .name("print".into())
         .spawn(move || {
             let mut hangup = || {
-                let_go();
+                detach();
                 !hangup_stops
             };
             let out = &mut Plain(std::io::stdout());
@@ -329,7 +331,7 @@ fn run_to_end(
                     tracing::info!("a checkpoint was asked for by signal {signal}");
                 }
                 Ok(libc::SIGHUP) if !hangup_stops => {
-                    let_go();
+                    detach();
                     let _ = notices.send(Notice::HungUp { output_gone: on_terminal });
                 }
                 // Signals of the screen, which has closed.
@@ -357,8 +359,8 @@ fn run_to_end(
 }
 
 /// Detaches from the terminal: nothing is read from or written to it any more.
-fn let_go() {
-    if let Err(error) = terminal::let_go() {
+fn detach() {
+    if let Err(error) = terminal::detach() {
         tracing::warn!("cannot detach from the terminal: {error}");
     }
 }

@@ -142,7 +142,7 @@ pub fn parse(
     };
     if !matches!(name, "" | "train") {
         for (flag, value) in [("--name", &session.name), ("--resume", &session.resume)] {
-            // Subcommands have arguments of the same names; only those before the subcommand are misplaced.
+            // Subcommands have arguments with the same names; only arguments before the subcommand are misplaced.
             if value.is_some() && text(&matches, &flag[2..]).is_some() {
                 return Err(no_effect(flag, name));
             }

@@ -27,7 +27,7 @@ fn every_hyperparameter_is_a_flag_of_the_screen_of_train_and_of_bench() {
 }
 
 #[test]
-fn ranges_are_held_by_the_flags() {
+fn flags_refuse_values_out_of_range() {
     let error = refusal("cifar-tui train --dropout 1.5");
     assert_eq!(error.exit_code(), 2);
     assert!(error.to_string().contains("0 to 0.95"), "{error}");

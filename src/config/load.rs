@@ -87,7 +87,7 @@ fn layers(
     Ok(config)
 }
 
-/// Gives the hyperparameters the values of a recipe, so that what is set beside it changes it.
+/// Sets the hyperparameters to the values of a recipe. Settings that are applied later override them.
 fn apply(config: &mut Config, name: &Value, said: &str) {
     let Some(recipe) = recipes::find(&name.to_string()) else {
         return;
@@ -165,7 +165,7 @@ fn read_file(config: &mut Config, file: &Path, around: &Surroundings) -> Result<
         let line = 1 + text[..offset].matches('\n').count();
         format!("{shown}, line {line}")
     };
-    // Wherever it stands in the file.
+    // The other keys of the file override the recipe, whatever their order.
     let recipe = HYPERPARAMS.iter().find(|row| row.key == RECIPE);
     if let (Some(row), Some(item)) = (recipe, document.get(RECIPE)) {
         let said = said(RECIPE, item);

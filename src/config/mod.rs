@@ -1,7 +1,7 @@
-//! The program's configuration and where each value comes from: flags override config.toml, which overrides the environment,
-//! which overrides the defaults. A recipe counts as if it gave each of its hyperparameters just before the other keys of
-//! the file, or the other flags, that names it. Driven by two tables: HYPERPARAMS for the hyperparameters, [`OPTIONS`] for all other
-//! settings. This module reads the file and knows the folders; what a value means is decided elsewhere.
+//! The program's configuration and the origin of each value: flags override config.toml, which overrides the
+//! environment, which overrides the defaults. A recipe sets all its hyperparameters; other keys of the same file, or
+//! other flags, override them. Driven by two tables: HYPERPARAMS for the hyperparameters, [`OPTIONS`] for all other
+//! settings. This module reads the file and knows the folders; other modules interpret the values.
 
 mod edit;
 mod load;
@@ -134,7 +134,7 @@ fn toml_value(value: &Value) -> toml_edit::Value {
     match value {
         Value::Bool(v) => (*v).into(),
         Value::Int(v) => i64::try_from(*v).unwrap_or(i64::MAX).into(),
-        // `15`, not `15.0`: read, it is a number of the same kind.
+        // Write `15`, not `15.0`; both are read as the same value.
         Value::Float(v) if v.fract() == 0.0 && v.abs() < 1e9 => (*v as i64).into(),
         Value::Float(v) => (*v).into(),
         Value::Text(v) => v.as_str().into(),

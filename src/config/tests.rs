@@ -78,7 +78,8 @@ fn the_template_says_what_the_defaults_are() {
     let config = load(&around, &Flags::default()).unwrap();
     assert_eq!(config.params, Hyperparameters::default());
     assert_eq!(config.options, Options::default());
-    // A hyperparameter's line is a comment, so that it does not overrule a recipe by accident; without # it is its default.
+    // The line of a hyperparameter is a comment, so that it does not override a recipe by accident. Without the # it
+    // sets the default.
     let mut bare = template();
     for row in HYPERPARAMS {
         let line = format!("\n# {} = ", row.key);
@@ -127,7 +128,7 @@ fn flags_win_over_the_file_and_the_file_over_the_environment() {
 }
 
 #[test]
-fn an_empty_path_in_the_file_lets_the_environment_speak() {
+fn an_empty_path_in_the_file_does_not_override_the_environment() {
     let (_folder, mut around) = folder_with(&template());
     around
         .variables
@@ -137,7 +138,7 @@ fn an_empty_path_in_the_file_lets_the_environment_speak() {
 }
 
 #[test]
-fn a_tilde_is_the_home_folder_and_sample_is_no_path() {
+fn a_tilde_is_the_home_folder_and_sample_is_not_a_path() {
     let (_folder, around) = folder_with("runs = '~/runs'\ndata = 'sample'\n");
     let config = load(&around, &Flags::default()).unwrap();
     assert_eq!(config.runs, Path::new("/home/me/runs"));
@@ -172,7 +173,7 @@ fn wrong_keys_and_values_are_named_with_file_line_and_range() {
     assert!(refusal("learning_rate = nan").contains("0 to 10"));
 }
 
-/// Every row, from the file and from text alike.
+/// Every row gives the same value from the file and from typed text.
 #[test]
 fn every_range_is_held() {
     use crate::domain::params::ValueKind;
@@ -253,7 +254,7 @@ fn a_recipe_is_changed_by_the_keys_of_its_layer_and_by_all_later_ones() {
     );
     assert_eq!(config.origin("crop"), Some("config.toml, line 3"));
 
-    // A recipe on the command line leaves nothing of the file's hyperparameters but how the run is carried out.
+    // A recipe on the command line replaces all hyperparameters of the file except those that no recipe sets.
     let (_folder, around) = folder_with("batch_size = 64\nseed = 7\n");
     let flags = Flags {
         params: vec![

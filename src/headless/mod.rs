@@ -56,12 +56,12 @@ const PAUSED_UNREACHABLE: &str =
 /// Minimum time between two step reports, of which thousands may arrive per second.
 const STEPS_EVERY: Duration = Duration::from_millis(250);
 
-/// Time between two looks for viewers when the run is over.
-const LOOK: Duration = Duration::from_millis(250);
+/// Interval at which a session whose run is over checks for viewers.
+const VIEWER_POLL_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Prints a session with status `status` until it ends. Asks the session to quit when its run has ended, or when the
-/// reader of the output has closed it. Calls `hangup` when the output's terminal has disappeared; it returns whether
-/// the session continues without output.
+/// Prints the events of a session with status `status` until it ends. Asks the session to quit when its run has ended,
+/// or when the reader of the output has closed it. Calls `hangup` when the output's terminal has disappeared; it
+/// returns whether the session continues without output.
 pub fn run(
     client: &SessionClient,
     style: Style,
@@ -79,7 +79,7 @@ pub fn run(
     let mut gives_up = false;
     // Without a terminal, the session stays for attached viewers after its run has ended.
     let mut stays = style == Style::Silent;
-    // Some while step reports rest.
+    // Some until the next step report may be printed.
     let mut rest: Option<Receiver<Instant>> = None;
     let mut steps_closed = false;
     let (no_steps, idle, nothing) = (never(), never(), never());
@@ -102,7 +102,7 @@ pub fn run(
             false => &client.steps_ready,
         };
         let look = match over && !quitting {
-            true => after(LOOK),
+            true => after(VIEWER_POLL_INTERVAL),
             false => never(),
         };
         let mut written = Ok(());

@@ -67,7 +67,7 @@ impl Printer {
         }
     }
 
-    /// The steps that wait.
+    /// Prints the waiting step report, if any.
     pub fn steps(
         &mut self,
         client: &SessionClient,
@@ -81,8 +81,7 @@ impl Printer {
         self.message(&message, out)
     }
 
-    /// Why something is not saved, or that everything is again: on standard error, for people and for logs, in every
-    /// style.
+    /// Prints on standard error, in every style, why something is not saved, or that everything is saved again.
     pub fn warn(&self, unsaved: Option<&str>) {
         let text = match unsaved {
             Some(why) => format!("not saved: {why} {TRIED_AGAIN}"),
@@ -100,7 +99,7 @@ impl Printer {
         }
     }
 
-    /// Prints the epochs that a reader which fell behind has missed.
+    /// Prints the epochs of a snapshot that have not been printed, because this front end was too slow.
     fn missed(&mut self, events: &[Event], out: &mut impl Write) -> io::Result<()> {
         if let Printer::Text(text) = self {
             *text.view = RunView::default();
@@ -118,7 +117,7 @@ impl Printer {
         Ok(())
     }
 
-    /// A line for people; JSON has none.
+    /// Prints a line of text. Does nothing in JSON.
     pub fn line(&self, out: &mut impl Write, line: &str) -> io::Result<()> {
         match self {
             Printer::Text(Text {
@@ -144,7 +143,7 @@ impl Printer {
 }
 
 impl Text {
-    /// The line that an event is worth; None for the many that are not.
+    /// The line for an event. None for events without one.
     fn describe(&mut self, event: &Event) -> Option<String> {
         let health = self.view.health.clone();
         self.view.event(event);
@@ -230,7 +229,7 @@ impl Text {
         Some(text)
     }
 
-    /// The change of the run's health and a recommendation.
+    /// The line for a change of the run's health, with a recommendation.
     fn health(&self, before: &Health) -> Option<String> {
         let health = &self.view.health;
         let epoch = health.epoch;
@@ -286,7 +285,7 @@ impl Bars {
         let all = MultiProgress::with_draw_target(ProgressDrawTarget::stdout_with_hz(8));
         let bar = |name: &'static str| {
             let bar = all.add(ProgressBar::new(1).with_prefix(name));
-            // The template is fixed and right; were it wrong, the default style would do.
+            // The template is a constant and valid; otherwise the default style is used.
             if let Ok(style) =
                 ProgressStyle::with_template("{prefix:>5} {bar:32} {percent:>3}%  {msg}")
             {

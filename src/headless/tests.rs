@@ -75,8 +75,8 @@ fn ended(state: State) -> Event {
     }
 }
 
-/// [`run`] where a hangup ends the session.
-fn seen_through(
+/// Calls [`run`] with `on_hangup = "checkpoint-and-stop"`.
+fn run_until_hangup(
     client: &SessionClient,
     style: Style,
     status: Status,
@@ -92,12 +92,12 @@ fn sent(sender: &EventSender) -> Vec<Command> {
     requests.map(|request| request.message.command).collect()
 }
 
-/// What a session that tells `events` prints, and the commands it was sent.
+/// Prints `events`. Returns the output, the outcome and the commands that were sent.
 fn printed(style: Style, events: Vec<Event>) -> (String, PrintOutcome, Vec<Command>) {
     let (client, sender) = channel();
     events.into_iter().for_each(|event| sender.event(event));
     let mut out = Vec::new();
-    let outcome = seen_through(&client, style, Status::default(), &never(), &mut out);
+    let outcome = run_until_hangup(&client, style, Status::default(), &never(), &mut out);
     let commands = sent(&sender);
     (String::from_utf8(out).unwrap(), outcome, commands)
 }
@@ -129,11 +129,11 @@ fn json_is_one_event_a_line_with_the_steps_before_what_follows_them() {
 }
 
 #[test]
-fn a_worker_that_goes_without_a_word_is_a_failure() {
+fn a_worker_that_ends_without_an_event_is_a_failure() {
     let (client, sender) = channel();
     drop(sender);
     let status = Status::default();
-    let outcome = seen_through(&client, Style::Lines, status, &never(), &mut Vec::new());
+    let outcome = run_until_hangup(&client, Style::Lines, status, &never(), &mut Vec::new());
     assert!(matches!(outcome.status.state, State::Failed { .. }));
 }
 
@@ -145,7 +145,7 @@ fn the_first_signal_is_the_one_that_counts() {
         notice.send(Notice::Stopping(signal)).unwrap();
     }
     let worker = std::thread::spawn(move || {
-        // Whoever sent the notices has told the worker: no command comes from here.
+        // The sender of the notices has sent the commands too, so none is sent here.
         while !notice.is_empty() {
             std::thread::yield_now();
         }
@@ -153,13 +153,13 @@ fn the_first_signal_is_the_one_that_counts() {
         sender.requests.try_iter().count()
     });
     let mut out = Vec::new();
-    let outcome = seen_through(&client, Style::Lines, Status::default(), &notices, &mut out);
+    let outcome = run_until_hangup(&client, Style::Lines, Status::default(), &notices, &mut out);
     assert_eq!(outcome.signal, Some(libc::SIGTERM));
     assert_eq!(worker.join().unwrap(), 0);
     assert_eq!(out, b"stopping: writing a checkpoint\n");
 }
 
-/// A writer whose reader, or whose terminal, has gone.
+/// A writer that fails with this error code, as if its reader or terminal had gone.
 struct Gone(i32);
 
 impl Write for Gone {
@@ -179,7 +179,7 @@ fn a_reader_or_a_terminal_that_has_gone_ends_the_session_in_order() {
             sender.event(event);
         }
         let status = Status::default();
-        let outcome = seen_through(&client, Style::Json, status, &never(), &mut Gone(error));
+        let outcome = run_until_hangup(&client, Style::Json, status, &never(), &mut Gone(error));
         assert_eq!(outcome.signal, Some(signal));
         assert_eq!(outcome.status.state, State::Stopped);
         assert_eq!(sender.requests.try_iter().count(), 1);
@@ -202,7 +202,7 @@ fn after_a_hangup_a_file_gets_the_rest_and_a_terminal_nothing() {
         });
         let mut out = Vec::new();
         let status = Status::default();
-        let outcome = seen_through(&client, Style::Lines, status, &notices, &mut out);
+        let outcome = run_until_hangup(&client, Style::Lines, status, &notices, &mut out);
         worker.join().unwrap();
         assert_eq!(outcome.signal, None);
         assert_eq!(out.iter().filter(|b| **b == b'\n').count(), lines);
@@ -224,7 +224,7 @@ fn a_reader_that_goes_with_the_terminal_does_not_end_what_outlives_it() {
         sender.requests.try_iter().count()
     });
     let mut gone = Gone(libc::EPIPE);
-    let outcome = seen_through(
+    let outcome = run_until_hangup(
         &client,
         Style::Lines,
         Status::default(),
@@ -255,7 +255,7 @@ fn a_session_that_is_taken_over_ends_when_its_run_was_over_before() {
             assert_eq!(request.message.command, Command::Quit);
             sender.event(ended(state));
         });
-        seen_through(&client, Style::Silent, status, &never(), &mut Vec::new());
+        run_until_hangup(&client, Style::Silent, status, &never(), &mut Vec::new());
         worker.join().unwrap();
     }
 }
@@ -273,7 +273,8 @@ fn a_paused_session_ends_when_nobody_can_attach_and_waits_when_somebody_can() {
         }
         sender.event(Event::State(State::Paused));
         sender.event(ended(State::Stopped));
-        let outcome = seen_through(&client, style, Status::default(), &never(), &mut Vec::new());
+        let outcome =
+            run_until_hangup(&client, style, Status::default(), &never(), &mut Vec::new());
         let quits = sent(&sender).contains(&Command::Quit);
         assert_eq!(quits, !can_attach);
         let failed = matches!(outcome.status.state, State::Failed { .. });
@@ -282,14 +283,14 @@ fn a_paused_session_ends_when_nobody_can_attach_and_waits_when_somebody_can() {
             (Style::Silent, _) => {
                 assert_eq!((outcome.signal, failed), (Some(libc::SIGHUP), false));
             }
-            // Nothing had hung up: it is an error.
+            // Without a hangup it is an error.
             _ => assert_eq!((outcome.signal, failed), (None, true)),
         }
     }
 }
 
 #[test]
-fn where_a_run_that_is_not_done_lies_is_its_last_line() {
+fn the_last_line_of_an_unfinished_run_names_its_folder() {
     let runs = tempfile::tempdir().unwrap();
     let folder = runs.path().join("my one");
     std::fs::create_dir(&folder).unwrap();
@@ -317,7 +318,7 @@ fn where_a_run_that_is_not_done_lies_is_its_last_line() {
 }
 
 #[test]
-fn a_failure_is_left_to_the_one_who_ends_the_process() {
+fn a_failure_is_printed_by_main_and_not_here() {
     let failed = State::Failed { why: "why".into() };
     let events = vec![Event::State(failed.clone()), ended(failed)];
     let (text, ..) = printed(Style::Lines, events);

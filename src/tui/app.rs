@@ -4,7 +4,7 @@
 use super::actions::{self, Action, Do, Key, ProgramAction, key_of};
 use super::frame::{self, FrameLayout};
 use super::overlays::{Choice, Overlay};
-use super::session_view::{SessionView, Weight, describe};
+use super::session_view::{SessionView, Severity, describe};
 use super::theme::Theme;
 use super::views::{Context, Screen, VIEWS, View, Views};
 use crate::domain::params::Value;
@@ -34,13 +34,13 @@ pub enum Msg {
     Mouse(MouseEvent),
     Paste(String),
     Resize(u16, u16),
-    /// The clock: seconds since the Unix epoch. Due at the times that [`App::wake_at`] asks for.
+    /// The time in seconds since the Unix epoch. Sent at the latest at the time that [`App::wake_at`] returns.
     Tick(f64),
     /// Another process or a signal asks the program to end.
     Terminate,
-    /// The result of saving a picture or of copying text.
-    Said(Weight, String),
-    /// The worker's thread has ended without a last event.
+    /// A message for the log and the status line, for example the result of saving a picture.
+    Report(Severity, String),
+    /// The worker's thread has ended without sending `Event::Ended`.
     WorkerGone,
 }
 
@@ -51,7 +51,7 @@ pub enum Effect {
         key: String,
         value: Value,
     },
-    Say(Weight, String),
+    Say(Severity, String),
     /// Sets the share of the past that smoothed training curves keep.
     Smooth(f64),
     Go(Screen),
@@ -64,19 +64,19 @@ pub enum Effect {
         id: u64,
         question: Question,
     },
-    /// Puts `text` on the clipboard; [`Msg::Said`] reports the result and names `what`.
+    /// Puts `text` on the clipboard. A [`Msg::Report`] with the result names `what`.
     Copy {
         what: String,
         text: String,
     },
-    /// Writes a picture; [`Msg::Said`] reports the result.
+    /// Writes a picture. A [`Msg::Report`] gives the result.
     Save(Box<super::pictures::Request>),
     Mouse(bool),
     Redraw,
     Suspend,
-    /// Gives the terminal back; the session goes on.
+    /// Restores the terminal; the session continues.
     Detach,
-    /// Gives the terminal back and ends the program.
+    /// Restores the terminal and ends the program.
     Leave,
 }
 
@@ -96,7 +96,7 @@ pub enum Urgency {
 /// A message on the status line.
 #[derive(Clone, Debug)]
 pub struct Toast {
-    pub weight: Weight,
+    pub severity: Severity,
     pub text: String,
     /// Set by the first [`Msg::Tick`] after the message appeared, since the clock does not advance while nothing
     /// happens.
@@ -192,7 +192,7 @@ impl App {
             Msg::Resize(width, height) => {
                 self.size = Rect::new(0, 0, width, height);
                 self.changes(Urgency::User);
-                // A larger view may show more and have to ask for it.
+                // A larger view may have to request more data.
                 self.with_view(self.screen, &mut effects, |view, ctx| view.shown(ctx));
             }
             Msg::Tick(now) => {
@@ -206,13 +206,13 @@ impl App {
             Msg::Terminate => effects.push(if self.session.ended || self.attached {
                 Effect::Leave
             } else {
-                // There is no time to ask: save what can be saved.
+                // Do not ask for confirmation, since the process is about to end.
                 self.quitting = true;
                 Effect::Send(Command::Quit)
             }),
-            Msg::Said(weight, text) => {
-                self.session.note(weight, text.clone());
-                self.say(weight, text);
+            Msg::Report(severity, text) => {
+                self.session.note(severity, text.clone());
+                self.say(severity, text);
             }
             Msg::WorkerGone => effects.push(Effect::Leave),
         }
@@ -233,7 +233,7 @@ impl App {
                     self.session.sent.insert(key.clone(), value.clone());
                     out.push(Effect::Send(Command::Set { key, value }));
                 }
-                Effect::Say(weight, text) => self.say(weight, text),
+                Effect::Say(severity, text) => self.say(severity, text),
                 Effect::Smooth(share) => self.session.smoothing = share,
                 Effect::Send(Command::Show { split }) => {
                     self.session.shown = split;
@@ -263,9 +263,9 @@ impl App {
         out
     }
 
-    fn say(&mut self, weight: Weight, text: String) {
+    fn say(&mut self, severity: Severity, text: String) {
         self.toast = Some(Toast {
-            weight,
+            severity,
             text,
             until: None,
         });
@@ -303,7 +303,7 @@ impl App {
     fn event(&mut self, event: &Event, effects: &mut Vec<Effect>) {
         self.session.event(event);
         self.status.event(event);
-        // Views treat a snapshot like the start of a run: their earlier answers are void.
+        // Views treat a snapshot like the start of a run, since their earlier answers are outdated.
         let begun = match (event, &self.session.run) {
             (Event::Snapshot { .. }, Some(run)) => Some(Event::Started(run.clone())),
             _ => None,
@@ -313,20 +313,20 @@ impl App {
             self.with_view(row.screen, effects, |view, ctx| view.event(event, ctx));
         }
         match event {
-            Event::Refused { error } => self.say(Weight::Warning, error.to_string()),
+            Event::Refused { error } => self.say(Severity::Warning, error.to_string()),
             Event::Done(done) => {
                 if let Some(why) = self.session.refusal(done) {
-                    self.say(Weight::Warning, why.to_owned());
+                    self.say(Severity::Warning, why.to_owned());
                 }
             }
-            Event::Warning { text } => self.say(Weight::Warning, text.clone()),
-            Event::Notice { text } => self.say(Weight::Plain, text.clone()),
+            Event::Warning { text } => self.say(Severity::Warning, text.clone()),
+            Event::Notice { text } => self.say(Severity::Plain, text.clone()),
             Event::Pending { change, applies } => self.say(
-                Weight::Plain,
+                Severity::Plain,
                 format!("{} at the {applies}", describe(change)),
             ),
             Event::Applied { change, step, .. } => self.say(
-                Weight::Plain,
+                Severity::Plain,
                 format!("{} from step {}", describe(change), grouped(*step)),
             ),
             Event::Unsaved { why: Some(_) } if self.quitting => {
@@ -337,7 +337,7 @@ impl App {
             }
             Event::Ended { state, .. } => {
                 match state {
-                    State::Failed { why } if !self.quitting => self.say(Weight::Bad, why.clone()),
+                    State::Failed { why } if !self.quitting => self.say(Severity::Bad, why.clone()),
                     // The change may have been requested by another viewer.
                     _ => effects.push(Effect::Leave),
                 }
@@ -405,7 +405,7 @@ impl App {
 
     fn perform(&mut self, action: &'static Action, effects: &mut Vec<Effect>) {
         if let Err(why) = self.enabled(action) {
-            self.say(Weight::Warning, format!("{}: {why}", action.name));
+            self.say(Severity::Warning, format!("{}: {why}", action.name));
             return;
         }
         match action.does {
@@ -448,7 +448,7 @@ impl App {
                 self.mouse = !self.mouse;
                 effects.push(Effect::Mouse(self.mouse));
                 let word = if self.mouse { "on" } else { "off" };
-                self.say(Weight::Plain, format!("mouse {word}"));
+                self.say(Severity::Plain, format!("mouse {word}"));
             }
             ProgramAction::Redraw => effects.push(Effect::Redraw),
             ProgramAction::Suspend => effects.push(Effect::Suspend),
@@ -488,7 +488,7 @@ impl App {
         ));
     }
 
-    /// A divergence loses a few steps, a collapse whole epochs.
+    /// Asks before going back after a collapse, which loses whole epochs. A divergence loses a few steps only.
     fn go_back(&self, effects: &mut Vec<Effect>) {
         let yes = Effect::Send(Command::GoBack);
         let collapse = self.session.health.collapse.as_ref();
@@ -518,7 +518,7 @@ impl App {
         if self.session.ended {
             effects.push(Effect::Leave);
         } else if self.quitting {
-            self.say(Weight::Plain, "saving; it ends by itself".into());
+            self.say(Severity::Plain, "saving; it ends by itself".into());
         } else if let Some(yes) = asked {
             self.overlay = None;
             effects.push(yes);

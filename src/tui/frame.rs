@@ -3,7 +3,7 @@
 
 use super::actions::{Action, Do, ProgramAction, key_of, on_screen};
 use super::app::{App, Toast};
-use super::session_view::{SessionView, Weight};
+use super::session_view::{SessionView, Severity};
 use super::theme::Theme;
 use super::views::train::TrainAction;
 use super::views::{Screen, VIEWS};
@@ -121,7 +121,7 @@ pub fn draw(app: &App, buf: &mut Buffer) {
     }
 }
 
-/// What is wrong and what to do, as lines. Empty if nothing is wrong.
+/// The lines of the banner: errors and warnings of the run, and what to do. Empty if there are none.
 pub fn banner(session: &SessionView, size: Rect) -> Vec<String> {
     let back = key_of(ProgramAction::GoBack);
     let restart = key_of(ProgramAction::Restart);
@@ -284,8 +284,8 @@ fn header(app: &App, area: Rect, buf: &mut Buffer) {
         middle.push(HeaderItem::new(6, vec![name.clone(), dim(sizes)]).or(2, vec![name]));
     }
     if let Some(run) = &session.run {
-        // Of `CPU 2 threads AVX-512 (GPU: no NVRTC)`, keep the kind of device and the reason why the GPU is not used
-        // the longest.
+        // Shorten `CPU 2 threads AVX-512 (GPU: no NVRTC)` so that the kind of device and the reason why the GPU is not
+        // used remain longest.
         let kind = run.device.split(' ').next().unwrap_or_default();
         let reason = run.device.find('(').map_or("", |at| &run.device[at..]);
         let short = format!("{kind} {reason}").trim_end().to_owned();
@@ -490,11 +490,11 @@ const MESSAGE_LINES: usize = 3;
 
 /// Draws a message on the status line. A long message also takes lines above it.
 fn message(toast: &Toast, theme: Theme, status: Rect, buf: &mut Buffer) {
-    let (mark, style) = match toast.weight {
-        Weight::Plain => ("·", theme.text()),
-        Weight::Good => ("✓", theme.best()),
-        Weight::Warning => ("!", theme.validation()),
-        Weight::Bad => ("✗", theme.wrong()),
+    let (mark, style) = match toast.severity {
+        Severity::Plain => ("·", theme.text()),
+        Severity::Good => ("✓", theme.best()),
+        Severity::Warning => ("!", theme.validation()),
+        Severity::Bad => ("✗", theme.wrong()),
     };
     let room = usize::from(status.width.saturating_sub(4));
     let mut lines = wrap(&toast.text, room.max(20));

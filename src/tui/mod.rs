@@ -32,7 +32,7 @@ use anyhow::Context as _;
 use app::{App, Effect, Msg, Urgency};
 use crossbeam_channel::{Receiver, Sender, after, never, select, unbounded};
 use crossterm::event::Event as Input;
-use session_view::Weight;
+use session_view::Severity;
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGTSTP, SIGUSR1, SIGUSR2, SIGWINCH};
 use std::time::{Duration, Instant, SystemTime};
 use terminal::{FromTerminal, clipboard};
@@ -64,28 +64,28 @@ impl Default for ScreenOptions {
 
 /// Why the screen was closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Left {
+pub enum CloseReason {
     /// The session has ended.
-    Over,
+    SessionEnded,
     /// The user detached: the session goes on.
     Detached,
     /// The terminal has disappeared: the session goes on.
-    Gone,
+    TerminalGone,
 }
 
 /// The result of [`run`].
 #[derive(Clone, Debug)]
 pub struct ScreenOutcome {
-    pub left: Left,
-    /// The last known status of the session. If the screen closed with [`Left::Over`] and the session has not ended,
-    /// the worker's thread has panicked.
+    pub reason: CloseReason,
+    /// The last known status of the session. If the reason is [`CloseReason::SessionEnded`] and the status has not
+    /// ended, the worker's thread has panicked.
     pub status: Status,
     /// The signal that closed the screen, if any.
     pub signal: Option<i32>,
 }
 
-/// Minimum time between two frames, by what changed. Training alone is drawn five times a second: that looks alive, can
-/// be read, and sends little over ssh.
+/// Minimum time between two frames, by the most urgent change. Training steps alone are drawn five times a second,
+/// which is readable and sends little data over ssh.
 fn interval(urgency: Urgency) -> Duration {
     Duration::from_millis(match urgency {
         Urgency::User => 16,
@@ -135,23 +135,23 @@ pub fn run(
         usr1_stops: options.usr1_stops,
         drawn: None,
         signal: None,
-        left: Left::Over,
+        reason: CloseReason::SessionEnded,
     };
     ui.run();
     let Loop {
         app,
         mut screen,
         signal,
-        left,
+        reason,
         ..
     } = ui;
     match screen.leave() {
-        // A terminal that does not read must not make the program fail.
+        // A terminal that accepts no output must not make the program fail.
         Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {}
-        left => left.context("cannot give the terminal back")?,
+        result => result.context("cannot give the terminal back")?,
     }
     Ok(ScreenOutcome {
-        left,
+        reason,
         status: app.status,
         signal,
     })
@@ -168,7 +168,7 @@ struct Loop<'a> {
     app: App,
     screen: terminal::TerminalScreen,
     input: Receiver<FromTerminal>,
-    /// Results of saving pictures and copying text.
+    /// The channel of results of threads that save pictures or copy text.
     said: (Sender<Msg>, Receiver<Msg>),
     signals: &'a Receiver<i32>,
     usr1_stops: bool,
@@ -176,7 +176,7 @@ struct Loop<'a> {
     drawn: Option<Instant>,
     signal: Option<i32>,
     /// Why the screen closes, once it does.
-    left: Left,
+    reason: CloseReason,
 }
 
 impl Loop<'_> {
@@ -191,7 +191,7 @@ impl Loop<'_> {
                 Some(at) => after(at),
                 None => never(),
             };
-            // Thousands of step reports arrive per second; they are taken when a frame is due.
+            // Thousands of step reports arrive per second; take them only when a frame is due.
             let fresh =
                 self.app.changed < Urgency::Steps && self.frame_in(Urgency::Steps).is_zero();
             let steps_ready = if fresh {
@@ -313,13 +313,13 @@ impl Loop<'_> {
 
     /// Called when the terminal has disappeared.
     fn hangup(&mut self) -> bool {
-        self.left = Left::Gone;
+        self.reason = CloseReason::TerminalGone;
         self.screen.abandon();
         true
     }
 
-    /// Any error of the terminal means that it has disappeared. It may be noticed here before the signal or the thread
-    /// that reads keys reports it.
+    /// Any error of the terminal means that it has disappeared. This may be detected here before the signal or the
+    /// thread that reads keys reports it.
     fn gone(&mut self, error: &std::io::Error) -> bool {
         tracing::warn!("the terminal refuses: {error}");
         self.hangup()
@@ -343,7 +343,7 @@ impl Loop<'_> {
                 self.update(Msg::Terminate)
             }
             // The shell may have set its own modes meanwhile.
-            SIGCONT => self.again(),
+            SIGCONT => self.set_up_again(),
             _ => false,
         }
     }
@@ -354,9 +354,8 @@ impl Loop<'_> {
             return true;
         }
         terminal::stop_process();
-        // The process runs again. Its own SIGTSTP is still among the signals and must not stop it a second time; other
-        // signals are handled.
-        let mut leave = self.again();
+        // The process runs again. Ignore its own SIGTSTP, which is still in the channel, and handle all other signals.
+        let mut leave = self.set_up_again();
         let soon = Duration::from_millis(50);
         while let Ok(signal) = self.signals.recv_timeout(soon) {
             if ![SIGTSTP, SIGCONT].contains(&signal) {
@@ -367,7 +366,7 @@ impl Loop<'_> {
     }
 
     /// Sets up the terminal again, which another program may have used in between.
-    fn again(&mut self) -> bool {
+    fn set_up_again(&mut self) -> bool {
         let resumed = self.screen.resume();
         self.app.changed = Urgency::User;
         self.is_gone(resumed) || self.resized()
@@ -393,10 +392,10 @@ impl Loop<'_> {
                 Effect::Leave => leave = true,
                 Effect::Detach if self.is_paused_unreachable() => {
                     let words = "paused, and nobody could return: the session has no socket; go on first, or quit";
-                    leave |= self.update(Msg::Said(Weight::Warning, words.into()));
+                    leave |= self.update(Msg::Report(Severity::Warning, words.into()));
                 }
                 Effect::Detach => {
-                    self.left = Left::Detached;
+                    self.reason = CloseReason::Detached;
                     leave = true;
                 }
                 other => tracing::warn!("effect {other:?} reached the loop"),
@@ -411,7 +410,7 @@ impl Loop<'_> {
         paused && !self.app.attached && self.client.is_unreachable()
     }
 
-    /// Copies text to the clipboard, and claims success only where it is known.
+    /// Copies text to the clipboard. Reports success only if it is known.
     fn copy(&mut self, what: &str, text: String) -> bool {
         let sent = self.screen.copy(&text);
         if self.is_gone(sent) {
@@ -420,28 +419,28 @@ impl Loop<'_> {
         if !clipboard::inside_tmux() {
             // A terminal does not report whether it accepted the text.
             let words = format!("sent to the terminal's clipboard: {what}");
-            return self.update(Msg::Said(Weight::Plain, words));
+            return self.update(Msg::Report(Severity::Plain, words));
         }
         let what = what.to_owned();
-        self.beside("clipboard", move || {
+        self.spawn("clipboard", move || {
             match clipboard::load_into_tmux(&text) {
-                Ok(()) => Msg::Said(Weight::Plain, format!("in tmux's buffer: {what}")),
-                Err(why) => Msg::Said(Weight::Warning, format!("not in tmux's buffer: {why}")),
+                Ok(()) => Msg::Report(Severity::Plain, format!("in tmux's buffer: {what}")),
+                Err(why) => Msg::Report(Severity::Warning, format!("not in tmux's buffer: {why}")),
             }
         });
         false
     }
 
-    /// Drawing a picture takes a tenth of a second, and writing it may take longer.
+    /// Saves a picture on its own thread: drawing takes a tenth of a second, and writing may take longer.
     fn save(&self, request: pictures::Request) {
-        self.beside("picture", move || match request.write() {
-            Ok(path) => Msg::Said(Weight::Plain, format!("saved {path}")),
-            Err(why) => Msg::Said(Weight::Warning, format!("not saved: {why:#}")),
+        self.spawn("picture", move || match request.write() {
+            Ok(path) => Msg::Report(Severity::Plain, format!("saved {path}")),
+            Err(why) => Msg::Report(Severity::Warning, format!("not saved: {why:#}")),
         });
     }
 
-    /// Runs `f` on its own thread, since it may take long. Its result comes back as a message.
-    fn beside(&self, name: &str, work: impl FnOnce() -> Msg + Send + 'static) {
+    /// Runs `work`, which may take long, on its own thread, and passes its result to the app.
+    fn spawn(&self, name: &str, work: impl FnOnce() -> Msg + Send + 'static) {
         let back = self.said.0.clone();
         let work = move || {
             // Sending fails if the loop has ended.
@@ -449,7 +448,7 @@ impl Loop<'_> {
         };
         if let Err(error) = std::thread::Builder::new().name(name.into()).spawn(work) {
             let words = format!("no thread for the {name}: {error}");
-            let _ = self.said.0.send(Msg::Said(Weight::Warning, words));
+            let _ = self.said.0.send(Msg::Report(Severity::Warning, words));
         }
     }
 

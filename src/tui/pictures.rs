@@ -36,7 +36,7 @@ pub enum Request {
 }
 
 impl Request {
-    /// Draws it and writes it to a new file. Returns the path.
+    /// Draws the picture and writes it to a new file. Returns the path.
     ///
     /// # Errors
     /// Returns an error if it cannot be drawn, or the file cannot be created or written; names the folder or the file.

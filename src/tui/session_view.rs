@@ -1,5 +1,5 @@
-//! What is known of the session, in the form that the screens need. Only events change it, so that a value on the
-//! screen is one that the worker has acknowledged. It uses no terminal.
+//! The state of the session as the screens show it. Only events change it, so that every shown value has been
+//! acknowledged by the worker. It uses no terminal.
 
 mod log;
 #[cfg(test)]
@@ -16,7 +16,7 @@ use crate::domain::text::{bytes, grouped};
 use crate::session::protocol::{Change, Done, Event, Outcome};
 use crate::session::run_view::RunView;
 use log::Log;
-pub use log::Weight;
+pub use log::Severity;
 use std::collections::BTreeMap;
 use std::ops::Deref;
 
@@ -39,7 +39,7 @@ pub struct Point {
     pub accuracy: f64,
 }
 
-/// Everything that is known of the session.
+/// The state of the session.
 #[derive(Debug)]
 pub struct SessionView {
     /// What is known of the run.
@@ -208,21 +208,21 @@ impl SessionView {
         broken.or(smooth.last().map(|p| p.1))
     }
 
-    /// Whether a plateau is the worst that the banner shows.
+    /// Whether a plateau is the most severe finding in the banner.
     pub fn is_on_plateau(&self) -> bool {
         let failed = matches!(self.state, State::Diverged { .. } | State::Failed { .. });
         self.health.plateau.is_some() && self.unsaved.is_none() && !failed
     }
 
     /// Adds a line to the log.
-    pub fn note(&mut self, weight: Weight, text: impl Into<String>) {
+    pub fn note(&mut self, severity: Severity, text: impl Into<String>) {
         let step = self.step();
-        self.note_at(step, weight, text);
+        self.note_at(step, severity, text);
     }
 
-    fn note_at(&mut self, step: u64, weight: Weight, text: impl Into<String>) {
+    fn note_at(&mut self, step: u64, severity: Severity, text: impl Into<String>) {
         let elapsed = self.steps.as_ref().map_or(0.0, |s| s.elapsed);
-        self.log.add(elapsed, step, weight, text.into());
+        self.log.add(elapsed, step, severity, text.into());
     }
 
     /// Processes an event. Views handle `Event::Answer` themselves.
@@ -236,7 +236,7 @@ impl SessionView {
             Event::State(_) => self.state_changed(&before.0),
             Event::Data(data) => {
                 self.note(
-                    Weight::Plain,
+                    Severity::Plain,
                     format!(
                         "{}: {} + {} images{}",
                         data.name,
@@ -252,7 +252,7 @@ impl SessionView {
             Event::Pending { change, applies } => {
                 self.sent.remove(&change.key);
                 self.note(
-                    Weight::Plain,
+                    Severity::Plain,
                     format!("{} at the {applies}", describe(change)),
                 );
                 self.pending
@@ -262,7 +262,7 @@ impl SessionView {
                 self.sent.remove(key);
                 self.pending.remove(key);
                 let label = param(key).map_or(key.as_str(), |p| p.label);
-                self.note(Weight::Plain, format!("{label}: change withdrawn"));
+                self.note(Severity::Plain, format!("{label}: change withdrawn"));
             }
             Event::Applied {
                 change,
@@ -271,7 +271,7 @@ impl SessionView {
             } => self.applied(change, *step),
             Event::Refused { error } => {
                 self.sent.remove(&error.key);
-                self.note(Weight::Warning, error.to_string());
+                self.note(Severity::Warning, error.to_string());
             }
             Event::Epoch(report) => self.epoch(report),
             Event::Evaluation(evaluation) => self.evaluated(evaluation),
@@ -284,18 +284,18 @@ impl SessionView {
                     Some(last) if last.text.starts_with("epoch ") => {
                         last.text = format!("{}, {words}", last.text);
                     }
-                    _ => self.note_at(report.step, Weight::Plain, format!("checkpoint {words}")),
+                    _ => self.note_at(report.step, Severity::Plain, format!("checkpoint {words}")),
                 }
                 self.checkpoint = Some(report.clone());
             }
-            Event::Notice { text } => self.note(Weight::Plain, text.clone()),
-            Event::Warning { text } => self.note(Weight::Warning, text.clone()),
+            Event::Notice { text } => self.note(Severity::Plain, text.clone()),
+            Event::Warning { text } => self.note(Severity::Warning, text.clone()),
             Event::Unsaved { why } => {
                 match why {
-                    // The worker repeats the event when somebody wants to quit.
+                    // The worker repeats the event when a viewer requests to quit.
                     _ if *why == self.unsaved => {}
-                    Some(why) => self.note(Weight::Warning, why.clone()),
-                    None => self.note(Weight::Good, "everything is saved again"),
+                    Some(why) => self.note(Severity::Warning, why.clone()),
+                    None => self.note(Severity::Good, "everything is saved again"),
                 }
                 self.unsaved = why.clone();
             }
@@ -318,15 +318,15 @@ impl SessionView {
             } => {
                 self.download = (!finished).then_some((*done, *total));
                 match error {
-                    Some(error) => self.note(Weight::Warning, format!("download: {error}")),
-                    None if *finished => self.note(Weight::Good, "download complete"),
+                    Some(error) => self.note(Severity::Warning, format!("download: {error}")),
+                    None if *finished => self.note(Severity::Good, "download complete"),
                     None => {}
                 }
             }
             Event::Answer { .. } => {}
             Event::Done(done) => {
                 if let Some(why) = self.refusal(done) {
-                    self.note(Weight::Warning, why.to_owned());
+                    self.note(Severity::Warning, why.to_owned());
                 }
             }
             Event::Snapshot { events } => {
@@ -371,7 +371,7 @@ impl SessionView {
         }
         if let Some(next) = self.log.end_replay() {
             let text = format!("resumed at step {}", grouped(next));
-            self.note_at(next, Weight::Plain, text);
+            self.note_at(next, Severity::Plain, text);
         }
     }
 
@@ -381,22 +381,22 @@ impl SessionView {
             return;
         }
         match &state {
-            State::Done => self.note(Weight::Good, "all epochs are done"),
-            State::Stopped => self.note(Weight::Plain, "stopped"),
+            State::Done => self.note(Severity::Good, "all epochs are done"),
+            State::Stopped => self.note(Severity::Plain, "stopped"),
             State::Diverged { step, first } => self.note_at(
                 *step,
-                Weight::Bad,
+                Severity::Bad,
                 format!("diverged: {first} is not finite"),
             ),
-            State::Failed { why } => self.note(Weight::Bad, format!("failed: {why}")),
+            State::Failed { why } => self.note(Severity::Bad, format!("failed: {why}")),
             State::Paused if self.run.is_some() => {
                 // A single step gets no lines.
                 let step = self.step();
                 self.log
                     .take_back(|e| e.text == RESUMED && step <= e.step + 1);
-                self.note(Weight::Plain, PAUSED);
+                self.note(Severity::Plain, PAUSED);
             }
-            State::Running if *before == State::Paused => self.note(Weight::Plain, RESUMED),
+            State::Running if *before == State::Paused => self.note(Severity::Plain, RESUMED),
             _ => {}
         }
     }
@@ -416,7 +416,7 @@ impl SessionView {
         (self.cpu, self.gpu, self.load) = (before.cpu, before.gpu, before.load);
         self.log.begin_run(run.resumed_at, same);
         if run.resumed_at.is_none() && !run.name.is_empty() {
-            self.note(Weight::Plain, format!("run {} begins", run.name));
+            self.note(Severity::Plain, format!("run {} begins", run.name));
         }
     }
 
@@ -442,7 +442,7 @@ impl SessionView {
     fn applied(&mut self, change: &Change, step: u64) {
         self.sent.remove(&change.key);
         self.pending.remove(&change.key);
-        self.note_at(step, Weight::Plain, describe(change));
+        self.note_at(step, Severity::Plain, describe(change));
     }
 
     fn epoch(&mut self, report: &EpochReport) {
@@ -461,14 +461,14 @@ impl SessionView {
             .test_accuracy
             .filter(|_| report.split != Split::Test)
             .map_or(String::new(), |t| format!(", test {:.2}%", 100.0 * t));
-        let (weight, best) = if report.best {
-            (Weight::Good, ", best")
+        let (severity, best) = if report.best {
+            (Severity::Good, ", best")
         } else {
-            (Weight::Plain, "")
+            (Severity::Plain, "")
         };
         self.note_at(
             report.step,
-            weight,
+            severity,
             format!(
                 "epoch {}: {} {:.2}%{test}{best}",
                 report.epoch,
@@ -481,7 +481,7 @@ impl SessionView {
     fn evaluated(&mut self, evaluation: &Evaluation) {
         if evaluation.weights == ScoredWeights::Best {
             self.note(
-                Weight::Plain,
+                Severity::Plain,
                 format!(
                     "test images with the best weights, of epoch {}: {:.2}%",
                     evaluation.epoch,
@@ -501,7 +501,7 @@ impl SessionView {
         if evaluation.split == Split::Test {
             self.note_at(
                 evaluation.step,
-                Weight::Plain,
+                Severity::Plain,
                 format!("{TEST_IMAGES}{:.2}%", 100.0 * evaluation.accuracy),
             );
         }
@@ -513,20 +513,20 @@ impl SessionView {
     fn health_changed(&mut self, before: &Health, health: &Health) {
         let line = match (&before.collapse, &health.collapse) {
             (None, Some(collapse)) => Some((
-                Weight::Bad,
+                Severity::Bad,
                 format!("collapse: {}", collapse.describe(self.classes())),
             )),
-            (Some(_), None) => Some((Weight::Good, "no longer collapsed".into())),
+            (Some(_), None) => Some((Severity::Good, "no longer collapsed".into())),
             _ => match (&before.plateau, &health.plateau) {
-                (None, Some(plateau)) => Some((Weight::Warning, plateau.describe())),
+                (None, Some(plateau)) => Some((Severity::Warning, plateau.describe())),
                 (Some(_), None) if health.collapse.is_none() => {
-                    Some((Weight::Good, "improves again".into()))
+                    Some((Severity::Good, "improves again".into()))
                 }
                 _ => None,
             },
         };
-        if let Some((weight, text)) = line {
-            self.note_at(health.step, weight, text);
+        if let Some((severity, text)) = line {
+            self.note_at(health.step, severity, text);
         }
     }
 

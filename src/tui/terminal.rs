@@ -9,7 +9,7 @@ mod output;
 mod stray;
 
 pub use input::FromTerminal;
-pub use job_control::{let_go, stop_process, to_background};
+pub use job_control::{detach, stop_process, to_background};
 pub use stray::HeldPanics;
 
 use crate::domain::terminal::drawn_size;
@@ -171,8 +171,7 @@ impl TerminalScreen {
         self.entered = false;
         // The thread would read the answers that are waited for below.
         self.reader = None;
-        // In the background, modes and keys belong to another program by now, and changing them would stop this
-        // process.
+        // In the background, the terminal belongs to another program, and changing its modes would stop this process.
         let foreground = self.has_foreground();
         // The terminal sends mouse reports until it has processed the sequence that turns them off.
         let status = if self.mouse && foreground {
@@ -210,7 +209,7 @@ impl TerminalScreen {
         unsafe { libc::tcgetpgrp(fd) == libc::getpgrp() }
     }
 
-    /// Restores as much as possible of a terminal that has disappeared or is about to.
+    /// Restores as much as possible of a terminal that has disappeared or will soon disappear.
     pub fn abandon(&mut self) {
         if let Err(error) = self.leave() {
             tracing::info!("the terminal has gone: {error}");
@@ -284,7 +283,7 @@ impl TerminalScreen {
 
 impl Drop for TerminalScreen {
     fn drop(&mut self) {
-        // There is nobody to report an error to.
+        // An error in `drop` cannot be reported.
         let _ = self.leave();
     }
 }

@@ -1,7 +1,7 @@
-//! The screen with a scripted engine: no worker, no terminal, no clock.
+//! Tests of the screen with scripted events, without a worker, a terminal or a clock.
 
 use super::app::{App, Effect, Msg, press};
-use super::session_view::Weight;
+use super::session_view::Severity;
 use super::theme::{Colors, Theme};
 use super::views::app_harness::CLASSES;
 use super::views::{Screen, VIEWS};
@@ -59,14 +59,14 @@ fn run() -> RunInfo {
     }
 }
 
-/// A number from 0 to 1 that looks random.
+/// A pseudo-random number from 0 to 1.
 fn noise(n: u64) -> f64 {
     let mut x = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     x ^= x >> 31;
     (x.wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 11) as f64 / (1u64 << 53) as f64
 }
 
-/// 50 steps of a network that learns.
+/// A report of the 50 steps up to `last` of a network that learns.
 fn steps(last: u64) -> StepReport {
     let x = last as f64 / PER_EPOCH as f64;
     let loss = 0.95 + 1.35 * (-x / 2.0).exp() + 0.2 * (noise(last) - 0.5);
@@ -150,7 +150,7 @@ fn epoch_events(epoch: u32) -> [Event; 3] {
     ]
 }
 
-/// The events of a run up to a step, one change on the way.
+/// The events of a run up to a step, with one change of a hyperparameter.
 fn story(until: u64) -> Vec<Event> {
     let mut events = vec![
         Event::Data(data()),
@@ -192,7 +192,7 @@ fn story(until: u64) -> Vec<Event> {
     events
 }
 
-/// Every state that the goldens show.
+/// Every state for which there are golden screens.
 fn states() -> Vec<(&'static str, Vec<Event>)> {
     let with = |until: u64, more: Vec<Event>| {
         let mut events = story(until);
@@ -304,7 +304,7 @@ fn train_looks_as_it_should() {
     for (name, events) in states() {
         for (width, height) in [(80, 24), (120, 36), (200, 60)] {
             let mut app = app(Colors::True, width, height, &events);
-            // Messages pass.
+            // Time out the message on the status line.
             app.update(Msg::Tick(60_000.0));
             app.update(Msg::Tick(60_006.0));
             insta::assert_snapshot!(format!("train_{name}_{width}x{height}"), rows(&paint(&app)));
@@ -336,7 +336,7 @@ fn every_state_shows_in_ascii_and_in_blocks() {
     }
 }
 
-/// Every cell holds what a terminal with these symbols can show.
+/// Asserts that a terminal with these symbols can show every cell.
 #[track_caller]
 pub fn shows_only(symbols: Symbols, buf: &Buffer, what: &str) {
     for cell in &buf.content {
@@ -376,7 +376,7 @@ fn every_view_draws_at_every_size_in_every_state() {
                 for (width, height) in sizes {
                     app.update(Msg::Resize(width, height));
                     paint(&app);
-                    // Views must hold below the smallest screen as well.
+                    // Views must also draw at sizes below the minimum.
                     let area = Rect::new(0, 0, width, height);
                     let mut buf = Buffer::empty(area);
                     app.view().draw(&app.session, app.theme, area, &mut buf);
@@ -386,7 +386,7 @@ fn every_view_draws_at_every_size_in_every_state() {
     }
 }
 
-/// The commands that these keys send.
+/// Presses the keys and returns the commands that they send.
 fn commands(app: &mut App, keys: &str) -> Vec<Command> {
     let mut sent = Vec::new();
     for c in keys.chars() {
@@ -459,7 +459,7 @@ fn every_screen_shows_the_same_smoothed_loss() {
     for keys in ["", "((", ")))))"] {
         app.update(key('1'));
         commands(&mut app, keys);
-        // The message of the keys gives its line back.
+        // The message about the keys frees its line.
         for _ in 0..2 {
             now += 60_000.0;
             app.update(Msg::Tick(now));
@@ -472,7 +472,7 @@ fn every_screen_shows_the_same_smoothed_loss() {
 }
 
 #[test]
-fn a_collapse_stands_in_the_banner_and_going_back_asks() {
+fn the_banner_shows_a_collapse_and_going_back_asks() {
     let health = |best| {
         Event::Health(Health {
             step: 8100,
@@ -543,7 +543,7 @@ fn typing_a_value_is_held_to_its_range() {
     let mut app = running();
     assert_eq!(commands(&mut app, "jj\n7\n"), [], "0 to 0.95");
     assert!(rows(&paint(&app)).contains("not allowed: 0 to 0.95"));
-    // Keys that are letters elsewhere are text here.
+    // In a text field, letters are text and not keys.
     assert_eq!(commands(&mut app, "q\u{1b}"), []);
     assert_eq!(
         commands(&mut app, "\n0.3\n"),
@@ -612,7 +612,7 @@ fn what_is_not_saved_is_not_lost_without_a_question() {
             why: Some("the checkpoint of step 500 could not be saved".into()),
         }))
     };
-    // Nothing was known of it before: the worker refuses to quit.
+    // The worker refuses to quit, which was not known before.
     let mut app = running();
     assert_eq!(commands(&mut app, "q"), [Command::SaveAndQuit]);
     app.update(unsaved());
@@ -621,14 +621,14 @@ fn what_is_not_saved_is_not_lost_without_a_question() {
     assert_eq!(commands(&mut app, "q"), [Command::SaveAndQuit]);
     app.update(unsaved());
     assert_eq!(commands(&mut app, "\u{3}"), [Command::Quit]);
-    // To begin another run asks too, also when this one is done.
+    // Starting a new run asks too, even when this one is done.
     let mut app = running();
     app.update(unsaved());
     app.update(Msg::Event(Box::new(Event::State(State::Done))));
     assert_eq!(commands(&mut app, "R"), []);
     assert!(rows(&paint(&app)).contains("Start a new run all the same?"));
     assert_eq!(commands(&mut app, "y"), [Command::Restart]);
-    // A signal cannot be asked.
+    // A signal quits without a question.
     let mut app = running();
     app.update(unsaved());
     let quit = [Effect::Send(Command::Quit)];
@@ -636,7 +636,7 @@ fn what_is_not_saved_is_not_lost_without_a_question() {
 }
 
 #[test]
-fn no_end_is_foretold_while_nothing_is_trained() {
+fn no_end_is_estimated_while_nothing_is_trained() {
     for (name, events) in states() {
         let app = app(Colors::True, 120, 36, &events);
         let text = rows(&paint(&app));
@@ -726,13 +726,13 @@ fn too_small_a_screen_says_so_and_still_quits() {
 }
 
 #[test]
-fn a_message_on_an_idle_screen_stands_its_five_seconds() {
+fn a_message_on_an_idle_screen_stays_for_five_seconds() {
     for state in [State::Done, State::Paused] {
         let mut app = app(Colors::True, 80, 24, &story(500));
         app.update(Msg::Event(Box::new(Event::State(state))));
         app.update(Msg::Tick(52_100.0));
         app.update(Msg::Tick(52_200.0));
-        // Nothing comes in for an hour, then a key, and with it the clock.
+        // No message for an hour, then a key with the current time.
         commands(&mut app, "b");
         assert!(app.wake_at().is_some_and(|at| at <= 55_800.0));
         for (now, stands) in [(55_800.0, true), (55_804.9, true), (55_805.1, false)] {
@@ -756,7 +756,7 @@ fn a_message_covers_neither_the_footer_nor_itself() {
             let before = footer(&app);
             let why = "seed-0412 cannot be renamed: there is a run named other-0413 already; give it another name, \
                        or rename that one first";
-            app.update(Msg::Said(Weight::Warning, why.into()));
+            app.update(Msg::Report(Severity::Warning, why.into()));
             assert_eq!(footer(&app), before, "{}", row.title);
             let text = rows(&paint(&app));
             let words: Vec<&str> = text.split_whitespace().collect();
@@ -766,7 +766,7 @@ fn a_message_covers_neither_the_footer_nor_itself() {
     }
 }
 
-/// The columns at which these words stand in the header.
+/// The columns of these words in the header.
 fn header_places(app: &App, words: &[&str]) -> Vec<Option<usize>> {
     let text = rows(&paint(app));
     let header = text.lines().next().unwrap_or_default();
@@ -891,7 +891,7 @@ fn long_values_leave_the_words_beside_them_whole() {
 }
 
 #[test]
-fn the_footer_is_about_the_keys_that_count() {
+fn the_footer_shows_only_keys_that_have_an_effect() {
     let mut app = running();
     let footer = |app: &App| rows(&paint(app)).lines().last().unwrap().trim().to_owned();
     let places = |app: &App| footer(app).find("undo");
@@ -915,7 +915,7 @@ fn a_load_that_idles_draws_nothing() {
     assert_eq!(app.changed, super::app::Urgency::None);
 }
 
-/// Frames as a terminal would get them, to be looked at: `FRAMES=folder cargo test --lib frames -- --ignored`.
+/// Writes frames with their escape codes, for inspection: `FRAMES=folder cargo test --lib frames -- --ignored`.
 #[test]
 #[ignore = "writes files for a person to look at"]
 fn frames() {
@@ -995,7 +995,7 @@ fn any_input() -> impl Strategy<Value = Msg> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
 
-    /// Whatever is pressed: no panic, and no value that the table would refuse reaches the worker.
+    /// For any sequence of input there is no panic, and the worker receives only values that the table allows.
     #[test]
     fn random_input_never_panics(inputs in proptest::collection::vec(any_input(), 0..120)) {
         let mut app = app(Colors::True, 110, 34, &story(1500));

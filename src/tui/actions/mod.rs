@@ -5,7 +5,7 @@
 
 mod table;
 
-pub use table::{ACTIONS, FIRST};
+pub use table::{ACTIONS, README_ACTIONS};
 
 use super::session_view::SessionView;
 use super::views::{Screen, VIEWS, ViewAction};
@@ -108,7 +108,7 @@ impl Key {
 }
 
 impl Key {
-    /// Its name on a terminal that shows these symbols. In ASCII, arrows are written as words, since `^` and `v` are
+    /// The key's name on a terminal with these symbols. In ASCII, arrows are written as words, since `^` and `v` are
     /// keys.
     pub fn name(self, symbols: Symbols) -> String {
         let word = match self.code {
@@ -194,7 +194,7 @@ impl Action {
     }
 
     /// Whether its keys work on a screen.
-    pub fn counts_on(&self, screen: Screen) -> bool {
+    pub fn works_on(&self, screen: Screen) -> bool {
         self.screen.is_none_or(|own| own == screen)
     }
 }
@@ -206,7 +206,7 @@ pub fn find(key: Key, screen: Screen) -> Option<&'static Action> {
 
 /// The actions whose keys work on a screen, the screen's own first.
 pub fn on_screen(screen: Screen) -> impl Iterator<Item = &'static Action> {
-    ACTIONS.iter().filter(move |a| a.counts_on(screen))
+    ACTIONS.iter().filter(move |a| a.works_on(screen))
 }
 
 /// The actions that the palette offers on a screen: those of the open view and of the program.
@@ -248,7 +248,7 @@ pub fn listing(symbols: Symbols) -> String {
 /// README's table of the most important keys, in Markdown.
 pub fn markdown() -> String {
     let mut text = String::from("| where | keys | does |\n|---|---|---|\n");
-    let rows = FIRST
+    let rows = README_ACTIONS
         .iter()
         .flat_map(|first| ACTIONS.iter().filter(move |a| a.does == *first));
     for action in rows {
@@ -312,8 +312,8 @@ mod tests {
             let line = format!("  {keys:<12} {}\n", action.help);
             assert!(listing.contains(&line), "{line}");
         }
-        assert_eq!(FIRST.len(), 20);
-        assert_eq!(markdown.lines().count(), 2 + FIRST.len());
+        assert_eq!(README_ACTIONS.len(), 20);
+        assert_eq!(markdown.lines().count(), 2 + README_ACTIONS.len());
     }
 
     #[test]

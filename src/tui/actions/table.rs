@@ -1,4 +1,4 @@
-//! Every action, one a row.
+//! The table of actions, one per row.
 
 use super::{Action, Do, Key, Move, ProgramAction, ch, ctrl, key, key_of};
 use crate::domain::report::State;
@@ -288,7 +288,7 @@ pub static ACTIONS: &[Action] = &[
 ];
 
 /// The actions in README's table of keys.
-pub static FIRST: &[Do] = &[
+pub static README_ACTIONS: &[Do] = &[
     Do::Program(ProgramAction::Pause),
     Do::View(Train(TrainAction::Choose(Move::Down))),
     Do::View(Train(TrainAction::Lower)),

@@ -7,7 +7,7 @@ const MAX_LINES: usize = 1000;
 
 /// Severity of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Weight {
+pub enum Severity {
     Plain,
     Good,
     Warning,
@@ -21,7 +21,7 @@ pub struct Entry {
     pub elapsed: f64,
     pub step: u64,
     pub text: String,
-    pub weight: Weight,
+    pub severity: Severity,
     /// Number of the run within the session.
     run: u32,
 }
@@ -50,7 +50,7 @@ impl Log {
     }
 
     /// Adds a line. If the newest line has the same text, only its time is updated.
-    pub fn add(&mut self, elapsed: f64, step: u64, weight: Weight, text: String) {
+    pub fn add(&mut self, elapsed: f64, step: u64, severity: Severity, text: String) {
         let known = self.replay.is_some_and(|replay| replay.known);
         let same = |e: &Entry| e.run == self.run && e.step == step && e.text.starts_with(&text);
         if known && self.entries.iter().any(same) {
@@ -67,7 +67,7 @@ impl Log {
             elapsed,
             step,
             text,
-            weight,
+            severity,
             run: self.run,
         });
     }

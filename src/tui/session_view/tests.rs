@@ -1,4 +1,4 @@
-//! The log, the marks and the scores that follow from a session's events.
+//! Tests of the log, the marks and the scores computed from a session's events.
 
 use super::*;
 use crate::domain::marks::merged;
@@ -145,7 +145,7 @@ fn single_steps_leave_one_line_and_a_pause_its_own() {
 }
 
 #[test]
-fn the_same_news_again_stands_once() {
+fn a_repeated_event_is_logged_once() {
     let nothing = Event::Notice {
         text: "there is no change to take back".into(),
     };
@@ -161,7 +161,7 @@ fn the_same_news_again_stands_once() {
 }
 
 #[test]
-fn the_test_score_of_an_epoch_stands_once() {
+fn the_test_score_of_an_epoch_is_logged_once() {
     let one = session(&[
         run(None),
         Event::State(State::Running),
@@ -171,7 +171,7 @@ fn the_test_score_of_an_epoch_stands_once() {
     ]);
     let tests = lines(&one).iter().filter(|l| l.1.contains("test")).count();
     assert_eq!(tests, 1, "{:?}", lines(&one));
-    // Without the epoch's own figure it has its line.
+    // The evaluation gets its own line if the epoch's line does not contain the figure.
     let one = session(&[
         run(None),
         Event::State(State::Running),
@@ -216,7 +216,7 @@ fn a_run_that_goes_back_has_each_line_once_and_times_that_never_fall() {
             "learning rate 0.001 → 0.0005",
         ]
     );
-    // A viewer that comes late is told the same.
+    // A viewer that attaches later shows the same.
     let late = session(&[Event::Snapshot { events }]);
     assert_eq!(lines(&late), lines(&one));
 }

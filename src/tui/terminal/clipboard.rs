@@ -6,12 +6,12 @@ use std::io::{self, Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Maximum time that tmux may take.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// Maximum time for tmux to accept the text.
+const TIMEOUT: Duration = Duration::from_secs(2);
 /// Interval at which it is checked whether tmux has ended.
-const GLANCE: Duration = Duration::from_millis(5);
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// Number of bytes that every pipe accepts without a reader.
-const PIPE: usize = 16 << 10;
+const PIPE_CAPACITY: usize = 16 << 10;
 
 /// Whether this process runs inside tmux.
 pub fn inside_tmux() -> bool {
@@ -27,9 +27,9 @@ fn is_set(variable: &str) -> bool {
     std::env::var_os(variable).is_some_and(|value| !value.is_empty())
 }
 
-/// A control sequence that a string terminator (`ESC \`) ends, in the form in which GNU screen passes it on to the
-/// terminal around it: in pieces, since it drops what is longer than 768 bytes, and ended by BEL, since the terminator
-/// would end a piece.
+/// Wraps a control sequence that ends in a string terminator (`ESC \`) so that GNU screen passes it on to its terminal.
+/// The sequence is split, since GNU screen drops strings longer than 768 bytes, and ends in BEL instead, since the
+/// terminator would end a piece.
 pub fn through_screen(sequence: &str) -> String {
     let mut rest = sequence.trim_end_matches("\x1b\\").to_owned() + "\x07";
     let mut wrapped = String::new();
@@ -42,21 +42,21 @@ pub fn through_screen(sequence: &str) -> String {
     wrapped
 }
 
-/// Loads `text` into tmux's buffer, which tmux passes on to the clipboard of the terminal around it if it may. Blocks
-/// for two seconds at most.
+/// Loads `text` into tmux's paste buffer. tmux passes it on to the clipboard of its terminal if it is configured to.
+/// Blocks for at most two seconds.
 ///
 /// # Errors
 /// Returns the reason, in tmux's words if it gave any.
 pub fn load_into_tmux(text: &str) -> Result<(), String> {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + TIMEOUT;
     load("tmux", &["load-buffer", "-w", "-"], text, end)
-        // Before 3.2 tmux did not pass it on and knew no -w.
+        // tmux before 3.2 has no option -w and does not pass the text on.
         .or_else(|_| load("tmux", &["load-buffer", "-"], text, end))
 }
 
-/// Runs a program with `text` as its input, until `end`.
+/// Runs a program with `text` as its input. Kills it at `end`.
 fn load(program: &str, arguments: &[&str], text: &str, end: Instant) -> Result<(), String> {
-    if text.len() > PIPE {
+    if text.len() > PIPE_CAPACITY {
         return Err(format!("{} bytes are too many", text.len()));
     }
     let run = || -> io::Result<Child> {
@@ -84,7 +84,7 @@ fn load(program: &str, arguments: &[&str], text: &str, end: Instant) -> Result<(
                     words => words.to_owned(),
                 });
             }
-            Ok(None) if Instant::now() < end => std::thread::sleep(GLANCE),
+            Ok(None) if Instant::now() < end => std::thread::sleep(POLL_INTERVAL),
             Ok(None) => {
                 // Killing fails if the process has ended.
                 let _ = child.kill();
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_program_makes_of_it_is_told() {
+    fn the_result_of_the_program_is_reported() {
         let long = Duration::from_secs(60);
         let text = "a = 1\nb = 2";
         assert_eq!(
@@ -117,12 +117,12 @@ mod tests {
         assert!(shell("exit 3", text, long).unwrap_err().contains('3'));
         let absent = load("/nowhere/tmux", &[], text, Instant::now() + long);
         assert!(absent.unwrap_err().starts_with("/nowhere/tmux: "));
-        let large = "x".repeat(PIPE + 1);
+        let large = "x".repeat(PIPE_CAPACITY + 1);
         assert!(shell("cat", &large, long).unwrap_err().contains("16385"));
     }
 
     #[test]
-    fn gnu_screen_is_handed_pieces_that_it_passes_on() {
+    fn sequences_are_split_for_gnu_screen() {
         let payload = "A".repeat(400);
         let wrapped = through_screen(&format!("\x1b]52;c;{payload}\x1b\\"));
         let pieces: Vec<&str> = wrapped.split_terminator("\x1b\\").collect();
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_stands_still_is_ended() {
+    fn a_program_that_hangs_is_killed() {
         let stuck = shell("exec sleep 1000", "text", Duration::ZERO);
         assert_eq!(stuck.unwrap_err(), "/bin/sh did not answer");
     }

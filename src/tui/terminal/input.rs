@@ -16,8 +16,8 @@ pub enum FromTerminal {
     Gone,
 }
 
-/// Asks the terminal for its status. The answer comes behind everything that it sent before, so that with it the last
-/// mouse report has arrived.
+/// Asks the terminal for its status. The answer follows everything that the terminal sent before, including the last
+/// mouse report.
 pub const STATUS_REQUEST: &str = "\x1b[5n";
 const STATUS: [u8; 4] = *b"\x1b[0n";
 /// Maximum time to wait for the answer, enough for a slow connection.

@@ -7,8 +7,8 @@ use std::os::fd::{AsRawFd, RawFd};
 
 /// Stops this process and its group, like ctrl-z, until it is continued.
 pub fn stop_process() {
-    // SAFETY: plain system calls without pointers. The group's others (cargo run) stop by SIGTSTP, which this process
-    // handles; it stops itself by the signal that nothing handles.
+    // SAFETY: plain system calls without pointers. SIGTSTP stops the other processes of the group (such as `cargo
+    // run`). This process handles SIGTSTP, so it stops itself with SIGSTOP, which cannot be handled.
     unsafe {
         libc::kill(0, libc::SIGTSTP);
         libc::raise(libc::SIGSTOP);
@@ -20,7 +20,7 @@ pub fn stop_process() {
 ///
 /// # Errors
 /// Returns an error if /dev/null cannot be opened.
-pub fn let_go() -> io::Result<()> {
+pub fn detach() -> io::Result<()> {
     let nowhere = OpenOptions::new()
         .read(true)
         .write(true)
@@ -38,8 +38,8 @@ pub fn let_go() -> io::Result<()> {
     Ok(())
 }
 
-/// Gives the shell its prompt back while this process goes on in the background, as `ctrl-z` and `bg` do. False where
-/// there is no shell with job control.
+/// Returns the prompt to the shell while this process continues in the background, like `ctrl-z` and `bg`. Returns
+/// false if there is no shell with job control.
 ///
 /// # Errors
 /// Returns an error if the system cannot create a pipe or process for the helper that continues this one.
@@ -78,11 +78,11 @@ pub fn to_background() -> io::Result<bool> {
 }
 
 /// Number of checks, a hundredth of a second apart, whether the shell has taken the terminal back.
-const LOOKS: u32 = 200;
+const MAX_CHECKS: u32 = 200;
 
-/// What the helper of [`to_background`] does: continues the process group `group` once the shell has taken the
-/// terminal back, which it does when it has seen that its job has stopped; at the latest after two seconds. It ends when
-/// `running` ends, whose other end the continued process holds.
+/// The helper process of [`to_background`]: continues the process group `group` once the shell, after noticing that its
+/// job has stopped, has taken the terminal back; at the latest after two seconds. The helper ends when the pipe
+/// `running` is closed, whose other end the continued process holds.
 ///
 /// # Safety
 /// To be called between fork and exit: it allocates nothing, takes no lock and never returns.
@@ -90,7 +90,7 @@ unsafe fn continue_group(group: libc::pid_t, terminal: RawFd, running: RawFd) ->
     // SAFETY: numbers, and one valid pollfd for the length of each call; all of them may be called after a fork.
     unsafe {
         libc::setpgid(0, 0);
-        let mut looks = 0;
+        let mut checks = 0;
         loop {
             let mut end = libc::pollfd {
                 fd: running,
@@ -100,9 +100,9 @@ unsafe fn continue_group(group: libc::pid_t, terminal: RawFd, running: RawFd) ->
             if libc::poll(&raw mut end, 1, 10) > 0 {
                 libc::_exit(0);
             }
-            looks += 1;
-            // Repeatedly, since a process may only stop after its group was continued.
-            if looks > LOOKS || libc::tcgetpgrp(terminal) != group {
+            checks += 1;
+            // Send the signal repeatedly, since a process may stop only after its group was continued.
+            if checks > MAX_CHECKS || libc::tcgetpgrp(terminal) != group {
                 libc::kill(-group, libc::SIGCONT);
             }
         }

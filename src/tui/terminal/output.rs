@@ -9,10 +9,10 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 /// Maximum time to wait for a terminal that accepts no output when it is restored.
-const PATIENCE: Duration = Duration::from_millis(200);
+const TIMEOUT: Duration = Duration::from_millis(200);
 
-/// The terminal as a writer that never blocks, on its own descriptor, so that standard output and standard error can be
-/// redirected. Output that the terminal does not accept yet is queued.
+/// A writer to the terminal that never blocks. It has its own descriptor, so that standard output and standard error
+/// can be redirected. Output that the terminal does not accept yet is queued.
 #[derive(Clone)]
 pub struct Tty(Rc<RefCell<Output>>);
 
@@ -111,7 +111,7 @@ impl Output {
     }
 
     fn drain(&mut self) -> io::Result<()> {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         while !self.push()? {
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {

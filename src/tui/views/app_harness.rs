@@ -92,7 +92,7 @@ impl AppHarness {
         self.key(&(screen as usize + 1).to_string());
     }
 
-    /// Keys by name, separated by blanks: `j j enter ctrl-d`.
+    /// Presses keys, given by name and separated by blanks: `j j enter ctrl-d`.
     pub fn key(&mut self, keys: &str) {
         for name in keys.split(' ') {
             let (name, ctrl) = match name.strip_prefix("ctrl-") {
@@ -192,7 +192,7 @@ impl AppHarness {
         text
     }
 
-    /// The line that holds a text.
+    /// The drawn line that contains a text.
     pub fn line(&self, with: &str) -> String {
         let text = self.text();
         let found = text.lines().find(|l| l.contains(with));
@@ -263,7 +263,7 @@ pub fn steps(last: u64, loss: f64) -> StepReport {
     }
 }
 
-/// A matrix with cats and dogs, cars and trucks confused; better with each epoch.
+/// A matrix in which cats and dogs, and cars and trucks, are confused. The accuracy rises with each epoch.
 pub fn confusion(epoch: u32) -> Confusion {
     let mut m = Confusion::new(10);
     for t in 0..10 {
@@ -317,7 +317,7 @@ pub fn epoch_report(epoch: u32) -> EpochReport {
     }
 }
 
-/// A picture that differs with its number: a bright disc on a slope.
+/// A picture that depends on its number: a bright disc on a gradient.
 pub fn picture(n: u32) -> Picture {
     let side = 32;
     let (cx, cy) = ((n * 7 % 20 + 6) as i32, (n * 11 % 20 + 6) as i32);
@@ -453,7 +453,7 @@ fn model_report(image: Option<u32>) -> ModelReport {
     }
 }
 
-/// The answer of a worker.
+/// The worker's answer to a question.
 pub fn answer(question: &Question) -> Answer {
     let page = |total: u32, offset: u32, count: u32| offset..(offset + count).min(total);
     let class = |i: u32| (i % 10) as u8;

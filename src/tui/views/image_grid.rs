@@ -12,8 +12,8 @@ use unicode_width::UnicodeWidthStr;
 
 /// Widths of an image in cells, from large to small. The height is half the width; 32 is one cell per pixel.
 pub const WIDTHS: [u16; 6] = [64, 48, 32, 24, 16, 12];
-/// The automatic width is the largest one, up to one cell per pixel, at which this many images fit.
-const ENOUGH: usize = 6;
+/// Number of images that must fit at the automatic width.
+const AUTOMATIC_COUNT: usize = 6;
 
 /// The grid within an area of the screen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +31,7 @@ impl ImageGrid {
         let (fit, _) = half_block::fit(area.width, area.height.saturating_sub(1));
         let width = width.min(fit).max(2);
         let height = width / 2 + 1;
-        // One blank column and row between grid; none is needed after the last.
+        // Images have one blank column and row between them, but none after the last.
         ImageGrid {
             area,
             width,
@@ -40,13 +40,13 @@ impl ImageGrid {
         }
     }
 
-    /// The largest images of which at least [`ENOUGH`] fit.
+    /// The grid with the largest images, up to one cell per pixel, of which at least [`AUTOMATIC_COUNT`] fit.
     pub fn automatic(area: Rect) -> Self {
         WIDTHS
             .iter()
             .filter(|w| **w <= 32)
             .map(|w| ImageGrid::of(area, *w))
-            .find(|t| t.len() >= ENOUGH)
+            .find(|t| t.len() >= AUTOMATIC_COUNT)
             .unwrap_or_else(|| ImageGrid::of(area, WIDTHS[WIDTHS.len() - 1]))
     }
 

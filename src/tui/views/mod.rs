@@ -33,7 +33,7 @@ use super::actions::Do;
 use super::app::Effect;
 use super::frame;
 use super::pictures::Request;
-use super::session_view::{SessionView, Weight};
+use super::session_view::{SessionView, Severity};
 use super::theme::Theme;
 use crate::domain::params::Value;
 use crate::session::client::CommandIds;
@@ -208,8 +208,8 @@ impl Context<'_> {
     }
 
     /// Shows a message on the status line.
-    pub fn say(&mut self, weight: Weight, text: impl Into<String>) {
-        self.effects.push(Effect::Say(weight, text.into()));
+    pub fn say(&mut self, severity: Severity, text: impl Into<String>) {
+        self.effects.push(Effect::Say(severity, text.into()));
     }
 
     /// Opens another screen.

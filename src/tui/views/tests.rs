@@ -1,4 +1,4 @@
-//! The screens as a person sees them, at every size and in every state.
+//! Tests of the screens as drawn text, at every size and in every state.
 
 use super::app_harness::{self, AppHarness};
 use super::{Screen, VIEWS};
@@ -40,8 +40,9 @@ fn goldens() {
 }
 
 #[test]
-fn no_cell_has_what_a_terminal_acts_on() {
-    // By ESC, C1, a line break, a turned direction, without a width, and hidden behind the letter before it.
+fn no_cell_contains_a_character_that_a_terminal_interprets() {
+    // Contains ESC, a C1 control character, a line break, a change of the text direction, and characters without a
+    // width.
     let hostile = "a\u{1b}[31mb\u{9b}c\nd\u{202e}e\u{200b}f\u{200d}g\u{e0041}h\u{ad}";
     for row in VIEWS {
         let mut harness = AppHarness::new(120, 36);
@@ -112,7 +113,7 @@ fn empty_screens_say_what_will_come() {
 
 type Play = (&'static str, fn(&mut AppHarness));
 
-/// The states in which every screen must hold.
+/// The states in which every screen is tested.
 fn states() -> Vec<Play> {
     vec![
         ("empty", |_| {}),
@@ -196,13 +197,13 @@ fn every_screen_at_every_size_in_every_state() {
     }
 }
 
-/// Every screen, with what each of its keys opens, help, palette and questions among it.
+/// Draws every screen, and everything that its keys open: help, palette and questions included.
 #[test]
 fn in_ascii_and_in_blocks_every_screen_shows_what_the_terminal_has() {
     for symbols in [Symbols::Block, Symbols::Ascii] {
         for (colors, (width, height)) in [(Colors::Ansi16, (80, 24)), (Colors::None, (120, 36))] {
             for row in VIEWS {
-                for action in actions::ACTIONS.iter().filter(|a| a.counts_on(row.screen)) {
+                for action in actions::ACTIONS.iter().filter(|a| a.works_on(row.screen)) {
                     let Some(key) = action.keys.first() else {
                         continue;
                     };
@@ -248,8 +249,8 @@ fn no_size_is_too_small_for_any_screen() {
     }
 }
 
-/// `count` inputs, keys mostly, on all screens in turn, with what a worker says in between: no panic, and no value that
-/// the table would refuse reaches the worker.
+/// Sends `count` inputs, mostly keys, to all screens in turn, mixed with events of the worker. There must be no panic,
+/// and the worker must receive only values that the table allows.
 fn storm(count: u64) {
     const CODES: [KeyCode; 14] = [
         KeyCode::Enter,
@@ -370,9 +371,10 @@ fn every_key_on_every_screen_in_every_state() {
     }
 }
 
-/// Whether an action, begun by its key or in the palette, shows: in the frame, as a command or as another effect.
+/// Whether an action, started by its key or in the palette, has a visible result: a change of the frame, a command or
+/// another effect.
 fn shows(harness: &mut AppHarness, action: &Action) -> bool {
-    // Earlier messages pass.
+    // Time out earlier messages.
     harness.update(Msg::Tick(1000.0));
     harness.update(Msg::Tick(1010.0));
     let (before, effects) = (harness.buffer(), harness.effects);
@@ -394,8 +396,8 @@ fn shows(harness: &mut AppHarness, action: &Action) -> bool {
     harness.effects > effects || harness.buffer() != before
 }
 
-/// Every row of ACTIONS on its screen in every state: it does something or says why not. Where a cursor stands at an end,
-/// or a zoom at its edge, other keys come first.
+/// Every row of ACTIONS, on its screen and in every state, has a visible result or a message that says why not. Other
+/// keys are pressed first where the cursor is at an end or the zoom at its limit.
 #[test]
 fn every_action_does_something_or_says_why_not() {
     const BEFORE: [&str; 5] = ["", "j l", "G", "+ <", "+ + ["];
@@ -452,7 +454,8 @@ fn keys_that_would_change_nothing_say_why() {
     harness.line("╭ first-layer filters");
 }
 
-/// A picture that never was a square, a class that is out of range: a newer worker's, or a broken one's.
+/// Answers with a picture that is not square and a class that is out of range, as a newer or a faulty worker might
+/// send.
 #[test]
 fn odd_answers_do_not_panic() {
     let mut harness = AppHarness::running(120, 36, Screen::Samples);
@@ -573,7 +576,7 @@ fn the_other_split_is_shown_from_then_on() {
 }
 
 #[test]
-fn a_pinned_image_is_followed_through_evaluations() {
+fn the_prediction_of_a_pinned_image_is_updated_at_each_evaluation() {
     let mut harness = AppHarness::running(80, 24, Screen::Samples);
     harness.key("f l p f f f f");
     harness.line("pinned 1");

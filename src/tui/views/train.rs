@@ -8,10 +8,10 @@ use super::{Context, View};
 use crate::domain::text::{duration, grouped};
 use crate::session::protocol::Event;
 use crate::tui::actions::{Move, key_of};
-use crate::tui::session_view::{SessionView, Weight};
+use crate::tui::session_view::{SessionView, Severity};
 use crate::tui::theme::Theme;
 use crate::tui::widgets;
-use charts::{Charts, What};
+use charts::{ChartKind, Charts};
 use crossterm::event::{KeyEvent, MouseButton, MouseEvent, MouseEventKind};
 use panel::Panel;
 use ratatui::buffer::Buffer;
@@ -190,7 +190,7 @@ impl TrainView {
             }
             Zoom => {
                 self.zoom = match self.zoom {
-                    None if self.charts.front == What::Accuracy => Some(Zoomed::Accuracy),
+                    None if self.charts.front == ChartKind::Accuracy => Some(Zoomed::Accuracy),
                     None => Some(Zoomed::Loss),
                     Some(Zoomed::Loss) => Some(Zoomed::Accuracy),
                     Some(Zoomed::Accuracy) => Some(Zoomed::Panel),
@@ -219,8 +219,8 @@ impl TrainView {
             CursorRight => self.charts.move_cursor(0.01, ctx.session),
             CursorFarLeft => self.charts.move_cursor_an_epoch(false, ctx.session),
             CursorFarRight => self.charts.move_cursor_an_epoch(true, ctx.session),
-            Closer => self.charts.closer(ctx),
-            Wider => self.charts.wider(ctx.session),
+            Closer => self.charts.zoom_in(ctx),
+            Wider => self.charts.zoom_out(ctx.session),
             PanLeft => self.charts.pan(-0.25, ctx.session),
             PanRight => self.charts.pan(0.25, ctx.session),
         }
@@ -235,11 +235,11 @@ impl TrainView {
             || self.scroll > 0
     }
 
-    fn charted(&self, ctx: &Context) -> What {
+    fn charted(&self, ctx: &Context) -> ChartKind {
         match self.zoom {
-            Some(Zoomed::Loss) => What::Loss,
-            Some(Zoomed::Accuracy) => What::Accuracy,
-            _ if TrainLayout::new(ctx.area, None).either.is_empty() => What::Loss,
+            Some(Zoomed::Loss) => ChartKind::Loss,
+            Some(Zoomed::Accuracy) => ChartKind::Accuracy,
+            _ if TrainLayout::new(ctx.area, None).either.is_empty() => ChartKind::Loss,
             _ => self.charts.front,
         }
     }
@@ -249,9 +249,9 @@ impl View for TrainView {
     fn draw(&self, session: &SessionView, theme: Theme, area: Rect, buf: &mut Buffer) {
         let layout = TrainLayout::new(area, self.zoom);
         self.charts
-            .draw(What::Loss, session, theme, layout.loss, buf);
+            .draw(ChartKind::Loss, session, theme, layout.loss, buf);
         self.charts
-            .draw(What::Accuracy, session, theme, layout.accuracy, buf);
+            .draw(ChartKind::Accuracy, session, theme, layout.accuracy, buf);
         self.charts
             .draw(self.charts.front, session, theme, layout.either, buf);
         self.panel.draw(session, theme, layout.panel, buf);
@@ -289,8 +289,8 @@ impl View for TrainView {
                 self.charts.point(mouse.column, chart, ctx.session);
             } else if chart.contains(at) && wheel != 0 {
                 match wheel {
-                    -1 => self.charts.closer(ctx),
-                    _ => self.charts.wider(ctx.session),
+                    -1 => self.charts.zoom_in(ctx),
+                    _ => self.charts.zoom_out(ctx.session),
                 }
             }
         }
@@ -353,11 +353,11 @@ fn draw_log(session: &SessionView, theme: Theme, scroll: usize, area: Rect, buf:
         let x = widgets::text(buf, inner, inner.x, y, when, theme.dim());
         let step = format!("  {:>width$}  ", grouped(entry.step));
         let x = widgets::text(buf, inner, x, y, step, theme.dim());
-        let (mark, style) = match entry.weight {
-            Weight::Plain => ("", theme.text()),
-            Weight::Good => ("", theme.best()),
-            Weight::Warning => ("! ", theme.validation()),
-            Weight::Bad => ("✗ ", theme.wrong()),
+        let (mark, style) = match entry.severity {
+            Severity::Plain => ("", theme.text()),
+            Severity::Good => ("", theme.best()),
+            Severity::Warning => ("! ", theme.validation()),
+            Severity::Bad => ("✗ ", theme.wrong()),
         };
         let x = widgets::text(buf, inner, x, y, mark, style);
         widgets::text(buf, inner, x, y, &entry.text, style);

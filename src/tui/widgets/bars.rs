@@ -1,4 +1,4 @@
-//! Horizontal bars that end on an eighth of a column, and sparklines of shares. Knows figures only.
+//! Horizontal bars with a resolution of an eighth of a column.
 
 use ratatui::buffer::Buffer;
 use ratatui::style::Style;

@@ -2,8 +2,8 @@
 //! one in the background. A cell is about twice as high as wide, so the pixels come out square. Where the terminal has
 //! no colour or no half blocks, a ramp of characters shows the brightness.
 //!
-//! Drawing depends on nothing but the picture, the area and the theme, so that a repaint writes nothing that has not
-//! changed. Knows no network and no screen.
+//! Drawing depends only on the picture, the area and the theme, so that a repaint writes only cells that have changed.
+//! This module knows no network and no screen.
 
 use crate::domain::report::Picture;
 use crate::domain::symbols::Symbols;
@@ -132,7 +132,7 @@ fn luminance([r, g, b]: [u8; 3]) -> f32 {
     0.2126 * f32::from(r) + 0.7152 * f32::from(g) + 0.0722 * f32::from(b)
 }
 
-/// The darkest and the brightest of a picture, which the ramp is stretched over.
+/// The darkest and the brightest value of a picture, which are mapped to the ends of the ramp.
 struct Brightness {
     low: f32,
     high: f32,
@@ -166,7 +166,7 @@ fn dithered16(rgb: [u8; 3], column: u16, row: u16) -> Color {
     let offset = (BAYER[usize::from(row % 4)][usize::from(column % 4)] * 2 - 15) * 72 / 30;
     let wanted = rgb.map(|v| (i32::from(v) + offset).clamp(0, 255));
     let distance = |candidate: [u8; 3]| -> i32 {
-        // Weights after the eye's share of the channels.
+        // Weights according to the eye's sensitivity to the channels.
         wanted
             .iter()
             .zip(candidate)
@@ -184,7 +184,7 @@ fn dithered16(rgb: [u8; 3], column: u16, row: u16) -> Color {
 mod tests {
     use super::*;
 
-    /// Red, green over blue, white.
+    /// A picture of 2x2 pixels: red and green above blue and white.
     fn four() -> Picture {
         Picture {
             side: 2,
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn without_colour_brightness_is_ink() {
+    fn without_colour_the_ramp_shows_brightness() {
         let mut rgb = vec![0; 12];
         rgb[3..6].fill(255);
         rgb[9..12].fill(255);

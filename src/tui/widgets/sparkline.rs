@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn what_grows_is_shown_over_doubling_stretches() {
+    fn the_range_of_a_growing_curve_doubles() {
         assert_eq!(growing(0.95, 15.0), 2.0);
         assert_eq!(growing(3.4, 15.0), 4.0);
         assert_eq!(growing(8.0, 15.0), 15.0);

@@ -4,7 +4,7 @@ use super::ModelView;
 use crate::domain::arch::{ARCHS, ArchError, Shape, Summary, resolve};
 use crate::domain::params::{Value, param};
 use crate::tui::actions::{ProgramAction, key_of};
-use crate::tui::session_view::{SessionView, Weight};
+use crate::tui::session_view::{SessionView, Severity};
 use crate::tui::theme::Theme;
 use crate::tui::views::Context;
 use crate::tui::widgets::text_field::TextField;
@@ -62,7 +62,7 @@ impl ModelView {
             return;
         };
         if let Err(error) = summary(&text) {
-            ctx.say(Weight::Warning, error.to_string());
+            ctx.say(Severity::Warning, error.to_string());
             return;
         }
         // A preset is referred to by its name, however it was typed.
@@ -74,7 +74,7 @@ impl ModelView {
                 }
                 self.draft = None;
             }
-            Err(error) => ctx.say(Weight::Warning, error.to_string()),
+            Err(error) => ctx.say(Severity::Warning, error.to_string()),
         }
     }
 

@@ -10,7 +10,7 @@ use crate::domain::report::RunSummary;
 use crate::domain::text::{bytes, duration, grouped};
 use crate::session::protocol::{Answer, Event, Question};
 use crate::tui::actions::{Move, key_of, moved};
-use crate::tui::session_view::{SessionView, Weight};
+use crate::tui::session_view::{SessionView, Severity};
 use crate::tui::theme::Theme;
 use crate::tui::widgets::text_field::TextField;
 use crate::tui::widgets::{list, panel, paragraph, text, wrap};
@@ -208,7 +208,7 @@ impl RunsView {
             self.marked.remove(i);
         } else if self.marked.len() == MAX_MARKED {
             ctx.say(
-                Weight::Warning,
+                Severity::Warning,
                 format!(
                     "{MAX_MARKED} runs are marked already; {} unmarks all",
                     key_of(RunsAction::Back)
@@ -330,7 +330,7 @@ impl View for RunsView {
         if self.change.take(event) {
             let renamed = self.renaming.take();
             if let Some(why) = self.change.failure() {
-                ctx.say(Weight::Warning, why.to_owned());
+                ctx.say(Severity::Warning, why.to_owned());
             } else {
                 self.runs.invalidate();
                 // Keep the cursor and the marks on the renamed run.

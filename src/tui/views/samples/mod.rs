@@ -11,7 +11,7 @@ use super::{Context, View};
 use crate::domain::report::{Prediction, Split};
 use crate::session::protocol::{Event, Filter, Question};
 use crate::tui::actions::{Move, key_of, moved};
-use crate::tui::session_view::{SessionView, Weight};
+use crate::tui::session_view::{SessionView, Severity};
 use crate::tui::theme::Theme;
 use crossterm::event::{MouseButton, MouseEvent, MouseEventKind};
 use grid::grid_area;
@@ -270,13 +270,13 @@ impl SamplesView {
                 self.selected = self.selected.min(last);
             }
             ctx.say(
-                Weight::Plain,
+                Severity::Plain,
                 format!("{} image {index} is no longer pinned", split.name()),
             );
         } else {
             pins.push(index);
             ctx.say(
-                Weight::Plain,
+                Severity::Plain,
                 format!(
                     "{} image {index} is pinned; {} turns to the pinned images",
                     split.name(),

@@ -6,7 +6,7 @@ use crate::domain::report::{Evaluation, Split, State};
 use crate::domain::text::{compact, grouped, percent};
 use crate::plot::Curve;
 use crate::tui::pictures::Request;
-use crate::tui::session_view::{SessionView, Weight};
+use crate::tui::session_view::{SessionView, Severity};
 use crate::tui::theme::Theme;
 use crate::tui::views::Context;
 use crate::tui::widgets::chart::Chart;
@@ -16,33 +16,33 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
-/// Which chart.
+/// The two charts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum What {
+pub enum ChartKind {
     #[default]
     Loss,
     Accuracy,
 }
 
-impl What {
+impl ChartKind {
     pub fn other(self) -> Self {
         match self {
-            What::Loss => What::Accuracy,
-            What::Accuracy => What::Loss,
+            ChartKind::Loss => ChartKind::Accuracy,
+            ChartKind::Accuracy => ChartKind::Loss,
         }
     }
 
     fn series(self, session: &SessionView) -> &Series {
         match self {
-            What::Loss => &session.train_loss,
-            What::Accuracy => &session.train_accuracy,
+            ChartKind::Loss => &session.train_loss,
+            ChartKind::Accuracy => &session.train_accuracy,
         }
     }
 
     fn show(self, value: f64) -> String {
         match self {
-            What::Loss => compact(value, 3),
-            What::Accuracy => percent(value),
+            ChartKind::Loss => compact(value, 3),
+            ChartKind::Accuracy => percent(value),
         }
     }
 }
@@ -57,9 +57,9 @@ const LABEL_COLUMNS: f64 = 16.0;
 #[derive(Debug)]
 pub struct Charts {
     /// The chart that is shown if there is room for only one.
-    pub front: What,
+    pub front: ChartKind,
     log_y: bool,
-    /// The visible range of x; None follows the run.
+    /// The visible range of x; None shows the whole run.
     window: Option<(f64, f64)>,
     cursor: Option<f64>,
 }
@@ -67,7 +67,7 @@ pub struct Charts {
 impl Default for Charts {
     fn default() -> Self {
         Charts {
-            front: What::Loss,
+            front: ChartKind::Loss,
             log_y: false,
             window: None,
             cursor: None,
@@ -117,7 +117,7 @@ impl Charts {
     pub fn turn_log_scale(&mut self, ctx: &mut Context) {
         self.log_y = !self.log_y;
         let word = if self.log_y { "logarithmic" } else { "linear" };
-        ctx.say(Weight::Plain, format!("loss axis: {word}"));
+        ctx.say(Severity::Plain, format!("loss axis: {word}"));
     }
 
     /// Changes the smoothing on every screen.
@@ -133,7 +133,7 @@ impl Charts {
             s => format!("smoothing: {s}"),
         };
         ctx.smooth(next);
-        ctx.say(Weight::Plain, text);
+        ctx.say(Severity::Plain, text);
     }
 
     /// Moves the cursor by a share of the visible range.
@@ -168,18 +168,18 @@ impl Charts {
     }
 
     /// Shows half as much of the x axis.
-    pub fn closer(&mut self, ctx: &mut Context) {
+    pub fn zoom_in(&mut self, ctx: &mut Context) {
         let (from, to) = self.shown(ctx.session);
         // A hundredth of an epoch is a few steps; zooming in further shows nothing.
         if (to - from) * 0.5 < 0.01 {
-            ctx.say(Weight::Warning, "the x axis is as close as it gets");
+            ctx.say(Severity::Warning, "the x axis is as close as it gets");
         } else {
             self.zoom(0.5, ctx.session);
         }
     }
 
     /// Shows twice as much of the x axis.
-    pub fn wider(&mut self, session: &SessionView) {
+    pub fn zoom_out(&mut self, session: &SessionView) {
         self.zoom(2.0, session);
     }
 
@@ -224,13 +224,13 @@ impl Charts {
     }
 
     /// The picture that the save key writes.
-    pub fn picture(&self, what: What, session: &SessionView) -> Option<Request> {
+    pub fn picture(&self, what: ChartKind, session: &SessionView) -> Option<Request> {
         let run = session.run.as_ref()?;
         Some(Request::Curves {
             folder: run.folder.clone(),
             curve: match what {
-                What::Loss => Curve::Loss,
-                What::Accuracy => Curve::Accuracy,
+                ChartKind::Loss => Curve::Loss,
+                ChartKind::Accuracy => Curve::Accuracy,
             },
             title: format!("{} on {}", run.name, run.data.name),
             epochs: session.epochs.clone(),
@@ -240,7 +240,7 @@ impl Charts {
 
     pub fn draw(
         &self,
-        what: What,
+        what: ChartKind,
         session: &SessionView,
         theme: Theme,
         area: Rect,
@@ -264,24 +264,24 @@ impl Charts {
             .iter()
             .map(|p| {
                 let y = match what {
-                    What::Loss => p.loss,
-                    What::Accuracy => p.accuracy,
+                    ChartKind::Loss => p.loss,
+                    ChartKind::Accuracy => p.accuracy,
                 };
                 (p.x, y)
             })
             .collect();
         let best = match what {
-            What::Loss => session.lowest_loss,
-            What::Accuracy => session.best.map(|b| (b.epoch, b.accuracy)),
+            ChartKind::Loss => session.lowest_loss,
+            ChartKind::Accuracy => session.best.map(|b| (b.epoch, b.accuracy)),
         };
         let mut title = vec![Span::styled(
             match what {
-                What::Loss => "loss",
-                What::Accuracy => "accuracy",
+                ChartKind::Loss => "loss",
+                ChartKind::Accuracy => "accuracy",
             },
             theme.strong(),
         )];
-        if self.log_y && what == What::Loss {
+        if self.log_y && what == ChartKind::Loss {
             title.push(Span::styled(" log", theme.dim()));
         }
         if self.window.is_some() {
@@ -315,8 +315,8 @@ impl Charts {
             .collect();
         Chart {
             x,
-            log_y: self.log_y && what == What::Loss,
-            percent: what == What::Accuracy,
+            log_y: self.log_y && what == ChartKind::Loss,
+            percent: what == ChartKind::Accuracy,
             raw: &raw,
             train: &smooth,
             validation: &validation,
@@ -348,7 +348,7 @@ impl Charts {
     /// is last.
     fn figures(
         &self,
-        what: What,
+        what: ChartKind,
         session: &SessionView,
         theme: Theme,
         smooth: &[(f64, f64)],
@@ -409,20 +409,20 @@ impl Charts {
 }
 
 /// The accuracy to reach, where it is drawn.
-fn target(what: What, session: &SessionView) -> Option<f64> {
+fn target(what: ChartKind, session: &SessionView) -> Option<f64> {
     let target = session.params.target;
-    (what == What::Accuracy && target > 0.0).then_some(target)
+    (what == ChartKind::Accuracy && target > 0.0).then_some(target)
 }
 
 /// The test accuracy of a finished run, and that of its best weights.
-fn test_scores(what: What, session: &SessionView, theme: Theme) -> Option<Vec<Span<'static>>> {
+fn test_scores(what: ChartKind, session: &SessionView, theme: Theme) -> Option<Vec<Span<'static>>> {
     let last = session.evaluation(Split::Test)?;
     if session.state != State::Done || last.step != session.step() {
         return None;
     }
     let value = |e: &Evaluation| match what {
-        What::Loss => e.loss,
-        What::Accuracy => e.accuracy,
+        ChartKind::Loss => e.loss,
+        ChartKind::Accuracy => e.accuracy,
     };
     let mut words = vec![
         Span::styled("  test ", theme.dim()),

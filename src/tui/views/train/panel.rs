@@ -4,7 +4,7 @@ use super::TrainAction;
 use crate::domain::params::{Applies, HYPERPARAMS, HyperParam, Value};
 use crate::domain::text::nearest;
 use crate::tui::actions::{Move, key_of, moved};
-use crate::tui::session_view::{SessionView, Weight};
+use crate::tui::session_view::{SessionView, Severity};
 use crate::tui::theme::Theme;
 use crate::tui::views::Context;
 use crate::tui::widgets::text_field::TextField;
@@ -121,11 +121,11 @@ impl Panel {
         let value = Self::value(row, ctx.session);
         match row.nudged(&value, up, coarse) {
             None => ctx.say(
-                Weight::Warning,
+                Severity::Warning,
                 format!("{}: {} types a value", row.label, key_of(TrainAction::Type)),
             ),
             Some(next) if next == value => ctx.say(
-                Weight::Warning,
+                Severity::Warning,
                 format!("{} is at its limit: {}", row.label, row.range()),
             ),
             Some(next) => ctx.set(row.key, next),

@@ -1,4 +1,4 @@
-//! What a chart shows, in characters.
+//! Tests of charts as text.
 
 use super::*;
 use crate::domain::symbols::Symbols;
@@ -85,7 +85,7 @@ fn marks_best_and_divergence_are_seen_without_colour() {
 }
 
 #[test]
-fn a_loss_that_explodes_leaves_at_the_top_and_the_curve_before_it_stays_seen() {
+fn an_exploding_loss_is_cut_off_and_the_curve_before_it_stays_visible() {
     let mut curve: Vec<(f64, f64)> = (0..40)
         .map(|i| (f64::from(i) / 10.0, 2.3 - 0.03 * f64::from(i)))
         .collect();
@@ -106,7 +106,7 @@ fn a_loss_that_explodes_leaves_at_the_top_and_the_curve_before_it_stays_seen() {
         .map(str::trim)
         .collect();
     assert!(labels.iter().all(|l| l.len() <= 3), "{labels:?}");
-    // The healthy part takes more than a line.
+    // The finite part of the curve covers more than one row.
     let dots = |row: &String| row.chars().any(|c| ('\u{2801}'..='\u{28ff}').contains(&c));
     assert!(rows.iter().filter(|r| dots(r)).count() >= 4, "{rows:#?}");
     // On a logarithmic axis everything fits, with labels that fit.
@@ -124,7 +124,7 @@ fn a_loss_that_explodes_leaves_at_the_top_and_the_curve_before_it_stays_seen() {
             .any(|r| r.contains("1e15┤") || r.contains("1e12┤")),
         "{rows:#?}"
     );
-    // Zoomed in to the explosion alone.
+    // Zoomed in to the exploding values only.
     let rows = drawn(
         &Chart {
             x: (4.05, 4.2),
