@@ -461,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_transfer_goes_on_where_it_ended() {
+    fn an_interrupted_transfer_continues_where_it_ended() {
         let (folder, body) = (tempfile::tempdir().unwrap(), body());
         let range = format!("Content-Range: bytes 100000-299999/300000\r\n{TAG}");
         let (url, server) = serve(vec![
@@ -516,7 +516,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_version_nothing_is_resumed() {
+    fn without_an_etag_a_transfer_starts_anew() {
         let (folder, body) = (tempfile::tempdir().unwrap(), body());
         let (url, server) = serve(vec![
             answer("200 OK", body.len(), "", &[9; 1_000]),
@@ -528,7 +528,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_bytes_never_get_the_name() {
+    fn wrong_bytes_are_never_stored_under_the_published_name() {
         let (folder, body) = (tempfile::tempdir().unwrap(), body());
         fs::write(folder.path().join(NAME), "an older file").unwrap();
         let (url, server) = serve(vec![answer("200 OK", body.len(), TAG, &body)]);
@@ -558,7 +558,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cancelled_transfer_keeps_what_came() {
+    fn a_cancelled_transfer_keeps_the_received_bytes() {
         let (folder, body) = (tempfile::tempdir().unwrap(), body());
         let (url, server) = serve(vec![answer("200 OK", body.len(), TAG, &body)]);
         let (source, cancel) = (

@@ -106,7 +106,7 @@ mod tests {
     use crate::domain::params;
 
     #[test]
-    fn every_value_of_a_recipe_is_allowed_and_says_something() {
+    fn every_value_of_a_recipe_is_allowed_and_differs_from_the_default() {
         assert!(RECIPES.iter().map(|r| r.name).eq(NAMES.iter().copied()));
         for recipe in RECIPES {
             for (key, text) in recipe.values {
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_recipe_leaves_nothing_of_what_was_there_but_the_seed() {
+    fn a_recipe_replaces_everything_but_the_seed() {
         let seed = Hyperparameters {
             seed: 99,
             ..Hyperparameters::default()

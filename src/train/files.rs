@@ -533,7 +533,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_in_the_place_of_a_file_is_refused_and_keeps_nobody_waiting() {
+    fn a_pipe_in_place_of_a_file_is_refused_without_blocking() {
         let folder = tempfile::tempdir().unwrap();
         let mine = Folder::from(folder.path());
         for name in ["lines", "state.tmp"] {
@@ -567,7 +567,7 @@ mod tests {
     }
 
     #[test]
-    fn without_its_permit_nothing_of_a_folder_changes() {
+    fn without_its_permit_a_folder_does_not_change() {
         let folder = tempfile::tempdir().unwrap();
         let allowed = Arc::new(std::sync::atomic::AtomicBool::new(true));
         let asked = Arc::clone(&allowed);

@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rate_that_failed_is_not_halved_but_the_one_that_did_well() {
+    fn recovery_halves_the_last_good_rate_and_not_the_failed_one() {
         let typed = [(250, 10.0)];
         let failed = at(260, &typed, Some(2));
         // The checkpoint was saved before the change.
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn going_back_again_and_again_comes_to_a_sane_rate() {
+    fn going_back_repeatedly_lowers_the_rate_further() {
         let mut start = at(0, &[], None);
         start.params.learning_rate = 10.0;
         let mut failed = at(3, &[], None);

@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn of_jobs_that_wait_the_newest_and_the_newest_best_are_saved() {
+    fn only_the_newest_and_the_newest_best_of_waiting_jobs_are_saved() {
         let folder = tempfile::tempdir().unwrap();
         let other = tempfile::tempdir().unwrap();
         let waiting = Waiting::default();
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn a_save_that_fails_is_told_and_leaves_no_trace() {
+    fn a_failed_save_is_reported_and_leaves_no_temporary_file() {
         let folder = tempfile::tempdir().unwrap();
         let gone = folder.path().join("gone");
         let mut saver = Saver::start().unwrap();

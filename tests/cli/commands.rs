@@ -1,4 +1,4 @@
-//! `eval`, `predict`, `runs`, `data` and `bench` on a tiny run.
+//! Tests of `eval`, `predict`, `runs`, `data` and `bench` on a tiny run.
 
 use crate::support::{Place, TINY, write_batches};
 
@@ -95,7 +95,7 @@ fn predict_stays_small_on_large_pictures_and_warns_of_a_cut_one() {
         let args = ["predict", "one", picture, "--runs", "runs"];
         let (code, out, peak) = crate::support::measured(&mut place.command(&args));
         assert_eq!(code, Some(0), "{out}");
-        // Decoded whole they have 72 and 75 MB; a small picture leaves the process at some 20 MiB.
+        // Decoded whole, the pictures take 72 and 75 MB; with a small picture the process takes about 20 MiB.
         assert!(peak < 80, "{picture} took {peak} MiB");
     }
     let whole = std::fs::read(place.path("large.jpg")).unwrap();
@@ -152,7 +152,7 @@ fn eval_says_when_a_run_is_scored_on_other_data_than_it_learned_from() {
 }
 
 #[test]
-fn a_checkpoint_that_is_none_is_named() {
+fn a_file_that_is_not_a_checkpoint_is_named() {
     let place = trained();
     let eval = |file: &str| place.run(&["eval", file, "--runs", "runs"]);
     eval("absent").exits(1).says(&["absent", "cifar-tui runs"]);

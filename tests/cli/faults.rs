@@ -1,4 +1,4 @@
-//! What must not be lost or believed: a process killed at any moment, files damaged on purpose, archives that mean ill.
+//! Tests of faults: a process killed at any moment, damaged files, hostile archives.
 
 use crate::support::{Place, json, write_batches};
 use cifar_tui::train::checkpoint::Checkpoint;
@@ -8,17 +8,17 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Networks whose checkpoints have some kB, some hundred kB and some MB.
+/// Networks with checkpoints of some kB, some hundred kB and some MB.
 const SIZES: [&str; 3] = [
     "conv 4 s4, relu, pool, drop, dense 10",
     "conv 8 s4, relu, dense 64, relu, dense 10",
     "conv 8 s2, relu, dense 256, relu, dense 10",
 ];
 
-/// Small and the same each time: xorshift.
-struct Luck(u64);
+/// A small deterministic random generator (xorshift).
+struct Xorshift(u64);
 
-impl Luck {
+impl Xorshift {
     fn below(&mut self, limit: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -36,7 +36,7 @@ fn content(path: &Path) -> Checkpoint {
     checkpoint
 }
 
-/// The steps and epochs in the metrics, without their times.
+/// The step and epoch events in the metrics, without times.
 fn lines(place: &Place, run: &str) -> Vec<serde_json::Value> {
     let mut lines = json(&place.read(&format!("runs/{run}/metrics.jsonl")));
     lines.retain(|l| l["event"] != "started");
@@ -59,9 +59,9 @@ fn strays(run: &Path) -> usize {
         .count()
 }
 
-/// Kills one run `kills` times with SIGKILL, each time at a random moment, resuming in between; then lets it end and
-/// holds it to a run that nobody killed.
-fn killed(arch: &str, kills: u64, epochs: &str, luck: &mut Luck) {
+/// Kills one run `kills` times with SIGKILL at random moments and resumes it each time. Then lets it end and compares
+/// it with a run that was not killed.
+fn killed(arch: &str, kills: u64, epochs: &str, random: &mut Xorshift) {
     let place = Place::with_data();
     let common = [
         "--arch", arch, "--epochs", epochs, "--batch", "16", "--runs", "runs",
@@ -93,8 +93,9 @@ fn killed(arch: &str, kills: u64, epochs: &str, luck: &mut Luck) {
         let mut child = place.command(args).stdout(Stdio::piped()).spawn().unwrap();
         let mut told = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
-        // Until some saves are told, then some microseconds more: into the steps after them or the next save.
-        let mut saves = luck.below(6);
+        // Wait for a random number of saves, and then for some microseconds, so that the kill hits a step or the next
+        // save.
+        let mut saves = random.below(6);
         while told.read_line(&mut line).unwrap() > 0 {
             let saved =
                 line.contains("\"event\":\"checkpoint\"") && !line.contains("\"best\":true");
@@ -104,12 +105,12 @@ fn killed(arch: &str, kills: u64, epochs: &str, luck: &mut Luck) {
                 break;
             }
         }
-        std::thread::sleep(Duration::from_micros(luck.below(20_000)));
+        std::thread::sleep(Duration::from_micros(random.below(20_000)));
         child.kill().unwrap();
         child.wait().unwrap();
         done += 1;
         landed_in_save += strays(&run);
-        // What it said was saved, is.
+        // Every checkpoint reported as saved must exist.
         let mut saved = None;
         line.clear();
         while told.read_line(&mut line).unwrap() > 0 {
@@ -135,7 +136,7 @@ fn killed(arch: &str, kills: u64, epochs: &str, luck: &mut Luck) {
         }
         if std::fs::read_to_string(run.join("metrics.jsonl")).is_ok_and(|m| m.contains("\"done\""))
         {
-            // It was through before it was killed: another one.
+            // The run had ended before it was killed: start another one.
             std::fs::remove_dir_all(&run).unwrap();
         }
     }
@@ -158,14 +159,14 @@ fn killed(arch: &str, kills: u64, epochs: &str, luck: &mut Luck) {
 }
 
 #[test]
-fn a_run_killed_at_any_moment_goes_on_as_if_nothing_had_been() {
-    killed(SIZES[0], 4, "30", &mut Luck(0x1234_5678_9abc_def1));
+fn a_run_killed_at_any_moment_resumes_with_identical_results() {
+    killed(SIZES[0], 4, "30", &mut Xorshift(0x1234_5678_9abc_def1));
 }
 
 /// Kills runs of a network 20 times each.
-fn kill_runs(runs: u32, arch: &str, mut luck: Luck) {
+fn kill_runs(runs: u32, arch: &str, mut random: Xorshift) {
     for _ in 0..runs {
-        killed(arch, 20, "120", &mut luck);
+        killed(arch, 20, "120", &mut random);
     }
 }
 
@@ -173,26 +174,26 @@ fn kill_runs(runs: u32, arch: &str, mut luck: Luck) {
 #[ignore = "the long form: 300 kills over three sizes"]
 fn three_hundred_kills() {
     for arch in SIZES {
-        kill_runs(5, arch, Luck(0x0dd_ba11_cafe_f00d));
+        kill_runs(5, arch, Xorshift(0x0dd_ba11_cafe_f00d));
     }
 }
 
 #[test]
 #[ignore = "the longest form: 1,000 kills"]
 fn a_thousand_kills_of_a_small_network() {
-    kill_runs(50, SIZES[0], Luck(0x0dd_ba11_cafe_f00d));
+    kill_runs(50, SIZES[0], Xorshift(0x0dd_ba11_cafe_f00d));
 }
 
 #[test]
 #[ignore = "the longest form: 1,000 kills"]
 fn a_thousand_kills_of_a_middling_network() {
-    kill_runs(50, SIZES[1], Luck(0x5eed_0fca_b1e5_0002));
+    kill_runs(50, SIZES[1], Xorshift(0x5eed_0fca_b1e5_0002));
 }
 
 #[test]
 #[ignore = "the longest form: 1,000 kills"]
 fn a_thousand_kills_of_a_large_network() {
-    kill_runs(50, SIZES[2], Luck(0x5eed_0fca_b1e5_0003));
+    kill_runs(50, SIZES[2], Xorshift(0x5eed_0fca_b1e5_0003));
 }
 
 /// `data info` of a file or folder: exit code, standard error, peak memory in MiB and seconds.
@@ -226,7 +227,8 @@ fn measured(
     (code, text, usage.ru_maxrss / 1024, begin.elapsed())
 }
 
-/// One paragraph that names the file, exit code 1, no panic, little memory, soon.
+/// Asserts that the input is refused with exit code 1 and one paragraph that names the file, without a panic, quickly
+/// and with little memory.
 fn refused(place: &Place, what: &str, data: &str, named: &str) {
     let (code, text, peak, time) = info(place, data);
     println!("{what}: {peak} MiB, {time:?}: {}", text.trim());
@@ -260,7 +262,8 @@ fn gz(bytes: &[u8]) -> Vec<u8> {
     gz.finish().unwrap()
 }
 
-/// A gzip file that expands to `count` times `unit`: packed once so that its block ends at a byte, then repeated.
+/// A gzip file that expands to `count` times `unit`. `unit` is compressed once to a block that ends at a byte boundary,
+/// which is then repeated.
 fn bomb(unit: &[u8], count: usize) -> Vec<u8> {
     let mut packer = flate2::Compress::new(flate2::Compression::best(), false);
     let mut block = Vec::with_capacity(unit.len() / 500 + 4096);
@@ -278,7 +281,7 @@ fn zeros(name: &str, size: usize) -> Vec<u8> {
     [header(name.as_bytes(), b'0', size as u64), vec![0; size]].concat()
 }
 
-/// 40 archives that mean ill: (what, bytes).
+/// 40 hostile archives: (description, bytes).
 fn hostile_archives() -> Vec<(String, Vec<u8>)> {
     let mut all = Vec::new();
     let batch = vec![7u8; 3073];
@@ -366,7 +369,8 @@ fn hostile_archives() -> Vec<(String, Vec<u8>)> {
         "a gzip header of 8 MB".into(),
         [&b"\x1f\x8b\x08\x08\0\0\0\0\0\xff"[..], &vec![b'n'; 8 << 20]].concat(),
     ));
-    // 10 GiB each: the first ends at its end mark, unread; in the others no entry is too large, but all together.
+    // Archives that expand to 10 GiB. The first contains the data after its end mark, which is not read; in the others
+    // each entry is small enough, but their sum is too large.
     all.push((
         "10 GiB after the end mark".into(),
         bomb(&vec![0; 1 << 20], 10 << 10),
@@ -383,11 +387,11 @@ fn hostile_archives() -> Vec<(String, Vec<u8>)> {
 }
 
 #[test]
-fn a_bomb_holds_what_it_says() {
+fn a_bomb_expands_to_the_expected_size() {
     let unit = zeros("f", 1 << 20);
     let file = bomb(&unit, 3);
     let mut unpacked = Vec::new();
-    // Without its end a gzip file gives all that is there and then an error.
+    // A gzip file without its end gives all bytes and then an error.
     std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&file[..]), &mut unpacked)
         .unwrap_err();
     assert!(unpacked == unit.repeat(3));
@@ -431,7 +435,7 @@ fn bad_input_is_one_paragraph_that_says_what_to_do() {
     refused(&place, "a missing batch", "data", "data_batch_2.bin");
     std::fs::create_dir(place.path("empty")).unwrap();
     refused(&place, "an empty folder", "empty", "empty");
-    // Python batches that are no such thing.
+    // Files named like python batches with other contents.
     std::fs::create_dir(place.path("py")).unwrap();
     let deep = [
         &b"\x80\x02"[..],
@@ -456,7 +460,7 @@ fn bad_input_is_one_paragraph_that_says_what_to_do() {
         refused(&place, what, "py", "batches.meta");
         refused(&place, what, "py", why);
     }
-    // Settings: exit code 2.
+    // Wrong settings: exit code 2.
     for (text, named) in [
         ("learning_rte = 0.1", "learning_rte"),
         ("dropout = 2.0", "dropout"),
@@ -467,12 +471,12 @@ fn bad_input_is_one_paragraph_that_says_what_to_do() {
             .run(&["data", "info", "--data", "data"])
             .exits(2)
             .says(&["config.toml", named]);
-        // A file that is no TOML is shown with a mark under the place; all else is one line.
+        // An error of TOML syntax has several lines, with a mark under the position; all others are one line.
         let toml = done.err.contains("not valid TOML");
         assert!(toml || done.err.trim().lines().count() == 1, "{}", done.err);
     }
     std::fs::remove_file(place.path("config.toml")).unwrap();
-    // Checkpoints: of nothing, of another network, cut.
+    // Checkpoints: empty, of another network, truncated.
     write_batches(&place.path("data"), 24);
     place
         .train(&["--data", "data", "--name", "one", "--epochs", "1"])

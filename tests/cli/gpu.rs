@@ -1,10 +1,9 @@
-//! What the program does where there is no NVIDIA GPU, and where there is one that it cannot use: a stand-in for the
-//! driver describes a GPU.
+//! Tests without an NVIDIA GPU, and with one that cannot be used, which a fake driver describes.
 
 use crate::support::{Done, Place, json};
 use std::process::Command;
 
-/// A folder in which `driver` holds a stand-in for NVIDIA's driver. `flags` as in tests/fake_cuda/driver.c.
+/// A folder with a fake of NVIDIA's driver in `driver`. For `flags` see tests/fake_cuda/driver.c.
 fn with_driver(flags: &[&str]) -> Place {
     let place = Place::with_data();
     std::fs::create_dir(place.path("driver")).unwrap();
@@ -47,7 +46,7 @@ fn train(place: &Place, device: &str) -> Done {
     run(place, &args)
 }
 
-/// The texts of all findings of `doctor --json`.
+/// The findings of `doctor --json`.
 fn doctor(place: &Place, device: &str) -> serde_json::Value {
     let done = run(place, &["doctor", "--json", "--device", device]);
     serde_json::from_str(&done.exits(0).out).unwrap()
@@ -57,7 +56,7 @@ fn text<'a>(findings: &'a serde_json::Value, key: &str) -> &'a str {
     findings[key]["text"].as_str().unwrap()
 }
 
-/// The device that a run says it has, and its warnings.
+/// The device that a run reports, and its warnings.
 fn device_and_warnings(done: &Done) -> (String, Vec<String>) {
     let events = json(&done.out);
     let words = |event: &serde_json::Value, key: &str| event[key].as_str().unwrap().to_owned();
@@ -70,7 +69,7 @@ fn device_and_warnings(done: &Done) -> (String, Vec<String>) {
 }
 
 #[test]
-fn without_a_driver_it_trains_on_the_cpu_and_says_nothing_of_gpus() {
+fn without_a_driver_it_trains_on_the_cpu_without_a_warning() {
     let place = Place::with_data();
     let found = doctor(&place, "auto");
     let driver = text(&found, "NVIDIA driver");
@@ -127,7 +126,8 @@ fn without_nvrtc_it_trains_on_the_cpu_and_says_how_to_get_it() {
         );
         assert_eq!(warnings.len(), 1, "{warnings:?}");
         assert!(warnings[0].contains(&quoted), "{warnings:?}");
-        // Who asks for the CPU hears nothing of GPUs, and who asks for the GPU gets no CPU.
+        // With `--device cpu` there is no warning about GPUs; with `--device cuda` the run fails instead of using the
+        // CPU.
         let (device, warnings) = device_and_warnings(&train(&place, "cpu").exits(0));
         assert!(
             !device.contains("GPU") && warnings.is_empty(),
@@ -169,7 +169,7 @@ fn a_gpu_that_cannot_be_used_is_named_with_the_reason() {
     train(&place, "cuda:7")
         .exits(1)
         .says(&["CUDA device 7", "one GPU here"]);
-    // A driver without a GPU is like no driver.
+    // A driver without a GPU counts as no driver.
     let place = with_driver(&["-DVERSION=12040", "-DCAPABILITY=89", "-DSTART=100"]);
     let (device, warnings) = device_and_warnings(&train(&place, "auto").exits(0));
     assert!(

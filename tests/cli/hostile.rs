@@ -1,4 +1,5 @@
-//! Text and files from elsewhere: names that mean ill in every place that is printed, and files that are no regular ones.
+//! Tests of hostile input: names with control characters wherever text is printed, and files that are not regular
+//! files.
 
 use crate::support::{Place, TINY, write_batches};
 use cifar_tui::cli;
@@ -7,12 +8,12 @@ use cifar_tui::train::checkpoint::Checkpoint;
 use std::io::Write;
 use std::path::Path;
 
-/// A window's title, a cleared screen, colours by ESC and by C1, a turned direction, a character without a width, and a
-/// line that looks like the program's own.
+/// Sets the window's title, clears the screen, changes colours by ESC and by C1, changes the text direction, contains a
+/// character without a width, and adds a line that looks like a message of the program.
 const NAME: &str = "\u{1b}]0;title\u{7}\u{1b}[2J\u{9b}31m\u{202e}\u{200b}\u{7f}\nfaked line";
 
-/// Every command that ends by itself, with the arguments in which something hostile stands. `RUN`, `DATA` and `NAME` stand
-/// for the names made by [`corpus`].
+/// Every command that ends by itself, with hostile arguments. `RUN`, `DATA` and `NAME` are replaced by the names made
+/// by [`corpus`].
 const COMMANDS: &[&[&str]] = &[
     &[
         "train", "--data", "DATA", "--epochs", "1", "--arch", TINY, "--runs", "new",
@@ -102,7 +103,7 @@ const COMMANDS: &[&[&str]] = &[
 fn corpus() -> Place {
     let place = Place::with_data();
     place.train(&["--name", "one", "--epochs", "1"]).exits(0);
-    // A run whose folder, note, metrics and checkpoint say so.
+    // A run with the hostile name in its folder, note, metrics and checkpoint.
     let (one, run) = (place.path("runs/one"), place.path("runs").join(NAME));
     std::fs::create_dir(&run).unwrap();
     std::fs::write(run.join("note.txt"), NAME).unwrap();
@@ -125,14 +126,14 @@ fn corpus() -> Place {
     checkpoint.run_state.architecture = NAME.into();
     checkpoint.run_state.data.name = NAME.into();
     place.write("bad.safetensors", checkpoint.encode().unwrap());
-    // A data set whose folder and classes are called so, and a picture in it.
+    // A data set with the hostile name as its folder and in its classes, and a picture in it.
     let data = place.path(&format!("{NAME}-data"));
     write_batches(&data, 24);
     let classes = (0..10).map(|i| format!("{i}{}\n", NAME.replace('\n', "")));
     std::fs::write(data.join("batches.meta.txt"), classes.collect::<String>()).unwrap();
     let picture = data.join(format!("{NAME}.png"));
     image::RgbImage::new(32, 32).save(picture).unwrap();
-    // Files whose errors quote them.
+    // Files that are quoted in their error messages.
     std::fs::create_dir(place.path("parquet")).unwrap();
     for split in ["train", "test"] {
         place.write(&format!("parquet/{split}.parquet"), parquet(NAME));
@@ -176,7 +177,7 @@ fn corpus() -> Place {
     place
 }
 
-/// A parquet file with one column of this name and no rows.
+/// A parquet file with one column of this name, without rows.
 fn parquet(name: &str) -> Vec<u8> {
     use parquet::basic::Type as Physical;
     use parquet::schema::types::Type;
@@ -231,7 +232,7 @@ fn no_command_prints_what_a_terminal_acts_on_or_fakes_a_line() {
     );
 }
 
-/// The names of a command's subcommands, down to those that have none.
+/// Collects the names of all subcommands that have no subcommands.
 fn leaves(command: &clap::Command, path: &[String], out: &mut Vec<Vec<String>>) {
     let subcommands: Vec<_> = command.get_subcommands().collect();
     if subcommands.is_empty() {
@@ -243,7 +244,7 @@ fn leaves(command: &clap::Command, path: &[String], out: &mut Vec<Vec<String>>) 
 }
 
 #[test]
-fn the_corpus_walks_every_command() {
+fn the_corpus_contains_every_command() {
     let mut all = Vec::new();
     leaves(&cli::command(), &[], &mut all);
     for path in all {
@@ -261,7 +262,7 @@ fn fifo(path: &Path) {
 }
 
 #[test]
-fn what_is_no_regular_file_is_refused_in_words_and_at_once() {
+fn files_that_are_not_regular_are_refused_at_once() {
     let place = Place::with_data();
     place.train(&["--name", "one", "--epochs", "1"]).exits(0);
     std::fs::remove_file(place.path("data/data_batch_3.bin")).unwrap();
@@ -331,7 +332,7 @@ fn what_is_no_regular_file_is_refused_in_words_and_at_once() {
 }
 
 #[test]
-fn a_run_with_a_pipe_among_its_files_is_refused_in_words_and_at_once() {
+fn a_run_with_a_pipe_among_its_files_is_refused_at_once() {
     let place = Place::with_data();
     for name in ["lock", "log.txt", "metrics.jsonl"] {
         let (run, path) = (format!("no-{name}"), format!("runs/no-{name}/{name}"));
@@ -348,10 +349,10 @@ fn a_run_with_a_pipe_among_its_files_is_refused_in_words_and_at_once() {
 }
 
 #[test]
-fn a_line_of_a_gigabyte_costs_no_memory() {
+fn a_line_of_a_gigabyte_needs_bounded_memory() {
     let place = Place::with_data();
     place.train(&["--name", "one", "--epochs", "1"]).exits(0);
-    // A hole in the file reads as zeros and takes no room on the disk.
+    // The file is sparse: it reads as zeros and takes no space on the disk.
     let path = place.path("runs/one/metrics.jsonl");
     let mut file = std::fs::OpenOptions::new().append(true).open(path).unwrap();
     let length = file.metadata().unwrap().len();

@@ -1,5 +1,5 @@
-//! What happens to a run from outside: signals, a terminal that goes, time in which it is stopped, a folder that is
-//! deleted; and what is said at its end.
+//! Tests of outside influences on a run: signals, a terminal that disappears, suspension, a deleted folder; and of the
+//! messages at its end.
 
 use crate::support::{Place, Running, TINY};
 use cifar_tui::train::checkpoint::Checkpoint;
@@ -9,10 +9,11 @@ use std::fs::File;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-/// Longer than anything takes on a busy machine.
+/// Longer than any step of a test takes on a busy computer.
 const DEADLINE: Duration = Duration::from_secs(120);
 
-/// Trains with epochs of some seconds: no checkpoint but the first one is due before that.
+/// Arguments of a run with epochs of some seconds, so that only the first checkpoint is written before the first epoch
+/// ends.
 const SLOW: &[&str] = &[
     "train",
     "--json",
@@ -33,7 +34,7 @@ const SLOW: &[&str] = &[
 ];
 const USER: [i32; 2] = [libc::SIGUSR1, libc::SIGUSR2];
 
-/// Waits until something beside the output is as it should be.
+/// Waits for a condition that is not in the output.
 #[track_caller]
 fn until(what: &str, is: impl Fn() -> bool) {
     let end = Instant::now() + DEADLINE;
@@ -47,7 +48,7 @@ fn slow(place: &Place, batch: &str, more: &[&str]) -> Running {
     place.start(&[SLOW, &["--batch", batch], more].concat())
 }
 
-/// The next event of this name; no `other` may come before it.
+/// Reads up to the next event with this name. Fails if an event `other` comes first.
 #[track_caller]
 fn next(running: &mut Running, name: &str, other: &str) -> Value {
     loop {
@@ -87,7 +88,7 @@ fn user_signals_write_a_checkpoint_and_the_run_goes_on() {
 }
 
 #[test]
-fn user_signals_end_a_run_with_a_checkpoint_where_that_was_chosen() {
+fn user_signals_end_a_run_with_a_checkpoint_if_so_configured() {
     for (signal, state) in [
         (libc::SIGUSR1, "loading"),
         (libc::SIGUSR2, "loading"),
@@ -95,26 +96,26 @@ fn user_signals_end_a_run_with_a_checkpoint_where_that_was_chosen() {
         (libc::SIGUSR1, "evaluating"),
     ] {
         let place = Place::new();
-        // More to score than to learn.
+        // More validation images than training images.
         let share = if state == "evaluating" { "0.9" } else { "0.2" };
         let args = ["--on-usr1", "checkpoint-and-stop", "--validation", share];
         let mut running = slow(&place, "50", &args);
         running.wait_for(&match state {
-            // The signal abandons the step under way, so a step must have been made.
+            // The signal abandons the current step, so wait until one was made.
             "running" => "\"event\":\"steps\"".to_owned(),
             _ => format!("\"is\":\"{state}\""),
         });
         running.signal(signal);
         assert_eq!(running.end(), Some(128 + signal), "{state}");
         match state {
-            // No run had begun.
+            // No run had started.
             "loading" => assert!(!place.path("runs/long").exists()),
             _ => assert!(saved_step(&place) > 0),
         }
     }
 }
 
-/// Epochs that a log of lines tells.
+/// Number of epochs in the plain output.
 fn epochs(log: &str) -> usize {
     log.lines()
         .filter(|line| line.starts_with("epoch "))
@@ -141,7 +142,7 @@ fn a_log_goes_on_after_a_hangup() {
 }
 
 #[test]
-fn a_run_that_was_stopped_says_how_to_go_on_and_that_works() {
+fn a_stopped_run_prints_the_command_that_resumes_it() {
     let place = Place::with_data();
     let args = [
         "train", "--runs", "my runs", "--data", "data", "--arch", TINY, "--epochs", "9999",
@@ -174,7 +175,7 @@ fn a_run_that_was_stopped_says_how_to_go_on_and_that_works() {
 }
 
 #[test]
-fn a_failure_is_said_once() {
+fn an_error_is_printed_once() {
     let place = Place::new();
     let done = place
         .run(&["train", "--runs", "runs", "--data", "absent"])
@@ -184,7 +185,7 @@ fn a_failure_is_said_once() {
 }
 
 #[test]
-fn a_run_whose_folder_was_deleted_is_not_saved_and_that_is_said() {
+fn a_run_whose_folder_was_deleted_is_reported_as_not_saved() {
     let place = Place::new();
     let mut running = slow(&place, "50", &[]);
     next(&mut running, "steps", "epoch");
@@ -200,22 +201,22 @@ fn a_run_whose_folder_was_deleted_is_not_saved_and_that_is_said() {
 }
 
 #[test]
-fn time_in_which_a_run_is_stopped_is_no_training() {
+fn time_suspended_does_not_count_as_training() {
     let place = Place::new();
     let begin = Instant::now();
     let mut running = slow(&place, "512", &[]);
-    // Not the first steps, before which nobody knows how long one takes.
+    // Skip the first steps, before which the usual time of a step is unknown.
     (0..3).for_each(|_| drop(next(&mut running, "steps", "epoch")));
     running.signal(libc::SIGSTOP);
     running.wait_stopped();
     let stopped = Instant::now();
-    // Meanwhile something that takes its time: as much as the run had until then.
+    // Wait for as long as the run has trained so far.
     while stopped.elapsed() < stopped - begin {
         place.run(&["data", "info", "--data", "sample"]).exits(0);
     }
     let pause = stopped.elapsed();
     running.signal(libc::SIGCONT);
-    // The step that was under way, those that were told before apart.
+    // The step during which the process was stopped, without those reported before.
     let last = (0..4)
         .map(|_| next(&mut running, "steps", "epoch"))
         .last()

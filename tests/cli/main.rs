@@ -1,4 +1,4 @@
-//! The real binary, driven as a person or a script drives it: exit codes, messages, files.
+//! Tests of the binary as a user or a script runs it: exit codes, messages, files.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 

@@ -1,5 +1,5 @@
-//! What a seed fixes: the numbers of short runs, and of runs that go on from what earlier versions wrote, are those in
-//! numbers.txt, bit for bit.
+//! Tests that results have not changed: the figures of short runs, and of runs resumed from files of earlier versions,
+//! equal those in numbers.txt bit for bit.
 
 use crate::support::Place;
 use cifar_tui::hardware::simd::{LEVEL_VARIABLE, Level};
@@ -8,16 +8,18 @@ use sha2::{Digest, Sha256};
 use std::path::Path;
 
 const OPTIMIZERS: [&str; 3] = ["sgd", "adam", "adamw"];
-/// Losses differ by less than this between instruction sets, as a share.
+/// Maximum relative difference of losses between instruction sets.
 const LOSS_TOLERANCE: f64 = 5e-3;
 
-/// For each run: the digest of its last checkpoint's tensors, and the training and validation loss of its last epoch.
+/// The figures of a run: the digest of its last checkpoint's tensors, and the training and validation loss of its last
+/// epoch.
 struct Numbers {
     digest: String,
     losses: [f64; 2],
 }
 
-/// The recorded line of a run; where no run was recorded with these vector instructions, that of others.
+/// The recorded figures of a run, and whether they were recorded with these vector instructions; otherwise those of
+/// other instructions are returned.
 fn recorded(level: &str, run: &str) -> (bool, Numbers) {
     let lines: Vec<Vec<&str>> = include_str!("numbers.txt")
         .lines()
@@ -61,7 +63,7 @@ fn numbers(run: &Path) -> Numbers {
     Numbers { digest, losses }
 }
 
-/// Runs `train` with each kind of vector instructions that this processor has, and compares.
+/// Runs `train` with each instruction set that this processor has, and compares the figures.
 fn compare(place: &Place, run: &str, name: &str, args: &[&str]) {
     for level in Level::available() {
         let level = level.name();
@@ -93,7 +95,7 @@ fn compare(place: &Place, run: &str, name: &str, args: &[&str]) {
 }
 
 #[test]
-fn a_seed_gives_the_same_weights_as_ever() {
+fn a_seed_gives_the_recorded_weights() {
     let place = Place::with_data();
     for preset in ["seed", "resnet"] {
         for optimizer in OPTIMIZERS {
@@ -109,10 +111,10 @@ fn a_seed_gives_the_same_weights_as_ever() {
     }
 }
 
-/// The runs in tests/fixtures/format-1 were written by version 0.1.0 with checkpoints of format 1, each stopped in the
-/// middle of an epoch.
+/// The runs in tests/fixtures/format-1 were written by version 0.1.0, with checkpoints of format 1. Each was stopped in
+/// the middle of an epoch.
 #[test]
-fn runs_of_earlier_versions_go_on_as_they_would_have() {
+fn runs_of_format_1_resume_with_the_recorded_results() {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/format-1");
     let place = Place::with_data();
     for optimizer in OPTIMIZERS {

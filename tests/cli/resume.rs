@@ -1,4 +1,5 @@
-//! `--resume`: what takes effect with it, what is refused, where the data is found; runs of other computers.
+//! Tests of `--resume`: flags that take effect, flags that are refused, where the data is found, and runs of other
+//! computers.
 
 use crate::support::{Place, TINY};
 use cifar_tui::session::run_dir::{HostId, Owner};
@@ -14,7 +15,7 @@ fn resumed<'a>(args: &[&'a str]) -> Vec<&'a str> {
     [&["--resume", "one", "--json"], args].concat()
 }
 
-/// The key, old and new value of each change that was told.
+/// The key, old and new value of each reported change.
 fn changes(out: &str) -> Vec<(String, String)> {
     crate::support::json(out)
         .iter()
@@ -29,7 +30,7 @@ fn changes(out: &str) -> Vec<(String, String)> {
 }
 
 #[test]
-fn what_cannot_change_in_a_run_is_refused_and_nothing_is_written() {
+fn flags_that_cannot_take_effect_are_refused_and_nothing_is_written() {
     let place = trained();
     let metrics = place.read("runs/one/metrics.jsonl");
     let args = [
@@ -59,13 +60,13 @@ fn what_cannot_change_in_a_run_is_refused_and_nothing_is_written() {
         .exits(2)
         .says(&["best.safetensors is of step", "cifar-tui --resume", "cp "]);
     assert_eq!(place.read("runs/one/metrics.jsonl"), metrics);
-    // What is as it was anyway is no change.
+    // Flags with the run's own values are accepted and change nothing.
     let same = ["--arch", TINY, "--seed", "4", "--epochs", "3"];
     place.train(&resumed(&same)).exits(0);
 }
 
 #[test]
-fn what_can_change_in_a_run_does_and_more_epochs_go_on_with_a_finished_one() {
+fn flags_that_can_take_effect_do_and_more_epochs_continue_a_finished_run() {
     let place = trained();
     let args = ["--epochs", "5", "--batch", "8", "--lr", "0.002"];
     let done = place.train(&resumed(&args)).exits(0);
@@ -99,7 +100,7 @@ fn the_command_that_a_run_is_resumed_with_works_from_anywhere_and_finds_the_data
         ])
         .exits(0);
     std::fs::create_dir(place.path("elsewhere")).unwrap();
-    // The command is the screen's; without a terminal the same words train.
+    // The printed command opens the screen; the same arguments after `train` work without a terminal.
     let script = format!(
         "#!/bin/sh\nexec '{}' train \"$@\"\n",
         env!("CARGO_BIN_EXE_cifar-tui")
@@ -145,7 +146,7 @@ fn a_run_of_another_computer_is_listed_with_its_name_and_left_alone() {
     std::fs::write(&lease, text).unwrap();
     let list = place.run(&["runs", "--runs", "runs"]).exits(0).out;
     assert!(list.contains("done, open on gpu-7"), "{list}");
-    // It is looked at for a while; who does not want to wait goes, and nothing was touched.
+    // The program watches the lease for a while. A user who does not wait can interrupt it, and no file has changed.
     let mut waiting = place.begin(&["--resume", "one"]);
     waiting.wait_for("open on gpu-7 (process 7)");
     waiting.signal(libc::SIGINT);

@@ -1,4 +1,4 @@
-//! Flags, config.toml and the environment: what is refused, and how that is said.
+//! Tests of flags, config.toml and the environment: which values are refused, and the messages.
 
 use crate::support::Place;
 

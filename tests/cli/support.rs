@@ -1,11 +1,11 @@
-//! A folder of its own for each test, the binary run in it with a clean environment, and a tiny data set.
+//! Gives each test its own folder, in which the binary runs with a clean environment, and a tiny data set.
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
-/// Learns a little, in no time.
+/// A network that learns a little and trains in an instant.
 pub const TINY: &str = "conv 4 s4, relu, pool, drop, dense 10";
 
 pub struct Place {
@@ -69,17 +69,17 @@ impl Place {
         self.run(&train(args))
     }
 
-    /// The same, still running.
+    /// Like [`Place::train`], but returns while the run continues.
     pub fn begin(&self, args: &[&str]) -> Running {
         self.start(&train(args))
     }
 
-    /// Any command, still running.
+    /// Starts any command.
     pub fn start(&self, args: &[&str]) -> Running {
         self.start_with(args, Stdio::piped())
     }
 
-    /// The same with another standard output.
+    /// Starts any command with this standard output.
     pub fn start_with(&self, args: &[&str], out: Stdio) -> Running {
         let mut command = self.command(args);
         let child = command.stdout(out).stderr(Stdio::piped()).spawn();
@@ -91,7 +91,7 @@ impl Place {
 
 fn train<'a>(args: &[&'a str]) -> Vec<&'a str> {
     let common = ["train", "--runs", "runs", "--device", "cpu"];
-    // A resumed run has its own architecture.
+    // A resumed run keeps its architecture, so none is given.
     let fresh: &[&str] = match args.contains(&"--resume") {
         true => &[],
         false => &["--arch", TINY, "--batch", "16"],
@@ -99,7 +99,7 @@ fn train<'a>(args: &[&'a str]) -> Vec<&'a str> {
     [&common, fresh, args].concat()
 }
 
-/// What a run of the binary came to.
+/// The result of running the binary.
 #[derive(Debug)]
 pub struct Done {
     pub code: Option<i32>,
@@ -131,7 +131,7 @@ impl Done {
         self
     }
 
-    /// Standard error holds all of `parts`.
+    /// Asserts that standard error contains all of `parts`.
     #[track_caller]
     pub fn says(self, parts: &[&str]) -> Self {
         for part in parts {
@@ -160,12 +160,12 @@ pub fn json(text: &str) -> Vec<serde_json::Value> {
 /// The binary while it runs.
 pub struct Running {
     child: Child,
-    /// None where the output leads elsewhere.
+    /// None if standard output is not a pipe to this test.
     lines: Option<BufReader<ChildStdout>>,
 }
 
 impl Running {
-    /// Reads lines up to one that holds `part`.
+    /// Reads lines up to one that contains `part`.
     pub fn wait_for(&mut self, part: &str) {
         while !self.line().contains(part) {}
     }
@@ -197,12 +197,12 @@ impl Running {
         assert!(libc::WIFSTOPPED(status));
     }
 
-    /// The exit code, when it has ended.
+    /// Waits for the end. Returns the exit code.
     pub fn end(self) -> Option<i32> {
         self.end_with_errors().0
     }
 
-    /// The exit code and what was written to standard error, when it has ended.
+    /// Waits for the end. Returns the exit code and the contents of standard error.
     pub fn end_with_errors(mut self) -> (Option<i32>, String) {
         if let Some(lines) = &mut self.lines {
             std::io::copy(lines, &mut std::io::sink()).unwrap();
@@ -214,7 +214,7 @@ impl Running {
     }
 }
 
-/// Binary batches of `images` images each, whose class can be seen: a colour, an edge and some noise.
+/// Writes binary batches of `images` images each, whose class determines a colour and an edge, with some noise.
 pub fn write_batches(folder: &Path, images: u32) {
     std::fs::create_dir_all(folder).unwrap();
     let mut state = 12345u32;
@@ -254,7 +254,7 @@ pub fn write_batches(folder: &Path, images: u32) {
     std::fs::write(folder.join("batches.meta.txt"), classes.join("\n") + "\n").unwrap();
 }
 
-/// Runs a command and gives its exit code, its standard output and the most memory that it had, in MiB.
+/// Runs a command. Returns its exit code, its standard output and its peak memory in MiB.
 #[allow(clippy::zombie_processes, reason = "wait4 waits for it")]
 pub fn measured(command: &mut Command) -> (Option<i32>, String, i64) {
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();

@@ -1,13 +1,13 @@
-//! `train`: events, files, the same numbers twice, signals, resuming, divergence.
+//! Tests of `train`: events, files, reproducible results, signals, resuming, divergence.
 
 use crate::support::{Place, json};
 use cifar_tui::data;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// The process is stopped while it loads; here the signal that ends a stop stands for one.
+/// Simulates a process that is suspended while it loads, by sending the signal that ends a suspension.
 #[test]
-fn the_time_of_a_stop_is_not_told_as_time_of_loading() {
+fn time_suspended_does_not_count_as_loading() {
     let place = Place::with_data();
     let found = data::find(Some(&place.path("data"))).unwrap();
     let load = |stops: bool| {
@@ -20,7 +20,7 @@ fn the_time_of_a_stop_is_not_told_as_time_of_loading() {
     assert_eq!(load(true).load_time(" in "), "");
 }
 
-/// Everything in metrics.jsonl that does not depend on the clock or the machine.
+/// The contents of metrics.jsonl without values that depend on the clock or the computer.
 fn metrics(place: &Place, run: &str) -> Vec<Value> {
     fn strip(value: &mut Value) {
         const CLOCK: &[&str] = &[
@@ -64,7 +64,7 @@ fn tensors(place: &Place, file: &str) -> BTreeMap<String, Vec<u8>> {
 }
 
 #[test]
-fn a_run_tells_valid_events_and_leaves_every_file() {
+fn a_run_prints_valid_events_and_writes_every_file() {
     let place = Place::with_data();
     let done = place
         .train(&["--name", "one", "--epochs", "2", "--json"])
@@ -119,7 +119,7 @@ fn a_run_tells_valid_events_and_leaves_every_file() {
         let picture = image::open(place.path(&format!("runs/one/{picture}.png"))).unwrap();
         assert_eq!((picture.width(), picture.height()), (1200, 800));
     }
-    // What the run was made with can be read back.
+    // The run's config.toml can be read back.
     let again = [
         "--config",
         "runs/one/config.toml",
@@ -175,7 +175,7 @@ fn the_same_seed_gives_the_same_metrics_for_any_number_of_threads() {
 }
 
 #[test]
-fn a_run_that_was_stopped_and_resumed_is_the_unbroken_one_bit_for_bit() {
+fn a_resumed_run_equals_an_uninterrupted_one_bit_for_bit() {
     let place = Place::with_data();
     let recipe = ["--epochs", "60", "--dropout", "0.3"];
     place
@@ -206,7 +206,7 @@ fn a_run_that_was_stopped_and_resumed_is_the_unbroken_one_bit_for_bit() {
 }
 
 #[test]
-fn signals_end_a_run_with_a_checkpoint_and_their_number() {
+fn signals_end_a_run_with_a_checkpoint_and_exit_code_128_plus_signal() {
     for (signal, code) in [
         (libc::SIGINT, 130),
         (libc::SIGTERM, 143),

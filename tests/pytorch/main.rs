@@ -1,5 +1,5 @@
-//! The CPU's backend against PyTorch: for one batch without dropout, the loss, the gradient of every parameter and the
-//! running statistics agree with the values that `reference.py`, beside this file, has written to `golden/`.
+//! Compares the CPU backend with PyTorch: for one batch without dropout, the loss, the gradient of every parameter and
+//! the running statistics must agree with the values that `reference.py` in this folder wrote to `golden/`.
 
 #![allow(clippy::unwrap_used, reason = "all of this file is tests")]
 
@@ -66,7 +66,7 @@ fn golden(name: &str) -> (f64, HashMap<String, Vec<f32>>) {
     (loss, tensors)
 }
 
-/// Largest difference over `largest`.
+/// The largest difference, divided by `largest`.
 fn difference(ours: &[f32], theirs: &[f32], largest: f32) -> f32 {
     assert_eq!(ours.len(), theirs.len());
     assert!(ours.iter().all(|v| v.is_finite()));
@@ -74,7 +74,7 @@ fn difference(ours: &[f32], theirs: &[f32], largest: f32) -> f32 {
     pairs.fold(0.0f32, |worst, (a, b)| worst.max((a - b).abs())) / largest
 }
 
-/// As reference.py samples.
+/// Selects the values that reference.py stores.
 fn sample(values: Vec<f32>) -> Vec<f32> {
     match values.len() {
         n if n > 2048 => {
@@ -88,7 +88,7 @@ fn sample(values: Vec<f32>) -> Vec<f32> {
 fn agrees(name: &str, text: &str, batch: usize, side: u32, smoothing: f64) {
     let (loss, theirs) = golden(name);
     let mut left: HashMap<_, _> = theirs.iter().collect();
-    // A rate of zero leaves the weights as they are.
+    // A learning rate of zero leaves the weights unchanged.
     let params = Hyperparameters {
         learning_rate: 0.0,
         dropout: 0.0,

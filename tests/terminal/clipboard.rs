@@ -1,4 +1,5 @@
-//! What `y` copies, inside tmux and outside, and that no more of it is said than is known. A script stands for tmux.
+//! Tests of `y` inside and outside tmux: what is copied, and that success is reported only if it is known. A script
+//! replaces tmux.
 
 use crate::LONG;
 use crate::pty::{Pty, Size};
@@ -49,7 +50,7 @@ fn inside_tmux_its_buffer_is_loaded() {
 }
 
 #[test]
-fn a_tmux_that_refuses_is_quoted() {
+fn an_error_of_tmux_is_quoted() {
     let (mut pty, _folder) = training("echo no server running >&2; exit 1");
     pty.wait_for("why", |s| {
         s.contains("not in tmux's buffer: no server running")
@@ -58,7 +59,7 @@ fn a_tmux_that_refuses_is_quoted() {
 }
 
 #[test]
-fn outside_the_terminal_is_only_said_to_have_been_sent_it() {
+fn outside_tmux_only_the_sending_is_reported() {
     let (mut pty, _folder) = training("");
     pty.wait_for("what is known", |s| {
         s.contains("sent to the terminal's clipboard: learning_rate = 0.001")

@@ -1,4 +1,4 @@
-//! Every row of the table of exits, brought about.
+//! Tests that bring about every row of EXITS.
 
 use crate::LONG;
 use crate::hangup::{ATTACH, WILD};
@@ -9,9 +9,9 @@ use cifar_tui::session::status::Status;
 use cifar_tui::session::{self, Settings};
 use cifar_tui::train::checkpoint::Checkpoint;
 
-/// How a cause came out.
+/// The observed effect of a cause.
 struct Ended {
-    /// None where the process goes on.
+    /// The exit code; None if the process continues.
     code: Option<u32>,
     /// The signal that was the cause.
     signal: Option<i32>,
@@ -21,7 +21,7 @@ fn start(args: &[&str]) -> Pty {
     Pty::start(Size::WIDE, args)
 }
 
-/// The screen with a run whose first epoch is through.
+/// Starts the screen and waits until the first epoch of its run is done.
 fn training(more: &[&str]) -> Pty {
     let mut pty = start(&[LONG, more].concat());
     pty.wait_for("an epoch", |s| s.contains("best"));
@@ -43,10 +43,10 @@ fn step(pty: &Pty) -> u64 {
     read.unwrap().run_state.step
 }
 
-/// What ends with `signal`.
+/// Ends the program with `signal`.
 fn by(mut pty: Pty, signal: i32) -> Ended {
     let last = pty.path("runs/long/last.safetensors");
-    // That of the first epoch is written beside the training.
+    // The checkpoint of the first epoch is written while training continues.
     pty.until("a checkpoint", || {
         Checkpoint::read(&last).is_ok_and(|read| read.run_state.step > 0)
     });
@@ -67,7 +67,7 @@ fn code(mut pty: Pty) -> Ended {
     }
 }
 
-/// It is still there: it can be attached to. Then a signal ends it.
+/// Asserts that the process continues, by attaching to it; then ends it with a signal.
 fn goes_on(mut pty: Pty, shows: &str) -> Ended {
     let mut other = pty.beside(Size::SMALL, ATTACH);
     other.wait_for("the session", |s| s.contains(shows));
@@ -87,7 +87,7 @@ fn train(more: &[&'static str]) -> Pty {
     pty
 }
 
-/// A paused session that has no socket and no screen, in this process.
+/// Runs a paused session without a socket and without a screen in this process.
 fn without_a_socket() -> Ended {
     let folder = tempfile::tempdir().unwrap();
     let mut settings = Settings {
@@ -123,7 +123,7 @@ const USR1_STOPS: &[&str] = &["--on-usr1", "checkpoint-and-stop"];
 
 fn bring_about(cause: &str) -> Vec<Ended> {
     match cause {
-        "all epochs are through" => {
+        "all epochs are done" => {
             let mut pty = start(&short(&["train"]));
             pty.wait_for("the end", |s| s.contains("done"));
             vec![code(pty)]
@@ -138,7 +138,7 @@ fn bring_about(cause: &str) -> Vec<Ended> {
             };
             vec![leave("q"), leave("\u{3}")]
         }
-        "`D`, or a terminal that goes away, with the run under way" => {
+        "`D`, or a terminal that disappears, during a run" => {
             let mut detached = training(&[]);
             detached.keys("D");
             detached.wait_for("how to return", |s| s.contains("attach long"));
@@ -146,7 +146,7 @@ fn bring_about(cause: &str) -> Vec<Ended> {
             gone.vanish();
             vec![goes_on(detached, "best"), goes_on(gone, "best")]
         }
-        "`D`, or a terminal that goes away, while paused" => {
+        "`D`, or a terminal that disappears, while paused" => {
             let mut pty = training(&[]);
             pty.keys(" ");
             pty.wait_for("a pause", |s| s.contains("paused"));
@@ -154,10 +154,10 @@ fn bring_about(cause: &str) -> Vec<Ended> {
             pty.wait_for("how to return", |s| s.contains("stays paused"));
             vec![goes_on(pty, "paused")]
         }
-        "a terminal that goes away, while paused, where no socket could be made" => {
+        "a terminal that disappears while paused, if no socket could be created" => {
             vec![without_a_socket()]
         }
-        "`D`, or a terminal that goes away, with the run over" => {
+        "`D`, or a terminal that disappears, after the end of the run" => {
             let over = || {
                 let mut pty = start(&short(&[]));
                 pty.wait_for("the end", |s| s.contains("✓ done"));
@@ -176,9 +176,9 @@ fn bring_about(cause: &str) -> Vec<Ended> {
             });
             vec![code(pty)]
         }
-        "something of the run cannot be saved at its end" => {
+        "not everything of the run can be saved at its end" => {
             let mut pty = train(&[]);
-            // Moved, since the run may add a file while its folder is deleted.
+            // Move the folder instead of deleting it, since the run may add a file at the same time.
             std::fs::rename(pty.path("runs/long"), pty.path("moved")).unwrap();
             pty.signal(libc::SIGTERM);
             pty.wait_for("what is lost", |s| s.contains("not everything is saved"));
@@ -232,7 +232,7 @@ fn bring_about(cause: &str) -> Vec<Ended> {
 }
 
 #[test]
-fn every_exit_is_as_the_table_says() {
+fn every_exit_matches_the_table() {
     for row in EXITS {
         for ended in bring_about(row.cause) {
             let wanted = match (row.ending, ended.signal) {

@@ -1,4 +1,5 @@
-//! A terminal that goes away, stands still or is given back on purpose: training goes on, and `attach` returns to it.
+//! Tests of a terminal that disappears, blocks or is detached on purpose: training continues, and `attach` returns to
+//! it.
 
 use crate::LONG;
 use crate::pty::{Pty, Size};
@@ -12,7 +13,7 @@ fn training() -> Pty {
     pty
 }
 
-/// Steps of the run that have been written down.
+/// Number of steps in the run's metrics.
 fn written(pty: &Pty) -> u64 {
     std::fs::metadata(pty.path("runs/long/metrics.jsonl")).map_or(0, |m| m.len())
 }
@@ -26,7 +27,7 @@ fn trains_on(pty: &mut Pty) {
     });
 }
 
-/// The screen's threads have gone with it.
+/// Asserts that the threads of the screen have ended.
 #[cfg(target_os = "linux")]
 #[track_caller]
 fn has_no_screen(pty: &mut Pty) {
@@ -36,7 +37,7 @@ fn has_no_screen(pty: &mut Pty) {
     }
 }
 
-/// Attaches, finds what was there from the beginning, and ends the session for everyone.
+/// Attaches, asserts that the history is complete, and ends the session.
 #[track_caller]
 fn ends_by_attaching(pty: &mut Pty) {
     let mut other = pty.beside(Size::WIDE, ATTACH);
@@ -67,7 +68,7 @@ fn hangup(vanishes: bool) {
 }
 
 #[test]
-fn a_terminal_that_goes_away_leaves_the_run_training_and_attach_returns_to_it() {
+fn after_a_lost_terminal_the_run_trains_on_and_attach_returns_to_it() {
     hangup(true);
 }
 
@@ -92,7 +93,7 @@ pub fn to_stop_on_a_hangup_can_be_chosen() {
 }
 
 #[test]
-fn a_key_detaches_and_attached_screens_come_and_go() {
+fn a_key_detaches_and_several_screens_can_attach() {
     let mut pty = training();
     pty.keys("D");
     pty.wait_for("where it went", |s| s.contains("attach long"));
@@ -109,7 +110,7 @@ fn a_key_detaches_and_attached_screens_come_and_go() {
     ends_by_attaching(&mut pty);
 }
 
-/// Leaves with `D` an interactive `shell` in which it was started, comes back with `fg`, stops with ctrl-z.
+/// Starts the program in an interactive `shell`, detaches with `D`, returns with `fg`, and stops it with ctrl-z.
 fn detaches_from(shell: &str, args: &[&str]) {
     let prompt = |s: &str| s.trim_end().ends_with("ready>");
     let shell = std::path::Path::new(shell);
@@ -121,7 +122,7 @@ fn detaches_from(shell: &str, args: &[&str]) {
         &[("PS1", "ready> ")],
     );
     pty.wait_for("a prompt", prompt);
-    // It ends by itself should this test fail.
+    // The run ends by itself if this test fails.
     let words: Vec<String> = LONG
         .iter()
         .map(|word| format!("'{}'", word.replace("9999", "500")))
@@ -155,7 +156,7 @@ fn detaches_from(shell: &str, args: &[&str]) {
 
 #[test]
 fn a_key_detaches_from_the_system_s_shell() {
-    // dash on Debian: it takes other words for `kill` than bash does, and none is used.
+    // On Debian this is dash, whose `kill` differs from bash's.
     detaches_from("/bin/sh", &["-i"]);
 }
 
@@ -164,7 +165,7 @@ fn a_key_detaches_from_bash() {
     detaches_from("/bin/bash", &["--norc", "--noprofile", "-i"]);
 }
 
-/// The states of a session in which its terminal goes away.
+/// The states of a session in which its terminal disappears.
 const STATES: [&str; 8] = [
     "loading",
     "running",
@@ -176,7 +177,7 @@ const STATES: [&str; 8] = [
     "failed",
 ];
 
-/// Diverges in its first steps.
+/// Arguments of a run that diverges in its first steps.
 pub const WILD: &[&str] = &[
     "--data",
     "sample",
@@ -196,7 +197,7 @@ pub const WILD: &[&str] = &[
     "1",
 ];
 
-/// A data set that is read at once: binary batches of 400 images of noise each.
+/// A data set that is loaded quickly: binary batches of 400 images of noise each.
 fn few_images() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let mut state = 1u32;
@@ -217,8 +218,9 @@ fn few_images() -> tempfile::TempDir {
     folder
 }
 
-/// The terminal goes away when the session is in `state`. One that has nothing left to do ends by itself; any other can
-/// be attached to, and ends by a signal. `data` has few images: only states that a screen would not show then have more.
+/// Closes the terminal when the session is in `state`. With `attaches`, the session must continue, accept a viewer, and
+/// end by a signal; otherwise it must end by itself. Uses the small data set `data`, except for states that it would
+/// pass too quickly.
 fn hangup_when(state: &str, attaches: bool, data: &tempfile::TempDir) {
     let args = match state {
         "done" => {
@@ -259,7 +261,7 @@ fn hangup_when(state: &str, attaches: bool, data: &tempfile::TempDir) {
             pty.wait_for("the stop", |s| s.contains("■ stopped"));
         }
         "done" => pty.wait_for("the end", |s| s.contains("✓ done")),
-        // It may have left its screen by then.
+        // The program may have closed its screen by then.
         "failed" => pty.wait_for("the failure", |s| s.contains("absent")),
         state => pty.wait_for("the state", |s| s.contains(state)),
     }
@@ -271,7 +273,7 @@ fn hangup_when(state: &str, attaches: bool, data: &tempfile::TempDir) {
         None => {
             pty.vanish();
             if attaches {
-                // Written when the run has begun and can be found.
+                // This file exists once the run has started and can be found.
                 let first = pty.path("runs/long/last.safetensors");
                 pty.until("the run", || first.exists());
                 let mut other = pty.beside(Size::SMALL, ATTACH);
@@ -297,7 +299,7 @@ fn a_session_with_nothing_left_to_do_ends_and_any_other_can_be_attached_to() {
 }
 
 #[test]
-fn a_session_that_is_over_is_left_with_the_same_key_and_ends() {
+fn a_session_whose_run_is_over_ends_when_detached() {
     let args = [
         &LONG[..4],
         &["--epochs", "1", "--name", "long", "--threads", "1"],
@@ -347,24 +349,24 @@ fn training_without_a_screen_can_be_attached_to() {
 }
 
 #[test]
-fn nothing_to_attach_to_is_said() {
+fn attach_without_a_session_is_an_error() {
     let mut pty = Pty::start(Size::SMALL, &["attach", "--runs", "runs"]);
     pty.wait_for("why", |s| s.contains("no session is running"));
     assert_eq!(pty.code(), 1);
 }
 
 #[test]
-fn a_terminal_that_stands_still_delays_nothing_and_shows_the_newest_afterwards() {
+fn a_blocked_terminal_delays_nothing_and_shows_the_newest_state_afterwards() {
     frozen(Duration::ZERO);
 }
 
-/// Trains for at least this long while nobody reads.
+/// Trains for at least this long while the terminal's output is not read.
 fn frozen(least: Duration) {
     let mut pty = training();
     let reading = pty.reading();
     let held = reading.lock().unwrap();
     let begin = Instant::now();
-    // Each draws a whole screen, more than a terminal takes unread.
+    // Each key draws a whole screen, more than fits into the terminal's buffer.
     for _ in 0..40 {
         pty.keys("\u{c}");
     }

@@ -1,5 +1,5 @@
-//! The real program in a pseudo-terminal: what is seen, what keys do, and that the terminal is given back as it was
-//! found, however it ends.
+//! Tests of the program in a pseudo-terminal: the drawn screens, the keys, and that the terminal is restored however
+//! the program ends.
 
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
@@ -16,7 +16,7 @@ use pty::{Pty, Size};
 
 const CODE_OF: [(i32, u32); 2] = [(libc::SIGTERM, 143), (libc::SIGINT, 130)];
 
-/// Trains a tiny network for as long as it is let.
+/// Trains a tiny network for longer than any test takes.
 const LONG: &[&str] = &[
     "--data",
     "sample",
@@ -31,7 +31,7 @@ const LONG: &[&str] = &[
 ];
 
 #[test]
-fn it_trains_shows_its_screens_and_q_gives_the_terminal_back() {
+fn it_trains_shows_every_screen_and_q_restores_the_terminal() {
     let mut pty = Pty::start(Size::WIDE, LONG);
     pty.wait_for("training", |s| {
         s.contains("long") && s.contains("sample set") && s.contains("img/s") && s.contains("best")
@@ -66,7 +66,7 @@ fn it_trains_shows_its_screens_and_q_gives_the_terminal_back() {
 }
 
 #[test]
-fn ctrl_c_saves_and_quits_and_a_second_one_breaks_nothing() {
+fn ctrl_c_saves_and_quits_and_a_second_one_changes_nothing() {
     let mut pty = Pty::start(Size::SMALL, LONG);
     pty.wait_for("an epoch", |s| s.contains("best"));
     pty.keys("\u{3}\u{3}\u{3}");
@@ -75,7 +75,7 @@ fn ctrl_c_saves_and_quits_and_a_second_one_breaks_nothing() {
 }
 
 #[test]
-fn signals_save_give_the_terminal_back_and_name_themselves() {
+fn signals_write_a_checkpoint_restore_the_terminal_and_set_the_exit_code() {
     for (signal, code) in CODE_OF {
         let mut pty = Pty::start(Size::SMALL, LONG);
         pty.wait_for("an epoch", |s| s.contains("best"));
@@ -86,7 +86,7 @@ fn signals_save_give_the_terminal_back_and_name_themselves() {
 }
 
 #[test]
-fn an_error_gives_the_terminal_back_and_says_what_was_wrong() {
+fn an_error_restores_the_terminal_and_is_printed() {
     let mut pty = Pty::start(Size::SMALL, &["--data", "absent"]);
     pty.wait_for("the error", |s| s.contains("absent"));
     pty.keys("q");
@@ -111,7 +111,7 @@ fn a_terminal_that_is_too_small_says_so_and_q_works() {
 }
 
 #[test]
-fn a_terminal_that_does_not_know_its_size_is_drawn_on_until_it_does() {
+fn a_terminal_that_reports_no_size_is_drawn_at_80x24_until_it_does() {
     let mut pty = Pty::start(
         Size {
             width: 0,
@@ -130,7 +130,7 @@ fn a_terminal_that_does_not_know_its_size_is_drawn_on_until_it_does() {
 }
 
 #[test]
-fn a_terminal_that_claims_to_be_huge_costs_no_more_than_a_large_one() {
+fn a_terminal_that_reports_a_huge_size_needs_bounded_memory() {
     let mut pty = Pty::start(
         Size {
             width: u16::MAX,
@@ -142,14 +142,14 @@ fn a_terminal_that_claims_to_be_huge_costs_no_more_than_a_large_one() {
     #[cfg(target_os = "linux")]
     {
         let peak = pty.peak_memory();
-        // Training so small a network takes 55 MiB, and 91 with the largest screen.
+        // Training this network takes 55 MiB, and 91 MiB with the largest screen.
         assert!(peak < 256 << 20, "{peak} bytes");
     }
     pty.keys("q");
     pty.ends_with(0);
 }
 
-/// What the environment says, and an option, and that no byte beyond comes of them.
+/// The locale and TERM choose the symbols, and no byte outside the chosen set is written.
 #[test]
 fn terminals_without_utf8_get_ascii() {
     let program = std::path::Path::new(env!("CARGO_BIN_EXE_cifar-tui"));
@@ -222,7 +222,7 @@ fn training_without_a_screen_shows_bars_on_a_terminal() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn stopped_it_gives_the_terminal_back_and_continued_it_takes_it_again() {
+fn suspending_restores_the_terminal_and_continuing_sets_it_up_again() {
     let mut pty = Pty::start(Size::SMALL, LONG);
     pty.wait_for("an epoch", |s| s.contains("best"));
     for key in [None, Some("\u{1a}")] {
@@ -242,18 +242,18 @@ fn stopped_it_gives_the_terminal_back_and_continued_it_takes_it_again() {
     pty.ends_with(0);
 }
 
-/// The long form of what the tests of this file say once: run it with `--ignored`.
+/// Repeats the tests of this file 20 times; run it with `--ignored`.
 #[test]
 #[ignore = "the long form: every way out 20 times"]
-fn every_way_out_twenty_times() {
+fn every_exit_twenty_times() {
     for _ in 0..20 {
-        ctrl_c_saves_and_quits_and_a_second_one_breaks_nothing();
-        signals_save_give_the_terminal_back_and_name_themselves();
-        an_error_gives_the_terminal_back_and_says_what_was_wrong();
+        ctrl_c_saves_and_quits_and_a_second_one_changes_nothing();
+        signals_write_a_checkpoint_restore_the_terminal_and_set_the_exit_code();
+        an_error_restores_the_terminal_and_is_printed();
         #[cfg(target_os = "linux")]
-        stopped_it_gives_the_terminal_back_and_continued_it_takes_it_again();
-        panics::a_panic_of_the_worker_gives_the_terminal_back_and_is_told();
-        panics::a_panic_of_the_screen_gives_the_terminal_back_and_is_told();
+        suspending_restores_the_terminal_and_continuing_sets_it_up_again();
+        panics::a_panic_of_the_worker_restores_the_terminal_and_is_printed();
+        panics::a_panic_of_the_screen_restores_the_terminal_and_is_printed();
         hangup::to_stop_on_a_hangup_can_be_chosen();
     }
 }

@@ -1,4 +1,4 @@
-//! A mouse that moves while the terminal is given back: none of its reports may reach the shell.
+//! Tests with a moving mouse while the terminal is restored: no mouse report may reach the shell.
 
 use crate::LONG;
 use crate::pty::{Pty, Size};
@@ -19,7 +19,7 @@ fn quitting_leaves_no_mouse_report_for_the_shell() {
 }
 
 #[test]
-fn nor_does_detaching() {
+fn detaching_leaves_no_mouse_report_for_the_shell() {
     let mut pty = training();
     pty.keys("D");
     pty.wait_for("where it went", |s| s.contains("attach long"));
@@ -29,7 +29,7 @@ fn nor_does_detaching() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn nor_does_suspending() {
+fn suspending_leaves_no_mouse_report_for_the_shell() {
     let mut pty = training();
     pty.keys("\u{1a}");
     pty.until("the stop", pty.stopped());

@@ -1,6 +1,6 @@
-//! A panic in either thread, and words written past the screen. The program has no switch that makes it do so, so this
-//! test plays all roles: run again in a pseudo-terminal, it is a program with the real screen whose worker, or whose
-//! screen, panics, or which prints.
+//! Tests of panics in either thread, and of output that bypasses the screen. The program itself has no option to panic,
+//! so the test starts its own binary again in a pseudo-terminal: with the real screen and, by the role, a worker or a
+//! screen that panics, or a library that prints.
 
 use crate::pty::{Pty, Size};
 use cifar_tui::domain::report::State;
@@ -8,7 +8,7 @@ use cifar_tui::session::client::channel;
 use cifar_tui::session::protocol::Event;
 use cifar_tui::tui;
 
-/// Which thread panics in the program that this test starts.
+/// The environment variable with the role of the started program: what panics or prints.
 const ROLE: &str = "CIFAR_TUI_TEST_PANICS";
 
 fn start(role: &str) -> Pty {
@@ -22,15 +22,15 @@ fn start(role: &str) -> Pty {
 }
 
 #[test]
-pub fn a_panic_of_the_worker_gives_the_terminal_back_and_is_told() {
+pub fn a_panic_of_the_worker_restores_the_terminal_and_is_printed() {
     let mut pty = start("worker");
     pty.ends_with(101);
     pty.wait_for("its words", |s| s.contains("the worker's words"));
 }
 
-/// The mouse moves all the while.
+/// The mouse moves during the panic.
 #[test]
-pub fn a_panic_of_the_screen_gives_the_terminal_back_and_is_told() {
+pub fn a_panic_of_the_screen_restores_the_terminal_and_is_printed() {
     let mut pty = start("screen");
     pty.move_the_mouse();
     pty.ends_with(101);
@@ -38,7 +38,7 @@ pub fn a_panic_of_the_screen_gives_the_terminal_back_and_is_told() {
     pty.wait_for("its words", |s| s.contains("the screen's words"));
 }
 
-/// Words that a library writes past the screen go to the log, which in a program without a run is nowhere.
+/// Output of libraries goes to the log; a program without a run has none, so it is dropped.
 #[test]
 fn stray_output_never_reaches_the_screen() {
     let mut pty = start("stray");
@@ -48,7 +48,7 @@ fn stray_output_never_reaches_the_screen() {
     assert!(!written.contains("stray"), "{written}");
 }
 
-/// Not a test of its own: does something only when the tests above start it.
+/// The program that the tests above start. Does nothing when run as a test.
 #[test]
 fn the_program_that_panics() {
     match std::env::var(ROLE).as_deref() {

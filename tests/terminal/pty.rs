@@ -1,5 +1,5 @@
-//! A pseudo-terminal with the program in it, a reader that keeps the picture, and waiting without sleeping: each wait
-//! ends when what is waited for is there, or fails after a long deadline.
+//! A pseudo-terminal that runs the program and keeps its screen. Waits do not sleep: each ends when its condition
+//! holds, or fails after a long deadline.
 
 use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, SlavePty, native_pty_system};
 use std::io::{Read, Write};
@@ -8,11 +8,11 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// Longer than anything takes on a busy machine.
+/// Longer than any step of a test takes on a busy computer.
 const DEADLINE: Duration = Duration::from_secs(120);
-/// How often a program that writes nothing is looked after, and how long its last words may take to arrive.
-const GLANCE: Duration = Duration::from_millis(100);
-const LAST_WORDS: Duration = Duration::from_secs(5);
+/// Interval at which a silent program is checked, and the time for its last output to arrive after its end.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
+const LAST_OUTPUT: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Copy)]
 pub struct Size {
@@ -31,12 +31,12 @@ impl Size {
     };
 }
 
-/// The mouse moves at the tenth column of the tenth line.
+/// A mouse report: a move at column 10 of line 10.
 const REPORT: &str = "\x1b[<35;10;10M";
 
-/// The side of the terminal on which keys and mouse reports are made.
+/// The input side of the terminal, which sends keys and mouse reports.
 struct Keyboard {
-    /// None once the terminal has gone.
+    /// None after the terminal was closed.
     writer: Option<Box<dyn Write + Send>>,
     /// Whether the program wants mouse reports.
     mouse: bool,
@@ -53,9 +53,9 @@ impl Keyboard {
         }
     }
 
-    /// Takes in what the program wrote, in its order, as a terminal does: turns mouse reports on and off, and answers
-    /// when asked for the status.
-    fn heed(&mut self, output: &[u8]) {
+    /// Processes the program's output in order, as a terminal does: turns mouse reports on and off, and answers status
+    /// requests.
+    fn process(&mut self, output: &[u8]) {
         self.tail.extend(output);
         let mut rest = 0;
         for at in 0..self.tail.len() {
@@ -67,7 +67,7 @@ impl Keyboard {
                 Some(off) => {
                     self.mouse = off == 0;
                     if off == 1 && self.moves {
-                        // Under way when the terminal read that it shall send no more.
+                        // Reports that were sent before the terminal processed the sequence.
                         self.write(&REPORT.repeat(20));
                     }
                 }
@@ -92,30 +92,30 @@ pub struct Pty {
     picture: vt100::Parser,
     /// The terminal's modes before the program began.
     before: String,
-    /// Held for each read of the terminal's output.
+    /// Locked during each read of the terminal's output.
     reading: Arc<Mutex<()>>,
 }
 
 impl Pty {
-    /// cifar-tui with `args`, in an empty folder.
+    /// Starts cifar-tui with `args` in an empty folder.
     pub fn start(size: Size, args: &[&str]) -> Self {
         Self::start_as(size, args, "xterm-256color")
     }
 
-    /// The same on a terminal of the type `term`.
+    /// Like [`Pty::start`], with `TERM=term`.
     pub fn start_as(size: Size, args: &[&str], term: &str) -> Self {
         let program = Path::new(env!("CARGO_BIN_EXE_cifar-tui"));
         Self::command(size, program, args, term, &[])
     }
 
-    /// cifar-tui with `args` on another terminal, in the same folder.
+    /// Starts cifar-tui with `args` on another terminal in the same folder.
     pub fn beside(&self, size: Size, args: &[&str]) -> Self {
         let program = Path::new(env!("CARGO_BIN_EXE_cifar-tui"));
         let folder = Arc::clone(&self.folder);
         Self::open(folder, size, program, args, "xterm-256color", &[])
     }
 
-    /// Any program.
+    /// Starts any program.
     pub fn command(
         size: Size,
         program: &Path,
@@ -171,7 +171,7 @@ impl Pty {
             let mut buffer = [0; 1 << 16];
             while let Ok(n @ 1..) = reader.read(&mut buffer) {
                 drop(held.lock());
-                heeding.lock().unwrap().heed(&buffer[..n]);
+                heeding.lock().unwrap().process(&buffer[..n]);
                 if sender.send(buffer[..n].to_vec()).is_err() {
                     return;
                 }
@@ -185,7 +185,7 @@ impl Pty {
             child,
             output,
             written: Vec::new(),
-            // What a terminal of no size, or of one that no screen has, shows is looked at through a small window.
+            // For a terminal without a size, or with an extreme one, keep a small part of the screen.
             picture: match size {
                 Size {
                     width: 1..=1000,
@@ -198,7 +198,7 @@ impl Pty {
         }
     }
 
-    /// While this is locked nobody reads the terminal's output, as with ctrl-s or a stalled connection.
+    /// While this mutex is locked, the terminal's output is not read, as after ctrl-s or on a stalled connection.
     pub fn reading(&self) -> Arc<Mutex<()>> {
         Arc::clone(&self.reading)
     }
@@ -216,7 +216,7 @@ impl Pty {
         self.keyboard.lock().unwrap().write(keys);
     }
 
-    /// From now on the mouse moves whenever the program wants to know, until it wants so no more.
+    /// Moves the mouse continuously as soon as the program turns mouse reports on, until it turns them off.
     pub fn move_the_mouse(&self) {
         let keyboard = Arc::clone(&self.keyboard);
         let mut wanted = false;
@@ -236,15 +236,15 @@ impl Pty {
         });
     }
 
-    /// What the program left unread of keys and mouse reports, which a shell would read next.
+    /// The keys and mouse reports that the program has not read, and that a shell would read next.
     pub fn left_unread(&self) -> String {
         use std::os::unix::fs::OpenOptionsExt;
         let name = self.master.as_ref().unwrap().tty_name().unwrap();
         let flags = libc::O_NOCTTY | libc::O_NONBLOCK;
         let mut options = std::fs::File::options();
         let mut tty = options.read(true).custom_flags(flags).open(name).unwrap();
-        // Line by line, as a shell finds it, half a line would not be handed out.
-        // SAFETY: an open terminal, and plain numbers that tcgetattr fills.
+        // In the terminal's line mode, an incomplete line could not be read. SAFETY: an open terminal, and plain
+        // numbers that tcgetattr fills.
         unsafe {
             let fd = std::os::fd::AsRawFd::as_raw_fd(&tty);
             let mut raw: libc::termios = std::mem::zeroed();
@@ -253,7 +253,7 @@ impl Pty {
             assert_eq!(libc::tcsetattr(fd, libc::TCSANOW, &raw const raw), 0);
         }
         let mut unread = Vec::new();
-        // It ends with an error, since nothing more waits.
+        // The read ends with an error when no input is left.
         let _ = tty.read_to_end(&mut unread);
         String::from_utf8_lossy(&unread).into_owned()
     }
@@ -275,7 +275,7 @@ impl Pty {
         assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
     }
 
-    /// Reads on until the screen is as `is` wants it.
+    /// Reads output until `is` returns true for the screen's text.
     #[track_caller]
     pub fn wait_for(&mut self, what: &str, is: impl Fn(&str) -> bool) {
         self.wait(what, |picture| is(&picture.screen().contents()));
@@ -286,13 +286,13 @@ impl Pty {
         let mut end = Instant::now() + DEADLINE;
         let mut ended = false;
         while !is(&self.picture) {
-            match self.output.recv_timeout(GLANCE) {
+            match self.output.recv_timeout(POLL_INTERVAL) {
                 Ok(bytes) => self.take(bytes),
                 Err(_) if Instant::now() < end => {
-                    // What a program that has ended did not write by now it never will.
+                    // A program that has ended writes nothing more; wait only for output that is still on its way.
                     if !ended && self.child.try_wait().unwrap().is_some() {
                         ended = true;
-                        end = Instant::now() + LAST_WORDS;
+                        end = Instant::now() + LAST_OUTPUT;
                     }
                 }
                 Err(_) => {
@@ -308,7 +308,7 @@ impl Pty {
         self.written.extend(bytes);
     }
 
-    /// Waits for the end; the exit code, which is 137 where it was killed, as a shell has it.
+    /// Waits for the end of the program. Returns its exit code, which is 137 if it was killed, as in a shell.
     pub fn code(&mut self) -> u32 {
         let status = self.child.wait().unwrap();
         match status.signal() {
@@ -318,7 +318,7 @@ impl Pty {
         }
     }
 
-    /// It ends with `code`, and the terminal is as it was found: modes, screen, cursor, mouse.
+    /// Asserts that the program ends with `code` and restores the terminal: modes, screen, cursor, mouse.
     #[track_caller]
     pub fn ends_with(&mut self, code: u32) {
         assert_eq!(self.code(), code, "{}", self.picture.screen().contents());
@@ -338,43 +338,43 @@ impl Pty {
         assert_eq!(modes(&**self.master.as_ref().unwrap()), self.before);
     }
 
-    /// No mouse report was echoed, and none waits for the shell.
+    /// Asserts that no mouse report was echoed and none is left for the shell.
     #[track_caller]
     pub fn leaves_no_reports(&mut self) {
         assert_eq!(self.left_unread(), "");
-        while let Ok(bytes) = self.output.recv_timeout(GLANCE) {
+        while let Ok(bytes) = self.output.recv_timeout(POLL_INTERVAL) {
             self.take(bytes);
         }
         let written = String::from_utf8_lossy(&self.written);
         assert!(!written.contains(&REPORT[1..]), "a report was echoed");
     }
 
-    /// The terminal goes away, as when a window is closed.
+    /// Closes the terminal, like a closed window.
     pub fn vanish(&mut self) {
         self.keyboard.lock().unwrap().writer = None;
         self.slave = None;
         self.master = None;
-        // The reader holds a copy of the terminal's end until it has nothing to read: the program has ended then, or
-        // is told that the terminal is gone by the signal that a closing window sends.
+        // The reading thread holds a copy of the terminal's descriptor until the program has ended. So send the signal
+        // that a closing window sends.
         self.signal(libc::SIGHUP);
     }
 
-    /// Waits until something beside the screen is as it should be.
+    /// Waits for a condition that is not on the screen.
     #[track_caller]
     pub fn until(&mut self, what: &str, mut is: impl FnMut() -> bool) {
         let end = Instant::now() + DEADLINE;
         while !is() {
             assert!(Instant::now() < end, "{what} did not come");
-            match self.output.recv_timeout(GLANCE) {
+            match self.output.recv_timeout(POLL_INTERVAL) {
                 Ok(bytes) => self.take(bytes),
-                // The terminal has gone; there is only time left to wait for.
-                Err(RecvTimeoutError::Disconnected) => std::thread::park_timeout(GLANCE),
+                // The terminal is closed, so no output wakes this thread.
+                Err(RecvTimeoutError::Disconnected) => std::thread::park_timeout(POLL_INTERVAL),
                 Err(RecvTimeoutError::Timeout) => {}
             }
         }
     }
 
-    /// Asks the system whether the program is stopped.
+    /// Whether the program is stopped, according to the system.
     #[cfg(target_os = "linux")]
     pub fn stopped(&self) -> impl Fn() -> bool + use<> {
         let pid = self.child.process_id().unwrap();
@@ -384,7 +384,7 @@ impl Pty {
         }
     }
 
-    /// The most memory that the program had resident so far, in bytes.
+    /// Peak resident memory of the program in bytes.
     #[cfg(target_os = "linux")]
     pub fn peak_memory(&self) -> u64 {
         let pid = self.child.process_id().unwrap();
@@ -394,7 +394,7 @@ impl Pty {
         kib.parse::<u64>().unwrap() << 10
     }
 
-    /// Asks the system whether the program has a thread of this name.
+    /// Whether the program has a thread with this name.
     #[cfg(target_os = "linux")]
     pub fn has_thread(&self, name: &'static str) -> impl Fn() -> bool + use<> {
         let pid = self.child.process_id().unwrap();
@@ -402,7 +402,7 @@ impl Pty {
             let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
             let name_of =
                 |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("comm"));
-            // A thread may end between the two questions.
+            // A thread may end between the two calls.
             let mut names = tasks.flatten().filter_map(|task| name_of(task).ok());
             names.any(|n| n.trim_end() == name)
         }
@@ -411,12 +411,12 @@ impl Pty {
 
 impl Drop for Pty {
     fn drop(&mut self) {
-        // A test that failed must not leave a program behind that trains for ever.
+        // A failed test must not leave a program that trains for ever.
         let _ = self.child.kill();
     }
 }
 
-/// What tcgetattr says.
+/// The terminal's modes as text.
 fn modes(master: &(dyn MasterPty + Send)) -> String {
     format!("{:?}", master.get_termios().unwrap())
 }

@@ -1,15 +1,16 @@
-//! Input at random through a real terminal: keys, mouse, pastes and resizes. Whatever comes of it, a signal ends the
-//! program in order, and the terminal is as it was.
+//! Random input through a pseudo-terminal: keys, mouse, pastes and resizes. Afterwards a signal must end the program
+//! normally, with the terminal restored.
 
 use crate::LONG;
 use crate::pty::{Pty, Size};
 use cifar_tui::domain::rng::{Rng, Stream};
 
-/// Inputs to one program: with the longest of them well below what a terminal keeps for a program that does not read.
+/// Number of inputs per program. Even the longest ones together fit into the terminal's input buffer if the program
+/// does not read.
 const EACH: u32 = 100;
 
-/// Keys as a terminal sends them. Those that leave, detach or suspend are not among them, though the palette may be led
-/// to their actions.
+/// Keys as a terminal sends them, without those that quit, detach or suspend; their actions can still be chosen in the
+/// palette.
 const KEYS: [&str; 16] = [
     "\r",
     "\t",
@@ -64,10 +65,10 @@ fn storm(count: u32) {
         }
         pty.resize(Size::WIDE);
         pty.signal(libc::SIGTERM);
-        // It may have been suspended.
+        // The palette may have suspended the program.
         pty.signal(libc::SIGCONT);
         let code = pty.code();
-        // Zero where the palette was led to quit.
+        // 0 if the palette chose to quit.
         assert!([143, 0].contains(&code), "round {round}: {code}");
         pty.modes_are_as_before();
     }

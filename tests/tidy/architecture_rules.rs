@@ -1,9 +1,9 @@
-//! The layering: every path in `src` that leads from one room into another must be allowed here.
+//! Checks the layering: every path in `src` from one room into another must be allowed here.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// What each room may import of the crate, besides itself. `session::protocol` allows that module only.
+/// The rooms that each room may import besides itself. `session::protocol` allows that module only.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("domain", &[]),
     // The grammar of architectures walks the table of kinds of layers.
@@ -68,7 +68,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Crates that only some rooms may know.
+/// Crates that only these rooms may use.
 const KNOWN_BY: &[(&str, &[&str])] = &[
     ("candle_core", &["layers", "backend"]),
     ("candle_nn", &["layers", "backend"]),
@@ -82,7 +82,7 @@ const KNOWN_BY: &[(&str, &[&str])] = &[
     ("anyhow", &["commands", "tui"]),
 ];
 
-/// The domain uses these and nothing else (its tests may use what they like).
+/// The crates that the domain may use. Its tests may use others.
 const DOMAIN_KNOWS: &[&str] = &["std", "core", "serde", "strsim", "thiserror"];
 
 #[derive(Clone, Debug, PartialEq)]
@@ -163,7 +163,8 @@ pub fn tokens(source: &str) -> Vec<Token> {
     out
 }
 
-/// All paths that begin at `i`, groups written out: `a::{b, c::d}` is `a::b` and `a::c::d`. And where they end.
+/// All paths that begin at token `i`, and the index of the token after them. Groups are expanded: `a::{b, c::d}` is
+/// `a::b` and `a::c::d`.
 fn paths(tokens: &[Token], mut i: usize, prefix: &[String], out: &mut Vec<Vec<String>>) -> usize {
     let mut path = prefix.to_vec();
     loop {
@@ -201,20 +202,20 @@ fn paths(tokens: &[Token], mut i: usize, prefix: &[String], out: &mut Vec<Vec<St
     i
 }
 
-/// A path from one place in the crate to another, or into another crate.
+/// A path from one module of the crate to another, or into another crate.
 #[derive(Debug, PartialEq)]
 struct Import {
-    /// The absolute path within the crate; or the other crate's path.
+    /// The absolute path within the crate, or the path in another crate.
     to: Vec<String>,
     external: bool,
     in_test: bool,
 }
 
-/// Every path of a source file at `place` (its module path).
+/// Every path in the source file of the module `place`.
 fn imports(source: &str, place: &[String]) -> Vec<Import> {
     let tokens = tokens(source);
     let mut out = Vec::new();
-    // Inline modules: name, and the depth of braces outside.
+    // The open inline modules: their names, and the depth of braces outside them.
     let mut inline: Vec<(String, usize)> = Vec::new();
     let mut depth = 0;
     let mut i = 0;
@@ -264,7 +265,7 @@ fn imports(source: &str, place: &[String]) -> Vec<Import> {
             .collect();
         let in_test = inline.iter().any(|m| m.0 == "tests")
             || place.last().is_some_and(|name| name == "tests");
-        // `use<'a>` in a type is no import.
+        // `use<'a>` in a type is not an import.
         for path in found.into_iter().filter(|path| !path.is_empty()) {
             let ups = path.iter().take_while(|w| *w == "super").count();
             let first = path.first().map_or("", String::as_str);
@@ -321,7 +322,7 @@ fn place(file: &Path, src: &Path) -> Vec<String> {
 /// Whether a room at `from` may import `to`.
 fn allowed(from: &[String], to: &[String], rules: &BTreeMap<&str, &[&str]>) -> bool {
     let own = &from[0];
-    // The narrowest rule counts: `session::protocol` before `session`.
+    // The rule of the innermost module applies: `session::protocol` before `session`.
     let rule = from
         .get(1)
         .and_then(|part| rules.get(format!("{own}::{part}").as_str()))
@@ -334,7 +335,7 @@ fn allowed(from: &[String], to: &[String], rules: &BTreeMap<&str, &[&str]>) -> b
         let parts: Vec<_> = allowed.split("::").collect();
         to.len() >= parts.len() && parts.iter().zip(to).all(|(a, b)| a == b)
     };
-    // Into itself: the file's own room, or its own narrow part of it.
+    // A module may import its own room, or its own part of it.
     to.len() >= width && to[..width] == from[..width] || rule.iter().any(|a| begins(a))
 }
 
@@ -390,7 +391,7 @@ fn rooms_import_only_what_the_layering_allows() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Other crates by their names in code.
+/// The names of other crates in code.
 const DEPENDENCIES: &[&str] = &[
     "anyhow",
     "candle_core",

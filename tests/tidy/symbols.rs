@@ -1,4 +1,4 @@
-//! Every symbol that the sources draw or print has its row in SYMBOLS, so that each terminal has something for it.
+//! Checks that every symbol in the sources has a row in SYMBOLS, and thereby a replacement for each terminal.
 
 use cifar_tui::domain::symbols::SYMBOLS;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
     files.filter(is_tested).collect()
 }
 
-/// The code of a source: without comments and without the tests at its end.
+/// The lines of a source file, without comments and without the tests at its end.
 fn code(source: &str) -> impl Iterator<Item = &str> {
     let lines = source.lines().take_while(|line| *line != "mod tests {");
     lines.map(|line| match line.find("// ") {
@@ -35,7 +35,7 @@ fn every_symbol_in_the_sources_has_its_row() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut seen = 0;
     for file in ROOMS.iter().flat_map(|room| sources(&src.join(room))) {
-        // The table itself holds what stands for them as well.
+        // The table itself also contains the replacements.
         if file.ends_with("domain/symbols.rs") {
             continue;
         }

@@ -1,4 +1,5 @@
-//! README's tables are generated: from ACTIONS, from HYPERPARAMS and from EXITS. `UPDATE=1 cargo test --test tidy` writes them anew.
+//! Checks that README's tables equal those generated from ACTIONS, HYPERPARAMS and EXITS. `UPDATE=1 cargo test --test tidy`
+//! rewrites them.
 
 use std::path::Path;
 

@@ -1,13 +1,13 @@
-//! Public types have distinct names, so that a name alone says which type is meant.
+//! Checks that public types have distinct names, so that a name identifies the type.
 
 use super::architecture_rules::{Token, sources, tokens};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Names that every room may have one of, as Rust programs do.
+/// Names that several rooms may use, as is usual in Rust.
 const SHARED: &[&str] = &["Error", "Result"];
 
-/// The names of the types declared in a source file with any `pub`.
+/// The names of the types that a source file declares with any `pub`.
 fn public_types(source: &str) -> Vec<String> {
     let tokens = tokens(source);
     let mut out = Vec::new();

@@ -29,7 +29,7 @@ fn exact() -> RgbImage {
 }
 
 #[test]
-fn the_middle_is_cut_out_and_nothing_is_squeezed() {
+fn the_middle_square_is_cropped_without_distortion() {
     // Red, green and blue thirds. Only the green one is in the middle square.
     let wide = RgbImage::from_fn(96, 32, |x, _| {
         let mut rgb = [0; 3];
@@ -57,7 +57,7 @@ fn a_picture_of_the_right_size_stays_as_it_is() {
 }
 
 #[test]
-fn what_is_transparent_is_white() {
+fn transparent_pixels_become_white() {
     let mut picture = image::RgbaImage::new(32, 32);
     picture.put_pixel(1, 0, image::Rgba([10, 20, 30, 255]));
     picture.put_pixel(2, 0, image::Rgba([0, 0, 0, 51]));
@@ -277,7 +277,7 @@ fn interlaced_rows_land_where_another_reader_puts_them() {
 }
 
 #[test]
-fn a_jpeg_cut_short_is_read_as_far_as_it_goes_and_says_so() {
+fn a_truncated_jpeg_is_read_as_far_as_possible_and_reported() {
     let picture = RgbImage::from_fn(64, 64, |x, y| Rgb([4 * x as u8, 4 * y as u8, 9]));
     let file = encoded(&picture.into(), ImageFormat::Jpeg);
     let whole = read_bytes(&file).unwrap();
@@ -319,7 +319,7 @@ fn a_large_jpeg_is_scaled_while_it_is_decoded() {
 }
 
 #[test]
-fn what_is_too_large_is_called_so_before_it_is_decoded() {
+fn too_large_pictures_are_refused_before_decoding() {
     let too_large = |bytes: &[u8], part: &str| {
         let text = read_bytes(bytes).unwrap_err().to_string();
         assert!(

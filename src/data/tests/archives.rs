@@ -55,7 +55,7 @@ fn an_archive_whose_bytes_do_not_match_its_checksum_is_told() {
 }
 
 #[test]
-fn a_bomb_is_refused_before_it_goes_off() {
+fn a_bomb_is_refused_before_it_is_unpacked() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("cifar-10-python.tar.gz");
     // One entry whose header claims 10 GiB, and entries that are larger together than any data set.

@@ -154,7 +154,7 @@ fn a_missing_batch_is_named() {
 }
 
 #[test]
-fn truncated_files_of_every_format_are_told() {
+fn truncated_files_of_every_format_are_reported() {
     let dir = tempfile::tempdir().unwrap();
     for (format, path, files) in fixtures(&dir) {
         let whole = fs::read(&files[0]).unwrap();
@@ -171,7 +171,7 @@ fn truncated_files_of_every_format_are_told() {
 }
 
 #[test]
-fn labels_beyond_nine_are_told_with_their_place() {
+fn labels_above_nine_are_reported_with_their_position() {
     let dir = tempfile::tempdir().unwrap();
     let python = dir.path().join("py");
     write_all(&python, &python_files());
@@ -211,7 +211,7 @@ fn labels_beyond_nine_are_told_with_their_place() {
 }
 
 #[test]
-fn what_lies_in_the_place_of_cifar_10_is_recognised() {
+fn files_that_are_not_cifar_10_are_recognised() {
     let dir = tempfile::tempdir().unwrap();
     let file = |name: &str, bytes: &[u8]| {
         let path = dir.path().join(name);
@@ -305,7 +305,7 @@ fn what_lies_in_the_place_of_cifar_10_is_recognised() {
 }
 
 #[test]
-fn formats_side_by_side_are_told() {
+fn several_formats_in_one_folder_are_reported() {
     let dir = tempfile::tempdir().unwrap();
     write_all(dir.path(), &binary_files());
     write_all(dir.path(), &python_files());

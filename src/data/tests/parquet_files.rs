@@ -6,7 +6,7 @@ use ::parquet::schema::parser::parse_message_type;
 use std::sync::Arc;
 
 #[test]
-fn images_that_are_none_or_of_another_size_are_told() {
+fn damaged_images_and_images_of_another_size_are_reported() {
     let dir = tempfile::tempdir().unwrap();
     write_all(dir.path(), &parquet_files());
     let file = dir.path().join("test-00000-of-00001.parquet");
