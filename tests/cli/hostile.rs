@@ -94,6 +94,7 @@ const COMMANDS: &[&[&str]] = &[
     &["doctor", "--data", "DATA", "--json"],
     &["config", "show", "--data", "DATA", "--runs", "NAME"],
     &["keys"],
+    &["recipes"],
     &["config", "init"],
     &["config", "set", "NAME", "1"],
     &["config", "set", "data", "NAME"],
