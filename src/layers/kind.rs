@@ -9,6 +9,9 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
+/// The word with which a convolution or a dense layer goes without a bias.
+pub const NO_BIAS: &str = "no-bias";
+
 /// A row of the table of kinds.
 #[derive(Clone, Copy)]
 pub struct Kind {

@@ -24,6 +24,7 @@ pub mod slices;
 #[cfg(test)]
 mod tests;
 
+pub mod activation;
 pub mod conv;
 pub mod dense;
 pub mod dropout;
@@ -32,6 +33,7 @@ pub mod norm;
 pub mod pool;
 pub mod relu;
 pub mod residual;
+pub mod scale;
 
 use kind::Kind;
 
@@ -40,9 +42,12 @@ pub static KINDS: &[Kind] = &[
     conv::KIND,
     norm::KIND,
     relu::KIND,
+    activation::GELU,
+    activation::SILU,
     pool::KIND,
     global_pool::KIND,
     dropout::KIND,
     dense::KIND,
+    scale::KIND,
     residual::KIND,
 ];

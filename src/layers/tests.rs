@@ -2,6 +2,8 @@
 //! level and for several thread counts.
 
 use super::KINDS;
+use super::activation::Function;
+use super::activation::cpu::Activate;
 use super::cpu::{Layer, Parameter, Pass, TrainingPass};
 use super::dense::cpu::Dense;
 use super::dropout::cpu::Drop;
@@ -10,6 +12,7 @@ use super::global_pool::cpu::GlobalPool;
 use super::norm::cpu::{Norm, NormEpilogue, NormTensors};
 use super::pool::cpu::MaxPool;
 use super::relu::cpu::Relu;
+use super::scale::cpu::Multiply;
 use super::slices::{read, write, zeros};
 use crate::domain::rng::{Rng, Stream};
 use crate::hardware::simd::Level;
@@ -278,6 +281,24 @@ proptest! {
             input,
             images,
             |x, _| x.relu().unwrap(),
+        );
+        check(
+            |capacity, _| Activate::new("gelu1", Function::Gelu, input, capacity, device).unwrap(),
+            input,
+            images,
+            |x, _| x.gelu_erf().unwrap(),
+        );
+        check(
+            |capacity, _| Activate::new("silu1", Function::Silu, input, capacity, device).unwrap(),
+            input,
+            images,
+            |x, _| x.silu().unwrap(),
+        );
+        check(
+            |capacity, _| Multiply::new("scale1", 0.37, input, capacity, device).unwrap(),
+            input,
+            images,
+            |x, _| (x * 0.37).unwrap(),
         );
         check(
             |capacity, _| Drop::new("drop1", input, DROPOUT, capacity, device).unwrap(),

@@ -53,7 +53,12 @@ const ARCHS: &[(&str, &str)] = &[
         "on their own",
         "norm, relu, pool 3 s2, drop 0.25, conv 6, relu, relu, pool 3, drop, dense 12, relu, dense 10",
     ),
+    ("smooth", SMOOTH),
 ];
+
+/// Smooth activations, and layers without a bias.
+const SMOOTH: &str = "conv 7 k2 no-bias, gelu, conv 8 same, relu, gelu, pool, norm, silu, dense 12 no-bias, silu, \
+      dense 10 no-bias, scale 0.25";
 
 struct World {
     images: Rc<ImageSet>,
@@ -545,7 +550,7 @@ fn a_weight_that_overflows_ends_the_member_at_its_step() {
 /// Launches that use every kernel, and every number format.
 fn all_launches() -> Vec<Vec<Launch>> {
     const ALL: &str = "conv 8 same, relu, pool, drop, residual(conv 8 same, norm), relu, residual(conv 8 s2 p1), norm, relu, \
-                       pool 2 s1, relu, drop 0.2, global-pool, dense 12, relu, drop, dense 10";
+                       pool 2 s1, relu, drop 0.2, global-pool, gelu, dense 12, relu, drop, silu, dense 10, scale 2";
     const PRODUCTS: &str = "conv 8, relu, pool, dense 10";
     let mut world = world(14, 1);
     let uses = [

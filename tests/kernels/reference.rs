@@ -195,6 +195,18 @@ fn the_gpu_s_kernels_train_every_preset_under_every_optimizer_as_the_reference_d
     all_agree("gpu", &HostDevice::new(6, false).device(), 16, small);
 }
 
+/// Kinds of layers that no preset has.
+#[test]
+fn smooth_activations_train_as_in_the_reference() {
+    let arch = || resolve(super::SMOOTH).unwrap();
+    let rule = || backend::rule(Optimizer::Adamw);
+    agrees("cpu", &*cpu(), arch(), 12, rule());
+    if !left_out() {
+        let device = HostDevice::new(6, false).device();
+        agrees("gpu", &device, arch(), 12, rule());
+    }
+}
+
 #[test]
 #[ignore = "takes minutes: the presets in full"]
 fn full_presets_train_as_the_reference_does() {

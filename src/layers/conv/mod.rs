@@ -1,6 +1,6 @@
-//! `conv INT { "k" INT | "s" INT | "p" INT | "same" }`: a convolution of so many output channels. `k` is the kernel (3),
-//! `s` the stride (1), `p` the padding (0), as Keras has them; `same` pads an odd kernel by its half. It has a bias, except
-//! directly before a `norm`, which would subtract it again. It takes in the ReLU that follows, then a 2x2 pool, then a
+//! `conv INT { "k" INT | "s" INT | "p" INT | "same" | "no-bias" }`: a convolution of so many output channels. `k` is the
+//! kernel (3), `s` the stride (1), `p` the padding (0), as Keras has them; `same` pads an odd kernel by its half. It has a
+//! bias, except with `no-bias` or directly before a `norm`, which would subtract it again. It takes in the ReLU that follows, then a 2x2 pool, then a
 //! dropout.
 //!
 //! The CPU's kernels are direct convolutions on NHWC: under one row of the kernel, (column, channel) is one run of memory,
@@ -25,7 +25,7 @@ pub use geometry::Geometry;
 use super::candle::CandlePass;
 use super::cpu::{CpuPlace, Layer};
 use super::dropout::DropoutOp;
-use super::kind::{Initialization, Kind, LayerOp, ParameterSpec};
+use super::kind::{Initialization, Kind, LayerOp, NO_BIAS, ParameterSpec};
 use super::norm::NormOp;
 use super::pool::PoolOp;
 use super::relu::ReluOp;
@@ -50,21 +50,24 @@ pub struct ConvOp {
     pub kernel: u32,
     pub stride: u32,
     pub padding: u32,
+    pub no_bias: bool,
 }
 
 fn parse(arguments: &mut Arguments) -> std::result::Result<Arc<dyn LayerOp>, ArchError> {
     let out = arguments.int("the number of channels", 1..=MAX_CHANNELS)?;
     let (mut kernel, mut stride, mut padding) = (None, None, None);
     let mut same = None;
+    let mut no_bias = false;
     while let Some(word) = arguments.peek_word() {
         let at = arguments.here();
         let twice = match word.as_str() {
             "k" => kernel.is_some(),
             "s" => stride.is_some(),
+            NO_BIAS => no_bias,
             "p" | "same" => padding.is_some() || same.is_some(),
             _ => {
                 let why = format!(
-                    "'{}' is not a property of a convolution; the properties are k (kernel), s (stride), p (padding) and same",
+                    "'{}' is not a property of a convolution; the properties are k (kernel), s (stride), p (padding), same and no-bias",
                     shortened(&word)
                 );
                 return Err(arguments.error(at, why));
@@ -75,6 +78,7 @@ fn parse(arguments: &mut Arguments) -> std::result::Result<Arc<dyn LayerOp>, Arc
         }
         arguments.skip_word();
         match word.as_str() {
+            NO_BIAS => no_bias = true,
             "k" => kernel = Some(arguments.int("the kernel", 1..=MAX_KERNEL)?),
             "s" => stride = Some(arguments.int("the stride", 1..=MAX_STRIDE)?),
             "p" => {
@@ -103,6 +107,7 @@ fn parse(arguments: &mut Arguments) -> std::result::Result<Arc<dyn LayerOp>, Arc
         kernel,
         stride: stride.unwrap_or(1),
         padding,
+        no_bias,
     }))
 }
 
@@ -119,6 +124,10 @@ impl fmt::Display for ConvOp {
             0 => Ok(()),
             p if self.kernel % 2 == 1 && p == self.kernel / 2 => f.write_str(" same"),
             p => write!(f, " p{p}"),
+        }?;
+        match self.no_bias {
+            true => write!(f, " {NO_BIAS}"),
+            false => Ok(()),
         }
     }
 }
@@ -152,7 +161,7 @@ impl LayerOp for ConvOp {
         let weight = ParameterSpec::weight(vec![out, inputs, side, side], initial);
         node.multiply_adds = weight.len() * u64::from(height) * u64::from(width);
         node.parameters.push(weight);
-        if !context.is_before::<NormOp>() {
+        if !self.no_bias && !context.is_before::<NormOp>() {
             node.parameters.push(ParameterSpec::bias(out));
         }
         Ok(())

@@ -1,5 +1,5 @@
-//! `dense INT`: fully connected; flattens what comes before it, channel by channel (PyTorch's order). It has a bias,
-//! except directly before a `norm`, which would subtract it again. It takes in the ReLU that follows and a dropout after
+//! `dense INT ["no-bias"]`: fully connected; flattens what comes before it, channel by channel (PyTorch's order). It has a
+//! bias, except with `no-bias` or directly before a `norm`, which would subtract it again. It takes in the ReLU that follows and a dropout after
 //! that.
 
 mod candle;
@@ -9,7 +9,7 @@ mod gpu;
 use super::candle::CandlePass;
 use super::cpu::{CpuPlace, Layer};
 use super::dropout::DropoutOp;
-use super::kind::{Initialization, Kind, LayerOp, ParameterSpec};
+use super::kind::{Initialization, Kind, LayerOp, NO_BIAS, ParameterSpec};
 use super::norm::NormOp;
 use super::relu::ReluOp;
 use crate::domain::arch::{ArchError, Arguments, InferContext, MAX_CHANNELS, Node, Shape};
@@ -25,16 +25,25 @@ pub const KIND: Kind = Kind {
 #[derive(Debug)]
 pub struct DenseOp {
     pub out: u32,
+    pub no_bias: bool,
 }
 
 fn parse(arguments: &mut Arguments) -> std::result::Result<Arc<dyn LayerOp>, ArchError> {
     let out = arguments.int("the number of outputs", 1..=MAX_CHANNELS)?;
-    Ok(Arc::new(DenseOp { out }))
+    let no_bias = arguments.peek_word().is_some_and(|word| word == NO_BIAS);
+    if no_bias {
+        arguments.skip_word();
+    }
+    Ok(Arc::new(DenseOp { out, no_bias }))
 }
 
 impl fmt::Display for DenseOp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", KIND.word, self.out)
+        write!(f, "{} {}", KIND.word, self.out)?;
+        match self.no_bias {
+            true => write!(f, " {NO_BIAS}"),
+            false => Ok(()),
+        }
     }
 }
 
@@ -67,7 +76,7 @@ impl LayerOp for DenseOp {
         let initial = Initialization::Glorot { fans: inputs + out };
         node.parameters
             .push(ParameterSpec::weight(vec![out, inputs], initial));
-        if !context.is_before::<NormOp>() {
+        if !self.no_bias && !context.is_before::<NormOp>() {
             node.parameters.push(ParameterSpec::bias(out));
         }
         node.multiply_adds = u64::from(self.out) * input.len();

@@ -52,6 +52,7 @@ fn projection(input: Shape, output: Shape) -> Option<ConvOp> {
         kernel: 1,
         stride,
         padding: 0,
+        no_bias: false,
     })
 }
 

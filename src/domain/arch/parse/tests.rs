@@ -95,20 +95,24 @@ fn layer() -> impl Strategy<Value = Op> {
             1..=MAX_CHANNELS,
             1..=MAX_KERNEL,
             1..=MAX_STRIDE,
-            0.0..1.0f64
+            0.0..1.0f64,
+            any::<bool>()
         )
-            .prop_map(|(out, kernel, stride, p)| op(ConvOp {
+            .prop_map(|(out, kernel, stride, p, no_bias)| op(ConvOp {
                 out,
                 kernel,
                 stride,
                 padding: (p * f64::from(kernel)) as u32,
+                no_bias,
             })),
         Just(()).prop_map(|()| op(NormOp)),
         Just(()).prop_map(|()| op(ReluOp)),
         Just(()).prop_map(|()| op(GlobalPoolOp)),
         (1..=MAX_WINDOW, 1..=MAX_STRIDE).prop_map(|(kernel, stride)| op(PoolOp { kernel, stride })),
         proptest::option::of(0.0..=MAX_SHARE).prop_map(|share| op(DropoutOp { share })),
-        (1..=MAX_CHANNELS).prop_map(|out| op(DenseOp { out })),
+        (1..=MAX_CHANNELS, any::<bool>()).prop_map(|(out, no_bias)| op(DenseOp { out, no_bias })),
+        proptest::sample::select(vec!["gelu", "silu", "scale 0.111", "scale 25"])
+            .prop_map(|text| Arc::clone(&parse(text).unwrap().layers[0].op)),
     ];
     leaf.prop_recursive(3, 24, 6, |ops| {
         proptest::collection::vec(ops, 1..6).prop_map(|ops| op(ResidualOp { body: layers(ops) }))
@@ -142,7 +146,7 @@ proptest! {
         words in proptest::collection::vec(
             proptest::sample::select(vec![
                 "conv", "norm", "relu", "pool", "global-pool", "drop", "dense", "residual", "x", "k", "s", "p",
-                "same", "(", ")", ",", "%", "0", "1", "3", "10", "64", "0.5", "99999999999", " ",
+                "gelu", "silu", "scale", "no-bias", "same", "(", ")", ",", "%", "0", "1", "3", "10", "64", "0.5", "99999999999", " ",
             ]),
             0..40,
         )
