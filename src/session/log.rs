@@ -1,12 +1,16 @@
-//! The log of the program. It is written to `log.txt` in the current run's folder, since the screen and standard output
-//! are in use. Lines logged before there is a run, or while its disk is full, are kept and written later.
+//! Logs. Each run has its own in `log.txt` in its folder, since the screen and standard output are in use: the lines of
+//! the threads that have entered it. The lines of all other threads go into the log of the newest run of this process.
+//! Lines logged before there is a run, or while its disk is full, are kept and written later.
 
 use crate::files;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::path::Path;
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use tracing::Dispatch;
+use tracing::dispatcher::{self, DefaultGuard};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::{MakeWriter, SubscriberBuilder};
 
 /// The environment variable with the log filter, such as `info` (the default), `debug` or `cifar_tui=trace`.
 pub const ENV: &str = "CIFAR_TUI_LOG";
@@ -18,18 +22,20 @@ struct Sink<F> {
     /// Not written yet.
     waiting: Vec<u8>,
     file: Option<F>,
-    /// Path of the file.
-    path: Option<PathBuf>,
 }
 
-static SINK: Mutex<Sink<File>> = Mutex::new(Sink {
-    waiting: Vec::new(),
-    file: None,
-    path: None,
+type SharedSink = Arc<Mutex<Sink<File>>>;
+
+/// The sink of the newest run, or one without a file that keeps the lines until there is a run.
+static NEWEST: LazyLock<Mutex<SharedSink>> = LazyLock::new(|| {
+    Mutex::new(Arc::new(Mutex::new(Sink {
+        waiting: Vec::new(),
+        file: None,
+    })))
 });
 
-fn sink() -> MutexGuard<'static, Sink<File>> {
-    SINK.lock().unwrap_or_else(PoisonError::into_inner)
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<F: Write> Sink<F> {
@@ -60,11 +66,12 @@ impl<F: Write> Sink<F> {
     }
 }
 
-struct Writer;
+/// Writes lines into a sink.
+struct Writer(SharedSink);
 
 impl Write for Writer {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let mut sink = sink();
+        let mut sink = locked(&self.0);
         sink.add(line);
         // An error must not be printed: while the screen is shown, standard error leads back into the log.
         let _ = sink.flush();
@@ -76,35 +83,69 @@ impl Write for Writer {
     }
 }
 
-/// Turns the log on for this process. A second call changes nothing.
-pub fn start() {
+fn dispatch<W>(writer: W) -> Dispatch
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
     let filter = EnvFilter::try_from_env(ENV).unwrap_or_else(|_| EnvFilter::new("info"));
-    // This fails only if a logger is already installed.
-    let _ = tracing_subscriber::fmt()
+    let lines = SubscriberBuilder::default()
         .with_env_filter(filter)
         .with_ansi(false)
-        .with_writer(|| Writer)
-        .try_init();
+        .with_writer(writer);
+    Dispatch::new(lines.finish())
 }
 
-/// From now on, appends to the log of the run in `folder`.
-///
-/// # Errors
-/// Returns an error if the file cannot be opened or written.
-pub(super) fn open(folder: &Path) -> io::Result<()> {
-    let path = folder.join(super::run_dir::LOG);
-    let file = files::open_with(OpenOptions::new().create(true).append(true), &path)?;
-    let mut sink = sink();
-    sink.file = Some(file);
-    sink.path = Some(path);
-    sink.flush()
+/// Turns the log on for the threads of this process that have not entered a run's. A second call changes nothing.
+pub fn start() {
+    // This fails only if a logger is already installed.
+    let _ = dispatcher::set_global_default(dispatch(|| Writer(Arc::clone(&locked(&NEWEST)))));
 }
 
-/// Stops writing to the file at `path`, if that is the current one. Later lines are kept.
-pub(super) fn close(path: &Path) {
-    let mut sink = sink();
-    if sink.path.as_deref() == Some(path) {
-        sink.file = None;
+/// The log of a run.
+#[derive(Clone)]
+pub(super) struct RunLog {
+    sink: SharedSink,
+    dispatch: Dispatch,
+}
+
+impl RunLog {
+    /// Opens the log of the run in `folder`, to append to it.
+    ///
+    /// # Errors
+    /// Returns an error if the file cannot be opened or written.
+    pub fn open(folder: &Path) -> io::Result<Self> {
+        let path = folder.join(super::run_dir::LOG);
+        let file = files::open_with(OpenOptions::new().create(true).append(true), &path)?;
+        let mut newest = locked(&NEWEST);
+        let mut before = locked(&newest);
+        let mut own = Sink {
+            // Lines that wait for a run.
+            waiting: match before.file {
+                None => std::mem::take(&mut before.waiting),
+                Some(_) => Vec::new(),
+            },
+            file: Some(file),
+        };
+        drop(before);
+        own.flush()?;
+        let sink = Arc::new(Mutex::new(own));
+        *newest = Arc::clone(&sink);
+        drop(newest);
+        let written = Arc::clone(&sink);
+        Ok(RunLog {
+            sink,
+            dispatch: dispatch(move || Writer(Arc::clone(&written))),
+        })
+    }
+
+    /// Directs the lines of this thread into this log, until the guard is dropped.
+    pub fn enter(&self) -> DefaultGuard {
+        dispatcher::set_default(&self.dispatch)
+    }
+
+    /// Stops writing to the file, which is another session's now. Later lines are kept for the next run.
+    pub fn close(&self) {
+        locked(&self.sink).file = None;
     }
 }
 
@@ -138,7 +179,6 @@ mod tests {
         let mut sink = Sink {
             waiting: Vec::new(),
             file: None,
-            path: None,
         };
         sink.add(b"early\n");
         sink.flush().unwrap();

@@ -4,7 +4,7 @@ mod health;
 
 use super::client::SessionClient;
 use super::protocol::{Answer, Command, CommandMessage, Event, Filter, Outcome, Question};
-use super::run_dir::read_metrics;
+use super::run_dir::{LOG, read_metrics};
 use super::{Settings, start_with};
 use crate::data::{Dataset, Images};
 use crate::domain::params::{Applies, Flip, Hyperparameters, Optimizer, Value};
@@ -864,6 +864,41 @@ fn each_command_is_answered_once_with_its_step_or_the_reason_against_it() {
     let why = front.refusal(late);
     assert!(why.contains("has ended"), "{why}");
     assert_eq!(front.quit().0, State::Stopped);
+}
+
+#[test]
+fn two_runs_in_one_process_have_a_log_each() {
+    let runs = tempfile::tempdir().unwrap();
+    let mut fronts = ["one", "two"].map(|name| {
+        Front::start(Settings {
+            name: Some(name.into()),
+            paused: true,
+            ..settings(runs.path())
+        })
+    });
+    for (front, key) in fronts.iter_mut().zip(["seeed", "epoochs"]) {
+        front.until_state(State::Paused);
+        let (key, value) = (key.into(), Value::Int(1));
+        front.refused(Command::Set { key, value });
+    }
+    for front in fronts {
+        front.quit();
+    }
+    let log = |run: &str| std::fs::read_to_string(runs.path().join(run).join(LOG)).unwrap();
+    let count = |text: &str, words: &str| text.matches(words).count();
+    for (own, other, typed, others) in [
+        ("one", "two", "seeed", "epoochs"),
+        ("two", "one", "epoochs", "seeed"),
+    ] {
+        let text = log(own);
+        assert_eq!(count(&text, &format!("run {own} begins")), 1, "{text}");
+        assert_eq!(count(&text, &format!("run {other} begins")), 0, "{text}");
+        assert_eq!(
+            (count(&text, typed), count(&text, others)),
+            (1, 0),
+            "{text}"
+        );
+    }
 }
 
 #[test]

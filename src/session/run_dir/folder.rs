@@ -7,7 +7,7 @@ use super::{LOG, Lost, METRICS, Owner, RunError, config, now};
 use crate::domain::params::Hyperparameters;
 use crate::domain::report::{Split, StepReport};
 use crate::session::lines::Lines;
-use crate::session::log;
+use crate::session::log::RunLog;
 use crate::session::protocol::{self, Event, MessageError};
 use crate::session::tfevents::EventFile;
 use crate::train::files::{Appender, Folder};
@@ -31,6 +31,7 @@ pub struct RunDir {
     /// Steps that make one line.
     stride: u64,
     unwritten: Option<StepReport>,
+    log: RunLog,
     /// Dropped last.
     lease: Lease,
 }
@@ -118,7 +119,8 @@ impl RunDir {
         next_step: u64,
         unwritten: Option<StepReport>,
     ) -> Result<Self, RunError> {
-        log::open(folder).map_err(RunError::io("cannot write", &folder.join(LOG)))?;
+        let log = RunLog::open(folder).map_err(RunError::io("cannot write", &folder.join(LOG)))?;
+        lease.log_to(&log);
         let files = Folder::with_permit(folder, lease.permit());
         files.sweep().map_err(RunError::io("cannot tidy", folder))?;
         config::write(&files, params)?;
@@ -135,12 +137,18 @@ impl RunDir {
             events,
             stride: 1,
             unwritten,
+            log,
             lease,
         })
     }
 
     pub fn folder(&self) -> &Path {
         self.files.path()
+    }
+
+    /// The run's log.
+    pub(in crate::session) fn log(&self) -> &RunLog {
+        &self.log
     }
 
     /// The run's folder, for other writers.

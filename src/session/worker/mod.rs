@@ -37,6 +37,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
+use tracing::dispatcher::DefaultGuard;
 
 /// Most time between two checkpoints while training.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(30);
@@ -106,6 +107,7 @@ pub(super) fn run(settings: Settings, owner: Owner, tell: EventSender, load: imp
         }
     };
     if let State::Failed { why } = &state {
+        let _logging = unfinished.as_ref().map(|run| run.log().enter());
         tracing::error!("{why}");
         let event = Event::State(state.clone());
         if let Some(mut run) = unfinished
@@ -152,6 +154,8 @@ struct Worker<'a> {
     saver: Saver,
     runs: Option<RunsFolder>,
     run: Option<RunDir>,
+    /// This thread's lines go into the run's log.
+    logging: Option<DefaultGuard>,
     /// Validation and test images.
     known: [Known; 2],
     shown: Split,
@@ -223,6 +227,7 @@ impl<'a> Worker<'a> {
                 .map(|runs| RunsFolder::new(runs, owner.clone())),
             owner,
             run: None,
+            logging: None,
             known: Default::default(),
             shown: Split::Validation,
             health: HealthMonitor::default(),

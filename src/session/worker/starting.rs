@@ -148,6 +148,9 @@ impl Worker<'_> {
         resumed_at: Option<u64>,
     ) -> Trainer {
         self.run = run;
+        // Left before the next is entered, as the end of the former would end the latter.
+        self.logging = None;
+        self.logging = self.run.as_ref().map(|run| run.log().enter());
         self.known = Default::default();
         self.health = HealthMonitor::default();
         self.best_scored = None;

@@ -17,9 +17,9 @@ mod watch;
 pub use host::{HostId, Owner};
 pub use watch::{Holder, Watch};
 
-use super::{InUse, LOG, Lost, RunError};
+use super::{InUse, Lost, RunError};
 use crate::files;
-use crate::session::log;
+use crate::session::log::RunLog;
 use crate::train::files::{FileOp, Permit, through};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use std::fs::{self, File, OpenOptions};
@@ -71,6 +71,8 @@ struct Shared {
     inner: Mutex<Inner>,
     /// Set when the lease is found to belong to another session.
     lost: OnceLock<Lost>,
+    /// The run's log.
+    log: OnceLock<RunLog>,
     /// Receives a token when the lease is lost.
     told: (Sender<()>, Receiver<()>),
 }
@@ -149,6 +151,7 @@ impl Lease {
                 holder,
             }),
             lost: OnceLock::new(),
+            log: OnceLock::new(),
             told: bounded(1),
         });
         shared.beat().map_err(cannot)?;
@@ -199,6 +202,12 @@ impl Lease {
     pub fn permit(&self) -> Permit {
         let shared = Arc::clone(&self.shared);
         Arc::new(move || shared.check())
+    }
+
+    /// From now on, what happens to the lease is logged there.
+    pub(in crate::session) fn log_to(&self, log: &RunLog) {
+        // A lease belongs to one run, whose log is opened once.
+        let _ = self.shared.log.set(log.clone());
     }
 
     /// The session that has the run, after this session has lost it.
@@ -298,7 +307,11 @@ impl Shared {
     /// Moves the counter until the run ends or the lease is lost.
     fn run(&self, stopped: &Receiver<()>) {
         let mut failed = false;
+        let mut entered = None;
         while stopped.recv_timeout(BEAT) == Err(RecvTimeoutError::Timeout) {
+            if entered.is_none() {
+                entered = self.log.get().map(RunLog::enter);
+            }
             match self.beat() {
                 Ok(()) => failed = false,
                 Err(_) if self.lost.get().is_some() => return,
@@ -348,8 +361,11 @@ impl Shared {
                     by: by.iter().find_map(LeaseFile::holder),
                     folder: folder.clone(),
                 });
+                // First, as nothing more may be written into the folder: the line goes into the log of the next run.
+                if let Some(log) = self.log.get() {
+                    log.close();
+                }
                 tracing::error!("{lost}");
-                log::close(&folder.join(LOG));
                 // A full channel means that the loss has been reported already.
                 let _ = self.told.0.try_send(());
                 Err(io::Error::other(lost.to_string()))
