@@ -19,7 +19,7 @@
 //! |---|---|---|
 //! | [`domain`] | plain data and pure functions: hyperparameters, architectures as text, reports, random numbers | nothing, but `domain::arch` walks [`layers::KINDS`] |
 //! | [`data`] | readers of data sets; the built-in set; batches | files, hardware, domain |
-//! | [`hardware`] | threads, vector instructions, measured peaks; NVIDIA's driver and GPUs, and the executor of lists of kernel launches | domain |
+//! | [`hardware`] | threads, vector instructions, measured peaks; NVIDIA's driver and GPUs, and the executor of lists of kernel launches | files, domain |
 //! | [`plot`] | PNG charts and matrices | domain |
 //! | [`files`] | opening regular files safely | nothing |
 //! | [`layers`] | one folder per kind of layer: its description, CPU and CUDA kernels, and the reference in Candle | hardware, domain |

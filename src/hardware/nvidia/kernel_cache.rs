@@ -2,6 +2,7 @@
 //! error; the log says so.
 
 use super::driver::Version;
+use crate::files;
 use sha2::{Digest, Sha256};
 use std::fs;
 use std::io;
@@ -83,7 +84,7 @@ impl KernelCache {
     /// The machine code of a key. None if it is not there, cannot be read or is damaged.
     pub fn read(&self, key: &CacheKey) -> Option<Vec<u8>> {
         let path = self.folder.as_ref()?.join(key.file_name());
-        let bytes = match fs::read(&path) {
+        let bytes = match files::read(&path, LIMIT) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
             Err(error) => {
@@ -96,7 +97,7 @@ impl KernelCache {
             return None;
         };
         // The least recently used are removed first. A cache that can only be read keeps its dates.
-        let _ = fs::File::open(&path).and_then(|file| file.set_modified(SystemTime::now()));
+        let _ = files::open(&path).and_then(|file| file.set_modified(SystemTime::now()));
         Some(code.to_vec())
     }
 
@@ -193,6 +194,17 @@ mod tests {
         next.write(&KEY, b"");
         assert_eq!(cache.read(&KEY).as_deref(), Some(&b""[..]));
         assert_eq!(files(&cache).len(), 1, "no temporary file stays");
+    }
+
+    #[test]
+    fn a_named_pipe_in_place_of_a_file_is_passed_over_and_replaced() {
+        let (_folder, cache) = cache(LIMIT);
+        let folder = cache.folder.clone().unwrap();
+        fs::create_dir(&folder).unwrap();
+        files::tests::make_fifo(&folder.join(KEY.file_name()));
+        assert_eq!(cache.read(&KEY), None);
+        cache.write(&KEY, b"code");
+        assert_eq!(cache.read(&KEY).as_deref(), Some(&b"code"[..]));
     }
 
     #[test]
