@@ -101,8 +101,9 @@ impl Columns {
                     .map_or_else(String::new, |a| percent(Some(a)))
             }),
         ];
-        // `diverged, open` is shortened in a narrow table.
-        let outcome = if width < 100 { 12 } else { 16 };
+        let longest = runs.iter().map(|r| r.standing().chars().count() as u16 + 1);
+        let narrow = if width < 100 { 12 } else { 16 };
+        let outcome = longest.max().unwrap_or(0).clamp(narrow, 16);
         let name = (width / 4).clamp(10, 28);
         let mut used = 2 + name + outcome;
         let mut figures = Vec::new();
