@@ -12,7 +12,7 @@ use crate::domain::arch;
 use crate::domain::params::{self, Applies, Hyperparameters};
 use crate::domain::text::command_line;
 use crate::train::checkpoint::{Checkpoint, CheckpointError, RunState};
-use crate::train::saver::{LAST, PREVIOUS};
+use crate::train::saver::{LAST, whole_checkpoints};
 use crossbeam_channel::RecvTimeoutError;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -126,19 +126,17 @@ impl Place {
     }
 }
 
-/// The newest whole checkpoint of a run, its file, and what was wrong with a newer one.
+/// The newest checkpoint of a run that can be read, its file, and what is wrong with the last one.
 pub(super) fn newest(run: &Path) -> Result<(Checkpoint, PathBuf, Option<String>), CheckpointError> {
-    let (last, previous) = (run.join(LAST), run.join(PREVIOUS));
-    match Checkpoint::read(&last) {
-        Ok(checkpoint) => Ok((checkpoint, last, None)),
-        Err(error) => match Checkpoint::read(&previous) {
-            Ok(checkpoint) => {
-                let warning = format!("{error} Going on from {} instead.", previous.display());
-                Ok((checkpoint, previous, Some(warning)))
-            }
-            Err(_) => Err(error),
-        },
+    let last = run.join(LAST);
+    // As a rule it is whole, and no other need be read.
+    if let Ok(checkpoint) = Checkpoint::read(&last) {
+        return Ok((checkpoint, last, None));
     }
+    let (mut found, damage) = whole_checkpoints(run)?;
+    let (checkpoint, path) = found.swap_remove(0);
+    let warning = damage.map(|error| format!("{error} Going on from {} instead.", path.display()));
+    Ok((checkpoint, path, warning))
 }
 
 /// Going on from an older checkpoint of a run would undo what came after it.
@@ -287,7 +285,7 @@ pub(super) fn begin(
 mod tests {
     use super::*;
     use crate::train::checkpoint::tests::example;
-    use crate::train::saver::BEST;
+    use crate::train::saver::{BEST, PREVIOUS};
     use std::fs;
 
     fn written(path: &Path, step: u64) {

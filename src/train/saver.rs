@@ -1,12 +1,13 @@
 //! Saves checkpoints on a thread of its own, so that training does not wait for the disk.
 
-use super::checkpoint::Checkpoint;
+use super::checkpoint::{Checkpoint, CheckpointError};
 use super::files::Folder;
 use crate::domain::report::CheckpointReport;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -247,6 +248,32 @@ fn write(
     Ok(written)
 }
 
+/// Checkpoints of a run with their files, newest first, and why its last one is not among them, if so.
+pub type WholeCheckpoints = (Vec<(Checkpoint, PathBuf)>, Option<CheckpointError>);
+
+/// The checkpoints of the run in `folder` that can be read, at least one, each step once.
+///
+/// # Errors
+/// Returns the error of the last checkpoint if none can be read.
+pub fn whole_checkpoints(folder: &Path) -> Result<WholeCheckpoints, CheckpointError> {
+    let [last, previous, best] = [LAST, PREVIOUS, BEST].map(|name| {
+        let path = folder.join(name);
+        Checkpoint::read(&path).map(|checkpoint| (checkpoint, path))
+    });
+    let (last, damage) = match last {
+        Ok(last) => (Some(last), None),
+        Err(error) => (None, Some(error)),
+    };
+    let mut found: Vec<_> = last.into_iter().chain(previous).chain(best).collect();
+    // The sort is stable, so that of equal steps the last checkpoint comes first.
+    found.sort_by_key(|(checkpoint, _)| std::cmp::Reverse(checkpoint.run_state.step));
+    found.dedup_by_key(|(checkpoint, _)| checkpoint.run_state.step);
+    match damage {
+        Some(error) if found.is_empty() => Err(error),
+        damage => Ok((found, damage)),
+    }
+}
+
 /// Makes `file`, the checkpoint that a run resumes from, its `last` one, so that a newer or damaged checkpoint never
 /// becomes `previous`. If it `is_best`, it becomes `best` too, since the process that saved it may have been killed
 /// before it wrote `best`.
@@ -274,7 +301,6 @@ mod tests {
     use super::super::files::faults::{Fault, lay};
     use super::*;
     use std::fs;
-    use std::path::Path;
 
     fn job(folder: &Path, step: u64, best: bool) -> Job {
         let mut checkpoint = example();

@@ -6,37 +6,9 @@ use crate::domain::report::State;
 use crate::domain::text::grouped;
 use crate::session::protocol::Outcome;
 use crate::session::run_dir::RunError;
-use crate::train::checkpoint::{Checkpoint, CheckpointError};
 use crate::train::recovery::recovery;
-use crate::train::saver::{BEST, LAST, PREVIOUS};
+use crate::train::saver::whole_checkpoints;
 use crate::train::trainer::Trainer;
-use std::path::{Path, PathBuf};
-
-/// Checkpoints with their files; and why the last one is not among them, if so.
-type Checkpoints = (Vec<(Checkpoint, PathBuf)>, Option<CheckpointError>);
-
-/// The whole checkpoints of a run, newest first, each step once.
-///
-/// # Errors
-/// When none of them can be read: why the last one cannot.
-fn checkpoints(folder: &Path) -> std::result::Result<Checkpoints, CheckpointError> {
-    let [last, previous, best] = [LAST, PREVIOUS, BEST].map(|name| {
-        let path: PathBuf = folder.join(name);
-        Checkpoint::read(&path).map(|checkpoint| (checkpoint, path))
-    });
-    let (last, damage) = match last {
-        Ok(last) => (Some(last), None),
-        Err(error) => (None, Some(error)),
-    };
-    let mut found: Vec<_> = last.into_iter().chain(previous).chain(best).collect();
-    // The sort is stable, so that of equal steps the last checkpoint comes first.
-    found.sort_by_key(|(checkpoint, _)| std::cmp::Reverse(checkpoint.run_state.step));
-    found.dedup_by_key(|(checkpoint, _)| checkpoint.run_state.step);
-    match damage {
-        Some(error) if found.is_empty() => Err(error),
-        damage => Ok((found, damage)),
-    }
-}
 
 impl Worker<'_> {
     /// Takes up the command to go back.
@@ -84,7 +56,7 @@ impl Worker<'_> {
             return Ok(false);
         };
         let folder = run.folder().to_owned();
-        let (mut found, damage) = checkpoints(&folder)?;
+        let (mut found, damage) = whole_checkpoints(&folder)?;
         if let Some(error) = damage {
             self.warn(error.to_string());
         }
