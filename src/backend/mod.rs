@@ -68,7 +68,7 @@ impl Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// What the members of a backend have in common.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct NetworkSpec {
     pub arch: Arch,
     /// The shape of an image.

@@ -25,6 +25,13 @@ pub const MAX_NORM: f64 = 1e19;
 /// The CUDA source of every rule's kernels `pack` and `update`. The rule's statements are its constant UPDATE_ELEMENT.
 pub const CUDA: &str = include_str!("update.cu");
 
+/// A rule is known by its word.
+impl PartialEq for Rule {
+    fn eq(&self, other: &Self) -> bool {
+        self.word == other.word
+    }
+}
+
 /// One optimizer. It works element by element.
 #[derive(Debug)]
 pub struct Rule {

@@ -4,11 +4,13 @@ use super::{Exit, Result, Worker};
 use crate::domain::params::Value;
 use crate::domain::report::State;
 use crate::domain::text::grouped;
-use crate::session::protocol::Outcome;
+use crate::session::protocol::{Event, Outcome};
 use crate::session::run_dir::RunError;
+use crate::train::checkpoint::RunState;
 use crate::train::recovery::recovery;
 use crate::train::saver::whole_checkpoints;
 use crate::train::trainer::Trainer;
+use std::path::Path;
 
 impl Worker<'_> {
     /// Takes up the command to go back.
@@ -74,23 +76,17 @@ impl Worker<'_> {
             _ => "it had collapsed".into(),
         };
         let (checkpoint, path) = found.swap_remove(chosen.checkpoint);
-        let made = self.trainer_from(checkpoint, &path)?;
-        let Some(run) = &mut self.run else {
-            return Ok(false);
+        let before = trainer.exchange(checkpoint, &path)?;
+        let past = match self.cut_back(trainer.run_state(), &path) {
+            Ok(past) => past,
+            Err(error) => {
+                trainer.exchange(before, &path)?;
+                return Err(error);
+            }
         };
-        let run_state = made.run_state();
-        let file = path.file_name().unwrap_or_default();
-        run.adopt(&file.to_string_lossy(), run_state.is_best())?;
-        run.cut_back(
-            run_state.step,
-            run_state.metrics_bytes,
-            run_state.unwritten.clone(),
-        )
-        .map_err(RunError::io("cannot cut back the metrics in", &folder))?;
-        let past = self.read_past(&folder, run_state.metrics_bytes)?;
-        let (step, epochs) = (run_state.step, run_state.epochs);
+        let (step, epochs) = (trainer.run_state().step, trainer.run_state().epochs);
         let run = self.run.take();
-        *trainer = self.begin(made, run, Some(step + 1));
+        self.begin(trainer, run, Some(step + 1));
         self.go_on_from(step, trainer.scored_split(), past);
         self.went_back_to = Some(step);
         self.notice(&format!(
@@ -103,5 +99,22 @@ impl Worker<'_> {
         let _ = self.set(trainer, "learning_rate", Value::Float(chosen.learning_rate));
         (self.paused, self.go_on, self.over) = (false, true, None);
         Ok(true)
+    }
+
+    /// Makes the checkpoint in `path` the run's last one and cuts its metrics back to it. Returns the events up to there.
+    fn cut_back(&mut self, run_state: &RunState, path: &Path) -> Result<Vec<Event>> {
+        let Some(run) = &mut self.run else {
+            return Ok(Vec::new());
+        };
+        let folder = run.folder().to_owned();
+        let file = path.file_name().unwrap_or_default();
+        run.adopt(&file.to_string_lossy(), run_state.is_best())?;
+        run.cut_back(
+            run_state.step,
+            run_state.metrics_bytes,
+            run_state.unwritten.clone(),
+        )
+        .map_err(RunError::io("cannot cut back the metrics in", &folder))?;
+        self.read_past(&folder, run_state.metrics_bytes)
     }
 }

@@ -59,6 +59,13 @@ enum SessionError {
     Checkpoint(#[from] CheckpointError),
     #[error(transparent)]
     Resume(#[from] ResumeError),
+    #[error(
+        "the run could not be restarted: {restart}. Its own network could not be built again either: {rebuild}. Everything trained is in the run's last checkpoint: resume it with --resume."
+    )]
+    Restart {
+        restart: String,
+        rebuild: crate::train::Error,
+    },
     #[error("the system gives no thread for saving: {0}")]
     Thread(std::io::Error),
 }
@@ -299,7 +306,8 @@ impl<'a> Worker<'a> {
                     };
                 }
                 Some(Exit::Restart) => {
-                    let restarted = self.restart(&mut trainer);
+                    let (next, restarted) = self.restart(trainer)?;
+                    trainer = next;
                     self.answer(restarted, &trainer);
                 }
                 Some(Exit::GoBack) => {

@@ -1,6 +1,6 @@
 //! Beginning a run: a new one, one that continues from a checkpoint, or a restart.
 
-use super::{Result, Worker, health};
+use super::{Result, SessionError, Worker, health};
 use crate::domain::health::HealthMonitor;
 use crate::domain::params::{self, Hyperparameters};
 use crate::domain::report::{RunInfo, Split, State};
@@ -17,9 +17,9 @@ use std::time::Instant;
 impl Worker<'_> {
     /// A new run, which the session starts with.
     pub(super) fn first_run(&mut self) -> Result<Trainer> {
-        let trainer = self.new_trainer(self.settings.params.clone())?;
+        let mut trainer = self.new_trainer(self.settings.params.clone())?;
         let run = self.new_run(&trainer, self.settings.name.as_deref())?;
-        let mut trainer = self.begin(trainer, run, None);
+        self.begin(&mut trainer, run, None);
         // So that there is always something to go back to.
         self.save(&mut trainer, false);
         Ok(trainer)
@@ -30,7 +30,7 @@ impl Worker<'_> {
         if let Some(text) = point.warning {
             self.tell.event(Event::Warning { text });
         }
-        let trainer = self.trainer_from(point.checkpoint, &point.path)?;
+        let mut trainer = self.trainer_from(point.checkpoint, &point.path)?;
         let run_state = trainer.run_state();
         let mut past = Vec::new();
         let run = match (point.path.parent().zip(point.path.file_name()), point.lease) {
@@ -60,7 +60,7 @@ impl Worker<'_> {
             }
         };
         let step = run_state.step;
-        let mut trainer = self.begin(trainer, run, Some(step + 1));
+        self.begin(&mut trainer, run, Some(step + 1));
         self.go_on_from(step, trainer.scored_split(), past);
         for key in &self.settings.overrides {
             if let Some(row) = params::param(key) {
@@ -143,10 +143,10 @@ impl Worker<'_> {
     /// Makes this the run of the session, and tells.
     pub(super) fn begin(
         &mut self,
-        mut trainer: Trainer,
+        trainer: &mut Trainer,
         run: Option<RunDir>,
         resumed_at: Option<u64>,
-    ) -> Trainer {
+    ) {
         self.run = run;
         // Left before the next is entered, as the end of the former would end the latter.
         self.logging = None;
@@ -173,7 +173,7 @@ impl Worker<'_> {
             self.shown = Split::Test;
         }
         trainer.watch_test = self.shown == Split::Test;
-        self.set_length(&trainer);
+        self.set_length(trainer);
         let layers = trainer.layers();
         let division = trainer.division();
         let run_state = trainer.run_state();
@@ -201,29 +201,49 @@ impl Worker<'_> {
         }
         let warnings = self.run.as_mut().map(RunDir::take_warnings);
         warnings.into_iter().flatten().for_each(|w| self.warn(w));
-        trainer
     }
 
-    /// Replaces the run by a new one with everything that waits. When that cannot be, the old one stays.
+    /// Replaces the run by a new one with everything that waits. The old network's memory is freed before the new one
+    /// needs some; where there is no new run, the old one is built again and continues, and the reason is returned
+    /// beside it.
     ///
     /// # Errors
-    /// Returns the reason if there is no new run.
-    pub(super) fn restart(&mut self, trainer: &mut Trainer) -> std::result::Result<(), String> {
+    /// Returns an error if the old run cannot be built again.
+    pub(super) fn restart(
+        &mut self,
+        mut trainer: Trainer,
+    ) -> Result<(Trainer, std::result::Result<(), String>)> {
+        let failed =
+            |error: &dyn std::fmt::Display| Err(format!("the run could not be restarted: {error}"));
+        self.save_everything(&mut trainer);
+        let params = trainer.wanted_params();
+        let suspended = match trainer.suspend() {
+            Ok(suspended) => suspended,
+            Err(kept) => {
+                let (trainer, error) = *kept;
+                return Ok((trainer, failed(&error)));
+            }
+        };
         let made = self
-            .new_trainer(trainer.wanted_params())
+            .new_trainer(params)
             .and_then(|new| Ok((self.new_run(&new, None)?, new)));
         match made {
-            Ok((run, new)) => {
-                self.save_everything(trainer);
+            Ok((run, mut new)) => {
                 if self.over.is_none() {
                     self.record(Event::State(State::Stopped));
                 }
                 self.paused = false;
-                *trainer = self.begin(new, run, None);
-                self.save(trainer, false);
-                Ok(())
+                self.begin(&mut new, run, None);
+                self.save(&mut new, false);
+                Ok((new, Ok(())))
             }
-            Err(error) => Err(format!("the run could not be restarted: {error}")),
+            Err(restart) => match suspended.rebuild(&*self.device) {
+                Ok(trainer) => Ok((trainer, failed(&restart))),
+                Err(rebuild) => Err(SessionError::Restart {
+                    restart: restart.to_string(),
+                    rebuild,
+                }),
+            },
         }
     }
 

@@ -12,6 +12,7 @@ mod resume;
 mod tests;
 
 pub use changes::ChangeOutcome;
+pub use resume::Suspended;
 
 use super::checkpoint::{Applied, Best, RunState};
 use super::evaluate::{Scores, Scoring};

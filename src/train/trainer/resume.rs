@@ -4,15 +4,81 @@ use super::{Trainer, capacity, network_spec};
 use crate::backend::{Device, NetworkState};
 use crate::data::batches::Division;
 use crate::domain::arch;
-use crate::domain::params::{HYPERPARAMS, Hyperparameters};
+use crate::domain::params::{HYPERPARAMS, HyperParam, Hyperparameters, Value};
 use crate::domain::report::StepReport;
-use crate::train::Result;
 use crate::train::checkpoint::{Checkpoint, CheckpointError, EpochTotals, FORMAT, RunState};
 use crate::train::training_data::TrainingData;
+use crate::train::{Error, Result};
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+
+/// A run whose network holds no memory of the device.
+pub struct Suspended {
+    checkpoint: Checkpoint,
+    training_data: Rc<TrainingData>,
+    stop: Arc<AtomicBool>,
+    watch_test: bool,
+    requests: Vec<(&'static HyperParam, Value)>,
+    /// Running throughput, steps that it rests on, and seconds of an evaluation.
+    pace: (f64, u64, f64),
+}
+
+impl Suspended {
+    /// Builds the network again, in the state in which it was.
+    ///
+    /// # Errors
+    /// Returns an error if the device has too little memory or fails.
+    pub fn rebuild(self, device: &dyn Device) -> Result<Trainer> {
+        let path = Path::new("the suspended run");
+        let mut trainer =
+            Trainer::resume(self.checkpoint, path, self.training_data, device, self.stop)?;
+        trainer.watch_test = self.watch_test;
+        trainer.requests = self.requests;
+        (
+            trainer.speed,
+            trainer.steps_timed,
+            trainer.evaluation_seconds,
+        ) = self.pace;
+        Ok(trainer)
+    }
+}
+
+fn mismatch(path: &Path, why: String) -> CheckpointError {
+    CheckpointError::Mismatch {
+        path: path.into(),
+        why,
+    }
+}
+
+/// Whether a run can continue on this data.
+fn check(
+    run_state: &RunState,
+    path: &Path,
+    training_data: &TrainingData,
+) -> std::result::Result<(), CheckpointError> {
+    for row in HYPERPARAMS {
+        row.check(row.get(&run_state.params))
+            .map_err(|e| mismatch(path, format!("its hyperparameter {e}")))?;
+    }
+    if run_state.data != training_data.identity {
+        let why = format!(
+            "its run learned from {} at {} ({} + {} images, digest {}), and the data at hand is {} ({} + {} images, digest {}); name the run's data with --data",
+            run_state.data.name,
+            run_state.data_source,
+            run_state.data.train,
+            run_state.data.test,
+            run_state.data.digest,
+            training_data.identity.name,
+            training_data.identity.train,
+            training_data.identity.test,
+            training_data.identity.digest,
+        );
+        return Err(mismatch(path, why));
+    }
+    Ok(())
+}
 
 impl Trainer {
     /// A new run on a device. Setting `stop` abandons the training step under way.
@@ -89,57 +155,92 @@ impl Trainer {
         device: &dyn Device,
         stop: Arc<AtomicBool>,
     ) -> Result<Self> {
-        let mismatch = |why: String| CheckpointError::Mismatch {
-            path: path.into(),
-            why,
-        };
-        let Checkpoint { run_state, tensors } = checkpoint;
-        for row in HYPERPARAMS {
-            row.check(row.get(&run_state.params))
-                .map_err(|e| mismatch(format!("its hyperparameter {e}")))?;
-        }
-        if run_state.data != training_data.identity {
-            return Err(mismatch(format!(
-                "its run learned from {} at {} ({} + {} images, digest {}), and the data at hand is {} ({} + {} images, digest {}); name the run's data with --data",
-                run_state.data.name,
-                run_state.data_source,
-                run_state.data.train,
-                run_state.data.test,
-                run_state.data.digest,
-                training_data.identity.name,
-                training_data.identity.train,
-                training_data.identity.test,
-                training_data.identity.digest,
-            ))
-            .into());
-        }
+        check(&checkpoint.run_state, path, &training_data)?;
+        let run_state = &checkpoint.run_state;
         let params = Hyperparameters {
             architecture: run_state.architecture.clone(),
             ..run_state.params.clone()
         };
         let mut trainer = Self::new(params, training_data, device, stop)?;
-        let steps = trainer.steps_per_epoch_of(&run_state.params);
-        let images = trainer.epoch_images_of(&run_state.params);
+        trainer.take_over(checkpoint, path)?;
+        Ok(trainer)
+    }
+
+    /// Continues from another checkpoint of this run. Its state is put into the network that is there, so that no second
+    /// one needs memory. Returns the state before; undo and the estimate of the remaining time begin anew.
+    ///
+    /// # Errors
+    /// Returns an error if the checkpoint is of another network or other data, or the device fails. Nothing has changed
+    /// then.
+    pub fn exchange(&mut self, checkpoint: Checkpoint, path: &Path) -> Result<Checkpoint> {
+        check(&checkpoint.run_state, path, &self.training_data)?;
+        if network_spec(&checkpoint.run_state)? != self.spec {
+            return Err(mismatch(path, "it is of another network".into()).into());
+        }
+        let before = self.whole_state()?;
+        let needed = capacity(&checkpoint.run_state.params);
+        if needed != self.backend.capacity() {
+            self.backend.resize(needed)?;
+        }
+        self.take_over(checkpoint, path)?;
+        self.requests.clear();
+        (self.speed, self.steps_timed, self.evaluation_seconds) = (0.0, 0, 0.0);
+        Ok(before)
+    }
+
+    /// Frees the network's memory and keeps its state as plain numbers.
+    ///
+    /// # Errors
+    /// Returns the trainer, unchanged, if the device fails.
+    pub fn suspend(mut self) -> std::result::Result<Suspended, Box<(Trainer, Error)>> {
+        match self.whole_state() {
+            Ok(checkpoint) => Ok(Suspended {
+                checkpoint,
+                training_data: self.training_data,
+                stop: self.stop,
+                watch_test: self.watch_test,
+                requests: self.requests,
+                pace: (self.speed, self.steps_timed, self.evaluation_seconds),
+            }),
+            Err(error) => Err(Box::new((self, error))),
+        }
+    }
+
+    /// Puts a checkpoint's state into the network. If it fails, nothing has changed.
+    fn take_over(&mut self, checkpoint: Checkpoint, path: &Path) -> Result<()> {
+        let Checkpoint { run_state, tensors } = checkpoint;
+        let steps = self.steps_per_epoch_of(&run_state.params);
+        let images = self.epoch_images_of(&run_state.params);
         let expected =
             (run_state.step_in_epoch * u64::from(run_state.params.batch_size)).min(images);
         if run_state.step_in_epoch > steps || run_state.images_in_epoch != expected {
-            return Err(mismatch(format!(
+            let why = format!(
                 "it stands at step {} of {steps} in its epoch, after {} images",
                 run_state.step_in_epoch, run_state.images_in_epoch
-            ))
-            .into());
+            );
+            return Err(mismatch(path, why).into());
         }
         let state = NetworkState {
             tensors,
             scalars: run_state.optimizer.clone(),
         };
-        trainer
-            .backend
-            .import(trainer.member, &state)
-            .map_err(|e| mismatch(e.to_string()))?;
-        trainer.run_state = run_state;
-        trainer.shuffle();
-        Ok(trainer)
+        self.backend
+            .import(self.member, &state)
+            .map_err(|e| mismatch(path, e.to_string()))?;
+        self.run_state = run_state;
+        self.shuffle();
+        Ok(())
+    }
+
+    /// The run as it is, also with weights that are not finite.
+    fn whole_state(&mut self) -> Result<Checkpoint> {
+        let state = self.backend.export(self.member)?;
+        let mut run_state = self.run_state.clone();
+        run_state.optimizer = state.scalars;
+        Ok(Checkpoint {
+            run_state,
+            tensors: state.tensors,
+        })
     }
 
     /// Copies everything that resuming needs to host memory. Returns None if a weight is not finite: such weights are
