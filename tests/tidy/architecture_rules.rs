@@ -10,7 +10,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("domain::arch", &["domain", "layers"]),
     ("files", &[]),
     ("data", &["files", "hardware", "domain"]),
-    ("hardware", &["domain"]),
+    ("hardware", &["files", "domain"]),
     ("plot", &["domain"]),
     ("layers", &["hardware", "domain"]),
     ("optimizers", &["domain"]),
