@@ -171,7 +171,10 @@ impl RunView {
                 accuracy: report.accuracy,
             });
         }
-        if report.loss.is_finite() && self.lowest_loss.is_none_or(|(_, l)| report.loss < l) {
+        if report.split == Split::Validation
+            && report.loss.is_finite()
+            && self.lowest_loss.is_none_or(|(_, l)| report.loss < l)
+        {
             self.lowest_loss = Some((report.epoch, report.loss));
         }
         if let Some(accuracy) = report.test_accuracy {
