@@ -308,6 +308,27 @@ pub fn images(all: &[f32], count: usize, len: usize) -> Result<&[f32]> {
     }
 }
 
+/// Computes the first images of `to`, of `to_len` numbers each, from those of `from`, of `from_len` numbers each: calls
+/// `compute` with each image's number, its numbers in `from` and its place in `to`, on the pass's threads.
+///
+/// # Errors
+/// Returns an error if `from` holds fewer images.
+pub fn map_images(
+    pass: &Pass,
+    (from, from_len): (&Tensor, usize),
+    (to, to_len): (&Tensor, usize),
+    compute: impl Fn(usize, &[f32], &mut [f32]) + Sync,
+) -> Result<()> {
+    let from = slices::read(from)?;
+    let from = images(&from, pass.images, from_len)?;
+    slices::write([to], |[to]| {
+        pass.threads
+            .chunks(&mut to[..pass.images * to_len], to_len, |image, to| {
+                compute(image, &from[image * from_len..(image + 1) * from_len], to);
+            });
+    })
+}
+
 /// Numbers in one image of a batch.
 pub fn image_len(batch: &Tensor) -> usize {
     batch.dims()[1..].iter().product()

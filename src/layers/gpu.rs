@@ -69,6 +69,25 @@ pub struct LaunchTarget {
     pub precision: Precision,
 }
 
+/// The kernels of a layer that has one for each direction, with a thread for each number that it writes.
+pub struct KernelPair {
+    pub source: &'static str,
+    pub constants: String,
+    /// Reads the input and writes the output.
+    pub forward: &'static str,
+    /// Reads the output's gradient and writes the input's.
+    pub backward: &'static str,
+    pub backward_reads: BackwardReads,
+}
+
+/// What a backward kernel reads besides the gradient.
+#[derive(Clone, Copy)]
+pub enum BackwardReads {
+    GradientOnly,
+    Input,
+    Output,
+}
+
 /// Lays a network out in memory and lists its launches.
 pub struct LaunchBuilder {
     target: LaunchTarget,
@@ -195,6 +214,41 @@ impl LaunchBuilder {
             arguments,
             ..Launch::default()
         }
+    }
+
+    /// The launches of a layer that has one kernel for each direction, for an output of `output_len` numbers an image.
+    pub fn kernel_pair(
+        &mut self,
+        pair: KernelPair,
+        input: &Activation,
+        output_len: usize,
+    ) -> (Activation, BackwardLaunches) {
+        let output = self.activation(output_len);
+        let arguments = vec![self.step(), Some(input.at), Some(output.at)];
+        let constants = &pair.constants;
+        let launch = self.elementwise(pair.source, constants, pair.forward, output_len, arguments);
+        self.add_forward(launch);
+        let (input, grad) = (input.clone(), output.grad);
+        let also_read = match pair.backward_reads {
+            BackwardReads::GradientOnly => None,
+            BackwardReads::Input => Some(input.at),
+            BackwardReads::Output => Some(output.at),
+        };
+        let backward = move |builder: &mut LaunchBuilder| {
+            builder.input_grad(&input, |b, to| {
+                let mut arguments = vec![b.step(), grad];
+                arguments.extend(also_read.map(Some));
+                arguments.push(Some(to));
+                b.elementwise(
+                    pair.source,
+                    &pair.constants,
+                    pair.backward,
+                    input.len,
+                    arguments,
+                )
+            });
+        };
+        (output, Box::new(backward))
     }
 
     /// Adds a launch of the forward pass, in training and in scoring.

@@ -1,9 +1,9 @@
 //! A smooth activation on the CPU.
 
 use super::Function;
-use crate::layers::cpu::{Layer, Pass, image_len, images};
+use crate::layers::cpu::{Layer, Pass, image_len, images, map_images};
 use crate::layers::gpu::{Activation, BackwardLaunches, LaunchBuilder};
-use crate::layers::slices::{self, read, write};
+use crate::layers::slices;
 use candle_core::{Device, Result, Tensor};
 
 /// Applies a [`Function`] to every number.
@@ -40,13 +40,8 @@ impl Layer for Activate {
 
     fn forward(&mut self, input: &Tensor, pass: &Pass) -> Result<()> {
         let len = image_len(&self.output);
-        let x = read(input)?;
-        let x = images(&x, pass.images, len)?;
-        write([&self.output], |[out]| {
-            pass.threads
-                .chunks(&mut out[..pass.images * len], len, |image, out| {
-                    self.function.values(&x[image * len..], out);
-                });
+        map_images(pass, (input, len), (&self.output, len), |_, x, out| {
+            self.function.values(x, out);
         })
     }
 
@@ -73,17 +68,11 @@ impl Layer for Activate {
             return Ok(());
         };
         let len = image_len(&self.output);
-        let (x, grad) = (read(input)?, read(grad_output)?);
-        let (x, grad) = (
-            images(&x, pass.images, len)?,
-            images(&grad, pass.images, len)?,
-        );
-        write([grad_input], |[out]| {
-            pass.threads
-                .chunks(&mut out[..pass.images * len], len, |image, out| {
-                    let first = image * len;
-                    self.function.gradients(&x[first..], &grad[first..], out);
-                });
+        let x = slices::read(input)?;
+        let x = images(&x, pass.images, len)?;
+        let (from, to) = ((grad_output, len), (grad_input, len));
+        map_images(pass, from, to, |image, grad, out| {
+            self.function.gradients(&x[image * len..], grad, out);
         })
     }
 }

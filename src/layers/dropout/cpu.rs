@@ -2,9 +2,9 @@
 
 use super::Dropout;
 use crate::hardware::simd::Level;
-use crate::layers::cpu::{Layer, Pass, image_len, images};
+use crate::layers::cpu::{Layer, Pass, image_len, map_images};
 use crate::layers::gpu::{Activation, BackwardLaunches, LaunchBuilder};
-use crate::layers::slices::{self, read, write};
+use crate::layers::slices;
 use candle_core::{Device, Result, Tensor};
 
 /// Dropout; while scoring, the identity.
@@ -41,22 +41,14 @@ impl Drop {
         let len = image_len(&self.output);
         let level = self.level;
         let mask = self.dropout.mask(pass);
-        let from = read(from)?;
-        let from = images(&from, pass.images, len)?;
-        write([to], |[to]| {
-            pass.threads
-                .chunks(&mut to[..pass.images * len], len, |image, to| {
-                    let from = &from[image * len..(image + 1) * len];
-                    match mask {
-                        None => to.copy_from_slice(from),
-                        Some(mask) => {
-                            mask.factors(level, image * len, to);
-                            for (to, from) in to.iter_mut().zip(from) {
-                                *to *= from;
-                            }
-                        }
-                    }
-                });
+        map_images(pass, (from, len), (to, len), |image, from, to| match mask {
+            None => to.copy_from_slice(from),
+            Some(mask) => {
+                mask.factors(level, image * len, to);
+                for (to, from) in to.iter_mut().zip(from) {
+                    *to *= from;
+                }
+            }
         })
     }
 }

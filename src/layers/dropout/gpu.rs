@@ -2,7 +2,9 @@
 
 use super::{Dropout, Mask};
 use crate::domain::rng::Stream;
-use crate::layers::gpu::{Activation, BackwardLaunches, LaunchBuilder, define};
+use crate::layers::gpu::{
+    Activation, BackwardLaunches, BackwardReads, KernelPair, LaunchBuilder, define,
+};
 use std::fmt::Write;
 
 const SOURCE: &str = include_str!("dropout.cu");
@@ -15,18 +17,14 @@ pub fn schedule(
     let mut constants = String::new();
     define!(constants, LEN = input.len);
     constants.push_str(&constants_of(Some(dropout)));
-    let output = builder.activation(input.len);
-    let arguments = vec![builder.step(), Some(input.at), Some(output.at)];
-    let launch = builder.elementwise(SOURCE, &constants, "drop", input.len, arguments);
-    builder.add_forward(launch);
-    let (input, y) = (input.clone(), output.clone());
-    let backward = move |builder: &mut LaunchBuilder| {
-        builder.input_grad(&input, |b, to| {
-            let arguments = vec![b.step(), y.grad, Some(to)];
-            b.elementwise(SOURCE, &constants, "drop", input.len, arguments)
-        });
+    let pair = KernelPair {
+        source: SOURCE,
+        constants,
+        forward: "drop",
+        backward: "drop",
+        backward_reads: BackwardReads::GradientOnly,
     };
-    (output, Box::new(backward))
+    builder.kernel_pair(pair, input, input.len)
 }
 
 /// DROP (the stream's word, 0 for no dropout), DROP_LIVE, DROP_THRESHOLD and DROP_SCALE.

@@ -1,8 +1,8 @@
 //! The mean of each channel over all pixels.
 
-use crate::layers::cpu::{Layer, Pass, images};
+use crate::layers::cpu::{Layer, Pass, map_images};
 use crate::layers::gpu::{Activation, BackwardLaunches, LaunchBuilder};
-use crate::layers::slices::{self, read, write};
+use crate::layers::slices;
 use candle_core::{Device, Result, Tensor};
 
 /// The mean of each channel over all pixels.
@@ -42,24 +42,17 @@ impl Layer for GlobalPool {
     fn forward(&mut self, input: &Tensor, pass: &Pass) -> Result<()> {
         let (pixels, channels) = (self.pixels, self.channels);
         let len = pixels * channels;
-        let x = read(input)?;
-        let x = images(&x, pass.images, len)?;
-        write([&self.output], |[out]| {
-            pass.threads.chunks(
-                &mut out[..pass.images * channels],
-                channels,
-                |image, out| {
-                    out.fill(0.0);
-                    for pixel in x[image * len..(image + 1) * len].chunks_exact(channels) {
-                        for (out, x) in out.iter_mut().zip(pixel) {
-                            *out += x;
-                        }
-                    }
-                    for out in out {
-                        *out /= pixels as f32;
-                    }
-                },
-            );
+        let (from, to) = ((input, len), (&self.output, channels));
+        map_images(pass, from, to, |_, x, out| {
+            out.fill(0.0);
+            for pixel in x.chunks_exact(channels) {
+                for (out, x) in out.iter_mut().zip(pixel) {
+                    *out += x;
+                }
+            }
+            for out in out {
+                *out /= pixels as f32;
+            }
         })
     }
 
@@ -86,19 +79,14 @@ impl Layer for GlobalPool {
             return Ok(());
         };
         let (pixels, channels) = (self.pixels, self.channels);
-        let grad = read(grad_output)?;
-        let grad = images(&grad, pass.images, channels)?;
         let len = pixels * channels;
-        write([grad_input], |[out]| {
-            pass.threads
-                .chunks(&mut out[..pass.images * len], len, |image, out| {
-                    let grad = &grad[image * channels..(image + 1) * channels];
-                    for pixel in out.chunks_exact_mut(channels) {
-                        for (out, grad) in pixel.iter_mut().zip(grad) {
-                            *out = grad / pixels as f32;
-                        }
-                    }
-                });
+        let (from, to) = ((grad_output, channels), (grad_input, len));
+        map_images(pass, from, to, |_, grad, out| {
+            for pixel in out.chunks_exact_mut(channels) {
+                for (out, grad) in pixel.iter_mut().zip(grad) {
+                    *out = grad / pixels as f32;
+                }
+            }
         })
     }
 }

@@ -1,6 +1,8 @@
 //! The launches of global pooling.
 
-use crate::layers::gpu::{Activation, BackwardLaunches, LaunchBuilder, define};
+use crate::layers::gpu::{
+    Activation, BackwardLaunches, BackwardReads, KernelPair, LaunchBuilder, define,
+};
 use std::fmt::Write;
 
 const SOURCE: &str = include_str!("global_pool.cu");
@@ -12,16 +14,12 @@ pub fn schedule(
 ) -> (Activation, BackwardLaunches) {
     let mut constants = String::new();
     define!(constants, PIXELS = pixels, C = channels);
-    let output = builder.activation(channels);
-    let arguments = vec![builder.step(), Some(input.at), Some(output.at)];
-    let launch = builder.elementwise(SOURCE, &constants, "mean", channels, arguments);
-    builder.add_forward(launch);
-    let (input, grad) = (input.clone(), output.grad);
-    let backward = move |builder: &mut LaunchBuilder| {
-        builder.input_grad(&input, |b, to| {
-            let arguments = vec![b.step(), grad, Some(to)];
-            b.elementwise(SOURCE, &constants, "spread_mean", input.len, arguments)
-        });
+    let pair = KernelPair {
+        source: SOURCE,
+        constants,
+        forward: "mean",
+        backward: "spread_mean",
+        backward_reads: BackwardReads::GradientOnly,
     };
-    (output, Box::new(backward))
+    builder.kernel_pair(pair, input, channels)
 }

@@ -1,8 +1,8 @@
 //! ReLU as a layer of its own, where it cannot be fused into the layer before.
 
-use crate::layers::cpu::{Layer, Pass, image_len, images};
+use crate::layers::cpu::{Layer, Pass, image_len, map_images};
 use crate::layers::gpu::{Activation, BackwardLaunches, LaunchBuilder};
-use crate::layers::slices::{self, read, write};
+use crate::layers::slices;
 use candle_core::{Device, Result, Tensor};
 
 /// max(x, 0); NaN stays NaN. Its slope at zero is 0.
@@ -37,15 +37,10 @@ impl Layer for Relu {
 
     fn forward(&mut self, input: &Tensor, pass: &Pass) -> Result<()> {
         let len = image_len(&self.output);
-        let x = read(input)?;
-        let x = images(&x, pass.images, len)?;
-        write([&self.output], |[out]| {
-            pass.threads
-                .chunks(&mut out[..pass.images * len], len, |image, out| {
-                    for (out, &x) in out.iter_mut().zip(&x[image * len..]) {
-                        *out = if x < 0.0 { 0.0 } else { x };
-                    }
-                });
+        map_images(pass, (input, len), (&self.output, len), |_, x, out| {
+            for (out, &x) in out.iter_mut().zip(x) {
+                *out = if x < 0.0 { 0.0 } else { x };
+            }
         })
     }
 
@@ -76,17 +71,12 @@ impl Layer for Relu {
             return Ok(());
         };
         let len = image_len(&self.output);
-        let (grad, output) = (read(grad_output)?, read(&self.output)?);
-        let grad = images(&grad, pass.images, len)?;
-        write([grad_input], |[out]| {
-            pass.threads
-                .chunks(&mut out[..pass.images * len], len, |image, out| {
-                    let first = image * len;
-                    for ((out, grad), y) in out.iter_mut().zip(&grad[first..]).zip(&output[first..])
-                    {
-                        *out = if *y == 0.0 { 0.0 } else { *grad };
-                    }
-                });
+        let output = slices::read(&self.output)?;
+        let (from, to) = ((grad_output, len), (grad_input, len));
+        map_images(pass, from, to, |image, grad, out| {
+            for ((out, grad), y) in out.iter_mut().zip(grad).zip(&output[image * len..]) {
+                *out = if *y == 0.0 { 0.0 } else { *grad };
+            }
         })
     }
 }

@@ -1,8 +1,8 @@
 //! A multiplication by a constant on the CPU.
 
-use crate::layers::cpu::{Layer, Pass, image_len, images};
+use crate::layers::cpu::{Layer, Pass, image_len, map_images};
 use crate::layers::gpu::{Activation, BackwardLaunches, LaunchBuilder};
-use crate::layers::slices::{self, read, write};
+use crate::layers::slices;
 use candle_core::{Device, Result, Tensor};
 
 /// Multiplies every number by a factor.
@@ -34,15 +34,10 @@ impl Multiply {
     /// The first images of `from` times the factor.
     fn scaled(&self, from: &Tensor, to: &Tensor, pass: &Pass) -> Result<()> {
         let len = image_len(&self.output);
-        let from = read(from)?;
-        let from = images(&from, pass.images, len)?;
-        write([to], |[out]| {
-            pass.threads
-                .chunks(&mut out[..pass.images * len], len, |image, out| {
-                    for (out, x) in out.iter_mut().zip(&from[image * len..]) {
-                        *out = x * self.factor;
-                    }
-                });
+        map_images(pass, (from, len), (to, len), |_, from, to| {
+            for (to, x) in to.iter_mut().zip(from) {
+                *to = x * self.factor;
+            }
         })
     }
 }

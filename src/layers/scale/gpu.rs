@@ -1,6 +1,8 @@
 //! The launches of a multiplication by a constant.
 
-use crate::layers::gpu::{Activation, BackwardLaunches, LaunchBuilder, define};
+use crate::layers::gpu::{
+    Activation, BackwardLaunches, BackwardReads, KernelPair, LaunchBuilder, define,
+};
 use std::fmt::Write;
 
 const SOURCE: &str = include_str!("scale.cu");
@@ -16,16 +18,12 @@ pub fn schedule(
         LEN = input.len,
         FACTOR = format_args!("{factor:e}f")
     );
-    let output = builder.activation(input.len);
-    let arguments = vec![builder.step(), Some(input.at), Some(output.at)];
-    let launch = builder.elementwise(SOURCE, &constants, "scale", input.len, arguments);
-    builder.add_forward(launch);
-    let (input, grad) = (input.clone(), output.grad);
-    let backward = move |builder: &mut LaunchBuilder| {
-        builder.input_grad(&input, |b, to| {
-            let arguments = vec![b.step(), grad, Some(to)];
-            b.elementwise(SOURCE, &constants, "scale", input.len, arguments)
-        });
+    let pair = KernelPair {
+        source: SOURCE,
+        constants,
+        forward: "scale",
+        backward: "scale",
+        backward_reads: BackwardReads::GradientOnly,
     };
-    (output, Box::new(backward))
+    builder.kernel_pair(pair, input, input.len)
 }
