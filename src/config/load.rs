@@ -4,14 +4,11 @@ use super::{
     Config, ConfigError, Flags, MAX_FILE, OPTIONS, OptionKind, OptionRow, Options, Origin,
     Surroundings, unknown_key,
 };
-use crate::domain::params::{HYPERPARAMS, HyperParam, Hyperparameters, Value};
+use crate::domain::params::{self, HYPERPARAMS, HyperParam, Hyperparameters, Value};
 use crate::domain::recipes;
 use crate::files;
 use std::path::{Path, PathBuf};
 use toml_edit::{Document, Item};
-
-/// The hyperparameter that sets others.
-const RECIPE: &str = "recipe";
 
 /// Combines the layers.
 ///
@@ -58,7 +55,7 @@ fn layers(
     if let Some(file) = config.file.clone() {
         read_file(&mut config, &file, around)?;
     }
-    let recipe = flags.params.iter().find(|(key, _)| *key == RECIPE);
+    let recipe = flags.params.iter().find(|(key, _)| *key == recipes::KEY);
     if let Some((_, value)) = recipe {
         apply(&mut config, value, "--recipe");
     }
@@ -166,9 +163,9 @@ fn read_file(config: &mut Config, file: &Path, around: &Surroundings) -> Result<
         format!("{shown}, line {line}")
     };
     // The other keys of the file override the recipe, whatever their order.
-    let recipe = HYPERPARAMS.iter().find(|row| row.key == RECIPE);
-    if let (Some(row), Some(item)) = (recipe, document.get(RECIPE)) {
-        let said = said(RECIPE, item);
+    let recipe = params::param(recipes::KEY);
+    if let (Some(row), Some(item)) = (recipe, document.get(recipes::KEY)) {
+        let said = said(recipes::KEY, item);
         let name = param_value(row, item).map_err(|why| ConfigError(format!("{said}: {why}")))?;
         apply(config, &name, &said);
     }

@@ -169,7 +169,7 @@ pub static HYPERPARAMS: &[HyperParam] = &[
         "End the run after the first epoch that reaches the target."),
     row("test_each_epoch", "test each epoch", "", Applies::NextEpoch, ValueKind::Bool, field!(bool test_each_epoch),
         "Score the test images after every epoch, not only at the end.").short("test"),
-    row("recipe", "recipe", "", Applies::NextRun, ValueKind::Choice(recipes::NAMES), field!(text recipe),
+    row(recipes::KEY, "recipe", "", Applies::NextRun, ValueKind::Choice(recipes::NAMES), field!(text recipe),
         "An architecture and the hyperparameters that belong to it; what is set beside it changes it. See `cifar-tui recipes`."),
     row("architecture", "architecture", "", Applies::NextRun, ValueKind::Text(crate::domain::arch::check), field!(text architecture),
         "A preset's name, or layers such as `conv 32, relu, pool, drop, dense 10`.").alias("arch"),

@@ -1,6 +1,6 @@
 //! The commands of the front ends.
 
-use super::{Exit, Worker};
+use super::{Exit, Worker, known_index};
 use crate::domain::params::{self, HyperParamError, Value};
 use crate::domain::report::{Split, State};
 use crate::session::client::ReceivedCommand;
@@ -200,7 +200,7 @@ impl Worker<'_> {
     }
 
     fn answer_to(&mut self, trainer: &mut Trainer, question: Question) -> Answer {
-        let shown = usize::from(self.shown == Split::Test);
+        let shown = known_index(self.shown);
         let answer = match question {
             Question::Samples {
                 filter,

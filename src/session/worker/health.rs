@@ -1,8 +1,8 @@
 //! Whether the run still learns: looked at when an epoch is over, told when it changes.
 
-use super::{Exit, Worker};
+use super::{Exit, Worker, known_index};
 use crate::domain::health::{EpochScores, HealthMonitor};
-use crate::domain::report::{EpochReport, Evaluation, ScoredWeights, Split};
+use crate::domain::report::{EpochReport, Evaluation, ScoredWeights};
 use crate::session::protocol::Event;
 use crate::session::questions;
 use crate::train::trainer::Trainer;
@@ -10,15 +10,14 @@ use crate::train::trainer::Trainer;
 /// What the events of a run say of its health.
 pub(super) fn recall(past: &[Event]) -> HealthMonitor {
     let mut monitor = HealthMonitor::default();
-    let index = |split| usize::from(split == Split::Test);
     let mut newest: [Option<&Evaluation>; 2] = [None; 2];
     for event in past {
         match event {
             Event::Evaluation(e) if e.weights == ScoredWeights::Last => {
-                newest[index(e.split)] = Some(e)
+                newest[known_index(e.split)] = Some(e)
             }
             Event::Epoch(report) => {
-                let evaluation = newest[index(report.split)];
+                let evaluation = newest[known_index(report.split)];
                 if let Some(evaluation) = evaluation.filter(|e| e.step == report.step) {
                     monitor.remember(EpochScores::new(report, &evaluation.confusion));
                 }
@@ -34,9 +33,7 @@ pub(super) fn recall(past: &[Event]) -> HealthMonitor {
 impl Worker<'_> {
     /// Takes in the scores of an epoch that is over, and tells when the run's health is another than before.
     pub(super) fn check_health(&mut self, trainer: &mut Trainer, report: &EpochReport) {
-        let scores = self.known[usize::from(report.split == Split::Test)]
-            .scores
-            .as_ref();
+        let scores = self.known[known_index(report.split)].scores.as_ref();
         let Some(scores) = scores.filter(|s| s.step == report.step) else {
             return;
         };

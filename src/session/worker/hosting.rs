@@ -1,7 +1,7 @@
 //! The worker as the trainer's host.
 
-use super::{Exit, Woken, Worker};
-use crate::domain::report::{EpochReport, Split, State, StepReport};
+use super::{Exit, Woken, Worker, known_index};
+use crate::domain::report::{EpochReport, State, StepReport};
 use crate::session::protocol::Event;
 use crate::train::checkpoint::Applied;
 use crate::train::evaluate::Scores;
@@ -108,7 +108,7 @@ impl TrainingHost for Worker<'_> {
         self.tell_steps();
         let event = Event::Evaluation(scores.evaluation.clone());
         let only_look = self.look_only.take_if(|split| *split == scores.split);
-        let known = &mut self.known[usize::from(scores.split == Split::Test)];
+        let known = &mut self.known[known_index(scores.split)];
         known.history.add(&scores);
         known.scores = Some(scores);
         match only_look {

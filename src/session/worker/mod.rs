@@ -163,7 +163,7 @@ struct Worker<'a> {
     run: Option<RunDir>,
     /// This thread's lines go into the run's log.
     logging: Option<DefaultGuard>,
-    /// Validation and test images.
+    /// Of the validation and the test images: see [`known_index`].
     known: [Known; 2],
     shown: Split,
     health: HealthMonitor,
@@ -199,6 +199,11 @@ struct Worker<'a> {
     unsaved: Option<String>,
     meter: LoadMeter,
     download: Option<Download>,
+}
+
+/// Where the worker keeps what it knows of a split that is scored.
+fn known_index(split: Split) -> usize {
+    usize::from(split == Split::Test)
 }
 
 impl<'a> Worker<'a> {

@@ -91,7 +91,7 @@ impl Trainer {
     pub fn wanted_params(&self) -> Hyperparameters {
         let mut params = self.run_state.params.clone();
         let waiting = &self.run_state.waiting;
-        let recipe = waiting.iter().find(|(key, _)| key == "recipe");
+        let recipe = waiting.iter().find(|(key, _)| key == recipes::KEY);
         if let Some(recipe) = recipe.and_then(|(_, name)| recipes::find(&name.to_string())) {
             recipe.apply(&mut params);
         }
