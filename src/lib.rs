@@ -18,16 +18,17 @@
 //! | room | is for | imports |
 //! |---|---|---|
 //! | [`domain`] | plain data and pure functions: hyperparameters, architectures as text, reports, random numbers | nothing, but `domain::arch` walks [`layers::KINDS`] |
-//! | [`data`] | readers of data sets; the built-in set; batches | files, hardware, domain |
+//! | [`data`] | readers of data sets; the built-in set; batches | files, panics, hardware, domain |
 //! | [`hardware`] | threads, vector instructions, measured peaks; NVIDIA's driver and GPUs, and the executor of lists of kernel launches | files, domain |
 //! | [`plot`] | PNG charts and matrices | domain |
 //! | [`files`] | opening regular files safely | nothing |
+//! | [`panics`] | what is printed of a panic, and when | nothing |
 //! | [`layers`] | one folder per kind of layer: its description, CPU and CUDA kernels, and the reference in Candle | hardware, domain |
 //! | [`optimizers`] | one file per optimizer: its state, its update on slices and as CUDA source | domain |
 //! | [`backend`] | training and scoring networks: one trait, our kernels on the CPU's threads, our kernels on a GPU, and plain Candle, which the others are compared with | layers, optimizers, hardware, domain |
 //! | [`train`] | the loop, schedule, scoring, checkpoints | backend, data, hardware, files, domain |
 //! | [`session`] | the worker thread, its protocol, its viewers (in the process or over a socket), the runs folder | train, backend, data, hardware, plot, files, domain |
-//! | [`tui`], [`headless`] | the front ends | session's `protocol`, `client`, `run_view` and `status`, plot, domain |
+//! | [`tui`], [`headless`] | the front ends | session's `protocol`, `client`, `run_view` and `status`, plot, domain; tui: panics |
 //! | [`signals`] | the system's signals as messages | nothing |
 //! | [`exits`] | the causes of the end of the program, and their exit codes | nothing |
 //! | [`config`] | the configuration: config.toml, environment and flags | files, domain |
@@ -86,6 +87,7 @@ pub mod hardware;
 pub mod headless;
 pub mod layers;
 pub mod optimizers;
+pub mod panics;
 pub mod plot;
 pub mod session;
 pub mod signals;

@@ -213,7 +213,8 @@ impl Command {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// It took effect; this is the first step after it, or 0 if no run has begun.
+    /// It took effect; this is the first step after it, or 0 if the session has no run: not yet, or no
+    /// longer.
     AppliedAt(u64),
     /// It was accepted and takes effect then.
     WaitsFor(Applies),

@@ -110,7 +110,7 @@ pub fn run(
         symbols: options.symbols.unwrap_or(shown.symbols),
     };
     // Declared before the screen, so that it is dropped after it.
-    let _panics = terminal::HeldPanics::begin();
+    let _panics = crate::panics::Held::begin();
     let screen =
         terminal::TerminalScreen::enter(options.mouse).context("cannot set up the terminal")?;
     let (width, height) = screen.size().context("cannot read the terminal's size")?;

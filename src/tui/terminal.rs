@@ -10,7 +10,6 @@ mod stray;
 
 pub use input::FromTerminal;
 pub use job_control::{detach, stop_process, to_background};
-pub use stray::HeldPanics;
 
 use crate::domain::terminal::drawn_size;
 use crossbeam_channel::{Receiver, Sender, unbounded};

@@ -64,7 +64,7 @@ fn the_program_that_panics() {
             panic!("the worker's words came through");
         }
         Ok("screen") => {
-            let _panics = tui::terminal::HeldPanics::begin();
+            let _panics = cifar_tui::panics::Held::begin();
             let screen = tui::terminal::TerminalScreen::enter(true).unwrap();
             screen.input().recv().unwrap();
             panic!("the screen's words");

@@ -9,7 +9,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     // The grammar of architectures walks the table of kinds of layers.
     ("domain::arch", &["domain", "layers"]),
     ("files", &[]),
-    ("data", &["files", "hardware", "domain"]),
+    ("panics", &[]),
+    ("data", &["files", "panics", "hardware", "domain"]),
     ("hardware", &["files", "domain"]),
     ("plot", &["domain"]),
     ("layers", &["hardware", "domain"]),
@@ -38,6 +39,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "tui",
         &[
+            "panics",
             "session::protocol",
             "session::client",
             "session::run_view",

@@ -11,9 +11,9 @@ mod table;
 pub use files::recognise;
 
 use super::{DataError, IMAGE_BYTES, Images, MAX_IMAGES, ProgressFn, RawDataset, SIDE};
+use crate::panics;
 use decode::decode;
 use files::files;
-use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use table::Table;
 
@@ -24,11 +24,10 @@ const MAX_PAGE: i64 = 64 << 20;
 
 /// Reads the folder. The parquet crate may panic on malformed bytes, which is reported as an error.
 pub fn read(folder: &Path, threads: usize, progress: ProgressFn) -> Result<RawDataset, DataError> {
-    std::panic::catch_unwind(AssertUnwindSafe(|| read_all(folder, threads, progress)))
-        .unwrap_or_else(|_| {
-            let why = "its metadata is inconsistent, and reading it failed";
-            Err(DataError::damaged(folder, "a parquet file", why))
-        })
+    panics::catch(|| read_all(folder, threads, progress)).unwrap_or_else(|| {
+        let why = "its metadata is inconsistent, and reading it failed";
+        Err(DataError::damaged(folder, "a parquet file", why))
+    })
 }
 
 fn read_all(folder: &Path, threads: usize, progress: ProgressFn) -> Result<RawDataset, DataError> {

@@ -53,7 +53,8 @@ impl Inbox {
         }
     }
 
-    /// Refuses all commands that are left at the session's end, in the state `state`.
+    /// Answers all commands that are left at the session's end, in the state `state`: `quit` is fulfilled,
+    /// every other is refused.
     pub fn close(&mut self, state: &State, sender: &EventSender) {
         let refused = || {
             let why = match state {
@@ -64,7 +65,43 @@ impl Inbox {
         };
         self.answer(refused(), sender);
         for request in self.early.drain(..).chain(sender.requests.try_iter()) {
-            sender.done(request.address(), refused());
+            let outcome = match request.message.command {
+                Command::Quit => Outcome::AppliedAt(0),
+                _ => refused(),
+            };
+            sender.done(request.address(), outcome);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::client::channel;
+    use crate::session::protocol::Event;
+
+    #[test]
+    fn a_quit_that_comes_after_a_failure_is_fulfilled_and_other_commands_are_refused() {
+        let (client, sender) = channel();
+        client.commands.send(Command::Pause).unwrap();
+        client.commands.send(Command::Quit).unwrap();
+        let why = "the disk is full".to_owned();
+        Inbox::default().close(&State::Failed { why }, &sender);
+        drop(sender);
+        let outcomes: Vec<Outcome> = client
+            .events
+            .iter()
+            .filter_map(|message| match message.event {
+                Event::Done(done) => Some(done.outcome),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(
+            outcomes,
+            [
+                Outcome::Refused("the session has failed: the disk is full".into()),
+                Outcome::AppliedAt(0)
+            ]
+        );
     }
 }

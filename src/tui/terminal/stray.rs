@@ -1,9 +1,7 @@
-//! Captures output that bypasses the screen while it is shown: output of libraries goes to the log, and panic messages
-//! are kept until the screen has closed.
+//! Captures output that bypasses the screen while it is shown: it goes to the log.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::{Mutex, PoisonError};
 
 /// Redirects standard output and standard error to the log while the screen is shown. Dropping it restores them.
 pub struct Captured(Vec<(RawFd, OwnedFd)>);
@@ -57,42 +55,5 @@ pub fn redirect(from: RawFd, to: RawFd) -> io::Result<()> {
     match unsafe { libc::dup2(from, to) } {
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(()),
-    }
-}
-
-/// Panic messages, kept while the screen is shown: they would disturb it and be lost.
-static PANICS: Mutex<Vec<String>> = Mutex::new(Vec::new());
-
-/// Keeps the panic messages of all threads off the screen. When dropped, after the screen, prints them to standard
-/// error.
-pub struct HeldPanics;
-
-impl HeldPanics {
-    pub fn begin() -> Self {
-        std::panic::set_hook(Box::new(|info| {
-            let thread = std::thread::current();
-            let name = thread.name().unwrap_or("unnamed");
-            let words = format!("thread '{name}' {info}");
-            tracing::error!("{words}");
-            PANICS
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(words);
-        }));
-        HeldPanics
-    }
-}
-
-impl Drop for HeldPanics {
-    fn drop(&mut self) {
-        // The hook cannot be changed while this thread panics.
-        if !std::thread::panicking() {
-            drop(std::panic::take_hook());
-        }
-        let mut held = PANICS.lock().unwrap_or_else(PoisonError::into_inner);
-        for words in held.drain(..) {
-            // Standard error may have disappeared with the terminal.
-            let _ = writeln!(io::stderr(), "{words}");
-        }
     }
 }
