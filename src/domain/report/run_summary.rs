@@ -1,0 +1,90 @@
+//! The summary of a run in the runs folder.
+
+use super::EpochReport;
+use crate::domain::params::Hyperparameters;
+use crate::domain::text::command_line;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// When a run reached its target.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TargetReached {
+    pub epoch: u32,
+    pub step: u64,
+    /// Seconds of training until then.
+    pub elapsed: f64,
+}
+
+/// Summary of a run in the runs folder, read from its files.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunSummary {
+    pub name: String,
+    pub folder: String,
+    pub note: String,
+    /// Seconds since the Unix epoch.
+    pub started: f64,
+    /// The outcome: `done`, `stopped`, `diverged` or `failed`. If the run has not ended: `running` while a session has
+    /// it open, otherwise `interrupted`. `unreadable` if its metrics cannot be read.
+    pub outcome: String,
+    /// The host whose session has the run open: [`HERE`] or another host's name. None if no session has it.
+    pub open: Option<String>,
+    /// The error of reading its metrics; empty if there was none.
+    #[serde(default)]
+    pub problem: String,
+    pub data: String,
+    pub params: Hyperparameters,
+    pub epochs_done: u32,
+    pub step: u64,
+    pub best_val_accuracy: Option<f64>,
+    pub best_epoch: Option<u32>,
+    /// The first epoch that reached the target.
+    #[serde(default)]
+    pub reached: Option<TargetReached>,
+    pub final_val_accuracy: Option<f64>,
+    /// Test accuracy of the last weights.
+    pub test_accuracy: Option<f64>,
+    /// Test accuracy of the best weights, scored at the end if they are not the last.
+    pub best_test_accuracy: Option<f64>,
+    pub elapsed: f64,
+    pub bytes: u64,
+    /// Hyperparameters that differ from the seed recipe, as (key, value).
+    pub differs: Vec<(String, String)>,
+    /// The run's epochs.
+    pub epochs: Vec<EpochReport>,
+}
+
+/// The value of [`RunSummary::open`] for a session on this computer.
+pub const HERE: &str = "here";
+
+impl RunSummary {
+    /// The command that resumes the run, from any folder.
+    pub fn resume_command(&self) -> String {
+        let runs = Path::new(&self.folder).parent();
+        let runs = runs.map_or(String::new(), |runs| runs.display().to_string());
+        // A name that begins with a dash would be parsed as a flag.
+        let resume = match self.name.starts_with('-') {
+            true => vec![format!("--resume={}", self.name)],
+            false => vec!["--resume".into(), self.name.clone()],
+        };
+        let words = ["cifar-tui"]
+            .into_iter()
+            .chain(resume.iter().map(String::as_str));
+        command_line(&words.chain(["--runs", &runs]).collect::<Vec<_>>())
+    }
+
+    /// The state of the run in words: `running`, `done`, `done, open`, `running on gpu-7`.
+    pub fn standing(&self) -> String {
+        let Some(place) = &self.open else {
+            return self.outcome.clone();
+        };
+        let open = match self.outcome.as_str() {
+            "running" => "",
+            _ => ", open",
+        };
+        let place = match place.as_str() {
+            HERE => String::new(),
+            host => format!(" on {host}"),
+        };
+        format!("{}{open}{place}", self.outcome)
+    }
+}
