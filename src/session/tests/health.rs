@@ -207,3 +207,132 @@ fn the_end_scores_the_best_weights_beside_the_last() {
     assert_eq!(summary.test_accuracy, Some(last.accuracy));
     assert_eq!(summary.best_test_accuracy, Some(best.accuracy));
 }
+
+#[test]
+fn a_divergence_is_caught_at_its_step_and_best_stays() {
+    let runs = tempfile::tempdir().unwrap();
+    let mut wanted = settings(runs.path());
+    wanted.params = Hyperparameters {
+        optimizer: Optimizer::Sgd,
+        architecture: "conv 4, relu, dense 16, relu, dense 10".into(),
+        ..wanted.params
+    };
+    let mut front = Front::start(wanted);
+    front.epoch();
+    front.set("learning_rate", Value::Float(10.0));
+    front.set("weight_decay", Value::Float(1.0));
+    let (step, settled) = loop {
+        // The run may be over before it diverges; the changes then hold for more epochs.
+        match front.next() {
+            Event::State(State::Diverged { step, .. }) => break (step, true),
+            Event::State(State::Done) => {
+                front.set("epochs", Value::Int(200));
+                front.send(Command::Resume);
+            }
+            Event::Ended { .. } => break (0, false),
+            _ => {}
+        }
+    };
+    assert!(settled && step > 10);
+    let why = front.refused(Command::Resume);
+    assert!(why.contains("learning rate"), "{why}");
+    let (state, _) = front.quit();
+    assert!(matches!(state, State::Diverged { step: s, .. } if s == step));
+    let folder = runs.path().join("one");
+    for name in [LAST, BEST] {
+        let checkpoint = Checkpoint::read(&folder.join(name)).unwrap();
+        assert!(checkpoint.run_state.step < step);
+        let all = checkpoint.tensors.values().flat_map(|t| &t.values);
+        assert!(all.into_iter().all(|v| v.is_finite()), "{name}");
+    }
+}
+
+#[test]
+fn no_number_anywhere_pauses_within_a_step_and_the_run_goes_back() {
+    // A weight of each layer, as NaN and as infinity, at several steps; the last is hidden behind a ReLU.
+    for (at, which, with) in [
+        (1, 0, f32::NAN),
+        (4, 1, f32::INFINITY),
+        (10, 2, f32::NAN),
+        (13, 3, f32::NEG_INFINITY),
+        (20, 0, f32::NAN),
+        (29, 1, f32::NAN),
+    ] {
+        diverges_and_goes_back(at, which, with);
+    }
+}
+
+#[test]
+#[ignore = "the long form: 20 random steps"]
+fn no_number_at_twenty_random_steps() {
+    use crate::domain::rng::{Rng, Stream};
+    let rng = Rng::new(20, Stream::Sample, 0);
+    for i in 0..20 {
+        let at = u64::from(rng.word(3 * i) % 30);
+        let which = rng.word(3 * i + 1) as usize % 4;
+        let with = [f32::NAN, f32::INFINITY][rng.word(3 * i + 2) as usize % 2];
+        diverges_and_goes_back(at, which, with);
+    }
+}
+
+fn diverges_and_goes_back(at: u64, which: usize, with: f32) {
+    let runs = tempfile::tempdir().unwrap();
+    let mut wanted = settings(runs.path());
+    wanted.params.architecture = "conv 4, relu, dense 10".into();
+    wanted.spoil = Some((at, which, with));
+    let mut front = Front::start(wanted);
+    let (step_of, first) = front.until(|e| match e {
+        Event::State(State::Diverged { step, first }) => Some((*step, first.clone())),
+        _ => None,
+    });
+    assert_eq!(step_of, at + 1, "caught within one step");
+    let layers = ["conv1.weight", "conv1.bias", "dense1.weight", "dense1.bias"];
+    assert_eq!(first, format!("the weights {}", layers[which]));
+    let folder = runs.path().join("one");
+    // A command to save does not save that.
+    front.send(Command::Checkpoint);
+    front.until(|e| match e {
+        Event::Warning { text } => text.contains("not finite").then_some(()),
+        _ => None,
+    });
+    let best = folder.join(BEST).exists().then(|| step(runs.path(), BEST));
+    assert_eq!(best.is_some(), at >= 10);
+    for name in [LAST, BEST] {
+        if let Ok(checkpoint) = Checkpoint::read(&folder.join(name)) {
+            assert!(checkpoint.run_state.step <= at);
+            let mut all = checkpoint.tensors.values().flat_map(|t| &t.values);
+            assert!(all.all(|v| v.is_finite()), "{name}");
+        }
+    }
+    let last = step(runs.path(), LAST);
+    front.send(Command::GoBack);
+    let resumed = front.until(|e| match e {
+        Event::Started(info) => Some(info.resumed_at),
+        _ => None,
+    });
+    assert_eq!(resumed, Some(last + 1));
+    assert_eq!(
+        front.applied(),
+        ("learning_rate".into(), Value::Float(5e-4), last + 1)
+    );
+    front.until_state(State::Done);
+    front.quit();
+    assert_eq!(step(runs.path(), LAST), 30);
+    assert_metrics_are_seamless(&folder, 30);
+    let lines = metrics(&folder);
+    let applied = lines.iter().filter(|e| matches!(e, Event::Applied { .. }));
+    assert_eq!(applied.count(), 1);
+}
+
+#[test]
+fn going_back_is_for_those_who_diverged() {
+    let runs = tempfile::tempdir().unwrap();
+    let mut front = Front::start(Settings {
+        paused: true,
+        ..settings(runs.path())
+    });
+    front.until_state(State::Paused);
+    let why = front.refused(Command::GoBack);
+    assert!(why.contains("nothing to go back from"), "{why}");
+    front.quit();
+}

@@ -1,0 +1,153 @@
+//! Runs that are resumed.
+
+use super::*;
+
+#[test]
+fn a_run_goes_on_bit_for_bit_from_any_place() {
+    // At the end of each epoch, and within one.
+    goes_on_from(&[4, 10, 17, 20, 29]);
+}
+
+#[test]
+#[ignore = "the long form: each of the 29 places, with two optimizers"]
+fn a_run_goes_on_bit_for_bit_from_every_place() {
+    goes_on_from(&(1..30).collect::<Vec<_>>());
+}
+
+/// Some steps, then a quit, then the rest: weights, moments, random state and metrics are those of the unbroken run.
+fn goes_on_from(places: &[u64]) {
+    for optimizer in [Optimizer::Adam, Optimizer::Sgd] {
+        let whole = tempfile::tempdir().unwrap();
+        let mut wanted = settings(whole.path());
+        wanted.params.optimizer = optimizer;
+        train_through(wanted.clone());
+        let whole = whole.path().join("one");
+        for &steps in places {
+            let runs = tempfile::tempdir().unwrap();
+            let mut first = Front::start(Settings {
+                runs: Some(runs.path().into()),
+                paused: true,
+                ..wanted.clone()
+            });
+            first.until_state(State::Paused);
+            for _ in 0..steps {
+                first.send(Command::Step);
+                first.until_state(State::Paused);
+            }
+            first.quit();
+            assert_eq!(step(runs.path(), LAST), steps);
+            let mut rest = Front::start(Settings {
+                resume: Some("one".into()),
+                name: None,
+                ..settings(runs.path())
+            });
+            let resumed_at = rest.until(|e| match e {
+                Event::Started(info) => Some(info.resumed_at),
+                _ => None,
+            });
+            assert_eq!(resumed_at, Some(steps + 1));
+            rest.until_state(State::Done);
+            rest.quit();
+            let folder = runs.path().join("one");
+            assert_eq!(content(&folder.join(LAST)), content(&whole.join(LAST)));
+            assert_eq!(metrics(&folder), metrics(&whole), "after step {steps}");
+        }
+    }
+}
+
+#[test]
+fn a_finished_run_that_is_resumed_has_its_scores_on_the_test_images_again() {
+    let runs = tempfile::tempdir().unwrap();
+    train_through(settings(runs.path()));
+    let folder = runs.path().join("one");
+    let whole = metrics(&folder);
+    // Its last checkpoint is from before these scores, as that of a process that was killed at its end.
+    let mut front = Front::start(Settings {
+        resume: Some("one".into()),
+        name: None,
+        ..settings(runs.path())
+    });
+    front.until_state(State::Done);
+    front.quit();
+    assert_eq!(metrics(&folder), whole);
+}
+
+fn standing(front: &mut Front) -> String {
+    match front.ask(Question::Runs) {
+        Answer::Runs { items, .. } => items[0].standing(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn raising_the_epochs_of_a_finished_run_continues_it_live_and_when_it_is_resumed() {
+    let runs = tempfile::tempdir().unwrap();
+    let mut front = Front::start(settings(runs.path()));
+    front.until_state(State::Done);
+    assert_eq!(standing(&mut front), "done, open");
+    let why = front.refused(Command::Resume);
+    assert!(why.contains("raise `epochs`"), "{why}");
+    front.set("epochs", Value::Int(4));
+    assert_eq!(front.applied(), ("epochs".into(), Value::Float(4.0), 31));
+    assert_eq!(front.epoch().epoch, 4);
+    front.until_state(State::Done);
+    front.quit();
+    assert_eq!(step(runs.path(), LAST), 40);
+
+    let mut front = Front::start(Settings {
+        params: Hyperparameters {
+            epochs: 5.0,
+            ..params()
+        },
+        overrides: vec!["epochs".into()],
+        resume: Some("one".into()),
+        name: None,
+        ..settings(runs.path())
+    });
+    front.until(|e| matches!(e, Event::Epoch(epoch) if epoch.epoch == 5).then_some(()));
+    front.until_state(State::Done);
+    front.quit();
+    assert_eq!(step(runs.path(), LAST), 50);
+    assert_metrics_are_seamless(&runs.path().join("one"), 50);
+}
+
+#[test]
+fn a_resumed_run_learns_from_the_data_it_began_with_unless_other_data_is_named_for_it() {
+    use crate::session::find_data;
+    use crate::data::SAMPLE;
+    let folder = tempfile::tempdir().unwrap();
+    let of = |named: Option<&Path>, recorded: Option<&Path>| {
+        find_data(named, recorded).map(|found| found.path)
+    };
+    let sample = Path::new(SAMPLE);
+    assert_eq!(of(Some(folder.path()), Some(sample)).unwrap(), sample);
+    assert_eq!(
+        of(Some(sample), Some(&folder.path().join("gone"))).unwrap(),
+        sample
+    );
+    assert!(
+        of(Some(sample), Some(folder.path())).is_err(),
+        "it is there and holds nothing"
+    );
+    let runs = tempfile::tempdir().unwrap();
+    train_through(settings(runs.path()));
+    let again = Settings {
+        resume: Some("one".into()),
+        name: None,
+        ..settings(runs.path())
+    };
+    let (client, thread) = start_with(again, |recorded, _| {
+        let expected = std::path::absolute(dataset().info.source).unwrap();
+        assert_eq!(recorded, Some(&*expected));
+        Ok(dataset())
+    })
+    .unwrap();
+    let last = client
+        .events
+        .iter()
+        .map(|message| message.event)
+        .find(|e| matches!(e, Event::State(State::Done | State::Failed { .. })));
+    assert_eq!(last, Some(Event::State(State::Done)));
+    drop(client);
+    thread.join().unwrap();
+}
