@@ -1,0 +1,300 @@
+//! Keys, the mouse and pasted text.
+
+use super::*;
+use proptest::prelude::*;
+
+fn set(key: &str, value: Value) -> Command {
+    Command::Set {
+        key: key.into(),
+        value,
+    }
+}
+
+#[test]
+fn keys_send_commands() {
+    let mut app = running();
+    assert_eq!(
+        commands(&mut app, " ewu"),
+        [
+            Command::Pause,
+            Command::Evaluate,
+            Command::Checkpoint,
+            Command::Undo
+        ]
+    );
+    assert_eq!(commands(&mut app, "n"), [], "steps only while paused");
+    assert!(
+        app.toast
+            .as_ref()
+            .unwrap()
+            .text
+            .contains("only while paused")
+    );
+    app.update(Msg::Event(Box::new(Event::State(State::Paused))));
+    assert_eq!(commands(&mut app, "n "), [Command::Step, Command::Resume]);
+}
+
+#[test]
+fn the_banner_shows_a_collapse_and_going_back_asks() {
+    let health = |best| {
+        Event::Health(Health {
+            step: 8100,
+            epoch: 6,
+            collapse: Some(Collapse {
+                since: 5,
+                signs: vec![Symptom::OneClass {
+                    class: 4,
+                    images: 10_000,
+                    of: 10_000,
+                }],
+                best,
+            }),
+            plateau: None,
+        })
+    };
+    let mut app = running();
+    assert_eq!(commands(&mut app, "b"), []);
+    app.update(Msg::Event(Box::new(health(Some(3)))));
+    let screen = rows(&paint(&app));
+    for part in ["since epoch 5", "every prediction is deer", "epoch 3"] {
+        assert!(screen.contains(part), "{part} is missing in\n{screen}");
+    }
+    assert_eq!(commands(&mut app, "b"), [], "asks first");
+    assert_eq!(commands(&mut app, "y"), [Command::GoBack]);
+    app.update(Msg::Event(Box::new(health(None))));
+    assert_eq!(
+        commands(&mut app, "b"),
+        [],
+        "there is nothing to go back to"
+    );
+    assert!(rows(&paint(&app)).contains("R starts again"));
+    app.update(Msg::Event(Box::new(Event::Health(Health::default()))));
+    assert!(!rows(&paint(&app)).contains("since epoch"));
+}
+
+#[test]
+fn nudging_starts_from_what_is_on_its_way() {
+    let mut app = running();
+    assert_eq!(
+        commands(&mut app, "hh"),
+        [
+            set("learning_rate", Value::Float(0.0005)),
+            set("learning_rate", Value::Float(0.00025)),
+        ]
+    );
+    assert_eq!(
+        app.session.params.learning_rate, 0.001,
+        "not acknowledged yet"
+    );
+    app.update(Msg::Event(Box::new(Event::Applied {
+        change: Change {
+            key: "learning_rate".into(),
+            old: Value::Float(0.001),
+            new: Value::Float(0.00025),
+        },
+        step: 2001,
+        epoch: 2,
+    })));
+    assert_eq!(app.session.params.learning_rate, 0.00025);
+    assert!(app.session.sent.is_empty());
+    assert_eq!(app.session.marks[0].label(), "lr 0.001→0.00025");
+    assert!((app.session.marks[0].x - 1.6).abs() < 1e-9);
+}
+
+#[test]
+fn typing_a_value_is_held_to_its_range() {
+    let mut app = running();
+    assert_eq!(commands(&mut app, "jj\n7\n"), [], "0 to 0.95");
+    assert!(rows(&paint(&app)).contains("not allowed: 0 to 0.95"));
+    // In a text field, letters are text and not keys.
+    assert_eq!(commands(&mut app, "q\u{1b}"), []);
+    assert_eq!(
+        commands(&mut app, "\n0.3\n"),
+        [set("dropout", Value::Float(0.3))]
+    );
+    commands(&mut app, "\n");
+    app.update(Msg::Paste("0.25\n".into()));
+    assert!(app.view().editing(), "a pasted line break is a space");
+    assert_eq!(
+        commands(&mut app, "\n"),
+        [set("dropout", Value::Float(0.25))]
+    );
+}
+
+#[test]
+fn the_filter_narrows_the_panel() {
+    let mut app = running();
+    assert_eq!(
+        commands(&mut app, "/smoo\nl"),
+        [set("label_smoothing", Value::Float(0.05))]
+    );
+    assert!(!rows(&paint(&app)).contains("weight decay"));
+    commands(&mut app, "\u{1b}");
+    assert!(rows(&paint(&app)).contains("weight decay"));
+}
+
+#[test]
+fn quitting_saves_once_and_asks_only_when_work_would_be_lost() {
+    let mut app = running();
+    assert_eq!(commands(&mut app, "q"), [Command::SaveAndQuit]);
+    assert_eq!(
+        commands(&mut app, "q\u{3}"),
+        [],
+        "a second one never breaks the save"
+    );
+    let ended = Event::Ended {
+        params: Box::default(),
+        state: State::Running,
+    };
+    assert_eq!(app.update(Msg::Event(Box::new(ended))), [Effect::Leave]);
+
+    let unsaved = RunInfo {
+        name: String::new(),
+        ..run()
+    };
+    let mut app = self::app(
+        Colors::True,
+        80,
+        24,
+        &[
+            Event::Started(Box::new(unsaved)),
+            Event::State(State::Running),
+            Event::Steps(steps(100)),
+        ],
+    );
+    assert_eq!(commands(&mut app, "q"), []);
+    assert!(rows(&paint(&app)).contains("Quit and lose it?"));
+    assert_eq!(commands(&mut app, "n"), []);
+    assert_eq!(commands(&mut app, "qy"), [Command::SaveAndQuit]);
+}
+
+#[test]
+fn what_is_not_saved_is_not_lost_without_a_question() {
+    let unsaved = || {
+        Msg::Event(Box::new(Event::Unsaved {
+            why: Some("the checkpoint of step 500 could not be saved".into()),
+        }))
+    };
+    // The worker refuses to quit, which was not known before.
+    let mut app = running();
+    assert_eq!(commands(&mut app, "q"), [Command::SaveAndQuit]);
+    app.update(unsaved());
+    assert!(rows(&paint(&app)).contains("Quit all the same?"));
+    assert_eq!(commands(&mut app, "n"), []);
+    assert_eq!(commands(&mut app, "q"), [Command::SaveAndQuit]);
+    app.update(unsaved());
+    assert_eq!(commands(&mut app, "\u{3}"), [Command::Quit]);
+    // Starting a new run asks too, even when this one is done.
+    let mut app = running();
+    app.update(unsaved());
+    app.update(Msg::Event(Box::new(Event::State(State::Done))));
+    assert_eq!(commands(&mut app, "R"), []);
+    assert!(rows(&paint(&app)).contains("Start a new run all the same?"));
+    assert_eq!(commands(&mut app, "y"), [Command::Restart]);
+    // A signal quits without a question.
+    let mut app = running();
+    app.update(unsaved());
+    let quit = [Effect::Send(Command::Quit)];
+    assert_eq!(app.update(Msg::Terminate), quit);
+}
+
+#[test]
+fn stop_and_restart_ask_first() {
+    let mut app = running();
+    assert_eq!(commands(&mut app, "xn"), []);
+    assert_eq!(commands(&mut app, "xy"), [Command::Stop]);
+    assert_eq!(commands(&mut app, "R\n"), [Command::Restart]);
+    app.update(Msg::Event(Box::new(Event::State(State::Done))));
+    assert_eq!(
+        commands(&mut app, "R"),
+        [Command::Restart],
+        "nothing is lost"
+    );
+}
+
+#[test]
+fn the_palette_finds_by_name() {
+    let mut app = running();
+    assert_eq!(commands(&mut app, ":check\n"), [Command::Checkpoint]);
+    assert_eq!(commands(&mut app, ":zzzz\n\u{1b}"), []);
+    commands(&mut app, ":confus\n");
+    assert_eq!(app.screen, Screen::Confusion);
+}
+
+#[test]
+fn tabs_are_reached_by_key_and_mouse() {
+    let mut app = running();
+    let click = |column, row| MouseEvent {
+        kind: MouseEventKind::Down(MouseButton::Left),
+        column,
+        row,
+        modifiers: KeyModifiers::NONE,
+    };
+    app.update(Msg::Mouse(click(14, 1)));
+    assert_eq!(app.screen, Screen::Confusion);
+    app.update(Msg::Key(press(KeyCode::Tab, false)));
+    assert_eq!(app.screen, Screen::Samples);
+    app.update(Msg::Key(press(KeyCode::BackTab, false)));
+    app.update(key('1'));
+    assert_eq!(app.screen, Screen::Train);
+    app.update(Msg::Mouse(click(117, 1)));
+    assert!(rows(&paint(&app)).contains("help: Train"));
+}
+
+fn any_input() -> impl Strategy<Value = Msg> {
+    let code = prop_oneof![
+        6 => proptest::char::range(' ', '~').prop_map(KeyCode::Char),
+        1 => Just(KeyCode::Enter),
+        1 => Just(KeyCode::Esc),
+        1 => Just(KeyCode::Tab),
+        1 => Just(KeyCode::BackTab),
+        1 => Just(KeyCode::Backspace),
+        1 => Just(KeyCode::Up),
+        1 => Just(KeyCode::Down),
+        1 => Just(KeyCode::Left),
+        1 => Just(KeyCode::Right),
+        1 => Just(KeyCode::PageDown),
+        1 => Just(KeyCode::End),
+    ];
+    let kind = prop_oneof![
+        Just(MouseEventKind::Down(MouseButton::Left)),
+        Just(MouseEventKind::Drag(MouseButton::Left)),
+        Just(MouseEventKind::ScrollUp),
+        Just(MouseEventKind::ScrollDown),
+    ];
+    prop_oneof![
+        10 => (code, any::<bool>()).prop_map(|(code, ctrl)| {
+            let modifiers = if ctrl { KeyModifiers::CONTROL } else { KeyModifiers::NONE };
+            Msg::Key(KeyEvent::new(code, modifiers))
+        }),
+        3 => (kind, 0u16..130, 0u16..40).prop_map(|(kind, column, row)| Msg::Mouse(MouseEvent {
+            kind, column, row, modifiers: KeyModifiers::NONE,
+        })),
+        1 => (0u16..140, 0u16..50).prop_map(|(w, h)| Msg::Resize(w, h)),
+        1 => "\\PC{0,12}".prop_map(Msg::Paste),
+        1 => (1u64..300).prop_map(|n| Msg::Steps(steps(50 * n))),
+        1 => (0usize..8).prop_map(|i| {
+            let mut events = states().swap_remove(i).1;
+            Msg::Event(Box::new(events.pop().unwrap_or(Event::State(State::Paused))))
+        }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+
+    /// For any sequence of input there is no panic, and the worker receives only values that the table allows.
+    #[test]
+    fn random_input_never_panics(inputs in proptest::collection::vec(any_input(), 0..120)) {
+        let mut app = app(Colors::True, 110, 34, &story(1500));
+        for input in inputs {
+            for effect in app.update(input) {
+                if let Effect::Send(Command::Set { key, value }) = effect {
+                    let row = crate::domain::params::param(&key).unwrap();
+                    prop_assert_eq!(row.check(value.clone()), Ok(value));
+                }
+            }
+            paint(&app);
+        }
+    }
+}
