@@ -1,11 +1,11 @@
 //! Draws one object of each of the ten classes. Each fills about -1..1 in both directions, faces right, and has more
 //! than one view. Colours, proportions and details are random.
 
-mod beasts;
+mod animals;
 mod vehicles;
 
 use super::pen::{Pen, RandomSequence, Rgb};
-use beasts::{bird, cat, deer, dog, frog, horse};
+use animals::{bird, cat, deer, dog, frog, horse};
 use vehicles::{airplane, automobile, ship, truck};
 
 /// Position, size and rotation of the object in the image.
