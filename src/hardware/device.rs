@@ -5,7 +5,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::str::FromStr;
 
-/// What `--device` asks for.
+/// The value of `--device`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DeviceChoice {
     /// The first NVIDIA GPU if it can be used, else the CPU.
@@ -21,7 +21,7 @@ pub enum DeviceChoice {
 /// Why a device cannot be used. The message says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum DeviceError {
-    #[error("'{0}' is no device: use auto, cpu, cuda, cuda:N, metal or metal:N")]
+    #[error("there is no device '{0}': use auto, cpu, cuda, cuda:N, metal or metal:N")]
     Unknown(String),
     #[error("our kernels do not run on Metal devices; `--engine candle` does")]
     Metal,
@@ -73,7 +73,7 @@ impl DeviceChoice {
         self.open_with(CudaDevice::open)
     }
 
-    /// As [`DeviceChoice::open`], with the opening of a GPU given.
+    /// [`DeviceChoice::open`] with the function that opens a GPU as an argument, so that tests can replace it.
     fn open_with(
         self,
         open: impl Fn(usize) -> Result<CudaDevice, GpuError>,
@@ -118,7 +118,7 @@ impl OpenedDevice {
         self.gpu.as_ref().map(|gpu| gpu.index())
     }
 
-    /// Why the GPU of this computer is not used although it was not ruled out.
+    /// Why `--device auto` does not use the GPU of this computer. None if it uses it, or there is no GPU.
     pub fn unused_gpu(&self) -> Option<&GpuError> {
         self.unused_gpu.as_ref()
     }
@@ -128,8 +128,8 @@ impl OpenedDevice {
         self.gpu.as_ref()
     }
 
-    /// The device in the header's words: `CUDA:0`, `CPU 2 threads AVX-512`, or that with the reason why the GPU is not
-    /// used: `CPU 2 threads AVX-512 (GPU: no NVRTC)`.
+    /// The device for the header: `CUDA:0`, `CPU 2 threads AVX-512`, or, if a GPU is present but cannot be used, `CPU 2
+    /// threads AVX-512 (GPU: no NVRTC)`.
     pub fn describe(&self, threads: usize) -> String {
         if let Some(index) = self.gpu_index() {
             return format!("CUDA:{index}");
@@ -191,7 +191,7 @@ mod tests {
         }
     }
 
-    /// A GPU that cannot be opened, for a reason.
+    /// Fails with `error` to open any GPU.
     fn broken(error: GpuError) -> impl Fn(usize) -> Result<CudaDevice, GpuError> {
         move |_| Err(error.clone())
     }

@@ -18,7 +18,7 @@ pub enum ExecutorError {
     },
     #[error("a kernel does not compile for {device}: {log}")]
     Kernel { device: String, log: String },
-    #[error("{device} failed ({what}: {why}); the last checkpoint stands: start again from it")]
+    #[error("{device} failed ({what}: {why}); the last checkpoint is intact: resume from it")]
     Lost {
         device: String,
         what: &'static str,
@@ -44,13 +44,13 @@ pub struct Launch {
     pub grid: [u32; 3],
     /// Threads in a block.
     pub block: u32,
-    /// The kernel takes pointers and nothing else.
+    /// The kernel's arguments, which are all pointers.
     pub arguments: Vec<Offset>,
     /// Bytes of dynamic shared memory (`extern __shared__`) of each block.
     pub shared_memory: u32,
-    /// Whether it may start before the launch before it has ended (programmatic dependent launch), on devices that can.
-    /// Its kernel must then call `wait_for_earlier_launches` (kernels.cuh) before it reads what they wrote and before it
-    /// overwrites what they read.
+    /// Whether it may start before the previous launch has ended (programmatic dependent launch), on devices that
+    /// support it. Its kernel must then call `wait_for_earlier_launches` (kernels.cuh) before it reads memory that
+    /// earlier launches write and before it writes memory that they read.
     pub starts_early: bool,
 }
 
@@ -73,8 +73,8 @@ pub trait ExecutorDevice {
     /// Returns an error if the device fails.
     fn executor(self: Rc<Self>) -> Result<Box<dyn KernelExecutor>>;
 
-    /// Copies bytes into memory of their own, which stays until the device is dropped and which all executors may read.
-    /// Returns the device address.
+    /// Copies bytes into a new allocation that all executors may read and that lives until the device is dropped.
+    /// Returns its device address.
     ///
     /// # Errors
     /// Returns an error if the device has too little free memory, or fails.

@@ -1,11 +1,12 @@
-//! The peak of the processor: the rate of fused multiply-adds on registers, against which kernels are measured.
+//! Measures the peak of the CPU: the rate of multiply-adds on registers. Kernels are compared with it.
 
 use super::simd::{Kernel, Level, Simd};
 use super::threads::Threads;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-/// Rounds of independent multiply-adds: more than latency times width of any core.
+/// Runs `rounds` rounds of [`CHAINS`] independent multiply-adds: more than the latency times the number of multiply-add
+/// units of any core.
 struct Burn {
     rounds: u64,
 }
@@ -17,7 +18,7 @@ impl Kernel for Burn {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) -> f32 {
-        // SAFETY: the caller's; `out` holds the widest vector.
+        // SAFETY: guaranteed by the caller; `out` is as long as the widest vector.
         unsafe {
             let (factor, addend) = (S::splat(black_box(0.999)), S::splat(black_box(0.001)));
             let mut chains = [S::splat(black_box(1.0)); CHAINS];
@@ -37,8 +38,9 @@ impl Kernel for Burn {
     }
 }
 
-/// The most floating-point operations a second (a multiply-add counts two) that all threads together reach at `level`:
-/// the best of several short runs, about 50 ms in all. Other processes' load lowers it.
+/// Measures for about 50 ms how many floating-point operations a second all threads together reach at `level`, and
+/// returns the largest rate of several short runs. A multiply-add counts as two operations. The load of other processes
+/// lowers the rate.
 pub fn flops(level: Level, threads: &Threads) -> f64 {
     let lanes = level.lanes() as u64;
     let mut rounds = 10_000;

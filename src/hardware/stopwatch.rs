@@ -1,21 +1,21 @@
-//! How long this process worked on something. It can be stopped at any moment and for any time (ctrl-z, SIGSTOP); the
-//! system says when it goes on, and not for how long it stood still.
+//! Measures how long this process worked on something. A process can be suspended at any moment and for any time
+//! (ctrl-z, SIGSTOP). The system signals when it continues (SIGCONT), but not how long it was suspended.
 
 use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// How often this process was continued.
+/// Number of times that this process received SIGCONT.
 static CONTINUED: AtomicU64 = AtomicU64::new(0);
 
-/// A span that takes longer may have held a stop whose end another thread is just being told of.
+/// In a longer span, the process may have been suspended while another thread has not handled SIGCONT yet.
 const LONG: Duration = Duration::from_millis(500);
 
 /// Measures one span of work.
 pub struct Stopwatch {
     began: Instant,
     count: &'static AtomicU64,
-    /// What `count` was at the start.
+    /// Value of `count` at the start.
     continued: u64,
 }
 
@@ -33,11 +33,13 @@ impl Stopwatch {
         }
     }
 
-    /// Seconds since the start. None when the process was stopped meanwhile: nobody knows how long it worked.
+    /// Seconds since the start. None if the process was suspended in the meantime, so that the time it worked is
+    /// unknown.
     pub fn seconds(&self) -> Option<f64> {
         let elapsed = self.began.elapsed();
         if elapsed > LONG {
-            // The signal's handler runs on any thread, at the moment at which all go on.
+            // The signal's handler may run on another thread, which continues at the same time as this one. Give it
+            // time to run.
             std::thread::sleep(Duration::from_millis(1));
         }
         (self.count.load(Ordering::SeqCst) == self.continued).then_some(elapsed.as_secs_f64())
@@ -50,10 +52,10 @@ fn count_continuations() {
         let count = || {
             CONTINUED.fetch_add(1, Ordering::SeqCst);
         };
-        // SAFETY: the handler only adds to an atomic number.
+        // SAFETY: the handler only increments an atomic counter.
         let listens = unsafe { signal_hook::low_level::register(libc::SIGCONT, count) };
         if let Err(error) = listens {
-            tracing::warn!("time for which this process is stopped counts as work: {error}");
+            tracing::warn!("SIGCONT cannot be handled, so time in which this process is suspended counts as work: {error}");
         }
     });
 }
@@ -64,7 +66,7 @@ mod tests {
 
     #[test]
     fn a_span_in_which_the_process_was_stopped_has_no_known_length() {
-        // Not the process's own count, by which other tests measure.
+        // Not CONTINUED, which other tests use at the same time.
         static COUNT: AtomicU64 = AtomicU64::new(3);
         let before = Stopwatch::with(&COUNT);
         assert!(before.seconds().is_some());

@@ -1,5 +1,5 @@
-//! The threads that a training step runs on: a fixed set that lives as long as the engine, woken for each parallel
-//! region. It knows nothing of what the tasks compute.
+//! A fixed set of threads that run the parallel regions of a training step. This module does not know what the tasks
+//! compute.
 
 use std::any::Any;
 use std::marker::PhantomData;
@@ -10,20 +10,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
-/// How long a thread that has nothing to do looks for work before it sleeps. Waking a sleeping thread costs the caller
-/// about 5 us and the first task up to 50; a step's regions follow each other within a few microseconds. Beyond this the
-/// core belongs to other processes.
+/// How long an idle thread spins before it sleeps. Waking a sleeping thread costs the caller about 5 us and delays the
+/// first task by up to 50 us, whereas a step's regions follow each other within a few microseconds. A longer spin would
+/// take the core from other processes.
 const SPIN: Duration = Duration::from_micros(40);
 
 /// A fixed set of threads. The calling thread is one of them.
 pub struct Threads {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
-    /// Held during a region; a region started inside a task, or beside another, runs on its own thread alone.
+    /// Locked during a region. A region that starts while another runs is executed by its calling thread alone.
     region: Mutex<()>,
 }
 
-/// One parallel region. Lives on the caller's stack until every worker has left it.
+/// One parallel region: a task to be called for each index. It lives on the caller's stack until every worker has left
+/// it.
 struct Region<'a> {
     task: &'a (dyn Fn(usize) + Sync),
     tasks: usize,
@@ -32,12 +33,13 @@ struct Region<'a> {
 }
 
 struct Shared {
-    /// Counts regions in the upper bits; bit 16 says that workers may enter; the lower 16 bits count those inside.
+    /// Number of the region in the upper bits; bit 16: workers may enter it; lower 16 bits: number of workers inside
+    /// it.
     state: AtomicU64,
-    /// The open region, as an address: valid for those counted in `state`.
+    /// Address of the open region: valid for the workers inside it.
     region: AtomicUsize,
     asleep: Vec<AtomicBool>,
-    /// The caller of the open region, when it has gone to sleep until the last worker leaves.
+    /// The caller of the region, while it sleeps until the last worker has left.
     waiting: Mutex<Option<Thread>>,
     quit: AtomicBool,
 }
@@ -47,7 +49,8 @@ const INSIDE: u64 = OPEN - 1;
 const NEXT_REGION: u64 = 1 << 17;
 
 impl Threads {
-    /// `count` threads, the caller included; 0 for one a core.
+    /// A set of `count` threads, the caller included; 0 means one thread per core. The set is smaller if the system
+    /// cannot start as many.
     pub fn new(count: usize) -> Self {
         let cores = thread::available_parallelism().map_or(1, |n| n.get());
         let count = if count == 0 { cores } else { count }.min(INSIDE as usize);
@@ -64,7 +67,7 @@ impl Threads {
                 thread::Builder::new()
                     .name(format!("train-{n}"))
                     .spawn(move || shared.work(n - 1))
-                    .ok() // A system short of threads trains on those it gave: count() tells.
+                    .ok()
             })
             .collect();
         Threads {
@@ -74,16 +77,17 @@ impl Threads {
         }
     }
 
-    /// How many threads there are, the caller included.
+    /// Number of threads, the caller included.
     pub fn count(&self) -> usize {
         self.workers.len() + 1
     }
 
-    /// Calls `task(i)` once for every `i` in `0..tasks`, on all threads, and returns when all are done. Which thread
-    /// runs which task is not fixed, so a task must write only what is its own.
+    /// Calls `task(i)` once for every `i` in `0..tasks`, on all threads, and returns when all are done. Any thread may
+    /// run any task, so no two tasks may write the same data.
     ///
     /// # Panics
-    /// With the first task's panic, after the tasks that had begun are over; the rest is not begun.
+    /// If a task panics, no further tasks are started, and this function panics with the task's payload after the
+    /// running tasks have ended.
     pub fn run(&self, tasks: usize, task: impl Fn(usize) + Sync) {
         let free = self.region.try_lock();
         if tasks <= 1 || self.workers.is_empty() || free.is_err() {
@@ -110,7 +114,7 @@ impl Threads {
             }
         }
         region.work();
-        // Nobody enters any more; those inside finish the task they are at.
+        // No worker enters any more; the workers inside finish their tasks.
         let mut inside = shared.state.fetch_and(!OPEN, Ordering::SeqCst) & INSIDE;
         let begin = Instant::now();
         let mut round = 0u32;
@@ -151,7 +155,7 @@ impl Drop for Threads {
         self.shared.quit.store(true, Ordering::SeqCst);
         for worker in self.workers.drain(..) {
             worker.thread().unpark();
-            // Workers catch their tasks' panics; there is nothing to learn from the result.
+            // The result is always Ok, since workers catch the panics of their tasks.
             let _ = worker.join();
         }
     }
@@ -176,12 +180,12 @@ impl Region<'_> {
 }
 
 impl Shared {
-    /// A worker's life.
+    /// The loop of a worker: runs tasks of each region until the threads are to end.
     fn work(&self, me: usize) {
         let mut seen = 0;
         while let Some(number) = self.next_region(me, seen) {
             seen = number;
-            // Enter, unless the region has closed meanwhile.
+            // Enter the region, unless it has been closed in the meantime.
             let mut state = self.state.load(Ordering::Acquire);
             let entered = loop {
                 if state / NEXT_REGION != seen || state & OPEN == 0 {
@@ -201,9 +205,9 @@ impl Shared {
                 continue;
             }
             let region = self.region.load(Ordering::Relaxed) as *const Region;
-            // SAFETY: the caller stays in `run`, and its region on the stack, until the count of those inside is zero.
+            // SAFETY: the caller stays in `run`, which owns the region, until no worker is inside.
             unsafe { (*region).work() };
-            // From here on the region may be gone.
+            // After the subtraction, the region may no longer exist.
             if self.state.fetch_sub(1, Ordering::SeqCst) & (INSIDE | OPEN) == 1 {
                 let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
                 if let Some(caller) = waiting.take() {
@@ -213,7 +217,8 @@ impl Shared {
         }
     }
 
-    /// Waits for a region after number `seen`, first awake, then asleep. None when the threads are to end.
+    /// Waits for a region with another number than `seen`: spins for [`SPIN`], then sleeps. None if the threads are to
+    /// end.
     fn next_region(&self, me: usize, seen: u64) -> Option<u64> {
         let mut begin = Instant::now();
         let mut round = 0u32;
@@ -228,7 +233,7 @@ impl Shared {
             round = round.wrapping_add(1);
             if round.is_multiple_of(64) && begin.elapsed() > SPIN {
                 self.asleep[me].store(true, Ordering::SeqCst);
-                // A region that opened before the flag was seen would not wake us: look again.
+                // A caller that opened a region before it saw the flag does not wake this thread: check once more.
                 let state = self.state.load(Ordering::SeqCst);
                 let idle = state / NEXT_REGION == seen || state & OPEN == 0;
                 if idle && !self.quit.load(Ordering::SeqCst) {
@@ -247,7 +252,7 @@ impl Shared {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         *waiting = Some(thread::current());
         drop(waiting);
-        // The last one may have left before it could see us; then it will not wake us.
+        // If the last worker left before it saw this thread in `waiting`, it does not wake it: check once more.
         if self.state.load(Ordering::SeqCst) & INSIDE != 0 {
             thread::park();
         }
@@ -263,9 +268,9 @@ pub struct SharedSlice<'a, T> {
     lent: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: access is only through `range`, whose caller vouches that ranges in use at a time do not overlap.
+// SAFETY: the only access is `range`, whose callers guarantee that ranges in use at the same time do not overlap.
 unsafe impl<T: Send> Sync for SharedSlice<'_, T> {}
-// SAFETY: as a `&mut [T]`.
+// SAFETY: it may be sent like a `&mut [T]`.
 unsafe impl<T: Send> Send for SharedSlice<'_, T> {}
 
 impl<'a, T> SharedSlice<'a, T> {
@@ -291,14 +296,14 @@ impl<'a, T> SharedSlice<'a, T> {
     /// No other range in use at the same time may overlap it.
     ///
     /// # Panics
-    /// When the range lies outside the slice.
+    /// Panics if the range is outside the slice.
     pub unsafe fn range(&self, range: Range<usize>) -> &'a mut [T] {
         assert!(
             range.start <= range.end && range.end <= self.len,
             "part {range:?} of {} items",
             self.len
         );
-        // SAFETY: in bounds, and disjoint by the caller's word.
+        // SAFETY: the range is in bounds, and the caller guarantees that it overlaps no other.
         unsafe { std::slice::from_raw_parts_mut(self.items.add(range.start), range.len()) }
     }
 }
@@ -329,7 +334,7 @@ mod tests {
                 total.fetch_add(i, Ordering::Relaxed);
             });
             if region % 500 == 0 {
-                // Long enough for the workers to fall asleep.
+                // Wait until the workers sleep.
                 let begin = Instant::now();
                 while begin.elapsed() < 4 * SPIN {
                     thread::yield_now();

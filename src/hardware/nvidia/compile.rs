@@ -1,4 +1,5 @@
-//! Kernels from source to machine code: from the disk where they were compiled before, else by NVRTC on all cores.
+//! Compiles kernels to machine code: reads it from the disk cache if they were compiled before, otherwise runs NVRTC on
+//! all cores.
 
 use super::kernel_cache::{CacheKey, KernelCache};
 use super::nvrtc::{Nvrtc, OPTIONS};
@@ -31,8 +32,8 @@ pub fn compile_all(
     })
 }
 
-/// Applies `work` to each item, on as many threads as there are cores, and returns the results in order; of several
-/// errors the first.
+/// Applies `work` to each item, on one thread per core, and returns the results in the order of the items. Returns the
+/// error of the first item that failed.
 fn on_all_cores<I: Sync, T: Send>(
     items: &[I],
     work: impl Fn(&I) -> Result<T, String> + Sync,
@@ -85,13 +86,13 @@ mod tests {
                 "in the order of the sources"
             );
         }
-        // The same version, and it compiles nothing.
+        // A copy of the same version, which refuses to compile.
         let second = compiler(folder.path(), "second.so", &["-DREFUSE"]);
         assert_eq!(compile_all(&second, &cache, 90, &sources).unwrap(), codes);
-        // Another architecture is other code.
+        // Code for another architecture is not in the cache.
         let log = compile_all(&second, &cache, 80, &sources).unwrap_err();
         assert!(log.contains("COMPILATION"), "{log}");
-        // Without a cache all is compiled again.
+        // Without a cache, every source is compiled again.
         let unusable = KernelCache::new(folder.path().join("first.so/kernels"), 1 << 20);
         assert_eq!(compile_all(&first, &unusable, 90, &sources).unwrap(), codes);
     }

@@ -1,5 +1,5 @@
-//! An opened GPU: its context, the compiler, and the kernels loaded so far. It outlives the executors on it, so that
-//! another run needs nothing that an earlier one compiled.
+//! An opened GPU: its context, the compiler, and the kernels loaded so far. It outlives the executors on it, so that a
+//! later run reuses the kernels that an earlier run loaded.
 
 use super::compile::compile_all;
 use super::driver::{self, Driver, Gpu, Version, words};
@@ -15,7 +15,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// The oldest CUDA whose drivers have every function that is called.
+/// The oldest CUDA version whose drivers have every function that this program calls.
 const MIN_DRIVER: Version = (12, 0);
 /// The lowest compute capability that the kernels compile for.
 const MIN_CAPABILITY: (u32, u32) = (8, 0);
@@ -72,7 +72,7 @@ fn count(gpus: usize) -> String {
 }
 
 impl GpuError {
-    /// Whether there is no GPU at all, so that nobody will miss it.
+    /// Whether the computer has no usable GPU at all, so that `auto` takes the CPU without a word.
     pub fn is_absence(&self) -> bool {
         matches!(self, GpuError::NoDriver(_) | GpuError::NoGpu)
     }
@@ -95,7 +95,7 @@ impl GpuError {
 /// GPU `index` as the driver describes it, and the driver's CUDA version.
 ///
 /// # Errors
-/// Returns the reason if the GPU cannot be used, as far as the driver says.
+/// Returns an error if the driver is absent, broken or too old, has no GPU `index`, or the GPU is too old.
 fn usable(driver: Driver, index: usize) -> Result<(Version, Gpu), GpuError> {
     let (cuda, gpus) = match driver {
         Driver::Absent(why) => return Err(GpuError::NoDriver(why)),
@@ -116,10 +116,10 @@ fn usable(driver: Driver, index: usize) -> Result<(Version, Gpu), GpuError> {
     Ok((cuda, gpu.clone()))
 }
 
-/// The compiler for a GPU.
+/// Finds the compiler for a GPU.
 ///
 /// # Errors
-/// Returns an error if there is none, or none that knows the GPU.
+/// Returns an error if no copy of NVRTC is found, or the newest one does not support the GPU.
 fn compiler(path: &SearchPath, driver: Version, gpu: &Gpu) -> Result<Nvrtc, GpuError> {
     let compiler = path.newest(driver.0).ok_or(GpuError::NoCompiler(driver))?;
     if !compiler.supports(architecture(gpu.capability)) {
@@ -132,8 +132,8 @@ fn compiler(path: &SearchPath, driver: Version, gpu: &Gpu) -> Result<Nvrtc, GpuE
     Ok(compiler)
 }
 
-/// Whether launches of a captured graph can start before the one before has ended: from compute capability 9.0 and CUDA
-/// 12.3 on.
+/// Whether a launch of a captured graph can start before the previous one has ended. This needs compute capability 9.0
+/// and CUDA 12.3.
 fn starts_launches_early(cuda: Version, capability: (u32, u32)) -> bool {
     cuda >= (12, 3) && capability >= (9, 0)
 }
@@ -146,14 +146,14 @@ fn architecture((major, minor): (u32, u32)) -> u32 {
 /// A CUDA module: the loaded machine code of one source.
 pub(super) struct Module {
     module: CUmodule,
-    // A module lives in its context.
+    // Keeps the context alive, which owns the module.
     context: Arc<CudaContext>,
 }
 
 impl Module {
     fn load(context: &Arc<CudaContext>, code: &[u8]) -> Result<Self, DriverError> {
         context.bind_to_thread()?;
-        // SAFETY: a whole CUBIN, which the driver copies.
+        // SAFETY: `code` is a complete CUBIN, and the driver copies it.
         let module = unsafe { result::module::load_data(code.as_ptr().cast()) }?;
         Ok(Module {
             module,
@@ -161,7 +161,7 @@ impl Module {
         })
     }
 
-    /// A kernel, which may be launched as long as the module lives.
+    /// A kernel of the module. It may be launched while the module lives.
     pub fn function(&self, name: &str) -> Result<CUfunction, DriverError> {
         let name = CString::new(name).unwrap_or_default();
         // SAFETY: the module is loaded.
@@ -171,9 +171,9 @@ impl Module {
 
 impl Drop for Module {
     fn drop(&mut self) {
-        // A module that cannot be unloaded goes with its context.
+        // If unloading fails, the module is freed with its context.
         let _ = self.context.bind_to_thread();
-        // SAFETY: loaded by `load` and unloaded once.
+        // SAFETY: `load` loaded the module, and this is the only call that unloads it.
         let _ = unsafe { result::module::unload(self.module) };
     }
 }
@@ -190,7 +190,7 @@ pub struct CudaDevice {
     cache: KernelCache,
     /// Loaded kernels by source.
     modules: RefCell<HashMap<String, Rc<Module>>>,
-    /// What was uploaded for all executors.
+    /// Allocations that all executors may read.
     uploads: RefCell<Vec<CudaSlice<u8>>>,
 }
 
@@ -205,10 +205,10 @@ impl fmt::Debug for CudaDevice {
 }
 
 impl CudaDevice {
-    /// Opens CUDA device `index`, in the driver's numbers: CUDA_VISIBLE_DEVICES chooses and orders them.
+    /// Opens CUDA device `index`. The driver numbers the devices that CUDA_VISIBLE_DEVICES lists, in that order.
     ///
     /// # Errors
-    /// Returns the first reason why it cannot be used.
+    /// Returns an error if the driver, the GPU or the compiler cannot be used.
     pub fn open(index: usize) -> Result<Self, GpuError> {
         let (driver, gpu) = usable(driver::driver(), index)?;
         let compiler = compiler(&SearchPath::of_process(), driver, &gpu)?;
@@ -217,7 +217,7 @@ impl CudaDevice {
             why: words(error),
         };
         let context = CudaContext::new(index).map_err(failed)?;
-        // SAFETY: each executor has one stream, used by one thread, so that no event needs to order its work.
+        // SAFETY: each executor uses one stream on one thread, so its work needs no events for ordering.
         unsafe { context.disable_event_tracking() };
         let multiprocessors = context
             .attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)
@@ -254,7 +254,7 @@ impl CudaDevice {
         self.multiprocessors
     }
 
-    /// Whether a launch can start before the one before it has ended.
+    /// Whether a launch can start before the previous one has ended.
     pub fn starts_launches_early(&self) -> bool {
         self.starts_launches_early
     }
@@ -263,13 +263,13 @@ impl CudaDevice {
         &self.context
     }
 
-    /// A stream of its own: the default one cannot be captured.
+    /// A new stream. The default stream cannot be captured.
     pub(super) fn stream(&self) -> Result<Arc<CudaStream>, DriverError> {
         self.context.new_stream()
     }
 
-    /// The loaded machine code of each source, in order. What this device has not loaded yet comes from the disk, or is
-    /// compiled.
+    /// Returns the loaded module of each source, in order. Modules that this device has not loaded yet are read from
+    /// the disk cache or compiled.
     ///
     /// # Errors
     /// Returns an error if a source does not compile or its code cannot be loaded.

@@ -1,4 +1,4 @@
-//! NVIDIA's driver (libcuda), found at run time: whether there is one, which CUDA it runs, and its GPUs.
+//! NVIDIA's driver (libcuda), loaded at run time: whether it is installed, its CUDA version, and its GPUs.
 
 use cudarc::driver::sys::{self, CUdevice_attribute, CUresult};
 use cudarc::driver::{DriverError, result};
@@ -37,9 +37,9 @@ impl fmt::Display for Gpu {
 /// What the driver says about itself and its GPUs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Driver {
-    /// No driver is installed. The text is the loader's.
+    /// No driver is installed. The text is the dynamic loader's message.
     Absent(String),
-    /// The driver works and offers no GPU: there is none, or CUDA_VISIBLE_DEVICES hides all.
+    /// The driver works but has no GPU: none is installed, or CUDA_VISIBLE_DEVICES hides all.
     NoGpu { cuda: Version },
     /// The driver cannot start.
     Broken { cuda: Version, why: String },
@@ -47,9 +47,9 @@ pub enum Driver {
     Ready { cuda: Version, gpus: Vec<Gpu> },
 }
 
-/// Loads the driver's library, once. cudarc panics where it is missing, so nothing of cudarc may be called before this
-/// succeeded. cudarc has a check of its own, but only when it is not linked to the driver at build time, as it is under
-/// Candle's feature `cuda`.
+/// Loads the driver's library, once. Call no function of cudarc before this has succeeded: cudarc panics if the library
+/// is missing. cudarc's own check for the library does not exist in builds with Candle's feature `cuda`, which link to
+/// the driver.
 fn load() -> Result<(), String> {
     static LOADED: OnceLock<Result<(), String>> = OnceLock::new();
     LOADED
@@ -57,7 +57,7 @@ fn load() -> Result<(), String> {
             // SAFETY: the library is NVIDIA's driver, whose initialisers may run at any time.
             match unsafe { libloading::Library::new(LIBRARY) } {
                 Ok(library) => {
-                    // A driver must stay loaded once it was initialised.
+                    // The driver must stay loaded once it has been initialised.
                     std::mem::forget(library);
                     Ok(())
                 }
@@ -67,7 +67,7 @@ fn load() -> Result<(), String> {
         .clone()
 }
 
-/// A driver's error in its own words.
+/// The driver's text for an error, and its number.
 pub(super) fn words(error: DriverError) -> String {
     match error.error_string() {
         Ok(text) => format!("{} (CUDA error {})", text.to_string_lossy(), error.0 as u32),
@@ -75,7 +75,7 @@ pub(super) fn words(error: DriverError) -> String {
     }
 }
 
-/// Asks the driver.
+/// Loads the driver and describes it and its GPUs.
 pub fn driver() -> Driver {
     if let Err(why) = load() {
         return Driver::Absent(why);
@@ -95,7 +95,7 @@ pub fn driver() -> Driver {
     }
 }
 
-/// Starts the driver and describes its GPUs.
+/// Initialises the driver and describes its GPUs.
 fn gpus() -> Result<Vec<Gpu>, DriverError> {
     const MAJOR: CUdevice_attribute =
         CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR;
@@ -122,8 +122,8 @@ fn gpus() -> Result<Vec<Gpu>, DriverError> {
         .collect()
 }
 
-/// The PCI address of CUDA device `index`, the one name that the driver and NVML share: they number GPUs in different
-/// orders, and CUDA_VISIBLE_DEVICES changes only CUDA's. None if there is no such device.
+/// The PCI address of CUDA device `index`. It identifies a GPU to both the driver and NVML, which number GPUs in
+/// different orders; CUDA_VISIBLE_DEVICES changes only the driver's numbers. None if there is no such device.
 pub(super) fn pci_address(index: usize) -> Option<CString> {
     load().ok()?;
     result::init().ok()?;

@@ -1,5 +1,5 @@
-//! The executor on an NVIDIA GPU: one block of memory, one stream, and each list captured as a CUDA graph after it ran
-//! once, so that running it again is one call.
+//! The executor on an NVIDIA GPU, with one allocation and one stream. After its first run, each list is captured as a
+//! CUDA graph, so that every later run is one call.
 
 use super::device::CudaDevice;
 use super::driver::words;
@@ -17,8 +17,8 @@ use std::ffi::c_void;
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// Bytes of dynamic shared memory that a kernel may use without being allowed to.
-const SHARED_MEMORY_OF_ALL: u32 = 48 * 1024;
+/// Bytes of dynamic shared memory that any kernel may use. Larger amounts need [`CudaExecutor::allow_shared_memory`].
+const DEFAULT_SHARED_MEMORY: u32 = 48 * 1024;
 
 /// A launch with its kernel loaded and its addresses known.
 struct ReadyLaunch {
@@ -32,7 +32,7 @@ struct ReadyLaunch {
 
 struct PreparedList {
     launches: Vec<ReadyLaunch>,
-    /// Whether it ran once: the first launch of a kernel loads it, which a capture does not allow.
+    /// Whether the list has run once. The first launch of a kernel loads it, which is not allowed during a capture.
     warm: bool,
     graph: Option<CudaGraph>,
 }
@@ -86,13 +86,13 @@ impl CudaExecutor {
         }
     }
 
-    /// Allows a kernel more dynamic shared memory than every kernel may use.
+    /// Lets a kernel use more dynamic shared memory than [`DEFAULT_SHARED_MEMORY`].
     fn allow_shared_memory(&self, function: CUfunction, bytes: u32) -> Result<()> {
-        if bytes <= SHARED_MEMORY_OF_ALL {
+        if bytes <= DEFAULT_SHARED_MEMORY {
             return Ok(());
         }
         let attribute = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-        // SAFETY: a loaded function.
+        // SAFETY: the function belongs to a loaded module.
         unsafe { cuFuncSetAttribute(function, attribute, bytes as i32) }
             .result()
             .map_err(self.lost("allowing a kernel its shared memory"))
@@ -123,8 +123,8 @@ impl CudaExecutor {
             attrs: &raw mut early,
             numAttrs: u32::from(ready.starts_early),
         };
-        // SAFETY: the kernel takes these pointers, which lie in memory that this holds as long as the function; the
-        // attribute outlives the call.
+        // SAFETY: the kernel takes these pointers, which point into memory that this executor owns; the attribute
+        // outlives the call.
         unsafe {
             cuLaunchKernelEx(
                 &raw const config,
@@ -136,14 +136,14 @@ impl CudaExecutor {
         .result()
     }
 
-    /// Captures a list. Nothing runs.
+    /// Captures a list as a graph without running it.
     fn capture(&self, launches: &[ReadyLaunch]) -> Result<CudaGraph> {
         let lost = self.lost("capturing a graph");
         self.stream
             .begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
             .map_err(&lost)?;
         let launched = launches.iter().try_for_each(|ready| self.launch(ready));
-        // Ended whatever happened, or the stream stays in capture.
+        // End the capture even after an error, or the stream stays in capture.
         let flags = CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
         let graph = self.stream.end_capture(flags);
         launched.map_err(&lost)?;
@@ -163,7 +163,7 @@ fn buffer(device: &CudaDevice, stream: &Arc<CudaStream>, bytes: usize) -> Result
         .context()
         .mem_get_info()
         .map_err(|error| lost_device(device, "asking for free memory", error))?;
-    // SAFETY: whoever asks overwrites it before anybody reads.
+    // SAFETY: callers write every byte before they read it.
     unsafe { stream.alloc::<u8>(bytes.max(1)) }.map_err(|_| ExecutorError::Memory {
         device: device.name().to_owned(),
         needed: bytes as u64,
@@ -181,9 +181,9 @@ impl ExecutorDevice for CudaDevice {
         let stream = self.stream().map_err(lost)?;
         let slice = buffer(self, &stream, bytes.len())?;
         let at = slice.device_ptr(&stream).0;
-        // SAFETY: `slice` is as long as `bytes`, which live until the stream has been waited for.
+        // SAFETY: `slice` is as long as `bytes`, which live until the stream is synchronised below.
         unsafe { result::memcpy_htod_async(at, bytes, stream.cu_stream()) }.map_err(lost)?;
-        // Executors read it on streams of their own.
+        // Executors read the bytes on other streams.
         stream.synchronize().map_err(lost)?;
         self.keep(slice);
         Ok(at)
@@ -208,13 +208,14 @@ impl KernelExecutor for CudaExecutor {
         self.stream.synchronize().map_err(self.lost("waiting"))?;
         self.memory = None;
         (self.base, self.bytes) = (0, 0);
-        // What was freed is asked back only now.
+        // Wait again, so that the freed memory can be allocated.
         self.stream.synchronize().map_err(self.lost("waiting"))?;
         let memory = buffer(&self.device, &self.stream, bytes)?;
         (self.base, self.bytes) = (memory.device_ptr(&self.stream).0, bytes);
         self.memory = Some(memory);
-        // NaN wherever a kernel reads what none has written: such a mistake shows at once.
-        // SAFETY: all of the memory.
+        // Fill the memory with NaN, so that a kernel that reads memory before it is written gives a visibly wrong
+        // result.
+        // SAFETY: the range is the whole allocation.
         unsafe { result::memset_d8_async(self.base, 0xff, bytes, self.stream.cu_stream()) }
             .map_err(self.lost("clearing its memory"))
     }
@@ -229,21 +230,22 @@ impl KernelExecutor for CudaExecutor {
 
     fn write(&mut self, at: usize, bytes: &[u8]) -> Result<()> {
         let to = self.inside(at, bytes.len())?;
-        // SAFETY: within the memory; from pageable memory the copy is done with `bytes` when the call returns.
+        // SAFETY: the range is inside the allocation; from pageable memory, the call returns after it has read all of
+        // `bytes`.
         unsafe { result::memcpy_htod_async(to, bytes, self.stream.cu_stream()) }
             .map_err(self.lost("writing its memory"))
     }
 
     fn clear(&mut self, at: usize, bytes: usize) -> Result<()> {
         let to = self.inside(at, bytes)?;
-        // SAFETY: within the memory.
+        // SAFETY: the range is inside the allocation.
         unsafe { result::memset_d8_async(to, 0, bytes, self.stream.cu_stream()) }
             .map_err(self.lost("clearing its memory"))
     }
 
     fn read(&mut self, at: usize, bytes: &mut [u8]) -> Result<()> {
         let from = self.inside(at, bytes.len())?;
-        // SAFETY: within the memory, and `bytes` lives until the stream has been waited for.
+        // SAFETY: the range is inside the allocation, and `bytes` lives until the stream is synchronised below.
         unsafe { result::memcpy_dtoh_async(bytes, from, self.stream.cu_stream()) }
             .map_err(self.lost("reading its memory"))?;
         self.stream
@@ -256,14 +258,14 @@ impl KernelExecutor for CudaExecutor {
         if at + bytes > from.size() {
             return Err(self.outside(at, bytes, from.size()));
         }
-        // Its stream is another one.
+        // Wait for the work on the other executor's stream.
         from.read(at, &mut [])?;
-        // SAFETY: within the memory of both, which lives until the copy has been waited for.
+        // SAFETY: the range is inside both allocations, which live until the stream is synchronised below.
         unsafe {
             result::memcpy_dtod_async(to, from.base() + at as u64, bytes, self.stream.cu_stream())
         }
         .map_err(self.lost("copying memory"))?;
-        // The other executor may change or free its memory afterwards.
+        // After this call the other executor may change or free its memory.
         self.stream
             .synchronize()
             .map_err(self.lost("copying memory"))
@@ -274,7 +276,7 @@ impl KernelExecutor for CudaExecutor {
         common: &'static str,
         lists: Vec<Vec<Launch>>,
     ) -> Result<Vec<KernelList>> {
-        // The sources in use, and the number of each by what makes it.
+        // The distinct sources, and the index of each by the source text's address and the constants.
         let mut numbers = HashMap::new();
         let mut sources = Vec::new();
         let key = |launch: &Launch| (launch.source.as_ptr(), launch.constants.clone());
@@ -362,7 +364,7 @@ impl CudaExecutor {
 
 impl Drop for CudaExecutor {
     fn drop(&mut self) {
-        // Graphs before the memory that they use; an error now changes nothing.
+        // Drop the graphs before the memory that they use. Errors cannot be reported from here.
         self.lists.clear();
         let _ = self.stream.synchronize();
     }

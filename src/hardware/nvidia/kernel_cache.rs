@@ -1,5 +1,5 @@
-//! Compiled kernels, kept on disk between starts. A cache that cannot be read or written makes a start slower and is no
-//! error; the log says so.
+//! A cache of compiled kernels on disk. If it cannot be read or written, the kernels are compiled at each start, and
+//! the log says why.
 
 use super::driver::Version;
 use crate::files;
@@ -10,25 +10,26 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
-/// First bytes of every file: another version of this program that keeps its kernels otherwise takes another word.
+/// First bytes of every file. They change when the file format changes.
 const MAGIC: &[u8; 8] = b"CTKERN01";
 const DIGEST_BYTES: usize = 32;
-/// Bytes of all files together. A network of one batch size has some hundred kilobytes of kernels.
+/// Maximum size in bytes of all files together. The kernels of a network at one batch size take a few hundred
+/// kilobytes.
 const LIMIT: u64 = 128 << 20;
 
-/// What a kernel's machine code depends on.
+/// The inputs that determine a kernel's machine code.
 #[derive(Clone, Copy, Debug)]
 pub struct CacheKey<'a> {
     pub source: &'a str,
     pub options: &'a [&'a str],
     /// Compute capability; 89 is 8.9.
     pub architecture: u32,
-    /// NVRTC's.
+    /// Version of NVRTC.
     pub compiler: Version,
 }
 
 impl CacheKey<'_> {
-    /// The name of the file: a digest of the key.
+    /// The name of the key's file: a digest of the key.
     fn file_name(&self) -> String {
         let mut digest = Sha256::new();
         let (major, minor) = self.compiler;
@@ -38,7 +39,7 @@ impl CacheKey<'_> {
             .chain(self.options.iter().copied())
             .chain([self.source]);
         for part in parts {
-            // With its length, so that no two keys are the same bytes.
+            // Hash the length too, so that different keys never give the same bytes.
             digest.update((part.len() as u64).to_le_bytes());
             digest.update(part);
         }
@@ -54,7 +55,7 @@ impl CacheKey<'_> {
 /// A folder of compiled kernels. Several processes may use it at the same time.
 #[derive(Clone, Debug)]
 pub struct KernelCache {
-    /// None where there is no cache folder.
+    /// None if the user has no cache folder; nothing is then read or written.
     folder: Option<PathBuf>,
     limit: u64,
 }
@@ -73,7 +74,7 @@ impl KernelCache {
         }
     }
 
-    /// A cache in a folder, made when it is needed, of at most `limit` bytes.
+    /// A cache of at most `limit` bytes in `folder`, which is created by the first write.
     pub fn new(folder: PathBuf, limit: u64) -> Self {
         KernelCache {
             folder: Some(folder),
@@ -81,7 +82,7 @@ impl KernelCache {
         }
     }
 
-    /// The machine code of a key. None if it is not there, cannot be read or is damaged.
+    /// The machine code of a key. None if its file is missing, unreadable or damaged.
     pub fn read(&self, key: &CacheKey) -> Option<Vec<u8>> {
         let path = self.folder.as_ref()?.join(key.file_name());
         let bytes = match files::read(&path, LIMIT) {
@@ -93,15 +94,19 @@ impl KernelCache {
             }
         };
         let Some(code) = checked(&bytes) else {
-            tracing::warn!("{} is damaged and is compiled again", path.display());
+            tracing::warn!(
+                "{} is damaged; the kernel is compiled again",
+                path.display()
+            );
             return None;
         };
-        // The least recently used are removed first. A cache that can only be read keeps its dates.
+        // Record the use, since the least recently used files are removed first. This fails in a read-only cache, where
+        // nothing is removed.
         let _ = files::open(&path).and_then(|file| file.set_modified(SystemTime::now()));
         Some(code.to_vec())
     }
 
-    /// Keeps the machine code of a key, and removes the least recently used files above the limit.
+    /// Stores the machine code of a key, then removes the least recently used files above the limit.
     pub fn write(&self, key: &CacheKey, code: &[u8]) {
         let Some(folder) = &self.folder else { return };
         if let Err(error) = replace(folder, &key.file_name(), code).and_then(|()| self.trim(folder))
@@ -118,7 +123,7 @@ impl KernelCache {
         let mut files = Vec::new();
         for entry in fs::read_dir(folder)? {
             let entry = entry?;
-            // Another process may have removed it since.
+            // Another process may have removed the file in the meantime.
             if let Ok(data) = entry.metadata()
                 && data.is_file()
             {
@@ -140,13 +145,13 @@ impl KernelCache {
     }
 }
 
-/// The machine code in a file's bytes, if they are whole.
+/// The machine code in a file's bytes. None if the digest does not match.
 fn checked(bytes: &[u8]) -> Option<&[u8]> {
     let (digest, code) = bytes.strip_prefix(MAGIC)?.split_at_checked(DIGEST_BYTES)?;
     (Sha256::digest(code).as_slice() == digest).then_some(code)
 }
 
-/// Writes a file that readers see whole or not at all.
+/// Writes a file atomically: readers see the old file or the complete new one.
 fn replace(folder: &Path, name: &str, code: &[u8]) -> io::Result<()> {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     fs::create_dir_all(folder)?;
@@ -156,7 +161,7 @@ fn replace(folder: &Path, name: &str, code: &[u8]) -> io::Result<()> {
     let written =
         fs::write(&temporary, bytes).and_then(|()| fs::rename(&temporary, folder.join(name)));
     if written.is_err() {
-        // What is left of it is removed as the least recently used one day.
+        // If this fails too, `trim` removes the rest as a least recently used file.
         let _ = fs::remove_file(&temporary);
     }
     written
@@ -278,7 +283,7 @@ mod tests {
             architecture,
             ..KEY
         };
-        // Dates are set rather than waited for.
+        // Set the dates, so that the test need not wait.
         let age = |architecture, seconds| {
             let path = cache
                 .folder
@@ -295,7 +300,7 @@ mod tests {
         age(80, 300);
         age(86, 200);
         age(89, 100);
-        // Reading makes it the youngest.
+        // Reading a file makes it the most recently used one.
         assert!(cache.read(&key(80)).is_some());
         cache.write(&key(90), &[7; 100]);
         let there = [80, 86, 89, 90].map(|a| cache.read(&key(a)).is_some());
@@ -306,7 +311,7 @@ mod tests {
     #[test]
     fn a_cache_that_cannot_be_used_is_no_error() {
         let folder = tempfile::tempdir().unwrap();
-        // A file where the folder should be.
+        // A file has the name of the folder.
         let file = folder.path().join("file");
         fs::write(&file, "").unwrap();
         let none = KernelCache {
@@ -317,7 +322,7 @@ mod tests {
             cache.write(&KEY, b"code");
             assert_eq!(cache.read(&KEY), None);
         }
-        // A folder where the file should be.
+        // A folder has the name of the file.
         let cache = KernelCache::new(folder.path().join("kernels"), LIMIT);
         let taken = cache.folder.as_ref().unwrap().join(KEY.file_name());
         fs::create_dir_all(&taken).unwrap();
@@ -328,7 +333,7 @@ mod tests {
 
     #[test]
     fn several_writers_and_readers_see_whole_files_only() {
-        // Far too small, so that all of them also remove files.
+        // The limit is so small that every writer also removes files.
         let (_folder, cache) = cache(1000);
         std::thread::scope(|scope| {
             for thread in 0..4u8 {

@@ -1,5 +1,5 @@
-//! NVIDIA's GPUs. Every library of NVIDIA's (driver, NVRTC, NVML) is looked for at run time, so one binary serves
-//! computers with a GPU and without.
+//! NVIDIA's GPUs. NVIDIA's libraries (driver, NVRTC, NVML) are loaded at run time, so one binary runs on computers with
+//! and without a GPU.
 
 mod compile;
 mod device;
@@ -14,7 +14,7 @@ pub use compile::compile_all;
 pub use device::{CudaDevice, GpuError};
 pub use executor::CudaExecutor;
 
-/// What the loader says of a library or a symbol that it cannot load.
+/// The dynamic loader's message about a library or symbol that it cannot load.
 fn loader_words(error: &libloading::Error) -> String {
     std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
 }

@@ -1,4 +1,4 @@
-//! NVIDIA's management library (NVML), found at run time: how busy a GPU is.
+//! NVIDIA's management library (NVML), loaded at run time: a GPU's load, memory, temperature and power.
 
 use super::driver;
 use libloading::Library;
@@ -6,12 +6,12 @@ use std::ffi::{c_char, c_int, c_uint, c_void};
 
 const LIBRARY: &str = "libnvidia-ml.so.1";
 
-/// How busy a GPU is. A field is None if NVML does not report it.
+/// The usage of a GPU. A field is None if NVML does not report it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct GpuUsage {
-    /// 0 to 1, over the last sampling period of NVML.
+    /// Share of the time in which a kernel ran, 0 to 1, over the last sampling period of NVML.
     pub load: Option<f64>,
-    /// Bytes in use, and in all.
+    /// Bytes in use, and total bytes.
     pub memory: Option<(u64, u64)>,
     /// Degrees Celsius.
     pub temperature: Option<f64>,
@@ -43,7 +43,7 @@ pub struct Monitor {
     memory: unsafe extern "C" fn(NvmlDevice, *mut Memory) -> c_int,
     temperature: unsafe extern "C" fn(NvmlDevice, c_uint, *mut c_uint) -> c_int,
     power: unsafe extern "C" fn(NvmlDevice, *mut c_uint) -> c_int,
-    // The functions above are the library's.
+    // Keeps the functions above loaded.
     _library: Library,
 }
 
@@ -75,13 +75,13 @@ impl Monitor {
         }
     }
 
-    /// How busy the GPU is now.
+    /// The usage of the GPU now.
     pub fn usage(&self) -> GpuUsage {
         const CORE: c_uint = 0;
         let mut rates = Utilization::default();
         let mut memory = Memory::default();
         let (mut degrees, mut milliwatts) = (0, 0);
-        // SAFETY: the functions are the library's, the device was made by it, and everything lives over the calls.
+        // SAFETY: the library is loaded, it created the device handle, and all pointers are valid during the calls.
         let known = unsafe {
             [
                 (self.utilization)(self.device, &raw mut rates),

@@ -1,5 +1,4 @@
-//! NVRTC, CUDA's run-time compiler: a copy of it loaded from a file, and kernels compiled by it. Compiling needs no GPU
-//! and no driver.
+//! NVRTC, CUDA's run-time compiler, loaded from a file. Compiling needs no GPU and no driver.
 
 use super::driver::Version;
 use super::loader_words;
@@ -21,7 +20,7 @@ macro_rules! functions {
             /// # Safety
             /// The library must be NVRTC.
             unsafe fn load(library: &Library) -> Result<Self, libloading::Error> {
-                // SAFETY: the types are those of nvrtc.h; the rest is the caller's promise.
+                // SAFETY: the types are those of nvrtc.h; the caller guarantees that the library is NVRTC.
                 unsafe { Ok(Functions { $($field: *library.get($symbol)?,)* }) }
             }
         }
@@ -45,13 +44,13 @@ functions! {
 
 /// A loaded copy of NVRTC. Several threads may compile with it at the same time.
 pub struct Nvrtc {
-    /// The file, or the name that the loader searched for.
+    /// The file's path, or the name that the loader searched for.
     file: String,
     version: Version,
     /// Compute capabilities that it compiles for: 89 is 8.9.
     architectures: Vec<u32>,
     functions: Functions,
-    // The functions are the library's.
+    // Keeps the functions loaded.
     _library: Library,
 }
 
@@ -72,10 +71,10 @@ impl fmt::Debug for Nvrtc {
 pub const OPTIONS: [&str; 1] = ["--std=c++17"];
 
 impl Nvrtc {
-    /// Loads a copy: a path, or a bare name that the loader searches for.
+    /// Loads a copy of NVRTC from a path, or by a bare name that the loader searches for.
     ///
     /// # Errors
-    /// Returns the reason if the file cannot be loaded, lacks one of the functions, or does not tell its version.
+    /// Returns an error if the file cannot be loaded, lacks a function, or its version functions fail.
     pub fn open(file: &OsStr) -> Result<Self, String> {
         // SAFETY: the file is named as NVRTC is named and comes from a folder where NVRTC is installed; its initialisers
         // may run at any time, and the types of its functions are those of nvrtc.h.
@@ -92,7 +91,7 @@ impl Nvrtc {
             _library: library,
         };
         let (mut major, mut minor, mut count) = (0, 0, 0);
-        // SAFETY: the pointers are valid over the calls, and the list has as many places as it has numbers.
+        // SAFETY: the pointers are valid during the calls, and the list is as long as NVRTC said.
         let architectures = unsafe {
             nvrtc.check((nvrtc.functions.version)(&raw mut major, &raw mut minor))?;
             nvrtc.check((nvrtc.functions.architecture_count)(&raw mut count))?;
@@ -131,8 +130,8 @@ impl Nvrtc {
         }
         let f = &self.functions;
         let mut program: Program = std::ptr::null_mut();
-        // SAFETY: every pointer is valid over its call and every buffer has the size that NVRTC asked for; the program
-        // is destroyed once, last.
+        // SAFETY: every pointer is valid during its call, every buffer has the size that NVRTC asked for, and the
+        // program is destroyed once, at the end.
         unsafe {
             self.check((f.create)(
                 &raw mut program,
@@ -150,7 +149,7 @@ impl Nvrtc {
                 ))
                 .map_err(|error| format!("{error}: {}", self.log(program)))
                 .and_then(|()| self.buffer(program, f.code_size, f.code));
-            // A program that cannot be destroyed costs a little memory and nothing else.
+            // If this fails, a little memory is lost.
             (f.destroy)(&raw mut program);
             compiled
         }
@@ -161,7 +160,7 @@ impl Nvrtc {
     /// # Safety
     /// The program must be alive.
     unsafe fn log(&self, program: Program) -> String {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller guarantees that the program is alive.
         let log = unsafe { self.buffer(program, self.functions.log_size, self.functions.log) };
         let log = log.unwrap_or_default();
         String::from_utf8_lossy(&log)
@@ -169,10 +168,10 @@ impl Nvrtc {
             .to_owned()
     }
 
-    /// Bytes that NVRTC fills after it told how many there are.
+    /// Asks NVRTC for the size of an output, then for its bytes.
     ///
     /// # Safety
-    /// The program must be alive, and the functions must belong together.
+    /// The program must be alive, and `size` and `fill` must be about the same output.
     unsafe fn buffer(
         &self,
         program: Program,
@@ -180,7 +179,7 @@ impl Nvrtc {
         fill: unsafe extern "C" fn(Program, *mut c_char) -> Code,
     ) -> Result<Vec<u8>, String> {
         let mut bytes = 0;
-        // SAFETY: the caller's promise; the buffer has the size that was asked for.
+        // SAFETY: the caller guarantees that the program is alive; the buffer has the size that NVRTC gave.
         unsafe {
             self.check(size(program, &raw mut bytes))?;
             let mut buffer = vec![0u8; bytes];
@@ -202,13 +201,14 @@ impl Nvrtc {
     }
 }
 
-/// Copies of a stand-in for NVRTC, built by the C compiler that links Rust programs.
+/// Builds a fake NVRTC with the C compiler that links Rust programs.
 #[cfg(test)]
 pub(super) mod fake {
     use std::path::Path;
     use std::process::Command;
 
-    /// Builds a copy of version `major.minor` at `file`, whose folders are made. `flags` as in tests/fake_cuda/nvrtc.c.
+    /// Builds a fake NVRTC of version `major.minor` at `file` and creates the folders above it. tests/fake_cuda/nvrtc.c
+    /// describes `flags`.
     pub fn build(file: &Path, (major, minor): (u32, u32), flags: &[&str]) {
         let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fake_cuda/nvrtc.c");
         std::fs::create_dir_all(file.parent().unwrap()).unwrap();

@@ -1,4 +1,4 @@
-//! Where copies of NVRTC are looked for, and which of them is used. Whoever has PyTorch has one.
+//! Searches for copies of NVRTC and chooses one. PyTorch, for example, installs a copy.
 
 use super::driver::Version;
 use super::nvrtc::Nvrtc;
@@ -6,13 +6,13 @@ use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-/// Names that the loader is asked for, without a folder.
+/// Names without a folder, which the dynamic loader searches for.
 const NAMES: [&str; 3] = ["libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"];
 
-/// Folders in which a copy may lie, and whether the loader is asked too.
+/// The places to search for copies of NVRTC.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SearchPath {
-    /// Copies outside of the folders, by name: the loader's path.
+    /// Names that the dynamic loader searches for.
     names: Vec<&'static str>,
     folders: Vec<PathBuf>,
 }
@@ -27,7 +27,7 @@ impl SearchPath {
         }
     }
 
-    /// The folders that follow from environment variables, and from the toolkits and Pythons below `root`.
+    /// The folders that environment variables name, and those of the toolkits and Pythons below `root`.
     fn of(variable: &dyn Fn(&str) -> Option<OsString>, root: &Path) -> Self {
         let path = |name| variable(name).filter(|v| !v.is_empty()).map(PathBuf::from);
         let mut folders = Vec::new();
@@ -35,7 +35,7 @@ impl SearchPath {
         for toolkit in toolkits.chain(matching(&root.join("usr/local"), "cuda")) {
             folders.extend(["lib64", "lib", "targets/x86_64-linux/lib"].map(|l| toolkit.join(l)));
         }
-        // Folders that hold a Python: `lib/python3.X/site-packages` is below each.
+        // Installation folders of Python: each contains `lib/python3.X/site-packages`.
         let mut pythons: Vec<PathBuf> = path("VIRTUAL_ENV").into_iter().collect();
         if let Some(conda) = path("CONDA_PREFIX") {
             folders.push(conda.join("lib"));
@@ -47,7 +47,7 @@ impl SearchPath {
             let Some(above) = bin.parent().filter(|_| bin.join("python3").exists()) else {
                 continue;
             };
-            // pyenv puts small programs on the PATH, and the Pythons beside them.
+            // pyenv puts small programs into `shims`, which is on the PATH, and the Pythons into `versions` beside it.
             match bin.ends_with("shims") {
                 true => pythons.extend(matching(&above.join("versions"), "")),
                 false => pythons.push(above.to_owned()),
@@ -77,7 +77,7 @@ impl SearchPath {
         }
     }
 
-    /// All copies, each file once, in the order of looking.
+    /// All copies, each file once, in the order of the search.
     fn files(&self) -> Vec<OsString> {
         let mut seen = BTreeSet::new();
         let mut files: Vec<OsString> = self.names.iter().map(|n| (*n).into()).collect();
@@ -86,7 +86,7 @@ impl SearchPath {
             .iter()
             .flat_map(|folder| matching(folder, "libnvrtc.so"))
         {
-            // Usually one file and two links to it.
+            // A folder usually contains one file and two links to it.
             if let Ok(real) = file.canonicalize()
                 && seen.insert(real)
             {
@@ -96,13 +96,13 @@ impl SearchPath {
         files
     }
 
-    /// The newest copy whose major version does not exceed `most`, the driver's. None if there is none.
-    pub fn newest(&self, most: u32) -> Option<Nvrtc> {
+    /// The newest copy whose major version is at max_major `max_major`, that of the driver. None if there is none.
+    pub fn newest(&self, max_major: u32) -> Option<Nvrtc> {
         let mut best: Option<Nvrtc> = None;
         for file in self.files() {
             match Nvrtc::open(&file) {
-                Ok(copy) if copy.version().0 > most => {
-                    tracing::debug!("NVRTC {copy} is too new for a driver of CUDA {most}");
+                Ok(copy) if copy.version().0 > max_major => {
+                    tracing::debug!("NVRTC {copy} is too new for a driver of CUDA {max_major}");
                 }
                 Ok(copy) => {
                     if best.as_ref().is_none_or(|b| copy.version() > b.version()) {
@@ -147,7 +147,7 @@ mod tests {
     use super::*;
     use std::collections::HashMap;
 
-    /// A tree of empty files, and the search in it under environment variables whose paths are below its root.
+    /// A tree of empty files, and a search in it with environment variables that name paths below its root.
     struct Tree(tempfile::TempDir);
 
     impl Tree {
@@ -170,7 +170,7 @@ mod tests {
             SearchPath::of(&|name| variables.get(name).cloned(), root)
         }
 
-        /// What is found, relative to the root, in order.
+        /// The files found, in order, relative to the root.
         fn found(&self, variables: &[(&str, &str)]) -> Vec<String> {
             let root = self.0.path();
             self.search(variables)
@@ -260,7 +260,7 @@ mod tests {
             fake::build(&root.join(folder).join(name), version, &[]);
         }
         let search = tree.search(&[("VIRTUAL_ENV", "env")]);
-        // The file that is no library is passed over.
+        // The file that is not a library is skipped.
         assert_eq!(search.files().len(), 6);
         for (driver, newest) in [
             (14, Some((13, 0))),
@@ -276,7 +276,7 @@ mod tests {
                 "driver {driver}"
             );
             if let Some(found) = found.filter(|_| driver == 12) {
-                // Of two alike the one in the place that is looked at first.
+                // Of two copies of one version, the search takes the first.
                 assert!(found.to_string().contains("cuda-12.9"), "{found}");
             }
         }

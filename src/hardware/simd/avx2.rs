@@ -6,7 +6,7 @@ use std::arch::x86_64::*;
 #[target_feature(enable = "avx2,fma,bmi1,bmi2,lzcnt,popcnt")]
 #[inline(never)]
 pub unsafe fn enter<K: Kernel>(kernel: K) -> K::Output {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe { kernel.run::<Avx2Vector>() }
 }
 
@@ -14,16 +14,16 @@ pub unsafe fn enter<K: Kernel>(kernel: K) -> K::Output {
 #[repr(transparent)]
 pub struct Avx2Vector(__m256);
 
-/// Loads and stores through this type carry no check in builds with debug assertions, as the intrinsics do: in the
-/// innermost loops those would double the time of every test that trains.
+/// Loads and stores through this type have no checks in builds with debug assertions, unlike those of the intrinsics.
+/// In the innermost loops, the checks would double the time of every test that trains.
 #[derive(Clone, Copy)]
 #[repr(C, packed)]
 struct Unaligned(__m256);
 
-/// The first `count` lanes set.
+/// A mask whose first `count` lanes are set.
 #[inline(always)]
 unsafe fn first(count: usize) -> __m256i {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         _mm256_cmpgt_epi32(
             _mm256_set1_epi32(count as i32),
@@ -32,7 +32,7 @@ unsafe fn first(count: usize) -> __m256i {
     }
 }
 
-// SAFETY of every block below: the caller's.
+// SAFETY: in every block below, the caller guarantees it.
 impl Simd for Avx2Vector {
     const LANES: usize = 8;
     const ACCUMULATORS: usize = 12;
@@ -40,7 +40,7 @@ impl Simd for Avx2Vector {
 
     #[inline(always)]
     unsafe fn call<K: Kernel>(kernel: K) -> K::Output {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { enter(kernel) }
     }
 
@@ -69,7 +69,7 @@ impl Simd for Avx2Vector {
     }
     #[inline(always)]
     unsafe fn store_part(self, to: *mut f32, count: usize) {
-        // The masked store is microcode on some cores.
+        // Avoid the masked store where possible: it is slow microcode on some cores.
         if count >= 8 {
             return unsafe { self.store(to) };
         }
@@ -89,7 +89,7 @@ impl Simd for Avx2Vector {
     }
     #[inline(always)]
     unsafe fn relu(self) -> Self {
-        // Of two operands of which one is NaN, the instruction gives the second.
+        // If one operand is NaN, the instruction returns the second.
         unsafe { Avx2Vector(_mm256_max_ps(_mm256_setzero_ps(), self.0)) }
     }
     #[inline(always)]

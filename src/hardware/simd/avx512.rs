@@ -6,7 +6,7 @@ use std::arch::x86_64::*;
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,bmi1,bmi2,lzcnt,popcnt")]
 #[inline(never)]
 pub unsafe fn enter<K: Kernel>(kernel: K) -> K::Output {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe { kernel.run::<Avx512Vector>() }
 }
 
@@ -14,19 +14,19 @@ pub unsafe fn enter<K: Kernel>(kernel: K) -> K::Output {
 #[repr(transparent)]
 pub struct Avx512Vector(__m512);
 
-/// Loads and stores through this type carry no check in builds with debug assertions, as the intrinsics do: in the
-/// innermost loops those would double the time of every test that trains.
+/// Loads and stores through this type have no checks in builds with debug assertions, unlike those of the intrinsics.
+/// In the innermost loops, the checks would double the time of every test that trains.
 #[derive(Clone, Copy)]
 #[repr(C, packed)]
 struct Unaligned(__m512);
 
-/// The first `count` lanes set.
+/// A mask whose first `count` lanes are set.
 #[inline(always)]
 fn first(count: usize) -> __mmask16 {
     ((1u32 << count.min(16)) - 1) as __mmask16
 }
 
-// SAFETY of every block below: the caller's.
+// SAFETY: in every block below, the caller guarantees it.
 impl Simd for Avx512Vector {
     const LANES: usize = 16;
     const ACCUMULATORS: usize = 28;
@@ -34,7 +34,7 @@ impl Simd for Avx512Vector {
 
     #[inline(always)]
     unsafe fn call<K: Kernel>(kernel: K) -> K::Output {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { enter(kernel) }
     }
 
@@ -76,7 +76,7 @@ impl Simd for Avx512Vector {
     }
     #[inline(always)]
     unsafe fn relu(self) -> Self {
-        // Of two operands of which one is NaN, the instruction gives the second.
+        // If one operand is NaN, the instruction returns the second.
         unsafe { Avx512Vector(_mm512_max_ps(_mm512_setzero_ps(), self.0)) }
     }
     #[inline(always)]
@@ -96,7 +96,7 @@ impl Simd for Avx512Vector {
     }
     #[inline(always)]
     unsafe fn compress(self, mask: __mmask16, to: *mut f32) -> usize {
-        // In a register and stored whole: the instruction's own store is slow on some cores.
+        // Compress into a register and store all of it: the compressing store is slow on some cores.
         unsafe { Avx512Vector(_mm512_maskz_compress_ps(mask, self.0)).store(to) };
         mask.count_ones() as usize
     }

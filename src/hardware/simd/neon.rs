@@ -6,7 +6,7 @@ use std::arch::aarch64::*;
 #[target_feature(enable = "neon")]
 #[inline(never)]
 pub unsafe fn enter<K: Kernel>(kernel: K) -> K::Output {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe { kernel.run::<NeonVector>() }
 }
 
@@ -14,7 +14,7 @@ pub unsafe fn enter<K: Kernel>(kernel: K) -> K::Output {
 #[repr(transparent)]
 pub struct NeonVector(float32x4_t);
 
-// SAFETY of every block below: the caller's.
+// SAFETY: in every block below, the caller guarantees it.
 impl Simd for NeonVector {
     const LANES: usize = 4;
     const ACCUMULATORS: usize = 24;
@@ -22,7 +22,7 @@ impl Simd for NeonVector {
 
     #[inline(always)]
     unsafe fn call<K: Kernel>(kernel: K) -> K::Output {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { enter(kernel) }
     }
 
@@ -72,7 +72,7 @@ impl Simd for NeonVector {
     }
     #[inline(always)]
     unsafe fn relu(self) -> Self {
-        // FMAX gives NaN where either operand is.
+        // FMAX returns NaN if either operand is NaN.
         unsafe { NeonVector(vmaxq_f32(vdupq_n_f32(0.0), self.0)) }
     }
     #[inline(always)]

@@ -1,10 +1,10 @@
-//! Vectors without vector instructions: what every processor has, and what the other levels are held to.
+//! Vectors in plain Rust, which run on every processor. Tests compare the other levels with them.
 
 use super::{Kernel, Simd};
 
 #[inline(never)]
 pub unsafe fn enter<K: Kernel>(kernel: K) -> K::Output {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe { kernel.run::<PortableVector>() }
 }
 
@@ -12,7 +12,7 @@ pub unsafe fn enter<K: Kernel>(kernel: K) -> K::Output {
 #[repr(C, align(16))]
 pub struct PortableVector([f32; 4]);
 
-/// Lane by lane.
+/// Computes each lane by an expression in the lane's index.
 macro_rules! lanes {
     ($i:ident => $value:expr) => {{
         let mut out = [0.0f32; 4];
@@ -32,7 +32,7 @@ impl Simd for PortableVector {
 
     #[inline(always)]
     unsafe fn call<K: Kernel>(kernel: K) -> K::Output {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { enter(kernel) }
     }
 
@@ -46,23 +46,23 @@ impl Simd for PortableVector {
     }
     #[inline(always)]
     unsafe fn load(from: *const f32) -> Self {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         PortableVector(unsafe { from.cast::<[f32; 4]>().read_unaligned() })
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { to.cast::<[f32; 4]>().write_unaligned(self.0) }
     }
     #[inline(always)]
     unsafe fn load_part(from: *const f32, count: usize) -> Self {
-        // SAFETY: the caller's, for the first `count`.
+        // SAFETY: the caller guarantees it for the first `count`.
         lanes!(i => if i < count { unsafe { *from.add(i) } } else { 0.0 })
     }
     #[inline(always)]
     unsafe fn store_part(self, to: *mut f32, count: usize) {
         for i in 0..count.min(4) {
-            // SAFETY: the caller's, for the first `count`.
+            // SAFETY: the caller guarantees it for the first `count`.
             unsafe { *to.add(i) = self.0[i] }
         }
     }
@@ -76,7 +76,7 @@ impl Simd for PortableVector {
     }
     #[inline(always)]
     unsafe fn mul_add(self, factor: Self, addend: Self) -> Self {
-        // Not f32::mul_add, which is a call to the C library where the target has no such instruction.
+        // f32::mul_add would call the C library on targets without the instruction.
         lanes!(i => self.0[i] * factor.0[i] + addend.0[i])
     }
     #[inline(always)]
@@ -99,7 +99,7 @@ impl Simd for PortableVector {
     unsafe fn compress(self, mask: [bool; 4], to: *mut f32) -> usize {
         let mut count = 0;
         for (lane, keep) in self.0.into_iter().zip(mask) {
-            // SAFETY: the caller's; fewer are kept than were seen.
+            // SAFETY: guaranteed by the caller; `count` is at most the index of the lane.
             unsafe { *to.add(count) = lane };
             count += usize::from(keep);
         }
@@ -107,7 +107,7 @@ impl Simd for PortableVector {
     }
     #[inline(always)]
     unsafe fn load_bytes(from: *const u8, count: usize) -> Self {
-        // SAFETY: the caller's, for the first `count`.
+        // SAFETY: the caller guarantees it for the first `count`.
         lanes!(i => if i < count { f32::from(unsafe { *from.add(i) }) } else { 0.0 })
     }
     #[inline(always)]
@@ -122,7 +122,7 @@ impl Simd for PortableVector {
     #[inline(always)]
     unsafe fn store_bytes(self, to: *mut u8, count: usize) {
         for i in 0..count.min(4) {
-            // SAFETY: the caller's, for the first `count`.
+            // SAFETY: the caller guarantees it for the first `count`.
             unsafe { *to.add(i) = self.0[i] as u8 }
         }
     }

@@ -1,6 +1,6 @@
 use super::*;
 
-/// Every function of the trait on awkward values, lane by lane.
+/// Checks every function of the trait on special values (NaN, infinities, zeros, a subnormal), lane by lane.
 struct Check;
 
 impl Kernel for Check {
@@ -22,7 +22,7 @@ impl Kernel for Check {
         for (i, &a) in values.iter().enumerate() {
             for &b in &values {
                 let n = S::LANES;
-                // Lanes differ: a in the odd ones, b in the even ones.
+                // Use different values in neighbouring lanes: a in odd ones, b in even ones.
                 let x: Vec<f32> = (0..n).map(|l| if l % 2 == 1 { a } else { b }).collect();
                 let y: Vec<f32> = (0..n).map(|l| if l % 2 == 1 { b } else { a }).collect();
                 let mut out = vec![7.0f32; n];
