@@ -100,20 +100,20 @@ fn list(runs: &[RunSummary], folder: &Path, out: &mut impl Write) -> anyhow::Res
         .max()
         .unwrap_or(0)
         .max(4);
-    let standings: Vec<_> = runs.iter().map(RunSummary::standing).collect();
-    let standing_width = standings.iter().map(|s| s.chars().count()).max();
-    let standing_width = standing_width.unwrap_or(0).max(11);
+    let statuses: Vec<_> = runs.iter().map(RunSummary::status).collect();
+    let status_width = statuses.iter().map(|s| s.chars().count()).max();
+    let status_width = status_width.unwrap_or(0).max(11);
     writeln!(
         out,
-        "{:<width$}  {:<standing_width$}  {:>7}  {:>8}  {:>7}  {:>9}  {:>8}  differs from the seed recipe",
+        "{:<width$}  {:<status_width$}  {:>7}  {:>8}  {:>7}  {:>9}  {:>8}  differs from the seed recipe",
         "run", "outcome", "epochs", "best val", "test", "best test", "time"
     )?;
-    for (run, standing) in runs.iter().zip(&standings) {
+    for (run, status) in runs.iter().zip(&statuses) {
         let epochs = format!("{}/{}", run.epochs_done, run.params.epochs);
         let line = format!(
-            "{:<width$}  {:<standing_width$}  {epochs:>7}  {:>8}  {:>7}  {:>9}  {:>8}  {}",
+            "{:<width$}  {:<status_width$}  {epochs:>7}  {:>8}  {:>7}  {:>9}  {:>8}  {}",
             plain(&run.name),
-            plain(standing),
+            plain(status),
             share(run.best_val_accuracy),
             share(run.test_accuracy),
             share(run.best_test_accuracy),
@@ -138,7 +138,7 @@ fn show(run: &RunSummary, out: &mut impl Write) -> anyhow::Result<()> {
     };
     line("folder", run.folder.clone())?;
     line("note", run.note.clone())?;
-    line("outcome", run.standing())?;
+    line("outcome", run.status())?;
     line("problem", run.problem.clone())?;
     line("data", run.data.clone())?;
     line("steps", grouped(run.step))?;
@@ -212,7 +212,7 @@ fn compare(runs: &[RunSummary], out: &mut impl Write) -> anyhow::Result<()> {
     };
     let mut rows = vec![
         of("run", &|r| r.name.clone()),
-        of("outcome", &RunSummary::standing),
+        of("outcome", &RunSummary::status),
         of("data", &|r| r.data.clone()),
         of("epochs", &|r| r.epochs_done.to_string()),
         of("best val", &|r| share(r.best_val_accuracy)),

@@ -9,7 +9,7 @@ pub use health::{Collapse, Health, Plateau, Symptom};
 pub use inspection::{
     Activations, ModelReport, ParameterHealth, PastPrediction, Picture, Prediction, UnitHealth,
 };
-pub use run_summary::{HERE, RunSummary, TargetReached};
+pub use run_summary::{RunSummary, THIS_COMPUTER, TargetReached};
 pub use scores::{EpochReport, Evaluation, ScoredWeights};
 
 use super::arch::Summary;

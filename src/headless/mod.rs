@@ -54,7 +54,7 @@ const PAUSED_UNREACHABLE: &str =
     "the run is paused, and nobody can attach to it, since the session has no socket: it ends";
 
 /// Minimum time between two step reports, of which thousands may arrive per second.
-const STEPS_EVERY: Duration = Duration::from_millis(250);
+const STEP_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Interval at which a session whose run is over checks for viewers.
 const VIEWER_POLL_INTERVAL: Duration = Duration::from_millis(250);
@@ -127,7 +127,7 @@ pub fn run(
             recv(steps_ready) -> token => match token {
                 Ok(()) => {
                     written = printer.steps(client, &mut outcome.status, out);
-                    rest = Some(after(STEPS_EVERY));
+                    rest = Some(after(STEP_INTERVAL));
                 }
                 Err(_) => steps_closed = true,
             },

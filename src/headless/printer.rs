@@ -8,7 +8,7 @@ use crate::domain::text::{compact, duration, grouped, percent, plain, plain_json
 use crate::session::client::SessionClient;
 use crate::session::protocol::{Done, Event, EventMessage, Outcome};
 use crate::session::run_view::RunView;
-use crate::session::status::{Status, TRIED_AGAIN};
+use crate::session::status::{RETRY_NOTE, Status};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{self, Write};
 
@@ -67,7 +67,7 @@ impl Printer {
         }
     }
 
-    /// Prints the waiting step report, if any.
+    /// Prints the unread step report, if there is one.
     pub fn steps(
         &mut self,
         client: &SessionClient,
@@ -84,7 +84,7 @@ impl Printer {
     /// Prints on standard error, in every style, why something is not saved, or that everything is saved again.
     pub fn warn(&self, unsaved: Option<&str>) {
         let text = match unsaved {
-            Some(why) => format!("not saved: {why} {TRIED_AGAIN}"),
+            Some(why) => format!("not saved: {why} {RETRY_NOTE}"),
             None => "everything is saved again".into(),
         };
         let sender = || {

@@ -1,4 +1,4 @@
-//! The other end of [`super::serve`]: finds running sessions and connects a socket to a [`SessionClient`].
+//! Finds running sessions and attaches to one over its socket ([`super::serve`]), as a [`SessionClient`].
 
 use super::client::{BlockingQueue, Commands, SessionClient};
 use super::protocol::{self, Event, EventMessage, MessageError};
@@ -15,12 +15,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Maximum length of a session's line: ten times a snapshot of the longest run.
-const LONGEST_LINE: u64 = 256 << 20;
-/// How long to wait for a session's first message.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Maximum length in bytes of a line from a session: ten times a snapshot of the longest run.
+const MAX_LINE: u64 = 256 << 20;
+/// Time limit for a session's first message.
+const FIRST_MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Why there is nothing to attach to.
+/// Why no session can be attached to.
 #[derive(Debug, thiserror::Error)]
 pub enum AttachError {
     #[error(
@@ -50,14 +50,14 @@ pub enum AttachError {
     },
 }
 
-/// A session that runs on this computer.
+/// A running session on this computer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunningSession {
     /// Name of its run.
     pub name: String,
     pub folder: PathBuf,
     pub socket: PathBuf,
-    /// Number of its process.
+    /// Its process id.
     process: u32,
     since: u64,
 }
@@ -75,7 +75,7 @@ impl RunningSession {
     }
 }
 
-/// The session that has the run in `folder`. None when no session has it.
+/// The session that has the run in `folder` open. None if no session has.
 fn session_of(folder: &Path, host: &HostId) -> Option<Result<RunningSession, AttachError>> {
     let session = Watch::default().look(folder, host, Instant::now())?;
     let name = folder.file_name()?.to_string_lossy().into_owned();
@@ -99,8 +99,8 @@ fn session_of(folder: &Path, host: &HostId) -> Option<Result<RunningSession, Att
     })
 }
 
-/// The session of the run with this name, or in the folder of this name; without a name, the newest session. Also
-/// returns the other sessions that match.
+/// Finds the session of the run with this name or folder, or the newest session if `name` is None. Also returns the
+/// other sessions that match.
 ///
 /// # Errors
 /// Returns an error if no session matches on this computer. The message names other computers that have one.
@@ -159,21 +159,21 @@ pub fn attach(session: &RunningSession) -> Result<SessionClient, AttachError> {
     connect(stream, lines, snapshot).map_err(io)
 }
 
-/// The first message of a session. Waits for [`PATIENCE`] at most.
+/// Waits up to [`FIRST_MESSAGE_TIMEOUT`] for the first message of a session.
 fn first(
     stream: &UnixStream,
     lines: &mut BufReader<UnixStream>,
 ) -> io::Result<Result<EventMessage, MessageError>> {
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(FIRST_MESSAGE_TIMEOUT))?;
     let mut line = Vec::new();
-    let read = lines.take(LONGEST_LINE).read_until(b'\n', &mut line);
+    let read = lines.take(MAX_LINE).read_until(b'\n', &mut line);
     stream.set_read_timeout(None)?;
     match read {
         Ok(0) => Err(io::Error::other("it has ended, or takes no more viewers")),
         Ok(_) => Ok(protocol::read(&line)),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(io::Error::other(format!(
             "it has not answered for {} s; is its process stopped?",
-            PATIENCE.as_secs()
+            FIRST_MESSAGE_TIMEOUT.as_secs()
         ))),
         Err(error) => Err(error),
     }
@@ -216,7 +216,7 @@ fn read_events(mut lines: BufReader<UnixStream>, queue: &BlockingQueue) {
     let mut line = Vec::new();
     loop {
         line.clear();
-        match (&mut lines).take(LONGEST_LINE).read_until(b'\n', &mut line) {
+        match (&mut lines).take(MAX_LINE).read_until(b'\n', &mut line) {
             Ok(1..) => {}
             Ok(0) | Err(_) => break,
         }

@@ -1,6 +1,6 @@
 //! Distributes a session's events to any number of viewers. A viewer that attaches late first receives a snapshot: the
-//! bounded history as a list of events. Its screens are then the same as those of a viewer that was attached from the
-//! start. Sending never blocks the worker. This module knows the protocol and the domain; `serve` knows the socket.
+//! bounded history as a list of events. It then shows the same as a viewer that was attached from the start. Sending
+//! never blocks the worker. This module knows the protocol and the domain; `serve` knows the socket.
 
 use super::client::{Address, Commands, ReceivedCommand, SessionClient, ViewerCount, ViewerQueue};
 use super::protocol::{Answer, Done, Event, EventMessage, Outcome};
@@ -20,7 +20,7 @@ const SCORES: usize = 10_000;
 const CHANGES: usize = 2000;
 /// Maximum number of all other events, most of which are lines of the log.
 const LINES: usize = 2000;
-/// Maximum number of load reports: a quarter of an hour.
+/// Maximum number of load reports, one of which arrives each second.
 const LOADS: usize = 900;
 
 /// The events of a session in order, bounded.
@@ -83,7 +83,7 @@ impl EventHistory {
         }
     }
 
-    /// The whole history as one event.
+    /// The history as one event.
     pub fn snapshot(&self) -> Event {
         let loads = self.loads.iter().cloned().map(Event::Load);
         Event::Snapshot {
@@ -97,7 +97,8 @@ impl EventHistory {
         }
     }
 
-    /// If `state` is progress of the same loading or scoring as the newest state, replaces that and returns true.
+    /// If the newest state and `state` are progress reports of the same loading or scoring, replaces the newest state
+    /// and returns true.
     fn replace_progress(&mut self, state: &State) -> bool {
         let same = |old: &State| match (old, state) {
             (State::Loading { .. }, State::Loading { .. }) => true,
@@ -117,8 +118,8 @@ impl EventHistory {
         }
     }
 
-    /// Clears the confusion matrices that no screen shows: those before the newest two evaluations. They would be most
-    /// of a long history's size.
+    /// Clears the confusion matrices of all but the newest two evaluations. No screen shows the others, and they would
+    /// take most of the memory of a long history.
     fn forget_matrix(&mut self, newest: &Evaluation) {
         let of = |e: &Evaluation| (e.split, e.weights);
         let mut old = self
@@ -134,7 +135,7 @@ impl EventHistory {
         }
     }
 
-    /// Drops what the log does not need of the previous run: its step reports, except those right before other events.
+    /// Drops the step reports of the previous run, which the log does not need, except those right before other events.
     fn forget_run(&mut self) {
         let mut kept = VecDeque::new();
         let mut events = std::mem::take(&mut self.events).into_iter().peekable();
@@ -161,7 +162,7 @@ impl EventHistory {
     fn merge_steps(&mut self) {
         for over in [false, true] {
             let mut steps = 0;
-            // Index of a report that the next one may be merged into.
+            // Index of the report that the next one may be merged into.
             let mut open: Option<usize> = None;
             let mut merged: VecDeque<Event> = VecDeque::with_capacity(self.events.len());
             for event in self.events.drain(..) {
@@ -185,11 +186,12 @@ impl EventHistory {
         }
     }
 
-    /// Drops the older half of a class. Events that describe the present stay: the run's start, the newest state, health
-    /// and save failure, and pending changes. Dropped changes are applied to the hyperparameters of the run's start.
+    /// Drops the older half of the events of class `of`, except those that describe the present: the run's start, the
+    /// newest state, health and save failure, and pending changes. Changes that are dropped are made in the
+    /// hyperparameters of the run's start instead.
     fn drop_oldest(&mut self, of: usize) {
         let mut surplus = BOUNDS[of] / 2;
-        let mut waiting = BTreeSet::new();
+        let mut pending = BTreeSet::new();
         let (mut state, mut run, mut health, mut unsaved) = (0, 0, 0, 0);
         for (i, event) in self.events.iter().enumerate() {
             match event {
@@ -198,18 +200,18 @@ impl EventHistory {
                 Event::Unsaved { .. } => unsaved = i,
                 Event::Started(_) => run = i,
                 Event::Pending { change, .. } => {
-                    waiting.insert(change.key.clone());
+                    pending.insert(change.key.clone());
                 }
                 Event::Withdrawn { key } => {
-                    waiting.remove(key);
+                    pending.remove(key);
                 }
                 Event::Applied { change, .. } => {
-                    waiting.remove(&change.key);
+                    pending.remove(&change.key);
                 }
                 _ => {}
             }
         }
-        let mut taken = Vec::new();
+        let mut dropped = Vec::new();
         let mut i = 0;
         self.events.retain(|event| {
             let at = i;
@@ -218,13 +220,13 @@ impl EventHistory {
                 || surplus == 0
                 || [state, run, health, unsaved].contains(&at)
                 || matches!(event, Event::Data(_))
-                || matches!(event, Event::Pending { change, .. } if waiting.contains(&change.key));
+                || matches!(event, Event::Pending { change, .. } if pending.contains(&change.key));
             if !stays {
                 surplus -= 1;
                 if let Event::Applied { change, .. } = event
                     && at > run
                 {
-                    taken.push(change.clone());
+                    dropped.push(change.clone());
                 }
             }
             stays
@@ -234,9 +236,9 @@ impl EventHistory {
             _ => None,
         });
         let Some(started) = started else { return };
-        for change in taken {
+        for change in dropped {
             if let Some(row) = param(&change.key) {
-                // The worker has checked it.
+                // This cannot fail: the worker has checked the value.
                 let _ = row.set(&mut started.params, change.new);
             }
         }
@@ -251,7 +253,7 @@ struct Viewers {
     next: u64,
     /// Name of the shown run, if it has one.
     run: Option<String>,
-    /// The last event has been sent.
+    /// Whether the last event, `Ended`, has been sent.
     ended: bool,
     over: bool,
 }
@@ -274,7 +276,7 @@ impl Broadcaster {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes that viewers of other processes can attach from now on.
+    /// Records that viewers in other processes can attach from now on.
     pub fn set_has_socket(&self) {
         self.viewers.set_has_socket();
     }
@@ -330,12 +332,13 @@ impl Broadcaster {
     }
 }
 
-/// The worker's end: sends events and receives commands. Dropping the last clone ends the session for its viewers.
+/// The worker's end of the session: sends events and receives commands. Dropping the last clone ends the session for
+/// its viewers.
 #[derive(Clone)]
 pub struct EventSender {
     pub requests: Receiver<ReceivedCommand>,
     broadcaster: Arc<Broadcaster>,
-    _closes: Arc<Closes>,
+    _close: Arc<CloseOnDrop>,
 }
 
 impl EventSender {
@@ -351,14 +354,14 @@ impl EventSender {
             .send_to(to.viewer, Event::Answer { id, answer });
     }
 
-    /// Tells the sender of a command what became of it.
+    /// Sends the outcome of a command to its sender.
     pub(super) fn done(&self, to: Address, outcome: Outcome) {
         let id = to.id;
         self.broadcaster
             .send_to(to.viewer, Event::Done(Done { id, outcome }));
     }
 
-    /// Sends the events of a resumed run's past: in order, step reports included.
+    /// Sends the past events of a resumed run, in order and without merging step reports.
     pub fn past(&self, events: Vec<Event>) {
         let mut inner = self.broadcaster.inner();
         for event in events {
@@ -370,7 +373,8 @@ impl EventSender {
         }
     }
 
-    /// Set when a command was sent that shall not wait for the end of a training step, until the worker clears it.
+    /// A flag that is set when a viewer sends a command that must not wait for the end of a training step. The worker
+    /// clears it.
     pub fn interrupt(&self) -> &Arc<AtomicBool> {
         self.broadcaster.viewers.interrupt()
     }
@@ -382,9 +386,9 @@ impl EventSender {
 }
 
 /// Disconnects all viewers when dropped, which happens with the last [`EventSender`].
-struct Closes(Arc<Broadcaster>);
+struct CloseOnDrop(Arc<Broadcaster>);
 
-impl Drop for Closes {
+impl Drop for CloseOnDrop {
     fn drop(&mut self) {
         let mut inner = self.0.inner();
         inner.over = true;
@@ -403,7 +407,7 @@ pub fn channel() -> (SessionClient, EventSender) {
     let client = broadcaster.attach();
     let sender = EventSender {
         requests,
-        _closes: Arc::new(Closes(Arc::clone(&broadcaster))),
+        _close: Arc::new(CloseOnDrop(Arc::clone(&broadcaster))),
         broadcaster,
     };
     (client, sender)

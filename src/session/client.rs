@@ -9,18 +9,19 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-/// Number of unread events of one viewer from which they are replaced by a snapshot.
+/// Number of unread events of a viewer at which they are replaced by a snapshot.
 pub(super) const QUEUE: usize = 2048;
 /// Maximum number of unread events in a front end that is attached over a socket.
 pub(super) const ATTACHED_QUEUE: usize = 256;
-/// Numbers of unread answers to questions, and to commands, that are kept when the queue is replaced by a snapshot.
+/// Number of unread answers to questions, and of outcomes of commands, that are kept when the queue is replaced by a
+/// snapshot.
 const ANSWERS: usize = 16;
 const DONE: usize = QUEUE / 2;
 
-/// The waiting steps, and the name of their run.
+/// The merged unread step reports, and the name of their run.
 type StepSlot = Mutex<Option<(Option<String>, StepReport)>>;
 
-/// Error of sending a command to a session that has ended.
+/// The session has ended, so the command cannot be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the session is over")]
 pub struct SessionOver;
@@ -28,9 +29,10 @@ pub struct SessionOver;
 /// A front end's connection to a session.
 pub struct SessionClient {
     pub commands: Commands,
-    /// Everything but step reports. Disconnected when the session is over.
+    /// All events but step reports. Disconnected when the session is over.
     pub events: Receiver<EventMessage>,
-    /// A token arrives when step reports wait; then call [`SessionClient::take_steps`]. Disconnected when the session is over.
+    /// Receives a token when there are unread step reports; then call [`SessionClient::take_steps`]. Disconnected when
+    /// the session is over.
     pub steps_ready: Receiver<()>,
     slot: Arc<StepSlot>,
 }
@@ -62,12 +64,13 @@ impl SessionClient {
     }
 }
 
-/// How many viewers a session has, whether it has a socket for more, and whether one of them waits for the worker.
+/// The number of viewers, whether the session has a socket for more, and the flag by which a command interrupts a
+/// training step.
 #[derive(Default)]
 pub(super) struct ViewerCount {
     attached: AtomicUsize,
     has_socket: AtomicBool,
-    /// Set when a command was sent that shall not wait for the end of a training step. The worker clears it.
+    /// Set when a viewer sends a command that must not wait for the end of a training step. The worker clears it.
     interrupt: Arc<AtomicBool>,
 }
 
@@ -76,24 +79,24 @@ impl ViewerCount {
         &self.interrupt
     }
 
-    /// Notes that viewers of other processes can attach from now on.
+    /// Records that viewers in other processes can attach from now on.
     pub fn set_has_socket(&self) {
         self.has_socket.store(true, Ordering::SeqCst);
     }
 }
 
-/// A source of numbers for one viewer's commands. Clones give numbers of the same sequence.
+/// Generates the ids of one viewer's commands. Clones share one sequence.
 #[derive(Clone, Debug, Default)]
 pub struct CommandIds(Arc<AtomicU64>);
 
 impl CommandIds {
-    /// A number that was not given before; the first is 1.
+    /// The next id of the sequence, which begins at 1.
     pub fn next(&self) -> u64 {
         self.0.fetch_add(1, Ordering::Relaxed) + 1
     }
 }
 
-/// Where the answer to a command goes: the number of the viewer that sent it, and the number that the viewer gave it.
+/// The address for the answer to a command: the number of the viewer that sent it, and the command's id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Address {
     pub viewer: u64,
@@ -125,7 +128,8 @@ pub struct Commands {
 }
 
 impl Commands {
-    /// For viewer number `viewer` (from 0; 0 is the session's own front end). Counts itself in `viewers` while it lives.
+    /// The command sender of viewer number `viewer` (from 0; 0 is the session's own front end). It counts as a viewer
+    /// in `viewers` while it lives.
     pub(super) fn new(
         requests: Sender<ReceivedCommand>,
         viewer: u64,
@@ -140,7 +144,7 @@ impl Commands {
         }
     }
 
-    /// The numbers of this viewer's commands.
+    /// The ids of this viewer's commands.
     pub fn ids(&self) -> &CommandIds {
         &self.ids
     }
@@ -173,7 +177,7 @@ impl Drop for Commands {
     fn drop(&mut self) {
         self.viewers.attached.fetch_sub(1, Ordering::SeqCst);
         if self.viewer == 0 {
-            // A session ends with its own front end. Sending fails if it has ended already.
+            // A session ends with its own front end. This fails only if the session has ended already.
             let _ = self.send(Command::Quit);
         }
     }
@@ -227,18 +231,18 @@ impl StepSender {
                     None => *slot = Some((message.run, report)),
                 }
                 drop(slot);
-                // A full channel means that a token is waiting already.
+                // If the channel is full, it holds a token already.
                 let _ = self.ready.try_send(());
                 return None;
             }
-            // Waiting step reports belong to the previous run; after this event they would count as the new run's.
+            // The unread step reports belong to the previous run; after this event they would count as the new run's.
             Event::Started(_) => self.clear(),
             _ => {}
         }
         Some(message)
     }
 
-    /// Removes the waiting step reports.
+    /// Removes the unread step reports.
     fn clear(&self) {
         if let Some(slot) = self.slot.upgrade() {
             slot.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -285,7 +289,7 @@ impl ViewerQueue {
     /// Replaces all unread events by `snapshot`, followed by the newest answers.
     pub fn catch_up(&self, snapshot: EventMessage) {
         let unread: Vec<_> = self.unread.try_iter().collect();
-        // The snapshot contains the waiting step reports.
+        // The snapshot contains the unread step reports.
         self.steps.clear();
         let (mut answers, mut done) = (ANSWERS, DONE);
         let is_kept = |message: &EventMessage| {
@@ -306,8 +310,8 @@ impl ViewerQueue {
     }
 }
 
-/// The sending side of a [`SessionClient`] that is attached over a socket. It blocks while its queue is full, so that
-/// the socket is not read and the session replaces the waiting events by a snapshot.
+/// The sending side of a [`SessionClient`] that is attached over a socket. It blocks while its queue is full. The
+/// socket is then not read, and the session replaces the unread events by a snapshot.
 pub(super) struct BlockingQueue {
     events: Sender<EventMessage>,
     steps: StepSender,

@@ -9,10 +9,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Least time between two reports.
+/// Minimum time between two reports.
 const REPORT_INTERVAL: Duration = Duration::from_millis(100);
 
-/// A running or finished download. Dropping it stops it; received data is kept for the next attempt.
+/// A running or finished download. Dropping it stops the download; the data received so far are kept for the next
+/// attempt.
 pub(super) struct Download {
     cancel: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -44,7 +45,7 @@ impl Drop for Download {
     fn drop(&mut self) {
         self.cancel.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            // Errors have been reported as an event.
+            // The thread has reported its errors as events.
             let _ = thread.join();
         }
     }

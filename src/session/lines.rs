@@ -1,14 +1,14 @@
-//! The lines of a run's metrics, one at a time, none of which costs more than [`MAX_LINE`] bytes of memory.
+//! Reads the lines of a run's metrics one at a time, in at most [`MAX_LINE`] bytes of memory.
 
 use std::io::{self, BufRead, Read};
 
-/// Maximum length in bytes of a line. The longest lines that the program writes, evaluations, have some thousand.
+/// Maximum length in bytes of a line. The longest lines that the program writes, evaluations, have a few thousand.
 pub(super) const MAX_LINE: u64 = 1 << 20;
 
 pub(super) struct Lines<R> {
     source: R,
     line: Vec<u8>,
-    /// Lines so far that were longer than [`MAX_LINE`] and were passed over.
+    /// Number of lines so far that were longer than [`MAX_LINE`] and were skipped.
     pub too_long: u64,
 }
 
@@ -21,7 +21,7 @@ impl<R: BufRead> Lines<R> {
         }
     }
 
-    /// The next line that is not too long, with its line break; None at the end.
+    /// The next line that is not too long, including its line break. None at the end of the source.
     ///
     /// # Errors
     /// Returns an error if the source cannot be read.

@@ -1,40 +1,40 @@
-//! How busy this process keeps the machine.
+//! Measures the load that this process puts on the computer.
 
 use crate::domain::report::SystemLoad;
 use crate::hardware::nvidia::nvml::Monitor;
 use std::time::{Duration, Instant};
 use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
 
-/// Time between two looks.
+/// Minimum time between two measurements.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Looks once a second, when asked often enough.
+/// Measures the load at most once a second.
 pub(super) struct LoadMeter {
     system: System,
     process: Pid,
     cores: f32,
-    last: Instant,
-    /// Where a GPU computes and its driver tells.
+    measured_at: Instant,
+    /// The monitor of the GPU that computes. None without a GPU, or without NVML.
     gpu: Option<Monitor>,
 }
 
 impl LoadMeter {
-    /// `gpu` is the number of the CUDA device that computes.
+    /// `gpu` is the index of the CUDA device that computes, if one does.
     pub fn new(gpu: Option<usize>) -> Self {
         let mut meter = LoadMeter {
             system: System::new(),
             process: Pid::from_u32(std::process::id()),
             cores: std::thread::available_parallelism().map_or(1.0, |n| n.get() as f32),
-            last: Instant::now(),
+            measured_at: Instant::now(),
             gpu: gpu.and_then(Monitor::open),
         };
-        // The share of the processor is measured from one look to the next.
+        // CPU usage is measured from one refresh to the next.
         meter.refresh();
         meter
     }
 
     fn refresh(&mut self) {
-        self.last = Instant::now();
+        self.measured_at = Instant::now();
         self.system.refresh_processes_specifics(
             ProcessesToUpdate::Some(&[self.process]),
             false,
@@ -42,9 +42,9 @@ impl LoadMeter {
         );
     }
 
-    /// The load since the last look; None when that was less than a second ago.
-    pub fn look(&mut self) -> Option<SystemLoad> {
-        if self.last.elapsed() < INTERVAL {
+    /// The load since the previous measurement. None if that is less than a second ago.
+    pub fn measure(&mut self) -> Option<SystemLoad> {
+        if self.measured_at.elapsed() < INTERVAL {
             return None;
         }
         self.refresh();

@@ -1,6 +1,7 @@
-//! Logs. Each run has its own in `log.txt` in its folder, since the screen and standard output are in use: the lines of
-//! the threads that have entered it. The lines of all other threads go into the log of the newest run of this process.
-//! Lines logged before there is a run, or while its disk is full, are kept and written later.
+//! Log files. Each run has one, `log.txt` in its folder, since the screen and standard output are in use. It receives
+//! the lines of the threads that have entered it ([`RunLog::enter`]). The lines of all other threads go to the log of
+//! this process's newest run. Lines that cannot be written yet, because there is no run or the disk is full, are queued
+//! and written later.
 
 use crate::files;
 use std::fs::{File, OpenOptions};
@@ -14,22 +15,22 @@ use tracing_subscriber::fmt::{MakeWriter, SubscriberBuilder};
 
 /// The environment variable with the log filter, such as `info` (the default), `debug` or `cifar_tui=trace`.
 pub const ENV: &str = "CIFAR_TUI_LOG";
-/// Bytes that are kept while they cannot be written: some hundred lines.
-const MAX_WAITING: usize = 1 << 16;
+/// Maximum size in bytes of the queue of lines that cannot be written yet: a few hundred lines.
+const MAX_QUEUED: usize = 1 << 16;
 
 /// The destination of log lines.
 struct Sink<F> {
-    /// Not written yet.
-    waiting: Vec<u8>,
+    /// Lines that are not written yet.
+    queued: Vec<u8>,
     file: Option<F>,
 }
 
 type SharedSink = Arc<Mutex<Sink<File>>>;
 
-/// The sink of the newest run, or one without a file that keeps the lines until there is a run.
+/// The sink of the newest run. Before the first run it has no file and queues the lines.
 static NEWEST: LazyLock<Mutex<SharedSink>> = LazyLock::new(|| {
     Mutex::new(Arc::new(Mutex::new(Sink {
-        waiting: Vec::new(),
+        queued: Vec::new(),
         file: None,
     })))
 });
@@ -39,25 +40,25 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl<F: Write> Sink<F> {
-    /// Adds a line, unless too many wait already.
+    /// Adds a line to the queue, or drops it if the queue is full.
     fn add(&mut self, line: &[u8]) {
-        if self.waiting.len() + line.len() <= MAX_WAITING {
-            self.waiting.extend_from_slice(line);
+        if self.queued.len() + line.len() <= MAX_QUEUED {
+            self.queued.extend_from_slice(line);
         }
     }
 
-    /// Writes the lines that are kept.
+    /// Writes the queued lines.
     ///
     /// # Errors
-    /// Returns an error if the file cannot be written; the rest is kept for the next call.
+    /// Returns an error if the file cannot be written; the lines not written stay in the queue.
     fn flush(&mut self) -> io::Result<()> {
         let Some(file) = &mut self.file else {
             return Ok(());
         };
-        while !self.waiting.is_empty() {
-            match file.write(&self.waiting) {
+        while !self.queued.is_empty() {
+            match file.write(&self.queued) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(count) => drop(self.waiting.drain(..count)),
+                Ok(count) => drop(self.queued.drain(..count)),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
@@ -73,7 +74,7 @@ impl Write for Writer {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let mut sink = locked(&self.0);
         sink.add(line);
-        // An error must not be printed: while the screen is shown, standard error leads back into the log.
+        // The error must not be printed: while the screen is shown, standard error is redirected to the log.
         let _ = sink.flush();
         Ok(line.len())
     }
@@ -95,7 +96,7 @@ where
     Dispatch::new(lines.finish())
 }
 
-/// Turns the log on for the threads of this process that have not entered a run's. A second call changes nothing.
+/// Turns logging on for all threads of this process. A second call has no effect.
 pub fn start() {
     // This fails only if a logger is already installed.
     let _ = dispatcher::set_global_default(dispatch(|| Writer(Arc::clone(&locked(&NEWEST)))));
@@ -109,7 +110,7 @@ pub(super) struct RunLog {
 }
 
 impl RunLog {
-    /// Opens the log of the run in `folder`, to append to it.
+    /// Opens the log of the run in `folder` for appending.
     ///
     /// # Errors
     /// Returns an error if the file cannot be opened or written.
@@ -119,9 +120,9 @@ impl RunLog {
         let mut newest = locked(&NEWEST);
         let mut before = locked(&newest);
         let mut own = Sink {
-            // Lines that wait for a run.
-            waiting: match before.file {
-                None => std::mem::take(&mut before.waiting),
+            // Take over the lines that were logged before there was a run.
+            queued: match before.file {
+                None => std::mem::take(&mut before.queued),
                 Some(_) => Vec::new(),
             },
             file: Some(file),
@@ -138,12 +139,12 @@ impl RunLog {
         })
     }
 
-    /// Directs the lines of this thread into this log, until the guard is dropped.
+    /// Directs this thread's lines to this log until the guard is dropped.
     pub fn enter(&self) -> DefaultGuard {
         dispatcher::set_default(&self.dispatch)
     }
 
-    /// Stops writing to the file, which is another session's now. Later lines are kept for the next run.
+    /// Stops writing to the file, because another session has the run. Later lines are queued for the next run.
     pub fn close(&self) {
         locked(&self.sink).file = None;
     }
@@ -153,7 +154,7 @@ impl RunLog {
 mod tests {
     use super::*;
 
-    /// A file on a disk with little room.
+    /// A file on a nearly full disk.
     struct Small {
         written: Vec<u8>,
         room: usize,
@@ -177,7 +178,7 @@ mod tests {
     #[test]
     fn lines_wait_for_a_file_and_for_room_in_bounded_number() {
         let mut sink = Sink {
-            waiting: Vec::new(),
+            queued: Vec::new(),
             file: None,
         };
         sink.add(b"early\n");
@@ -192,11 +193,11 @@ mod tests {
         assert_eq!(error.raw_os_error(), Some(libc::ENOSPC));
         let line = [b'x'; 1000];
         (0..200).for_each(|_| sink.add(&line));
-        assert!(sink.waiting.len() <= MAX_WAITING);
+        assert!(sink.queued.len() <= MAX_QUEUED);
         sink.file.as_mut().unwrap().room = 1 << 20;
         sink.flush().unwrap();
         let written = &sink.file.as_ref().unwrap().written;
         assert!(written.starts_with(b"early\nfull\nxxx"));
-        assert!(sink.waiting.is_empty());
+        assert!(sink.queued.is_empty());
     }
 }

@@ -38,34 +38,35 @@ use std::time::Duration;
 pub struct Settings {
     /// Valid hyperparameters (see `domain::params`). A resumed run uses its own, then `overrides`.
     pub params: Hyperparameters,
-    /// Keys of `params` that were asked for explicitly: they win over a resumed run's values.
+    /// Keys of `params` that the user set explicitly. They replace a resumed run's values.
     pub overrides: Vec<String>,
     /// The data set named by the user: a file, a folder, or `sample`. None: search the usual locations.
     pub data: Option<PathBuf>,
-    /// `data` was named for this session and also applies to a resumed run. Otherwise a resumed run uses the data it
-    /// began with.
+    /// Whether the user named `data` for this session, so that it also applies to a resumed run. Otherwise a resumed
+    /// run uses the data it began with.
     pub data_is_for_this_session: bool,
     /// The folder for downloads. None: the usual data folder.
     pub download_to: Option<PathBuf>,
     /// The runs folder; None saves nothing.
     pub runs: Option<PathBuf>,
-    /// The new run's name; None makes one up.
+    /// The new run's name. None: generate one.
     pub name: Option<String>,
-    /// A run's folder, a run's name or a checkpoint file to go on from.
+    /// The run to resume: its folder, its name, or a checkpoint file.
     pub resume: Option<PathBuf>,
     pub device: DeviceChoice,
     pub engine: EngineChoice,
-    /// Threads of the training step; 0 for one a core.
+    /// Number of threads of the training step; 0: one per core.
     pub threads: usize,
-    /// Wait, paused, before the first step.
+    /// Begin paused, before the first step.
     pub paused: bool,
-    /// Let viewers attach over a socket.
+    /// Open a socket so that viewers can attach.
     pub serve: bool,
     /// The computer that the session runs on.
     pub host: HostId,
-    /// Least time between two step reports, and between two reports of an evaluation's progress.
+    /// Minimum time between two step reports, and between two progress reports of an evaluation.
     pub report_interval: Duration,
-    /// Before the step after this one, parameter number so and so becomes this number; until the first change.
+    /// For tests: (step, index of a parameter, value). After that step, and until the first change of a hyperparameter,
+    /// a weight of the parameter is replaced by the value.
     #[cfg(test)]
     pub(crate) spoil: Option<(u64, usize, f32)>,
 }
@@ -94,9 +95,9 @@ impl Default for Settings {
     }
 }
 
-/// Starts a session and returns at once. The worker's thread loads the data and trains; the device and all tensors are
-/// created, used and dropped on it. The session ends after `Command::Quit` or when the client is dropped; its last
-/// event is `Event::Ended`.
+/// Starts a session and returns without waiting for it. The worker's thread loads the data and trains; the device and
+/// all tensors are created, used and dropped on it. The session ends after `Command::Quit` or when the client is
+/// dropped; its last event is `Event::Ended`.
 ///
 /// # Errors
 /// Returns an error if the system cannot start a thread.

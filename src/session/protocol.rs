@@ -22,16 +22,16 @@ use crate::domain::report::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// The version of the messages. It changes when a reader of this version could not read them any more.
+/// The version of the messages. It changes when readers of the old version cannot read them.
 pub const VERSION: u64 = 1;
 
 /// A command with its envelope.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CommandMessage {
     pub v: u64,
-    /// A number that the sender chooses; it comes back in [`Event::Done`].
+    /// A number that the sender chooses. [`Event::Done`] contains it.
     pub id: u64,
-    /// Name of the run that the command is for. None: the shown run.
+    /// Name of the run that the command is for. None means the shown run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<String>,
     #[serde(flatten)]
@@ -76,7 +76,7 @@ impl EventMessage {
 /// Why a line is not a message.
 #[derive(Debug, thiserror::Error)]
 pub enum MessageError {
-    /// The line is of version `v`, or has none.
+    /// The line has version `v`, or none.
     #[error("it has {}, and this program reads version {VERSION}", version(*.v))]
     Version { v: Option<u64>, id: Option<u64> },
     #[error("{source}")]
@@ -95,7 +95,7 @@ impl MessageError {
     }
 }
 
-/// A version of the messages in words. Before version 1 they had none.
+/// Describes a version of the messages. Messages before version 1 had none.
 pub fn version(v: Option<u64>) -> String {
     match v {
         Some(v) => format!("version {v}"),
@@ -155,7 +155,7 @@ pub fn read_recorded(line: &[u8]) -> Result<Event, MessageError> {
     }
 }
 
-/// A command of a front end to the worker. The worker handles it between two batches, also while it evaluates.
+/// A command from a front end to the worker. The worker handles it between two batches, also during an evaluation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "command")]
 pub enum Command {
@@ -170,37 +170,37 @@ pub enum Command {
     /// After a divergence or a collapse: resume from an earlier checkpoint with a lower learning rate. Later steps are
     /// dropped.
     GoBack,
-    /// Start again in a new run folder, with the pending changes of `next run`.
+    /// Start a new run in a new folder, with the changes that are pending for the next run.
     Restart,
-    /// End the run: last checkpoint, pictures, state `stopped`. The session stays for questions and a restart.
+    /// End the run: write its last checkpoint and pictures, and report the state `stopped`. The session continues to
+    /// answer questions and can restart the run.
     Stop,
-    /// Change a hyperparameter. `Pending`, `Applied`, `Withdrawn` or `Refused` tells every viewer.
+    /// Change a hyperparameter. Every viewer receives `Pending`, `Applied`, `Withdrawn` or `Refused`.
     Set {
         key: String,
         value: Value,
     },
-    /// Take the last change back.
+    /// Undo the last change.
     Undo,
-    /// Which images Confusion and Samples show from now on: validation or test.
+    /// Choose the images that Confusion and Samples show: validation or test.
     Show {
         split: Split,
     },
-    /// Its sender gets an `Event::Answer` with the command's id before the `Event::Done`.
+    /// Ask a question. The sender receives an `Event::Answer` with the command's id before the `Event::Done`.
     Ask {
         question: Question,
     },
     /// Download CIFAR-10 into the data folder. Progress is reported as `Event::Download`.
     Download,
-    /// Save what is unsaved, then end the session. If saving fails, the session goes on and `Unsaved` reports the
-    /// reason.
+    /// Save everything, then end the session. If saving fails, the session continues and `Unsaved` reports the reason.
     SaveAndQuit,
-    /// End the session; save what is unsaved as far as possible.
+    /// End the session; save as much as possible.
     Quit,
 }
 
 impl Command {
-    /// Whether a training step under way is abandoned for it: the user waits for its effect. A question is answered after
-    /// the step, or a screen that asks all the time would stop the training.
+    /// Whether the worker abandons the current training step to handle the command, because the user waits for its
+    /// effect. Questions are answered after the step: a screen that asks continually would stop the training.
     pub fn interrupts(&self) -> bool {
         !matches!(
             self,
@@ -209,23 +209,24 @@ impl Command {
     }
 }
 
-/// What became of a command.
+/// The outcome of a command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// It took effect; this is the first step after it, or 0 if the session has no run: not yet, or no
+    /// The command took effect. The number is the first step after it, or 0 if the session has no run: not yet, or no
     /// longer.
     AppliedAt(u64),
-    /// It was accepted and takes effect then.
-    WaitsFor(Applies),
-    /// It changes nothing, for this reason.
+    /// The command was accepted and takes effect at that time.
+    #[serde(rename = "waits_for")]
+    PendingUntil(Applies),
+    /// The command has no effect, for this reason.
     Refused(String),
 }
 
 /// The answer to a command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Done {
-    /// Number of the command.
+    /// The command's id.
     pub id: u64,
     #[serde(flatten)]
     pub outcome: Outcome,
@@ -235,7 +236,7 @@ pub struct Done {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "question")]
 pub enum Question {
-    /// `count` images of the shown split from `offset`, of those that pass the filter.
+    /// Of the images of the shown split that pass the filter, `count` from `offset` on.
     Samples {
         filter: Filter,
         offset: u32,
@@ -248,19 +249,20 @@ pub enum Question {
         offset: u32,
         count: u32,
     },
-    /// Images of the data as they are, optionally of one class only.
+    /// Images of the data without augmentation, of one class or of all.
     Browse {
         split: Split,
         class: Option<u8>,
         offset: u32,
         count: u32,
     },
-    /// One training image as augmentation would show it, `count` times.
+    /// `count` augmented versions of one training image.
     Augmented {
         index: u32,
         count: u32,
     },
-    /// Filters, norms, dead units, and the activations of one image of the shown split.
+    /// The first layer's filters, the norms of weights and gradients, the shares of dead units, and the activations of
+    /// one image of the shown split.
     Model {
         activations_of: Option<u32>,
     },
@@ -279,15 +281,15 @@ pub enum Question {
     },
 }
 
-/// Which images Samples shows. The order is the split's own unless said otherwise.
+/// The images that Samples shows, in the split's own order unless a variant says otherwise.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "filter")]
 pub enum Filter {
     All,
     Wrong,
-    /// Wrong, most confident first.
+    /// Wrong predictions, the most confident first.
     MostConfidentWrong,
-    /// Smallest gap between the two highest probabilities first.
+    /// All images, those with the smallest difference between the two highest probabilities first.
     LeastSure,
     /// Images whose true class is this one.
     Class {
@@ -303,47 +305,47 @@ pub enum Filter {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "answer")]
 pub enum Answer {
-    /// To `Samples` and `Cell`; `total` images pass the filter.
+    /// The answer to `Samples` and `Cell`. `total` is the number of images that pass the filter.
     Predictions {
         split: Split,
         total: u32,
         offset: u32,
         items: Vec<Prediction>,
     },
-    /// To `Browse` and `Augmented`: (index, class, picture).
+    /// The answer to `Browse` and `Augmented`. The items are (index, class, picture).
     Pictures {
         total: u32,
         offset: u32,
         items: Vec<(u32, u8, Picture)>,
     },
     Model(Box<ModelReport>),
-    /// To `Runs` and whatever changed a run.
+    /// The answer to `Runs` and to questions that change a run.
     Runs {
         folder: String,
         items: Vec<RunSummary>,
     },
-    /// It could not be answered.
+    /// The question could not be answered.
     Failed {
         why: String,
     },
 }
 
-/// An event of the worker. Step reports are lossy (they merge while nobody reads); all others arrive in order.
+/// An event from the worker. Step reports that are not read are merged; all other events arrive in order.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "event")]
 pub enum Event {
     State(State),
     /// The data set is loaded.
     Data(DataInfo),
-    /// A run begins: forget the last one.
+    /// A run begins: drop the state of the previous one.
     Started(Box<RunInfo>),
     Steps(StepReport),
-    /// A change was accepted and waits for the next epoch or the next run.
+    /// A change was accepted and is pending until the next epoch or the next run.
     Pending {
         change: Change,
         applies: Applies,
     },
-    /// A waiting change was taken back.
+    /// A pending change was withdrawn.
     Withdrawn {
         key: String,
     },
@@ -358,7 +360,7 @@ pub enum Event {
     },
     Epoch(EpochReport),
     Evaluation(Evaluation),
-    /// The run's health has changed. It may be good again.
+    /// The run's health has changed, for better or worse.
     Health(Health),
     Checkpoint(CheckpointReport),
     /// Information for the user.
@@ -369,8 +371,8 @@ pub enum Event {
     Warning {
         text: String,
     },
-    /// Why something of the run could not be saved; None when everything is saved again. Saving is retried while the
-    /// session lives. Sent again if the session does not end because of it.
+    /// Why a file of the run could not be saved; None when everything is saved again. Saving is retried while the
+    /// session lives. Sent again when `SaveAndQuit` is refused for this reason.
     Unsaved {
         why: Option<String>,
     },
@@ -381,14 +383,14 @@ pub enum Event {
         finished: bool,
         error: Option<String>,
     },
-    /// To the sender of an `Ask` with this id.
+    /// The answer to an `Ask` with this id; only its sender receives it.
     Answer {
         id: u64,
         answer: Answer,
     },
-    /// To the sender of a command: what became of it.
+    /// The outcome of a command; only its sender receives it.
     Done(Done),
-    /// For a viewer that attaches late or fell behind: drop everything known; these events describe the session so far.
+    /// Sent to a viewer that attaches late or fell behind: drop all state; these events describe the session so far.
     Snapshot {
         events: Vec<Event>,
     },

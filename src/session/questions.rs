@@ -1,4 +1,4 @@
-//! Answers about images and the network.
+//! Answers questions about images and the network.
 
 use super::protocol::{Answer, Filter};
 use crate::backend::{ImageSet, Inspection, filters, parameter_health};
@@ -10,22 +10,23 @@ use crate::train::training_data::{TrainingData, label, picture};
 use crate::train::{Error, Result};
 use std::rc::Rc;
 
-/// Most images in one answer.
+/// Maximum number of images in one answer.
 const MAX_ITEMS: u32 = 1024;
-/// Validation images that the units' health is measured on.
+/// Number of scored images on which the health of units is measured.
 const HEALTH_IMAGES: usize = 256;
-/// Of these, those that a look for layers that are wholly dead takes: one that is not says so to nearly every image.
+/// Number of these images that the check for dead layers uses. Few are enough: a layer that is alive has an output
+/// other than zero for nearly every image.
 const DEAD_IMAGES: usize = 32;
 
-/// What is known of one split's images.
+/// The evaluations of one split.
 #[derive(Default)]
-pub(super) struct Known {
+pub(super) struct SplitResults {
     pub scores: Option<Scores>,
     pub history: History,
 }
 
-impl Known {
-    /// Images of a split that pass the filter, or of one confusion cell.
+impl SplitResults {
+    /// The predictions for the images that pass the filter, `count` of them from `offset` on.
     pub fn samples(
         &self,
         training_data: &TrainingData,
@@ -121,7 +122,7 @@ fn most_confident_first(scores: &Scores, chosen: &mut [u32]) {
     chosen.sort_by(|&a, &b| confidence(b).total_cmp(&confidence(a)).then(a.cmp(&b)));
 }
 
-/// Between the two highest probabilities.
+/// Difference between the two highest probabilities.
 fn gap(scores: &Scores, index: u32) -> f32 {
     let (mut first, mut second) = (0.0f32, 0.0f32);
     for &p in scores.row(index as usize) {
@@ -140,7 +141,7 @@ fn page(all: &[u32], offset: u32, count: u32) -> &[u32] {
     &all[begin..end]
 }
 
-/// Images as they are, optionally of one class.
+/// Images without augmentation, of one class or of all.
 pub(super) fn browse(
     trainer: &Trainer,
     split: Split,
@@ -168,7 +169,7 @@ pub(super) fn browse(
     })
 }
 
-/// One training image as the augmentation in force would show it in that many epochs.
+/// One training image as the current augmentation places it in the epochs 1 to `count`.
 pub(super) fn augmented(trainer: &Trainer, index: u32, count: u32) -> Result<Answer> {
     let images = &trainer.division().train;
     let Some(&image) = images.get(index as usize) else {
@@ -196,7 +197,7 @@ pub(super) fn augmented(trainer: &Trainer, index: u32, count: u32) -> Result<Ans
     })
 }
 
-/// The picture that the network sees, as `Placement` says it; black where it sees zero.
+/// The picture that the network sees under a placement; black where its input is zero.
 fn placed(plain: &Picture, placement: &Placement) -> Picture {
     let side = plain.side;
     let mut rgb = vec![0; plain.rgb.len()];
@@ -209,7 +210,7 @@ fn placed(plain: &Picture, placement: &Placement) -> Picture {
     Picture { rgb, ..*plain }
 }
 
-/// A look inside the network, and at what it makes of one image of `split`.
+/// Reports on the network, and on its activations for one image of `split`.
 pub(super) fn model(
     trainer: &mut Trainer,
     split: Split,

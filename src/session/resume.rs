@@ -1,10 +1,10 @@
-//! Finding what `--resume` means (a run's name, its folder, or a checkpoint file), whether what was asked for along with
-//! it can take effect, and taking the run's lease before anything of it is read.
+//! Resuming a run: finds what `--resume` names (a run's name, its folder, or a checkpoint file), checks whether the
+//! other settings can take effect, and takes the run's lease before reading its files.
 
 use super::Settings;
 use super::broadcaster::EventSender;
 use super::protocol::Event;
-use super::run_dir::lease::{Clock, Lease, STALE};
+use super::run_dir::lease::{Clock, Lease, STALE_AFTER};
 use super::run_dir::name::folder_of;
 use super::run_dir::{InUse, METRICS, Owner, RunError};
 use super::worker::Inbox;
@@ -17,7 +17,7 @@ use crossbeam_channel::RecvTimeoutError;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Why a run cannot go on as was asked.
+/// Why a run cannot be resumed as requested.
 #[derive(Debug, thiserror::Error)]
 pub enum ResumeError {
     #[error(transparent)]
@@ -25,7 +25,7 @@ pub enum ResumeError {
     #[error(transparent)]
     Run(#[from] RunError),
     #[error(
-        "{} is of step {step}, and its run has gone on to step {newest}: going on from it would cut what came after out of the run. `{resume}` goes on from the newest checkpoint; to train on from this one in a new run, copy it out of the run's folder and resume the copy: `{copy}`.",
+        "{} is of step {step}, and its run has continued to step {newest}: resuming from it would drop the later steps. `{resume}` resumes from the newest checkpoint. To continue from this one in a new run, copy it out of the run's folder and resume the copy: `{copy}`.",
         file.display()
     )]
     Older {
@@ -36,7 +36,7 @@ pub enum ResumeError {
         copy: String,
     },
     #[error(
-        "{} cannot change in a run that goes on: {}. Leave {} out, or start a new run (without --resume).",
+        "{} cannot change in a resumed run: {}. Leave {} out, or start a new run (without --resume).",
         flags.join(" and "), values.join("; "), if flags.len() == 1 { "it" } else { "them" }
     )]
     Fixed {
@@ -55,7 +55,7 @@ pub enum ResumeError {
 }
 
 impl ResumeError {
-    /// Whether something was asked for that cannot be, so that nothing was tried.
+    /// Whether the request itself is impossible, so that nothing was tried.
     pub fn is_usage(&self) -> bool {
         matches!(
             self,
@@ -64,19 +64,19 @@ impl ResumeError {
     }
 }
 
-/// A checkpoint to go on from.
+/// A checkpoint to resume from.
 pub(super) struct ResumePoint {
     pub checkpoint: Checkpoint,
     /// The checkpoint's file.
     pub path: PathBuf,
-    /// The lease of the run that the checkpoint lies in, when the session saves there.
+    /// The lease of the run whose folder contains the checkpoint. None if the session does not save there.
     pub lease: Option<Lease>,
-    /// What was not as it should be.
+    /// A warning about a damaged newer checkpoint.
     pub warning: Option<String>,
 }
 
 impl ResumePoint {
-    /// Where the run's data was; None when that is not known.
+    /// The path of the run's data. None if it is unknown.
     pub fn data(&self) -> Option<PathBuf> {
         let data = &self.checkpoint.run_state.data_source;
         (!data.is_empty()).then(|| PathBuf::from(data))
@@ -84,37 +84,37 @@ impl ResumePoint {
 }
 
 /// What `--resume` names.
-enum Place {
+enum ResumeTarget {
     /// A run's folder.
     Run(PathBuf),
-    /// A checkpoint file, and the folder of the run that it lies in, if it does.
+    /// A checkpoint file, and the run's folder if it lies in one.
     File(PathBuf, Option<PathBuf>),
 }
 
-impl Place {
+impl ResumeTarget {
     fn of(wanted: &Path, runs: Option<&Path>) -> Self {
         let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.into());
         if let Some(run) = folder_of(runs.unwrap_or(Path::new("")), wanted) {
-            return Place::Run(absolute(&run));
+            return ResumeTarget::Run(absolute(&run));
         }
         let file = absolute(wanted);
         let run = file.parent().filter(|f| f.join(METRICS).is_file());
         let run = run.map(Path::to_owned);
-        Place::File(file, run)
+        ResumeTarget::File(file, run)
     }
 
     fn run(&self) -> Option<&Path> {
         match self {
-            Place::Run(run) => Some(run),
-            Place::File(_, run) => run.as_deref(),
+            ResumeTarget::Run(run) => Some(run),
+            ResumeTarget::File(_, run) => run.as_deref(),
         }
     }
 
-    /// Reads the checkpoint; gives its file too, and what was wrong with a newer one.
+    /// Reads the checkpoint. Also returns its file, and a warning if a newer checkpoint is damaged.
     fn read(&self) -> Result<(Checkpoint, PathBuf, Option<String>), ResumeError> {
         let (file, run) = match self {
-            Place::Run(run) => return Ok(newest(run)?),
-            Place::File(file, run) => (file, run),
+            ResumeTarget::Run(run) => return Ok(newest(run)?),
+            ResumeTarget::File(file, run) => (file, run),
         };
         let checkpoint = Checkpoint::read(file)?;
         if let Some(run) = run
@@ -126,20 +126,21 @@ impl Place {
     }
 }
 
-/// The newest checkpoint of a run that can be read, its file, and what is wrong with the last one.
+/// Reads the newest undamaged checkpoint of a run. Also returns its file, and a warning if the last checkpoint is
+/// damaged.
 pub(super) fn newest(run: &Path) -> Result<(Checkpoint, PathBuf, Option<String>), CheckpointError> {
     let last = run.join(LAST);
-    // As a rule it is whole, and no other need be read.
+    // Normally the last checkpoint is undamaged, and no other need be read.
     if let Ok(checkpoint) = Checkpoint::read(&last) {
         return Ok((checkpoint, last, None));
     }
     let (mut found, damage) = whole_checkpoints(run)?;
     let (checkpoint, path) = found.swap_remove(0);
-    let warning = damage.map(|error| format!("{error} Going on from {} instead.", path.display()));
+    let warning = damage.map(|error| format!("{error} Resuming from {} instead.", path.display()));
     Ok((checkpoint, path, warning))
 }
 
-/// Going on from an older checkpoint of a run would undo what came after it.
+/// Refuses to resume from an older checkpoint of a run, which would drop the later part of the run.
 fn not_older(
     checkpoint: &Checkpoint,
     file: &Path,
@@ -165,10 +166,10 @@ fn not_older(
     })
 }
 
-/// Whether what the settings ask for along with `--resume` can take effect: a hyperparameter that is fixed for a run
-/// cannot, unless it has that value already.
+/// Checks whether the settings given along with `--resume` can take effect. A hyperparameter that is fixed for a run
+/// cannot change, unless it has the requested value already.
 fn check_wanted(run_state: &RunState, settings: &Settings) -> Result<(), ResumeError> {
-    // A preset's name and its text are the same architecture.
+    // Compare texts, since a preset's name and its text are the same architecture.
     let resolved = |params: &Hyperparameters| Hyperparameters {
         architecture: arch::resolve(&params.architecture)
             .map_or_else(|_| params.architecture.clone(), |a| a.to_string()),
@@ -202,7 +203,7 @@ fn check_wanted(run_state: &RunState, settings: &Settings) -> Result<(), ResumeE
     let under_way = !run_state.is_closed();
     let done = match (run_state.step_in_epoch, under_way) {
         (0, _) => run_state.epochs.into(),
-        // It takes effect after this epoch.
+        // The change takes effect after the current epoch.
         (_, true) => f64::from(run_state.epochs) + 1.0,
         // The run ended within an epoch.
         (_, false) => run_state.params.epochs,
@@ -218,22 +219,23 @@ fn check_wanted(run_state: &RunState, settings: &Settings) -> Result<(), ResumeE
     }
 }
 
-/// Whether `--resume` can do what the settings ask for, as far as that is known before the session begins.
+/// Checks before the session begins whether `--resume` can do what the settings request.
 ///
 /// # Errors
-/// When there is no whole checkpoint, or something was asked for that cannot take effect.
+/// Returns an error if there is no undamaged checkpoint, or a requested setting cannot take effect.
 pub fn check(settings: &Settings) -> Result<(), ResumeError> {
     let Some(wanted) = &settings.resume else {
         return Ok(());
     };
-    let (checkpoint, ..) = Place::of(wanted, settings.runs.as_deref()).read()?;
+    let (checkpoint, ..) = ResumeTarget::of(wanted, settings.runs.as_deref()).read()?;
     check_wanted(&checkpoint.run_state, settings)
 }
 
-/// The worker's clock: its wait for another session's lease ends when the front end quits. Other commands are kept.
-struct Patience<'a>(&'a EventSender, &'a mut Inbox);
+/// The worker's clock. Its wait for another session's lease ends early if the front end quits. Other commands are
+/// queued.
+struct InterruptibleClock<'a>(&'a EventSender, &'a mut Inbox);
 
-impl Clock for Patience<'_> {
+impl Clock for InterruptibleClock<'_> {
     fn now(&self) -> Instant {
         Instant::now()
     }
@@ -242,31 +244,38 @@ impl Clock for Patience<'_> {
         match self.0.requests.recv_timeout(time) {
             Err(RecvTimeoutError::Timeout) => true,
             Err(RecvTimeoutError::Disconnected) => false,
-            Ok(request) => !self.1.ends_early(request, self.0),
+            Ok(request) => !self.1.queue_unless_quit(request, self.0),
         }
     }
 }
 
-/// Takes the run's lease and then reads its checkpoint: before that, its session might write a newer one. None when the
-/// front end goes while another session's lease is waited for; other commands that come meanwhile are kept in `inbox`.
+/// Takes the run's lease, then reads its checkpoint. (Without the lease, another session might write a newer checkpoint
+/// in the meantime.) Returns None if the front end quits during the wait for another session's lease. Other commands
+/// that arrive during the wait are queued in `inbox`.
 ///
 /// # Errors
-/// When another session has the run, there is no whole checkpoint, or something was asked for that cannot take effect.
+/// Returns an error if another session has the run, there is no undamaged checkpoint, or a requested setting cannot
+/// take effect.
 pub(super) fn begin(
     wanted: &Path,
     settings: &Settings,
     owner: &Owner,
-    tell: &EventSender,
+    sender: &EventSender,
     inbox: &mut Inbox,
 ) -> Result<Option<ResumePoint>, ResumeError> {
-    let place = Place::of(wanted, settings.runs.as_deref());
+    let place = ResumeTarget::of(wanted, settings.runs.as_deref());
     let mut lease = None;
     if let (Some(folder), Some(_)) = (place.run(), &settings.runs) {
-        let waits = |in_use: &InUse| {
-            let text = format!("{in_use} Looking for up to {} s.", STALE.as_secs());
-            tell.event(Event::Notice { text });
+        let on_wait = |in_use: &InUse| {
+            let text = format!("{in_use} Looking for up to {} s.", STALE_AFTER.as_secs());
+            sender.event(Event::Notice { text });
         };
-        lease = Lease::wait_and_take(folder, owner, &mut Patience(tell, inbox), waits)?;
+        lease = Lease::wait_and_take(
+            folder,
+            owner,
+            &mut InterruptibleClock(sender, inbox),
+            on_wait,
+        )?;
         if lease.is_none() {
             return Ok(None);
         }
@@ -318,15 +327,19 @@ mod tests {
         let file = example().encode().unwrap();
         fs::write(run.join(PREVIOUS), &file).unwrap();
         fs::write(run.join(LAST), &file[..file.len() / 2]).unwrap();
-        let place = Place::of(Path::new("a"), Some(runs.path()));
+        let place = ResumeTarget::of(Path::new("a"), Some(runs.path()));
         assert_eq!(place.run(), Some(&*run));
         let (_, path, warning) = place.read().unwrap();
         assert_eq!(path, run.join(PREVIOUS));
         assert!(warning.unwrap().contains(LAST));
         fs::write(run.join(PREVIOUS), &file[1..]).unwrap();
-        let error = Place::of(&run, None).read().err().unwrap().to_string();
+        let error = ResumeTarget::of(&run, None)
+            .read()
+            .err()
+            .unwrap()
+            .to_string();
         assert!(error.contains(LAST), "the newest is named: {error}");
-        let absent = Place::of(Path::new("no such run"), Some(runs.path()));
+        let absent = ResumeTarget::of(Path::new("no such run"), Some(runs.path()));
         assert!(absent.read().is_err());
     }
 
@@ -346,10 +359,10 @@ mod tests {
             assert!(text.contains(part), "'{part}' is not in: {text}");
         }
         of(LAST).unwrap();
-        // The best is the newest.
+        // The best checkpoint is the newest.
         written(&run.join(BEST), 30);
         of(BEST).unwrap();
-        // Nothing newer can be read.
+        // No newer checkpoint can be read.
         written(&run.join(BEST), 20);
         fs::write(run.join(LAST), "damaged").unwrap();
         of(BEST).unwrap();
@@ -400,7 +413,7 @@ mod tests {
     fn fewer_epochs_than_are_done_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join(LAST);
-        // One epoch is done, and a second under way.
+        // One epoch is done, and the second has begun.
         written(&file, 9);
         let of = |epochs: &str| check(&asking(&file, &[("epochs", epochs)]));
         let error = of("1").unwrap_err();

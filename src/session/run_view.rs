@@ -1,5 +1,5 @@
-//! What is known of a run from its events. The one fold of the event stream: the screen, plain output, the table of runs
-//! and the pictures of a run use it.
+//! The state of a run, computed from its events. The screen, plain output, the table of runs and the pictures of a run
+//! use this one fold of the event stream.
 
 use super::protocol::{Change, Event};
 use crate::domain::marks::{Mark, merged};
@@ -9,7 +9,7 @@ use crate::domain::report::{
     TargetReached,
 };
 
-/// Maximum number of marks; beyond it, changes that follow each other are merged.
+/// Maximum number of marks. Beyond it, consecutive changes are merged.
 const MAX_MARKS: usize = 1000;
 
 /// The best epoch so far, by validation accuracy.
@@ -27,7 +27,7 @@ pub struct TestScore {
     pub accuracy: f64,
 }
 
-/// A run as its events describe it.
+/// The state of a run after some of its events.
 #[derive(Clone, Debug)]
 pub struct RunView {
     pub state: State,
@@ -45,7 +45,7 @@ pub struct RunView {
     pub marks: Vec<Mark>,
     /// Detected collapse or plateau.
     pub health: Health,
-    /// The newest test accuracy of the weights of that time.
+    /// The newest test accuracy, and the step whose weights were scored.
     pub test: Option<TestScore>,
     /// Evaluation of the test images with the best weights, made at the end if the best weights are not the last.
     pub test_of_best: Option<Evaluation>,
@@ -117,7 +117,7 @@ impl RunView {
                 self.event(event);
                 self.state = State::Running;
             }
-            // A run that was over and trains again has no end yet.
+            // The run had ended and trains again.
             Event::Steps(_) => {
                 self.event(event);
                 self.state = State::Running;
@@ -146,7 +146,8 @@ impl RunView {
         if let Some(row) = param(&change.key)
             && row.set(&mut self.params, change.new.clone()).is_err()
         {
-            // The worker has checked the value. It can only be refused here if another version wrote it.
+            // The worker has checked the value. Only a value that another version of the program wrote can be refused
+            // here.
             return;
         }
         self.marks.push(Mark {
@@ -196,7 +197,7 @@ impl RunView {
         }
     }
 
-    /// The first epoch that reached the target in force, if one did.
+    /// The first epoch that reached the current target, if one did.
     pub fn reached(&self) -> Option<TargetReached> {
         let target = self.params.target;
         let mut epochs = self.epochs.iter();
@@ -213,7 +214,7 @@ impl RunView {
         self.steps.as_ref().map_or(0, |s| s.last)
     }
 
-    /// The x of a step: epochs done, as a fraction.
+    /// The x coordinate of a step: the number of epochs done, with fractions.
     pub fn x_of(&self, step: u64) -> f64 {
         let anchor = self
             .anchors
@@ -227,7 +228,7 @@ impl RunView {
         x + (step as f64 - from as f64) / per_epoch.max(1) as f64
     }
 
-    /// The test evaluation of the best weights, if it is still that of the best epoch and the run has gone on since.
+    /// The test evaluation of the best weights, if they are those of the current best epoch and not the last weights.
     pub fn test_of_current_best(&self) -> Option<&Evaluation> {
         let last = self.epochs.last().map_or(0, |e| e.step);
         self.test_of_best.as_ref().filter(|scored| {

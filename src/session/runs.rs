@@ -7,7 +7,7 @@ use super::run_dir::name::check_name;
 use super::run_dir::{CONFIG, METRICS, NOTE, Owner, RunError};
 use super::run_view::RunView;
 use crate::domain::params::{HYPERPARAMS, Hyperparameters};
-use crate::domain::report::{HERE, RunSummary, Split, State};
+use crate::domain::report::{RunSummary, Split, State, THIS_COMPUTER};
 use crate::files;
 use crate::train::files::Folder;
 use std::collections::HashMap;
@@ -16,13 +16,13 @@ use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime};
 
-/// Bytes of the longest note.
+/// Maximum length of a note in bytes.
 const MAX_NOTE: u64 = 4096;
 
 /// The runs folder. Summaries are cached until the run's metrics change.
 pub struct RunsFolder {
     folder: PathBuf,
-    /// Who looks at the runs, and changes them.
+    /// The owner that takes leases to change runs.
     owner: Owner,
     watch: Watch,
     known: HashMap<PathBuf, (SystemTime, u64, RunSummary)>,
@@ -86,7 +86,7 @@ impl RunsFolder {
         });
         summary.open = match self.watch.look(folder, &self.owner.host, Instant::now()) {
             None => None,
-            Some(session) if session.here => Some(HERE.into()),
+            Some(session) if session.here => Some(THIS_COMPUTER.into()),
             Some(session) => Some(session.holder.host),
         };
         if summary.open.is_some() && summary.outcome == "interrupted" {
@@ -95,7 +95,7 @@ impl RunsFolder {
         Some(summary)
     }
 
-    /// Gives a run another name.
+    /// Renames a run.
     ///
     /// # Errors
     /// Returns an error if the name is not a plain folder name or taken, the run is in use, or the file system refuses.
@@ -117,7 +117,7 @@ impl RunsFolder {
         Lease::take(folder, &self.owner, &mut self.watch, Instant::now())
     }
 
-    /// Writes a run's note; an empty one removes it. `open` is the run that this session has open itself.
+    /// Writes a run's note; an empty note removes it. `open` is the folder of the run that this session has open.
     ///
     /// # Errors
     /// Returns an error if there is no such run, another session has it, or the file system refuses.
@@ -157,7 +157,7 @@ impl RunsFolder {
         Ok(())
     }
 
-    /// The folder of a run: a real folder in here that holds a run's files, not a link to elsewhere.
+    /// The folder of a run: a folder in the runs folder, not a link, that contains a run's files.
     fn run(&self, name: &str) -> Result<PathBuf, RunError> {
         check_name(name)?;
         let folder = self.folder.join(name);
@@ -171,7 +171,7 @@ impl RunsFolder {
     }
 }
 
-/// Summarises the metrics of the run in `folder`. None for a path without a name.
+/// Summarises the metrics of the run in `folder`. None if the path has no file name.
 fn read(folder: &Path, metrics: &Path) -> Option<RunSummary> {
     let mut summary = RunSummary {
         name: folder.file_name()?.to_string_lossy().into_owned(),
@@ -218,8 +218,8 @@ fn read(folder: &Path, metrics: &Path) -> Option<RunSummary> {
     Some(summary)
 }
 
-/// Reads a run's metrics line by line. Of the many step reports, only the last is parsed, for the number of steps.
-/// Returns the number of lines that were too long to be read.
+/// Reads a run's metrics line by line. Parses only the last of the step reports, for the number of steps. Returns the
+/// number of lines that were too long to be read.
 fn read_into(summary: &mut RunSummary, metrics: &Path) -> io::Result<u64> {
     let mut lines = Lines::new(BufReader::new(files::open(metrics)?));
     let mut view = RunView::default();
@@ -229,7 +229,7 @@ fn read_into(summary: &mut RunSummary, metrics: &Path) -> io::Result<u64> {
         if line.starts_with(br#"{"event":"steps""#) {
             last_steps.clear();
             last_steps.extend_from_slice(line);
-            // A run that was over and trains again has no end yet.
+            // The run had ended and trains again.
             if view.state != State::Running {
                 view.state = State::Running;
             }
@@ -272,7 +272,7 @@ fn read_into(summary: &mut RunSummary, metrics: &Path) -> io::Result<u64> {
     summary.best_val_accuracy = view.best.map(|best| best.accuracy);
     summary.best_epoch = view.best.map(|best| best.epoch);
     summary.reached = view.reached();
-    // Ignore scores of weights that the run has left behind.
+    // Ignore scores of earlier weights.
     let last_step = last.map_or(0, |epoch| epoch.step);
     let test = view.test.filter(|test| test.step >= last_step);
     summary.test_accuracy = test.map(|test| test.accuracy);
@@ -370,19 +370,19 @@ mod tests {
             &owner(),
         )
         .unwrap();
-        let mut standing = |event: &Event, run: &mut RunDir| {
+        let mut status = |event: &Event, run: &mut RunDir| {
             run.event(event).unwrap();
-            runs.list().unwrap()[0].standing()
+            runs.list().unwrap()[0].status()
         };
-        assert_eq!(standing(&epoch(1, 0.4, true), &mut run), "running");
-        assert_eq!(standing(&Event::State(State::Done), &mut run), "done, open");
+        assert_eq!(status(&epoch(1, 0.4, true), &mut run), "running");
+        assert_eq!(status(&Event::State(State::Done), &mut run), "done, open");
         let steps = r#"{"event":"steps","first":1,"last":2,"epoch":2,"step_in_epoch":2,"steps_per_epoch":9,"images":2,
             "loss":1,"loss_min":1,"loss_max":1,"correct":1,"grad_norm":1,"learning_rate":1,"images_per_s":1,"elapsed":1,
             "eta":null}"#;
         let steps = serde_json::from_str(steps).unwrap();
-        assert_eq!(standing(&steps, &mut run), "running", "it trains again");
+        assert_eq!(status(&steps, &mut run), "running", "it trains again");
         drop(run);
-        assert_eq!(runs.list().unwrap()[0].standing(), "interrupted");
+        assert_eq!(runs.list().unwrap()[0].status(), "interrupted");
     }
 
     #[test]
@@ -409,7 +409,7 @@ mod tests {
         let done = &runs.list().unwrap()[0];
         assert_eq!(done.test_accuracy, Some(0.45));
         assert_eq!(done.best_test_accuracy, Some(0.55));
-        // More epochs: the last weights are others now; the best are the same until there are better ones.
+        // After more epochs the last weights have changed; the best stay the same until an epoch is better.
         events.push(epoch(3, 0.5, false));
         let (_folder, mut runs) = runs_with("a", &events);
         let more = &runs.list().unwrap()[0];
@@ -500,7 +500,7 @@ mod tests {
         let mut lost = 0;
         for number in 0..300 {
             fs::write(&path, mutated(&whole, number)).unwrap();
-            // What was read before is kept by time and length, which two mutations may share.
+            // Clear the cache: its key is the file's time and length, which two mutations may share.
             runs.known.clear();
             let list = runs.list().unwrap();
             assert_eq!(list.len(), 1);

@@ -20,18 +20,18 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Longest path that fits a socket's address.
-const LONGEST_PATH: usize = 107;
-/// Maximum length in bytes of a viewer's line. A command with an architecture has a few hundred.
-const LONGEST_LINE: u64 = 1 << 16;
-/// Viewers at once.
+/// Maximum length in bytes of a socket's path.
+const MAX_PATH: usize = 107;
+/// Maximum length in bytes of a line from a viewer. A command with an architecture has a few hundred.
+const MAX_LINE: u64 = 1 << 16;
+/// Maximum number of viewers at the same time.
 const MAX_VIEWERS: usize = 32;
-/// Interval at which the socket is checked.
-const LOOK: Duration = Duration::from_secs(2);
+/// Interval between checks that the socket's file still exists.
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 /// Minimum time between two step reports to a viewer.
-const STEPS_EVERY: Duration = Duration::from_millis(100);
-/// Time that viewers get to receive the end of the session.
-const LAST_WORDS: Duration = Duration::from_millis(500);
+const STEP_INTERVAL: Duration = Duration::from_millis(100);
+/// Time limit for sending the session's last events to viewers.
+const CLOSING_TIME: Duration = Duration::from_millis(500);
 
 /// An open socket. Dropping it closes it and removes its files.
 pub struct Server {
@@ -41,8 +41,8 @@ pub struct Server {
 struct Shared {
     broadcaster: Arc<Broadcaster>,
     socket: Arc<Mutex<PathBuf>>,
-    /// Number of threads that still have events to send.
-    telling: AtomicUsize,
+    /// Number of threads that send events to viewers.
+    sending: AtomicUsize,
     closed: AtomicBool,
 }
 
@@ -56,13 +56,14 @@ impl Server {
     /// Opens a socket for viewers of `broadcaster`.
     ///
     /// # Errors
-    /// Returns an error if no private folder can be had, or the system refuses.
+    /// Returns an error if there is no private folder for the socket, or the system refuses to create the socket or a
+    /// thread.
     pub fn start(broadcaster: Arc<Broadcaster>) -> io::Result<Self> {
         let (listener, socket) = open()?;
         let shared = Arc::new(Shared {
             broadcaster,
             socket: Arc::new(Mutex::new(socket)),
-            telling: AtomicUsize::new(0),
+            sending: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
         });
         let of_thread = Arc::clone(&shared);
@@ -73,7 +74,7 @@ impl Server {
         Ok(Server { shared })
     }
 
-    /// The current path of the socket. It may be created again at another path.
+    /// The current path of the socket. It changes if the socket has to be created again.
     pub fn socket(&self) -> Arc<Mutex<PathBuf>> {
         Arc::clone(&self.shared.socket)
     }
@@ -83,18 +84,18 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.shared.closed.store(true, Ordering::SeqCst);
         let socket = self.shared.socket();
-        // Wakes the listening thread as well.
+        // Connect to the socket to wake the listening thread.
         let _ = UnixStream::connect(&*socket);
         let _ = fs::remove_file(&*socket);
         drop(socket);
-        let end = Instant::now() + LAST_WORDS;
-        while self.shared.telling.load(Ordering::SeqCst) > 0 && Instant::now() < end {
+        let end = Instant::now() + CLOSING_TIME;
+        while self.shared.sending.load(Ordering::SeqCst) > 0 && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(5));
         }
     }
 }
 
-/// The user's private folder for sockets: in XDG_RUNTIME_DIR, or a short one of its own.
+/// The user's private folder for sockets: in XDG_RUNTIME_DIR, or in /tmp if that path is too long.
 fn folder() -> io::Result<PathBuf> {
     // SAFETY: no arguments, cannot fail.
     let user = unsafe { libc::geteuid() };
@@ -106,7 +107,7 @@ fn folder() -> io::Result<PathBuf> {
     for folder in runtime.into_iter().chain([own]) {
         outcome = private(&folder, user).map(|()| folder.clone());
         let longest = folder.join(format!("{}.sock", u32::MAX));
-        if outcome.is_ok() && longest.as_os_str().len() <= LONGEST_PATH {
+        if outcome.is_ok() && longest.as_os_str().len() <= MAX_PATH {
             return outcome;
         }
     }
@@ -134,7 +135,8 @@ fn open() -> io::Result<(UnixListener, PathBuf)> {
     static NUMBER: AtomicUsize = AtomicUsize::new(0);
     let folder = folder()?;
     let lock = files::create(&folder.join("lock"))?;
-    // One at a time: between creation and listening, a socket looks like one that was left behind.
+    // Lock the folder: between its creation and the start of listening, a socket looks like one that a process left
+    // behind.
     lock.lock()?;
     sweep(&folder);
     let name = match NUMBER.fetch_add(1, Ordering::SeqCst) {
@@ -142,7 +144,7 @@ fn open() -> io::Result<(UnixListener, PathBuf)> {
         n => format!("{}-{n}.sock", std::process::id()),
     };
     let path = folder.join(name);
-    // A process of this number that has long ended may have left one.
+    // An earlier process with the same id may have left a socket.
     let _ = fs::remove_file(&path);
     let listener = UnixListener::bind(&path)?;
     fs::set_permissions(&path, Permissions::from_mode(0o600))?;
@@ -155,7 +157,10 @@ fn sweep(folder: &Path) {
     };
     for path in entries.flatten().map(|entry| entry.path()) {
         if path.extension().is_some_and(|e| e == "sock") && is_stale(&path) {
-            tracing::info!("removing {}, to which nobody listens", path.display());
+            tracing::info!(
+                "removing the socket {}, on which no process listens",
+                path.display()
+            );
             let _ = fs::remove_file(&path);
         }
     }
@@ -171,33 +176,38 @@ pub(super) fn is_stale(path: &Path) -> bool {
     })
 }
 
-/// Takes viewers in until the session closes.
+/// Accepts viewers until the session closes.
 fn listen(shared: &Arc<Shared>, mut listener: UnixListener) {
     while !shared.closed.load(Ordering::SeqCst) {
-        if !ready(&listener, LOOK) {
+        if !ready(&listener, CHECK_INTERVAL) {
             let mut socket = shared.socket();
             if socket.exists() || shared.closed.load(Ordering::SeqCst) {
                 continue;
             }
             match open() {
                 Ok((new, path)) => {
-                    tracing::info!("the socket had gone; it is now {}", path.display());
+                    tracing::info!(
+                        "the socket's file was removed; the new socket is {}",
+                        path.display()
+                    );
                     listener = new;
                     *socket = path;
                 }
-                Err(error) => tracing::warn!("the socket has gone: {error}"),
+                Err(error) => tracing::warn!(
+                    "the socket's file was removed, and no new socket could be created: {error}"
+                ),
             }
             continue;
         }
         match listener.accept() {
             Ok((stream, _)) => {
                 if let Err(error) = admit(shared, stream) {
-                    tracing::warn!("a viewer was turned away: {error}");
+                    tracing::warn!("a viewer was refused: {error}");
                 }
             }
             Err(error) => {
-                tracing::warn!("cannot take viewers in: {error}");
-                std::thread::sleep(LOOK);
+                tracing::warn!("cannot accept viewers: {error}");
+                std::thread::sleep(CHECK_INTERVAL);
             }
         }
     }
@@ -209,7 +219,7 @@ fn ready(listener: &UnixListener, limit: Duration) -> bool {
         events: libc::POLLIN,
         revents: 0,
     };
-    // SAFETY: one valid pollfd, for the length of the call.
+    // SAFETY: `fds` is one valid pollfd during the call.
     unsafe { libc::poll(&raw mut fds, 1, limit.as_millis() as i32) > 0 }
 }
 
@@ -249,53 +259,53 @@ fn user_of(stream: &UnixStream) -> io::Result<u32> {
     }
 }
 
-/// Counts a thread that sends events.
-struct Telling(Arc<Shared>);
+/// Decrements the number of sending threads when dropped.
+struct SendingThread(Arc<Shared>);
 
-impl Drop for Telling {
+impl Drop for SendingThread {
     fn drop(&mut self) {
-        self.0.telling.fetch_sub(1, Ordering::SeqCst);
+        self.0.sending.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
 fn admit(shared: &Arc<Shared>, stream: UnixStream) -> io::Result<()> {
     // SAFETY: no arguments, cannot fail.
     if user_of(&stream)? != unsafe { libc::geteuid() } {
-        return Err(io::Error::other("it is another user's"));
+        return Err(io::Error::other("the viewer belongs to another user"));
     }
     if shared.closed.load(Ordering::SeqCst) {
         return Ok(());
     }
-    if shared.telling.fetch_add(1, Ordering::SeqCst) >= MAX_VIEWERS {
-        shared.telling.fetch_sub(1, Ordering::SeqCst);
+    if shared.sending.fetch_add(1, Ordering::SeqCst) >= MAX_VIEWERS {
+        shared.sending.fetch_sub(1, Ordering::SeqCst);
         return Err(io::Error::other("too many viewers are attached"));
     }
-    let telling = Telling(Arc::clone(shared));
+    let sending = SendingThread(Arc::clone(shared));
     std::thread::Builder::new()
         .name("viewer".into())
         .spawn(move || {
-            let client = telling.0.broadcaster.attach();
+            let client = sending.0.broadcaster.attach();
             if let Err(error) = serve(&client, stream) {
-                tracing::info!("a viewer has gone: {error}");
+                tracing::info!("the connection to a viewer has ended: {error}");
             }
         })?;
     Ok(())
 }
 
-/// One viewer, from its snapshot to its end or the session's.
+/// Serves one viewer until it disconnects or the session ends.
 fn serve(client: &SessionClient, stream: UnixStream) -> io::Result<()> {
-    let (heard, commands) = bounded(64);
+    let (lines, commands) = bounded(64);
     let reader = stream.try_clone()?;
     std::thread::Builder::new()
         .name("viewer's keys".into())
-        .spawn(move || read_commands(reader, |heard_now| heard.send(heard_now).is_ok()))?;
-    let outcome = tell_viewer(client, &commands, &stream);
-    // Ends the reader.
+        .spawn(move || read_commands(reader, |line| lines.send(line).is_ok()))?;
+    let outcome = send_events(client, &commands, &stream);
+    // This ends the reading thread.
     let _ = stream.shutdown(Shutdown::Both);
     outcome
 }
 
-/// A line of a viewer: a command, a command that is refused, or nothing that can be answered.
+/// A line from a viewer: a command, a command that is refused, or a line without an id that could be answered.
 enum Line {
     Command(CommandMessage),
     Refused(Done),
@@ -306,7 +316,7 @@ impl Line {
     fn read(line: &[u8]) -> Self {
         if line.last() != Some(&b'\n') {
             return Line::Malformed(format!(
-                "a line of more than {LONGEST_LINE} bytes, or half a line"
+                "a line of more than {MAX_LINE} bytes, or half a line"
             ));
         }
         let error = match protocol::read(line) {
@@ -331,34 +341,34 @@ impl Line {
     }
 }
 
-/// Reads commands, one per line, until the viewer disconnects or sends a line that cannot be answered.
-fn read_commands(stream: UnixStream, mut heard: impl FnMut(Line) -> bool) {
+/// Reads commands, one per line, until the viewer disconnects or sends a malformed line.
+fn read_commands(stream: UnixStream, mut handle: impl FnMut(Line) -> bool) {
     let mut lines = BufReader::new(stream);
     loop {
         let mut line = Vec::new();
-        match (&mut lines).take(LONGEST_LINE).read_until(b'\n', &mut line) {
+        match (&mut lines).take(MAX_LINE).read_until(b'\n', &mut line) {
             Ok(1..) => {}
             Ok(0) | Err(_) => return,
         }
         let line = Line::read(&line);
         let malformed = matches!(line, Line::Malformed(_));
-        if !heard(line) || malformed {
+        if !handle(line) || malformed {
             return;
         }
     }
 }
 
-fn tell_viewer(
+fn send_events(
     client: &SessionClient,
     commands: &Receiver<Line>,
     stream: &UnixStream,
 ) -> io::Result<()> {
     let mut out = BufWriter::with_capacity(1 << 16, stream);
-    let mut rest: Option<Receiver<Instant>> = None;
+    let mut step_pause: Option<Receiver<Instant>> = None;
     let (silent, idle) = (never(), never());
     let mut steps_closed = false;
     loop {
-        let steps_ready = match rest.is_some() || steps_closed {
+        let steps_ready = match step_pause.is_some() || steps_closed {
             true => &silent,
             false => &client.steps_ready,
         };
@@ -380,9 +390,9 @@ fn tell_viewer(
                     write(&mut out, &steps)?;
                     out.flush()?;
                 }
-                rest = Some(after(STEPS_EVERY));
+                step_pause = Some(after(STEP_INTERVAL));
             }
-            recv(rest.as_ref().unwrap_or(&idle)) -> _ => rest = None,
+            recv(step_pause.as_ref().unwrap_or(&idle)) -> _ => step_pause = None,
             recv(commands) -> line => match line {
                 Ok(Line::Command(message)) => {
                     client.commands.send_message(message).map_err(io::Error::other)?;

@@ -1,4 +1,4 @@
-//! The status of a session as far as its events tell it: the run's folder and what of the run is saved. A front end
+//! The status of a session, computed from its events: the run's folder, and how much of the run is saved. A front end
 //! that takes over from another starts with its status, and the status decides the exit code.
 
 use super::protocol::Event;
@@ -6,8 +6,8 @@ use crate::domain::report::State;
 use crate::domain::text::{grouped, shell_word};
 use std::path::Path;
 
-/// Appended to the reason why something is not saved, while the session lives.
-pub const TRIED_AGAIN: &str = "It is tried again every few seconds.";
+/// Appended to the reason why a file is not saved, while the session lives.
+pub const RETRY_NOTE: &str = "It is tried again every few seconds.";
 
 /// The status of a session.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,9 +20,9 @@ pub struct Status {
     pub step: u64,
     /// The step of the newest checkpoint on the disk.
     pub saved_step: Option<u64>,
-    /// Why the newest checkpoint or another file is not on the disk.
+    /// Why the newest checkpoint or another file could not be saved.
     pub unsaved: Option<String>,
-    /// The session's last event has arrived.
+    /// Whether the session's last event has arrived.
     pub ended: bool,
 }
 
@@ -45,7 +45,7 @@ impl Default for Status {
 }
 
 impl Status {
-    /// Takes an event in.
+    /// Processes an event.
     pub fn event(&mut self, event: &Event) {
         match event {
             Event::State(state) => self.state = state.clone(),
@@ -71,7 +71,7 @@ impl Status {
         }
     }
 
-    /// Whether the run is finished and everything of it is on the disk.
+    /// Whether the run is finished and all of its files are saved.
     pub fn is_complete(&self) -> bool {
         self.state == State::Done && self.unsaved.is_none()
     }
@@ -80,7 +80,7 @@ impl Status {
     /// if nothing is saved.
     pub fn resume_hint(&self, program: &str) -> Option<String> {
         let step = self.saved_step?;
-        // It may have been deleted.
+        // The folder may have been deleted.
         if !Path::new(&self.folder).is_dir() {
             return None;
         }

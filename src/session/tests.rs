@@ -1,4 +1,4 @@
-//! The session as a front end drives it: through its link alone, on a small made-up data set.
+//! Tests drive a session as a front end does, through its client alone, on a small generated data set.
 
 mod commands;
 mod health;
@@ -27,7 +27,7 @@ use std::time::Duration;
 const SIDE: usize = 8;
 const TRAIN: usize = 120;
 
-/// Two kinds of noisy images that are told apart by where they are bright; ten classes as usual.
+/// Noisy images of ten classes. The position of bright stripes shows the class.
 fn dataset() -> Dataset {
     let images = |count: usize, salt: usize| {
         let labels: Vec<u8> = (0..count).map(|i| ((i * 7 + salt) % 10) as u8).collect();
@@ -86,19 +86,19 @@ fn settings(runs: &Path) -> Settings {
     }
 }
 
-/// A front end that keeps what it is told.
-struct Front {
+/// A front end that keeps all events.
+struct FrontEnd {
     client: SessionClient,
     thread: Option<JoinHandle<()>>,
     events: Vec<Event>,
-    /// Numbers of the commands sent.
+    /// Ids of the commands sent.
     sent: RefCell<Vec<u64>>,
 }
 
-impl Front {
+impl FrontEnd {
     fn start(settings: Settings) -> Self {
         let (client, thread) = start_with(settings, |_, _| Ok(dataset())).unwrap();
-        Front {
+        FrontEnd {
             client,
             thread: Some(thread),
             events: Vec::new(),
@@ -110,7 +110,7 @@ impl Front {
         self.send_to(None, command)
     }
 
-    /// Sends a command for a run of this name; its number.
+    /// Sends a command for the run with this name. Returns its id.
     fn send_to(&self, run: Option<&str>, command: Command) -> u64 {
         let id = self.client.commands.ids().next();
         let mut message = CommandMessage::new(id, command);
@@ -120,7 +120,7 @@ impl Front {
         id
     }
 
-    /// Waits for what became of a command.
+    /// Waits for the outcome of a command.
     fn done(&mut self, id: u64) -> Outcome {
         let mut heard = self.events.clone().into_iter();
         let of = |event: &Event| match event {
@@ -133,13 +133,13 @@ impl Front {
         }
     }
 
-    /// Sends a command that is refused; the reason.
+    /// Sends a command that must be refused. Returns the reason.
     fn refused(&mut self, command: Command) -> String {
         let id = self.send(command);
         self.refusal(id)
     }
 
-    /// The reason why a command is refused.
+    /// Waits for the refusal of a command. Returns the reason.
     fn refusal(&mut self, id: u64) -> String {
         match self.done(id) {
             Outcome::Refused(why) => why,
@@ -154,7 +154,7 @@ impl Front {
         });
     }
 
-    /// Waits for an event; a session that has none for a minute is stuck.
+    /// Waits up to a minute for an event.
     fn next(&mut self) -> Event {
         let event = self
             .client
@@ -230,7 +230,7 @@ impl Front {
         }
     }
 
-    /// Waits for the session's end; the state it ended in.
+    /// Waits for the session's end. Returns its last state.
     fn until_ended(&mut self) -> State {
         loop {
             if let Event::Ended { state, .. } = self.next() {
@@ -246,9 +246,9 @@ impl Front {
         })
     }
 
-    /// Ends the session; the state it ended in.
+    /// Ends the session. Returns its last state and all events.
     fn quit(mut self) -> (State, Vec<Event>) {
-        // It may have ended by itself.
+        // Sending fails if the session has ended already.
         let _ = self.client.commands.send(Command::Quit);
         let state = loop {
             if let Event::Ended { state, .. } = self.next() {
@@ -276,7 +276,7 @@ fn step(runs: &Path, name: &str) -> u64 {
     read.run_state.step
 }
 
-/// Everything of a checkpoint but times and places.
+/// The content of a checkpoint without times and paths.
 fn content(path: &Path) -> Checkpoint {
     let mut checkpoint = Checkpoint::read(path).unwrap();
     let run_state = &mut checkpoint.run_state;
@@ -287,7 +287,7 @@ fn content(path: &Path) -> Checkpoint {
     checkpoint
 }
 
-/// The metrics without times, and without where the run began.
+/// The metrics without times and without the events at which sessions begin.
 fn metrics(folder: &Path) -> Vec<Event> {
     let (mut events, _) = read_metrics(folder, u64::MAX).unwrap();
     events.retain(|e| !matches!(e, Event::Started(_)));
@@ -303,17 +303,17 @@ fn metrics(folder: &Path) -> Vec<Event> {
 }
 
 fn train_through(settings: Settings) -> Vec<Event> {
-    let mut front = Front::start(settings);
+    let mut front = FrontEnd::start(settings);
     front.until_state(State::Done);
     front.quit().1
 }
 
-/// Every step up to `last` and every epoch is in the metrics, once and in order.
+/// Asserts that the metrics contain every step up to `last` and every epoch once, in order.
 fn assert_metrics_are_seamless(folder: &Path, last: u64) {
     assert_eq!(assert_metrics_are_seamless_from_the_start(folder), last);
 }
 
-/// Every step and every epoch is in the metrics, once and in order; the last step.
+/// Asserts that the metrics contain every step and every epoch once, in order. Returns the last step.
 fn assert_metrics_are_seamless_from_the_start(folder: &Path) -> u64 {
     let (mut next, mut epoch) = (1, 1);
     for line in metrics(folder) {

@@ -1,7 +1,7 @@
 //! TensorBoard event files: scalars in the TFRecord format. A record is its length (u64), the masked CRC-32C of those
-//! eight bytes, the bytes of an `Event` message, and their masked CRC-32C; the messages are written by hand, as protocol
-//! buffers of four fields need no library.
-//! Format: tensorflow/core/lib/io/record_writer.cc and tensorflow/core/util/event.proto.
+//! eight bytes, the bytes of an `Event` message, and their masked CRC-32C; the messages are encoded by hand, since
+//! protocol buffers with four fields need no library. Format: tensorflow/core/lib/io/record_writer.cc and
+//! tensorflow/core/util/event.proto.
 
 use crate::train::files::{Appender, Folder};
 use std::io;
@@ -12,8 +12,8 @@ pub struct EventFile {
 }
 
 impl EventFile {
-    /// Creates a new file in `folder`. `start` is in seconds since the Unix epoch. Records of other files from `step`
-    /// on are void, since the run was cut back to a checkpoint.
+    /// Creates a new file in `folder`. `start` is in seconds since the Unix epoch. TensorBoard ignores records from
+    /// `step` on in older files, since the run continues from a checkpoint at that step.
     ///
     /// # Errors
     /// Returns an error if a file operation fails.
@@ -21,7 +21,7 @@ impl EventFile {
         let second = start as u64;
         let mut number = 0;
         let file = loop {
-            // TensorBoard reads the files of a folder in the order of their names.
+            // TensorBoard reads the files of a folder in alphabetical order.
             let name = format!(
                 "events.out.tfevents.{second}.cifar-tui.{}.{number}",
                 std::process::id()
@@ -37,7 +37,7 @@ impl EventFile {
         version.bytes(3, b"brain.Event:2");
         events.record(&version.0)?;
         let mut session = Message::default();
-        session.varint(1, 1); // SessionLog.status = START: steps from this one on begin anew.
+        session.varint(1, 1); // SessionLog.status = START: discard older records from this step on.
         let mut restart = Message::default();
         restart.double(1, start);
         restart.varint(2, step);
@@ -121,7 +121,7 @@ impl Message {
     }
 }
 
-/// CRC-32C (Castagnoli), bit by bit reflected.
+/// Table of the CRC-32C (Castagnoli), with reflected bits.
 const CRC_TABLE: [u32; 256] = {
     let mut table = [0; 256];
     let mut i = 0;
@@ -148,7 +148,7 @@ fn crc32c(data: &[u8]) -> u32 {
     })
 }
 
-/// TensorFlow rotates and shifts the sum, so that a sum over data that holds sums stays a good one.
+/// The CRC as TensorFlow stores it: rotated, plus a constant. A CRC over data that contain plain CRCs would be weak.
 fn masked_crc(data: &[u8]) -> u32 {
     crc32c(data).rotate_right(15).wrapping_add(0xA282_EAD8)
 }
@@ -197,7 +197,7 @@ mod tests {
         expected.push(21);
         expected.extend(0.25f32.to_le_bytes());
         assert_eq!(records[2], expected);
-        // A second file of the same second and process does not replace the first.
+        // A second file of this process in the same second does not replace the first.
         EventFile::create(&folder.path().into(), 1.0, 300).unwrap();
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
     }

@@ -96,7 +96,8 @@ pub struct RunState {
     /// The values in force.
     pub params: Hyperparameters,
     /// Changes that take effect at the next epoch or in the next run, as (key, value).
-    pub waiting: Vec<(String, Value)>,
+    #[serde(rename = "waiting")]
+    pub pending: Vec<(String, Value)>,
     /// All changes so far.
     pub changes: Vec<Applied>,
     /// The architecture as text; not the name of a preset.
@@ -378,7 +379,7 @@ pub(crate) mod tests {
                 architecture: "a \"sha256\":\"quoted\" text".into(),
                 ..Hyperparameters::default()
             },
-            waiting: vec![("batch_size".into(), Value::Int(64))],
+            pending: vec![("batch_size".into(), Value::Int(64))],
             changes: vec![Applied {
                 change: Change {
                     key: "learning_rate".into(),

@@ -34,7 +34,7 @@ pub enum FileOp {
 }
 
 /// Suffix of the temporary file that is later renamed to the file's name.
-const BESIDE: &str = ".tmp";
+const TEMPORARY_SUFFIX: &str = ".tmp";
 
 /// Called before each operation. Returns an error, with the reason, if the operation must not be carried out.
 pub type Permit = Arc<dyn Fn() -> io::Result<()> + Send + Sync>;
@@ -80,19 +80,20 @@ impl Folder {
     /// Returns an error if the file system does. The old file is then unchanged, unless only the sync of the folder
     /// failed.
     pub fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let (path, beside) = (self.join(name), self.beside(name));
+        let (path, temporary) = (self.join(name), self.temporary(name));
         let written = (|| {
-            let mut file = self.through(FileOp::Create, &beside, || files::create(&beside))?;
+            let mut file =
+                self.through(FileOp::Create, &temporary, || files::create(&temporary))?;
             let mut rest = bytes;
             while !rest.is_empty() {
-                rest = &rest[self.some_through(&beside, rest, |bytes| file.write(bytes))?..];
+                rest = &rest[self.some_through(&temporary, rest, |bytes| file.write(bytes))?..];
             }
-            self.through(FileOp::Sync, &beside, || file.sync_all())?;
-            self.through(FileOp::Rename, &path, || fs::rename(&beside, &path))
+            self.through(FileOp::Sync, &temporary, || file.sync_all())?;
+            self.through(FileOp::Rename, &path, || fs::rename(&temporary, &path))
         })();
         if written.is_err() {
             // Remove the partial file. If that fails too, the first error is the one to report.
-            let _ = self.remove_at(&beside);
+            let _ = self.remove_at(&temporary);
         }
         written?;
         self.sync(&path)
@@ -103,22 +104,26 @@ impl Folder {
     /// # Errors
     /// Returns an error if the file system does. If the rename fails, both files keep their contents.
     pub fn keep_as(&self, name: &str, second: &str) -> io::Result<()> {
-        let (path, beside) = (self.join(name), self.beside(second));
+        let (path, temporary) = (self.join(name), self.temporary(second));
         let second = self.join(second);
-        self.remove_at(&beside)?;
+        self.remove_at(&temporary)?;
         let kept = (|| {
             if self
-                .through(FileOp::Link, &beside, || fs::hard_link(&path, &beside))
+                .through(FileOp::Link, &temporary, || {
+                    fs::hard_link(&path, &temporary)
+                })
                 .is_err()
             {
                 // Not every file system supports hard links.
-                self.through(FileOp::Copy, &beside, || fs::copy(&path, &beside))?;
-                self.through(FileOp::Sync, &beside, || File::open(&beside)?.sync_all())?;
+                self.through(FileOp::Copy, &temporary, || fs::copy(&path, &temporary))?;
+                self.through(FileOp::Sync, &temporary, || {
+                    File::open(&temporary)?.sync_all()
+                })?;
             }
-            self.through(FileOp::Rename, &second, || fs::rename(&beside, &second))
+            self.through(FileOp::Rename, &second, || fs::rename(&temporary, &second))
         })();
         // A rename between two names of one file does nothing, by POSIX, and leaves both.
-        let removed = self.remove_at(&beside);
+        let removed = self.remove_at(&temporary);
         kept.and(removed)
     }
 
@@ -132,7 +137,7 @@ impl Folder {
             let stray = entry
                 .file_name()
                 .to_str()
-                .is_some_and(|n| n.ends_with(BESIDE));
+                .is_some_and(|n| n.ends_with(TEMPORARY_SUFFIX));
             if stray && entry.file_type()?.is_file() {
                 self.remove_at(&entry.path())?;
             }
@@ -167,8 +172,8 @@ impl Folder {
         Ok(Appender::new(self.clone(), path, file))
     }
 
-    fn beside(&self, name: &str) -> PathBuf {
-        self.join(&format!("{name}{BESIDE}"))
+    fn temporary(&self, name: &str) -> PathBuf {
+        self.join(&format!("{name}{TEMPORARY_SUFFIX}"))
     }
 
     /// Removes a file, if it is there.

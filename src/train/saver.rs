@@ -17,7 +17,7 @@ pub const PREVIOUS: &str = "previous.safetensors";
 pub const BEST: &str = "best.safetensors";
 
 /// Advice that follows the reason why something could not be saved.
-pub const WHAT_TO_DO: &str = "Make room there, or check that you may write.";
+pub const SAVE_ADVICE: &str = "Make room there, or check that you may write.";
 
 /// A checkpoint to save.
 pub struct Job {
@@ -38,7 +38,7 @@ pub enum NewBest {
 }
 
 impl Job {
-    /// Merges a waiting job with the `next` one of the same run: keeps the newest checkpoint and the newest best.
+    /// Merges a queued job with the `next` one of the same run: keeps the newest checkpoint and the newest best.
     fn followed_by(self, next: Job) -> Job {
         let best = match (next.best, self.best) {
             (NewBest::None, NewBest::This) => NewBest::Earlier(Box::new(self.checkpoint)),
@@ -51,19 +51,19 @@ impl Job {
 
 /// Jobs that have not been started, at most one per run, so that memory stays bounded if saving is slower than the
 /// epochs.
-type Waiting = Arc<Mutex<VecDeque<Job>>>;
+type JobQueue = Arc<Mutex<VecDeque<Job>>>;
 
-/// Queues a job. Returns false if it was merged with a waiting job.
-fn wait(waiting: &Waiting, job: Job) -> bool {
-    let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
-    match waiting.pop_back() {
+/// Queues a job. Returns false if it was merged with a queued job.
+fn enqueue(queued: &JobQueue, job: Job) -> bool {
+    let mut queued = queued.lock().unwrap_or_else(PoisonError::into_inner);
+    match queued.pop_back() {
         Some(newest) if newest.folder.path() == job.folder.path() => {
-            waiting.push_back(newest.followed_by(job));
+            queued.push_back(newest.followed_by(job));
             false
         }
         newest => {
-            waiting.extend(newest);
-            waiting.push_back(job);
+            queued.extend(newest);
+            queued.push_back(job);
             true
         }
     }
@@ -74,8 +74,8 @@ pub type SaveOutcome = Result<Vec<CheckpointReport>, String>;
 
 /// The thread that saves checkpoints.
 pub struct Saver {
-    waiting: Waiting,
-    /// Receives a token for each waiting job.
+    queued: JobQueue,
+    /// Receives a token for each queued job.
     ready: Option<Sender<()>>,
     outcomes: Receiver<SaveOutcome>,
     thread: Option<JoinHandle<()>>,
@@ -87,9 +87,9 @@ impl Saver {
     /// Returns an error if the thread cannot be created.
     pub fn start() -> io::Result<Self> {
         let (ready, tokens) = unbounded::<()>();
-        let (tell, outcomes) = unbounded();
-        let waiting = Waiting::default();
-        let jobs = Arc::clone(&waiting);
+        let (sender, outcomes) = unbounded();
+        let queued = JobQueue::default();
+        let jobs = Arc::clone(&queued);
         let thread = std::thread::Builder::new()
             .name("saver".into())
             .spawn(move || {
@@ -99,13 +99,13 @@ impl Saver {
                     let job = jobs.pop_front();
                     drop(jobs);
                     let Some(job) = job else { continue };
-                    if tell.send(save(job, &mut pending)).is_err() {
+                    if sender.send(save(job, &mut pending)).is_err() {
                         return;
                     }
                 }
             })?;
         Ok(Saver {
-            waiting,
+            queued,
             ready: Some(ready),
             outcomes,
             thread: Some(thread),
@@ -118,9 +118,9 @@ impl Saver {
         self.under_way > 0
     }
 
-    /// Queues a job. A waiting job of the same run is merged into it.
+    /// Queues a job. A queued job of the same run is merged into it.
     pub fn save(&mut self, job: Job) {
-        if wait(&self.waiting, job)
+        if enqueue(&self.queued, job)
             && let Some(ready) = &self.ready
             && ready.send(()).is_ok()
         {
@@ -135,12 +135,14 @@ impl Saver {
         outcomes
     }
 
-    /// The channel of the results, for use in a `select!`. Call [`Saver::took_one`] for each result received from it.
+    /// The channel of the results, for use in a `select!`. Call [`Saver::count_received`] for each result received from
+    /// it.
     pub fn outcomes(&self) -> &Receiver<SaveOutcome> {
         &self.outcomes
     }
 
-    pub fn took_one(&mut self) {
+    /// Records that one result was received from [`Saver::outcomes`].
+    pub fn count_received(&mut self) {
         self.under_way = self.under_way.saturating_sub(1);
     }
 
@@ -207,7 +209,7 @@ fn write(
     let run_state = &checkpoint.run_state;
     let in_folder = |e: io::Error| {
         format!(
-            "the checkpoint of step {} could not be saved in {}: {e}. {WHAT_TO_DO}",
+            "the checkpoint of step {} could not be saved in {}: {e}. {SAVE_ADVICE}",
             run_state.step,
             folder.path().display()
         )
@@ -298,7 +300,7 @@ mod tests {
     use super::super::checkpoint::Best;
     use super::super::checkpoint::tests::example;
     use super::super::files::FileOp;
-    use super::super::files::faults::{Fault, lay};
+    use super::super::files::faults::{Fault, inject};
     use super::*;
     use std::fs;
 
@@ -342,19 +344,19 @@ mod tests {
     }
 
     #[test]
-    fn only_the_newest_and_the_newest_best_of_waiting_jobs_are_saved() {
+    fn only_the_newest_and_the_newest_best_of_queued_jobs_are_saved() {
         let folder = tempfile::tempdir().unwrap();
         let other = tempfile::tempdir().unwrap();
-        let waiting = Waiting::default();
+        let queued = JobQueue::default();
         let jobs = [(1, true), (2, false), (3, true), (4, false), (5, false)];
-        let added = jobs.map(|(step, best)| wait(&waiting, job(folder.path(), step, best)));
+        let added = jobs.map(|(step, best)| enqueue(&queued, job(folder.path(), step, best)));
         assert_eq!(added, [true, false, false, false, false]);
         // A job never replaces the job of another run.
-        assert!(wait(&waiting, job(other.path(), 1, false)));
+        assert!(enqueue(&queued, job(other.path(), 1, false)));
         let mut pending = None;
-        let waiting = waiting.lock().unwrap().drain(..).collect::<Vec<_>>();
-        assert_eq!(waiting.len(), 2);
-        let reports: Vec<_> = waiting
+        let queued = queued.lock().unwrap().drain(..).collect::<Vec<_>>();
+        assert_eq!(queued.len(), 2);
+        let reports: Vec<_> = queued
             .into_iter()
             .flat_map(|job| save(job, &mut pending).unwrap())
             .map(|report| (report.step, report.best))
@@ -398,10 +400,10 @@ mod tests {
         for (step, best) in [(1, true), (2, false)] {
             save(job(folder.path(), step, best), &mut None).unwrap();
         }
-        let laid = lay(folder.path(), fault);
+        let injected = inject(folder.path(), fault);
         let outcome = save(job(folder.path(), 3, true), &mut None);
-        let done = laid.done();
-        drop(laid);
+        let done = injected.done();
+        drop(injected);
         (folder, outcome, done)
     }
 
@@ -474,7 +476,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut pending = None;
         save(job(folder.path(), 1, true), &mut pending).unwrap();
-        let full = lay(folder.path(), Some(Fault::Full));
+        let full = inject(folder.path(), Some(Fault::Full));
         assert!(save(job(folder.path(), 2, true), &mut pending).is_err());
         assert!(save(job(folder.path(), 3, false), &mut pending).is_err());
         drop(full);

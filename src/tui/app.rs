@@ -226,8 +226,8 @@ impl App {
     /// Carries out the effects that belong to the app itself. These may produce further effects.
     fn resolve(&mut self, effects: Vec<Effect>) -> Vec<Effect> {
         let mut out = Vec::new();
-        let mut waiting: std::collections::VecDeque<Effect> = effects.into();
-        while let Some(effect) = waiting.pop_front() {
+        let mut queue: std::collections::VecDeque<Effect> = effects.into();
+        while let Some(effect) = queue.pop_front() {
             match effect {
                 Effect::Set { key, value } => {
                     self.session.sent.insert(key.clone(), value.clone());
@@ -240,13 +240,13 @@ impl App {
                     out.push(Effect::Send(Command::Show { split }));
                     let mut more = Vec::new();
                     self.with_view(self.screen, &mut more, |view, ctx| view.shown(ctx));
-                    waiting.extend(more);
+                    queue.extend(more);
                 }
                 Effect::Go(screen) => {
                     self.screen = screen;
                     let mut more = Vec::new();
                     self.with_view(screen, &mut more, |view, ctx| view.shown(ctx));
-                    waiting.extend(more);
+                    queue.extend(more);
                 }
                 Effect::Confirm(question, yes) => {
                     self.overlay = Some(Overlay::Confirm { question, yes });
@@ -472,15 +472,15 @@ impl App {
             effects.push(yes);
             return;
         }
-        let waiting: Vec<String> = self
+        let pending: Vec<String> = self
             .session
             .pending
             .values()
             .map(|(change, _)| describe(change))
             .collect();
-        let with = match waiting.len() {
+        let with = match pending.len() {
             0 => "with the same settings".to_owned(),
-            _ => format!("with {}", waiting.join(", ")),
+            _ => format!("with {}", pending.join(", ")),
         };
         effects.push(Effect::Confirm(
             format!("End this run here and start a new one {with}?"),

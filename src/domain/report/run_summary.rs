@@ -26,7 +26,7 @@ pub struct RunSummary {
     /// The outcome: `done`, `stopped`, `diverged` or `failed`. If the run has not ended: `running` while a session has
     /// it open, otherwise `interrupted`. `unreadable` if its metrics cannot be read.
     pub outcome: String,
-    /// The host whose session has the run open: [`HERE`] or another host's name. None if no session has it.
+    /// The host whose session has the run open: [`THIS_COMPUTER`] or another host's name. None if no session has it.
     pub open: Option<String>,
     /// The error of reading its metrics; empty if there was none.
     #[serde(default)]
@@ -54,7 +54,7 @@ pub struct RunSummary {
 }
 
 /// The value of [`RunSummary::open`] for a session on this computer.
-pub const HERE: &str = "here";
+pub const THIS_COMPUTER: &str = "here";
 
 impl RunSummary {
     /// The command that resumes the run, from any folder.
@@ -73,7 +73,7 @@ impl RunSummary {
     }
 
     /// The state of the run in words: `running`, `done`, `done, open`, `running on gpu-7`.
-    pub fn standing(&self) -> String {
+    pub fn status(&self) -> String {
         let Some(place) = &self.open else {
             return self.outcome.clone();
         };
@@ -82,7 +82,7 @@ impl RunSummary {
             _ => ", open",
         };
         let place = match place.as_str() {
-            HERE => String::new(),
+            THIS_COMPUTER => String::new(),
             host => format!(" on {host}"),
         };
         format!("{}{open}{place}", self.outcome)

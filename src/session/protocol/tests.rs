@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-/// The lines of a file of messages of version 1, which never change.
+/// The lines of a file of messages of version 1. These files never change.
 fn frozen(file: &str) -> Vec<String> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/protocol-1");
     let text = fs::read_to_string(folder.join(file)).unwrap();
     text.split_inclusive('\n').map(str::to_owned).collect()
 }
 
-/// Whether all of `old` is in `new`, which may have more fields.
+/// Whether `new` contains all fields of `old`. It may have more.
 fn contains(new: &Value, old: &Value) -> bool {
     match (new, old) {
         (Value::Object(new), Value::Object(old)) => old
@@ -24,7 +24,8 @@ fn contains(new: &Value, old: &Value) -> bool {
     }
 }
 
-/// Every frozen line is read, and what is written of it contains it. Returns the values of `tag` among them.
+/// Checks that every frozen line can be read, and that writing the result gives at least the same fields. Returns the
+/// values of `tag`.
 fn read_and_written<T: Serialize + DeserializeOwned>(file: &str, tag: &str) -> BTreeSet<String> {
     let mut tags = BTreeSet::new();
     for text in frozen(file) {
@@ -37,7 +38,7 @@ fn read_and_written<T: Serialize + DeserializeOwned>(file: &str, tag: &str) -> B
     tags
 }
 
-/// The variants that a tag may name, as the reader lists them.
+/// The variants that a tag may name, from the reader's error message.
 fn variants<T: DeserializeOwned>(tag: &str) -> BTreeSet<String> {
     let error = serde_json::from_str::<T>(&format!("{{\"{tag}\":\"?\"}}")).err();
     let error = error.unwrap().to_string();

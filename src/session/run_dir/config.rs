@@ -4,7 +4,7 @@ use super::{CONFIG, RunError};
 use crate::domain::params::{HYPERPARAMS, Hyperparameters, Value};
 use crate::train::files::Folder;
 
-/// config.toml as the program reads it: every hyperparameter with its help.
+/// Writes config.toml in the form that the program reads: every hyperparameter, with its help text.
 ///
 /// # Errors
 /// Returns an error if a file operation fails.

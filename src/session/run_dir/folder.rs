@@ -1,8 +1,8 @@
-//! An open run: its metrics, its TensorBoard file, its pictures, and which checkpoint is its last. Everything is written
-//! with the permit of the run's lease.
+//! An open run: writes its metrics, its TensorBoard file and its pictures, and records which checkpoint is its last.
+//! Every write needs the permit of the run's lease.
 
 use super::lease::{Lease, Watch};
-use super::name::{check_name, local_time, made_up_name};
+use super::name::{check_name, generated_name, local_time};
 use super::{LOG, Lost, METRICS, Owner, RunError, config, now};
 use crate::domain::params::Hyperparameters;
 use crate::domain::report::{Split, StepReport};
@@ -18,21 +18,21 @@ use std::io::{self, BufReader, Read};
 use std::path::Path;
 use std::time::Instant;
 
-/// Lines of training steps in the metrics of one run, about: a long run's file stays small.
+/// Approximate number of lines of training steps in a run's metrics, which limits the size of a long run's file.
 const STEP_LINES: u64 = 2000;
 
-/// An open run: this session's alone for as long as it lives.
+/// An open run. No other session can have it while this value lives.
 pub struct RunDir {
     pub name: String,
     files: Folder,
     metrics: Appender,
     metrics_bytes: u64,
     events: EventFile,
-    /// Steps that make one line.
+    /// Number of steps per line.
     stride: u64,
     unwritten: Option<StepReport>,
     log: RunLog,
-    /// Dropped last.
+    /// Dropped last, so that the other fields can still write.
     lease: Lease,
 }
 
@@ -60,7 +60,7 @@ impl RunDir {
                 name.to_owned()
             }
             None => {
-                let stem = made_up_name(params, local_time());
+                let stem = generated_name(params, local_time());
                 let mut number = 1;
                 loop {
                     let name = match number {
@@ -80,9 +80,9 @@ impl RunDir {
         Self::open(name, &folder, lease, params, 0, 1, None)
     }
 
-    /// Opens an existing run, whose lease was taken, to go on after `step`, and cuts its metrics back to their first
-    /// `metrics_bytes`. The steps that had not become a line there are `unwritten`. True when the metrics were as long as
-    /// they should be.
+    /// Opens an existing run, whose lease has been taken, to continue after `step`. Truncates its metrics to their
+    /// first `metrics_bytes`; `unwritten` are the steps that were not written as a line then. Also returns false if the
+    /// metrics were shorter than that.
     ///
     /// # Errors
     /// Returns an error if a file operation fails.
@@ -151,32 +151,32 @@ impl RunDir {
         &self.log
     }
 
-    /// The run's folder, for other writers.
+    /// The run's folder, for other code that writes files there.
     pub fn files(&self) -> &Folder {
         &self.files
     }
 
-    /// The session that has the run, once this one has lost it.
+    /// The session that has the run, after this session has lost it.
     pub fn lost(&self) -> Option<&Lost> {
         self.lease.lost()
     }
 
-    /// Gets a token when the run is lost.
+    /// A channel that receives a token when this session loses the run.
     pub fn on_loss(&self) -> Receiver<()> {
         self.lease.on_loss()
     }
 
-    /// A warning for the user about how the run was opened.
+    /// Takes the warnings for the user about how the run was opened.
     pub fn take_warnings(&mut self) -> Vec<String> {
         std::mem::take(&mut self.lease.warnings)
     }
 
-    /// Size of metrics.jsonl in bytes and the steps that are not written yet, which a checkpoint has to record.
+    /// Size of metrics.jsonl in bytes, and the steps that are not written yet. A checkpoint records both.
     pub fn position(&self) -> (u64, Option<StepReport>) {
         (self.metrics_bytes, self.unwritten.clone())
     }
 
-    /// The metrics file, to be synced before a checkpoint counts on it; all lines so far are handed to the system.
+    /// Flushes the metrics and returns their file. It must be synced before a checkpoint that records its size.
     ///
     /// # Errors
     /// Returns an error if a file operation fails.
@@ -185,12 +185,13 @@ impl RunDir {
         self.metrics.handle()
     }
 
-    /// How long the run is, which decides how many steps share a line.
+    /// Sets the length of the run, which determines the number of steps per line.
     pub fn set_length(&mut self, steps: u64) {
         self.stride = steps.div_ceil(STEP_LINES).max(1);
     }
 
-    /// Adds one training step. Lines end at multiples of the stride, so they do not depend on time.
+    /// Adds one training step. Lines end at multiples of the stride and at the end of an epoch, so they do not depend
+    /// on time.
     ///
     /// # Errors
     /// Returns an error if a file operation fails.
@@ -246,12 +247,12 @@ impl RunDir {
         }
     }
 
-    /// Whether nothing waits to be written.
+    /// Whether everything has been written.
     pub fn is_flushed(&self) -> bool {
         self.metrics.is_flushed()
     }
 
-    /// Hands everything written to the system.
+    /// Writes everything that is queued to the files.
     ///
     /// # Errors
     /// Returns an error if a file operation fails.
@@ -260,7 +261,7 @@ impl RunDir {
         self.events.flush()
     }
 
-    /// Writes a picture, all at once.
+    /// Writes a picture atomically.
     ///
     /// # Errors
     /// Returns an error if a file operation fails.
@@ -270,12 +271,12 @@ impl RunDir {
 
     fn line(&mut self, event: &Event) -> io::Result<()> {
         let line = protocol::recorded_line(event)?;
-        // It counts even when it has to wait for room.
+        // The line counts even if it is queued because the disk is full.
         self.metrics_bytes += line.len() as u64;
         self.metrics.add(&line)
     }
 
-    /// Makes the checkpoint in `file`, from which the run is resumed, its last one; see [`saver::adopt`].
+    /// Makes the checkpoint in `file`, from which the run is resumed, the run's last checkpoint; see [`saver::adopt`].
     ///
     /// # Errors
     /// Returns an error if a file operation fails.
@@ -286,7 +287,8 @@ impl RunDir {
         ))
     }
 
-    /// Cuts the metrics back to a checkpoint: their first `bytes`, and the steps that had not become a line.
+    /// Truncates the metrics to the state of a checkpoint: their first `bytes`, and the steps that were not written as
+    /// a line then.
     ///
     /// # Errors
     /// Returns an error if a file operation fails.
@@ -305,8 +307,8 @@ impl RunDir {
     }
 }
 
-/// The events of a run's metrics in order, up to `bytes`, and the number of lines that were too long to be read. Lines
-/// that are not events are skipped.
+/// Reads the events in the first `bytes` of a run's metrics, in order. Also returns the number of lines that were too
+/// long to be read. Skips lines that are not events.
 ///
 /// # Errors
 /// Returns an error if a file operation fails, the metrics are not a regular file, or a session of another version of
@@ -413,7 +415,7 @@ mod tests {
         run.flush().unwrap();
         assert_eq!(ranges(&folder), unbroken);
         drop(run);
-        // A file that lost its end in a crash is kept up to its last whole line.
+        // A file that lost its end in a crash is kept up to its last complete line.
         let path = folder.join(METRICS);
         let text = fs::read(&path).unwrap();
         fs::write(&path, &text[..text.len() - 5]).unwrap();

@@ -7,7 +7,7 @@ pub mod lease;
 pub(super) mod name;
 
 pub use folder::{RunDir, read_metrics};
-use lease::{Holder, STALE};
+use lease::{Holder, STALE_AFTER};
 pub use lease::{HostId, Owner};
 
 use crate::domain::text::command_line;
@@ -55,20 +55,20 @@ impl RunError {
     }
 }
 
-/// The run is another session's.
+/// Another session has the run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InUse {
     pub folder: PathBuf,
     pub holder: Holder,
-    /// The session runs on this kernel.
+    /// Whether the session runs on this computer.
     pub here: bool,
-    /// The session is known to live; otherwise only its lease says that it has the run.
+    /// Whether the session is known to live. Otherwise its lease is the only sign of it.
     pub certain: bool,
 }
 
 impl InUse {
-    /// Only the lock says that there is a session.
-    fn by_some_process(folder: &Path) -> Self {
+    /// The session that holds the lock, which has not described itself in a lease.
+    fn by_unknown_process(folder: &Path) -> Self {
         InUse {
             folder: folder.into(),
             holder: Holder::unknown(),
@@ -84,7 +84,7 @@ impl InUse {
         }
     }
 
-    /// The command that attaches to the session from here.
+    /// The command that attaches to the session from this computer.
     fn attach(&self) -> String {
         attach_command(&self.folder, (!self.here).then_some(&*self.holder.host))
     }
@@ -101,7 +101,7 @@ pub(super) fn attach_command(folder: &Path, host: Option<&str>) -> String {
     let command = command_line(&["cifar-tui", "attach", &name, "--runs", &runs]);
     match host {
         None => command,
-        // The other computer's shell parses the command again.
+        // Quote the command again, since the other computer's shell parses it.
         Some(host) if command.contains('\'') => command_line(&["ssh", "-t", host, &command]),
         Some(host) => format!("{} {command}", command_line(&["ssh", "-t", host])),
     }
@@ -130,13 +130,13 @@ impl fmt::Display for InUse {
             false => write!(
                 f,
                 " If that session is gone, `cifar-tui --resume` takes the run over once its lease has not changed for {} s.",
-                STALE.as_secs()
+                STALE_AFTER.as_secs()
             ),
         }
     }
 }
 
-/// The run was this session's, and is another's now.
+/// This session has lost its run to another session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lost {
     pub folder: PathBuf,
@@ -155,11 +155,11 @@ impl fmt::Display for Lost {
                 "the run in {folder} was taken over by process {} on {}, as this session's lease had not changed for {} s (was this computer suspended, or the file system away?). Nothing more is written there; what this session trained since its last checkpoint is not kept.",
                 by.process,
                 by.host,
-                STALE.as_secs()
+                STALE_AFTER.as_secs()
             ),
             None => write!(
                 f,
-                "the lease of the run in {folder} is not this session's any more: another session took the run over, or the file was deleted. Nothing more is written there; `cifar-tui --resume` goes on from the last checkpoint."
+                "the lease of the run in {folder} no longer belongs to this session: another session took the run over, or the file was deleted. Nothing more is written there; `cifar-tui --resume` resumes from the last checkpoint."
             ),
         }
     }

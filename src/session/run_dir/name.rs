@@ -1,4 +1,4 @@
-//! The names of runs: which are valid, and the generated name of a run without one.
+//! The names of runs: which names are valid, and generated names.
 
 use super::{RunError, now};
 use crate::domain::params::Hyperparameters;
@@ -28,8 +28,8 @@ pub(in crate::session) fn check_name(name: &str) -> Result<(), RunError> {
     Ok(())
 }
 
-/// The folder of the run `wanted`: that of the run with this name in `runs`, otherwise the folder with this path. None
-/// if there is no such folder.
+/// The folder of the run `wanted`: the run with this name in `runs`, otherwise the folder with this path. None if
+/// neither exists.
 pub(in crate::session) fn folder_of(runs: &Path, wanted: &Path) -> Option<PathBuf> {
     let named = wanted.to_str().filter(|name| !name.contains('/'));
     let named = named.map(|name| runs.join(name));
@@ -68,7 +68,7 @@ pub(super) fn local_time() -> LocalTime {
 }
 
 /// `seed-1123-0412`: the preset (or `custom`), the day and the time.
-pub(super) fn made_up_name(
+pub(super) fn generated_name(
     params: &Hyperparameters,
     [month, day, hour, minute]: LocalTime,
 ) -> String {
@@ -91,12 +91,12 @@ mod tests {
         let runs = tempfile::tempdir().unwrap();
         let params = Hyperparameters::default();
         let owner = Owner::new(HostId::this());
-        assert_eq!(made_up_name(&params, [11, 23, 4, 12]), "seed-1123-0412");
+        assert_eq!(generated_name(&params, [11, 23, 4, 12]), "seed-1123-0412");
         let custom = Hyperparameters {
             architecture: "dense 10".into(),
             ..params.clone()
         };
-        assert_eq!(made_up_name(&custom, [1, 2, 3, 4]), "custom-0102-0304");
+        assert_eq!(generated_name(&custom, [1, 2, 3, 4]), "custom-0102-0304");
         let a = RunDir::create(runs.path(), None, &params, &owner).unwrap();
         let b = RunDir::create(runs.path(), None, &params, &owner).unwrap();
         assert_ne!(a.name, b.name);

@@ -37,7 +37,7 @@ fn opened(runs: &Path, host: HostId, server: Option<&Server>) -> RunDir {
     RunDir::create(runs, Some("one"), &Default::default(), &owner).unwrap()
 }
 
-/// What `attach` finds, when there is no other.
+/// The session that `attach` finds, if it is the only one.
 fn found(runs: &Path, name: Option<&str>) -> Result<RunningSession, AttachError> {
     find(runs, name, &HostId::this()).map(|(session, others)| {
         assert!(others.is_empty());
@@ -145,7 +145,7 @@ fn a_front_end_that_stops_reading_keeps_little_waiting_and_then_hears_the_newest
         }
     }
     assert!(snapshots > 0 && heard < EVENTS, "{heard}, {snapshots}");
-    // Also one for which much waits can go.
+    // A viewer with many unread events can disconnect too.
     drop((reads, leaves));
     while !first.is_alone() {
         std::thread::yield_now();
@@ -190,12 +190,12 @@ fn a_line_that_is_no_command_closes_its_viewer_and_nothing_else() {
     let (_first, sender) = channel();
     let server = Server::start(sender.broadcaster()).unwrap();
     let socket = server.shared.socket().clone();
-    let long = vec![b'x'; LONGEST_LINE as usize + 10];
+    let long = vec![b'x'; MAX_LINE as usize + 10];
     for bad in [&b"nonsense\n"[..], b"{\"command\":\"no-such\"}\n", &long] {
         let mut stream = UnixStream::connect(&socket).unwrap();
         stream.write_all(bad).unwrap();
         let mut heard = String::new();
-        // What was not read of a line that is too long makes the end an error.
+        // The unread rest of the long line makes reading end with an error.
         let _ = stream.read_to_string(&mut heard);
         assert!(heard.contains("this viewer is closed"), "{heard}");
     }

@@ -5,9 +5,9 @@ use super::*;
 #[test]
 fn changes_are_acknowledged_with_their_first_step_and_taken_back() {
     let runs = tempfile::tempdir().unwrap();
-    let mut front = Front::start(Settings {
+    let mut front = FrontEnd::start(Settings {
         paused: true,
-        // More than can pass before the pause arrives.
+        // More epochs than can pass before the pause arrives.
         params: Hyperparameters {
             epochs: 10_000.0,
             ..params()
@@ -42,7 +42,7 @@ fn changes_are_acknowledged_with_their_first_step_and_taken_back() {
     assert_eq!(withdrawn, "optimizer");
     front.set("seed", Value::Int(9));
     front.send(Command::Resume);
-    // Nine steps of ten are left in the epoch; the next has batches of twenty.
+    // The epoch has nine more steps with batches of ten; the next epoch has batches of twenty.
     assert_eq!(front.applied(), ("batch_size".into(), Value::Int(20), 11));
     assert_eq!(front.epoch().step, 15);
     front.send(Command::Pause);
@@ -51,7 +51,7 @@ fn changes_are_acknowledged_with_their_first_step_and_taken_back() {
     front.send(Command::Undo);
     front.send(Command::Undo);
     let last = front.send(Command::Undo);
-    // The seed, the batch size (of the next epoch), the learning rate; then there is nothing more.
+    // Undo withdraws the seed, the batch size (of the next epoch) and the learning rate; then there is no change left.
     let (key, value, at) = front.applied();
     let (key, value, at) = if key == "batch_size" {
         front.applied()
@@ -80,7 +80,7 @@ fn changes_are_acknowledged_with_their_first_step_and_taken_back() {
 #[test]
 fn every_question_has_an_answer() {
     let runs = tempfile::tempdir().unwrap();
-    let mut front = Front::start(settings(runs.path()));
+    let mut front = FrontEnd::start(settings(runs.path()));
     front.until_state(State::Done);
     let (total, all) = front.samples(Filter::All);
     assert_eq!((total, all.len()), (24, 24));
@@ -188,11 +188,11 @@ fn every_question_has_an_answer() {
 }
 
 #[test]
-fn a_restart_begins_a_new_run_with_what_waited() {
+fn a_restart_begins_a_new_run_with_the_pending_changes() {
     let runs = tempfile::tempdir().unwrap();
     let mut wanted = settings(runs.path());
     wanted.params.epochs = 1000.0;
-    let mut front = Front::start(wanted);
+    let mut front = FrontEnd::start(wanted);
     front.until_state(State::Running);
     front.epoch();
     front.set("architecture", Value::Text("conv 6, relu, dense 10".into()));
@@ -206,7 +206,7 @@ fn a_restart_begins_a_new_run_with_what_waited() {
     assert_eq!((info.params.seed, info.layers.len()), (5, 3));
     front.until_state(State::Running);
     front.until_state(State::Done);
-    // The steps of the old run that nobody read are not taken for those of the new one.
+    // Unread steps of the old run do not appear as steps of the new one.
     let steps = front.client.take_steps().unwrap();
     assert_eq!(steps.images, 3 * u64::from(info.train));
     let question = Question::DeleteRun { name: "one".into() };
@@ -218,12 +218,12 @@ fn a_restart_begins_a_new_run_with_what_waited() {
 #[test]
 fn commands_are_taken_up_while_images_are_scored() {
     let runs = tempfile::tempdir().unwrap();
-    let mut front = Front::start(Settings {
+    let mut front = FrontEnd::start(Settings {
         paused: true,
         ..settings(runs.path())
     });
     front.until_state(State::Paused);
-    // As a rule the last two arrive while the first is carried out; when they do not, the outcome is the same.
+    // Usually the last two commands arrive while the first is carried out. If not, the outcome is the same.
     front.send(Command::Evaluate);
     front.send(Command::Evaluate);
     front.set("learning_rate", Value::Float(2e-3));
@@ -241,7 +241,7 @@ fn commands_are_taken_up_while_images_are_scored() {
 #[test]
 fn each_command_is_answered_once_with_its_step_or_the_reason_against_it() {
     let runs = tempfile::tempdir().unwrap();
-    let mut front = Front::start(Settings {
+    let mut front = FrontEnd::start(Settings {
         paused: true,
         ..settings(runs.path())
     });
@@ -261,12 +261,12 @@ fn each_command_is_answered_once_with_its_step_or_the_reason_against_it() {
         ),
         (
             set("seed", Value::Int(5)),
-            Outcome::WaitsFor(Applies::NextRun),
+            Outcome::PendingUntil(Applies::NextRun),
         ),
         (Command::Step, Outcome::AppliedAt(1)),
         (
             set("batch_size", Value::Int(20)),
-            Outcome::WaitsFor(Applies::NextEpoch),
+            Outcome::PendingUntil(Applies::NextEpoch),
         ),
         (
             set("learning_rate", Value::Float(0.25)),
@@ -293,7 +293,7 @@ fn each_command_is_answered_once_with_its_step_or_the_reason_against_it() {
         let why = front.refused(command);
         assert!(why.contains(words), "{why}");
     }
-    // By name, the run is the shown one as well.
+    // A command can name the shown run.
     let id = front.send_to(Some("one"), Command::Pause);
     assert_eq!(front.done(id), Outcome::AppliedAt(2));
     for command in [Command::Resume, Command::Quit] {

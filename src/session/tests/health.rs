@@ -1,10 +1,10 @@
-//! Divergence, collapse and the scores at the end, on the same small data set.
+//! Divergence, collapse and the scores at the end of a run.
 
 use super::*;
 use crate::domain::report::ScoredWeights;
 
-/// Makes `count` steps, one by one, of a session that is paused.
-fn make_steps(front: &mut Front, count: u64) {
+/// Makes `count` single steps in a paused session.
+fn make_steps(front: &mut FrontEnd, count: u64) {
     for _ in 0..count {
         front.send(Command::Step);
         front.until(|e| {
@@ -25,10 +25,10 @@ fn going_back_takes_half_of_the_rate_that_did_well_and_a_checkpoint_from_before(
         epochs: 1000.0,
         ..wanted.params
     };
-    let mut front = Front::start(wanted);
+    let mut front = FrontEnd::start(wanted);
     front.until_state(State::Paused);
     make_steps(&mut front, 14);
-    // Typed by mistake, and saved before it shows.
+    // A mistyped value, which is saved before its effect shows.
     front.set("learning_rate", Value::Float(10.0));
     front.set("weight_decay", Value::Float(1.0));
     make_steps(&mut front, 1);
@@ -81,7 +81,7 @@ fn a_collapse_is_told_and_the_run_goes_back_to_its_best_epoch() {
         crop: 0,
         ..wanted.params
     };
-    let mut front = Front::start(wanted);
+    let mut front = FrontEnd::start(wanted);
     front.until_state(State::Paused);
     make_steps(&mut front, 6 * 20);
     let best = front.events.iter().rev().find_map(|e| match e {
@@ -109,7 +109,7 @@ fn a_collapse_is_told_and_the_run_goes_back_to_its_best_epoch() {
         front.applied(),
         ("learning_rate".into(), Value::Float(0.005), best.step + 1)
     );
-    // It learns, and nothing is wrong any more.
+    // The run learns again, and its health is good.
     let epoch = front.epoch();
     assert!(
         epoch.epoch == best.epoch + 1 && epoch.accuracy > 0.5,
@@ -184,10 +184,10 @@ fn the_end_scores_the_best_weights_beside_the_last() {
         (best.weights, best.step),
         (ScoredWeights::Best, step(runs.path(), BEST))
     );
-    // The best checkpoint by itself says the same of the test images.
+    // A run that resumes the best checkpoint gets the same test score.
     let copy = runs.path().join(BEST);
     std::fs::copy(folder.join(BEST), &copy).unwrap();
-    let mut alone = Front::start(Settings {
+    let mut alone = FrontEnd::start(Settings {
         resume: Some(copy),
         runs: None,
         name: None,
@@ -199,7 +199,7 @@ fn the_end_scores_the_best_weights_beside_the_last() {
     let again = alone.evaluation(Split::Test);
     assert_eq!((&again.confusion, again.loss), (&best.confusion, best.loss));
     alone.quit();
-    // Screens still show the last weights' images; the summary has both scores.
+    // Screens still show the images as scored by the last weights; the summary has both scores.
     let owner = crate::session::run_dir::Owner::new(crate::session::run_dir::HostId::this());
     let summary = crate::session::runs::RunsFolder::new(runs.path(), owner)
         .summary(&folder)
@@ -217,12 +217,12 @@ fn a_divergence_is_caught_at_its_step_and_best_stays() {
         architecture: "conv 4, relu, dense 16, relu, dense 10".into(),
         ..wanted.params
     };
-    let mut front = Front::start(wanted);
+    let mut front = FrontEnd::start(wanted);
     front.epoch();
     front.set("learning_rate", Value::Float(10.0));
     front.set("weight_decay", Value::Float(1.0));
     let (step, settled) = loop {
-        // The run may be over before it diverges; the changes then hold for more epochs.
+        // The run may end before it diverges; the changes then apply to more epochs.
         match front.next() {
             Event::State(State::Diverged { step, .. }) => break (step, true),
             Event::State(State::Done) => {
@@ -248,8 +248,8 @@ fn a_divergence_is_caught_at_its_step_and_best_stays() {
 }
 
 #[test]
-fn no_number_anywhere_pauses_within_a_step_and_the_run_goes_back() {
-    // A weight of each layer, as NaN and as infinity, at several steps; the last is hidden behind a ReLU.
+fn a_value_that_is_not_finite_pauses_within_a_step_and_the_run_can_go_back() {
+    // Sets a weight of each layer to NaN or infinity at several steps; a ReLU hides the last one.
     for (at, which, with) in [
         (1, 0, f32::NAN),
         (4, 1, f32::INFINITY),
@@ -264,7 +264,7 @@ fn no_number_anywhere_pauses_within_a_step_and_the_run_goes_back() {
 
 #[test]
 #[ignore = "the long form: 20 random steps"]
-fn no_number_at_twenty_random_steps() {
+fn values_that_are_not_finite_at_twenty_random_steps() {
     use crate::domain::rng::{Rng, Stream};
     let rng = Rng::new(20, Stream::Sample, 0);
     for i in 0..20 {
@@ -280,7 +280,7 @@ fn diverges_and_goes_back(at: u64, which: usize, with: f32) {
     let mut wanted = settings(runs.path());
     wanted.params.architecture = "conv 4, relu, dense 10".into();
     wanted.spoil = Some((at, which, with));
-    let mut front = Front::start(wanted);
+    let mut front = FrontEnd::start(wanted);
     let (step_of, first) = front.until(|e| match e {
         Event::State(State::Diverged { step, first }) => Some((*step, first.clone())),
         _ => None,
@@ -289,7 +289,7 @@ fn diverges_and_goes_back(at: u64, which: usize, with: f32) {
     let layers = ["conv1.weight", "conv1.bias", "dense1.weight", "dense1.bias"];
     assert_eq!(first, format!("the weights {}", layers[which]));
     let folder = runs.path().join("one");
-    // A command to save does not save that.
+    // The command to save does not save these weights.
     front.send(Command::Checkpoint);
     front.until(|e| match e {
         Event::Warning { text } => text.contains("not finite").then_some(()),
@@ -325,9 +325,9 @@ fn diverges_and_goes_back(at: u64, which: usize, with: f32) {
 }
 
 #[test]
-fn going_back_is_for_those_who_diverged() {
+fn go_back_is_refused_for_a_run_that_has_not_diverged() {
     let runs = tempfile::tempdir().unwrap();
-    let mut front = Front::start(Settings {
+    let mut front = FrontEnd::start(Settings {
         paused: true,
         ..settings(runs.path())
     });

@@ -3,12 +3,12 @@
 use super::*;
 
 #[test]
-fn a_session_ends_while_its_data_is_loaded_and_keeps_other_wishes() {
+fn a_session_can_quit_while_it_loads_data_and_queues_other_commands() {
     let runs = tempfile::tempdir().unwrap();
     let held = || {
         let (release, held) = crossbeam_channel::bounded::<()>(0);
         let load = move |_: Option<&Path>, _: &mut dyn FnMut(u64, u64)| {
-            // Until it is released, or nobody is left to do so.
+            // Block until the test releases the thread or ends.
             let _ = held.recv();
             Ok(dataset())
         };
@@ -47,7 +47,7 @@ fn a_session_ends_while_its_data_is_loaded_and_keeps_other_wishes() {
 fn two_runs_in_one_process_have_a_log_each() {
     let runs = tempfile::tempdir().unwrap();
     let mut fronts = ["one", "two"].map(|name| {
-        Front::start(Settings {
+        FrontEnd::start(Settings {
             name: Some(name.into()),
             paused: true,
             ..settings(runs.path())
@@ -81,9 +81,9 @@ fn two_runs_in_one_process_have_a_log_each() {
 #[test]
 fn a_front_end_that_goes_ends_the_session_and_the_work_is_saved() {
     let runs = tempfile::tempdir().unwrap();
-    let mut front = Front::start(settings(runs.path()));
+    let mut front = FrontEnd::start(settings(runs.path()));
     front.epoch();
-    let Front { client, thread, .. } = front;
+    let FrontEnd { client, thread, .. } = front;
     drop(client);
     thread.unwrap().join().unwrap();
     assert!(step(runs.path(), LAST) >= 10);
@@ -130,7 +130,7 @@ fn a_download_that_cannot_be_kept_says_why_and_training_goes_on() {
     let runs = tempfile::tempdir().unwrap();
     let file = runs.path().join("a file");
     std::fs::write(&file, "not a folder").unwrap();
-    let mut front = Front::start(Settings {
+    let mut front = FrontEnd::start(Settings {
         download_to: Some(file),
         paused: true,
         ..settings(runs.path())
@@ -155,7 +155,7 @@ fn a_download_that_cannot_be_kept_says_why_and_training_goes_on() {
 fn a_session_whose_run_was_taken_over_writes_nothing_more_and_ends() {
     for wakes in [true, false] {
         let runs = tempfile::tempdir().unwrap();
-        let mut front = Front::start(Settings {
+        let mut front = FrontEnd::start(Settings {
             paused: true,
             ..settings(runs.path())
         });
@@ -173,7 +173,7 @@ fn a_session_whose_run_was_taken_over_writes_nothing_more_and_ends() {
             all.sort();
             all
         };
-        // What another computer does that saw the lease stand still for a minute.
+        // Do what another computer does after it has seen the lease's counter unchanged for a minute.
         let lease = files().into_iter().find(|(_, path)| {
             path.file_name()
                 .unwrap()

@@ -1,8 +1,8 @@
-//! Memory that the events of a long session take.
+//! The memory that the events of a long session take.
 
 use super::*;
 
-/// Bytes of memory that this process has.
+/// Resident memory of this process in bytes.
 fn memory() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap();
@@ -14,8 +14,9 @@ fn memory() -> u64 {
         .unwrap()
 }
 
-/// 24 hours of training tell of their steps 25 times a second: 2,160,000 reports. Here each step is one, with a viewer that
-/// reads, one over the socket that does, and one over the socket that stands still.
+/// 24 hours of training report their steps 25 times a second: 2,160,000 reports. Here each step is one report, with
+/// three viewers: one in the process that reads, one over the socket that reads, and one over the socket that does not
+/// read.
 #[test]
 #[ignore = "the long form: minutes"]
 fn a_day_s_events_take_no_more_memory_than_an_hour_s() {

@@ -3,28 +3,29 @@
 use super::*;
 
 #[test]
-fn a_run_goes_on_bit_for_bit_from_any_place() {
-    // At the end of each epoch, and within one.
-    goes_on_from(&[4, 10, 17, 20, 29]);
+fn a_resumed_run_continues_bit_for_bit() {
+    // These steps are at the ends of epochs and within epochs.
+    continues_from(&[4, 10, 17, 20, 29]);
 }
 
 #[test]
-#[ignore = "the long form: each of the 29 places, with two optimizers"]
-fn a_run_goes_on_bit_for_bit_from_every_place() {
-    goes_on_from(&(1..30).collect::<Vec<_>>());
+#[ignore = "the long form: each of the 29 steps, with two optimizers"]
+fn a_resumed_run_continues_bit_for_bit_from_every_step() {
+    continues_from(&(1..30).collect::<Vec<_>>());
 }
 
-/// Some steps, then a quit, then the rest: weights, moments, random state and metrics are those of the unbroken run.
-fn goes_on_from(places: &[u64]) {
+/// Quits and resumes a run after each of these steps. Its weights, optimizer state, random state and metrics must equal
+/// those of a run that was not interrupted.
+fn continues_from(interruptions: &[u64]) {
     for optimizer in [Optimizer::Adam, Optimizer::Sgd] {
         let whole = tempfile::tempdir().unwrap();
         let mut wanted = settings(whole.path());
         wanted.params.optimizer = optimizer;
         train_through(wanted.clone());
         let whole = whole.path().join("one");
-        for &steps in places {
+        for &steps in interruptions {
             let runs = tempfile::tempdir().unwrap();
-            let mut first = Front::start(Settings {
+            let mut first = FrontEnd::start(Settings {
                 runs: Some(runs.path().into()),
                 paused: true,
                 ..wanted.clone()
@@ -36,7 +37,7 @@ fn goes_on_from(places: &[u64]) {
             }
             first.quit();
             assert_eq!(step(runs.path(), LAST), steps);
-            let mut rest = Front::start(Settings {
+            let mut rest = FrontEnd::start(Settings {
                 resume: Some("one".into()),
                 name: None,
                 ..settings(runs.path())
@@ -61,8 +62,8 @@ fn a_finished_run_that_is_resumed_has_its_scores_on_the_test_images_again() {
     train_through(settings(runs.path()));
     let folder = runs.path().join("one");
     let whole = metrics(&folder);
-    // Its last checkpoint is from before these scores, as that of a process that was killed at its end.
-    let mut front = Front::start(Settings {
+    // The last checkpoint is older than these scores, as if the process was killed at the end of the run.
+    let mut front = FrontEnd::start(Settings {
         resume: Some("one".into()),
         name: None,
         ..settings(runs.path())
@@ -72,9 +73,9 @@ fn a_finished_run_that_is_resumed_has_its_scores_on_the_test_images_again() {
     assert_eq!(metrics(&folder), whole);
 }
 
-fn standing(front: &mut Front) -> String {
+fn status(front: &mut FrontEnd) -> String {
     match front.ask(Question::Runs) {
-        Answer::Runs { items, .. } => items[0].standing(),
+        Answer::Runs { items, .. } => items[0].status(),
         other => panic!("{other:?}"),
     }
 }
@@ -82,9 +83,9 @@ fn standing(front: &mut Front) -> String {
 #[test]
 fn raising_the_epochs_of_a_finished_run_continues_it_live_and_when_it_is_resumed() {
     let runs = tempfile::tempdir().unwrap();
-    let mut front = Front::start(settings(runs.path()));
+    let mut front = FrontEnd::start(settings(runs.path()));
     front.until_state(State::Done);
-    assert_eq!(standing(&mut front), "done, open");
+    assert_eq!(status(&mut front), "done, open");
     let why = front.refused(Command::Resume);
     assert!(why.contains("raise `epochs`"), "{why}");
     front.set("epochs", Value::Int(4));
@@ -94,7 +95,7 @@ fn raising_the_epochs_of_a_finished_run_continues_it_live_and_when_it_is_resumed
     front.quit();
     assert_eq!(step(runs.path(), LAST), 40);
 
-    let mut front = Front::start(Settings {
+    let mut front = FrontEnd::start(Settings {
         params: Hyperparameters {
             epochs: 5.0,
             ..params()
@@ -112,9 +113,9 @@ fn raising_the_epochs_of_a_finished_run_continues_it_live_and_when_it_is_resumed
 }
 
 #[test]
-fn a_resumed_run_learns_from_the_data_it_began_with_unless_other_data_is_named_for_it() {
-    use crate::session::find_data;
+fn a_resumed_run_trains_on_the_data_it_began_with_unless_other_data_is_named() {
     use crate::data::SAMPLE;
+    use crate::session::find_data;
     let folder = tempfile::tempdir().unwrap();
     let of = |named: Option<&Path>, recorded: Option<&Path>| {
         find_data(named, recorded).map(|found| found.path)

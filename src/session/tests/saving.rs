@@ -1,19 +1,19 @@
 //! Saving to disks that are full, and damaged files.
 
 use super::*;
+use crate::train::files::faults::{Fault, inject};
 
 #[test]
 fn a_full_disk_is_told_and_training_goes_on_until_there_is_room_again() {
-    use crate::train::files::faults::{Fault, lay};
     let runs = tempfile::tempdir().unwrap();
-    let mut front = Front::start(Settings {
+    let mut front = FrontEnd::start(Settings {
         paused: true,
         ..settings(runs.path())
     });
     front.until_state(State::Paused);
     front.until(|e| matches!(e, Event::Checkpoint(_)).then_some(()));
     let folder = runs.path().join("one");
-    let full = lay(&folder, Some(Fault::Full));
+    let full = inject(&folder, Some(Fault::Full));
     front.send(Command::Resume);
     let why = front.until(|e| match e {
         Event::Unsaved { why } => Some(why.clone()),
@@ -21,7 +21,7 @@ fn a_full_disk_is_told_and_training_goes_on_until_there_is_room_again() {
     });
     let why = why.unwrap();
     assert!(why.contains("one") && why.contains("room"), "{why}");
-    // Nothing that was not saved keeps the training from its end.
+    // Failed saves do not stop the training.
     front.until_state(State::Done);
     assert_eq!(step(runs.path(), LAST), 0);
     drop(full);
@@ -37,8 +37,8 @@ fn a_full_disk_is_told_and_training_goes_on_until_there_is_room_again() {
     assert_metrics_are_seamless(&folder, 30);
 }
 
-impl Front {
-    /// Waits until the worker tells whether everything is saved.
+impl FrontEnd {
+    /// Waits for the event that reports whether everything is saved. Returns the reason if not.
     fn unsaved(&mut self) -> Option<String> {
         self.until(|e| match e {
             Event::Unsaved { why } => Some(why.clone()),
@@ -48,17 +48,16 @@ impl Front {
 }
 
 #[test]
-fn to_quit_is_refused_while_something_is_not_saved() {
-    use crate::train::files::faults::{Fault, lay};
+fn save_and_quit_is_refused_while_something_is_not_saved() {
     for done in [false, true] {
         let runs = tempfile::tempdir().unwrap();
-        let mut front = Front::start(Settings {
+        let mut front = FrontEnd::start(Settings {
             paused: true,
             ..settings(runs.path())
         });
         front.until_state(State::Paused);
         front.until(|e| matches!(e, Event::Checkpoint(_)).then_some(()));
-        let full = lay(&runs.path().join("one"), Some(Fault::Full));
+        let full = inject(&runs.path().join("one"), Some(Fault::Full));
         match done {
             true => {
                 front.send(Command::Resume);
@@ -70,9 +69,9 @@ fn to_quit_is_refused_while_something_is_not_saved() {
                 front.until_state(State::Paused);
             }
         }
-        // What was told of it before has been read by then.
+        // After this answer, all earlier events have been read.
         front.ask(Question::Runs);
-        // Each time anew, so that the one who asks hears it.
+        // The event is sent for each attempt, so that every sender receives it.
         for _ in 0..2 {
             front.send(Command::SaveAndQuit);
             let why = front.unsaved().unwrap();
@@ -88,11 +87,10 @@ fn to_quit_is_refused_while_something_is_not_saved() {
 }
 
 #[test]
-fn what_could_not_be_saved_is_told_before_the_end() {
-    use crate::train::files::faults::{Fault, lay};
+fn a_failed_save_is_reported_before_the_session_ends() {
     for deleted in [true, false] {
         let runs = tempfile::tempdir().unwrap();
-        let mut front = Front::start(Settings {
+        let mut front = FrontEnd::start(Settings {
             paused: true,
             ..settings(runs.path())
         });
@@ -104,7 +102,7 @@ fn what_could_not_be_saved_is_told_before_the_end() {
                 std::fs::remove_dir_all(&folder).unwrap();
                 None
             }
-            false => Some(lay(&folder, Some(Fault::Full))),
+            false => Some(inject(&folder, Some(Fault::Full))),
         };
         front.send(Command::Step);
         front.until_state(State::Running);
@@ -122,9 +120,9 @@ fn what_could_not_be_saved_is_told_before_the_end() {
 #[test]
 fn a_run_whose_folder_was_deleted_after_its_end_is_not_called_saved() {
     let runs = tempfile::tempdir().unwrap();
-    let mut front = Front::start(settings(runs.path()));
+    let mut front = FrontEnd::start(settings(runs.path()));
     front.until_state(State::Done);
-    // The answer comes when the pictures are written too.
+    // The answer comes after the pictures have been written.
     front.samples(Filter::All);
     std::fs::remove_dir_all(runs.path().join("one")).unwrap();
     front.send(Command::SaveAndQuit);
@@ -134,19 +132,18 @@ fn a_run_whose_folder_was_deleted_after_its_end_is_not_called_saved() {
 }
 
 #[test]
-fn pictures_that_found_no_room_are_drawn_when_there_is_some() {
-    use crate::train::files::faults::{Fault, lay};
+fn pictures_are_written_once_the_disk_has_room() {
     let runs = tempfile::tempdir().unwrap();
-    let mut front = Front::start(Settings {
+    let mut front = FrontEnd::start(Settings {
         paused: true,
         ..settings(runs.path())
     });
     front.until_state(State::Paused);
     let folder = runs.path().join("one");
-    let full = lay(&folder, Some(Fault::Full));
+    let full = inject(&folder, Some(Fault::Full));
     front.send(Command::Resume);
     front.until_state(State::Done);
-    // It is answered when the pictures have been tried.
+    // The answer comes after the attempt to write the pictures.
     front.ask(Question::Runs);
     drop(full);
     assert!(!folder.join("loss.png").exists());
@@ -158,14 +155,14 @@ fn pictures_that_found_no_room_are_drawn_when_there_is_some() {
 }
 
 #[test]
-fn a_damaged_checkpoint_gives_way_and_never_takes_the_good_one_s_place() {
+fn a_damaged_checkpoint_never_replaces_a_good_one() {
     use crate::train::saver::PREVIOUS;
     let runs = tempfile::tempdir().unwrap();
-    let mut front = Front::start(Settings {
+    let mut front = FrontEnd::start(Settings {
         paused: true,
         ..settings(runs.path())
     });
-    // A save replaces one that waits: two of them are made only if the first is over before the second is wanted.
+    // A save replaces a queued one: both are made only if the first ends before the second is requested.
     front.until(|e| matches!(e, Event::Checkpoint(_)).then_some(()));
     front.send(Command::Resume);
     front.until_state(State::Done);
@@ -175,7 +172,7 @@ fn a_damaged_checkpoint_gives_way_and_never_takes_the_good_one_s_place() {
     let last = std::fs::read(folder.join(LAST)).unwrap();
     std::fs::write(folder.join(LAST), &last[..last.len() / 3]).unwrap();
     std::fs::write(folder.join("last.safetensors.tmp"), &last[..9]).unwrap();
-    let mut front = Front::start(Settings {
+    let mut front = FrontEnd::start(Settings {
         resume: Some("one".into()),
         name: None,
         paused: true,
@@ -189,8 +186,8 @@ fn a_damaged_checkpoint_gives_way_and_never_takes_the_good_one_s_place() {
     front.until_state(State::Paused);
     assert_eq!(step(runs.path(), LAST), good);
     assert!(!folder.join("last.safetensors.tmp").exists());
-    // A second process does not get the run.
-    let mut second = Front::start(Settings {
+    // A second process cannot take the run.
+    let mut second = FrontEnd::start(Settings {
         resume: Some("one".into()),
         name: None,
         ..settings(runs.path())

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_run_learns_and_leaves_everything_it_promises() {
+fn a_run_learns_and_writes_all_its_files() {
     let runs = tempfile::tempdir().unwrap();
     let mut wanted = settings(runs.path());
     wanted.params.test_each_epoch = true;
@@ -39,7 +39,7 @@ fn a_run_learns_and_leaves_everything_it_promises() {
     assert_eq!(step(runs.path(), LAST), 30);
     let lines = metrics(&folder);
     assert_eq!(lines.last(), Some(&Event::State(State::Done)));
-    // Every step is in the metrics, once.
+    // The metrics contain every step once.
     let mut next = 1;
     for line in &lines {
         if let Event::Steps(steps) = line {

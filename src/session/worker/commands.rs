@@ -1,6 +1,6 @@
-//! The commands of the front ends.
+//! Handles the commands of the front ends.
 
-use super::{Exit, Worker, known_index};
+use super::{Exit, Worker, split_index};
 use crate::domain::params::{self, HyperParamError, Value};
 use crate::domain::report::{Split, State};
 use crate::session::client::ReceivedCommand;
@@ -12,32 +12,32 @@ use crate::session::runs::RunsFolder;
 use crate::train::trainer::{ChangeOutcome, Phase, Trainer, TrainingHost};
 use std::ops::ControlFlow;
 
-/// What became of a command: None if that is known later, or why it is refused.
+/// The outcome of a command, or the reason why it is refused. None if the outcome is known later.
 type Handled = std::result::Result<Option<Outcome>, String>;
 
 impl Worker<'_> {
-    /// Carries out a command and tells its sender what became of it. Where the training loop must be left first, that
-    /// is told later.
+    /// Carries out a command and sends the outcome to its sender. If the command takes effect only after the training
+    /// loop has ended, the outcome is sent later.
     pub(super) fn handle(&mut self, request: ReceivedCommand, trainer: &mut Trainer, phase: Phase) {
-        self.inbox.open(&request, self.tell);
+        self.inbox.open(&request, self.sender);
         let CommandMessage { run, command, .. } = &request.message;
         let handled = self
             .check_run(run.as_deref())
             .and_then(|()| self.carry_out(command.clone(), &request, trainer, phase));
         match handled {
-            Ok(Some(outcome)) => self.inbox.answer(outcome, self.tell),
+            Ok(Some(outcome)) => self.inbox.answer(outcome, self.sender),
             Ok(None) => {}
-            Err(why) => self.inbox.answer(Outcome::Refused(why), self.tell),
+            Err(why) => self.inbox.answer(Outcome::Refused(why), self.sender),
         }
     }
 
-    /// Tells the sender of the command under way what became of it, after it has taken effect.
+    /// Sends the outcome of the current command to its sender, after the command has taken effect or failed.
     pub(super) fn answer(&mut self, result: std::result::Result<(), String>, trainer: &Trainer) {
         let outcome = match result {
             Ok(()) => at_next_step(trainer),
             Err(why) => Outcome::Refused(why),
         };
-        self.inbox.answer(outcome, self.tell);
+        self.inbox.answer(outcome, self.sender);
     }
 
     /// Refuses a command for a run that this session does not have.
@@ -72,36 +72,36 @@ impl Worker<'_> {
                 self.exit = Some(Exit::Restart);
                 return Ok(None);
             }
-            Command::GoBack => return self.wants_back(trainer),
-            Command::Stop => match self.over {
+            Command::GoBack => return self.request_go_back(trainer),
+            Command::Stop => match self.end_state {
                 None => self.exit = Some(Exit::Stop),
                 Some(_) => return Err("the run is over already".into()),
             },
-            Command::Pause => match self.over {
+            Command::Pause => match self.end_state {
                 None => self.paused = true,
                 Some(_) => return Err("the run is over: there is nothing to pause".into()),
             },
-            Command::Resume | Command::Step => match &self.over {
+            Command::Resume | Command::Step => match &self.end_state {
                 Some(State::Diverged { .. }) => return Err(
                     "the run has diverged: go back to a checkpoint with a lower learning rate, or lower the learning rate and restart".into(),
                 ),
                 Some(_) if trainer.is_finished() => {
-                    return Err("all epochs are through: raise `epochs` to go on, or restart".into());
+                    return Err("all epochs are done: raise `epochs` to continue, or restart".into());
                 }
                 _ => {
                     self.paused = false;
-                    self.one_step = command == Command::Step;
-                    self.go_on = true;
+                    self.pause_after_step = command == Command::Step;
+                    self.train_again = true;
                 }
             },
             Command::Evaluate if evaluating => {
-                return Err("an evaluation is under way already".into());
+                return Err("an evaluation is running already".into());
             }
             Command::Evaluate => {
                 let split = trainer.scored_split();
-                self.want_score(split);
+                self.request_score(split);
                 if split != Split::Test && self.shown == Split::Test {
-                    self.want_score(Split::Test);
+                    self.request_score(Split::Test);
                 }
             }
             Command::Checkpoint => match &self.run {
@@ -113,26 +113,26 @@ impl Worker<'_> {
                 Ok(Some((row, outcome))) => {
                     return Ok(Some(self.report_change(trainer, row.key, outcome)));
                 }
-                Ok(None) => return Err("there is no change to take back".into()),
+                Ok(None) => return Err("there is no change to undo".into()),
                 Err(error) => return Err(self.refuse(error)),
             },
             Command::Show { split } => self.show(trainer, split)?,
             Command::Ask { question } => {
                 let answer = self.answer_to(trainer, question);
-                self.tell.answer(request.address(), answer);
+                self.sender.answer(request.address(), answer);
             }
-            Command::Download => self.fetch_data()?,
+            Command::Download => self.download_data()?,
         }
         Ok(Some(at_next_step(trainer)))
     }
 
-    /// Begins to fetch CIFAR-10, unless that is under way.
-    fn fetch_data(&mut self) -> std::result::Result<(), String> {
+    /// Starts a download of CIFAR-10, unless one is running.
+    fn download_data(&mut self) -> std::result::Result<(), String> {
         if self.download.as_ref().is_some_and(|d| !d.is_over()) {
-            return Err("the data is being fetched already".into());
+            return Err("the data set is being downloaded already".into());
         }
-        let download = Download::start(self.settings.download_to.clone(), self.tell.clone())
-            .map_err(|error| format!("the system gives no thread to fetch with: {error}"))?;
+        let download = Download::start(self.settings.download_to.clone(), self.sender.clone())
+            .map_err(|error| format!("cannot start the thread that downloads: {error}"))?;
         self.download = Some(download);
         Ok(())
     }
@@ -140,7 +140,7 @@ impl Worker<'_> {
     /// Changes a hyperparameter.
     ///
     /// # Errors
-    /// Returns the reason if the value is not allowed; every viewer is told it.
+    /// Returns the reason if the value is not allowed. Every viewer receives it too.
     pub(super) fn set(
         &mut self,
         trainer: &mut Trainer,
@@ -158,7 +158,7 @@ impl Worker<'_> {
 
     fn refuse(&self, error: HyperParamError) -> String {
         let why = error.to_string();
-        self.tell.event(Event::Refused { error });
+        self.sender.event(Event::Refused { error });
         why
     }
 
@@ -168,11 +168,11 @@ impl Worker<'_> {
                 self.applied(&applied);
                 return Outcome::AppliedAt(applied.step);
             }
-            ChangeOutcome::Waits(change, applies) => {
-                self.tell.event(Event::Pending { change, applies });
-                return Outcome::WaitsFor(applies);
+            ChangeOutcome::Pending(change, applies) => {
+                self.sender.event(Event::Pending { change, applies });
+                return Outcome::PendingUntil(applies);
             }
-            ChangeOutcome::Withdrawn => self.tell.event(Event::Withdrawn { key: key.into() }),
+            ChangeOutcome::Withdrawn => self.sender.event(Event::Withdrawn { key: key.into() }),
             ChangeOutcome::Unchanged => {}
         }
         at_next_step(trainer)
@@ -188,31 +188,31 @@ impl Worker<'_> {
         self.shown = split;
         trainer.watch_test = split == Split::Test;
         let step = trainer.run_state().step;
-        let [validation, test] = [0, 1].map(|i| self.known[i].scores.as_ref().map(|s| s.step));
+        let [validation, test] = [0, 1].map(|i| self.results[i].scores.as_ref().map(|s| s.step));
         let missing = match split {
             Split::Test => test.is_none_or(|t| validation.is_some_and(|v| v > t)) && step > 0,
             _ => false,
         };
         if missing {
-            self.want_score(Split::Test);
+            self.request_score(Split::Test);
         }
         Ok(())
     }
 
     fn answer_to(&mut self, trainer: &mut Trainer, question: Question) -> Answer {
-        let shown = known_index(self.shown);
+        let shown = split_index(self.shown);
         let answer = match question {
             Question::Samples {
                 filter,
                 offset,
                 count,
-            } => self.known[shown].samples(&self.training_data, &filter, offset, count),
+            } => self.results[shown].samples(&self.training_data, &filter, offset, count),
             Question::Cell {
                 truth,
                 predicted,
                 offset,
                 count,
-            } => self.known[shown].cell(&self.training_data, (truth, predicted), offset, count),
+            } => self.results[shown].cell(&self.training_data, (truth, predicted), offset, count),
             Question::Browse {
                 split,
                 class,
@@ -238,7 +238,7 @@ impl Worker<'_> {
         })
     }
 
-    /// Does something to the runs folder, then lists it.
+    /// Changes the runs folder, then answers with the list of all runs.
     pub(super) fn ask_runs(
         &mut self,
         change: impl FnOnce(&mut RunsFolder) -> std::result::Result<(), RunError>,
@@ -259,16 +259,16 @@ impl Worker<'_> {
         }
     }
 
-    pub(super) fn want_score(&mut self, split: Split) {
-        if !self.to_score.contains(&split) {
-            self.to_score.push(split);
+    pub(super) fn request_score(&mut self, split: Split) {
+        if !self.splits_to_score.contains(&split) {
+            self.splits_to_score.push(split);
         }
     }
 
-    /// Scores what was asked for.
-    pub(super) fn score_wanted(&mut self, trainer: &mut Trainer) -> ControlFlow<()> {
-        while let Some(split) = self.to_score.first().copied() {
-            self.to_score.remove(0);
+    /// Scores the splits in `splits_to_score`. Breaks if the evaluation was interrupted or failed.
+    pub(super) fn score_requested(&mut self, trainer: &mut Trainer) -> ControlFlow<()> {
+        while let Some(split) = self.splits_to_score.first().copied() {
+            self.splits_to_score.remove(0);
             match trainer.evaluate(self, split) {
                 Ok(Some(scores)) => self.evaluated(scores),
                 Ok(None) => return ControlFlow::Break(()),

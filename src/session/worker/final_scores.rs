@@ -1,4 +1,4 @@
-//! The scores on the test images when a run is over: of its last weights, which are its result, and of its best ones.
+//! Scores the test images at the end of a run, with the last weights, which are its result, and with the best weights.
 
 use super::{Result, Worker};
 use crate::domain::report::{EpochReport, ScoredWeights, Split, StepReport};
@@ -10,12 +10,12 @@ use crate::train::trainer::{Phase, Trainer, TrainingHost};
 use std::ops::ControlFlow;
 
 impl Worker<'_> {
-    /// Scores the test images, unless they were scored with these very weights. False when the front end wants
-    /// something else.
+    /// Scores the test images, unless they have been scored with the current weights. Returns false if a command
+    /// interrupted the scoring.
     pub(super) fn score_at_the_end(&mut self, trainer: &mut Trainer) -> Result<bool> {
         let step = trainer.run_state().step;
-        let known = self.known[1].scores.as_ref();
-        if known.is_none_or(|scores| scores.step != step) {
+        let scores = self.results[1].scores.as_ref();
+        if scores.is_none_or(|scores| scores.step != step) {
             match trainer.evaluate(self, Split::Test)? {
                 Some(scores) => self.evaluated(scores),
                 None => return Ok(false),
@@ -24,7 +24,8 @@ impl Worker<'_> {
         self.score_best(trainer)
     }
 
-    /// Scores the best checkpoint as well, where it is of another step. A run that saves nothing has none.
+    /// Scores the best checkpoint if it is of another step. A run without a folder has none. Returns false if a command
+    /// interrupted the scoring.
     fn score_best(&mut self, trainer: &mut Trainer) -> Result<bool> {
         let (step, best) = (trainer.run_state().step, trainer.run_state().best);
         let Some(best) = best.filter(|best| best.step != step) else {
@@ -33,7 +34,7 @@ impl Worker<'_> {
         if self.run.is_none() || self.best_scored == Some(best.step) {
             return Ok(true);
         }
-        self.tell_saved(true);
+        self.report_saved(true);
         let Some(run) = &self.run else {
             return Ok(true);
         };
@@ -58,7 +59,7 @@ impl Worker<'_> {
                 return Ok(true);
             }
         };
-        let mut host = Beside {
+        let mut host = BestEvaluationHost {
             worker: self,
             trainer,
         };
@@ -73,20 +74,20 @@ impl Worker<'_> {
     }
 }
 
-/// Hosts an evaluation of other weights than the run's: commands are still about the run's own trainer.
-struct Beside<'a, 'w> {
+/// Hosts the evaluation of the best weights. Commands still act on the run's own trainer.
+struct BestEvaluationHost<'a, 'w> {
     worker: &'a mut Worker<'w>,
     trainer: &'a mut Trainer,
 }
 
-impl TrainingHost for Beside<'_, '_> {
+impl TrainingHost for BestEvaluationHost<'_, '_> {
     fn poll(&mut self, _: &mut Trainer, phase: Phase) -> ControlFlow<()> {
         self.worker.poll(self.trainer, phase)
     }
     fn change_refused(&mut self, why: String) {
         self.worker.change_refused(why);
     }
-    // An evaluation trains nothing.
+    // The functions below are not called during an evaluation.
     fn applied(&mut self, _: &Applied) {}
     fn epoch_begins(&mut self, _: &Trainer) {}
     fn stepped(&mut self, _: &StepReport) {}

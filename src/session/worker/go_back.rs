@@ -1,4 +1,4 @@
-//! Going back to an earlier checkpoint of the run, after a divergence or a collapse, with a lower learning rate.
+//! Returns to an earlier checkpoint of the run after a divergence or a collapse, with a lower learning rate.
 
 use super::{Exit, Result, Worker};
 use crate::domain::params::Value;
@@ -13,21 +13,21 @@ use crate::train::trainer::Trainer;
 use std::path::Path;
 
 impl Worker<'_> {
-    /// Takes up the command to go back.
+    /// Handles the command to go back.
     ///
     /// # Errors
-    /// Returns the reason if there is nothing to go back from or to.
-    pub(super) fn wants_back(
+    /// Returns the reason if the run has neither diverged nor collapsed.
+    pub(super) fn request_go_back(
         &mut self,
         trainer: &mut Trainer,
     ) -> std::result::Result<Option<Outcome>, String> {
         let collapse = self.health.health().collapse.as_ref();
-        match (&self.over, collapse.and_then(|c| c.best)) {
+        match (&self.end_state, collapse.and_then(|c| c.best)) {
             (Some(State::Diverged { .. }), _) | (Some(_), Some(_)) => {
                 let went_back = self.go_back(trainer);
                 self.answer(went_back, trainer);
             }
-            // The loop must be left before its trainer is replaced.
+            // The training loop must end before its trainer is replaced.
             (None, Some(_)) => self.exit = Some(Exit::GoBack),
             (_, None) => {
                 return Err("the run has neither diverged nor collapsed after a better epoch: there is nothing to go back from".into());
@@ -36,7 +36,7 @@ impl Worker<'_> {
         Ok(None)
     }
 
-    /// The run goes on from an earlier checkpoint with a lower learning rate; [`recovery`] chooses both.
+    /// Continues the run from an earlier checkpoint with a lower learning rate. [`recovery`] chooses both.
     ///
     /// # Errors
     /// Returns the reason if the run could not go back.
@@ -51,9 +51,9 @@ impl Worker<'_> {
         }
     }
 
-    /// Returns false if there is no checkpoint to go back to.
+    /// Does the work of [`Worker::go_back`]. Returns false if there is no checkpoint to go back to.
     fn try_go_back(&mut self, trainer: &mut Trainer) -> Result<bool> {
-        self.tell_saved(true);
+        self.report_saved(true);
         let Some(run) = &self.run else {
             return Ok(false);
         };
@@ -71,7 +71,7 @@ impl Worker<'_> {
             return Ok(false);
         };
         let failed_step = failed.step;
-        let why = match &self.over {
+        let why = match &self.end_state {
             Some(State::Diverged { first, .. }) => format!("{first} was not finite"),
             _ => "it had collapsed".into(),
         };
@@ -87,7 +87,7 @@ impl Worker<'_> {
         let (step, epochs) = (trainer.run_state().step, trainer.run_state().epochs);
         let run = self.run.take();
         self.begin(trainer, run, Some(step + 1));
-        self.go_on_from(step, trainer.scored_split(), past);
+        self.continue_from(step, trainer.scored_split(), past);
         self.went_back_to = Some(step);
         self.notice(&format!(
             "went back from step {} ({why}) to step {}, after {epochs} epochs, with a lower learning rate; the last one that did well was {}",
@@ -95,13 +95,14 @@ impl Worker<'_> {
             grouped(step),
             Value::Float(chosen.good)
         ));
-        // If the value is refused, every viewer is told.
+        // If the value is refused, every viewer receives the reason.
         let _ = self.set(trainer, "learning_rate", Value::Float(chosen.learning_rate));
-        (self.paused, self.go_on, self.over) = (false, true, None);
+        (self.paused, self.train_again, self.end_state) = (false, true, None);
         Ok(true)
     }
 
-    /// Makes the checkpoint in `path` the run's last one and cuts its metrics back to it. Returns the events up to there.
+    /// Makes the checkpoint in `path` the run's last one and truncates the metrics to it. Returns the events up to the
+    /// checkpoint.
     fn cut_back(&mut self, run_state: &RunState, path: &Path) -> Result<Vec<Event>> {
         let Some(run) = &mut self.run else {
             return Ok(Vec::new());

@@ -1,23 +1,23 @@
-//! Whether the run still learns: looked at when an epoch is over, told when it changes.
+//! Checks the run's health at the end of each epoch, and reports changes.
 
-use super::{Exit, Worker, known_index};
+use super::{Exit, Worker, split_index};
 use crate::domain::health::{EpochScores, HealthMonitor};
 use crate::domain::report::{EpochReport, Evaluation, ScoredWeights};
 use crate::session::protocol::Event;
 use crate::session::questions;
 use crate::train::trainer::Trainer;
 
-/// What the events of a run say of its health.
-pub(super) fn recall(past: &[Event]) -> HealthMonitor {
+/// Restores the health monitor from the past events of a run.
+pub(super) fn restore_monitor(past: &[Event]) -> HealthMonitor {
     let mut monitor = HealthMonitor::default();
     let mut newest: [Option<&Evaluation>; 2] = [None; 2];
     for event in past {
         match event {
             Event::Evaluation(e) if e.weights == ScoredWeights::Last => {
-                newest[known_index(e.split)] = Some(e)
+                newest[split_index(e.split)] = Some(e)
             }
             Event::Epoch(report) => {
-                let evaluation = newest[known_index(report.split)];
+                let evaluation = newest[split_index(report.split)];
                 if let Some(evaluation) = evaluation.filter(|e| e.step == report.step) {
                     monitor.remember(EpochScores::new(report, &evaluation.confusion));
                 }
@@ -31,9 +31,9 @@ pub(super) fn recall(past: &[Event]) -> HealthMonitor {
 }
 
 impl Worker<'_> {
-    /// Takes in the scores of an epoch that is over, and tells when the run's health is another than before.
+    /// Adds the scores of a finished epoch to the health monitor, and reports the run's health if it has changed.
     pub(super) fn check_health(&mut self, trainer: &mut Trainer, report: &EpochReport) {
-        let scores = self.known[known_index(report.split)].scores.as_ref();
+        let scores = self.results[split_index(report.split)].scores.as_ref();
         let Some(scores) = scores.filter(|s| s.step == report.step) else {
             return;
         };

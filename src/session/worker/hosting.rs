@@ -1,6 +1,6 @@
 //! The worker as the trainer's host.
 
-use super::{Exit, Woken, Worker, known_index};
+use super::{Exit, Wakeup, Worker, split_index};
 use crate::domain::report::{EpochReport, State, StepReport};
 use crate::session::protocol::Event;
 use crate::train::checkpoint::Applied;
@@ -16,39 +16,39 @@ impl TrainingHost for Worker<'_> {
         if let Some((step, which, with)) = self.settings.spoil
             && phase == Phase::Training
             && trainer.run_state().step == step
-            && self.over.is_none()
+            && self.end_state.is_none()
             && trainer.run_state().changes.is_empty()
         {
             trainer.spoil(which, with);
         }
-        self.keep_house(trainer);
-        // Cleared before the commands are taken up: one that comes meanwhile sets it again.
-        self.tell.interrupt().store(false, Ordering::SeqCst);
+        self.do_periodic_work(trainer);
+        // Clear the flag before reading the commands: a command that arrives in the meantime sets it again.
+        self.sender.interrupt().store(false, Ordering::SeqCst);
         loop {
             let blocked = phase == Phase::Training && self.paused;
-            let woken = if blocked {
-                self.tell_steps();
-                self.tell_state(State::Paused);
-                self.try_again(trainer);
+            let wakeup = if blocked {
+                self.report_steps();
+                self.report_state(State::Paused);
+                self.retry_saving(trainer);
                 Some(self.wait())
             } else {
-                let early = self.inbox.next_early();
-                match early.map_or_else(|| self.tell.requests.try_recv(), Ok) {
-                    Ok(request) => Some(Woken::Command(request)),
+                let queued = self.inbox.next_queued();
+                match queued.map_or_else(|| self.sender.requests.try_recv(), Ok) {
+                    Ok(request) => Some(Wakeup::Command(request)),
                     Err(TryRecvError::Empty) => None,
-                    Err(TryRecvError::Disconnected) => Some(Woken::Gone),
+                    Err(TryRecvError::Disconnected) => Some(Wakeup::Disconnected),
                 }
             };
-            let idle = woken.is_none();
-            match woken {
-                Some(Woken::Command(request)) => self.handle(request, trainer, phase),
-                Some(Woken::Gone) => self.exit = Some(Exit::Quit),
-                Some(Woken::Other) | None => {}
+            let idle = wakeup.is_none();
+            match wakeup {
+                Some(Wakeup::Command(request)) => self.handle(request, trainer, phase),
+                Some(Wakeup::Disconnected) => self.exit = Some(Exit::Quit),
+                Some(Wakeup::Other) | None => {}
             }
             if self.exit.is_some() {
                 return ControlFlow::Break(());
             }
-            if phase == Phase::Training && self.score_wanted(trainer).is_break() {
+            if phase == Phase::Training && self.score_requested(trainer).is_break() {
                 return ControlFlow::Break(());
             }
             if idle {
@@ -56,13 +56,13 @@ impl TrainingHost for Worker<'_> {
             }
         }
         match phase {
-            Phase::Training => self.tell_state(State::Running),
+            Phase::Training => self.report_state(State::Running),
             Phase::Evaluating { split, done, total } => {
                 let same =
                     matches!(self.reported_state, State::Evaluating { split: s, .. } if s == split);
                 if !same || self.state_reported_at.elapsed() >= self.settings.report_interval {
-                    self.tell_steps();
-                    self.tell_state(State::Evaluating { split, done, total });
+                    self.report_steps();
+                    self.report_state(State::Evaluating { split, done, total });
                 }
             }
         }
@@ -70,7 +70,7 @@ impl TrainingHost for Worker<'_> {
     }
 
     fn steps_to_submit(&self, fits: usize) -> usize {
-        if self.one_step { 1 } else { fits }
+        if self.pause_after_step { 1 } else { fits }
     }
 
     fn change_refused(&mut self, why: String) {
@@ -79,8 +79,8 @@ impl TrainingHost for Worker<'_> {
     }
 
     fn applied(&mut self, applied: &Applied) {
-        // The steps before the change are told before it.
-        self.tell_steps();
+        // Report the steps before the change first.
+        self.report_steps();
         self.health.changed();
         self.record(Event::Applied {
             change: applied.change.clone(),
@@ -99,20 +99,22 @@ impl TrainingHost for Worker<'_> {
             None => self.steps = Some(report.clone()),
         }
         self.write(|run| run.step(report));
-        if std::mem::take(&mut self.one_step) {
+        if std::mem::take(&mut self.pause_after_step) {
             self.paused = true;
         }
     }
 
     fn evaluated(&mut self, scores: Scores) {
-        self.tell_steps();
+        self.report_steps();
         let event = Event::Evaluation(scores.evaluation.clone());
-        let only_look = self.look_only.take_if(|split| *split == scores.split);
-        let known = &mut self.known[known_index(scores.split)];
-        known.history.add(&scores);
-        known.scores = Some(scores);
-        match only_look {
-            Some(_) => self.tell.event(event),
+        let unrecorded = self
+            .unrecorded_split
+            .take_if(|split| *split == scores.split);
+        let results = &mut self.results[split_index(scores.split)];
+        results.history.add(&scores);
+        results.scores = Some(scores);
+        match unrecorded {
+            Some(_) => self.sender.event(event),
             None => self.record(event),
         }
     }

@@ -1,23 +1,24 @@
-//! The commands that wait for the worker, and the one that it has taken up and not answered yet.
+//! The queued commands, and the command that the worker is carrying out.
 
 use crate::domain::report::State;
 use crate::session::client::{Address, EventSender, ReceivedCommand};
 use crate::session::protocol::{Command, Outcome};
 use std::collections::VecDeque;
 
-/// Commands of a session. Each is answered once: with [`Inbox::answer`], or when another is opened or the session ends.
+/// Commands of a session. Each is answered once: by [`Inbox::answer`], by [`Inbox::open`] of the next command, or at
+/// the end of the session.
 #[derive(Default)]
 pub(crate) struct Inbox {
-    /// Commands that came while the worker could not carry them out.
-    early: VecDeque<ReceivedCommand>,
-    /// Sender of the command that is being carried out.
+    /// Commands that arrived before there was a run.
+    queued: VecDeque<ReceivedCommand>,
+    /// Address of the command that is being carried out.
     open: Option<Address>,
 }
 
 impl Inbox {
-    /// Takes up a command that comes before there is a run. Returns true if it ends the session; every other command is
-    /// kept.
-    pub fn ends_early(&mut self, request: ReceivedCommand, sender: &EventSender) -> bool {
+    /// Handles a command that arrives before there is a run. Returns true if it ends the session; queues every other
+    /// command.
+    pub fn queue_unless_quit(&mut self, request: ReceivedCommand, sender: &EventSender) -> bool {
         let message = &request.message;
         let quits = matches!(message.command, Command::Quit | Command::SaveAndQuit);
         if quits && message.run.is_none() {
@@ -25,19 +26,19 @@ impl Inbox {
             self.answer(Outcome::AppliedAt(0), sender);
             return true;
         }
-        self.early.push_back(request);
+        self.queued.push_back(request);
         false
     }
 
-    /// The next command of those that were kept.
-    pub fn next_early(&mut self) -> Option<ReceivedCommand> {
-        self.early.pop_front()
+    /// Takes the next queued command.
+    pub fn next_queued(&mut self) -> Option<ReceivedCommand> {
+        self.queued.pop_front()
     }
 
-    /// Notes that a command is being carried out.
+    /// Records that a command is being carried out.
     pub fn open(&mut self, request: &ReceivedCommand, sender: &EventSender) {
         self.answer(
-            Outcome::Refused("another command came in between".into()),
+            Outcome::Refused("another command replaced it".into()),
             sender,
         );
         self.open = Some(request.address());
@@ -53,8 +54,8 @@ impl Inbox {
         }
     }
 
-    /// Answers all commands that are left at the session's end, in the state `state`: `quit` is fulfilled,
-    /// every other is refused.
+    /// Answers all remaining commands at the session's end, which it reached in the state `state`: `quit` is applied,
+    /// every other command is refused.
     pub fn close(&mut self, state: &State, sender: &EventSender) {
         let refused = || {
             let why = match state {
@@ -64,7 +65,7 @@ impl Inbox {
             Outcome::Refused(why)
         };
         self.answer(refused(), sender);
-        for request in self.early.drain(..).chain(sender.requests.try_iter()) {
+        for request in self.queued.drain(..).chain(sender.requests.try_iter()) {
             let outcome = match request.message.command {
                 Command::Quit => Outcome::AppliedAt(0),
                 _ => refused(),

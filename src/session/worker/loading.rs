@@ -1,4 +1,4 @@
-//! Loading the data set while commands are taken up.
+//! Loads the data set and handles commands in the meantime.
 
 use super::{Inbox, Result, SessionError};
 use crate::data::{DataError, Dataset};
@@ -8,7 +8,8 @@ use crate::session::protocol::Event;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Loads the data set. Takes the path at which a resumed run had it, and a callback for progress as (done, total).
+/// A function that loads the data set. Its arguments are the path at which a resumed run found it, and a callback for
+/// the progress (done, total).
 pub(crate) trait Load:
     FnOnce(Option<&Path>, &mut dyn FnMut(u64, u64)) -> std::result::Result<Dataset, DataError>
     + Send
@@ -23,13 +24,13 @@ impl<T> Load for T where
 {
 }
 
-/// Loads the data on its own thread, so that a command to quit ends the wait at once even if a read blocks (a network
-/// drive). Returns None if the session is to end; the thread is then left running. Other commands are kept in `inbox`.
+/// Loads the data on a separate thread, so that a command to quit takes effect at once even if a read blocks (a network
+/// drive). Returns None if the session is to end; the thread then keeps running. Other commands are queued in `inbox`.
 ///
 /// # Errors
-/// Returns an error if the data cannot be loaded or the system gives no thread.
+/// Returns an error if the data cannot be loaded or the thread cannot be started.
 pub(super) fn load_data(
-    tell: &EventSender,
+    sender: &EventSender,
     load: impl FnOnce(&mut dyn FnMut(u64, u64)) -> std::result::Result<Dataset, DataError>
     + Send
     + 'static,
@@ -45,7 +46,7 @@ pub(super) fn load_data(
             let data = load(&mut |done, total| {
                 if reported_at.elapsed() >= interval {
                     reported_at = Instant::now();
-                    // Nobody listens once the session is to end.
+                    // This fails once the session is to end.
                     let _ = report.send((done, total));
                 }
             });
@@ -57,19 +58,19 @@ pub(super) fn load_data(
     loop {
         crossbeam_channel::select! {
             recv(reports.as_ref().unwrap_or(&silent)) -> report => match report {
-                Ok((done, total)) => tell.event(Event::State(loading("images", done, total))),
+                Ok((done, total)) => sender.event(Event::State(loading("images", done, total))),
                 Err(_) => reports = None,
             },
             recv(loaded) -> data => match data {
                 Ok(data) => return Ok(Some(data?)),
-                // The thread panicked: panic here with its message.
+                // The thread panicked: panic with its message.
                 Err(_) => match thread.join() {
                     Err(panic) => std::panic::resume_unwind(panic),
                     Ok(()) => return Ok(None),
                 },
             },
-            recv(tell.requests) -> request => {
-                if request.map_or(true, |request| inbox.ends_early(request, tell)) {
+            recv(sender.requests) -> request => {
+                if request.map_or(true, |request| inbox.queue_unless_quit(request, sender)) {
                     return Ok(None);
                 }
             }

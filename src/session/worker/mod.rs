@@ -1,5 +1,6 @@
 //! The worker: the thread that owns a session's device, network and data. It hosts the training loop: between batches
-//! it handles commands, sends events and saves files. While there is nothing to train it blocks on its channel.
+//! it handles commands, sends events and saves files. While there is nothing to train, it blocks until a command
+//! arrives.
 
 mod commands;
 mod final_scores;
@@ -19,7 +20,7 @@ use super::client::{EventSender, ReceivedCommand};
 use super::download::Download;
 use super::load::LoadMeter;
 use super::protocol::Event;
-use super::questions::Known;
+use super::questions::SplitResults;
 use super::resume::{self, ResumeError, ResumePoint};
 use super::run_dir::{Lost, Owner, RunDir, RunError};
 use super::runs::RunsFolder;
@@ -39,12 +40,12 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 use tracing::dispatcher::DefaultGuard;
 
-/// Most time between two checkpoints while training.
+/// Maximum time between two checkpoints during training.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(30);
-/// Time until a save that failed is tried again.
+/// Time after which a failed save is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What ends a session. The messages say what to do.
+/// The errors that end a session. The messages say what to do.
 #[derive(Debug, thiserror::Error)]
 enum SessionError {
     #[error(transparent)]
@@ -66,32 +67,32 @@ enum SessionError {
         restart: String,
         rebuild: crate::train::Error,
     },
-    #[error("the system gives no thread for saving: {0}")]
+    #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
 }
 
 type Result<T> = std::result::Result<T, SessionError>;
 
-/// The session from its first event to `Ended`.
-pub(super) fn run(settings: Settings, owner: Owner, tell: EventSender, load: impl Load) {
+/// Runs the session from its first event to `Ended`.
+pub(super) fn run(settings: Settings, owner: Owner, sender: EventSender, load: impl Load) {
     let mut params = settings.params.clone();
     let mut unfinished = None;
     let mut inbox = Inbox::default();
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        tell.event(Event::State(loading("data", 0, 0)));
+        sender.event(Event::State(loading("data", 0, 0)));
         let point = match &settings.resume {
             None => None,
-            Some(wanted) => match resume::begin(wanted, &settings, &owner, &tell, &mut inbox)? {
+            Some(wanted) => match resume::begin(wanted, &settings, &owner, &sender, &mut inbox)? {
                 None => return Ok(State::Stopped),
                 point => point,
             },
         };
         let recorded = point.as_ref().and_then(ResumePoint::data);
-        let worker = Worker::new(&settings, owner, &tell, &mut inbox, recorded, load)?;
+        let worker = Worker::new(&settings, owner, &sender, &mut inbox, recorded, load)?;
         let Some(mut worker) = worker else {
             return Ok(State::Stopped);
         };
-        let outcome = worker.live(point, &mut params);
+        let outcome = worker.train_until_quit(point, &mut params);
         unfinished = worker.run.take();
         outcome
     }));
@@ -108,7 +109,7 @@ pub(super) fn run(settings: Settings, owner: Owner, tell: EventSender, load: imp
                 .unwrap_or("no message");
             State::Failed {
                 why: format!(
-                    "the training thread panicked: {message}. This is an error in the program; the last checkpoint is safe, go on from it with --resume."
+                    "the training thread panicked: {message}. This is an error in the program; the last checkpoint is intact; continue from it with --resume."
                 ),
             }
         }
@@ -122,77 +123,78 @@ pub(super) fn run(settings: Settings, owner: Owner, tell: EventSender, load: imp
         {
             tracing::error!("{error}");
         }
-        tell.event(event);
+        sender.event(event);
     }
-    inbox.close(&state, &tell);
-    tell.event(Event::Ended {
+    inbox.close(&state, &sender);
+    sender.event(Event::Ended {
         params: Box::new(params),
         state,
     });
 }
 
-/// Why the loop is to be left.
+/// Why the training loop is to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Exit {
     Quit,
     Stop,
     Restart,
-    /// To an earlier checkpoint.
+    /// Return to an earlier checkpoint.
     GoBack,
-    /// An error is waiting.
+    /// An error occurred; it is in [`Worker::error`].
     Failed,
 }
 
-/// Why the worker stopped waiting.
-enum Woken {
+/// The result of a wait.
+enum Wakeup {
     Command(ReceivedCommand),
-    /// No front end is left.
-    Gone,
+    /// All front ends have disconnected.
+    Disconnected,
     Other,
 }
 
 struct Worker<'a> {
     settings: &'a Settings,
     owner: Owner,
-    tell: &'a EventSender,
+    sender: &'a EventSender,
     inbox: &'a mut Inbox,
     device: Rc<dyn Device>,
     training_data: Rc<TrainingData>,
     saver: Saver,
     runs: Option<RunsFolder>,
     run: Option<RunDir>,
-    /// This thread's lines go into the run's log.
+    /// Directs this thread's log lines to the run's log.
     logging: Option<DefaultGuard>,
-    /// Of the validation and the test images: see [`known_index`].
-    known: [Known; 2],
+    /// The results of the validation and the test images, by [`split_index`].
+    results: [SplitResults; 2],
     shown: Split,
     health: HealthMonitor,
-    /// The step that the run went back to the last time.
+    /// The step to which the run last went back.
     went_back_to: Option<u64>,
-    /// The step of the best weights that the test images were scored with.
+    /// The step of the best weights with which the test images were scored.
     best_scored: Option<u64>,
     paused: bool,
     /// Pause after the next step.
-    one_step: bool,
-    /// Go on after the run was over.
-    go_on: bool,
-    /// The next evaluation of this split is for the screen alone: an unbroken run would not have made it.
-    look_only: Option<Split>,
-    /// Splits to be scored when the loop asks next.
-    to_score: Vec<Split>,
+    pause_after_step: bool,
+    /// Train again although the run had ended.
+    train_again: bool,
+    /// The next evaluation of this split is shown but not recorded, since a run that was not interrupted would not
+    /// contain it.
+    unrecorded_split: Option<Split>,
+    /// Splits to score at the next poll of the training loop.
+    splits_to_score: Vec<Split>,
     exit: Option<Exit>,
     error: Option<SessionError>,
-    /// The state that was told last.
+    /// The state that was last reported.
     reported_state: State,
     state_reported_at: Instant,
-    /// How the run ended, once it has.
-    over: Option<State>,
+    /// The state in which the run ended. None while it trains.
+    end_state: Option<State>,
     steps: Option<StepReport>,
     steps_reported_at: Instant,
     saved_step: Option<u64>,
     saved_at: Instant,
-    /// Why the newest checkpoint, the newest lines of the metrics and the pictures of a run that is over are not on the
-    /// disk; and what was told of it.
+    /// Why the newest checkpoint, the newest lines of the metrics, or the pictures of an ended run could not be saved;
+    /// and the reason that was last reported.
     save_failed: Option<String>,
     metrics_failed: Option<String>,
     pictures_failed: Option<String>,
@@ -201,18 +203,18 @@ struct Worker<'a> {
     download: Option<Download>,
 }
 
-/// Where the worker keeps what it knows of a split that is scored.
-fn known_index(split: Split) -> usize {
+/// Index of a scored split in [`Worker::results`].
+fn split_index(split: Split) -> usize {
     usize::from(split == Split::Test)
 }
 
 impl<'a> Worker<'a> {
-    /// Opens the device and loads the data, which a resumed run had at `recorded`; None when the session is to end before
-    /// that is done.
+    /// Opens the device and loads the data; `recorded` is the path of a resumed run's data. Returns None if the session
+    /// is to end before that is done.
     fn new(
         settings: &'a Settings,
         owner: Owner,
-        tell: &'a EventSender,
+        sender: &'a EventSender,
         inbox: &'a mut Inbox,
         recorded: Option<PathBuf>,
         load: impl Load,
@@ -220,15 +222,15 @@ impl<'a> Worker<'a> {
         let device = backend::open(settings.device, settings.engine, settings.threads)?;
         let interval = settings.report_interval;
         let load = move |progress: &mut dyn FnMut(u64, u64)| load(recorded.as_deref(), progress);
-        let Some(data) = load_data(tell, load, interval, inbox)? else {
+        let Some(data) = load_data(sender, load, interval, inbox)? else {
             return Ok(None);
         };
-        tell.event(Event::Data(data.info.clone()));
+        sender.event(Event::Data(data.info.clone()));
         let now = Instant::now();
         let gpu = device.info().gpu_index;
         Ok(Some(Worker {
             settings,
-            tell,
+            sender,
             inbox,
             training_data: Rc::new(TrainingData::new(data)?),
             device,
@@ -240,21 +242,21 @@ impl<'a> Worker<'a> {
             owner,
             run: None,
             logging: None,
-            known: Default::default(),
+            results: Default::default(),
             shown: Split::Validation,
             health: HealthMonitor::default(),
             went_back_to: None,
             best_scored: None,
             paused: settings.paused,
-            one_step: false,
-            go_on: false,
-            look_only: None,
-            to_score: Vec::new(),
+            pause_after_step: false,
+            train_again: false,
+            unrecorded_split: None,
+            splits_to_score: Vec::new(),
             exit: None,
             error: None,
             reported_state: loading("data", 0, 0),
             state_reported_at: now,
-            over: None,
+            end_state: None,
             steps: None,
             steps_reported_at: now,
             saved_step: None,
@@ -268,8 +270,8 @@ impl<'a> Worker<'a> {
         }))
     }
 
-    /// Runs until the front end quits or goes; gives the state in which it left.
-    fn live(
+    /// Trains until the front end quits or disconnects. Returns the state in which the session ended.
+    fn train_until_quit(
         &mut self,
         point: Option<ResumePoint>,
         last_params: &mut Hyperparameters,
@@ -280,29 +282,29 @@ impl<'a> Worker<'a> {
         };
         loop {
             *last_params = trainer.run_state().params.clone();
-            self.over = None;
+            self.end_state = None;
             let mut end = trainer.run(self)?;
-            self.tell_steps();
+            self.report_steps();
             if end == End::Finished && !self.score_at_the_end(&mut trainer)? {
                 end = End::Left;
             }
-            self.over = match (end, self.exit) {
+            self.end_state = match (end, self.exit) {
                 (End::Finished, _) => Some(State::Done),
                 (End::Diverged { step, first }, _) => Some(State::Diverged { step, first }),
                 (End::Left, Some(Exit::Stop)) => Some(State::Stopped),
                 (End::Left, _) => None,
             };
-            if let Some(over) = self.over.clone() {
+            if let Some(state) = self.end_state.clone() {
                 self.exit = None;
-                self.close_run(&mut trainer, over);
-                self.rest(&mut trainer);
+                self.close_run(&mut trainer, state);
+                self.idle(&mut trainer);
             }
             *last_params = trainer.run_state().params.clone();
             match self.exit.take() {
                 Some(Exit::Quit) => {
-                    let state = self.over.clone().unwrap_or(State::Stopped);
+                    let state = self.end_state.clone().unwrap_or(State::Stopped);
                     self.save_everything(&mut trainer);
-                    if self.over.is_none() {
+                    if self.end_state.is_none() {
                         self.record(Event::State(State::Stopped));
                     }
                     return match self.lost() {
@@ -329,38 +331,38 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Saves everything, reports the final state and draws the plots.
-    fn close_run(&mut self, trainer: &mut Trainer, over: State) {
+    /// Saves everything, reports the final state and draws the pictures.
+    fn close_run(&mut self, trainer: &mut Trainer, state: State) {
         self.save_everything(trainer);
-        self.record(Event::State(over));
+        self.record(Event::State(state));
         self.write_pictures();
     }
 
-    /// Blocks on the channel until there is something to train again, or the session ends.
-    fn rest(&mut self, trainer: &mut Trainer) {
-        self.go_on = false;
-        while self.exit.is_none() && !self.go_on {
-            if self.score_wanted(trainer).is_break() {
+    /// Handles commands until the run trains again or the session ends.
+    fn idle(&mut self, trainer: &mut Trainer) {
+        self.train_again = false;
+        while self.exit.is_none() && !self.train_again {
+            if self.score_requested(trainer).is_break() {
                 return;
             }
-            if let Some(over) = self.over.clone() {
-                self.tell_state(over);
+            if let Some(state) = self.end_state.clone() {
+                self.report_state(state);
             }
-            self.try_again(trainer);
+            self.retry_saving(trainer);
             match self.wait() {
-                Woken::Command(request) => self.handle(request, trainer, Phase::Training),
-                Woken::Gone => self.exit = Some(Exit::Quit),
-                Woken::Other => {}
+                Wakeup::Command(request) => self.handle(request, trainer, Phase::Training),
+                Wakeup::Disconnected => self.exit = Some(Exit::Quit),
+                Wakeup::Other => {}
             }
-            // More epochs were asked for.
-            self.go_on |= self.over == Some(State::Done) && !trainer.is_finished();
+            // A command may have raised the number of epochs.
+            self.train_again |= self.end_state == Some(State::Done) && !trainer.is_finished();
         }
     }
 
-    /// Waits for a command or for something else to do.
-    fn wait(&mut self) -> Woken {
-        if let Some(request) = self.inbox.next_early() {
-            return Woken::Command(request);
+    /// Waits for a command, the result of a save, the time to retry a save, or the loss of the run.
+    fn wait(&mut self) -> Wakeup {
+        if let Some(request) = self.inbox.next_queued() {
+            return Wakeup::Command(request);
         }
         let again = match self.unsaved {
             Some(_) => crossbeam_channel::after(RETRY_INTERVAL),
@@ -371,30 +373,31 @@ impl<'a> Worker<'a> {
             None => crossbeam_channel::never(),
         };
         crossbeam_channel::select! {
-            recv(self.tell.requests) -> request => request.map_or(Woken::Gone, Woken::Command),
+            recv(self.sender.requests) -> request => request.map_or(Wakeup::Disconnected, Wakeup::Command),
             recv(self.saver.outcomes()) -> outcome => match outcome {
                 Ok(outcome) => {
-                    self.saver.took_one();
+                    self.saver.count_received();
                     self.saved(outcome);
-                    Woken::Other
+                    Wakeup::Other
                 }
-                // The thread that saves has died, which the next save tells; it must not wake this one for ever.
-                Err(_) => self.tell.requests.recv().map_or(Woken::Gone, Woken::Command),
+                // The saving thread has ended, which the next save reports. Wait for commands alone: this channel would
+                // wake the worker again and again.
+                Err(_) => self.sender.requests.recv().map_or(Wakeup::Disconnected, Wakeup::Command),
             },
-            recv(again) -> _ => Woken::Other,
+            recv(again) -> _ => Wakeup::Other,
             recv(lost) -> _ => {
                 self.has_lost_its_run();
-                Woken::Other
+                Wakeup::Other
             }
         }
     }
 
-    /// Who has the run, if that is not this session any more.
+    /// The session that has taken over the run, if one has.
     fn lost(&self) -> Option<Lost> {
         self.run.as_ref().and_then(RunDir::lost).cloned()
     }
 
-    /// Makes the session end when its run is another's.
+    /// Ends the session if another one has taken over its run. Returns whether the session has failed.
     fn has_lost_its_run(&mut self) -> bool {
         if let Some(lost) = self.lost() {
             self.error = Some(RunError::Lost(lost).into());
@@ -403,55 +406,55 @@ impl<'a> Worker<'a> {
         self.exit == Some(Exit::Failed)
     }
 
-    /// What is due from time to time.
-    fn keep_house(&mut self, trainer: &mut Trainer) {
+    /// Does the periodic work: reports, checkpoints, and retries of failed saves.
+    fn do_periodic_work(&mut self, trainer: &mut Trainer) {
         if self.has_lost_its_run() {
             return;
         }
         if self.steps_reported_at.elapsed() >= self.settings.report_interval {
-            self.tell_steps();
+            self.report_steps();
         }
-        self.tell_saved(false);
-        if let Some(load) = self.meter.look() {
-            self.tell.event(Event::Load(load));
+        self.report_saved(false);
+        if let Some(load) = self.meter.measure() {
+            self.sender.event(Event::Load(load));
         }
         let due = self.saved_at.elapsed() >= CHECKPOINT_INTERVAL;
         if due && !self.saver.is_busy() && self.run.is_some() {
             self.save_unsaved(trainer);
         }
-        self.try_again(trainer);
+        self.retry_saving(trainer);
     }
 
-    fn tell_steps(&mut self) {
+    fn report_steps(&mut self) {
         self.steps_reported_at = Instant::now();
         if let Some(report) = self.steps.take() {
-            self.tell.event(Event::Steps(report));
+            self.sender.event(Event::Steps(report));
         }
     }
 
-    fn tell_state(&mut self, state: State) {
+    fn report_state(&mut self, state: State) {
         if self.reported_state != state {
             self.reported_state = state.clone();
             self.state_reported_at = Instant::now();
-            self.tell.event(Event::State(state));
+            self.sender.event(Event::State(state));
         }
     }
 
-    /// Tells, and writes into the run's metrics.
+    /// Sends an event and writes it to the run's metrics.
     fn record(&mut self, event: Event) {
         if let Event::State(state) = &event {
             self.reported_state = state.clone();
         }
         self.write(|run| run.event(&event));
-        self.tell.event(event);
+        self.sender.event(event);
     }
 
     fn notice(&self, text: &str) {
-        self.tell.event(Event::Notice { text: text.into() });
+        self.sender.event(Event::Notice { text: text.into() });
     }
 
     fn warn(&self, text: String) {
         tracing::warn!("{text}");
-        self.tell.event(Event::Warning { text });
+        self.sender.event(Event::Warning { text });
     }
 }

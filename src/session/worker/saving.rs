@@ -1,31 +1,31 @@
-//! Checkpoints, metrics and plots: when they are written, and what happens when that fails.
+//! Writes checkpoints, metrics and pictures, and handles failures.
 
 use super::{Exit, RETRY_INTERVAL, Worker};
 use crate::domain::report::State;
 use crate::session::pictures;
 use crate::session::protocol::Event;
 use crate::session::run_dir::RunDir;
-use crate::train::saver::{Job, LAST, NewBest, SaveOutcome, WHAT_TO_DO};
+use crate::train::saver::{Job, LAST, NewBest, SAVE_ADVICE, SaveOutcome};
 use crate::train::trainer::Trainer;
 use std::time::Instant;
 
 impl Worker<'_> {
-    /// Draws the run's curves and its newest matrix into its folder.
+    /// Writes pictures of the run's curves and newest confusion matrix to its folder.
     pub(super) fn write_pictures(&mut self) {
         let Some(run) = &mut self.run else {
             return;
         };
         let evaluation = [1, 0]
             .into_iter()
-            .find_map(|i| self.known[i].scores.as_ref());
+            .find_map(|i| self.results[i].scores.as_ref());
         let evaluation = evaluation.map(|scores| &scores.evaluation);
         let written = pictures::write(run, &self.training_data.info.classes, evaluation);
-        self.pictures_failed = written.err().map(|why| format!("{why}. {WHAT_TO_DO}"));
-        self.tell_unsaved();
+        self.pictures_failed = written.err().map(|why| format!("{why}. {SAVE_ADVICE}"));
+        self.report_unsaved();
     }
 
-    /// Saves anew what could not be saved some time ago.
-    pub(super) fn try_again(&mut self, trainer: &mut Trainer) {
+    /// Tries again to save what could not be saved, every [`RETRY_INTERVAL`].
+    pub(super) fn retry_saving(&mut self, trainer: &mut Trainer) {
         if self.unsaved.is_none() || self.saved_at.elapsed() < RETRY_INTERVAL {
             return;
         }
@@ -38,7 +38,7 @@ impl Worker<'_> {
 
     pub(super) fn save_unsaved(&mut self, trainer: &mut Trainer) {
         let step = trainer.run_state().step;
-        // Somebody may have deleted the run's folder.
+        // The user may have deleted the run's folder.
         let deleted = |run: &RunDir| !self.saver.is_busy() && !run.folder().join(LAST).is_file();
         let deleted = self.run.as_ref().is_some_and(deleted);
         if step > 0 && (self.saved_step != Some(step) || deleted) {
@@ -46,21 +46,22 @@ impl Worker<'_> {
         }
     }
 
-    /// The weights just before a divergence are seldom any good: the last checkpoint stays.
+    /// Whether the run has diverged. Its last checkpoint is then not replaced, since the weights right before a
+    /// divergence are seldom good.
     pub(super) fn has_diverged(&self) -> bool {
-        matches!(self.over, Some(State::Diverged { .. }))
+        matches!(self.end_state, Some(State::Diverged { .. }))
     }
 
-    /// Saves what is not saved yet, and waits for it.
+    /// Saves everything that is not saved yet, and waits until it is done.
     pub(super) fn save_everything(&mut self, trainer: &mut Trainer) {
         if !self.has_diverged() {
             self.save_unsaved(trainer);
         }
         self.write_files();
-        self.tell_saved(true);
+        self.report_saved(true);
     }
 
-    /// Writes what waits for its file beside the checkpoints.
+    /// Writes the queued metrics, and the pictures if writing them failed before.
     pub(super) fn write_files(&mut self) {
         self.write(RunDir::flush);
         if self.pictures_failed.is_some() {
@@ -71,7 +72,7 @@ impl Worker<'_> {
     /// Saves everything, then ends the session.
     ///
     /// # Errors
-    /// Returns the reason if something would be lost; every viewer is told it.
+    /// Returns the reason if something could not be saved. Every viewer receives it too.
     pub(super) fn save_and_quit(
         &mut self,
         trainer: &mut Trainer,
@@ -83,7 +84,7 @@ impl Worker<'_> {
                 Ok(())
             }
             Some(why) => {
-                self.tell.event(Event::Unsaved {
+                self.sender.event(Event::Unsaved {
                     why: Some(why.clone()),
                 });
                 Err(why)
@@ -91,7 +92,7 @@ impl Worker<'_> {
         }
     }
 
-    /// Hands a copy of everything to the thread that saves.
+    /// Copies the training state and queues it for the saving thread.
     pub(super) fn save(&mut self, trainer: &mut Trainer, best: bool) {
         let Some(run) = &mut self.run else {
             return;
@@ -115,8 +116,8 @@ impl Worker<'_> {
         }
     }
 
-    /// Tells what was saved; waits for what is under way if asked to.
-    pub(super) fn tell_saved(&mut self, wait: bool) {
+    /// Reports finished saves. With `wait`, first waits until all saves have finished.
+    pub(super) fn report_saved(&mut self, wait: bool) {
         let outcomes = if wait {
             self.saver.finish()
         } else {
@@ -131,10 +132,10 @@ impl Worker<'_> {
         match outcome {
             Ok(reports) => {
                 for report in reports {
-                    self.tell.event(Event::Checkpoint(report));
+                    self.sender.event(Event::Checkpoint(report));
                 }
                 if self.save_failed.take().is_some() {
-                    // There is room again, for all of it.
+                    // The disk has room again: write the other files too.
                     self.write_files();
                 }
             }
@@ -143,11 +144,11 @@ impl Worker<'_> {
                 self.save_failed = Some(why);
             }
         }
-        self.tell_unsaved();
+        self.report_unsaved();
     }
 
-    /// Tells when saving begins to fail, fails for another reason, or goes well again.
-    pub(super) fn tell_unsaved(&mut self) {
+    /// Reports when saving begins to fail, fails for another reason, or works again.
+    pub(super) fn report_unsaved(&mut self) {
         let first = |why: &str| why.split_once(": ").map(|(_, why)| why.to_owned());
         let why = [
             &self.save_failed,
@@ -156,7 +157,7 @@ impl Worker<'_> {
         ]
         .into_iter()
         .find_map(Option::as_ref);
-        // The step in the message changes with each attempt; the reason is what counts.
+        // Compare only the reasons, since the step in the message changes with each attempt.
         let same = match (&self.unsaved, why) {
             (Some(old), Some(new)) => first(old) == first(new),
             (None, None) => true,
@@ -169,11 +170,12 @@ impl Worker<'_> {
                 None => tracing::info!("everything is saved again"),
             }
             let why = self.unsaved.clone();
-            self.tell.event(Event::Unsaved { why });
+            self.sender.event(Event::Unsaved { why });
         }
     }
 
-    /// A disk that is full must not end the training: it is told, and what could not be written waits for room.
+    /// Writes to the run's files. An error, such as a full disk, is reported and does not end the training; the data
+    /// stay queued.
     pub(super) fn write(&mut self, write: impl FnOnce(&mut RunDir) -> std::io::Result<()>) {
         let Some(run) = &mut self.run else {
             return;
@@ -183,11 +185,11 @@ impl Worker<'_> {
             Ok(()) => {}
             Err(error) => {
                 self.metrics_failed = Some(format!(
-                    "the metrics in {} could not be written: {error}. {WHAT_TO_DO}",
+                    "the metrics in {} could not be written: {error}. {SAVE_ADVICE}",
                     run.folder().display()
                 ));
             }
         }
-        self.tell_unsaved();
+        self.report_unsaved();
     }
 }

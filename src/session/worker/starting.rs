@@ -1,4 +1,4 @@
-//! Beginning a run: a new one, one that continues from a checkpoint, or a restart.
+//! Starts a run: a new run, a resumed one, or a restart.
 
 use super::{Result, SessionError, Worker, health};
 use crate::domain::health::HealthMonitor;
@@ -15,26 +15,26 @@ use std::sync::Arc;
 use std::time::Instant;
 
 impl Worker<'_> {
-    /// A new run, which the session starts with.
+    /// Starts a new run as the session's first.
     pub(super) fn first_run(&mut self) -> Result<Trainer> {
         let mut trainer = self.new_trainer(self.settings.params.clone())?;
         let run = self.new_run(&trainer, self.settings.name.as_deref())?;
         self.begin(&mut trainer, run, None);
-        // So that there is always something to go back to.
+        // Save the initial weights, so that the run can always go back to a checkpoint.
         self.save(&mut trainer, false);
         Ok(trainer)
     }
 
-    /// A run that goes on, which the session starts with.
+    /// Resumes a run as the session's first.
     pub(super) fn resumed_run(&mut self, point: ResumePoint) -> Result<Trainer> {
         if let Some(text) = point.warning {
-            self.tell.event(Event::Warning { text });
+            self.sender.event(Event::Warning { text });
         }
         let mut trainer = self.trainer_from(point.checkpoint, &point.path)?;
         let run_state = trainer.run_state();
         let mut past = Vec::new();
         let run = match (point.path.parent().zip(point.path.file_name()), point.lease) {
-            // The checkpoint lies in no run's folder.
+            // The checkpoint is not in a run's folder, or nothing is saved there.
             (_, None) => self.new_run(&trainer, self.settings.name.as_deref())?,
             (None, Some(_)) => None,
             (Some((folder, file)), Some(lease)) => {
@@ -47,7 +47,7 @@ impl Worker<'_> {
                     run_state.unwritten.clone(),
                 )?;
                 if !whole {
-                    self.tell.event(Event::Warning {
+                    self.sender.event(Event::Warning {
                         text: format!(
                             "the metrics of {} are shorter than the checkpoint expects; the curves have a gap",
                             run.name
@@ -61,18 +61,18 @@ impl Worker<'_> {
         };
         let step = run_state.step;
         self.begin(&mut trainer, run, Some(step + 1));
-        self.go_on_from(step, trainer.scored_split(), past);
+        self.continue_from(step, trainer.scored_split(), past);
         for key in &self.settings.overrides {
             if let Some(row) = params::param(key) {
                 let value = row.get(&self.settings.params);
-                // If the value is refused, every viewer is told.
+                // If the value is refused, every viewer receives the reason.
                 let _ = self.set(&mut trainer, row.key, value);
             }
         }
         Ok(trainer)
     }
 
-    /// The events in the first `bytes` of a run's metrics; warns of lines that were passed over.
+    /// Reads the events in the first `bytes` of a run's metrics. Warns if lines were skipped.
     pub(super) fn read_past(&self, folder: &Path, bytes: u64) -> Result<Vec<Event>> {
         let (events, too_long) = run_dir::read_metrics(folder, bytes)
             .map_err(RunError::io("cannot read the metrics in", folder))?;
@@ -81,13 +81,14 @@ impl Worker<'_> {
                 "the metrics in {} have lines that are too long to be read ({too_long}); the curves may have a gap",
                 folder.display()
             );
-            self.tell.event(Event::Warning { text });
+            self.sender.event(Event::Warning { text });
         }
         Ok(events)
     }
 
-    /// Tells what a run that goes on after `step` knows of its past, and has a look at the images wanted.
-    pub(super) fn go_on_from(&mut self, step: u64, split: Split, mut past: Vec<Event>) {
+    /// Sends the past events of a run that continues after `step`, and requests an evaluation of `split` for the
+    /// screen.
+    pub(super) fn continue_from(&mut self, step: u64, split: Split, mut past: Vec<Event>) {
         past.retain(|event| {
             matches!(
                 event,
@@ -98,25 +99,25 @@ impl Worker<'_> {
                     | Event::Health(_)
             )
         });
-        self.health = health::recall(&past);
-        self.tell.past(past);
+        self.health = health::restore_monitor(&past);
+        self.sender.past(past);
         self.saved_step = Some(step);
         if step > 0 {
-            self.to_score = vec![split];
-            self.look_only = Some(split);
+            self.splits_to_score = vec![split];
+            self.unrecorded_split = Some(split);
         }
     }
 
     pub(super) fn new_trainer(&self, params: Hyperparameters) -> Result<Trainer> {
         let training_data = Rc::clone(&self.training_data);
-        let stop = Arc::clone(self.tell.interrupt());
+        let stop = Arc::clone(self.sender.interrupt());
         Ok(Trainer::new(params, training_data, &*self.device, stop)?)
     }
 
-    /// A trainer that goes on from a checkpoint; `path` is for the messages.
+    /// A trainer that continues from a checkpoint. `path` is used in error messages.
     pub(super) fn trainer_from(&self, checkpoint: Checkpoint, path: &Path) -> Result<Trainer> {
         let training_data = Rc::clone(&self.training_data);
-        let stop = Arc::clone(self.tell.interrupt());
+        let stop = Arc::clone(self.sender.interrupt());
         let device = &*self.device;
         Ok(Trainer::resume(
             checkpoint,
@@ -140,7 +141,7 @@ impl Worker<'_> {
         }
     }
 
-    /// Makes this the run of the session, and tells.
+    /// Makes `run` the run of the session, and reports its start.
     pub(super) fn begin(
         &mut self,
         trainer: &mut Trainer,
@@ -148,14 +149,14 @@ impl Worker<'_> {
         resumed_at: Option<u64>,
     ) {
         self.run = run;
-        // Left before the next is entered, as the end of the former would end the latter.
+        // Leave the old log before entering the new one: leaving the old one later would undo entering the new one.
         self.logging = None;
         self.logging = self.run.as_ref().map(|run| run.log().enter());
-        self.known = Default::default();
+        self.results = Default::default();
         self.health = HealthMonitor::default();
         self.best_scored = None;
-        self.to_score.clear();
-        self.look_only = None;
+        self.splits_to_score.clear();
+        self.unrecorded_split = None;
         self.steps = None;
         self.saved_step = None;
         self.saved_at = Instant::now();
@@ -203,9 +204,9 @@ impl Worker<'_> {
         warnings.into_iter().flatten().for_each(|w| self.warn(w));
     }
 
-    /// Replaces the run by a new one with everything that waits. The old network's memory is freed before the new one
-    /// needs some; where there is no new run, the old one is built again and continues, and the reason is returned
-    /// beside it.
+    /// Replaces the run by a new one with all pending changes. The old network's memory is freed before the new network
+    /// is built. If the new run cannot be started, the old network is built again and its run continues; the reason is
+    /// then the second part of the result.
     ///
     /// # Errors
     /// Returns an error if the old run cannot be built again.
@@ -229,7 +230,7 @@ impl Worker<'_> {
             .and_then(|new| Ok((self.new_run(&new, None)?, new)));
         match made {
             Ok((run, mut new)) => {
-                if self.over.is_none() {
+                if self.end_state.is_none() {
                     self.record(Event::State(State::Stopped));
                 }
                 self.paused = false;

@@ -11,7 +11,7 @@ pub struct Appender {
     folder: Folder,
     path: PathBuf,
     file: File,
-    waiting: Vec<u8>,
+    queued: Vec<u8>,
 }
 
 /// Number of queued bytes at which [`Appender::add`] writes them.
@@ -23,7 +23,7 @@ impl Appender {
             folder,
             path,
             file,
-            waiting: Vec::new(),
+            queued: Vec::new(),
         }
     }
 
@@ -32,8 +32,8 @@ impl Appender {
     /// # Errors
     /// Returns an error if the file system does.
     pub fn add(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.waiting.extend_from_slice(bytes);
-        if self.waiting.len() >= FLUSH_AT {
+        self.queued.extend_from_slice(bytes);
+        if self.queued.len() >= FLUSH_AT {
             self.flush()?;
         }
         Ok(())
@@ -44,19 +44,19 @@ impl Appender {
     /// # Errors
     /// Returns an error if the file system does.
     pub fn flush(&mut self) -> io::Result<()> {
-        while !self.waiting.is_empty() {
-            let (file, waiting) = (&mut self.file, &self.waiting);
+        while !self.queued.is_empty() {
+            let (file, queued) = (&mut self.file, &self.queued);
             let written = self
                 .folder
-                .some_through(&self.path, waiting, |bytes| file.write(bytes))?;
-            self.waiting.drain(..written);
+                .some_through(&self.path, queued, |bytes| file.write(bytes))?;
+            self.queued.drain(..written);
         }
         Ok(())
     }
 
     /// Whether no bytes are queued.
     pub fn is_flushed(&self) -> bool {
-        self.waiting.is_empty()
+        self.queued.is_empty()
     }
 
     /// Truncates the file to `length` bytes and continues there. Drops queued bytes.
@@ -64,7 +64,7 @@ impl Appender {
     /// # Errors
     /// Returns an error if the file system does.
     pub fn cut(&mut self, length: u64) -> io::Result<()> {
-        self.waiting.clear();
+        self.queued.clear();
         let file = &mut self.file;
         self.folder.through(FileOp::Cut, &self.path, || {
             file.set_len(length)?;

@@ -34,37 +34,37 @@ pub(crate) enum Fault {
 }
 
 #[derive(Default)]
-struct Plan {
+struct FaultState {
     fault: Option<Fault>,
     done: Vec<FileOp>,
     crashed: bool,
     unsynced: HashSet<PathBuf>,
 }
 
-static PLANS: LazyLock<Mutex<HashMap<PathBuf, Plan>>> = LazyLock::new(Mutex::default);
+static STATES: LazyLock<Mutex<HashMap<PathBuf, FaultState>>> = LazyLock::new(Mutex::default);
 
 /// Sets the fault for the files of `folder` until the guard is dropped. None only records the operations.
-pub(crate) fn lay(folder: &Path, fault: Option<Fault>) -> Laid {
-    let plan = Plan {
+pub(crate) fn inject(folder: &Path, fault: Option<Fault>) -> InjectedFault {
+    let state = FaultState {
         fault,
-        ..Plan::default()
+        ..FaultState::default()
     };
-    PLANS.lock().unwrap().insert(folder.into(), plan);
-    Laid(folder.into())
+    STATES.lock().unwrap().insert(folder.into(), state);
+    InjectedFault(folder.into())
 }
 
-pub(crate) struct Laid(PathBuf);
+pub(crate) struct InjectedFault(PathBuf);
 
-impl Laid {
+impl InjectedFault {
     /// The operations carried out so far.
     pub(crate) fn done(&self) -> Vec<FileOp> {
-        PLANS.lock().unwrap()[&self.0].done.clone()
+        STATES.lock().unwrap()[&self.0].done.clone()
     }
 }
 
-impl Drop for Laid {
+impl Drop for InjectedFault {
     fn drop(&mut self) {
-        PLANS.lock().unwrap().remove(&self.0);
+        STATES.lock().unwrap().remove(&self.0);
     }
 }
 
@@ -79,17 +79,17 @@ pub(crate) fn through<T>(
     path: &Path,
     act: impl FnOnce() -> io::Result<T>,
 ) -> io::Result<T> {
-    let mut plans = PLANS.lock().unwrap();
-    let Some(plan) = path.parent().and_then(|f| plans.get_mut(f)) else {
-        drop(plans);
+    let mut states = STATES.lock().unwrap();
+    let Some(state) = path.parent().and_then(|f| states.get_mut(f)) else {
+        drop(states);
         return act();
     };
-    if plan.crashed {
+    if state.crashed {
         return crash();
     }
-    let number = plan.done.len();
-    plan.done.push(op);
-    match plan.fault {
+    let number = state.done.len();
+    state.done.push(op);
+    match state.fault {
         // Operations that need no space succeed on a full disk.
         Some(Fault::Full)
             if !matches!(
@@ -106,32 +106,32 @@ pub(crate) fn through<T>(
             return Err(io::Error::from_raw_os_error(code));
         }
         Some(Fault::CrashBefore { at }) if at == number => {
-            plan.stop();
+            state.stop();
             return crash();
         }
         _ => {}
     }
     let outcome = act();
     if outcome.is_ok() {
-        let beside = PathBuf::from(format!("{}{BESIDE}", path.display()));
+        let temporary = PathBuf::from(format!("{}{TEMPORARY_SUFFIX}", path.display()));
         match op {
             FileOp::Create | FileOp::Write | FileOp::Copy => {
-                plan.unsynced.insert(path.into());
+                state.unsynced.insert(path.into());
             }
             FileOp::Sync | FileOp::Remove => {
-                plan.unsynced.remove(path);
+                state.unsynced.remove(path);
             }
             FileOp::Rename => {
-                plan.unsynced.remove(path);
-                if plan.unsynced.remove(&beside) {
-                    plan.unsynced.insert(path.into());
+                state.unsynced.remove(path);
+                if state.unsynced.remove(&temporary) {
+                    state.unsynced.insert(path.into());
                 }
             }
             FileOp::Open | FileOp::Cut | FileOp::Link | FileOp::SyncFolder | FileOp::Lock => {}
         }
     }
-    if plan.fault == Some(Fault::CrashAfter { at: number }) {
-        plan.stop();
+    if state.fault == Some(Fault::CrashAfter { at: number }) {
+        state.stop();
         return crash();
     }
     outcome
@@ -143,9 +143,9 @@ pub(super) fn some_through(
     act: impl FnOnce(&[u8]) -> io::Result<usize>,
 ) -> io::Result<usize> {
     let short = {
-        let plans = PLANS.lock().unwrap();
-        let plan = path.parent().and_then(|f| plans.get(f));
-        plan.and_then(|p| p.fault.map(|f| (f, p.done.len())))
+        let states = STATES.lock().unwrap();
+        let state = path.parent().and_then(|f| states.get(f));
+        state.and_then(|p| p.fault.map(|f| (f, p.done.len())))
     };
     match short {
         Some((Fault::Short { at }, number)) if number == at => {
@@ -160,7 +160,7 @@ pub(super) fn some_through(
     }
 }
 
-impl Plan {
+impl FaultState {
     fn stop(&mut self) {
         self.crashed = true;
         for path in self.unsynced.drain() {

@@ -1,4 +1,4 @@
-use super::faults::{Fault, lay};
+use super::faults::{Fault, inject};
 use super::*;
 
 #[test]
@@ -6,13 +6,13 @@ fn lines_wait_for_room_and_are_written_once() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("lines");
     let mut lines = Folder::from(folder.path()).append_to("lines", 0).unwrap();
-    let short = lay(folder.path(), Some(Fault::Short { at: 0 }));
+    let short = inject(folder.path(), Some(Fault::Short { at: 0 }));
     lines.add(b"one\n").unwrap();
     let error = lines.flush().unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::ENOSPC));
     assert_eq!(fs::read(&path).unwrap(), b"on");
     drop(short);
-    let full = lay(folder.path(), Some(Fault::Full));
+    let full = inject(folder.path(), Some(Fault::Full));
     lines.add(b"two\n").unwrap();
     assert!(lines.flush().is_err());
     drop(full);
@@ -65,13 +65,12 @@ fn without_its_permit_a_folder_does_not_change() {
     let folder = tempfile::tempdir().unwrap();
     let allowed = Arc::new(std::sync::atomic::AtomicBool::new(true));
     let asked = Arc::clone(&allowed);
-    let permit: Permit =
-        Arc::new(
-            move || match asked.load(std::sync::atomic::Ordering::SeqCst) {
-                true => Ok(()),
-                false => Err(io::Error::other("not any more")),
-            },
-        );
+    let permit: Permit = Arc::new(
+        move || match asked.load(std::sync::atomic::Ordering::SeqCst) {
+            true => Ok(()),
+            false => Err(io::Error::other("not any more")),
+        },
+    );
     let mine = Folder::with_permit(folder.path(), permit);
     mine.write("a", b"1").unwrap();
     let mut lines = mine.append_to("lines", 0).unwrap();

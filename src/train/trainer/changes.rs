@@ -12,7 +12,8 @@ use crate::train::checkpoint::Applied;
 #[derive(Clone, Debug, PartialEq)]
 pub enum ChangeOutcome {
     Applied(Applied),
-    Waits(Change, Applies),
+    /// The change takes effect at this later time.
+    Pending(Change, Applies),
     /// The request was withdrawn: it equals the current value.
     Withdrawn,
     /// The requested value was requested before or is in force already.
@@ -57,7 +58,7 @@ impl Trainer {
         row: &'static HyperParam,
         value: Value,
     ) -> std::result::Result<ChangeOutcome, HyperParamError> {
-        self.run_state.waiting.retain(|(key, _)| key != row.key);
+        self.run_state.pending.retain(|(key, _)| key != row.key);
         let live = row.get(&self.run_state.params);
         if live == value {
             return Ok(ChangeOutcome::Withdrawn);
@@ -70,14 +71,14 @@ impl Trainer {
         if now {
             return Ok(ChangeOutcome::Applied(self.apply(row, value)?));
         }
-        let waiting = (row.key.into(), value.clone());
-        self.run_state.waiting.push(waiting);
+        let pending = (row.key.into(), value.clone());
+        self.run_state.pending.push(pending);
         let change = Change {
             key: row.key.into(),
             old: live,
             new: value,
         };
-        Ok(ChangeOutcome::Waits(change, row.applies))
+        Ok(ChangeOutcome::Pending(change, row.applies))
     }
 
     /// Whether a hyperparameter that changes between epochs may change now. A finished run that ended within an epoch
@@ -86,16 +87,16 @@ impl Trainer {
         self.at_epoch_start() || row.key == "epochs" && self.is_finished()
     }
 
-    /// The hyperparameters that a restarted run begins with: the current ones, or those of the recipe that waits, with
-    /// all other waiting changes applied.
+    /// The hyperparameters that a restarted run begins with: the current ones, or those of a pending recipe, with all
+    /// other pending changes applied.
     pub fn wanted_params(&self) -> Hyperparameters {
         let mut params = self.run_state.params.clone();
-        let waiting = &self.run_state.waiting;
-        let recipe = waiting.iter().find(|(key, _)| key == recipes::KEY);
+        let pending = &self.run_state.pending;
+        let recipe = pending.iter().find(|(key, _)| key == recipes::KEY);
         if let Some(recipe) = recipe.and_then(|(_, name)| recipes::find(&name.to_string())) {
             recipe.apply(&mut params);
         }
-        for (key, value) in waiting {
+        for (key, value) in pending {
             if let Some(row) = params::param(key) {
                 // It was checked when it was requested.
                 let _ = row.set(&mut params, value.clone());
@@ -105,12 +106,12 @@ impl Trainer {
     }
 
     fn wanted(&self, row: &HyperParam) -> Value {
-        let waiting = self
+        let pending = self
             .run_state
-            .waiting
+            .pending
             .iter()
             .find(|(key, _)| key == row.key);
-        waiting.map_or_else(
+        pending.map_or_else(
             || row.get(&self.run_state.params),
             |(_, value)| value.clone(),
         )
@@ -147,7 +148,7 @@ impl Trainer {
 
     /// Applies the changes that wait for the next epoch. A batch size that does not fit in memory is undone and
     /// reported to the host.
-    pub(super) fn apply_waiting(&mut self, host: &mut impl TrainingHost) -> Result<()> {
+    pub(super) fn apply_pending(&mut self, host: &mut impl TrainingHost) -> Result<()> {
         let batch_size = self.run_state.params.batch_size;
         for row in HYPERPARAMS
             .iter()
@@ -156,9 +157,9 @@ impl Trainer {
             if !self.may_change(row) {
                 continue;
             }
-            let waiting = &mut self.run_state.waiting;
-            if let Some(at) = waiting.iter().position(|(key, _)| key == row.key) {
-                let (_, value) = waiting.remove(at);
+            let pending = &mut self.run_state.pending;
+            if let Some(at) = pending.iter().position(|(key, _)| key == row.key) {
+                let (_, value) = pending.remove(at);
                 let applied = self.apply(row, value)?;
                 host.applied(&applied);
             }

@@ -115,7 +115,7 @@ impl Trainer {
     pub fn run(&mut self, host: &mut impl TrainingHost) -> Result<End> {
         loop {
             if self.run_state.is_closed() {
-                self.apply_waiting(host)?;
+                self.apply_pending(host)?;
                 if self.is_finished() {
                     return Ok(End::Finished);
                 }

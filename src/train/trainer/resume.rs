@@ -64,7 +64,7 @@ fn check(
     }
     if run_state.data != training_data.identity {
         let why = format!(
-            "its run learned from {} at {} ({} + {} images, digest {}), and the data at hand is {} ({} + {} images, digest {}); name the run's data with --data",
+            "its run was trained on {} at {} ({} + {} images, digest {}), but the data set found is {} ({} + {} images, digest {}); name the run's data with --data",
             run_state.data.name,
             run_state.data_source,
             run_state.data.train,
@@ -99,7 +99,7 @@ impl Trainer {
             version: env!("CARGO_PKG_VERSION").into(),
             run: String::new(),
             started: 0.0,
-            waiting: Vec::new(),
+            pending: Vec::new(),
             changes: Vec::new(),
             architecture: architecture.to_string(),
             data: training_data.identity.clone(),

@@ -206,10 +206,10 @@ fn a_run_may_end_within_an_epoch_and_goes_on_from_there() {
     assert_eq!(part.run(&mut host).unwrap(), End::Finished);
     assert_eq!(host.epochs.len(), 3);
 
-    // A change of the batch size waits for the next epoch; a change of the epochs does not.
+    // A change of the batch size is pending until the next epoch; a change of the epochs is not.
     let row = |key| params::param(key).unwrap();
-    let waits = part.request_change(row("batch_size"), Value::Int(20));
-    assert!(matches!(waits.unwrap(), ChangeOutcome::Waits(..)));
+    let outcome = part.request_change(row("batch_size"), Value::Int(20));
+    assert!(matches!(outcome.unwrap(), ChangeOutcome::Pending(..)));
     part.undo().unwrap();
     let more = part.request_change(row("epochs"), Value::Float(4.0));
     assert!(matches!(more.unwrap(), ChangeOutcome::Applied(_)));
@@ -280,14 +280,14 @@ fn without_validation_all_images_train_and_the_test_images_are_scored() {
 }
 
 #[test]
-fn the_next_run_takes_a_recipe_that_waits_and_what_waits_beside_it() {
+fn the_next_run_takes_a_pending_recipe_and_all_other_pending_changes() {
     let mut trainer = short_run(1.0, false);
     let seed = trainer.run_state().params.seed;
     let mut request = |key, value| {
         let row = params::param(key).unwrap();
         assert!(matches!(
             trainer.request_change(row, value).unwrap(),
-            ChangeOutcome::Waits(..)
+            ChangeOutcome::Pending(..)
         ));
     };
     request("recipe", Value::Text("resnet".into()));

@@ -147,7 +147,7 @@ fn single_steps_leave_one_line_and_a_pause_its_own() {
 #[test]
 fn a_repeated_event_is_logged_once() {
     let nothing = Event::Notice {
-        text: "there is no change to take back".into(),
+        text: "there is no change to undo".into(),
     };
     let mut one = session(&[run(None), Event::State(State::Running), nothing.clone()]);
     one.event(&steps(10));

@@ -378,7 +378,7 @@ fn run_summary(name: &str, outcome: &str, gain: f64, lr: &str) -> RunSummary {
         },
         started: 1.7e9,
         outcome: outcome.into(),
-        open: (outcome == "running").then(|| crate::domain::report::HERE.into()),
+        open: (outcome == "running").then(|| crate::domain::report::THIS_COMPUTER.into()),
         problem: String::new(),
         data: "CIFAR-10".into(),
         params: Hyperparameters::default(),

@@ -1,14 +1,14 @@
-//! The computer and the owner of a lease.
+//! The owner of a lease: a computer and a session on it.
 
 use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock, Mutex};
 
-/// The computer that leases are taken on.
+/// A computer on which leases are taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostId {
     pub name: String,
-    /// Eight digits that differ from one start of a kernel to another.
+    /// Eight digits that identify one start of the computer's kernel.
     pub kernel: String,
 }
 
@@ -17,13 +17,13 @@ impl HostId {
     pub fn this() -> Self {
         static THIS: LazyLock<HostId> = LazyLock::new(|| HostId {
             name: host_name(),
-            // Without an id of the kernel's start no lease counts as one of this kernel.
+            // Without a boot id, no lease of an earlier process counts as one of this kernel.
             kernel: boot_id().unwrap_or_else(|| random_digits()[..8].into()),
         });
         THIS.clone()
     }
 
-    /// Whether the owner of this id took its lease on this kernel.
+    /// Whether the owner with this id took its lease on this kernel.
     pub(super) fn is_of(&self, id: &str) -> bool {
         id.strip_prefix(&*self.kernel)
             .is_some_and(|rest| rest.starts_with('-'))
@@ -77,7 +77,7 @@ fn boot_id() -> Option<String> {
     None
 }
 
-/// Sixteen random digits: the standard library's hash keys come from the system's generator.
+/// Sixteen random digits, from the standard library's hash keys, which the system's random generator makes.
 fn random_digits() -> String {
     format!("{:016x}", RandomState::new().hash_one(0))
 }

@@ -1,15 +1,16 @@
 //! A run's lease: a file in its folder that tells users and other computers which session has the run.
 //!
-//! The owner's id is part of the file's name (`lease-KERNEL-RANDOM`), so that a lease changes its owner by one rename.
-//! Of several sessions that try, only one finds the old name, and an owner that was suspended in the meantime finds its
-//! own name missing. The lease of a run that no session has is named `lease`. The file's text describes the owner and
-//! contains a counter that a thread of the session increments every [`BEAT`].
+//! The owner's id is part of the file's name (`lease-KERNEL-RANDOM`), so that one rename changes the lease's owner. If
+//! several sessions try, only one of them finds the old name; an owner that was suspended in the meantime finds that
+//! its own name is missing. The lease of a run that no session has is named `lease`. The file's text describes the
+//! owner and contains a counter that a thread of the session increments every [`HEARTBEAT`].
 //!
-//! On one kernel, the system's lock on the file `lock` decides whether the owner lives: the lock ends with the process,
-//! however that ends. Locks of a network file system may not work between computers. There a lease is stale if its
-//! counter has not changed for [`STALE`], measured by the observer's clock, since clocks of computers differ.
+//! On one kernel, the system's lock on the file `lock` shows whether the owner lives: the system releases the lock when
+//! the process ends for any reason. Between computers, locks of a network file system may not work. There, a lease is
+//! stale if its counter has not changed for [`STALE_AFTER`] by the observer's clock, since the clocks of computers
+//! differ.
 //!
-//! Observers change nothing in the folder.
+//! Observers do not change the folder.
 
 mod host;
 mod watch;
@@ -28,40 +29,40 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use watch::{LeaseFile, Locked, Probe, leases, open_lock, try_lock};
+use watch::{LeaseFile, LockKind, Probe, leases, open_lock, try_lock};
 
 /// Name of the lease of a run that no session has, and prefix of the names of held leases.
 const FREE: &str = "lease";
 const HELD: &str = "lease-";
 const LOCK: &str = "lock";
-/// Time between two moves of the counter.
-pub const BEAT: Duration = Duration::from_secs(3);
-/// Time after which an unchanged counter means that the session has ended: twenty beats, so that a slow network file
-/// system does not cause it.
-pub const STALE: Duration = Duration::from_secs(60);
+/// Time between two increments of the counter.
+pub const HEARTBEAT: Duration = Duration::from_secs(3);
+/// Time after which an unchanged counter means that the session has ended. It is twenty heartbeats, so that a slow
+/// network file system does not make a lease stale.
+pub const STALE_AFTER: Duration = Duration::from_secs(60);
 
-/// Whether a file system says so that it has no locks.
+/// Whether the error means that the file system has no locks.
 fn has_no_locks(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|code| {
         [libc::ENOLCK, libc::ENOTSUP, libc::EOPNOTSUPP, libc::ENOSYS].contains(&code)
     })
 }
 
-/// The clock that the wait for a lease goes by.
+/// The clock that measures the wait for a lease.
 pub trait Clock {
     fn now(&self) -> Instant;
-    /// Waits; false when the one who waits gives up.
+    /// Waits for `time`. Returns false if the wait for the lease should end.
     fn wait(&mut self, time: Duration) -> bool;
 }
 
-/// A run's lease, for as long as this lives; dropping it frees the run.
+/// A held lease of a run. Dropping it releases the run.
 pub struct Lease {
     shared: Arc<Shared>,
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
     /// A warning for the user about how the lease was taken.
     pub warnings: Vec<String>,
-    /// Dropped last.
+    /// Dropped last, so that the lock is held until the lease is released.
     _lock: Option<File>,
 }
 
@@ -73,8 +74,8 @@ struct Shared {
     lost: OnceLock<Lost>,
     /// The run's log.
     log: OnceLock<RunLog>,
-    /// Receives a token when the lease is lost.
-    told: (Sender<()>, Receiver<()>),
+    /// A channel that receives a token when the lease is lost.
+    loss: (Sender<()>, Receiver<()>),
 }
 
 struct Inner {
@@ -83,11 +84,11 @@ struct Inner {
 }
 
 impl Lease {
-    /// Takes the run in `folder`. When another computer's lease is in the way, `watch` says for how long that has stood
-    /// still at `now`.
+    /// Takes the lease of the run in `folder`. If another computer holds it, takes it over only if `watch` has seen its
+    /// counter unchanged for [`STALE_AFTER`] at the time `now`.
     ///
     /// # Errors
-    /// Returns an error if another session has the run, or may have it, or a file operation fails.
+    /// Returns an error if another session has or may have the run, or a file operation fails.
     pub fn take(
         folder: &Path,
         owner: &Owner,
@@ -100,12 +101,12 @@ impl Lease {
             source,
         };
         let in_use = |in_use: Option<InUse>| {
-            let in_use = in_use.unwrap_or_else(|| InUse::by_some_process(folder));
+            let in_use = in_use.unwrap_or_else(|| InUse::by_unknown_process(folder));
             RunError::InUse(Box::new(in_use))
         };
         let mut warnings = Vec::new();
         let (lock, locked, probe) = match lock(folder) {
-            Ok(Some((file, Locked::Exclusive))) => (Some(file), Locked::Exclusive, Probe::Mine),
+            Ok(Some((file, LockKind::Exclusive))) => (Some(file), LockKind::Exclusive, Probe::Mine),
             Ok(Some((file, locked))) => (Some(file), locked, Probe::Free),
             Ok(None) => return Err(in_use(watch.look(folder, &owner.host, now))),
             Err(error) if has_no_locks(&error) => {
@@ -113,12 +114,12 @@ impl Lease {
                     "the file system of {} has no locks ({error}): the lease file alone keeps other sessions out of this run",
                     folder.display()
                 ));
-                (None, Locked::None, Probe::Unknown)
+                (None, LockKind::None, Probe::Unknown)
             }
             Err(source) => return Err(RunError::io("cannot lock", &folder.join(LOCK))(source)),
         };
         let all = leases(folder).map_err(cannot)?;
-        if let Some(session) = watch.judge_all(folder, &all, probe, &owner.host, now) {
+        if let Some(session) = watch.check_all(folder, &all, probe, &owner.host, now) {
             return Err(in_use(Some(session)));
         }
         let id = owner.host.new_id();
@@ -131,7 +132,7 @@ impl Lease {
                 "the run was open on {} (process {}), whose lease has not changed for {} s: this session takes it over",
                 before.host,
                 before.process,
-                STALE.as_secs()
+                STALE_AFTER.as_secs()
             ));
         }
         let holder = Holder {
@@ -152,7 +153,7 @@ impl Lease {
             }),
             lost: OnceLock::new(),
             log: OnceLock::new(),
-            told: bounded(1),
+            loss: bounded(1),
         });
         shared.beat().map_err(cannot)?;
         let (stop, stopped) = bounded(0);
@@ -171,7 +172,8 @@ impl Lease {
     }
 
     /// Like [`Lease::take`], but if only another computer's lease says that the run is in use, waits until its counter
-    /// changes or the lease is stale. Calls `waits` once before the first wait. Returns None if the clock gives up.
+    /// changes or the lease is stale. Calls `on_wait` once, before the first wait. Returns None if [`Clock::wait`]
+    /// returns false.
     ///
     /// # Errors
     /// Returns the errors of [`Lease::take`].
@@ -179,17 +181,17 @@ impl Lease {
         folder: &Path,
         owner: &Owner,
         clock: &mut impl Clock,
-        waits: impl FnOnce(&InUse),
+        on_wait: impl FnOnce(&InUse),
     ) -> Result<Option<Self>, RunError> {
         let mut watch = Watch::default();
-        let mut waits = Some(waits);
+        let mut on_wait = Some(on_wait);
         loop {
             match Lease::take(folder, owner, &mut watch, clock.now()) {
                 Err(RunError::InUse(in_use)) if !in_use.certain => {
-                    if let Some(waits) = waits.take() {
-                        waits(&in_use);
+                    if let Some(on_wait) = on_wait.take() {
+                        on_wait(&in_use);
                     }
-                    if !clock.wait(BEAT / 3) {
+                    if !clock.wait(HEARTBEAT / 3) {
                         return Ok(None);
                     }
                 }
@@ -198,15 +200,15 @@ impl Lease {
         }
     }
 
-    /// Asks before each operation on the run's files whether the lease is still this session's.
+    /// A permit that checks before each operation on the run's files that this session still holds the lease.
     pub fn permit(&self) -> Permit {
         let shared = Arc::clone(&self.shared);
         Arc::new(move || shared.check())
     }
 
-    /// From now on, what happens to the lease is logged there.
+    /// Logs later messages about the lease to `log`.
     pub(in crate::session) fn log_to(&self, log: &RunLog) {
-        // A lease belongs to one run, whose log is opened once.
+        // This cannot fail: a lease belongs to one run, whose log is opened once.
         let _ = self.shared.log.set(log.clone());
     }
 
@@ -215,12 +217,12 @@ impl Lease {
         self.shared.lost.get()
     }
 
-    /// Gets a token when the lease is lost.
+    /// A channel that receives a token when the lease is lost.
     pub fn on_loss(&self) -> Receiver<()> {
-        self.shared.told.1.clone()
+        self.shared.loss.1.clone()
     }
 
-    /// The run's folder has been renamed.
+    /// Records that the run's folder has been renamed.
     pub fn moved_to(&self, folder: &Path) {
         self.shared.inner().folder = folder.into();
     }
@@ -230,28 +232,32 @@ impl Drop for Lease {
     fn drop(&mut self) {
         self.stop = None;
         if let Some(thread) = self.thread.take() {
-            // The thread does not panic. If it did, the counter would stop and the lease become stale.
+            // The thread does not panic. If it did, its counter would stop and the lease would become stale.
             let _ = thread.join();
         }
         if self.lost().is_none() {
             let folder = self.shared.inner().folder.clone();
-            give_back(&folder, &self.shared.id);
+            release(&folder, &self.shared.id);
         }
     }
 }
 
 /// Releases a lease if its name still contains the owner's id.
-fn give_back(folder: &Path, id: &str) {
+fn release(folder: &Path, id: &str) {
     let (held, free) = (folder.join(format!("{HELD}{id}")), folder.join(FREE));
     match through(FileOp::Rename, &held, || fs::rename(&held, &free)) {
         Ok(()) => {}
-        // Another has it, or the folder was deleted.
+        // Another session has the lease, or the folder was deleted.
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => tracing::warn!("the lease in {} stays: {error}", folder.display()),
+        Err(error) => tracing::warn!(
+            "the lease in {} could not be released: {error}",
+            folder.display()
+        ),
     }
 }
 
-/// Makes all of a run's leases, none of which is anybody's any more, the one of owner `id`. False when another was quicker.
+/// Renames all of a run's leases, which no session holds any more, to the lease of owner `id`. Returns false if another
+/// session was faster.
 fn rename_all(folder: &Path, all: &[LeaseFile], id: &str) -> io::Result<bool> {
     let own = format!("{HELD}{id}");
     let mine = folder.join(&own);
@@ -260,7 +266,8 @@ fn rename_all(folder: &Path, all: &[LeaseFile], id: &str) -> io::Result<bool> {
         let from = folder.join(&lease.file);
         match through(FileOp::Rename, &mine, || fs::rename(&from, &mine)) {
             Ok(()) => {}
-            // A network file system may do it, lose the answer, try again and find nothing.
+            // A network file system may rename the file, lose the reply, repeat the request and report that the file is
+            // missing.
             Err(error) if error.kind() == io::ErrorKind::NotFound => missed |= !mine.exists(),
             Err(error) => return Err(error),
         }
@@ -268,29 +275,29 @@ fn rename_all(folder: &Path, all: &[LeaseFile], id: &str) -> io::Result<bool> {
     if all.is_empty() {
         through(FileOp::Create, &mine, || File::create_new(&mine))?;
     }
-    // If two sessions found no lease and both created one, each sees the other's, and both give up.
+    // If two sessions found no lease and both created one, each finds the other's, and neither takes the run.
     missed |= leases(folder)?
         .iter()
         .any(|l| l.id.is_some() && l.file != own);
     if missed {
-        give_back(folder, id);
+        release(folder, id);
     }
     Ok(!missed)
 }
 
-/// Locks the run. None when another process has it.
-fn lock(folder: &Path) -> io::Result<Option<(File, Locked)>> {
+/// Locks the run. None if another process holds the lock.
+fn lock(folder: &Path) -> io::Result<Option<(File, LockKind)>> {
     let mut options = OpenOptions::new();
     let file = open_lock(
         folder,
         options.create(true).truncate(false).write(true).read(true),
     )?;
     if try_lock(folder, || file.try_lock())? {
-        return Ok(Some((file, Locked::Exclusive)));
+        return Ok(Some((file, LockKind::Exclusive)));
     }
-    // Whoever keeps the exclusive lock from being had may only read.
+    // The exclusive lock fails also if another process only reads and holds a shared lock.
     match try_lock(folder, || file.try_lock_shared())? {
-        true => Ok(Some((file, Locked::Shared))),
+        true => Ok(Some((file, LockKind::Shared))),
         false => Ok(None),
     }
 }
@@ -304,11 +311,11 @@ impl Shared {
         folder.join(format!("{HELD}{}", self.id))
     }
 
-    /// Moves the counter until the run ends or the lease is lost.
+    /// Increments the counter until the run ends or the lease is lost.
     fn run(&self, stopped: &Receiver<()>) {
         let mut failed = false;
         let mut entered = None;
-        while stopped.recv_timeout(BEAT) == Err(RecvTimeoutError::Timeout) {
+        while stopped.recv_timeout(HEARTBEAT) == Err(RecvTimeoutError::Timeout) {
             if entered.is_none() {
                 entered = self.log.get().map(RunLog::enter);
             }
@@ -346,13 +353,13 @@ impl Shared {
         }
     }
 
-    /// Fails when the lease is not this session's any more, or cannot be seen.
+    /// Returns an error if this session no longer holds the lease, or the lease file cannot be opened.
     fn check(&self) -> io::Result<()> {
         if let Some(lost) = self.lost.get() {
             return Err(io::Error::other(lost.to_string()));
         }
         let folder = self.inner().folder.clone();
-        // Open the file, since a network file system may answer a query from a cache that is a minute old.
+        // Open the file: a network file system may answer a query for its metadata from a cache that is a minute old.
         match files::open(&self.path(&folder)) {
             Ok(_) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::NotFound && folder.is_dir() => {
@@ -361,13 +368,14 @@ impl Shared {
                     by: by.iter().find_map(LeaseFile::holder),
                     folder: folder.clone(),
                 });
-                // First, as nothing more may be written into the folder: the line goes into the log of the next run.
+                // Close the log first, since nothing more may be written into the folder. The next message goes to the
+                // log of the next run.
                 if let Some(log) = self.log.get() {
                     log.close();
                 }
                 tracing::error!("{lost}");
-                // A full channel means that the loss has been reported already.
-                let _ = self.told.0.try_send(());
+                // If the channel is full, the loss has been reported already.
+                let _ = self.loss.0.try_send(());
                 Err(io::Error::other(lost.to_string()))
             }
             Err(error) => Err(error),

@@ -1,6 +1,6 @@
 use super::super::attach_command;
 use super::*;
-use crate::train::files::faults::{Fault, lay};
+use crate::train::files::faults::{Fault, inject};
 use std::os::unix::ffi::OsStrExt;
 
 fn owner(name: &str) -> Owner {
@@ -50,21 +50,21 @@ impl Lease {
         format!("{HELD}{}", self.shared.id)
     }
 
-    /// Its process is killed: the system's lock goes, the file stays.
+    /// Simulates that the owner's process is killed: the system releases its lock, and the lease file stays.
     fn killed(self) {
         let (folder, own) = (self.shared.inner().folder.clone(), self.own_name());
         drop(self);
         fs::rename(folder.join(FREE), folder.join(own)).unwrap();
     }
 
-    /// On a file system whose locks are those of each computer alone, another one sees no lock.
+    /// Simulates a file system whose locks work on each computer alone: another computer sees no lock.
     fn with_local_locks(mut self) -> Self {
         self._lock = None;
         self
     }
 }
 
-/// A clock that stands still between waits; at each wait something happens.
+/// A clock that advances only in `wait`, and calls a function there.
 struct Hands<F: FnMut(Duration) -> bool> {
     now: Instant,
     waited: Duration,
@@ -88,7 +88,7 @@ impl<F: FnMut(Duration) -> bool> Clock for Hands<F> {
 
     fn wait(&mut self, time: Duration) -> bool {
         self.waited += time;
-        assert!(self.waited < 3 * STALE, "it waits for ever");
+        assert!(self.waited < 3 * STALE_AFTER, "it waits for ever");
         (self.meanwhile)(self.waited)
     }
 }
@@ -151,7 +151,7 @@ fn a_session_on_another_computer_is_found_by_its_counter_and_left_alone() {
     let theirs = take(folder.path(), "gpu-7").unwrap().with_local_locks();
     let mut said = Vec::new();
     let mut clock = Hands::new(|waited| {
-        // It moves every three seconds, as ever.
+        // The counter changes every three seconds, as normal.
         if waited.as_secs().is_multiple_of(3) {
             theirs.shared.beat().unwrap();
         }
@@ -160,7 +160,7 @@ fn a_session_on_another_computer_is_found_by_its_counter_and_left_alone() {
     let outcome = Lease::wait_and_take(folder.path(), &owner("laptop"), &mut clock, |in_use| {
         said.push(in_use.to_string());
     });
-    assert!(clock.waited <= 2 * BEAT, "{:?}", clock.waited);
+    assert!(clock.waited <= 2 * HEARTBEAT, "{:?}", clock.waited);
     let in_use = refusal(outcome.map(|_| unreachable!()));
     assert!(in_use.certain && !in_use.here);
     let command = attach_command(folder.path(), Some("gpu-7"));
@@ -187,18 +187,18 @@ fn a_lease_that_stands_still_for_a_minute_is_taken_over_and_its_owner_stops_when
     let theirs = take(folder.path(), "gpu-7").unwrap().with_local_locks();
     let held = theirs.own_name();
     let mut clock = Hands::new(|waited| {
-        assert!(waited <= STALE + BEAT);
+        assert!(waited <= STALE_AFTER + HEARTBEAT);
         assert_eq!(names(folder.path()), std::slice::from_ref(&held));
         true
     });
     let taken = Lease::wait_and_take(folder.path(), &owner("laptop"), &mut clock, |_| {});
-    assert!(clock.waited >= STALE, "{:?}", clock.waited);
+    assert!(clock.waited >= STALE_AFTER, "{:?}", clock.waited);
     let mine = taken.unwrap().unwrap();
     assert_eq!(mine.warnings.len(), 1);
     assert!(mine.warnings[0].contains("gpu-7") && mine.warnings[0].contains("60 s"));
     assert_eq!(names(folder.path()), [mine.own_name()]);
 
-    // The other wakes up: it writes nothing more, not even its counter, and says who has the run.
+    // The suspended session continues: it writes nothing more, not even its counter, and reports who has the run.
     let before = files(folder.path());
     let permit = theirs.permit();
     assert!(theirs.lost().is_none());
@@ -243,23 +243,23 @@ fn waiting_ends_when_the_one_who_waits_gives_up() {
 #[test]
 fn of_two_that_take_a_run_at_the_same_time_one_gets_it() {
     let folder = tempfile::tempdir().unwrap();
-    // Both saw the same stale lease.
+    // Both sessions saw the same stale lease.
     let theirs = take(folder.path(), "gpu-7").unwrap();
     theirs.killed();
     let seen = leases(folder.path()).unwrap();
     assert!(rename_all(folder.path(), &seen, "b-1").unwrap());
     assert!(!rename_all(folder.path(), &seen, "c-1").unwrap());
     assert_eq!(names(folder.path()), [format!("{HELD}b-1")]);
-    // Both saw none, as in a run of an older version of the program.
+    // Both sessions saw no lease, as in a run of an older version of the program.
     fs::remove_file(folder.path().join(format!("{HELD}b-1"))).unwrap();
     assert!(rename_all(folder.path(), &[], "b-2").unwrap());
     assert!(!rename_all(folder.path(), &[], "c-2").unwrap());
     assert_eq!(names(folder.path()), [FREE, &format!("{HELD}b-2")]);
-    // A free one beside it changes nothing.
+    // A free lease beside it has no effect.
     let laptop = owner("laptop");
     let in_use = Watch::default().look(folder.path(), &laptop.host, Instant::now());
     assert!(in_use.is_some());
-    // Each has renamed one of two: neither keeps the run.
+    // Each session has renamed one of two leases: neither keeps the run.
     let folder = tempfile::tempdir().unwrap();
     for name in ["x-1", "y-1"] {
         fs::write(folder.path().join(format!("{HELD}{name}")), "").unwrap();
@@ -278,11 +278,11 @@ fn a_crash_at_any_moment_of_taking_and_freeing_a_run_leaves_it_to_the_next() {
     let taken = |fault| {
         let folder = tempfile::tempdir().unwrap();
         take(folder.path(), "laptop").unwrap().killed();
-        let laid = lay(folder.path(), fault);
+        let injected = inject(folder.path(), fault);
         let lease = take(folder.path(), "laptop");
         let freed = lease.is_ok();
         drop(lease);
-        (laid.done(), freed, folder)
+        (injected.done(), freed, folder)
     };
     let (operations, ..) = taken(None);
     assert!(operations.len() >= 4, "{operations:?}");
@@ -293,13 +293,14 @@ fn a_crash_at_any_moment_of_taking_and_freeing_a_run_leaves_it_to_the_next() {
             let again = take(folder.path(), "laptop").unwrap();
             assert_eq!(names(folder.path()), [again.own_name()], "{fault:?}");
             drop(again);
-            // To another computer it is a session's, until it has watched it for long enough or it is freed.
+            // Another computer treats the run as in use until it has watched the lease for long enough or the lease is
+            // released.
             let (_, _, folder) = taken(Some(fault));
             let freed = names(folder.path()) == [FREE];
             let mut clock = Hands::new(|_| true);
             let other = Lease::wait_and_take(folder.path(), &owner("gpu-7"), &mut clock, |_| {});
             assert_eq!(names(folder.path()), [other.unwrap().unwrap().own_name()]);
-            assert_eq!(clock.waited < STALE, freed, "{fault:?}");
+            assert_eq!(clock.waited < STALE_AFTER, freed, "{fault:?}");
         }
     }
 }
@@ -312,7 +313,7 @@ fn without_locks_the_lease_alone_keeps_others_out_and_one_warning_says_so() {
             op: FileOp::Lock,
             code,
         };
-        let _laid = lay(folder.path(), Some(deny));
+        let _injected = inject(folder.path(), Some(deny));
         let lease = take(folder.path(), "laptop").unwrap();
         assert_eq!(lease.warnings.len(), 1);
         assert!(
@@ -330,14 +331,14 @@ fn without_locks_the_lease_alone_keeps_others_out_and_one_warning_says_so() {
         lease.killed();
         let mut clock = Hands::new(|_| true);
         let again = Lease::wait_and_take(folder.path(), &owner("laptop"), &mut clock, |_| {});
-        assert!(again.unwrap().is_some() && clock.waited >= STALE);
+        assert!(again.unwrap().is_some() && clock.waited >= STALE_AFTER);
     }
     let folder = tempfile::tempdir().unwrap();
     let deny = Fault::Deny {
         op: FileOp::Lock,
         code: libc::EIO,
     };
-    let _laid = lay(folder.path(), Some(deny));
+    let _injected = inject(folder.path(), Some(deny));
     let error = take(folder.path(), "laptop").err().unwrap();
     assert!(matches!(error, RunError::Io { .. }), "{error}");
 }
@@ -354,7 +355,7 @@ fn who_only_reads_the_lock_does_not_keep_the_owner_out() {
     assert!(!refusal(take(folder.path(), "laptop")).certain);
     drop(reader);
     assert!(!refusal(take(folder.path(), "laptop")).certain);
-    // With its process gone the exclusive lock is to be had again, and proves it.
+    // After its process has ended, the exclusive lock is available again, which proves it.
     lease.killed();
     take(folder.path(), "laptop").unwrap();
 }
@@ -397,7 +398,7 @@ fn looking_changes_nothing_and_nothing_in_a_folder_makes_it_fail_or_wait() {
     let look = || Watch::default().look(folder.path(), &owner("laptop").host, Instant::now());
     assert_eq!(look(), None);
     assert!(files(folder.path()).is_empty());
-    // Pipes under the names of the files, a folder, noise, control characters.
+    // Pipes with the names of the files, a folder, random bytes, control characters.
     for name in [LOCK, FREE, "lease-pipe"] {
         let path = folder.path().join(name);
         let path = std::ffi::CString::new(path.as_os_str().as_bytes()).unwrap();

@@ -1,6 +1,6 @@
-//! Looking at leases, changing nothing: who has a run, and whether that session lives.
+//! Observes leases without changing them: which session has a run, and whether that session lives.
 
-use super::{BEAT, FREE, HELD, HostId, InUse, LOCK, STALE};
+use super::{FREE, HEARTBEAT, HELD, HostId, InUse, LOCK, STALE_AFTER};
 use crate::domain::text::plain;
 use crate::files;
 use crate::train::files::{FileOp, through};
@@ -11,17 +11,17 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// Bytes of a lease that are read.
-const LONGEST: u64 = 4096;
+/// Maximum number of bytes of a lease that are read.
+const MAX_LEASE_BYTES: u64 = 4096;
 
-/// The system's lock as held by an owner.
+/// The kind of the system's lock that an owner holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Locked {
+pub(super) enum LockKind {
     /// No other process can lock the run.
     #[default]
     Exclusive,
-    /// Somebody who only reads has a shared lock, which must not keep the owner out.
+    /// The owner holds a shared lock, because another process that only reads holds one too.
     Shared,
     /// The file system has no locks.
     None,
@@ -39,12 +39,12 @@ pub struct Holder {
     /// Seconds since the Unix epoch, by the owner's clock.
     pub since: u64,
     #[serde(default)]
-    pub(super) lock: Locked,
+    pub(super) lock: LockKind,
     pub(super) counter: u64,
 }
 
 impl Holder {
-    /// Placeholder for an owner that has not written yet.
+    /// Placeholder for an owner that has not written its lease yet.
     pub(in crate::session) fn unknown() -> Self {
         Holder {
             host: "another computer".into(),
@@ -54,14 +54,15 @@ impl Holder {
 
     pub(super) fn text(&self) -> io::Result<Vec<u8>> {
         let fields = toml_edit::ser::to_string(self).map_err(io::Error::other)?;
-        let seconds = BEAT.as_secs();
+        let seconds = HEARTBEAT.as_secs();
         let text = format!(
             "# The session that has this run; it moves the counter every {seconds} s.\n{fields}"
         );
         Ok(text.into_bytes())
     }
 
-    /// None if the text is not that of a lease. Any process may have written it, so the name is sanitised.
+    /// Parses the text of a lease. None if it is not one. Removes control characters from the name, since any process
+    /// may have written the file.
     fn read(text: &[u8]) -> Option<Self> {
         let mut holder: Holder = toml_edit::de::from_slice(text).ok()?;
         holder.host = plain(&holder.host).into_owned();
@@ -98,8 +99,8 @@ pub(super) fn leases(folder: &Path) -> io::Result<Vec<LeaseFile>> {
         }
         let mut text = Vec::new();
         match files::open(&entry.path()) {
-            Ok(file) => drop(file.take(LONGEST).read_to_end(&mut text)?),
-            // Its owner has just changed, or it is not a regular file and so not a lease.
+            Ok(file) => drop(file.take(MAX_LEASE_BYTES).read_to_end(&mut text)?),
+            // The lease's owner has just changed, or the entry is not a regular file and so not a lease.
             Err(error)
                 if matches!(
                     error.kind(),
@@ -118,12 +119,12 @@ pub(super) fn leases(folder: &Path) -> io::Result<Vec<LeaseFile>> {
 /// The state of the system's lock on a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Probe {
-    /// This process has it, so that no other process of this kernel has a lock.
+    /// This process holds the lock, so no other process of this kernel does.
     Mine,
-    /// No process has the lock exclusively.
+    /// No process holds the lock exclusively.
     Free,
     Taken,
-    /// It cannot be asked.
+    /// The lock cannot be queried.
     Unknown,
 }
 
@@ -148,7 +149,7 @@ fn probe(folder: &Path) -> Probe {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Probe::Free,
         Err(_) => return Probe::Unknown,
     };
-    // A shared lock, for an instant: it does not keep an owner out.
+    // Take a shared lock for an instant. It does not prevent an owner from taking the run.
     match try_lock(folder, || file.try_lock_shared()) {
         Ok(true) => Probe::Free,
         Ok(false) => Probe::Taken,
@@ -158,29 +159,29 @@ fn probe(folder: &Path) -> Probe {
 
 /// Whether a lease's owner lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Life {
+enum Liveness {
     Alive,
-    /// The counter was not watched for long enough.
+    /// The counter has not been watched for long enough to decide.
     Unsure,
     Dead,
 }
 
-/// Remembers when counters of leases were last seen to move, by the clock of the one that looks.
+/// Remembers when the counters of leases last changed, by this computer's clock.
 #[derive(Debug, Default)]
 pub struct Watch {
-    /// By the lease's path: its text, and since when it has been that.
+    /// For each lease's path: its text, and the time since which it has had this text.
     seen: HashMap<PathBuf, (Vec<u8>, Instant)>,
 }
 
 impl Watch {
-    /// The session that has the run in `folder`, or may have it. None if there is none or the folder cannot be read.
+    /// The session that has or may have the run in `folder`. None if there is none, or the folder cannot be read.
     pub fn look(&mut self, folder: &Path, host: &HostId, now: Instant) -> Option<InUse> {
         let all = leases(folder).unwrap_or_default();
-        self.judge_all(folder, &all, probe(folder), host, now)
+        self.check_all(folder, &all, probe(folder), host, now)
     }
 
-    /// [`Watch::look`] at leases that were read, and a lock that was probed.
-    pub(super) fn judge_all(
+    /// [`Watch::look`] with the leases and the state of the lock as arguments.
+    pub(super) fn check_all(
         &mut self,
         folder: &Path,
         all: &[LeaseFile],
@@ -192,9 +193,9 @@ impl Watch {
         for lease in all {
             let Some(id) = &lease.id else { continue };
             let here = host.is_of(id);
-            let life = self.judge(folder, lease, here, probe, now);
-            let certain = life == Life::Alive;
-            if certain || (life == Life::Unsure && in_use.is_none()) {
+            let liveness = self.check_one(folder, lease, here, probe, now);
+            let certain = liveness == Liveness::Alive;
+            if certain || (liveness == Liveness::Unsure && in_use.is_none()) {
                 in_use = Some(InUse {
                     folder: folder.into(),
                     holder: lease.holder().unwrap_or_else(Holder::unknown),
@@ -203,41 +204,41 @@ impl Watch {
                 });
             }
         }
-        // Without a lease, the holder of the lock is about to create one, or is a version of the program without
-        // leases.
-        in_use.or_else(|| (probe == Probe::Taken).then(|| InUse::by_some_process(folder)))
+        // If there is no lease, the process that holds the lock is about to create one, or is a version of the program
+        // without leases.
+        in_use.or_else(|| (probe == Probe::Taken).then(|| InUse::by_unknown_process(folder)))
     }
 
-    fn judge(
+    fn check_one(
         &mut self,
         folder: &Path,
         lease: &LeaseFile,
         here: bool,
         probe: Probe,
         now: Instant,
-    ) -> Life {
-        let by_counter = self.moved(folder.join(&lease.file), &lease.text, now);
+    ) -> Liveness {
+        let by_counter = self.check_counter(folder.join(&lease.file), &lease.text, now);
         let locked = lease.holder().unwrap_or_default().lock;
         match (probe, locked) {
-            (Probe::Taken, Locked::Exclusive) => Life::Alive,
-            (Probe::Free, Locked::Exclusive) if here => Life::Dead,
-            (Probe::Mine, Locked::Exclusive | Locked::Shared) if here => Life::Dead,
+            (Probe::Taken, LockKind::Exclusive) => Liveness::Alive,
+            (Probe::Free, LockKind::Exclusive) if here => Liveness::Dead,
+            (Probe::Mine, LockKind::Exclusive | LockKind::Shared) if here => Liveness::Dead,
             _ => by_counter,
         }
     }
 
-    fn moved(&mut self, lease: PathBuf, text: &[u8], now: Instant) -> Life {
+    fn check_counter(&mut self, lease: PathBuf, text: &[u8], now: Instant) -> Liveness {
         match self.seen.get(&lease) {
             Some((before, since)) if before == text => {
-                match now.saturating_duration_since(*since) >= STALE {
-                    true => Life::Dead,
-                    false => Life::Unsure,
+                match now.saturating_duration_since(*since) >= STALE_AFTER {
+                    true => Liveness::Dead,
+                    false => Liveness::Unsure,
                 }
             }
             before => {
-                let life = before.map_or(Life::Unsure, |_| Life::Alive);
+                let liveness = before.map_or(Liveness::Unsure, |_| Liveness::Alive);
                 self.seen.insert(lease, (text.into(), now));
-                life
+                liveness
             }
         }
     }

@@ -105,8 +105,8 @@ impl ModelView {
             Span::styled("architecture  ", theme.text()),
             Span::styled(name, theme.accent()),
         ]);
-        let waiting = session.coming("architecture").is_some();
-        let right = match (&self.draft, waiting) {
+        let pending = session.coming("architecture").is_some();
+        let right = match (&self.draft, pending) {
             (Some(_), _) => Span::styled(
                 format!(
                     "{} next run   ctrl-n preset   esc forget",
@@ -116,7 +116,7 @@ impl ModelView {
             ),
             (None, true) => Span::styled(
                 format!(
-                    "waits for the next run: {} starts it",
+                    "pending: {} starts the next run",
                     key_of(ProgramAction::Restart)
                 ),
                 theme.pending(),

@@ -127,7 +127,7 @@ impl ModelView {
             return vec![
                 "This network does not run yet.".into(),
                 format!(
-                    "Applied, it waits for the next run; {} starts that.",
+                    "When applied, it is pending; {} starts the next run.",
                     key_of(ProgramAction::Restart)
                 ),
             ];

@@ -101,7 +101,7 @@ impl Columns {
                     .map_or_else(String::new, |a| percent(Some(a)))
             }),
         ];
-        let longest = runs.iter().map(|r| r.standing().chars().count() as u16 + 1);
+        let longest = runs.iter().map(|r| r.status().chars().count() as u16 + 1);
         let narrow = if width < 100 { 12 } else { 16 };
         let outcome = longest.max().unwrap_or(0).clamp(narrow, 16);
         let name = (width / 4).clamp(10, 28);
@@ -174,7 +174,7 @@ impl Columns {
             area,
             area.x + self.outcome,
             y,
-            fitted(&run.standing(), self.outcome_length),
+            fitted(&run.status(), self.outcome_length),
             outcome,
         );
         for (_, end, figure) in &self.figures {

@@ -323,7 +323,7 @@ impl Panel {
             (false, true) => theme.strong(),
             (false, false) => theme.text(),
         };
-        let waits = row.applies != Applies::Now;
+        let is_later = row.applies != Applies::Now;
         let effective = session.steps.as_ref().map(|s| s.learning_rate);
         let rate = effective.filter(|rate| {
             row.key == "learning_rate" && differs(*rate, session.params.learning_rate)
@@ -333,14 +333,14 @@ impl Panel {
             (Some(coming), _) => {
                 let when = match session.pending.get(row.key) {
                     Some((_, at)) => at.to_string(),
-                    None if waits => row.applies.to_string(),
+                    None if is_later => row.applies.to_string(),
                     None => "next step".into(),
                 };
                 let words = format!("→ {} at {when}", row.show(coming));
                 (words, theme.pending(), false)
             }
             (None, Some(rate)) => (format!("now {}", figure(rate)), theme.dim(), false),
-            (None, None) if here || waits => (row.applies.to_string(), theme.frame(), true),
+            (None, None) if here || is_later => (row.applies.to_string(), theme.frame(), true),
             (None, None) => (String::new(), style, true),
         };
         // A long value is shortened, but not below the columns before the text's usual position.
