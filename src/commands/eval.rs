@@ -137,15 +137,15 @@ fn data(config: &Config, trained: &Trained) -> anyhow::Result<data::Dataset> {
     if let Some(named) = config.options.data.as_deref() {
         return Ok(load(Some(named))?);
     }
-    let learned_from = &trained.run_state.data.name;
+    let trained_on = &trained.run_state.data.name;
     for named in [None, Some(Path::new(data::SAMPLE))] {
         let dataset = load(named)?;
-        if dataset.info.name == *learned_from {
+        if dataset.info.name == *trained_on {
             return Ok(dataset);
         }
     }
     bail!(
-        "{} learned from {learned_from}, which is not found here: name it with --data, or score the built-in images \
+        "{} was trained on {trained_on}, which is not found: name it with --data, or score the built-in images \
          with `--data {}`",
         trained.file.display(),
         data::SAMPLE
@@ -154,7 +154,7 @@ fn data(config: &Config, trained: &Trained) -> anyhow::Result<data::Dataset> {
 
 /// The warning for a run that is scored on other data than it was trained on.
 fn other_data(
-    learned: &DataIdentity,
+    trained_on: &DataIdentity,
     scored: &DataIdentity,
     info: &DataInfo,
     split: Split,
@@ -173,8 +173,8 @@ fn other_data(
         _ => "; whether the run was trained on some of these images is unknown",
     };
     format!(
-        "the run learned from {}, but is scored on {} from {}{unseen}",
-        of(learned),
+        "the run was trained on {}, but is scored on {} from {}{unseen}",
+        of(trained_on),
         of(scored),
         info.source
     )

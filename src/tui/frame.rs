@@ -13,7 +13,7 @@ use crate::domain::report::State;
 use crate::domain::symbols::Symbols;
 use crate::domain::terminal::MIN_SIZE;
 use crate::domain::text::{compact, duration, grouped, is_hidden, percent as share};
-use crate::session::status::TRIED_AGAIN;
+use crate::session::status::RETRY_NOTE;
 use crossterm::event::KeyCode;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -138,7 +138,7 @@ pub fn banner(session: &SessionView, size: Rect) -> Vec<String> {
     let unsaved = session
         .unsaved
         .as_ref()
-        .map(|why| format!("! Not saved: {why} {TRIED_AGAIN}"));
+        .map(|why| format!("! Not saved: {why} {RETRY_NOTE}"));
     let collapse = session.health.collapse.as_ref().map(|collapse| {
         let helps = match collapse.best {
             Some(epoch) => format!(

@@ -243,13 +243,13 @@ fn draw_help(app: &App, scroll: u16, area: Rect, buf: &mut Buffer) {
         }
         rows.push(Line::from(spans));
     }
-    let most = rows.len().saturating_sub(usize::from(inner.height));
-    let from = usize::from(scroll).min(most);
+    let max_scroll = rows.len().saturating_sub(usize::from(inner.height));
+    let from = usize::from(scroll).min(max_scroll);
     for (y, row) in (inner.top()..inner.bottom()).zip(&rows[from..]) {
         line(buf, inner, inner.x + 2, y, row);
     }
-    if most > 0 {
-        let note = match most - from {
+    if max_scroll > 0 {
+        let note = match max_scroll - from {
             0 => " end ".to_owned(),
             more => format!(" {more} more ↓ "),
         };

@@ -143,7 +143,7 @@ fn eval_says_when_a_run_is_scored_on_other_data_than_it_learned_from() {
         "{}",
         other.out
     );
-    let other = other.says(&["warning: the run learned from CIFAR-10 (", "other"]);
+    let other = other.says(&["warning: the run was trained on CIFAR-10 (", "other"]);
     assert!(!other.err.contains("is unknown"), "{}", other.err);
     let held_out = eval(&["--data", "other", "--split", "validation", "--json"]);
     assert_eq!(held_out.json()[0]["learned_from"], "CIFAR-10");

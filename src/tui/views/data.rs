@@ -281,7 +281,7 @@ impl DataView {
             text(buf, inner, inner.x + 8, y, value, theme.text());
         }
         let head = inner.y + rows.len() as u16 + u16::from(inner.height >= 18);
-        let most = data
+        let max_count = data
             .train_counts
             .iter()
             .chain([&1])
@@ -312,7 +312,7 @@ impl DataView {
             text(buf, inner, inner.x, y, fitted(name, 10), style);
             let width = inner.width.saturating_sub(26);
             if width > 2 {
-                let share = f64::from(train) / most;
+                let share = f64::from(train) / max_count;
                 bars::draw(
                     (inner.x + 11, y),
                     width,

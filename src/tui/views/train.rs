@@ -305,9 +305,9 @@ impl View for TrainView {
             }
         }
         if layout.log.contains(at) {
-            let most = ctx.session.log.entries().len().saturating_sub(1);
+            let max_scroll = ctx.session.log.entries().len().saturating_sub(1);
             self.scroll = match wheel {
-                -1 => (self.scroll + 3).min(most),
+                -1 => (self.scroll + 3).min(max_scroll),
                 1 => self.scroll.saturating_sub(3),
                 _ => self.scroll,
             };

@@ -28,7 +28,7 @@ const COATS: [Rgb; 7] = [
     [206, 128, 62],
 ];
 
-/// A pair of eyes at +-x.
+/// Draws a pair of eyes at (-x, y) and (x, y).
 fn eyes(pen: &mut Pen, x: f32, y: f32, r: f32, iris: Rgb, slit: bool) {
     for side in [-1.0, 1.0] {
         pen.circle(side * x, y, r, iris);

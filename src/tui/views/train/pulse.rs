@@ -28,7 +28,7 @@ fn mebibytes(bytes: u64) -> String {
     }
 }
 
-/// A row: label, curve and value.
+/// A row of the list: label, curve and value. `broken` marks a value that is not finite.
 struct PulseRow {
     label: &'static str,
     curve: String,
@@ -69,7 +69,8 @@ fn rows(session: &SessionView, width: usize) -> Vec<PulseRow> {
     rows
 }
 
-/// `3.0/140 GiB 61°C 412W`, as far as known. Not wider, so that it fits a screen of 120 columns.
+/// The known ones of the GPU's memory, temperature and power: `3.0/140 GiB 61°C 412W`. Short enough for a screen of 120
+/// columns.
 fn gpu_state(load: &SystemLoad) -> Option<String> {
     const GIBIBYTE: f64 = (1u64 << 30) as f64;
     let memory = load.gpu_memory.map(|(used, all)| {
@@ -83,7 +84,7 @@ fn gpu_state(load: &SystemLoad) -> Option<String> {
     (!known.is_empty()).then(|| known.join(" "))
 }
 
-/// The row of the computer's load.
+/// The row of the load of the GPU that computes, or of the CPU.
 fn load(session: &SessionView, width: usize) -> Option<PulseRow> {
     let load = &session.load;
     let percent = |share: f64| format!("{:>8.0}%", 100.0 * share);
@@ -93,7 +94,7 @@ fn load(session: &SessionView, width: usize) -> Option<PulseRow> {
         (None, None) => return None,
     };
     let all = points(series);
-    // One column per report: the newest ones.
+    // Show the newest reports, one in each column.
     let last = all.last().map_or(0.0, |p| p.0);
     let span = (last - width as f64 + 0.5, last + 0.5);
     let curve = sparkline(&all, span, width, Some(0.0));
@@ -108,7 +109,7 @@ fn load(session: &SessionView, width: usize) -> Option<PulseRow> {
     })
 }
 
-/// `cat → dog  31% of cats are called dogs`.
+/// The most confused pair and its share: (`cat → dog`, `31% of all cat images`).
 fn confused(session: &SessionView) -> Option<(String, String)> {
     let evaluation = session
         .evaluation(session.shown)
@@ -130,7 +131,7 @@ pub fn draw(session: &SessionView, theme: Theme, area: Rect, buf: &mut Buffer) {
     let title = Line::styled("pulse", theme.strong());
     let inner = panel(buf, area, theme.frame(), &title, &Line::default());
     let left = inner.x + 1;
-    // A GPU has more values beside its curve.
+    // Leave more room for the values of a GPU.
     let beside = if session.load.gpu.is_some() { 46 } else { 38 };
     let width = usize::from(inner.width.saturating_sub(beside)).clamp(8, 40);
     let mut list = rows(session, width);
@@ -154,7 +155,7 @@ pub fn draw(session: &SessionView, theme: Theme, area: Rect, buf: &mut Buffer) {
             inner,
             left,
             y,
-            "beats once training begins",
+            "shown once training begins",
             theme.dim(),
         );
     }
@@ -164,7 +165,7 @@ pub fn draw(session: &SessionView, theme: Theme, area: Rect, buf: &mut Buffer) {
     }
 }
 
-/// The same values in one line, as many as fit.
+/// Draws as many of the values as fit in one line.
 pub fn draw_line(session: &SessionView, theme: Theme, area: Rect, buf: &mut Buffer) {
     let mut x = area.x + 1;
     let width = 8;

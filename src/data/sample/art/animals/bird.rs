@@ -19,7 +19,7 @@ pub fn bird(pen: &mut Pen, random: &mut RandomSequence) {
     let wing = shade(coat, random.between(0.5, 0.75));
     let bill = random.pick(&[[236, 150, 40], [230, 190, 60], [60, 56, 52], [214, 90, 50]]);
     if random.chance(0.3) {
-        // In flight: wings raised.
+        // A flying bird with raised wings.
         let lift = random.between(0.55, 0.95);
         pen.blob(
             &[
@@ -51,7 +51,7 @@ pub fn bird(pen: &mut Pen, random: &mut RandomSequence) {
         pen.circle(0.57, -0.03, 0.05, BLACK);
         return;
     }
-    // Perched, or standing.
+    // A bird that perches or stands.
     let leg = shade(bill, 0.8);
     pen.line(&[(-0.05, 0.5), (-0.02, 0.9)], 0.06, leg);
     pen.line(&[(0.14, 0.5), (0.17, 0.9)], 0.06, leg);

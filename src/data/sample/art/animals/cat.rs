@@ -26,7 +26,7 @@ fn cat_face(pen: &mut Pen, random: &mut RandomSequence, coat: Rgb) {
     }
     pen.ellipse(0.0, 0.05, 0.82, 0.7, coat);
     if random.chance(0.6) {
-        // A tabby.
+        // Draw the stripes of a tabby.
         for x in [-0.2, 0.0, 0.2] {
             pen.line(&[(x, -0.6), (x * 0.8, -0.34)], 0.08, dark);
         }
@@ -54,7 +54,7 @@ pub fn cat(pen: &mut Pen, random: &mut RandomSequence) {
         pen.ellipse(0.0, 1.0, 0.7, 0.5, shade(coat, 0.85));
         return cat_face(pen, random, coat);
     }
-    // Sitting, the tail curled up.
+    // A sitting cat with its tail curled up.
     let tail = random.between(-0.2, 0.2);
     pen.line(
         &[

@@ -27,7 +27,7 @@ pub fn deer(pen: &mut Pen, random: &mut RandomSequence) {
     let coat = random.near(coat, 14.0);
     let dark = shade(coat, 0.65);
     if random.chance(0.4) {
-        // Face on.
+        // A head from the front.
         antlers(&mut pen.moved(0.0, -0.22, 0.0, 0.85), random, 1.05);
         pen.blob(
             &[(-0.5, 1.2), (-0.3, 0.4), (0.3, 0.4), (0.5, 1.2)],
@@ -62,7 +62,7 @@ pub fn deer(pen: &mut Pen, random: &mut RandomSequence) {
         pen.circle(0.24, 0.06, 0.09, BLACK);
         return;
     }
-    // In profile: thin legs, a long slender neck, a short white tail.
+    // A deer in profile, with thin legs, a long slender neck and a short white tail.
     for (x, far) in [(-0.4, true), (0.28, true), (-0.56, false), (0.14, false)] {
         let step = random.between(-0.07, 0.07);
         pen.line(

@@ -58,7 +58,7 @@ pub fn dog(pen: &mut Pen, random: &mut RandomSequence) {
         pen.ellipse(0.0, 1.05, 0.62, 0.4, shade(coat, 0.85));
         return dog_face(pen, random, coat);
     }
-    // Standing in profile, the tail up.
+    // A standing dog in profile with its tail up.
     let dark = shade(coat, 0.7);
     let wag = random.between(-0.25, 0.1);
     pen.line(

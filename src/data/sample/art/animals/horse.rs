@@ -13,7 +13,7 @@ pub fn horse(pen: &mut Pen, random: &mut RandomSequence) {
         mix(coat, [236, 220, 180], 0.7)
     };
     if random.chance(0.3) {
-        // Head and neck.
+        // A head with its neck.
         pen.blob(
             &[
                 (-1.0, 1.2),
@@ -63,7 +63,7 @@ pub fn horse(pen: &mut Pen, random: &mut RandomSequence) {
         }
         return;
     }
-    // In profile: a heavy body, a thick arched neck with a mane, a long tail.
+    // A horse in profile, with a heavy body, a thick arched neck with a mane, and a long tail.
     pen.blob(
         &[
             (-0.7, -0.14),
