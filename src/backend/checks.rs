@@ -1,8 +1,8 @@
-//! What every backend checks before it computes, so that a refused call changes nothing.
+//! Checks that every backend makes before it computes, so that a refused call has no effect.
 
 use super::{Error, ImageSet, MemberId, NetworkSpec, Result, StepPlan};
 
-/// Checks a call of `train`: the number of members, the optimizer of every step, and every batch.
+/// Checks the arguments of `train`: the number of members, the optimizer of every step, and every batch.
 pub fn check_work(
     spec: &NetworkSpec,
     capacity: usize,
@@ -19,7 +19,7 @@ pub fn check_work(
     for plan in work.iter().flat_map(|(_, plans)| plans) {
         if plan.settings.optimizer != spec.optimizer.word {
             return Err(Error::Batch(format!(
-                "a step with {:?} was asked of a network that trains with {:?}",
+                "a step with {:?} was requested of a network that trains with {:?}",
                 plan.settings.optimizer, spec.optimizer.word
             )));
         }
@@ -28,7 +28,8 @@ pub fn check_work(
     Ok(())
 }
 
-/// Checks a batch: its size, that the image set fits the network's input and classes, and that every image exists.
+/// Checks that a batch has from 1 to `capacity` images, that the image set fits the network's input and classes, and
+/// that every image exists.
 pub fn check_batch(
     spec: &NetworkSpec,
     capacity: usize,
@@ -58,14 +59,14 @@ pub fn check_batch(
     }
     match numbers.find(|number| *number as usize >= images.len()) {
         Some(number) => wrong(format!(
-            "image {number} was asked for, but there are {}",
+            "there is no image {number}: there are {} images",
             images.len()
         )),
         None => Ok(()),
     }
 }
 
-/// Checks that the result slices of a scoring pass have the lengths that its images need.
+/// Checks that the result slices of a scoring pass have the lengths that the number of images requires.
 pub fn check_lengths(
     numbers: &[u32],
     classes: usize,

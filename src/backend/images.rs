@@ -1,9 +1,10 @@
-//! Images and labels as backends take them.
+//! The images and labels that backends train on and score.
 
 use super::{Error, Result};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Images of one size with a label each, in host memory. A device may keep a copy, known by [`ImageSet::id`].
+/// Images of one size, each with a label, in host memory. A device may keep a copy, which it identifies by
+/// [`ImageSet::id`].
 #[derive(Debug)]
 pub struct ImageSet {
     id: u64,
@@ -15,7 +16,7 @@ pub struct ImageSet {
 }
 
 impl ImageSet {
-    /// Takes the block of pixels over: u8, `[labels, channels, side, side]`.
+    /// An image set of these pixels, `[labels, channels, side, side]`.
     ///
     /// # Errors
     /// Returns an error if the number of pixels does not fit the other sizes.
@@ -38,7 +39,7 @@ impl ImageSet {
         })
     }
 
-    /// Unique in this process.
+    /// A number that is unique in this process.
     pub fn id(&self) -> u64 {
         self.id
     }
@@ -60,7 +61,7 @@ impl ImageSet {
         self.side
     }
 
-    /// u8, `[images, channels, side, side]`.
+    /// The pixels, `[images, channels, side, side]`.
     pub fn pixels(&self) -> &[u8] {
         &self.pixels
     }
@@ -69,12 +70,12 @@ impl ImageSet {
         &self.labels
     }
 
-    /// 0 without images.
+    /// The largest label; 0 if there are no images.
     pub fn largest_label(&self) -> u16 {
         self.largest_label
     }
 
-    /// The bytes of one image, channel by channel; None beyond the last.
+    /// The pixels of one image, `[channels, side, side]`. None if there is no such image.
     pub fn image(&self, number: u32) -> Option<&[u8]> {
         let len = self.channels * self.side * self.side;
         let begin = (number as usize).checked_mul(len)?;

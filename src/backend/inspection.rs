@@ -1,30 +1,30 @@
-//! Looks inside a network: what is asked, what is answered, and what follows from a state alone.
+//! Inspections of a network: requests, results, and what can be computed from a state alone.
 
 use super::{ImageSet, NetworkSpec, NetworkState, TensorData};
 use crate::domain::report::{Activations, ParameterHealth, Picture, UnitHealth};
 use std::rc::Rc;
 
-/// What to look at.
+/// A request for values of a network.
 #[derive(Clone, Debug, Default)]
 pub struct Inspection {
     /// Every layer's output for one image.
     pub activations: Option<(Rc<ImageSet>, u32)>,
-    /// How many units of each layer with a ReLU are zero for all of these images.
+    /// Count the units of each layer with a ReLU that are zero for all of these images.
     pub units: Option<(Rc<ImageSet>, Vec<u32>)>,
     /// The gradients of the last training step.
     pub gradients: bool,
 }
 
-/// What was seen; empty where it was not asked for.
+/// The result of an inspection. Fields that were not requested are empty.
 #[derive(Clone, Debug, Default)]
 pub struct Inspected {
     pub activations: Vec<Activations>,
     pub units: Vec<UnitHealth>,
-    /// By the parameters' names, in the network's order.
+    /// The gradients by the parameters' names, in the network's order.
     pub gradients: Vec<(String, TensorData)>,
 }
 
-/// Norms of all parameters and of their gradients, in the network's order.
+/// The L2 norms of all parameters and of their gradients, in the network's order.
 pub fn parameter_health(
     state: &NetworkState,
     gradients: &[(String, TensorData)],
@@ -41,7 +41,7 @@ pub fn parameter_health(
     gradients.iter().filter_map(health).collect()
 }
 
-/// The L2 norm.
+/// The L2 norm of these numbers.
 fn norm(numbers: &[f32]) -> f64 {
     let squares = numbers.iter().map(|&v| f64::from(v) * f64::from(v));
     squares.sum::<f64>().sqrt()
@@ -62,12 +62,12 @@ pub fn filters(spec: &NetworkSpec, state: &NetworkState) -> Vec<Picture> {
     };
     let plane = side * side;
     let picture = |filter: &[f32]| {
-        let least = filter.iter().copied().fold(f32::INFINITY, f32::min);
-        let most = filter.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let range = if most > least { most - least } else { 1.0 };
+        let min = filter.iter().copied().fold(f32::INFINITY, f32::min);
+        let max = filter.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let range = if max > min { max - min } else { 1.0 };
         let rgb = (0..plane)
             .flat_map(|i| (0..3).map(move |c| c * plane + i))
-            .map(|i| ((filter[i] - least) / range * 255.0).round() as u8)
+            .map(|i| ((filter[i] - min) / range * 255.0).round() as u8)
             .collect();
         Picture {
             side: side as u32,

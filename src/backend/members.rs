@@ -1,9 +1,9 @@
-//! The networks of a backend, by number.
+//! The members of a backend by id.
 
 use super::{Error, MemberId, Result};
 use std::collections::BTreeMap;
 
-/// Members with numbers that are never used again.
+/// Members by id. Ids are never reused.
 pub struct Members<T> {
     all: BTreeMap<MemberId, T>,
     next: u32,
@@ -31,7 +31,7 @@ impl<T> Members<T> {
     }
 
     /// # Errors
-    /// Returns an error if there is no such member.
+    /// Returns an error if there is no member `id`.
     pub fn get(&mut self, id: MemberId) -> Result<&mut T> {
         self.all.get_mut(&id).ok_or_else(|| missing(id))
     }

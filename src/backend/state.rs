@@ -1,18 +1,18 @@
-//! A network's state as plain numbers by name, on no device.
+//! A network's state as plain numbers by name, in host memory.
 
 use super::{Error, Result};
 use crate::layers::slices;
 use std::collections::BTreeMap;
 
-/// One tensor: its shape and its numbers in row-major order.
+/// A tensor: its shape, and its numbers in row-major order.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TensorData {
     pub shape: Vec<usize>,
     pub values: Vec<f32>,
 }
 
-/// All that training a network further needs: weights, running statistics and the optimizer's state tensors
-/// (`optimizer.SLOT.PARAMETER`), and the optimizer's scalars.
+/// The whole training state of a network: its weights and running statistics, the optimizer's state tensors
+/// (`optimizer.SLOT.PARAMETER`) and scalars.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct NetworkState {
     pub tensors: BTreeMap<String, TensorData>,
@@ -20,7 +20,7 @@ pub struct NetworkState {
 }
 
 impl NetworkState {
-    /// Whether every weight and running statistic is finite. The optimizer's state is not looked at.
+    /// Whether every weight and running statistic is finite. Does not check the optimizer's state.
     pub fn is_finite(&self) -> bool {
         let mut weights = self.tensors.iter();
         weights.all(|(name, tensor)| {
@@ -28,10 +28,10 @@ impl NetworkState {
         })
     }
 
-    /// The tensors of these names and shapes, in their order.
+    /// The tensors with these names and shapes, in this order.
     ///
     /// # Errors
-    /// Names what is missing or has another shape.
+    /// Returns an error that names the tensors that are missing or have another shape.
     pub fn select<'a>(&'a self, wanted: &[(String, Vec<usize>)]) -> Result<Vec<&'a TensorData>> {
         let (mut wrong, mut found) = (Vec::new(), Vec::new());
         for (name, shape) in wanted {

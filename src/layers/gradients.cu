@@ -1,7 +1,7 @@
-// Gradients between layers, number by number. Constants: LEN (numbers of an image), RELU; UPSTREAM_* (see kernels.cuh)
-// for `apply_upstream`.
+// Elementwise kernels on gradients between layers. Constants: LEN (elements of an image), RELU (1: apply the ReLU
+// mask); UPSTREAM_* (see kernels.cuh) for `apply_upstream`.
 
-// A copy of a gradient; with RELU only what a ReLU let through.
+// Copies a gradient. With RELU, it is zero where the output is zero.
 extern "C" __global__ void __launch_bounds__(256) mask(const Step *now, const float *grad, const float *output, float *to) {
     u32 e = blockIdx.x * 256 + threadIdx.x;
     if (e < now->count * LEN) to[e] = RELU && output[e] == 0.0f ? 0.0f : grad[e];
@@ -13,9 +13,9 @@ extern "C" __global__ void __launch_bounds__(256) add(const Step *now, const flo
 }
 
 #ifdef UPSTREAM_C
-extern "C" __global__ void __launch_bounds__(256) apply_upstream(const Step *now, const float *grad, const float *output, const u8 *taken, float *to) {
+extern "C" __global__ void __launch_bounds__(256) apply_upstream(const Step *now, const float *grad, const float *output, const u8 *argmax, float *to) {
     const Step s = *now;
     u32 e = blockIdx.x * 256 + threadIdx.x;
-    if (e < s.count * LEN) apply_upstream_mask(s, e, grad[e], output[e], taken, to);
+    if (e < s.count * LEN) apply_upstream_mask(s, e, grad[e], output[e], argmax, to);
 }
 #endif

@@ -1,7 +1,8 @@
-// From the data set's bytes to the network's input: gathering, augmentation, scaling, u8 NCHW to f32 NHWC. Constants:
-// SIDE. A thread makes one pixel; the placement is drawn anew for each, which costs less than to read it.
+// Makes the network's input from the data set's bytes: gathers and augments images, scales them, and converts u8 NCHW
+// to f32 NHWC. Constants: SIDE (width and height). A thread computes one pixel. Each thread draws the image's placement
+// again, which costs less than reading it.
 
-// As `reflected` of domain/augment.rs.
+// The same as `reflected` in domain/augment.rs.
 __device__ __forceinline__ int reflected(int at) {
     int period = SIDE > 1 ? 2 * SIDE - 2 : 1;
     at = (at % period + period) % period;
@@ -18,7 +19,7 @@ extern "C" __global__ void __launch_bounds__(256) gather(const Step *now, float 
     bool flip = false, cut = false;
     int from_x = x, from_y = y;
     if (s.flip || s.crop || s.cutout) {
-        // As Augmentation::placement of domain/augment.rs.
+        // The same as Augmentation::placement in domain/augment.rs.
         Words w = random_block(s.seed, 4, s.number, 2 * place);
         flip = s.flip == 1 && w.at[0] >> 31 == 1;
         if (s.flip == 2) flip = random_block(s.seed, 7, 0, s.images[place]).at[0] >> 31 == s.epoch % 2;

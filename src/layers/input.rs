@@ -1,4 +1,5 @@
-//! From the data set's bytes to the network's input: gathering, augmentation, scaling, u8 NCHW to f32 NHWC.
+//! Makes the network's input from the data set's bytes: gathers and augments images, scales them, and converts u8 NCHW
+//! to f32 NHWC.
 
 use super::slices::write;
 use crate::domain::augment::{Placement, reflected};
@@ -19,17 +20,17 @@ impl Scaling {
         shift: [0.0; 3],
     };
 
-    /// Maps bytes to mean 0 and standard deviation 1, given each channel's mean and standard deviation in [0, 1]. A
-    /// channel of standard deviation 0 is only shifted.
-    pub fn standard(mean: [f32; 3], deviation: [f32; 3]) -> Self {
-        let divisor = deviation.map(|d| if d > 0.0 { d } else { 1.0 });
+    /// Maps bytes to mean 0 and standard std 1, given each channel's mean and standard std in [0, 1]. A
+    /// channel of standard std 0 is only shifted.
+    pub fn standard(mean: [f32; 3], std: [f32; 3]) -> Self {
+        let divisor = std.map(|d| if d > 0.0 { d } else { 1.0 });
         Scaling {
             scale: std::array::from_fn(|c| 1.0 / (255.0 * divisor[c])),
             shift: std::array::from_fn(|c| -mean[c] / divisor[c]),
         }
     }
 
-    /// The number that each byte becomes, channel by channel.
+    /// The scaled value of each byte, for each channel.
     fn table(&self) -> [[f32; 256]; 3] {
         std::array::from_fn(|c| {
             std::array::from_fn(|byte| (byte as f32).mul_add(self.scale[c], self.shift[c]))
@@ -66,7 +67,10 @@ pub fn prepare(
     }
     let images = pixels.len() / len;
     if let Some(wrong) = placements.iter().find(|p| p.image as usize >= images) {
-        bail!("image {} of {images} was asked for", wrong.image);
+        bail!(
+            "there is no image {}: there are {images} images",
+            wrong.image
+        );
     }
     let table = &scaling.table();
     write([input], |[out]| {
@@ -78,7 +82,7 @@ pub fn prepare(
     })
 }
 
-/// One image.
+/// Writes one placed image.
 fn place(
     image: &[u8],
     side: usize,
@@ -91,7 +95,7 @@ fn place(
     let (green, blue) = rest.split_at(plane);
     let (dx, dy) = (isize::from(placement.dx), isize::from(placement.dy));
     let size = side as isize;
-    // The pixel of row `from` that column `x` shows.
+    // The pixel of row `from` of the image that appears in column `x` of the input.
     let pixel = |from: usize, x: usize| {
         let column = reflected((x as isize + dx) as i32, side as u32) as usize;
         let column = if placement.flip {
@@ -103,14 +107,14 @@ fn place(
         [red[at], green[at], blue[at]].map(usize::from)
     };
     let scaled = |bytes: [usize; 3]| std::array::from_fn(|c| table[c][bytes[c]]);
-    // Columns of the input that show the image.
+    // The columns of the input from `left` to `right` show the image.
     let left = (-dx).clamp(0, size) as usize;
     let right = (size - dx).clamp(left as isize, size) as usize;
     for (y, row) in out.chunks_exact_mut(3 * side).enumerate() {
         let from = y as isize + dy;
         let from = match placement.reflect {
             true => reflected(from as i32, side as u32) as usize,
-            // Shifted out of sight, downwards or sidewards.
+            // The image is shifted out of this row, or out of all columns.
             false if left == right || !(0..size).contains(&from) => {
                 row.fill(0.0);
                 continue;
@@ -178,7 +182,7 @@ mod tests {
     use candle_core::{DType, Device};
     use proptest::prelude::*;
 
-    /// Placement's words, pixel by pixel.
+    /// The definition of a placement, pixel by pixel.
     fn expected(image: &[u8], side: usize, p: &Placement, scaling: &Scaling) -> Vec<f32> {
         let mut out = Vec::new();
         for y in 0..side as i64 {

@@ -1,8 +1,8 @@
-// What every kernel begins with. A kernel's sizes are constants: each use of a source is compiled with its own
-// definitions in front. What changes from step to step stands in device memory (Step), so that a captured graph of
-// launches stays good. The sources are CUDA C++ for NVRTC without any header, and a host compiler takes them too when
-// it is given what CUDA has built in (blockIdx, __syncthreads, the tensor cores' product and so on). The structs Step, Found and
-// State are declared in backend/gpu/records.rs, whose text stands before this one.
+// The beginning of every kernel's source. Sizes are constants: each use of a source is compiled with its own `#define`
+// lines before this text. Values that change from step to step are in device memory (Step), so that a captured graph of
+// launches stays valid. The sources are CUDA C++ for NVRTC and include no headers. A host compiler can compile them
+// too, given definitions of CUDA's built-ins (blockIdx, __syncthreads, mma_tf32 and so on). The structs Step, Found and
+// State come from backend/gpu/records.rs and precede this text.
 
 #ifndef HOST_SHIM
 
@@ -12,33 +12,33 @@ __device__ __forceinline__ u32 to_tf32(float v) {
     return r;
 }
 
-// `low` in the lower half.
+// Converts two numbers to bf16; `low` is in the lower half of the result.
 __device__ __forceinline__ u32 to_bf16(float low, float high) {
     u32 r;
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
     return r;
 }
 
-// c += a * b for 16 x 8 x 8 numbers, spread over a warp as the PTX manual says.
+// c += a * b for a 16 x 8 x 8 product, distributed over a warp as the PTX manual defines for mma.m16n8k8.
 __device__ __forceinline__ void mma_tf32(float *c, const u32 *a, const u32 *b) {
     asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
                  : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
-// The same for 16 x 8 x 16 numbers.
+// c += a * b for a 16 x 8 x 16 product (mma.m16n8k16).
 __device__ __forceinline__ void mma_bf16(float *c, const u32 *a, const u32 *b) {
     asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
                  : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
-// `type *name`: the block's dynamic shared memory, of as many bytes as the launch asks for.
+// Declares `type *name`, the block's dynamic shared memory. The launch sets its size.
 #define dynamic_shared(type, name)                            \
     extern __shared__ __align__(16) unsigned char name##_bytes[]; \
     type *name = (type *)name##_bytes
 
-// Waits until the launches before this one have ended and what they wrote can be read, where this one starts early.
+// In a launch that starts early: waits until all earlier launches have ended and their writes are visible.
 __device__ __forceinline__ void wait_for_earlier_launches() {
 #if __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.wait;" ::: "memory");
@@ -47,8 +47,8 @@ __device__ __forceinline__ void wait_for_earlier_launches() {
 
 #endif
 
-// Whether this is the last of `blocks` blocks to arrive here, so that it sees what all of them wrote. The counter is
-// zero before and after. Every thread of the block must come.
+// Whether this block is the last of `blocks` blocks to call this function. It then sees the writes of all others. The
+// counter is zero before the first and after the last call. All threads of the block must call it.
 __device__ __forceinline__ bool last_block(u32 *counter, u32 blocks) {
     __shared__ u32 is_last;
     __threadfence();
@@ -64,16 +64,17 @@ __device__ __forceinline__ bool last_block(u32 *counter, u32 blocks) {
     return last;
 }
 
-// Where run i of `parts` of `total` begins.
+// The beginning of part `i` when `total` items are divided into `parts` parts.
 __device__ __forceinline__ u32 cut(u64 total, u32 parts, u32 i) { return (u32)(total * i / parts); }
 
-// NaN stays NaN.
+// max(v, 0); NaN stays NaN.
 __device__ __forceinline__ float relu(float v) { return v < 0.0f ? 0.0f : v; }
 
-// Whether v takes the place of `best` as the largest: the first of equals stays, and a NaN is larger than all numbers.
+// Whether v replaces `best` as the largest value. Of equal values the first is kept, and NaN is larger than every
+// number.
 __device__ __forceinline__ bool beats(float v, float best) { return v > best || (v != v && best == best); }
 
-// Philox4x32-10, and the words of domain/rng.rs.
+// One block of Philox4x32-10: the four random words of domain/rng.rs.
 struct Words {
     u32 at[4];
 };
@@ -96,16 +97,16 @@ __device__ __forceinline__ Words random_block(u64 seed, u32 stream, u64 step, u3
     return w;
 }
 
-// What a dropout multiplies element `index` of its layer's output by. DROP is the stream's word; where the architecture
-// pins the share, DROP_THRESHOLD and DROP_SCALE are its.
+// The factor by which dropout multiplies element `index` of its layer's output: 0 or `scale`. An element is dropped if
+// the upper 24 bits of its random word are below `threshold`.
 __device__ __forceinline__ float dropped(const Step &s, u32 stream, u32 threshold, float scale, u32 index) {
     if (threshold == 0) return 1.0f;
     Words w = random_block(s.seed, stream, s.number, index / 4);
     return w.at[index % 4] >> 8 >= threshold ? scale : 0.0f;
 }
 
-// The sum of the block's values, in the same order every time. `scratch` holds one number a thread; every thread must
-// come, and the sum is thread 0's.
+// Returns the sum of `v` over the block, always added in the same order. `scratch` has one element for each thread. All
+// threads of the block must call it.
 __device__ __forceinline__ double block_sum(double v, double *scratch) {
     u32 t = threadIdx.x;
     scratch[t] = v;
@@ -120,17 +121,18 @@ __device__ __forceinline__ double block_sum(double v, double *scratch) {
 }
 
 #ifdef UPSTREAM_C
-// The gradient of the output of the layer before, which ends in ReLU (with 2x2 pooling, with dropout), on its way to
-// that layer's convolution: element e of the output, `g` its gradient. UPSTREAM_H x UPSTREAM_W x UPSTREAM_C is the output,
-// UPSTREAM_OH x UPSTREAM_OW the convolution's result. What pooling left out at odd edges is zero from the beginning.
-__device__ __forceinline__ void apply_upstream_mask(const Step &s, u32 e, float g, float output, const u8 *taken, float *grad) {
+// Undoes the ReLU, dropout and 2x2 pooling with which the previous layer ends: takes the gradient `g` of element e of
+// that layer's output (UPSTREAM_H x UPSTREAM_W x UPSTREAM_C) and writes the gradient of its convolution's result
+// (UPSTREAM_OH x UPSTREAM_OW). `argmax` has the position in the pooling window that was the largest. The gradients of
+// rows and columns that pooling ignores at odd edges are initialised to zero.
+__device__ __forceinline__ void apply_upstream_mask(const Step &s, u32 e, float g, float output, const u8 *argmax, float *grad) {
     float scale = UPSTREAM_DROP == 0 ? 1.0f : UPSTREAM_DROP == 1 ? s.scale : UPSTREAM_SCALE;
     g = output == 0.0f ? 0.0f : g * scale;
     if (UPSTREAM_POOL) {
         u32 c = e % UPSTREAM_C, pixel = e / UPSTREAM_C;
         u32 x = pixel % UPSTREAM_W, y = pixel / UPSTREAM_W % UPSTREAM_H, image = pixel / (UPSTREAM_W * UPSTREAM_H);
         u64 first = ((u64)(image * UPSTREAM_OH + 2 * y) * UPSTREAM_OW + 2 * x) * UPSTREAM_C + c;
-        u32 place = taken[e];
+        u32 place = argmax[e];
         grad[first] = place == 0 ? g : 0.0f;
         grad[first + UPSTREAM_C] = place == 1 ? g : 0.0f;
         grad[first + UPSTREAM_OW * UPSTREAM_C] = place == 2 ? g : 0.0f;

@@ -1,8 +1,8 @@
 //! Softmax and cross-entropy with label smoothing, for one image at a time.
 
-/// The probabilities of logits (softmax), in place; returns the cross-entropy against `label` with `smoothing`:
-/// -sum of target * ln probability, where the target is (1 - smoothing) for the label plus smoothing / classes for every
-/// class (PyTorch's `label_smoothing`). A logit that is not finite makes the loss NaN.
+/// Replaces the logits by their probabilities (softmax) and returns the cross-entropy: -sum of target * ln probability.
+/// The target is smoothing / classes for every class, plus (1 - smoothing) for `label` (PyTorch's `label_smoothing`).
+/// If a logit is not finite, the loss is NaN.
 pub fn cross_entropy(logits: &mut [f32], label: usize, smoothing: f32) -> f64 {
     let largest = f64::from(logits.iter().fold(f32::NEG_INFINITY, |a, &b| a.max(b)));
     let mut sum = 0.0f64;
@@ -20,7 +20,7 @@ pub fn cross_entropy(logits: &mut [f32], label: usize, smoothing: f32) -> f64 {
         *p = (f64::from(*p) / sum) as f32;
     }
     let smoothing = f64::from(smoothing);
-    // ln p_c = centred_c - ln sum. Without smoothing, a class of probability zero (mean of -inf) has no say.
+    // ln p_c = centred_c - ln sum. Without smoothing, `mean` is not used: it is -inf if a class has probability zero.
     let spread = if smoothing > 0.0 {
         smoothing * mean
     } else {
@@ -29,7 +29,7 @@ pub fn cross_entropy(logits: &mut [f32], label: usize, smoothing: f32) -> f64 {
     sum.ln() - (1.0 - smoothing) * own - spread
 }
 
-/// The gradient of `scale` times the cross-entropy with respect to the logits, from their probabilities, in place.
+/// Replaces the probabilities by the gradient of `scale` times the cross-entropy with respect to the logits.
 pub fn gradient(probabilities: &mut [f32], label: usize, smoothing: f32, scale: f32) {
     let spread = smoothing / probabilities.len() as f32;
     for (class, p) in probabilities.iter_mut().enumerate() {
@@ -73,7 +73,7 @@ mod tests {
                             x[class] = value;
                             cross_entropy(&mut x, label, smoothing)
                         };
-                        // Divided by the step that f32 took, which is not quite 0.02.
+                        // Divide by the actual difference, which in f32 is not exactly 0.02.
                         let (up, down) = (line[class] + 0.01, line[class] - 0.01);
                         let slope = (at(up) - at(down)) / f64::from(up - down) * 2.0;
                         assert!(

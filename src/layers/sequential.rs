@@ -1,4 +1,4 @@
-//! Layers one after the other, and the gradients between them.
+//! A sequence of layers, and the gradients between them.
 
 use super::cpu::{Layer, Parameter, Pass};
 use super::gpu::{Activation, BackwardLaunches, LaunchBuilder};
@@ -6,11 +6,11 @@ use super::slices;
 use candle_core::{Device, Result, Tensor, bail};
 use std::time::Instant;
 
-/// Layers one after the other. Gradients live in two arenas that the layers use in turn, so that what one layer wrote is
-/// still in the cache when the next reads it.
+/// A sequence of layers. The gradients are in two buffers that the layers use alternately, so that a gradient is still
+/// in the cache when the next layer reads it.
 pub struct Sequential {
     layers: Vec<Box<dyn Layer>>,
-    /// The gradient of each layer's output, but not of the last one's.
+    /// The gradient of each layer's output except the last.
     grads: Vec<Tensor>,
     times: Option<Vec<Time>>,
 }
@@ -71,7 +71,7 @@ impl Sequential {
     /// Runs the layers in order; stops early if the pass is stopped.
     ///
     /// # Errors
-    /// Returns an error if a layer does.
+    /// Returns an error if a layer returns one.
     pub fn forward(&mut self, input: &Tensor, pass: &Pass) -> Result<()> {
         for i in 0..self.layers.len() {
             if pass.is_stopped() {
@@ -96,7 +96,7 @@ impl Sequential {
     /// Runs the layers' backward passes in reverse order, with the same arguments as [`Layer::backward`].
     ///
     /// # Errors
-    /// Returns an error if a layer does, or there is no layer.
+    /// Returns an error if a layer returns one, or there is no layer.
     pub fn backward(
         &mut self,
         input: &Tensor,

@@ -7,7 +7,7 @@ use candle_core::{
 use std::cell::RefCell;
 use std::ops::{Deref, Range};
 
-/// Vectors that begin at a multiple of this many f32 (64 bytes) never straddle two cache lines.
+/// Alignment in f32: 64 bytes, the size of a cache line.
 const ALIGN: usize = 16;
 
 /// Allocates a tensor of zeros. On the CPU its first element is aligned to a cache line.
@@ -59,11 +59,11 @@ impl Deref for Slice<'_> {
     }
 }
 
-/// Lends the numbers of contiguous f32 tensors on the CPU to be written. The tensors must not share storage with each
-/// other or with a [`Slice`] in use.
+/// Calls `f` with the elements of contiguous f32 tensors on the CPU as mutable slices. The tensors must not share
+/// storage with each other or with a [`Slice`] in use.
 ///
 /// # Errors
-/// When a tensor is something else, or is given twice; those of `f`.
+/// Returns an error if a tensor is not contiguous, not f32, not on the CPU, or given twice.
 pub fn write<const N: usize, R>(
     tensors: [&Tensor; N],
     f: impl FnOnce([&mut [f32]; N]) -> R,
@@ -78,15 +78,15 @@ pub fn write<const N: usize, R>(
     }
     let mut result = None;
     let mut f = Some(f);
-    let mut found = [(std::ptr::null_mut::<f32>(), 0); N];
-    nest(&tensors, &mut found, 0, &mut |found: &[(
+    let mut ranges = [(std::ptr::null_mut::<f32>(), 0); N];
+    nest(&tensors, &mut ranges, 0, &mut |ranges: &[(
         *mut f32,
         usize,
     )]| {
         let lent = std::array::from_fn(|i| {
-            let (start, len) = found[i];
-            // SAFETY: the storage of every tensor is locked for writing by the calls that enclose this one, and they
-            // are different storages, or the second lock would not have been given.
+            let (start, len) = ranges[i];
+            // SAFETY: the enclosing calls hold the write locks of all storages. The storages differ, since a second
+            // lock of the same storage fails.
             unsafe { std::slice::from_raw_parts_mut(start, len) }
         });
         result = f.take().map(|f| f(lent));
@@ -94,29 +94,29 @@ pub fn write<const N: usize, R>(
     result.ok_or_else(|| candle_core::Error::Msg("nothing was lent".into()))
 }
 
-/// Where a tensor's numbers stand, and how many they are.
-type Found = (*mut f32, usize);
+/// The address and the number of a tensor's elements.
+type ElementRange = (*mut f32, usize);
 
 type LendTo<'a> = dyn FnMut(&mut [f32]) -> Result<()> + 'a;
 
-/// Takes the write locks of the tensors from number `at` on, one inside the other, then calls `f`.
+/// Takes the write locks of the tensors from index `at` on in nested calls, then calls `f`.
 fn nest(
     tensors: &[&Tensor],
-    found: &mut [Found],
+    ranges: &mut [ElementRange],
     at: usize,
-    f: &mut dyn FnMut(&[Found]),
+    f: &mut dyn FnMut(&[ElementRange]),
 ) -> Result<()> {
     if at == tensors.len() {
-        f(found);
+        f(ranges);
         return Ok(());
     }
     tensors[at].inplace_op1(&Lend(RefCell::new(&mut |all: &mut [f32]| {
-        found[at] = (all.as_mut_ptr(), all.len());
-        nest(tensors, found, at + 1, f)
+        ranges[at] = (all.as_mut_ptr(), all.len());
+        nest(tensors, ranges, at + 1, f)
     })))
 }
 
-/// An operation in place that hands the numbers to a closure: Candle's way to a tensor's storage.
+/// An in-place operation that passes the elements to a closure. This is how Candle gives access to a tensor's storage.
 struct Lend<'a>(RefCell<&'a mut LendTo<'a>>);
 
 impl InplaceOp1 for Lend<'_> {
@@ -140,7 +140,7 @@ fn range(layout: &Layout) -> Result<Range<usize>> {
     }
 }
 
-/// Numbers that begin at a cache line, for what kernels keep between calls.
+/// A buffer that begins at a cache line, which kernels keep between calls.
 #[derive(Default)]
 pub struct Aligned {
     room: Vec<f32>,
@@ -155,7 +155,7 @@ impl Aligned {
         Aligned { room, start, len }
     }
 
-    /// Makes it at least `len` long; what it held is lost when it grows.
+    /// Makes the buffer at least `len` long. Its contents are lost if it grows.
     pub fn reserve(&mut self, len: usize) -> &mut [f32] {
         if self.len < len {
             *self = Aligned::zeros(len);
@@ -178,7 +178,7 @@ impl std::ops::DerefMut for Aligned {
     }
 }
 
-/// Scratch numbers of this thread, beginning at a cache line and holding anything at first.
+/// A scratch buffer of this thread. It begins at a cache line, and its initial contents are arbitrary.
 pub struct Scratch {
     mine: Aligned,
     len: usize,
@@ -188,8 +188,9 @@ thread_local! {
     static FREE: RefCell<Vec<Aligned>> = const { RefCell::new(Vec::new()) };
 }
 
-/// `len` scratch numbers. They come from those that this thread gave back, grown to the largest ever asked, so that no
-/// step allocates. (Not lent to a closure: kernels must be inlined to be compiled for their vector level.)
+/// A scratch buffer of `len` numbers. Threads reuse their buffers, which have grown to the largest size requested, so
+/// that steps do not allocate. (A closure could not be used instead: kernels must be inlined to be compiled for their
+/// vector level.)
 pub fn scratch(len: usize) -> Scratch {
     let mut mine = FREE
         .with(|free| free.borrow_mut().pop())
@@ -221,9 +222,10 @@ impl Drop for Scratch {
     }
 }
 
-/// Whether no number is NaN or infinite.
+/// Whether all numbers are finite.
 pub fn all_finite(numbers: &[f32]) -> bool {
-    // All bits of the exponent set. Integers without a branch, which the compiler turns into vectors.
+    // A number is not finite if all bits of its exponent are set. The compiler vectorises integer code without
+    // branches.
     const NONE: u32 = 0x7f80_0000;
     let any = numbers
         .iter()

@@ -1,5 +1,5 @@
-//! The CUDA kernels on the processor: an executor that compiles them with the system's C++ compiler under a small shim and
-//! runs them thread by thread.
+//! Runs the CUDA kernels on the CPU: an executor that compiles them with the system's C++ compiler and a small shim,
+//! and runs them thread by thread.
 
 use cifar_tui::backend::DeviceInfo;
 use cifar_tui::backend::gpu::GpuDevice;
@@ -14,7 +14,7 @@ use std::fmt::Write;
 use std::process::Command;
 use std::rc::Rc;
 
-/// In messages.
+/// The device's name in messages.
 const NAME: &str = "the processor";
 const SHIM: &str = include_str!("shim.h");
 
@@ -27,27 +27,28 @@ pub fn compiler() -> Option<String> {
 
 type Start = unsafe extern "C" fn(*mut c_void, *const u32, u32, u32, u32, *mut *mut c_void, i32);
 
-/// Makes executors on the processor.
+/// A device whose executors run on the CPU.
 pub struct HostDevice {
     multiprocessors: u32,
     backwards: bool,
-    /// Bytes that each executor has at most.
-    most: usize,
-    /// Allocations of all executors so far, and those that fail by number.
+    /// Maximum number of bytes of each executor.
+    max_bytes: usize,
+    /// Number of allocations of all executors so far, and the indices of those that fail.
     allocations: Cell<usize>,
     failing: Vec<usize>,
     uploads: RefCell<Vec<Vec<u8>>>,
-    /// Bytes that executors have copied from each other.
+    /// Number of bytes that executors have copied from each other.
     copied: Cell<usize>,
 }
 
 impl HostDevice {
-    /// `multiprocessors` decides into how many blocks work is cut; `backwards` is the order of threads and blocks.
+    /// `multiprocessors` determines the number of blocks that share work. With `backwards`, threads and blocks run in
+    /// reverse order.
     pub fn new(multiprocessors: u32, backwards: bool) -> Self {
         HostDevice {
             multiprocessors,
             backwards,
-            most: usize::MAX,
+            max_bytes: usize::MAX,
             allocations: Cell::new(0),
             failing: Vec::new(),
             uploads: RefCell::default(),
@@ -55,17 +56,17 @@ impl HostDevice {
         }
     }
 
-    /// Bytes that executors have copied from each other.
+    /// Number of bytes that executors have copied from each other.
     pub fn copied(&self) -> usize {
         self.copied.get()
     }
 
-    /// With only so many bytes of memory for each executor.
-    pub fn with_memory(self, most: usize) -> Self {
-        HostDevice { most, ..self }
+    /// Limits the memory of each executor.
+    pub fn with_memory(self, max_bytes: usize) -> Self {
+        HostDevice { max_bytes, ..self }
     }
 
-    /// Where the allocations with these numbers (from 0, of all executors) find no memory.
+    /// Makes the allocations with these indices fail (from 0, over all executors).
     pub fn with_failing(self, failing: &[usize]) -> Self {
         HostDevice {
             failing: failing.to_vec(),
@@ -73,12 +74,12 @@ impl HostDevice {
         }
     }
 
-    /// The backends' device on it.
+    /// The GPU device of backends that run on this one.
     pub fn device(self) -> GpuDevice {
         Rc::new(self).shared_device()
     }
 
-    /// The same, of a device that the test goes on looking at.
+    /// Like [`HostDevice::device`], for a test that keeps a reference to this device.
     pub fn shared_device(self: Rc<Self>) -> GpuDevice {
         let info = DeviceInfo {
             words: NAME.into(),
@@ -118,14 +119,14 @@ struct Host {
 impl Host {
     fn bytes(&mut self, at: usize, len: usize) -> &mut [u8] {
         assert!(at + len <= 16 * self.memory.len(), "{len} bytes at {at}");
-        // SAFETY: in bounds; any bytes are u128s.
+        // SAFETY: the range is in bounds, and all byte patterns are valid.
         unsafe {
             std::slice::from_raw_parts_mut(self.memory.as_mut_ptr().cast::<u8>().add(at), len)
         }
     }
 }
 
-/// All launches' sources in one, each use in a namespace of its own.
+/// The sources of all launches as one text. Each use of a source has its own namespace.
 pub fn one_source(common: &str, lists: &[Vec<Launch>], prefix: &str) -> (String, Vec<Vec<String>>) {
     let mut modules: HashMap<(usize, String), (usize, BTreeSet<&str>)> = HashMap::new();
     let mut names = Vec::new();
@@ -177,7 +178,7 @@ pub fn one_source(common: &str, lists: &[Vec<Launch>], prefix: &str) -> (String,
 
 fn symbol(library: *mut c_void, name: &str) -> *mut c_void {
     let name = CString::new(name).unwrap();
-    // SAFETY: an open library and a C string.
+    // SAFETY: the library is open, and `name` is a C string.
     let found = unsafe { libc::dlsym(library, name.as_ptr()) };
     assert!(!found.is_null(), "{name:?}");
     found
@@ -193,14 +194,14 @@ impl KernelExecutor for Host {
         self.lists = Vec::new();
         let number = self.device.allocations.get();
         self.device.allocations.set(number + 1);
-        if bytes > self.device.most || self.device.failing.contains(&number) {
+        if bytes > self.device.max_bytes || self.device.failing.contains(&number) {
             return Err(ExecutorError::Memory {
                 device: NAME.into(),
                 needed: bytes as u64,
-                free: self.device.most as u64,
+                free: self.device.max_bytes as u64,
             });
         }
-        // Poisoned: NaN wherever nothing is written.
+        // Fill the memory with NaN, so that a test fails if a kernel reads memory before it is written.
         self.memory = vec![u128::MAX; bytes.div_ceil(16)];
         Ok(())
     }
@@ -230,7 +231,7 @@ impl KernelExecutor for Host {
 
     fn copy(&mut self, from: &mut dyn KernelExecutor, at: usize, bytes: usize) -> Result<()> {
         assert!(at + bytes <= from.size(), "{bytes} bytes at {at}");
-        // SAFETY: in bounds of memory that the other executor holds; every call has been executed when it returns.
+        // SAFETY: the range is in bounds of memory that the other executor owns; every earlier call has been executed.
         let from = unsafe { std::slice::from_raw_parts((from.base() as *const u8).add(at), bytes) };
         self.bytes(at, bytes).copy_from_slice(from);
         self.device.copied.set(self.device.copied.get() + bytes);
@@ -252,7 +253,7 @@ impl KernelExecutor for Host {
                 "-O2",
                 "-fPIC",
                 "-shared",
-                // Or the libraries of tests that run beside each other share what kernels call shared memory.
+                // Otherwise the libraries of tests that run at the same time would share the kernels' shared memory.
                 "-fvisibility=hidden",
                 "-w",
                 "-ffp-contract=off",
@@ -268,7 +269,7 @@ impl KernelExecutor for Host {
             });
         }
         let path = CString::new(library.to_str().unwrap()).unwrap();
-        // SAFETY: a library that was just built; it stays open.
+        // SAFETY: the library was just built, and it stays open.
         let library = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
         // SAFETY: dlerror returns a C string after a failure.
         assert!(!library.is_null(), "{:?}", unsafe {
@@ -282,7 +283,7 @@ impl KernelExecutor for Host {
             .zip(names)
             .map(|(list, names)| {
                 let kernel = |name: &String| {
-                    // SAFETY: every such function takes nothing and returns a pointer.
+                    // SAFETY: every such function takes no arguments and returns a pointer.
                     let get = unsafe {
                         std::mem::transmute::<*mut c_void, extern "C" fn() -> *mut c_void>(symbol(
                             library, name,
@@ -302,15 +303,15 @@ impl KernelExecutor for Host {
     fn run(&mut self, list: KernelList, times: usize) -> Result<()> {
         let base = self.memory.as_mut_ptr().cast::<u8>();
         for _ in 0..times {
-            // One after the other, as launches that start early must allow.
+            // Run the launches one after the other, which is also a valid order for launches that start early.
             for (kernel, launch) in &self.lists[list.0] {
                 let pointer = |place: &Offset| match place {
-                    // SAFETY: places are within the memory.
+                    // SAFETY: offsets are inside the memory.
                     Some(at) => unsafe { base.add(*at).cast::<c_void>() },
                     None => std::ptr::null_mut(),
                 };
                 let mut arguments: Vec<_> = launch.arguments.iter().map(pointer).collect();
-                // SAFETY: the kernel takes as many pointers, into memory that lives.
+                // SAFETY: the kernel takes this number of pointers, which point into live memory.
                 unsafe {
                     (self.start.unwrap())(
                         *kernel,

@@ -517,7 +517,7 @@ fn members_are_resized_together_or_not_at_all() {
     let (mut training, _) = pair(&device(&[3, 4]));
     let error = training.backend.resize(20).unwrap_err();
     assert!(!error.is_out_of_memory(), "{error}");
-    assert!(error.to_string().contains("start again"), "{error}");
+    assert!(error.to_string().contains("resume from it"), "{error}");
 }
 
 #[test]

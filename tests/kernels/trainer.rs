@@ -1,4 +1,5 @@
-//! The training loop on the GPU's backend: as on the CPU, resumable bit for bit, and steered between its calls.
+//! Tests of the training loop on the GPU's backend: it trains as on the CPU, resumes bit for bit, and handles requests
+//! between calls of the backend.
 
 use super::host::HostDevice;
 use super::left_out;
@@ -27,7 +28,7 @@ fn training_data() -> Rc<TrainingData> {
             .map(|i| (rng.word(i as u32) % 10) as u8)
             .collect();
         let pixels = (0..count * 3 * SIDE * SIDE).map(|i| {
-            // Each class is a little brighter than the one before.
+            // Each class is a little brighter than the previous one.
             let class = labels[i / (3 * SIDE * SIDE)];
             (rng.word(10_000 + i as u32) >> 25) as u8 + 12 * class
         });
@@ -79,16 +80,16 @@ fn trainer(params: Hyperparameters, device: &dyn Device) -> Trainer {
     Trainer::new(params, training_data(), device, Arc::default()).unwrap()
 }
 
-/// Writes down what it is told.
+/// A host that records what the trainer reports.
 struct Notes {
     steps: Vec<StepReport>,
     scores: Vec<Scores>,
     applied: Vec<Applied>,
     refused: Vec<String>,
-    /// Changes to request once this many steps are done.
+    /// Changes to request, and the numbers of steps after which to request them.
     requests: Vec<(u64, &'static str, Value)>,
     leave_at: Option<u64>,
-    /// Steps that are asked for at a time.
+    /// Number of steps in one call of the backend.
     ahead: usize,
     calls: usize,
 }

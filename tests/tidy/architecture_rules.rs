@@ -144,7 +144,7 @@ pub fn tokens(source: &str) -> Vec<Token> {
             } else if at(i + 2) == '\'' {
                 i += 3;
             } else {
-                i += 1; // A lifetime: its name follows as a word and does no harm.
+                i += 1; // A lifetime. Its name becomes a word token, which has no effect.
             }
         } else if c.is_alphabetic() || c == '_' {
             let start = i;

@@ -1,9 +1,9 @@
-//! From images to the network's input, pixel by pixel.
+//! Makes the network's input from images, pixel by pixel.
 
 use super::super::{Error, ImageSet, Result, Scaling};
 use crate::domain::augment::Placement;
 
-/// Placed images as numbers, `[placements, channels, side, side]`: zero where a placement shows nothing.
+/// The input for placed images, `[placements, channels, side, side]`. It is zero where a placement shows no pixel.
 pub fn place(images: &ImageSet, placements: &[Placement], scaling: &Scaling) -> Result<Vec<f32>> {
     let (channels, side) = (images.channels(), images.side() as u32);
     let mut out = Vec::with_capacity(placements.len() * channels * images.side() * images.side());

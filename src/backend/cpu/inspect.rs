@@ -1,4 +1,4 @@
-//! Looks inside a network.
+//! Inspects a network: activations, dead units, gradients, and the first value that is not finite.
 
 use super::network::Network;
 use super::{Inspected, Inspection, Result, gradients};
@@ -35,8 +35,9 @@ impl Network {
         Ok(inspected)
     }
 
-    /// What was not finite first in the training pass just made over `images` images, with its layer: a weight, which
-    /// spoils all after it; else a layer's output; else a gradient, sought from the last layer, as it is made.
+    /// Names the first tensor that was not finite in the last training pass, which had `images` images: a weight,
+    /// otherwise the output of a layer, otherwise a gradient. Gradients are searched from the last layer to the first,
+    /// the order in which they are computed.
     pub(in crate::backend) fn first_not_finite(&self, images: usize) -> Result<Option<String>> {
         if let Some(weight) = self.first_weight_not_finite()? {
             return Ok(Some(weight));
@@ -59,7 +60,7 @@ impl Network {
         Ok(None)
     }
 
-    /// Sought from the last layer, as gradients are made.
+    /// Names the first gradient that is not finite, from the last layer to the first.
     pub(in crate::backend) fn first_gradient_not_finite(&self) -> Result<Option<String>> {
         for param in self.params().iter().rev() {
             if !slices::all_finite(&slices::read(&param.grad)?) {
@@ -69,7 +70,7 @@ impl Network {
         Ok(None)
     }
 
-    /// Every layer's output for the one image of the last pass, as pictures.
+    /// Every layer's output for the only image of the last pass, as pictures.
     fn activations(&self) -> Result<Vec<Activations>> {
         let layers = self.layers.layers().iter();
         layers
@@ -94,7 +95,7 @@ impl Network {
             .collect()
     }
 
-    /// Counts, for each layer that ends in a ReLU, the zeros of the last pass's output.
+    /// Adds the zeros in the last pass's outputs to the counts of each layer that ends with a ReLU.
     fn count_units(&self, images: usize, units: &mut [Option<UnitCounts>]) -> Result<()> {
         let layers = self.layers.layers().iter();
         for (layer, units) in layers.zip(units) {
@@ -122,7 +123,7 @@ impl Network {
 
 /// Counts of one layer's outputs. A unit is a channel of a convolution, or an output of a dense layer.
 struct UnitCounts {
-    /// Whether it was other than zero at some pixel of some image.
+    /// Whether each unit was not zero for some pixel of some image.
     alive: Vec<bool>,
     zeros: usize,
     seen: usize,
@@ -139,7 +140,7 @@ impl UnitCounts {
     }
 }
 
-/// The numbers of the first images of an output.
+/// The outputs of the first `images` images.
 fn numbers(output: &Tensor, images: usize) -> Result<Vec<f32>> {
     let all = slices::read(output)?;
     let len = output.elem_count() / output.dims()[0].max(1);

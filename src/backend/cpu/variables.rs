@@ -4,7 +4,7 @@ use super::{NetworkSpec, Result, weights};
 use candle_core::{Device, Tensor, Var};
 use std::collections::HashMap;
 
-/// Variables by name. Clones share them.
+/// Variables by name. Clones share the variables.
 #[derive(Clone)]
 pub struct Variables(HashMap<String, Var>);
 

@@ -1,7 +1,7 @@
 //! Fully connected: dense + bias (+ ReLU) (+ dropout), with the inputs flattened in CHW order.
 //!
-//! The weights stay as they are, `[out, in]`: only the inputs are turned from NHWC into CHW, which are far fewer
-//! numbers. Then the forward pass is dot products of rows, and both gradients are sums of rows.
+//! The weights keep their layout, `[out, in]`; the inputs, which are far fewer numbers, are transposed from NHWC to
+//! CHW. The forward pass then consists of dot products of rows, and both gradients are sums of rows.
 
 #![allow(
     clippy::needless_range_loop,
@@ -16,14 +16,14 @@ use crate::layers::gpu::{Activation, BackwardLaunches, LaunchBuilder};
 use crate::layers::slices::{self, Aligned, read, write};
 use candle_core::{Result, Tensor, bail};
 
-/// Vectors side by side in a tile of a gradient, and rows in a tile of dot products.
+/// Width in vectors of a tile of a gradient, and number of rows of a tile of dot products.
 const SIDE: usize = 4;
-/// f32 in a task's columns of a gradient: whole tiles at every level.
+/// Number of columns of a gradient that a task computes: a whole number of tiles at every level.
 const COLUMNS: usize = 64;
-/// Outputs in a task of the forward pass.
+/// Number of outputs that a task of the forward pass computes.
 const OUTPUTS: usize = 16;
 
-/// Runs `$body` with the constant `$P` equal to `$p`, from 1 to 7.
+/// Runs `$body` with the constant `$P` equal to the variable `$p`, which is from 1 to 7.
 macro_rules! with_height {
     ($p:expr, $P:ident => $body:expr) => {
         with_height!(@ $p, $P => $body; 1 2 3 4 5 6 7)
@@ -39,7 +39,7 @@ macro_rules! with_height {
     };
 }
 
-/// Rows of a tile that is [`SIDE`] wide.
+/// Maximum number of rows of a tile that is [`SIDE`] vectors wide.
 const fn tallest<S: Simd>() -> usize {
     let fits = S::ACCUMULATORS / SIDE;
     if fits < 7 { fits } else { 7 }
@@ -58,14 +58,14 @@ pub struct Dense {
     weight: Parameter,
     bias: Option<Parameter>,
     output: Tensor,
-    /// The factor of the elements that dropout kept, in the last forward pass.
+    /// The factor of the elements that dropout kept in the last forward pass.
     scale: f32,
     /// The inputs in CHW order, and their gradients; unused when the input is one pixel.
     flat: Aligned,
     grad_flat: Aligned,
-    /// Gradient before ReLU and dropout.
+    /// Gradient with respect to the values before ReLU and dropout.
     grad: Aligned,
-    /// Dropout's mask.
+    /// Dropout's factors.
     factors: Aligned,
 }
 
@@ -113,7 +113,7 @@ impl Dense {
         })
     }
 
-    /// Computes with another SIMD level than the best one of this CPU.
+    /// Uses this SIMD level instead of the best one of this CPU.
     #[must_use]
     pub fn at_level(mut self, level: Level) -> Self {
         self.level = level;
@@ -237,7 +237,7 @@ impl Layer for Dense {
         let x = if pixels == 1 {
             first_images(&x, images, inputs)?
         } else {
-            // The forward pass has written them.
+            // The forward pass has written the transposed inputs.
             first_images(&self.flat, images, inputs)?
         };
         // d weight[o][i] = sum over images of grad[image][o] * x[image][i].
@@ -308,7 +308,7 @@ impl Layer for Dense {
     }
 }
 
-/// `rows` x `columns` to `columns` x `rows`.
+/// Transposes a `rows` x `columns` matrix.
 fn transpose(from: &[f32], rows: usize, columns: usize, to: &mut [f32]) {
     for (r, line) in from.chunks_exact(columns).enumerate() {
         for (to, from) in to[r..].iter_mut().step_by(rows).zip(line) {
@@ -321,7 +321,7 @@ fn transpose(from: &[f32], rows: usize, columns: usize, to: &mut [f32]) {
 #[inline(always)]
 unsafe fn total<S: Simd>(vector: S) -> f32 {
     let mut lanes = [0.0f32; 16];
-    // SAFETY: the caller guarantees it; no vector is wider.
+    // SAFETY: guaranteed by the caller; no vector is wider than `lanes`.
     unsafe { vector.store(lanes.as_mut_ptr()) }
     let mut half = 8;
     while half > 0 {
@@ -415,7 +415,7 @@ impl Dots<'_> {
             }
             for p in 0..P {
                 let at = (image + p) * self.outputs + o;
-                // Each task writes different outputs.
+                // Tasks write different outputs.
                 let out = self.out.range(at..at + R);
                 for r in 0..R {
                     let sum = total(sums[p][r]) + self.bias.map_or(0.0, |bias| bias[o + r]);
@@ -427,7 +427,7 @@ impl Dots<'_> {
 }
 
 /// `out[r][i] = sum over k of factor(r, k) * lines[k][i]`, for `rows` x `columns` results and `count` lines, always
-/// added in the order of k. The factor is `factors[r * step.0 + k * step.1]`.
+/// summed in the order of k. The factor is `factors[r * step.0 + k * step.1]`.
 #[allow(clippy::too_many_arguments, reason = "the sizes of a matrix product")]
 fn sum_rows(
     level: Level,
@@ -540,7 +540,7 @@ impl SumRows<'_> {
             }
             for p in 0..P {
                 let at = (row + p) * self.columns + column;
-                // Each task writes different columns.
+                // Tasks write different columns.
                 let out = self.out.range(at..at + (V - 1) * S::LANES + lanes);
                 for v in 0..V {
                     if V == 1 {

@@ -1,4 +1,4 @@
-//! Dropout as a layer of its own, where it cannot be fused into the layer before.
+//! Dropout that is not fused into another layer.
 
 use super::Dropout;
 use crate::hardware::simd::Level;
@@ -7,7 +7,7 @@ use crate::layers::gpu::{Activation, BackwardLaunches, LaunchBuilder};
 use crate::layers::slices;
 use candle_core::{Device, Result, Tensor};
 
-/// Dropout; while scoring, the identity.
+/// Dropout. In scoring it is the identity.
 pub struct Drop {
     name: String,
     dropout: Dropout,
@@ -36,7 +36,7 @@ impl Drop {
         })
     }
 
-    /// The same in both directions: a product with the mask.
+    /// Multiplies by the mask, in the forward and in the backward pass.
     fn multiply(&self, from: &Tensor, to: &Tensor, pass: &Pass) -> Result<()> {
         let len = image_len(&self.output);
         let level = self.level;

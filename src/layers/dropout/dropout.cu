@@ -1,7 +1,8 @@
-// Dropout on its own. Constants: LEN (numbers of an image), DROP, DROP_LIVE, DROP_THRESHOLD, DROP_SCALE.
+// Dropout that is not fused into another layer. Constants: LEN (elements of an image), DROP, DROP_LIVE, DROP_THRESHOLD,
+// DROP_SCALE (see dropout/gpu.rs).
 
-// Dropout: the same in both directions.
-extern "C" __global__ void __launch_bounds__(256) drop(const Step *now, const float *from, float *to) {
+// Multiplies by the dropout mask, in the forward and in the backward pass.
+extern "C" __global__ void __launch_bounds__(256) dropout(const Step *now, const float *from, float *to) {
     const Step s = *now;
     u32 e = blockIdx.x * 256 + threadIdx.x;
     if (e >= s.count * LEN) return;

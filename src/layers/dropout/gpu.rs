@@ -1,4 +1,4 @@
-//! Dropout's launches, where it is a layer of its own, and the constants of its kernels' random numbers.
+//! The launches of a dropout layer that is not fused, and the constants of all kernels that apply dropout.
 
 use super::{Dropout, Mask};
 use crate::domain::rng::Stream;
@@ -20,14 +20,15 @@ pub fn schedule(
     let pair = KernelPair {
         source: SOURCE,
         constants,
-        forward: "drop",
-        backward: "drop",
+        forward: "dropout",
+        backward: "dropout",
         backward_reads: BackwardReads::GradientOnly,
     };
     builder.kernel_pair(pair, input, input.len)
 }
 
-/// DROP (the stream's word, 0 for no dropout), DROP_LIVE, DROP_THRESHOLD and DROP_SCALE.
+/// The constants of a kernel that applies dropout: DROP (the random stream, 0 for no dropout), DROP_LIVE (1 if the
+/// share is the hyperparameter), DROP_THRESHOLD and DROP_SCALE (of a share that the architecture fixes).
 pub fn constants_of(dropout: Option<Dropout>) -> String {
     let mut constants = String::new();
     let stream = dropout.map_or(0, |d| Stream::Dropout(d.layer).word());
@@ -43,7 +44,8 @@ pub fn constants_of(dropout: Option<Dropout>) -> String {
     constants
 }
 
-/// UPSTREAM_DROP (0 for no dropout, 1 for one with the live share, 2 for one with its own) and UPSTREAM_SCALE.
+/// The constants of a kernel that undoes dropout: UPSTREAM_DROP (0: no dropout, 1: the hyperparameter's share, 2: a
+/// share that the architecture fixes) and UPSTREAM_SCALE.
 pub fn upstream_constants(dropout: Option<Dropout>) -> String {
     let mut constants = String::new();
     let pinned = dropout.and_then(|d| d.share);

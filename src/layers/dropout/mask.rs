@@ -1,11 +1,11 @@
-//! Dropout's masks (inverted dropout: Srivastava et al., "Dropout", JMLR 2014, section 10): the same numbers for any
-//! number of threads and any place they are computed, also on a GPU.
+//! Dropout's masks (inverted dropout: Srivastava et al., "Dropout", JMLR 2014, section 10): the masks are the same for
+//! any number of threads, and on the CPU and the GPU.
 
 use crate::domain::rng::{Rng, Stream};
 use crate::hardware::simd::{Kernel, Level, Simd};
 
-/// The mask of one dropout layer in one step. Number `i` belongs to element `i` of the layer's output (of the whole
-/// batch, NHWC): dropped when `Rng::uniform(i)` is below the share.
+/// The mask of one dropout layer in one step. Element `i` of the layer's output (over the whole batch, NHWC) is dropped
+/// if `Rng::uniform(i)` is below the share.
 #[derive(Clone, Copy, Debug)]
 pub struct Mask {
     rng: Rng,
@@ -14,7 +14,7 @@ pub struct Mask {
 }
 
 impl Mask {
-    /// `layer` is the number of the dropout layer in the network, `share` in [0, 1). None where nothing is dropped.
+    /// The mask of dropout layer number `layer` in the network; `share` is in [0, 1). None if the share is 0.
     pub fn new(seed: u64, layer: u16, step: u64, share: f32) -> Option<Self> {
         let (threshold, scale) = Mask::numbers(share);
         (share > 0.0).then(|| Mask {
@@ -52,10 +52,10 @@ impl Mask {
     /// Computes [`Mask::factors`] inside a SIMD kernel.
     ///
     /// # Safety
-    /// That of [`Kernel::run`].
+    /// As for [`Kernel::run`].
     #[inline(always)]
     pub unsafe fn factors_in<S: Simd>(&self, first: usize, out: &mut [f32]) {
-        // Up to the first whole block of four words, the blocks, the rest.
+        // Compute the elements before the first whole block of four words, the whole blocks, and the rest.
         let head = (first.wrapping_neg() % 4).min(out.len());
         let (before, out) = out.split_at_mut(head);
         for (i, out) in before.iter_mut().enumerate() {

@@ -21,26 +21,26 @@ pub const KIND: Kind = Kind {
     parse,
 };
 
-/// Largest pinned share, as for the live one.
+/// Largest share that an architecture may fix; the hyperparameter has the same limit.
 pub const MAX_SHARE: f64 = 0.95;
 
 #[derive(Debug)]
 pub struct DropoutOp {
-    /// None follows the live dropout value.
+    /// None: the hyperparameter's value.
     pub share: Option<f64>,
 }
 
-/// A dropout in its place, in a layer of its own or at the end of another.
+/// A dropout in the network, as a separate layer or fused into another.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Dropout {
-    /// Its number in the network, which names its random numbers.
+    /// Its number in the network, which selects its random numbers.
     pub layer: u16,
     /// The dropout share that the architecture fixes; None uses the hyperparameter.
     pub share: Option<f32>,
 }
 
 impl Dropout {
-    /// The mask of a pass; None where nothing is dropped.
+    /// The mask of a pass. None in scoring, or if the share is 0.
     pub fn mask(self, pass: &Pass) -> Option<Mask> {
         let train = pass.train?;
         let share = self.share.unwrap_or(train.dropout);

@@ -1,7 +1,7 @@
-// Global pooling. Constants: PIXELS, C (channels).
+// Global average pooling. Constants: PIXELS (pixels of an image), C (channels).
 
-// The mean of each channel.
-extern "C" __global__ void __launch_bounds__(256) mean(const Step *now, const float *x, float *output) {
+// Computes the mean of each channel over all pixels.
+extern "C" __global__ void __launch_bounds__(256) global_pool_forward(const Step *now, const float *x, float *output) {
     u32 e = blockIdx.x * 256 + threadIdx.x;
     if (e >= now->count * C) return;
     const float *from = x + (u64)(e / C) * (PIXELS * C) + e % C;
@@ -10,7 +10,8 @@ extern "C" __global__ void __launch_bounds__(256) mean(const Step *now, const fl
     output[e] = sum / (float)PIXELS;
 }
 
-extern "C" __global__ void __launch_bounds__(256) spread_mean(const Step *now, const float *grad, float *grad_input) {
+// Gives every pixel an equal share of its channel's gradient.
+extern "C" __global__ void __launch_bounds__(256) global_pool_backward(const Step *now, const float *grad, float *grad_input) {
     u32 e = blockIdx.x * 256 + threadIdx.x;
     if (e >= now->count * (PIXELS * C)) return;
     grad_input[e] = grad[e / (PIXELS * C) * C + e % C] / (float)PIXELS;

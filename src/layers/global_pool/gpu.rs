@@ -17,8 +17,8 @@ pub fn schedule(
     let pair = KernelPair {
         source: SOURCE,
         constants,
-        forward: "mean",
-        backward: "spread_mean",
+        forward: "global_pool_forward",
+        backward: "global_pool_backward",
         backward_reads: BackwardReads::GradientOnly,
     };
     builder.kernel_pair(pair, input, channels)

@@ -1,11 +1,11 @@
-//! ReLU as a layer of its own, where it cannot be fused into the layer before.
+//! ReLU that is not fused into another layer.
 
 use crate::layers::cpu::{Layer, Pass, image_len, map_images};
 use crate::layers::gpu::{Activation, BackwardLaunches, LaunchBuilder};
 use crate::layers::slices;
 use candle_core::{Device, Result, Tensor};
 
-/// max(x, 0); NaN stays NaN. Its slope at zero is 0.
+/// max(x, 0); NaN stays NaN. The derivative at zero is 0.
 pub struct Relu {
     name: String,
     output: Tensor,

@@ -1,4 +1,4 @@
-//! ReLU's launches, where it is a layer of its own.
+//! The launches of a ReLU that is not fused into another layer.
 
 use crate::layers::gpu::{
     Activation, BackwardLaunches, BackwardReads, KernelPair, LaunchBuilder, define,
@@ -13,8 +13,8 @@ pub fn schedule(builder: &mut LaunchBuilder, input: &Activation) -> (Activation,
     let pair = KernelPair {
         source: SOURCE,
         constants,
-        forward: "rectify",
-        backward: "rectify_backward",
+        forward: "relu_forward",
+        backward: "relu_backward",
         backward_reads: BackwardReads::Output,
     };
     builder.kernel_pair(pair, input, input.len)

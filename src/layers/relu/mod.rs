@@ -1,4 +1,5 @@
-//! `relu`: max(x, 0). Its slope at zero is 0. Convolutions, dense layers, norms and residual blocks take it in.
+//! `relu`: max(x, 0). The derivative at zero is 0. It is fused into a convolution, dense layer, norm or residual block
+//! before it.
 
 mod candle;
 pub mod cpu;

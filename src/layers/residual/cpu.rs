@@ -1,6 +1,6 @@
-//! A residual block (He et al., "Deep Residual Learning", CVPR 2016): the sum of its body's output and its input, which
-//! goes through a shortcut where shapes differ, and ReLU after the sum. When the body ends with a norm, as is usual, the
-//! sum and ReLU are part of that norm.
+//! A residual block (He et al., "Deep Residual Learning", CVPR 2016): the sum of its body's output and its input, with
+//! an optional ReLU. If their shapes differ, the input passes through a shortcut. If the body ends with a norm, as is
+//! usual, the sum and the ReLU are fused into the norm.
 
 use crate::layers::cpu::{Layer, Parameter, Pass};
 use crate::layers::gpu::{Activation, BackwardLaunches, LaunchBuilder};
@@ -14,7 +14,7 @@ pub struct Residual {
     name: String,
     body: Sequential,
     tail: ResidualSum,
-    /// Without layers the shortcut is the identity.
+    /// The layers of the shortcut. If there are none, it is the identity.
     shortcut: Sequential,
     /// Gradient of the shortcut's output.
     grad_skip: Tensor,
@@ -24,7 +24,7 @@ pub struct Residual {
 
 /// The operation that adds body and shortcut.
 pub enum ResidualSum {
-    /// The body's last layer.
+    /// A norm, the body's last layer, adds the shortcut.
     Norm {
         norm: Box<Norm>,
         /// Gradient of the norm's input.
@@ -37,7 +37,7 @@ pub enum ResidualSum {
 }
 
 impl ResidualSum {
-    /// The body's last layer, a norm (which also holds the ReLU, if any).
+    /// A norm, the body's last layer, that also adds the shortcut and applies the ReLU.
     ///
     /// # Errors
     /// Returns an error if the device runs out of memory.
@@ -63,7 +63,7 @@ impl ResidualSum {
 }
 
 impl Residual {
-    /// `input` is shaped like the block's input. The body may be empty when the tail is a norm.
+    /// A residual block whose input has the shape of `input`. The body may be empty if `tail` is a norm.
     ///
     /// # Errors
     /// Returns an error if neither body nor tail has a layer, the shortcut's output has another shape than the sum, or the

@@ -7,7 +7,8 @@ use std::fmt::Write;
 
 const SOURCE: &str = include_str!("residual.cu");
 
-/// Adds the launches for the gradients of the sum's parts, and writes that of the sum itself to an offset.
+/// Adds the launches that compute the gradients of the sum's operands. The gradient of the sum itself is written to the
+/// given offset.
 type SumBackward = Box<dyn FnOnce(&mut LaunchBuilder, usize)>;
 
 pub fn schedule(
@@ -15,7 +16,7 @@ pub fn schedule(
     builder: &mut LaunchBuilder,
     input: &Activation,
 ) -> (Activation, BackwardLaunches) {
-    // The branches' gradients are added before the layer before sees them.
+    // The gradients of both branches are added before the previous layer reads them.
     let body_grad = builder.plain_grad(input);
     let skip_grad = input.grad.map(|_| builder.batch(input.len));
     let branch = |grad| Activation {
@@ -31,8 +32,8 @@ pub fn schedule(
         ResidualSum::Norm { norm, .. } => {
             let (output, placed) = norm::gpu::forward(norm, builder, &body_end, Some(&skip_end));
             let y = output.clone();
-            let backward = move |builder: &mut LaunchBuilder, masked: usize| {
-                placed.backward(builder, &body_end, &y, Some(masked));
+            let backward = move |builder: &mut LaunchBuilder, sum_grad: usize| {
+                placed.backward(builder, &body_end, &y, Some(sum_grad));
             };
             (output, Box::new(backward))
         }
@@ -47,12 +48,12 @@ pub fn schedule(
                 Some(skip_end.at),
                 Some(output.at),
             ];
-            let launch = builder.elementwise(SOURCE, &constants, "sum", len, arguments);
+            let launch = builder.elementwise(SOURCE, &constants, "residual_add", len, arguments);
             builder.add_forward(launch);
             let y = output.clone();
-            let backward = move |builder: &mut LaunchBuilder, masked: usize| {
-                builder.mask(y.grad, y.at, relu, len, masked);
-                builder.hand_over(masked, &body_end);
+            let backward = move |builder: &mut LaunchBuilder, sum_grad: usize| {
+                builder.mask(y.grad, y.at, relu, len, sum_grad);
+                builder.hand_over(sum_grad, &body_end);
             };
             (output, Box::new(backward))
         }
@@ -60,16 +61,16 @@ pub fn schedule(
 
     let (input, len) = (input.clone(), output.len);
     let backward = move |builder: &mut LaunchBuilder| {
-        // The gradient of the sum.
-        let masked = builder.batch(len);
-        sum_backward(builder, masked);
+        // The gradient of the sum, before ReLU.
+        let sum_grad = builder.batch(len);
+        sum_backward(builder, sum_grad);
         body_backward(builder);
         if !is_identity {
-            builder.hand_over(masked, &skip_end);
+            builder.hand_over(sum_grad, &skip_end);
             skip_backward(builder);
         }
         if let (Some(body), Some(skip)) = (body_grad, skip_grad) {
-            let skip = if is_identity { masked } else { skip };
+            let skip = if is_identity { sum_grad } else { skip };
             builder.add(skip, body, input.len);
             builder.deliver(body, &input);
         }

@@ -1,7 +1,7 @@
-// Constants: LEN (numbers of an image), RELU.
+// The sum at the end of a residual block. Constants: LEN (elements of an image), RELU (1: with ReLU).
 
-// A residual block's sum.
-extern "C" __global__ void __launch_bounds__(256) sum(const Step *now, const float *a, const float *b, float *output) {
+// Adds the outputs of body and shortcut.
+extern "C" __global__ void __launch_bounds__(256) residual_add(const Step *now, const float *a, const float *b, float *output) {
     u32 e = blockIdx.x * 256 + threadIdx.x;
     if (e >= now->count * LEN) return;
     float v = a[e] + b[e];

@@ -31,7 +31,7 @@ impl Multiply {
         })
     }
 
-    /// The first images of `from` times the factor.
+    /// Writes the first images of `from` times the factor to `to`.
     fn scaled(&self, from: &Tensor, to: &Tensor, pass: &Pass) -> Result<()> {
         let len = image_len(&self.output);
         map_images(pass, (from, len), (to, len), |_, from, to| {

@@ -1,4 +1,4 @@
-//! `scale NUMBER`: every number times a constant, such as logits that are made smaller.
+//! `scale NUMBER`: multiplies every element by a constant, for example to make logits smaller.
 
 pub mod cpu;
 mod gpu;

@@ -1,4 +1,4 @@
-// A multiplication by a constant, forward and back. Constants: LEN (numbers of an image), FACTOR.
+// A multiplication by a constant, for the forward and the backward pass. Constants: LEN (elements of an image), FACTOR.
 
 extern "C" __global__ void __launch_bounds__(256) scale(const Step *now, const float *from, float *to) {
     u32 e = blockIdx.x * 256 + threadIdx.x;
