@@ -1,5 +1,5 @@
-//! What trains and scores networks: [`Backend`], one trait with an implementation for each engine. Nothing above this
-//! room asks which one it has.
+//! Trains and scores networks through [`Backend`], a trait with one implementation for each engine. No code above this
+//! room depends on which one it has.
 //!
 //! A [`Device`] owns what its backends share (threads, compiled kernels, copies of image sets) and outlives them. A
 //! backend holds members: networks of one architecture under one optimizer, each with its own weights, optimizer state
@@ -35,7 +35,7 @@ use candle::CandleDevice;
 use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
 
-/// What can go wrong in a backend. The messages say what to do.
+/// The errors of a backend. The messages say what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("the architecture does not fit: {0}")]
@@ -59,7 +59,7 @@ impl From<candle_core::Error> for Error {
 }
 
 impl Error {
-    /// Whether the device had too little memory: then the members' state is as it was before the call.
+    /// Whether the device had too little memory. The members' state is then as before the call.
     pub fn is_out_of_memory(&self) -> bool {
         matches!(self, Error::Executor(ExecutorError::Memory { .. }))
     }
@@ -67,7 +67,7 @@ impl Error {
 
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What the members of a backend have in common.
+/// The properties that all members of a backend share.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NetworkSpec {
     pub arch: Arch,
@@ -84,7 +84,8 @@ impl NetworkSpec {
     /// The layers with their names and shapes.
     ///
     /// # Errors
-    /// Returns an error if the architecture does not fit the input or the classes, or the images have not three channels.
+    /// Returns an error if the architecture does not fit the input or the classes, or the images do not have three
+    /// channels.
     pub fn nodes(&self) -> Result<Vec<Node>> {
         if self.input.channels != 3 {
             return Err(Error::Batch(format!(
@@ -96,16 +97,16 @@ impl NetworkSpec {
     }
 }
 
-/// One member of a backend.
+/// The id of a member of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MemberId(pub u32);
 
-/// One training step to be made.
+/// The settings and the batch of one training step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StepPlan {
     pub settings: StepSettings,
     pub augmentation: Augmentation,
-    /// The batch: numbers of images in the image set.
+    /// The batch: indices of images in the image set.
     pub images: Vec<u32>,
 }
 
@@ -157,9 +158,9 @@ pub struct DeviceInfo {
     pub words: String,
     /// Threads of the CPU that compute.
     pub threads: Rc<Threads>,
-    /// The number of the CUDA device that computes, if one does.
+    /// The index of the CUDA device that computes, if one does.
     pub gpu_index: Option<usize>,
-    /// Why the GPU of this computer is not used although it was not ruled out.
+    /// Why `--device auto` does not use the GPU of this computer. None if it uses it, or there is no GPU.
     pub unused_gpu: Option<String>,
 }
 
@@ -167,12 +168,12 @@ pub struct DeviceInfo {
 pub trait Device {
     fn info(&self) -> &DeviceInfo;
 
-    /// The number formats that it computes in.
+    /// The number formats that the device supports.
     fn precisions(&self) -> &'static [Precision] {
         &[Precision::F32]
     }
 
-    /// Floating-point operations a second that the multiply-add units can do, measured now; None where that cannot be
+    /// Measures the peak of the multiply-add units in floating-point operations a second. None if it cannot be
     /// measured.
     fn peak_flops(&self) -> Option<f64> {
         None
@@ -200,7 +201,7 @@ pub enum OpenError {
     },
 }
 
-/// Opens the device that `choice` names for an engine, with this many threads of the CPU (0: one a core).
+/// Opens the device `choice` for an engine, with this number of CPU threads (0: one per core).
 ///
 /// # Errors
 /// Returns an error if a GPU was asked for by name and cannot be used.
@@ -226,7 +227,7 @@ pub fn open(
     })
 }
 
-/// Without a device's name, Candle computes on the CPU: it is asked for to compare with.
+/// Opens a device for Candle. `auto` is the CPU, since Candle is mainly used for comparisons.
 fn open_candle(
     choice: DeviceChoice,
     threads: Rc<Threads>,
@@ -250,10 +251,11 @@ fn open_candle(
 
 /// Trains and scores networks of one architecture.
 ///
-/// Where memory is short, a call fails with an error for which [`Error::is_out_of_memory`] holds; state and capacity are
-/// then as before, and no more than the last gradients are lost.
+/// If memory is short, a call returns an error for which [`Error::is_out_of_memory`] is true. State and capacity are
+/// then as before, but the last gradients may be lost.
 pub trait Backend {
-    /// Most steps that one call of [`Backend::train`] should be asked for: 1 where nothing is gained by more.
+    /// The number of steps per member that a call of [`Backend::train`] should have at most. It is 1 if more steps at
+    /// once would not be faster.
     fn max_steps(&self) -> usize;
 
     /// Most members that [`Backend::train`] takes in one call.
@@ -265,7 +267,7 @@ pub trait Backend {
     /// Returns an error if memory is short or the device fails.
     fn add(&mut self, seed: u64) -> Result<MemberId>;
 
-    /// A new member in the state of another.
+    /// Adds a member with a copy of another member's state.
     ///
     /// # Errors
     /// Returns an error if there is no such member, memory is short or the device fails.
@@ -279,27 +281,27 @@ pub trait Backend {
         Ok(copy)
     }
 
-    /// Drops a member and gives its memory back.
+    /// Removes a member and frees its memory.
     fn remove(&mut self, member: MemberId);
 
-    /// Most images in a batch.
+    /// Maximum number of images in a batch.
     fn capacity(&self) -> usize;
 
-    /// Makes batches of up to `capacity` images possible. The members' state stays; their last gradients are lost.
+    /// Changes the maximum number of images in a batch. Keeps the members' state; their last gradients are lost.
     ///
     /// # Errors
     /// Returns an error if memory is short or the device fails.
     fn resize(&mut self, capacity: usize) -> Result<()>;
 
-    /// Makes training steps on images of a set: for each named member its steps in order. Returns for each member, in the
-    /// order asked for, the outcomes of its steps. There are fewer outcomes than steps where a member ended at its first
-    /// step that was not finite, or `stop` was set meanwhile: a step under way is then abandoned, and no more than the
-    /// gradients of the step before it are lost.
+    /// Makes training steps on images of a set: for each member in `work`, its steps in order. Returns the outcomes of
+    /// each member's steps, in the order of `work`. A member has fewer outcomes than steps if a step was not finite,
+    /// which is then its last, or if `stop` was set. Setting `stop` abandons the current step; only the gradients of
+    /// the step before it are lost.
     ///
     /// # Errors
-    /// Returns an error, and makes no step, if a batch is empty, exceeds the capacity or does not fit the network; if a step
-    /// is for another optimizer; if there is no such member, one is named twice, or there are more than
-    /// [`Backend::members_at_once`]. Returns an error if the device fails.
+    /// Returns an error before any step if a batch is empty, exceeds the capacity or does not fit the network, a step
+    /// is for another optimizer, a member does not exist or is listed twice, or there are more than
+    /// [`Backend::members_at_once`]. Also returns an error if the device fails.
     fn train(
         &mut self,
         images: &Rc<ImageSet>,
@@ -334,13 +336,14 @@ pub trait Backend {
     /// Returns an error if there is no such member or the device fails.
     fn export(&mut self, member: MemberId) -> Result<NetworkState>;
 
-    /// Takes a whole state over; `state` may hold more.
+    /// Replaces a member's whole state. `state` may contain more tensors.
     ///
     /// # Errors
-    /// Names what is missing or has another shape, and then nothing is taken; if the device fails.
+    /// Returns an error that names the tensors that are missing or have another shape; the member is then unchanged.
+    /// Also returns an error if the device fails.
     fn import(&mut self, member: MemberId, state: &NetworkState) -> Result<()>;
 
-    /// Begins to measure the parts of a training step, from zero; or ends it.
+    /// Starts measuring the parts of a training step from zero, or stops measuring.
     fn measure(&mut self, on: bool);
 
     /// The times since [`Backend::measure`] began, in the order of the parts; empty where they cannot be measured.
@@ -351,7 +354,7 @@ pub trait Backend {
 /// elsewhere.
 const CPU_MIRROR_BATCH: usize = 32;
 
-/// Makes a member's steps one after the other, until one is abandoned (None) or not finite.
+/// Makes a member's steps in order until one is abandoned (None) or not finite.
 fn make_steps(
     plans: &[StepPlan],
     mut step: impl FnMut(&StepPlan) -> Result<Option<StepOutcome>>,

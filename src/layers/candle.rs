@@ -1,5 +1,5 @@
-//! The reference: layers in Candle's operations, with gradients by its autograd. Activations are `[images, channels,
-//! height, width]`.
+//! The reference implementation of layers in Candle's operations, with gradients by its autograd. Activations are
+//! `[images, channels, height, width]`.
 //!
 //! Candle 0.11's own ReLU has the gradient 1 at zero and its max-pooling a wrong one, so both are made of `where_cond`.
 
@@ -18,14 +18,14 @@ pub struct CandlePass<'a> {
     pub training: Option<&'a mut CandleTraining>,
 }
 
-/// What a training pass has beyond a scoring pass.
+/// The additional state of a training pass.
 pub struct CandleTraining {
     pub pass: TrainingPass,
-    /// Dropout layers so far.
+    /// Number of dropout layers so far.
     dropouts: u16,
     /// The buffers after this step.
     pub buffers: HashMap<String, Tensor>,
-    /// Where the margins of the network's choices are measured.
+    /// Collects the margins of the network's choices, if they are measured.
     pub margins: Option<Margins>,
 }
 
@@ -39,7 +39,7 @@ impl CandleTraining {
         }
     }
 
-    /// The number of the network's next dropout.
+    /// The number of the network's next dropout layer.
     pub fn next_dropout(&mut self) -> u16 {
         let number = self.dropouts;
         self.dropouts += 1;
@@ -48,10 +48,10 @@ impl CandleTraining {
 }
 
 impl CandlePass<'_> {
-    /// The output of layers one after the other.
+    /// Applies layers in order and returns the last output.
     ///
     /// # Errors
-    /// Returns an error if a layer does.
+    /// Returns an error if a layer returns one.
     pub fn sequential(&mut self, nodes: &[Node], input: &Tensor) -> Result<Tensor> {
         let mut x = input.clone();
         for node in nodes {
@@ -86,7 +86,7 @@ impl CandlePass<'_> {
         }
     }
 
-    /// A layer's buffer of this suffix, as it was before the pass.
+    /// A layer's buffer with this suffix, with its value before the pass.
     ///
     /// # Errors
     /// Returns an error if it is missing.
@@ -99,13 +99,13 @@ impl CandlePass<'_> {
     }
 }
 
-/// How clear a network's choices are. Which side of zero a ReLU's input is on and which number of a pooling window is the
-/// largest decide where gradients go. Two implementations that round differently decide differently where the margin is
-/// as small as their rounding errors, and then their gradients differ without either being wrong.
+/// The margins of a network's choices. The sign of a ReLU's input and the largest number of a pooling window decide
+/// where gradients go. If a margin is as small as the rounding errors, two correct implementations that round
+/// differently may choose differently and then have different gradients.
 ///
-/// For each image of a batch it holds the smallest margin of its choices so far, as a share of the largest number of the
-/// layer's input. Exact zeros and exact ties are no choices: they are zeros of earlier layers, the same in every
-/// implementation.
+/// Contains for each image of a batch the smallest margin of its choices so far, divided by the largest absolute value
+/// of the layer's input. Exact zeros and exact ties do not count: they come from zeros of earlier layers and are the
+/// same in every implementation.
 pub struct Margins(pub Vec<f64>);
 
 impl Margins {
@@ -113,7 +113,7 @@ impl Margins {
         Margins(vec![f64::INFINITY; images])
     }
 
-    /// Takes in the choices of a layer with the input `x`, `[images, channels, height, width]`.
+    /// Adds the choices of a layer with the input `x`, `[images, channels, height, width]`.
     ///
     /// # Errors
     /// Returns an error if the device fails.

@@ -1,5 +1,5 @@
-//! Layers on the CPU's threads: what a fused layer is, and how a network's layers are made into fused ones. A layer that
-//! takes in those that follow says so in its own `cpu.rs`.
+//! Layers on the CPU: the trait of a fused layer, and the fusion of a network's layers. Each layer's `cpu.rs` defines
+//! which following layers it fuses.
 
 use super::dropout::Dropout;
 use super::gpu::{Activation, BackwardLaunches, LaunchBuilder};
@@ -13,9 +13,9 @@ use candle_core::{Device, Result, Tensor, Var, bail};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// One parameter: its value, and the gradient of the last backward pass (of the mean loss over the batch).
+/// A parameter: its value, and the gradient of the batch's mean loss from the last backward pass.
 pub struct Parameter {
-    /// As in the checkpoint: `conv1.weight`.
+    /// The name in the checkpoint: `conv1.weight`.
     pub name: String,
     pub var: Var,
     pub grad: Tensor,
@@ -40,7 +40,7 @@ impl Parameter {
     /// Checks the shape.
     ///
     /// # Errors
-    /// Returns an error if it is another one.
+    /// Returns an error if the shape is not `expected`.
     pub fn expect_shape(&self, expected: &[usize]) -> Result<()> {
         if self.var.dims() == expected {
             return Ok(());
@@ -53,14 +53,14 @@ impl Parameter {
     }
 }
 
-/// How a pass through the network runs.
+/// The settings of a pass through the network.
 pub struct Pass<'a> {
-    /// Images in the batch, at most the layers' capacity; further rows of the tensors are undefined.
+    /// Number of images in the batch, at most the layers' capacity. The other rows of the tensors are undefined.
     pub images: usize,
     pub threads: &'a Threads,
     /// None while scoring: no dropout, and the norms use their running statistics.
     pub train: Option<TrainingPass>,
-    /// Abandons the pass when set: the remaining layers are not computed, and the results are undefined.
+    /// If set, the pass is abandoned: the remaining layers are not computed, and the results are undefined.
     pub stop: Option<&'a AtomicBool>,
 }
 
@@ -70,13 +70,13 @@ impl Pass<'_> {
     }
 }
 
-/// What the training pass needs beyond its input.
+/// The additional settings of a training pass.
 #[derive(Clone, Copy, Debug)]
 pub struct TrainingPass {
     pub seed: u64,
-    /// The number of this step, from 1.
+    /// Number of the step, from 1.
     pub step: u64,
-    /// The live dropout share, for layers that do not pin their own.
+    /// The dropout hyperparameter, for layers whose share the architecture does not fix.
     pub dropout: f32,
 }
 
@@ -95,7 +95,7 @@ pub trait Layer: Send {
     /// Unique in the network; the prefix of its parameters' names.
     fn name(&self) -> &str;
 
-    /// Computes [`Layer::output`] from the input and keeps what the backward pass needs.
+    /// Computes [`Layer::output`] from the input, and stores the values that the backward pass needs.
     ///
     /// # Errors
     /// Returns an error if the device runs out of memory.
@@ -117,8 +117,8 @@ pub trait Layer: Send {
         pass: &Pass,
     ) -> Result<()>;
 
-    /// Adds the launches of the forward pass on a GPU to the lists. Returns where the output is, and what adds those of the
-    /// backward pass.
+    /// Adds the launches of the forward pass on a GPU to the lists. Returns the place of the output, and a function
+    /// that adds the launches of the backward pass.
     fn schedule(
         &self,
         builder: &mut LaunchBuilder,
@@ -129,20 +129,20 @@ pub trait Layer: Send {
         Vec::new()
     }
 
-    /// State that is saved but not trained (running statistics), by its name in the checkpoint.
+    /// The tensors that are saved but not trained (running statistics), by their names in the checkpoint.
     fn buffers(&self) -> Vec<(String, &Tensor)> {
         Vec::new()
     }
 
-    /// Whether it ends with a ReLU (with or without pooling and dropout after it), so that a unit whose output is zero for
-    /// every image has stopped learning.
+    /// Whether the layer ends with a ReLU, optionally followed by pooling and dropout. A unit whose output is zero for
+    /// every image has then stopped learning.
     fn rectifies(&self) -> bool {
         false
     }
 }
 
-/// Makes a network's layers into fused ones for inputs like `input`, over the variables of their parameters and buffers
-/// by name.
+/// Fuses a network's layers, for inputs with the shape of `input`. The variables of their parameters and buffers are
+/// given by name.
 ///
 /// # Errors
 /// Returns an error if a variable is missing or has another shape, or the device runs out of memory.
@@ -159,12 +159,12 @@ pub fn fuse(
     builder.sequential(nodes, input)
 }
 
-/// What the layers of a network have in common while they are made.
+/// The state that the layers of a network share while they are created.
 struct CpuBuilder<'a> {
     variables: &'a HashMap<String, Var>,
-    /// Dropout layers so far, over the whole network.
+    /// Number of dropout layers so far in the whole network.
     dropouts: u16,
-    /// Layers so far that have no name in the architecture.
+    /// Number of layers so far without a name in the architecture.
     unnamed: usize,
 }
 
@@ -193,25 +193,25 @@ impl<'n> CpuBuilder<'n> {
     }
 }
 
-/// Where a layer is made for the CPU: its node, its input, and the layers that follow.
+/// The place of a layer in the network while it is created: its name, its input, and the layers that follow.
 pub struct CpuPlace<'n, 'a> {
-    /// Unique in the network; for a layer without a name its word and a number.
+    /// Unique in the network. For a layer without a name, its word and a number.
     pub name: String,
     pub node: &'n Node,
-    /// The output of the layer before.
+    /// The output of the previous layer.
     pub input: &'a Tensor,
-    /// What no layer has taken in so far.
+    /// The layers that are not fused into another layer so far.
     following: &'n [Node],
     builder: &'a mut CpuBuilder<'n>,
 }
 
 impl<'n, 'a> CpuPlace<'n, 'a> {
-    /// Takes in the layer that follows, when it is of this kind: the layer being made then does what it does.
+    /// Fuses the following layer if it is of this kind: the layer that is created then does its work too.
     pub fn absorb<T: LayerOp>(&mut self) -> Option<&'n T> {
         self.absorb_if(|_| true)
     }
 
-    /// The same, when it also meets a condition.
+    /// Like [`CpuPlace::absorb`], if the following layer also meets a condition.
     pub fn absorb_if<T: LayerOp>(&mut self, condition: impl Fn(&T) -> bool) -> Option<&'n T> {
         let (next, rest) = self.following.split_first()?;
         let op = next.layer.op.downcast::<T>().filter(|op| condition(op))?;
@@ -219,7 +219,7 @@ impl<'n, 'a> CpuPlace<'n, 'a> {
         Some(op)
     }
 
-    /// The number of images that the layer's tensors hold.
+    /// Number of images in the layer's tensors.
     pub fn capacity(&self) -> usize {
         self.input.dims()[0]
     }
@@ -233,7 +233,7 @@ impl<'n, 'a> CpuPlace<'n, 'a> {
         hwc(self.node.input)
     }
 
-    /// The parameter of this suffix of the layer `node`: the one being made, or one that it takes in.
+    /// The parameter with this suffix of the layer `node`: the layer that is created, or one that is fused into it.
     ///
     /// # Errors
     /// Returns an error if it is missing, or the device runs out of memory.
@@ -256,7 +256,7 @@ impl<'n, 'a> CpuPlace<'n, 'a> {
         }
     }
 
-    /// The buffer of this suffix of the layer `node`.
+    /// The buffer with this suffix of the layer `node`.
     ///
     /// # Errors
     /// Returns an error if it is missing.
@@ -272,7 +272,7 @@ impl<'n, 'a> CpuPlace<'n, 'a> {
         }
     }
 
-    /// The network's next dropout, whose share the architecture may fix.
+    /// The network's next dropout. `share` is None if the hyperparameter sets it.
     pub fn dropout(&mut self, share: Option<f64>) -> Dropout {
         let layer = self.builder.dropouts;
         self.builder.dropouts += 1;
@@ -282,7 +282,7 @@ impl<'n, 'a> CpuPlace<'n, 'a> {
         }
     }
 
-    /// The fused layers of a branch with the same input.
+    /// Fuses the layers of a branch with the same input.
     ///
     /// # Errors
     /// Returns the errors of [`fuse`].
@@ -297,7 +297,7 @@ pub fn hwc(shape: Shape) -> (usize, usize, usize) {
     (h, w, c)
 }
 
-/// The first `count` images of `len` numbers.
+/// The first `count` images, which have `len` numbers each.
 ///
 /// # Errors
 /// Returns an error if there are fewer numbers.
@@ -308,8 +308,8 @@ pub fn images(all: &[f32], count: usize, len: usize) -> Result<&[f32]> {
     }
 }
 
-/// Computes the first images of `to`, of `to_len` numbers each, from those of `from`, of `from_len` numbers each: calls
-/// `compute` with each image's number, its numbers in `from` and its place in `to`, on the pass's threads.
+/// Computes each image of the batch in `to` (`to_len` numbers) from the same image in `from` (`from_len` numbers):
+/// calls `compute` with the image's index, its numbers in `from` and its slice of `to`, on the pass's threads.
 ///
 /// # Errors
 /// Returns an error if `from` holds fewer images.
@@ -329,7 +329,7 @@ pub fn map_images(
     })
 }
 
-/// Numbers in one image of a batch.
+/// Number of elements of one image of a batch.
 pub fn image_len(batch: &Tensor) -> usize {
     batch.dims()[1..].iter().product()
 }

@@ -1,8 +1,9 @@
-//! Layers on a GPU: kernel launches over one block of memory. Plain numbers: nothing here needs a GPU. A layer's launches
-//! are in its `gpu.rs`, made from its fused layer.
+//! Layers on a GPU as kernel launches over one block of memory. Creating launches needs no GPU. Each layer's `gpu.rs`
+//! creates its launches from the fused layer.
 //!
-//! The gradient of a convolution's or dense layer's output arrives already prepared: whoever computes it also undoes the
-//! dropout, ReLU and pooling that the layer ends with (`apply_upstream_mask` in kernels.cuh).
+//! The kernel that computes the gradient of the output of a convolution or dense layer also undoes the dropout, ReLU
+//! and pooling with which that layer ends (`apply_upstream_mask` in kernels.cuh). The gradient is then 'prepared' for
+//! the layer.
 
 use crate::domain::params::Precision;
 use crate::hardware::executor::{Launch, Offset};
@@ -10,7 +11,7 @@ use std::collections::HashMap;
 use std::fmt::Write;
 use std::rc::Rc;
 
-/// Lines that make a source's constants.
+/// Appends the `#define` lines of a source's constants.
 macro_rules! define {
     ($text:expr, $($name:ident = $value:expr),+ $(,)?) => {
         $(let _ = writeln!($text, "#define {} {}", stringify!($name), $value);)+
@@ -20,56 +21,58 @@ pub(crate) use define;
 
 const GRADIENTS: &str = include_str!("gradients.cu");
 
-/// Offsets from here on are in the sums of squares, whose place is known when all of them are counted.
+/// Offsets from this value on are relative to the sums of squares, which are placed after all of them have been
+/// counted.
 const SQUARES: usize = usize::MAX / 2;
 
-/// Adds the launches of a layer's backward pass.
+/// A function that adds the launches of a layer's backward pass.
 pub type BackwardLaunches = Box<dyn FnOnce(&mut LaunchBuilder)>;
 
-/// Numbers that pass from one layer to the next.
+/// The output of a layer, and its gradient.
 #[derive(Clone)]
 pub struct Activation {
     pub at: usize,
-    /// Of one image.
+    /// Number of elements of one image.
     pub len: usize,
-    /// Where the layer that made them expects their gradient; None where nobody wants it.
+    /// Where the layer that computes the output reads its gradient. None if the gradient is not needed.
     pub grad: Option<usize>,
-    /// Set where that layer expects the gradient to be prepared for it.
+    /// Set if that layer expects a prepared gradient.
     pub upstream: Option<Rc<Upstream>>,
 }
 
-/// What a layer ends with, to be undone by the kernel that computes the gradient of its output.
+/// The dropout, ReLU and pooling with which a layer ends. The kernel that computes the gradient of its output undoes
+/// them.
 pub struct Upstream {
     /// The constants UPSTREAM_* of `apply_upstream_mask`.
     pub constants: String,
-    /// For each number of the output, which number of its window pooling took.
+    /// For each element of the output, the position of the largest number in its pooling window.
     pub taken: Offset,
 }
 
-/// Offsets of what all layers share.
+/// Offsets of the memory that all layers share.
 #[derive(Clone, Copy, Default)]
 pub struct SharedOffsets {
-    /// The settings of the step under way.
+    /// The settings of the current step.
     pub step: usize,
     /// All parameters, and their gradients: rows of one length.
     pub weights: usize,
     pub grads: usize,
-    /// The buffers, and what this step would make of them.
+    /// The buffers, and their values after the current step.
     pub buffers: usize,
     pub new_buffers: usize,
 }
 
-/// What the launches are made for.
+/// The limits and the number format for which launches are created.
 #[derive(Clone, Copy)]
 pub struct LaunchTarget {
-    /// Most images in a batch.
+    /// Maximum number of images in a batch.
     pub capacity: usize,
-    /// Number of blocks that are worth having at a time.
+    /// Number of blocks that the device should run at the same time.
     pub blocks: usize,
     pub precision: Precision,
 }
 
-/// The kernels of a layer that has one for each direction, with a thread for each number that it writes.
+/// The kernels of a layer with one kernel for each direction. Both have a thread for each element that they write.
 pub struct KernelPair {
     pub source: &'static str,
     pub constants: String,
@@ -80,7 +83,7 @@ pub struct KernelPair {
     pub backward_reads: BackwardReads,
 }
 
-/// What a backward kernel reads besides the gradient.
+/// The tensor that a backward kernel reads besides the gradient.
 #[derive(Clone, Copy)]
 pub enum BackwardReads {
     GradientOnly,
@@ -88,19 +91,19 @@ pub enum BackwardReads {
     Output,
 }
 
-/// Lays a network out in memory and lists its launches.
+/// Allocates a network's memory and collects its launches.
 pub struct LaunchBuilder {
     target: LaunchTarget,
     pub shared: SharedOffsets,
-    /// Bytes in use so far.
+    /// Number of bytes allocated so far.
     pub bytes: usize,
-    /// What must be zero at the beginning: offset and bytes.
+    /// Ranges that must be zero at the beginning: offset and bytes.
     pub zeroed: Vec<(usize, usize)>,
     /// Offsets of the parameters and buffers by name.
     pub offsets: HashMap<String, usize>,
     /// For each packed weight, the words of its pieces after the first four, as the optimizer's kernel reads them.
     pub packings: HashMap<String, [u32; 9]>,
-    /// Sums of squares of the gradients so far.
+    /// Number of sums of squares of gradients so far.
     pub square_count: usize,
     pub forward: Vec<Launch>,
     pub scoring: Vec<Launch>,
@@ -131,31 +134,31 @@ impl LaunchBuilder {
         self.target.precision
     }
 
-    /// The settings of the step under way: the first argument of most kernels.
+    /// The settings of the current step: the first argument of most kernels.
     pub fn step(&self) -> Offset {
         Some(self.shared.step)
     }
 
-    /// Room for so many bytes, at a multiple of 256.
+    /// Allocates `bytes` at a multiple of 256. Returns the offset.
     pub fn room(&mut self, bytes: usize) -> usize {
         let at = self.bytes;
         self.bytes = (at + bytes.max(4)).next_multiple_of(256);
         at
     }
 
-    /// The same, zero at the beginning.
+    /// Like [`LaunchBuilder::room`], with memory that is zero at the beginning.
     pub fn zeros(&mut self, bytes: usize) -> usize {
         let at = self.room(bytes);
         self.zeroed.push((at, bytes.max(4)));
         at
     }
 
-    /// Room for so many f32 of each image of a batch.
+    /// Allocates `len` f32 for each image of a batch.
     pub fn batch(&mut self, len: usize) -> usize {
         self.room(4 * self.target.capacity * len)
     }
 
-    /// Room for a layer's output of so many numbers an image, and for its gradient.
+    /// Allocates a layer's output, `len` elements for each image, and its gradient.
     pub fn activation(&mut self, len: usize) -> Activation {
         Activation {
             at: self.batch(len),
@@ -165,7 +168,7 @@ impl LaunchBuilder {
         }
     }
 
-    /// Where a layer's parameter or buffer is.
+    /// The offset of a layer's parameter or buffer.
     pub fn offset_of(&self, layer: &str, suffix: &str) -> usize {
         let name = format!("{layer}.{suffix}");
         match self.offsets.get(&name) {
@@ -174,29 +177,30 @@ impl LaunchBuilder {
         }
     }
 
-    /// Where the gradient of the parameter at `weight` is.
+    /// The offset of the gradient of the parameter at `weight`.
     pub fn grad_of(&self, weight: usize) -> usize {
         weight - self.shared.weights + self.shared.grads
     }
 
-    /// Where the kernels put what this step makes of the buffer at `buffer`.
+    /// The offset of the value after the current step of the buffer at `buffer`.
     pub fn new_value_of(&self, buffer: usize) -> usize {
         buffer - self.shared.buffers + self.shared.new_buffers
     }
 
-    /// Room for a sum of squares of a parameter's gradient from each of so many blocks.
+    /// Allocates sums of squares of a parameter's gradient, one for each of `count` blocks.
     pub fn squares(&mut self, count: usize) -> usize {
         let at = SQUARES + 8 * self.square_count;
         self.square_count += count;
         at
     }
 
-    /// Number of blocks that share one sum, so that there are enough of them and each has a few terms; at most `most`.
-    pub fn splits(&self, tiles: usize, rounds: usize, most: usize) -> usize {
-        (self.target.blocks / tiles.max(1)).clamp(1, rounds.div_ceil(2).clamp(1, most))
+    /// Number of blocks that share one sum (split-K): as many as keep the device busy, with at least two rounds for
+    /// each block, and at most `max`.
+    pub fn splits(&self, tiles: usize, rounds: usize, max: usize) -> usize {
+        (self.target.blocks / tiles.max(1)).clamp(1, rounds.div_ceil(2).clamp(1, max))
     }
 
-    /// A launch with a thread for each of `len` numbers of each image, in blocks of 256.
+    /// A launch with a thread for each of the `len` elements of each image, in blocks of 256.
     pub fn elementwise(
         &self,
         source: &'static str,
@@ -216,7 +220,8 @@ impl LaunchBuilder {
         }
     }
 
-    /// The launches of a layer that has one kernel for each direction, for an output of `output_len` numbers an image.
+    /// Adds the launches of a layer with one kernel for each direction. The output has `output_len` elements for each
+    /// image.
     pub fn kernel_pair(
         &mut self,
         pair: KernelPair,
@@ -251,13 +256,14 @@ impl LaunchBuilder {
         (output, Box::new(backward))
     }
 
-    /// Adds a launch of the forward pass, in training and in scoring.
+    /// Adds a launch of the forward pass of training and scoring.
     pub fn add_forward(&mut self, launch: Launch) {
         self.scoring.push(launch.clone());
         self.forward.push(launch);
     }
 
-    /// Where a kernel that does not prepare gradients writes that of its input; [`LaunchBuilder::deliver`] must follow.
+    /// The offset at which a kernel that does not prepare gradients writes the gradient of its input.
+    /// [`LaunchBuilder::deliver`] must follow.
     pub fn plain_grad(&mut self, input: &Activation) -> Option<usize> {
         match &input.upstream {
             None => input.grad,
@@ -265,7 +271,7 @@ impl LaunchBuilder {
         }
     }
 
-    /// Prepares the gradient of `input` at `from` for the layer that made it, where that layer wants it.
+    /// If the layer that computes `input` expects a prepared gradient, adds the launch that prepares the one at `from`.
     pub fn deliver(&mut self, from: usize, input: &Activation) {
         if let (Some(upstream), Some(grad)) = (input.upstream.as_deref(), input.grad) {
             let mut constants = String::new();
@@ -284,8 +290,8 @@ impl LaunchBuilder {
         }
     }
 
-    /// Adds the backward launch of a layer whose kernel does not prepare gradients, where the gradient of its input is
-    /// wanted. `launch` is told where to write it.
+    /// Adds the backward launch of a layer whose kernel does not prepare gradients, if the gradient of its input is
+    /// needed. The second argument of `launch` is the offset at which to write it.
     pub fn input_grad(&mut self, input: &Activation, launch: impl Fn(&Self, usize) -> Launch) {
         if let Some(to) = self.plain_grad(input) {
             let launch = launch(self, to);
@@ -294,8 +300,8 @@ impl LaunchBuilder {
         }
     }
 
-    /// Adds a launch that copies a gradient of `len` numbers an image, and with `relu` only where the output at `output` is
-    /// not zero.
+    /// Adds a launch that copies a gradient of `len` elements for each image. With `relu`, it is zero where the output
+    /// at `output` is zero.
     pub fn mask(&mut self, from: Offset, output: usize, relu: bool, len: usize, to: usize) {
         let mut constants = String::new();
         define!(constants, LEN = len, RELU = u32::from(relu));
@@ -304,7 +310,7 @@ impl LaunchBuilder {
         self.backward.push(launch);
     }
 
-    /// Adds a launch that adds a gradient of `len` numbers an image to another.
+    /// Adds a launch that adds a gradient of `len` elements for each image to another.
     pub fn add(&mut self, from: usize, to: usize, len: usize) {
         let mut constants = String::new();
         define!(constants, LEN = len, RELU = 0);
@@ -313,7 +319,7 @@ impl LaunchBuilder {
         self.backward.push(launch);
     }
 
-    /// Hands a gradient that is ready to the layer that made `end`.
+    /// Passes a finished gradient to the layer that computes `end`.
     pub fn hand_over(&mut self, from: usize, end: &Activation) {
         match (&end.upstream, end.grad) {
             (Some(_), _) => self.deliver(from, end),

@@ -9,7 +9,7 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
-/// The word with which a convolution or a dense layer goes without a bias.
+/// The argument of a convolution or dense layer without a bias.
 pub const NO_BIAS: &str = "no-bias";
 
 /// A row of the table of kinds.
@@ -21,25 +21,25 @@ pub struct Kind {
     pub parse: fn(&mut Arguments) -> std::result::Result<Arc<dyn LayerOp>, ArchError>,
 }
 
-/// A layer as an architecture says it: its kind and its arguments. `Display` writes it as the grammar has it, so that
-/// reading it again gives an equal layer.
+/// A layer of an architecture: its kind and its arguments. `Display` writes it in the grammar, so that parsing the text
+/// gives an equal layer.
 pub trait LayerOp: Any + fmt::Debug + fmt::Display + Send + Sync {
-    /// The word that it begins with.
+    /// The layer's word in the grammar.
     fn word(&self) -> &'static str;
 
-    /// Whether it has a name: its word and its number among the layers with this word. What has parameters, buffers or
-    /// branches needs one.
+    /// Whether the layer has a name: its word and its number among the layers with this word. Layers with parameters,
+    /// buffers or branches need a name.
     fn has_name(&self) -> bool {
         false
     }
 
-    /// Whether a network may end with it, where its output has one number for each class.
+    /// Whether a network may end with this layer, if its output has one number for each class.
     fn makes_logits(&self) -> bool {
         false
     }
 
-    /// Fills in what follows from the input's shape: the output's shape (at first the input's), parameters, buffers,
-    /// multiply-adds, branches.
+    /// Infers from the input's shape the output's shape (initially the input's), parameters, buffers, multiply-adds and
+    /// branches.
     ///
     /// # Errors
     /// Returns an error ([`InferContext::error`]) if the layer does not fit its input.
@@ -58,26 +58,26 @@ pub trait LayerOp: Any + fmt::Debug + fmt::Display + Send + Sync {
     /// Returns an error if a variable has another shape, or the device runs out of memory.
     fn cpu(&self, place: &mut CpuPlace) -> Result<Box<dyn Layer>>;
 
-    /// The layer in Candle's operations: the reference. `x` and the result are `[images, channels, height, width]`.
+    /// Applies the layer in Candle's operations, as the reference. `x` and the result are `[images, channels, height,
+    /// width]`.
     ///
     /// # Errors
     /// Returns an error if an operation fails.
     fn candle(&self, node: &Node, x: &Tensor, pass: &mut CandlePass) -> Result<Tensor>;
 
-    /// Whether it decides where gradients go, as ReLU and max-pooling do.
+    /// Whether the layer chooses where gradients go, like ReLU and max-pooling.
     fn makes_choices(&self) -> bool {
         false
     }
 
-    /// How far from deciding otherwise it is at each of its choices for one image, whose shape is (channels, height,
-    /// width).
+    /// The margin of each of the layer's choices for one image, whose shape is (channels, height, width).
     fn choice_gaps(&self, _image: &[f64], _shape: [usize; 3]) -> Vec<f64> {
         Vec::new()
     }
 }
 
 impl dyn LayerOp {
-    /// The layer, when it is of this kind.
+    /// The layer, if it is of this kind.
     pub fn downcast<T: LayerOp>(&self) -> Option<&T> {
         (self as &dyn Any).downcast_ref()
     }
@@ -120,7 +120,7 @@ impl ParameterSpec {
         self.shape.iter().map(|&n| n as u64).product()
     }
 
-    /// Whether it has none.
+    /// Whether it has no elements.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -132,11 +132,11 @@ pub struct BufferSpec {
     /// Its name within the layer.
     pub suffix: &'static str,
     pub shape: Vec<usize>,
-    /// The value of all its numbers at first.
+    /// The initial value of all elements.
     pub initial: f32,
 }
 
-/// The values that a parameter begins with.
+/// The initial values of a parameter.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Initialization {
     Constant(f32),

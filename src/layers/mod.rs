@@ -1,10 +1,10 @@
 //! The kinds of layers, one folder each:
 //!
-//! - `mod.rs`: what it is ([`LayerOp`](kind::LayerOp)): its word and arguments in an architecture's text, its shapes, its
-//!   parameters and how they begin, its cost;
+//! - `mod.rs`: its description ([`LayerOp`](kind::LayerOp)): its word and arguments in an architecture's text, its
+//!   shapes, its parameters and their initial values, its cost;
 //! - `cpu.rs`: the fused layer ([`Layer`](cpu::Layer)), forward and backward, with its kernels beside it;
 //! - `gpu.rs` and `.cu`: its launches ([`Layer::schedule`](cpu::Layer::schedule)) and kernels on a GPU;
-//! - `candle.rs`: the reference in Candle's operations, which the tests compare both with.
+//! - `candle.rs`: the reference in Candle's operations, with which tests compare both.
 //!
 //! A new kind is a folder and its two lines here, the `pub mod` line and the row in [`KINDS`]. Layers know no data set, no
 //! optimizer and no screen.

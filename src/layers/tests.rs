@@ -1,5 +1,5 @@
-//! The layers other than convolution against plain Candle in f64 with its autograd, over random shapes, at every vector
-//! level and for several thread counts.
+//! Compares the layers other than convolution with plain Candle in f64 and its autograd, over random shapes, at every
+//! vector level and for several thread counts.
 
 use super::KINDS;
 use super::activation::Function;
@@ -68,8 +68,8 @@ fn factors(shape: &[usize]) -> Tensor {
     factors.to_dtype(DType::F64).unwrap()
 }
 
-/// Runs the layer on `images` random images in tensors of a larger capacity, forward and back, and compares everything
-/// with `reference(input, parameters)`, in f64 and NHWC, and its gradients.
+/// Runs the layer forward and backward on `images` random images in tensors of a larger capacity. Compares the output
+/// and all gradients with those of `reference(input, parameters)`, in f64 and NHWC.
 fn check<L: Layer>(
     make: impl Fn(usize, Level) -> L,
     input: (usize, usize, usize),
@@ -133,7 +133,7 @@ fn check<L: Layer>(
             for ((param, var), ours) in layer.params().iter().zip(&params).zip(&ours[2..]) {
                 close(&param.name, ours, &numbers(grads.get(var).unwrap()), 1e-4);
             }
-            // Without an input gradient the parameters' are the same.
+            // Without an input gradient, the parameters' gradients are the same.
             layer.backward(&x, &grad, None, &pass).unwrap();
             let again: Vec<_> = layer.params().iter().map(|p| numbers(&p.grad)).collect();
             assert_eq!(again, ours[2..]);
@@ -382,7 +382,7 @@ fn norms_add_the_shortcut_and_keep_running_statistics() {
         close("running statistics", &now, &expected, 1e-5);
     }
 
-    // Scoring uses the running ones, and leaves them.
+    // Scoring uses the running statistics and does not change them.
     pass.train = None;
     let [means, vars] = [0, 1].map(|i| buffers(&layer)[i].clone());
     layer.forward(&x, &pass).unwrap();
@@ -428,7 +428,7 @@ fn every_kind_has_a_word_of_its_own_that_the_grammar_reads() {
     for (i, kind) in KINDS.iter().enumerate() {
         let is_letter = |b: u8| b.is_ascii_lowercase() || b == b'-';
         assert!(kind.word.bytes().all(is_letter), "{}", kind.word);
-        // The number of repeats stands before it.
+        // `x` is preceded by the number of repeats.
         assert_ne!(kind.word, "x");
         assert!(KINDS[..i].iter().all(|other| other.word != kind.word));
     }
@@ -444,7 +444,7 @@ fn a_pool_takes_the_first_of_equals_and_any_nan() {
         train: Some(TRAIN),
     };
     let mut pool = MaxPool::new("pool1", (2, 2, 2), 2, 2, 1, &Device::Cpu).unwrap();
-    // Channel 0 holds four equals, channel 1 a NaN.
+    // Channel 0 has four equal values, channel 1 a NaN.
     let x = Tensor::new(
         &[1.0f32, 5.0, 1.0, 7.0, 1.0, f32::NAN, 1.0, 6.0],
         &Device::Cpu,

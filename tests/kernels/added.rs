@@ -1,5 +1,5 @@
-//! What has been added trains on every backend as in the reference, without a change anywhere else: a kind of layer and
-//! an optimizer that only this file knows.
+//! Adds a kind of layer and an optimizer that only this file knows, and checks that they train on every backend as in
+//! the reference, without a change anywhere else.
 
 use super::host::HostDevice;
 use super::reference::agrees;
@@ -188,7 +188,8 @@ extern "C" __global__ void __launch_bounds__(64) gain_weight(const Step *now, co
 }
 "#;
 
-/// Gradient descent with half of the step before. It takes SGD's word, since a word of its own would be a row elsewhere.
+/// Gradient descent that adds half of the previous step. It uses SGD's word, since a new word would need a row in
+/// another file.
 static HALF: Rule = Rule {
     word: Optimizer::Sgd,
     slots: &["last"],

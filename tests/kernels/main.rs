@@ -1,5 +1,5 @@
-//! The CUDA kernels, without a GPU: their arithmetic on the processor against the CPU's layers and optimizer, and that
-//! they compile for the GPUs that are in use.
+//! Tests of the CUDA kernels without a GPU: compares their results on the CPU with those of the CPU's layers and
+//! optimizer, and checks that they compile for the GPUs in use.
 
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
@@ -30,7 +30,7 @@ use std::sync::atomic::AtomicBool;
 const IMAGES: usize = 40;
 const CLASSES: usize = 10;
 
-/// Every kind of layer, in every way that it is fused.
+/// Every kind of layer, in every way in which it is fused.
 const ARCHS: &[(&str, &str)] = &[
     (
         "the seed's kinds",
@@ -118,7 +118,7 @@ impl World {
         Training { backend, member }
     }
 
-    /// Steps of these sizes from number `first` on.
+    /// Plans steps with these batch sizes, numbered from `first`.
     fn plans(&self, first: u64, sizes: &[usize]) -> Vec<StepPlan> {
         let plan = |(step, count): (u64, &usize)| {
             let mut images = Rng::new(9, Stream::Order, step).permutation(IMAGES);
@@ -133,7 +133,7 @@ impl World {
         (first..).zip(sizes).map(plan).collect()
     }
 
-    /// Makes steps of these sizes from number `first` on.
+    /// Makes steps with these batch sizes, numbered from `first`.
     fn train(&self, training: &mut Training, first: u64, sizes: &[usize]) -> Vec<StepOutcome> {
         let work = [(training.member, self.plans(first, sizes))];
         let stop = AtomicBool::new(false);
@@ -178,7 +178,7 @@ fn cpu() -> Rc<dyn Device> {
     backend::open(DeviceChoice::Cpu, EngineChoice::Native, 1).unwrap()
 }
 
-/// Whether there is no C++ compiler to run the kernels with. Where tests must be complete, there has to be one.
+/// Whether to skip the test because there is no C++ compiler for the kernels. In CI, a missing compiler is a failure.
 fn left_out() -> bool {
     let missing = host::compiler().is_none();
     if missing {
@@ -191,7 +191,7 @@ fn left_out() -> bool {
     missing
 }
 
-/// The largest difference over the largest value.
+/// The largest absolute difference divided by the largest absolute value of `b`.
 fn difference(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
     assert!(a.iter().chain(b).all(|v| v.is_finite()), "{a:?} {b:?}");
@@ -274,7 +274,7 @@ fn every_kind_of_layer_trains_and_scores_as_on_the_cpu() {
         return;
     }
     for (what, text) in ARCHS {
-        // Few blocks, each with whole sums; and many that share them.
+        // One multiprocessor: each block computes whole sums. 40: blocks share sums.
         for multiprocessors in [1, 40] {
             step_agrees(
                 &format!("{what}, {multiprocessors} wide"),
@@ -327,7 +327,7 @@ fn coarser_numbers_are_as_coarse_as_they_should_be() {
     if left_out() {
         return;
     }
-    // Without ReLU and pooling, so that no choice hangs on a last digit.
+    // Use no ReLU and no pooling, so that rounding errors cannot change a choice.
     let text = "conv 12 same, conv 20 s2, dense 10";
     for (precision, tolerance) in [(Precision::Tf32, 2e-3), (Precision::Bf16, 3e-2)] {
         let mut world = world(10, 7);
@@ -345,7 +345,7 @@ fn coarser_numbers_are_as_coarse_as_they_should_be() {
     }
 }
 
-/// What `bench --suite` measures on a GPU.
+/// Checks what `bench --suite` measures on a GPU.
 #[test]
 fn the_suite_sees_how_coarse_a_format_is() {
     if left_out() {
@@ -395,7 +395,7 @@ fn a_step_that_is_not_finite_changes_nothing_and_neither_do_those_after_it() {
     let mut training = world.training(&device, text, 8);
     world.train(&mut training, 1, &[8]);
     let before = training.state();
-    // Far too high a rate: the step after it is not finite.
+    // With this far too high rate, the step after the first is not finite.
     world.params.learning_rate = 1e30;
     world.params.clip_norm = 0.0;
     let outcomes = world.train(&mut training, 2, &[8, 8, 8, 8]);
@@ -413,7 +413,7 @@ fn a_step_that_is_not_finite_changes_nothing_and_neither_do_those_after_it() {
     };
     assert!(values(&after).iter().all(|v| !v.is_nan()));
     assert_ne!(before, after);
-    // And with a weight that is not finite nothing else moves at all.
+    // With a weight that is not finite, no other weight changes.
     let mut broken = before.clone();
     broken.tensors.get_mut("conv1.weight").unwrap().values[0] = f32::NAN;
     training.backend.import(training.member, &broken).unwrap();
@@ -475,7 +475,7 @@ fn a_member_is_copied_on_the_device() {
     let numbers: usize = state.tensors.values().map(|t| t.values.len()).sum();
     assert!(host.copied() >= 4 * numbers, "{}", host.copied());
     assert!(training.backend.export(copy).unwrap() == state);
-    // Both go on alike, and apart.
+    // The copy trains like the original, and neither changes the other.
     let a = world.train(&mut training, 3, &[8]);
     assert!(training.backend.export(copy).unwrap() == state);
     let after = training.state();
@@ -491,7 +491,7 @@ fn members_are_resized_together_or_not_at_all() {
     }
     let text = "conv 4, relu, dense 10";
     let world = world(8, 2);
-    // The third allocation is the first member's larger one, the fourth the second's.
+    // The third allocation is the larger one of the first member, the fourth that of the second.
     let device = |failing: &[usize]| HostDevice::new(4, false).with_failing(failing).device();
     let pair = |device: &dyn Device| {
         let mut training = world.training(device, text, 8);
@@ -513,7 +513,7 @@ fn members_are_resized_together_or_not_at_all() {
     training.backend.resize(20).unwrap();
     world.train(&mut training, 3, &[20]);
 
-    // The memory that the second had before is not there any more either.
+    // The old memory of the second member cannot be allocated again either.
     let (mut training, _) = pair(&device(&[3, 4]));
     let error = training.backend.resize(20).unwrap_err();
     assert!(!error.is_out_of_memory(), "{error}");
@@ -547,7 +547,7 @@ fn a_weight_that_overflows_ends_the_member_at_its_step() {
     }
 }
 
-/// Launches that use every kernel, and every number format.
+/// Launches that use every kernel in every number format.
 fn all_launches() -> Vec<Vec<Launch>> {
     const ALL: &str = "conv 8 same, relu, pool, drop, residual(conv 8 same, norm), relu, residual(conv 8 s2 p1), norm, relu, \
                        pool 2 s1, relu, drop 0.2, global-pool, gelu, dense 12, relu, drop, silu, dense 10, scale 2";

@@ -1,5 +1,6 @@
-//! Every backend against the reference in Candle: for every preset and every optimizer ten training steps, each from the
-//! state that the backend is in, since rounding can flip a ReLU and Adam makes a whole step of that.
+//! Compares every backend with the reference in Candle over ten training steps, for every preset and every optimizer.
+//! Before each step the reference takes the backend's state, since rounding errors can change a ReLU's choice, which
+//! Adam turns into a step of full size.
 
 use super::host::HostDevice;
 use super::{CLASSES, cpu, difference, left_out};
@@ -161,8 +162,8 @@ pub fn agrees(what: &str, device: &dyn Device, arch: Arch, side: usize, rule: &'
     }
 }
 
-/// Adam divides by the size of the gradient: where that is almost zero, its rounding error decides in which direction a
-/// whole step goes. Makes such weights equal where they are at most `most` apart.
+/// Adam divides by the absolute value of the gradient: where it is almost zero, its rounding error determines the
+/// direction of a step of full size. Sets such weights to `theirs` if they differ by less than `most`.
 fn forgive_undecided(weights: &mut [f32], theirs: &[f32], gradient: &[f32], most: f32) {
     let largest = gradient.iter().fold(0.0f32, |m, g| m.max(g.abs()));
     for ((w, theirs), g) in weights.iter_mut().zip(theirs).zip(gradient) {

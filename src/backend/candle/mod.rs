@@ -1,7 +1,8 @@
-//! The reference backend: the same networks in plain Candle, with its autograd. It is slow and obvious. The other
-//! backends are compared with it, and it trains on every device that Candle supports, also where we have no kernels.
+//! The reference backend: the same networks in plain Candle, with its autograd. It is slow and simple. Tests compare
+//! the other backends with it, and it trains on every device that Candle supports, including devices for which we have
+//! no kernels.
 //!
-//! The random numbers are ours, so that dropout masks and augmentation are those of the other backends.
+//! It uses our random numbers, so that its dropout masks and augmentation equal those of the other backends.
 
 mod input;
 
@@ -29,7 +30,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// A device of Candle's.
+/// A Candle device.
 pub struct CandleDevice {
     device: CandleCoreDevice,
     dtype: DType,
@@ -51,7 +52,7 @@ impl CandleDevice {
         }
     }
 
-    /// The CPU, in double precision: what other backends' numbers are compared with.
+    /// The CPU in double precision, with which tests compare other backends.
     pub fn reference() -> Self {
         let threads = Rc::new(Threads::new(1));
         Self::new(
@@ -97,9 +98,10 @@ impl CandleDevice {
         ))
     }
 
-    /// For each image of a training step's batch, the smallest margin of the choices that the network of the seed's
-    /// initial weights makes for it: the size of a ReLU's input, or the difference between the two largest numbers of a
-    /// pooling window, as a share of the largest number there. Infinite where there is no choice.
+    /// Returns for each image of a training step's batch the smallest margin of the choices that the network makes with
+    /// the seed's initial weights: the absolute value of a ReLU's input, or the difference between the two largest
+    /// numbers of a pooling window, divided by the largest absolute value of the layer's input. It is infinite if the
+    /// network makes no choice.
     ///
     /// # Errors
     /// Returns an error if the batch or the architecture does not fit.
@@ -118,7 +120,7 @@ impl CandleDevice {
     }
 
     fn new_backend(&self, spec: &NetworkSpec, capacity: usize) -> Result<CandleBackend> {
-        // So that an architecture that does not fit is refused here.
+        // Refuse an architecture that does not fit.
         spec.nodes()?;
         Ok(CandleBackend {
             spec: spec.clone(),
@@ -164,7 +166,7 @@ struct Member {
 }
 
 impl Member {
-    /// The logits, `[images, classes]`, of an input.
+    /// The logits of an input, `[images, classes]`.
     fn forward(
         &self,
         nodes: &[Node],
@@ -235,7 +237,7 @@ impl CandleBackend {
         Ok((logits, targets))
     }
 
-    /// One training step; None when it was abandoned.
+    /// Makes one training step. Returns None if it was abandoned.
     fn step(
         &mut self,
         id: MemberId,
@@ -316,7 +318,8 @@ impl Member {
         Ok(())
     }
 
-    /// The first weight, or gradient from the last layer on, that is not finite. After an update only a weight matters.
+    /// Names the first weight that is not finite, otherwise (if the step was not applied) the first gradient, from the
+    /// last layer to the first.
     fn first_not_finite(&self, updated: bool) -> Result<Option<String>> {
         for (name, _) in &self.names {
             if !slices::all_finite(&data(&self.parameters[name])?.values) {
@@ -338,14 +341,14 @@ fn cross_entropy(logits: &Tensor, targets: &Tensor, smoothing: f64) -> Result<Te
     Ok((targets * log_probabilities)?.sum(1)?.neg()?)
 }
 
-/// Images whose largest logit, the first of equals, is their label's.
+/// Number of images whose label has the largest logit (the first one of equal logits).
 fn correct(logits: &Tensor, targets: &Tensor) -> Result<u32> {
     let rows = |t: &Tensor| -> Result<Vec<Vec<f32>>> { Ok(t.to_dtype(DType::F32)?.to_vec2()?) };
     let pairs = rows(logits)?.into_iter().zip(rows(targets)?);
     Ok(pairs.filter(|(l, t)| argmax(l) == argmax(t)).count() as u32)
 }
 
-/// A tensor's numbers.
+/// Copies a tensor's numbers.
 fn data(tensor: &Tensor) -> Result<TensorData> {
     Ok(TensorData {
         shape: tensor.dims().to_vec(),
@@ -440,7 +443,7 @@ impl Backend for CandleBackend {
         Ok(())
     }
 
-    /// Activations and units are those of the CPU's network with the member's weights.
+    /// A network on the CPU with the member's weights computes activations and units.
     fn inspect(&mut self, member: MemberId, inspection: &Inspection) -> Result<Inspected> {
         let state = self.export(member)?;
         let mut mirror = Network::new(&self.spec, CPU_MIRROR_BATCH, 0)?;

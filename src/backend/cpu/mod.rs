@@ -46,7 +46,7 @@ impl Device for CpuDevice {
     }
 
     fn backend(&self, spec: &NetworkSpec, capacity: usize) -> Result<Box<dyn Backend>> {
-        // So that an architecture that does not fit is refused here.
+        // Refuse an architecture that does not fit.
         spec.nodes()?;
         Ok(Box::new(CpuBackend {
             spec: spec.clone(),
@@ -71,7 +71,7 @@ struct Member {
     optimizer: CpuOptimizer,
     /// The placements of the current batch; kept to reuse the allocation.
     placements: Vec<Placement>,
-    /// Seconds in the optimizer and steps made, while they are measured.
+    /// While measuring: seconds spent in the optimizer, and number of steps.
     measured: (f64, u64),
 }
 
@@ -128,7 +128,7 @@ impl Backend for CpuBackend {
         }
         let members = self.members.get_all(work.iter().map(|(id, _)| *id))?;
         let jobs = members.into_iter().zip(work.iter().map(|(_, plans)| plans));
-        // One thread for each member: the members do not depend on each other.
+        // Train each member on its own thread: members do not depend on each other.
         let images = &**images;
         std::thread::scope(|scope| {
             let train = |(member, plans): (&'_ mut Member, &'_ Vec<StepPlan>)| {
@@ -140,7 +140,7 @@ impl Backend for CpuBackend {
                 Ok(result) => result,
                 Err(panic) => std::panic::resume_unwind(panic),
             });
-            // Collected first, so that every thread is joined even if one failed.
+            // Collect first, so that every thread is joined even if one failed.
             results.collect::<Vec<_>>().into_iter().collect()
         })
     }
@@ -200,7 +200,7 @@ impl Backend for CpuBackend {
 }
 
 impl Member {
-    /// One training step; None when it was abandoned.
+    /// Makes one training step. Returns None if it was abandoned.
     fn step(
         &mut self,
         images: &ImageSet,
@@ -215,7 +215,8 @@ impl Member {
             images.side() as u32,
             &mut self.placements,
         );
-        // The forward pass moves the norms' running statistics before anybody can see that it diverged.
+        // Keep a copy of the running statistics: the forward pass updates them before it is known whether the step is
+        // finite.
         let running = self.network.running_statistics()?;
         let pass =
             self.network
@@ -252,7 +253,7 @@ impl Member {
     }
 }
 
-/// A copy of a network's and its optimizer's state.
+/// Copies the state of a network and its optimizer.
 pub(super) fn export(network: &Network, optimizer: &CpuOptimizer) -> Result<NetworkState> {
     let named = network.tensors().into_iter().chain(optimizer.state());
     let tensors = named.map(|(name, tensor)| Ok((name, copy(tensor)?)));
@@ -262,7 +263,7 @@ pub(super) fn export(network: &Network, optimizer: &CpuOptimizer) -> Result<Netw
     })
 }
 
-/// Takes a network's and its optimizer's whole state over, or nothing.
+/// Replaces the whole state of a network and its optimizer, or nothing if a tensor is missing.
 pub(super) fn import(
     network: &Network,
     optimizer: &mut CpuOptimizer,
@@ -285,7 +286,7 @@ pub(super) fn import(
     Ok(())
 }
 
-/// The gradients of the last training step by the parameters' names.
+/// The gradients of the last training step, by the parameters' names.
 pub(super) fn gradients(network: &Network) -> Result<Vec<(String, TensorData)>> {
     let params = network.params();
     let gradients = params.iter().map(|p| Ok((p.name.clone(), copy(&p.grad)?)));

@@ -1,5 +1,5 @@
-//! A network on the CPU: an architecture made into fused layers over Candle variables, one training pass, one scoring
-//! pass. It knows no optimizer, no epoch and no file.
+//! A network on the CPU: fused layers over Candle variables, with a training pass and a scoring pass. This module knows
+//! no optimizer, no epoch and no file.
 //!
 //! A pass runs the list of layers forward and, in training, back; outputs, gradients and scratch are allocated once for a
 //! capacity. The variables outlive a change of the capacity.
@@ -18,12 +18,12 @@ use candle_core::{Device, Tensor};
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-/// What one training pass found.
+/// The results of a training pass.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PassOutcome {
-    /// Mean over the batch, with smoothing. NaN or infinite when a weight or an activation is.
+    /// Mean loss over the batch, with label smoothing. Not finite if a weight or an activation is not.
     pub loss: f64,
-    /// Images whose largest logit was the label's.
+    /// Number of images whose label had the largest logit.
     pub correct: u32,
 }
 
@@ -37,12 +37,12 @@ pub struct Network {
     pub(in crate::backend) layers: Sequential,
     grad_logits: Tensor,
     logits: Vec<f32>,
-    /// Seconds in the input's preparation and in the loss, while they are measured.
+    /// While measuring: seconds spent on the input and on the loss.
     around: Option<(f64, f64)>,
 }
 
 impl Network {
-    /// A network with initial weights from `seed`. A pass takes at most `capacity` images.
+    /// A network with initial weights from `seed`, for passes of at most `capacity` images.
     ///
     /// # Errors
     /// Returns an error if the architecture does not fit the input or the classes.
@@ -68,11 +68,11 @@ impl Network {
         })
     }
 
-    /// Makes passes of up to `capacity` images possible, and gives back what smaller ones do not need. Weights and
-    /// running statistics stay; gradients are lost.
+    /// Changes the maximum number of images in a pass, and allocates the buffers for it. Keeps weights and running
+    /// statistics; gradients are lost.
     ///
     /// # Errors
-    /// Returns an error if a layer cannot be made for it.
+    /// Returns an error if a layer cannot be created.
     pub fn set_capacity(&mut self, capacity: usize) -> Result<()> {
         if capacity.max(1) == self.capacity {
             return Ok(());
@@ -83,13 +83,13 @@ impl Network {
         Ok(())
     }
 
-    /// Most images that a pass takes.
+    /// Maximum number of images in a pass.
     pub fn capacity(&self) -> usize {
         self.capacity
     }
 
-    /// One pass forward and back over the placed images of a set. Leaves the gradients of the mean loss in
-    /// [`Network::params`]. When `stop` is set meanwhile, the results mean nothing.
+    /// Runs one forward and backward pass over the placed images of a set. The gradients of the mean loss are then in
+    /// [`Network::params`]. If `stop` is set during the pass, the results are undefined.
     ///
     /// # Errors
     /// Returns an error if the batch is empty, exceeds the capacity or does not fit.
@@ -160,7 +160,7 @@ impl Network {
         Ok(())
     }
 
-    /// Runs the layers for images as they are, as in scoring.
+    /// Runs the layers on images without augmentation, as in scoring.
     ///
     /// # Errors
     /// Returns an error if the batch is empty, exceeds the capacity or does not fit.
@@ -203,7 +203,7 @@ impl Network {
         Ok(())
     }
 
-    /// Parameters and their gradients, always in the same order.
+    /// The parameters with their gradients, always in the same order.
     pub fn params(&self) -> Vec<&Parameter> {
         self.layers.params()
     }
@@ -234,13 +234,14 @@ impl Network {
         Ok(())
     }
 
-    /// Begins to measure each layer's time, from zero; or ends it.
+    /// Starts measuring each layer's time from zero, or stops measuring.
     pub fn measure(&mut self, on: bool) {
         self.around = on.then_some((0.0, 0.0));
         self.layers.time(on);
     }
 
-    /// The seconds since [`Network::measure`] began, in the order of the layers; empty when nothing is measured.
+    /// The seconds spent in each layer since measuring started, in the order of the layers. Empty if nothing is
+    /// measured.
     pub fn timings(&self) -> Vec<PartTime> {
         let Some((input, loss)) = self.around else {
             return Vec::new();

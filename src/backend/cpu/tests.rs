@@ -1,4 +1,5 @@
-//! Whole networks: every preset learns, keeps its weights, and does the same on any number of threads.
+//! Tests of whole networks: every preset learns, keeps its weights, and gives the same results on any number of
+//! threads.
 
 use super::*;
 use crate::backend::{Scaling, filters, parameter_health, rule};
@@ -55,7 +56,7 @@ fn plain(count: usize) -> Vec<Placement> {
     (0..count as u32).map(Placement::plain).collect()
 }
 
-/// Adam, written out.
+/// A plain implementation of Adam.
 struct Adam(Vec<(Vec<f32>, Vec<f32>)>, i32);
 
 impl Adam {
@@ -298,7 +299,7 @@ fn a_look_inside() {
         ("conv2", 14, 32)
     );
     assert!(maps[0].maps.iter().flatten().any(|&v| v == 255));
-    // A channel whose bias is far below zero is dead, one far above is not.
+    // A channel whose bias is far below zero is dead; one whose bias is far above zero is not.
     slices::write([&net.params()[1].var], |[bias]| {
         bias.fill(100.0);
         bias[..8].fill(-100.0);
@@ -314,7 +315,7 @@ fn a_look_inside() {
     assert_eq!((units[0].dead, units[0].zero), (0.25, 0.25));
 }
 
-/// CPU seconds of the calling thread: on a busy machine the wall clock measures the others.
+/// CPU seconds of the calling thread. On a busy computer, wall-clock time includes other processes.
 fn cpu_seconds() -> f64 {
     let mut time = libc::timespec {
         tv_sec: 0,
@@ -363,7 +364,7 @@ fn figures() {
         pass(&mut net, step);
     }
     let (wall, cpu) = (begin.0.elapsed().as_secs_f64(), cpu_seconds() - begin.1);
-    // Layers are timed by the wall clock: brought to CPU time.
+    // Layers are timed by the wall clock: convert their times to CPU time.
     let unit = 1e6 / (steps as f64 * size as f64) * cpu / wall;
     for t in net.timings() {
         eprintln!(
@@ -382,7 +383,7 @@ fn figures() {
     );
 }
 
-/// The slope of the loss along a random direction, from the gradients and from two losses.
+/// Compares the slope of the loss along a random direction as computed from the gradients and from two losses.
 #[test]
 fn gradients_are_the_slopes_of_the_loss() {
     let images = batch();
@@ -405,7 +406,8 @@ fn gradients_are_the_slopes_of_the_loss() {
         for (i, param) in net.params().into_iter().enumerate() {
             let rng = Rng::new(2, Stream::Init(i as u16), 1);
             let grad = slices::read(&param.grad).unwrap();
-            // Mostly along the gradient, so that the slope is well above the rounding of the loss.
+            // Choose a direction close to the gradient, so that the slope is well above the rounding errors of the
+            // loss.
             let direction: Vec<f32> = grad
                 .iter()
                 .enumerate()
@@ -439,9 +441,9 @@ fn gradients_are_the_slopes_of_the_loss() {
     }
 }
 
-/// With a seed and a step the dropout masks are fixed, so the loss is a plain function of the weights: along each
-/// parameter's gradient it must change as the gradient says. This checks the whole step of the seed network as it is
-/// trained, sparse gradients behind pooling and dropout included.
+/// The seed and the step fix the dropout masks, so the loss is a function of the weights alone. Along each parameter's
+/// gradient, it must change as the gradient predicts. This checks the whole step of the seed network as it is trained,
+/// sparse gradients behind pooling and dropout included.
 #[test]
 fn the_seed_network_s_gradient_with_dropout_agrees_with_finite_differences() {
     let threads = Threads::new(1);
@@ -473,7 +475,8 @@ fn the_seed_network_s_gradient_with_dropout_agrees_with_finite_differences() {
             .unwrap();
             loss(net)
         };
-        // Small enough that hardly a ReLU or a pool changes its mind, large enough for f32.
+        // The step is small enough that few ReLUs and pooling windows change their choices, and large enough for the
+        // precision of f32.
         let step = 2e-3;
         let up = moved(&mut net, step);
         let down = moved(&mut net, -2.0 * step);
@@ -502,7 +505,7 @@ fn members(threads: usize, count: u64) -> (Box<dyn Backend>, Vec<MemberId>) {
     (backend, members)
 }
 
-/// Three steps under hyperparameters that depend on `which`.
+/// Three steps with hyperparameters that depend on `which`.
 fn plans(which: u32) -> Vec<StepPlan> {
     let params = Hyperparameters {
         optimizer: OptimizerKind::Sgd,
@@ -532,7 +535,7 @@ fn members_that_train_at_once_are_those_that_train_alone() {
         assert_eq!(own.unwrap(), std::slice::from_ref(outcomes));
         assert!(together.export(id).unwrap() == alone.export(id).unwrap());
     }
-    // A copy goes on as its original does, and both stay when another is removed.
+    // A copy trains like its original, and neither changes when another member is removed.
     let copy = together.copy(all[1]).unwrap();
     together.remove(all[0]);
     let work = [all[1], copy].map(|id| (id, plans(1)));

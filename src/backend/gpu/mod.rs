@@ -38,11 +38,11 @@ struct DeviceImages {
     labels: u64,
 }
 
-/// An opened GPU with its copies of image sets.
+/// An opened GPU with its copies of image sets, shared by its backends.
 struct SharedGpu {
     gpu: Rc<dyn ExecutorDevice>,
     threads: Rc<Threads>,
-    /// By the sets' ids. They stay as long as the device.
+    /// The copies by the ids of the sets. They are freed with the device.
     images: RefCell<HashMap<u64, DeviceImages>>,
 }
 
@@ -92,13 +92,13 @@ struct GpuBackend {
     gpu: Rc<SharedGpu>,
     spec: NetworkSpec,
     capacity: usize,
-    /// A copy of the network of the member that was looked at last, and of its optimizer's state.
+    /// A CPU copy of the network and the optimizer's state of the member that was last inspected.
     mirror: Network,
     optimizer: CpuOptimizer,
     members: Members<Member>,
 }
 
-/// A network on the GPU: its memory and its lists of launches.
+/// A network on the GPU: its memory and its lists of kernel launches.
 struct Member {
     executor: Box<dyn KernelExecutor>,
     schedule: KernelSchedule,
@@ -110,12 +110,12 @@ struct Member {
 }
 
 impl SharedGpu {
-    /// The copy of an image set, made when it is first asked for.
+    /// The copy of an image set. The first call copies it.
     fn images(&self, images: &ImageSet) -> Result<DeviceImages> {
         if let Some(found) = self.images.borrow().get(&images.id()) {
             return Ok(*found);
         }
-        // In one block, so that memory that is short is short for both.
+        // Use one allocation, so that either both fit or neither does.
         let mut bytes = images.pixels().to_vec();
         bytes.resize(bytes.len().next_multiple_of(256), 0);
         let labels = bytes.len() as u64;
@@ -130,14 +130,14 @@ impl SharedGpu {
     }
 }
 
-/// An error after which a network's memory is gone: the memory that it had before could not be had again.
+/// The error for a network whose memory is lost, because its old memory could not be allocated again.
 fn lost(error: Error) -> Error {
     match error {
         Error::Executor(ExecutorError::Memory { device, .. }) => {
             Error::Executor(ExecutorError::Lost {
                 device,
-                what: "taking its memory back",
-                why: "another program has it now".into(),
+                what: "allocating the network's memory again",
+                why: "another program has taken it".into(),
             })
         }
         other => other,
@@ -149,7 +149,7 @@ impl GpuBackend {
         KernelSchedule::new(&self.mirror, capacity, multiprocessors as usize * 2)
     }
 
-    /// A member whose memory is allocated and whose weights are zero.
+    /// A new member with allocated memory and weights of zero.
     fn new_member(&self) -> Result<Member> {
         let executor = Rc::clone(&self.gpu.gpu).executor()?;
         let schedule = self.schedule(self.capacity, executor.multiprocessors());
@@ -209,7 +209,7 @@ impl GpuBackend {
         Ok(())
     }
 
-    /// What was not finite in the step that a member just ended with.
+    /// Names the first tensor that was not finite in a member's last step.
     fn name_not_finite(&mut self, member: MemberId, loss: f64) -> Result<String> {
         self.read_network(member)?;
         let found = match self.mirror.first_weight_not_finite()? {
@@ -275,7 +275,7 @@ impl Backend for GpuBackend {
         let ids = self.members.ids();
         for (i, id) in ids.iter().enumerate() {
             if let Err(error) = self.resize_member(*id, capacity) {
-                // Every member is tried, whatever becomes of the others.
+                // Resize every member back, even if one fails.
                 let back = ids[..i]
                     .iter()
                     .map(|id| self.resize_member(*id, self.capacity));
@@ -298,7 +298,7 @@ impl Backend for GpuBackend {
     ) -> Result<Vec<Vec<StepOutcome>>> {
         let at_once = self.members_at_once();
         check_work(&self.spec, self.capacity, at_once, images, work)?;
-        // Before any step is made.
+        // Check all members before any step.
         self.members.get_all(work.iter().map(|(id, _)| *id))?;
         let mut all = Vec::with_capacity(work.len());
         for (id, plans) in work {
@@ -379,7 +379,7 @@ impl Backend for GpuBackend {
 
     fn measure(&mut self, _: bool) {}
 
-    /// What a GPU does within a list is not timed.
+    /// Empty: launches within a list are not timed.
     fn timings(&self) -> Vec<PartTime> {
         Vec::new()
     }
@@ -415,7 +415,7 @@ impl Member {
         Ok(())
     }
 
-    /// Goes on with another schedule of the same network. Where memory is short, all is as it was.
+    /// Replaces the schedule by another one of the same network. If memory is short, the member stays as it was.
     fn resize(&mut self, schedule: KernelSchedule) -> Result<()> {
         let mut lasting = vec![0; self.schedule.layout.lasting];
         self.executor.read(0, &mut lasting)?;
@@ -436,8 +436,8 @@ impl Member {
         failed.map_or(Ok(()), Err)
     }
 
-    /// Makes steps until one is not finite: neither it nor any after it changes anything. What was not finite in the last
-    /// outcome is still to be named.
+    /// Makes steps until one is not finite; that step and those after it have no effect. The caller must still name the
+    /// tensor that was not finite in the last outcome.
     fn train(
         &mut self,
         gpu: &SharedGpu,
@@ -450,7 +450,7 @@ impl Member {
         let (base, layout) = (self.executor.base(), &self.schedule.layout);
         let mut records = Vec::with_capacity(plans.len());
         let mut numbers = Vec::new();
-        // The optimizer's scalars before each step, and after the last.
+        // The optimizer's scalars before each step and after the last.
         let mut scalars = Vec::with_capacity(plans.len() + 1);
         optimizer.set_scalars(self.scalars.clone());
         for plan in plans {

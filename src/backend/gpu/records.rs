@@ -1,7 +1,7 @@
-//! Records that the host and the kernels share. Each is declared once: the Rust type and the text of the CUDA struct come
-//! from the same list of fields.
+//! Structs that the host and the kernels share. Each is declared once: the Rust type and the text of the CUDA struct
+//! are generated from the same list of fields.
 
-/// The Rust type of a field. An address of device memory is a number here.
+/// The Rust type of a field. Device addresses are u64.
 macro_rules! rust_type {
     (u32) => {
         u32
@@ -45,7 +45,7 @@ macro_rules! cuda_type {
     };
 }
 
-/// Declares a record, and a macro that gives the text of its CUDA struct.
+/// Declares a record, and a macro with the text of its CUDA struct.
 macro_rules! record {
     (
         $(#[$doc:meta])*
@@ -60,7 +60,7 @@ macro_rules! record {
             $($(#[$field_doc])* pub $field: record!(@type $kind $($len)?),)+
         }
 
-        // Without padding, so that all bytes are initialised and CUDA lays the struct out alike.
+        // There must be no padding, so that all bytes are initialised and CUDA uses the same layout.
         const _: () = assert!(
             size_of::<$name>() == 0 $(+ size_of::<record!(@type $kind $($len)?)>())+
         );
@@ -81,17 +81,17 @@ macro_rules! record {
     (@type $kind:ident $len:literal) => { [rust_type!($kind); $len] };
 }
 
-/// A type whose bytes are all initialised, and for which any bytes are a value.
+/// A type whose bytes are all initialised, and for which all byte patterns are valid.
 pub trait Record: Copy + Default {
     fn bytes(&self) -> &[u8] {
         // SAFETY: a record has no padding, so all of its bytes are initialised.
         unsafe { std::slice::from_raw_parts(std::ptr::from_ref(self).cast(), size_of::<Self>()) }
     }
 
-    /// Reads a record from as many bytes.
+    /// Reads a record from its bytes.
     fn from_bytes(bytes: &[u8]) -> Self {
         let mut record = Self::default();
-        // SAFETY: as in `bytes`; any bytes are a value of the numbers that a record consists of.
+        // SAFETY: as in `bytes`; all byte patterns are valid, since a record consists of numbers.
         let to = unsafe {
             std::slice::from_raw_parts_mut(
                 std::ptr::from_mut(&mut record).cast(),
@@ -104,7 +104,7 @@ pub trait Record: Copy + Default {
 }
 
 record! {
-    /// One training step, as the host planned it; or the settings of a scoring pass.
+    /// The settings of one training step or scoring pass.
     StepRecord, "Step", step_text {
         number: u64,
         seed: u64,
@@ -123,7 +123,7 @@ record! {
         cutout: u32,
         /// From 1.
         epoch: u32,
-        /// The live dropout: a number is dropped when its word's upper 24 bits are below this,
+        /// The dropout hyperparameter: an element is dropped if the upper 24 bits of its random word are below this,
         threshold: u32,
         /// and multiplied by this when it is kept.
         scale: f32,
@@ -147,29 +147,29 @@ record! {
         loss: f64,
         norm: f64,
         correct: u32,
-        /// 0 when the loss or the gradient was not finite: then nothing has changed.
+        /// 0 if the loss or the gradient was not finite; the step then had no effect.
         applied: u32,
-        /// 1 when a weight that it wrote is not finite.
+        /// 1 if a weight is not finite after the step.
         spoilt: u32,
         unused: u32,
     }
 }
 
 record! {
-    /// How far a list of training steps has come.
+    /// The progress of a list of training steps.
     ProgressRecord, "State", progress_text {
-        /// The step under way, in the list of steps.
+        /// Index of the current step in the list.
         cursor: u32,
-        /// A step was not finite: none is applied any more.
+        /// 1 after a step that was not finite: later steps are not applied.
         latched: u32,
         loss: f64,
         correct: u32,
-        /// A step wrote a weight that is not finite.
+        /// 1 after a step that wrote a weight that is not finite.
         spoilt: u32,
     }
 }
 
-/// What every kernel's source begins with.
+/// The beginning of every kernel's source.
 pub const COMMON: &str = concat!(
     "typedef unsigned char u8;\n",
     "typedef unsigned short u16;\n",

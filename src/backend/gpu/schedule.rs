@@ -32,7 +32,7 @@ pub struct Slot {
 /// Where things stand, in bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MemoryLayout {
-    /// The step under way, the list of steps, how far they have come, and what they found.
+    /// The current step, the list of steps, their progress, and their outcomes.
     pub now: usize,
     pub steps: usize,
     pub state: usize,
@@ -53,9 +53,9 @@ pub struct MemoryLayout {
     pub losses: usize,
     /// The network's input.
     pub input: usize,
-    /// What stands before this place outlives a change of the capacity.
+    /// A change of the capacity keeps the memory before this offset.
     pub lasting: usize,
-    /// Bytes in all.
+    /// Total size.
     pub bytes: usize,
 }
 
@@ -65,7 +65,7 @@ pub struct KernelSchedule {
     pub capacity: usize,
     pub layout: MemoryLayout,
     pub params: Vec<Slot>,
-    /// Numbers in a row of all parameters.
+    /// Number of elements in a row of all parameters.
     row: usize,
     pub running: Vec<Slot>,
     /// What must be zero at the beginning: place and bytes.
@@ -78,7 +78,8 @@ pub struct KernelSchedule {
 }
 
 impl KernelSchedule {
-    /// The schedule of a network, whose shapes alone matter, for a device that runs `blocks` blocks at a time.
+    /// The schedule of a network for a device that runs `blocks` blocks at the same time. Only the network's shapes
+    /// matter.
     pub(super) fn new(network: &Network, capacity: usize, blocks: usize) -> KernelSchedule {
         let spec = &network.spec;
         let (params, buffers) = (network.params(), network.buffers());
@@ -94,7 +95,7 @@ impl KernelSchedule {
             precision: spec.precision,
         });
         let rule = spec.optimizer;
-        // In this order: what lasts comes first.
+        // The memory that a change of the capacity keeps comes first.
         let mut layout = MemoryLayout {
             weights: b.zeros(4 * weights_len),
             optimizer: b.zeros(4 * weights_len * rule.slots.len()),
@@ -221,13 +222,13 @@ fn slots(named: Vec<(String, usize)>) -> (Vec<Slot>, usize) {
     (slots, begin)
 }
 
-/// Where the tensors of a row that begins at `row` are, by name.
+/// The offsets of the tensors of a row that begins at `row`, by name.
 fn offsets(slots: &[Slot], row: usize) -> HashMap<String, usize> {
     let offset = |slot: &Slot| (slot.name.clone(), row + 4 * slot.begin);
     slots.iter().map(offset).collect()
 }
 
-/// Adds the launch that makes the network's input, of images of so many pixels a side.
+/// Adds the launch that computes the network's input from images of `side` x `side` pixels.
 fn gather(b: &mut LaunchBuilder, layout: &mut MemoryLayout, side: usize) -> Activation {
     let pixels = side * side;
     layout.input = b.batch(3 * pixels);
@@ -244,7 +245,7 @@ fn gather(b: &mut LaunchBuilder, layout: &mut MemoryLayout, side: usize) -> Acti
     }
 }
 
-/// Adds the launches that compute the loss and its gradient, and in scoring the probabilities.
+/// Adds the launches that compute the loss and its gradient in training, and the probabilities and losses in scoring.
 fn loss(b: &mut LaunchBuilder, layout: &MemoryLayout, classes: usize, logits: &Activation) {
     let mut constants = String::new();
     define!(constants, CLASSES = classes);
