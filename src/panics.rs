@@ -1,5 +1,5 @@
-//! What the program prints of a panic: nothing while a library's panic is caught and becomes an error, later while the
-//! screen is shown, and else what Rust prints.
+//! Decides what the program prints when a thread panics: nothing if the panic of a library is caught and becomes an
+//! error; the message after the screen has closed if a screen is shown; otherwise the message as Rust prints it.
 
 use std::cell::Cell;
 use std::io::{self, Write};
@@ -14,7 +14,7 @@ thread_local! {
 /// The messages kept while the screen is shown; None while it is not.
 static HELD: Mutex<Option<Vec<String>>> = Mutex::new(None);
 
-/// Installs the hook that decides what is printed, the first time that it is needed.
+/// Installs the panic hook, unless it is installed already.
 fn install_hook() {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {
@@ -29,7 +29,7 @@ fn install_hook() {
     });
 }
 
-/// Keeps a panic's message if the screen is shown. Returns whether it is.
+/// Keeps a panic's message if the screen is shown. Returns whether the message was kept.
 fn hold(info: &PanicHookInfo) -> bool {
     let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(messages) = held.as_mut() else {
@@ -43,8 +43,8 @@ fn hold(info: &PanicHookInfo) -> bool {
     true
 }
 
-/// Runs `f`, which calls a library that may panic on malformed bytes. Returns None if it panicked; nothing is printed
-/// then. Panics of other threads that `f` starts are not covered.
+/// Runs `f`, which calls a library that may panic on malformed bytes. Returns None, and prints nothing, if `f`
+/// panicked. Panics of threads that `f` starts are not caught.
 pub fn catch<T>(f: impl FnOnce() -> T) -> Option<T> {
     install_hook();
     let before = CAUGHT.replace(true);

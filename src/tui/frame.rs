@@ -325,7 +325,7 @@ fn header(app: &App, area: Rect, buf: &mut Buffer) {
         };
         right.push(HeaderItem::new(5, eta));
     }
-    // Each item takes two more columns as space. Those of the last item are the margins.
+    // Each item takes two more columns as space; those of the last item become the margins of the line.
     let room = area.width;
     let mut groups = [left, middle, right];
     let width = |pieces: &[HeaderItem]| pieces.iter().map(|p| p.width() + 2).sum::<u16>();
@@ -524,7 +524,7 @@ fn footer(app: &App, area: Rect, buf: &mut Buffer) {
     for action in on_screen(app.screen).filter(|a| a.rank > 0 && !a.keys.is_empty()) {
         let name = match action.does {
             Do::Program(ProgramAction::Pause) if app.session.state == State::Paused => "resume",
-            // As wide as the word that replaces it.
+            // Padded to the width of `resume`, which replaces it.
             Do::Program(ProgramAction::Pause) => "pause ",
             _ => action.name,
         };

@@ -42,7 +42,7 @@ pub struct Point {
 /// The state of the session.
 #[derive(Debug)]
 pub struct SessionView {
-    /// What is known of the run.
+    /// The state of the run, computed from its events.
     view: RunView,
     /// The data set, once loaded.
     pub data: Option<DataInfo>,

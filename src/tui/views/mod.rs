@@ -158,7 +158,7 @@ impl Screen {
 
 /// The effects of a view: commands, questions, messages on the status line, another screen.
 pub struct Context<'a> {
-    /// What is known of the session.
+    /// The state of the session, computed from its events.
     pub session: &'a SessionView,
     /// The area in which the view is drawn.
     pub area: Rect,
