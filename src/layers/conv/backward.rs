@@ -4,7 +4,7 @@
 use super::forward::pad_rows;
 use super::geometry::Geometry;
 use super::tile::{Convolve, Pixels, Sums};
-use super::winograd::{self, WeightSums, Winograd};
+use super::winograd::{self, Tile, WeightSums, Winograd};
 use crate::hardware::simd::{Kernel, Simd};
 use crate::layers::slices::scratch;
 
@@ -27,8 +27,9 @@ pub struct Arriving<'a> {
 /// stays in registers longer.
 pub struct Backward<'a> {
     pub geometry: &'a Geometry,
-    /// Use Winograd's algorithm, with these transformed weights; the sums are laid out as [`WeightSums`] does.
-    pub winograd: bool,
+    /// Use Winograd's algorithm on tiles of this size, with transformed weights; the sums are laid out as [`WeightSums`]
+    /// does.
+    pub winograd: Option<Tile>,
     pub images: usize,
     pub x: &'a [f32],
     pub arriving: Arriving<'a>,
@@ -55,13 +56,63 @@ struct Field {
     spread: usize,
 }
 
+/// The backward pass by Winograd's algorithm, of the gradient of the convolution's results.
+struct Minimal<'a> {
+    geometry: &'a Geometry,
+    images: usize,
+    x: &'a [f32],
+    grad: &'a [f32],
+    weights: &'a [f32],
+    zeros: &'a [f32],
+    sums: &'a mut [f32],
+    fresh: bool,
+    grad_input: Option<&'a mut [f32]>,
+}
+
+impl Minimal<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd, const SIDE: usize, const REACH: usize>(self)
+    where
+        for<'a> WeightSums<'a, SIDE, REACH>: Kernel,
+        for<'a> Winograd<'a, SIDE, REACH>: Kernel,
+    {
+        let g = self.geometry;
+        // SAFETY: the caller guarantees it.
+        unsafe {
+            S::call(WeightSums::<SIDE, REACH> {
+                geometry: g,
+                images: self.images,
+                x: self.x,
+                grad: self.grad,
+                zeros: self.zeros,
+                sums: self.sums,
+                fresh: self.fresh,
+            });
+            if let Some(out) = self.grad_input {
+                S::call(Winograd::<SIDE, REACH> {
+                    geometry: &winograd::turned(g),
+                    images: self.images,
+                    x: self.grad,
+                    weights: self.weights,
+                    bias: self.zeros,
+                    zeros: self.zeros,
+                    relu: false,
+                    taken: None,
+                    rows: 0..g.height,
+                    out,
+                });
+            }
+        }
+    }
+}
+
 impl Kernel for Backward<'_> {
     type Output = ();
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let g = self.geometry;
-        let field = if self.grad_input.is_some() && !self.winograd {
+        let field = if self.grad_input.is_some() && self.winograd.is_none() {
             Field {
                 height: g.height + g.kernel - 1,
                 width: g.width + g.kernel - 1,
@@ -77,10 +128,9 @@ impl Kernel for Backward<'_> {
             }
         };
         let line = g.outputs.next_multiple_of(S::LANES);
-        let weights_len = if self.winograd {
-            winograd::sums_len(g, S::LANES)
-        } else {
-            g.patch() * line
+        let weights_len = match self.winograd {
+            Some(tile) => winograd::sums_len(g, tile, S::LANES),
+            None => g.patch() * line,
         };
         let (weight_sums, bias_sums) = self.sums.split_at_mut(weights_len);
         let bias_sums = &mut bias_sums[..g.outputs];
@@ -118,32 +168,23 @@ impl Kernel for Backward<'_> {
             row: field.width * g.outputs,
             step: g.outputs,
         };
-        if self.winograd {
-            let grads = &grads[..self.images * out_len];
+        if let Some(tile) = self.winograd {
+            let minimal = Minimal {
+                geometry: g,
+                images: self.images,
+                x: self.x,
+                grad: &grads[..self.images * out_len],
+                weights: self.weights,
+                zeros: self.zeros,
+                sums: weight_sums,
+                fresh: self.fresh,
+                grad_input: self.grad_input,
+            };
             // SAFETY: the caller guarantees it.
             unsafe {
-                S::call(WeightSums {
-                    geometry: g,
-                    images: self.images,
-                    x: self.x,
-                    grad: grads,
-                    zeros: self.zeros,
-                    sums: weight_sums,
-                    fresh: self.fresh,
-                });
-                if let Some(out) = self.grad_input {
-                    S::call(Winograd {
-                        geometry: &winograd::turned(g),
-                        images: self.images,
-                        x: grads,
-                        weights: self.weights,
-                        bias: self.zeros,
-                        zeros: self.zeros,
-                        relu: false,
-                        taken: None,
-                        rows: 0..g.height,
-                        out,
-                    });
+                match tile {
+                    Tile::Two => minimal.run::<S, 2, 4>(),
+                    Tile::Four => minimal.run::<S, 4, 6>(),
                 }
             }
             return;

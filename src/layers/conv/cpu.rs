@@ -169,11 +169,11 @@ impl Layer for Conv {
         let lanes = self.level.lanes();
         let mask = self.mask(pass);
         self.scale = mask.map_or(1.0, |mask| mask.scale());
-        let winograd = winograd::pays(&g);
+        let winograd = winograd::tile(&g);
         let weight = read(&self.weight.var)?;
-        if winograd {
-            let packed = self.packed.reserve(winograd::packed_len(&g, lanes));
-            winograd::pack(&g, &weight, lanes, pass.threads, packed);
+        if let Some(tile) = winograd {
+            let packed = self.packed.reserve(winograd::packed_len(&g, tile, lanes));
+            winograd::pack(&g, tile, &weight, lanes, pass.threads, packed);
         } else {
             let len = pack::packed_len(g.patch(), g.outputs, lanes);
             pack::forward(&g, &weight, lanes, self.packed.reserve(len));
@@ -190,13 +190,16 @@ impl Layer for Conv {
         let x = read(input)?;
         let x = first_images(&x, pass.images, g.input_len())?;
         let (after, level) = (self.after, self.level);
-        // Few images are cut into bands of rows, of which Winograd's tiles need pairs; many small ones come together.
-        let pair = if winograd && !after.pool { 2 } else { 1 };
-        let pairs = height.div_ceil(pair);
-        let bands = TASKS.div_ceil(pass.images.max(1)).min(pairs);
+        // Few images are cut into bands of rows, of which each row of tiles needs all; many small ones come together.
+        let rows_of_tile = winograd.map_or(1, |tile| match after.pool {
+            true => tile.side() / 2,
+            false => tile.side(),
+        });
+        let rows_of_tiles = height.div_ceil(rows_of_tile);
+        let bands = TASKS.div_ceil(pass.images.max(1)).min(rows_of_tiles);
         let group = match winograd {
-            true => winograd::images(&g).clamp(1, pass.images.div_ceil(TASKS).max(1)),
-            false => 1,
+            Some(tile) => winograd::images(&g, tile).clamp(1, pass.images.div_ceil(TASKS).max(1)),
+            None => 1,
         };
         let (packed, bias, zeros, taken) = (
             &*self.packed,
@@ -210,7 +213,9 @@ impl Layer for Conv {
                 .run(pass.images.div_ceil(group) * bands, |task| {
                     let (image, band) = (task / bands * group, task % bands);
                     let images = group.min(pass.images - image);
-                    let row = |band| (pair * geometry::cut(pairs, bands, band)).min(height);
+                    let row = |band| {
+                        (rows_of_tile * geometry::cut(rows_of_tiles, bands, band)).min(height)
+                    };
                     let rows = row(band)..row(band + 1);
                     let first = (image * height + rows.start) * line;
                     let range = first..first + images * rows.len() * line;
@@ -259,17 +264,18 @@ impl Layer for Conv {
         let x = first_images(&x, pass.images, g.input_len())?;
         let grad = first_images(&grad, pass.images, out_len)?;
 
-        let winograd = winograd::pays(&g);
-        let sparse = after.pool || after.relu && worth_listing(&g, lanes, winograd, grad, &output);
+        let winograd = winograd::tile(&g);
+        let sparse =
+            after.pool || after.relu && worth_listing(&g, lanes, winograd.is_some(), grad, &output);
         if grad_input.is_some() {
             let weight = read(&self.weight.var)?;
             if sparse {
                 let len = g.outputs * sparse::channel_len(&g, lanes);
                 sparse::pack(&g, &weight, lanes, self.turned.reserve(len));
-            } else if winograd {
-                let len = winograd::packed_len(&winograd::turned(&g), lanes);
+            } else if let Some(tile) = winograd {
+                let len = winograd::packed_len(&winograd::turned(&g), tile, lanes);
                 let packed = self.turned.reserve(len);
-                winograd::pack_turned(&g, &weight, lanes, pass.threads, packed);
+                winograd::pack_turned(&g, tile, &weight, lanes, pass.threads, packed);
             } else {
                 let len = pack::packed_len(g.kernel * g.kernel * g.outputs, g.inputs, lanes);
                 pack::turned(&g, &weight, lanes, self.turned.reserve(len));
@@ -279,8 +285,8 @@ impl Layer for Conv {
         let line = g.outputs.next_multiple_of(lanes);
         let weights_len = if sparse {
             g.outputs * sparse::channel_len(&g, lanes)
-        } else if winograd {
-            winograd::sums_len(&g, lanes)
+        } else if let Some(tile) = winograd {
+            winograd::sums_len(&g, tile, lanes)
         } else {
             g.patch() * line
         };
@@ -291,8 +297,8 @@ impl Layer for Conv {
         // Lists are made image by image.
         let group = if sparse {
             1
-        } else if winograd {
-            winograd::images_summed(&g).max(1)
+        } else if let Some(tile) = winograd {
+            winograd::images_summed(&g, tile).max(1)
         } else {
             (GROUP_LEN / (g.input_len() + out_len)).max(1)
         };

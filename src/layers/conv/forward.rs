@@ -2,7 +2,7 @@
 
 use super::geometry::Geometry;
 use super::tile::{Convolve, Pixels};
-use super::winograd::Winograd;
+use super::winograd::{Tile, Winograd};
 use crate::hardware::simd::{Kernel, Simd};
 use crate::layers::dropout::Mask;
 use crate::layers::slices::scratch;
@@ -14,8 +14,8 @@ const FACTORS: usize = 512;
 /// Rows of one image's output or, with Winograd's algorithm only, the whole outputs of several images.
 pub struct Forward<'a> {
     pub geometry: &'a Geometry,
-    /// Use Winograd's algorithm, with these transformed weights.
-    pub winograd: bool,
+    /// Use Winograd's algorithm on tiles of this size, with transformed weights.
+    pub winograd: Option<Tile>,
     pub images: usize,
     pub x: &'a [f32],
     pub weights: &'a [f32],
@@ -41,21 +41,10 @@ impl Kernel for Forward<'_> {
     unsafe fn run<S: Simd>(mut self) {
         // SAFETY: the caller guarantees it.
         unsafe {
-            if self.winograd {
-                S::call(Winograd {
-                    geometry: self.geometry,
-                    images: self.images,
-                    x: self.x,
-                    weights: self.weights,
-                    bias: self.bias,
-                    zeros: self.zeros,
-                    relu: self.relu,
-                    taken: self.pool.then_some(&mut *self.taken),
-                    rows: self.rows.clone(),
-                    out: &mut *self.out,
-                });
-            } else {
-                self.direct::<S>();
+            match self.winograd {
+                Some(Tile::Two) => S::call(self.winograd::<2, 4>()),
+                Some(Tile::Four) => S::call(self.winograd::<4, 6>()),
+                None => self.direct::<S>(),
             }
             self.drop_out::<S>();
         }
@@ -63,6 +52,21 @@ impl Kernel for Forward<'_> {
 }
 
 impl Forward<'_> {
+    fn winograd<const SIDE: usize, const REACH: usize>(&mut self) -> Winograd<'_, SIDE, REACH> {
+        Winograd {
+            geometry: self.geometry,
+            images: self.images,
+            x: self.x,
+            weights: self.weights,
+            bias: self.bias,
+            zeros: self.zeros,
+            relu: self.relu,
+            taken: self.pool.then_some(&mut *self.taken),
+            rows: self.rows.clone(),
+            out: &mut *self.out,
+        }
+    }
+
     #[inline(always)]
     unsafe fn direct<S: Simd>(&mut self) {
         let g = self.geometry;

@@ -1,7 +1,7 @@
 //! Adds the partial sums of a convolution's gradients.
 
 use super::geometry::Geometry;
-use super::winograd;
+use super::winograd::{self, Tile};
 use crate::hardware::simd::{Kernel, Level, Simd};
 use crate::hardware::threads::{SharedSlice, Threads};
 use crate::layers::slices;
@@ -12,7 +12,7 @@ pub(super) struct Total<'a> {
     pub(super) sums: &'a [f32],
     pub(super) shards: usize,
     pub(super) sparse: bool,
-    pub(super) winograd: bool,
+    pub(super) winograd: Option<Tile>,
     pub(super) lanes: usize,
 }
 
@@ -49,18 +49,14 @@ impl Total<'_> {
             // A task for each input channel: it writes that channel's numbers of every output.
             let line = g.outputs.next_multiple_of(self.lanes);
             let weight = SharedSlice::new(weight);
-            let summed = if self.winograd {
-                winograd::PLACES
-            } else {
-                places
-            };
+            let summed = self.winograd.map_or(places, Tile::places);
             threads.run(g.inputs, |input| {
                 let mut sums = slices::scratch(summed * line);
                 for (place, sums) in sums.chunks_exact_mut(line).enumerate() {
                     total((place * g.inputs + input) * line, line, sums);
                 }
-                if self.winograd {
-                    winograd::back(&mut sums, line);
+                if let Some(tile) = self.winograd {
+                    winograd::back(tile, &mut sums, line);
                 }
                 for output in 0..g.outputs {
                     let begin = (output * g.inputs + input) * places;

@@ -1,6 +1,7 @@
 //! Times of the kernels on one thread, for those who change them: `cargo test --lib conv::cpu::figures -- --ignored --nocapture`.
 
 use super::*;
+use crate::domain::params::ParameterGroup;
 use crate::domain::rng::{Rng, Stream};
 use crate::hardware::peak;
 use crate::hardware::threads::Threads;
@@ -20,7 +21,7 @@ fn now() -> f64 {
 
 fn parameter(tensor: Tensor) -> Parameter {
     let var = Var::from_tensor(&tensor).unwrap();
-    Parameter::new("conv.weight".into(), var, true).unwrap()
+    Parameter::new("conv.weight".into(), var, ParameterGroup::Filters).unwrap()
 }
 
 /// The least of some runs of `f`, in microseconds.
@@ -90,6 +91,11 @@ fn microseconds_an_image() {
             ("1x1 64-128 /2", 16, 64, 128, 1, 2, 0, plain),
             ("3x3 3-64 norm", 32, 3, 64, 3, 1, 1, plain),
             ("5x5 20-50", 20, 20, 50, 5, 1, 0, relu),
+            ("3x3 24-64 31", 31, 24, 64, 3, 1, 1, plain),
+            ("3x3 64-64 15", 15, 64, 64, 3, 1, 1, plain),
+            ("3x3 64-256 15", 15, 64, 256, 3, 1, 1, plain),
+            ("3x3 256-256 7", 7, 256, 256, 3, 1, 1, plain),
+            ("3x3 256-256 3", 3, 256, 256, 3, 1, 1, plain),
         ] {
             let g = Geometry::new((side, side, inputs), outputs, kernel, stride, padding).unwrap();
             let weight: Vec<f32> = uniform(1, outputs * g.patch())

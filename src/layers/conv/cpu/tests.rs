@@ -1,6 +1,7 @@
 //! The kernels against an f64 reference, plain Candle, finite differences, each other.
 
 use super::*;
+use crate::domain::params::ParameterGroup;
 use crate::domain::rng::{Rng, Stream};
 use crate::hardware::threads::Threads;
 use crate::layers::cpu::TrainingPass;
@@ -97,7 +98,7 @@ impl Case {
         let dims = (g.outputs, g.inputs, g.kernel, g.kernel);
         let parameter = |t: candle_core::Result<Tensor>| {
             let var = Var::from_tensor(&t.unwrap()).unwrap();
-            Parameter::new("conv.weight".into(), var, true).unwrap()
+            Parameter::new("conv.weight".into(), var, ParameterGroup::Filters).unwrap()
         };
         let weight = parameter(Tensor::from_slice(&numbers.weight, dims, &Device::Cpu));
         let bias = self
@@ -358,6 +359,9 @@ fn the_usual_shapes() {
         seed_like(16, 16, 8, 3, 1, 1),
         seed_like(33, 17, 7, 3, 1, 2),
         seed_like(70, 50, 5, 3, 1, 0),
+        // On tiles of 4x4.
+        seed_like(64, 64, 4, 3, 1, 1),
+        seed_like(66, 65, 5, 3, 1, 2),
     ] {
         case.check();
         case.after.dropout = None;
@@ -587,7 +591,7 @@ fn what_is_no_number_goes_winograd_s_way_to_the_end() {
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let mut case = seed_like(16, 20, 8, 3, 1, 1);
             case.after = ConvEpilogue::default();
-            assert!(winograd::pays(&case.geometry));
+            assert!(winograd::tile(&case.geometry).is_some());
             let threads = Threads::new(2);
             let mut n = case.numbers();
             let pixel = |x: usize, y: usize, channels: usize| (y * 8 + x) * channels;
@@ -660,7 +664,7 @@ fn wrong_shapes_are_refused() {
     let g = Geometry::new((4, 4, 3), 8, 3, 1, 0).unwrap();
     let parameter = |dims: &[usize]| {
         let var = Var::zeros(dims, DType::F32, &Device::Cpu).unwrap();
-        Parameter::new("c.weight".into(), var, true).unwrap()
+        Parameter::new("c.weight".into(), var, ParameterGroup::Filters).unwrap()
     };
     assert!(
         Conv::new(

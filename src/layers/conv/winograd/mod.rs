@@ -1,14 +1,24 @@
-//! The dense 3x3 convolution with stride 1 in fewer multiplications: Winograd's minimal filtering F(2x2, 3x3), after
-//! Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (CVPR 2016).
+//! The dense 3x3 convolution with stride 1 in fewer multiplications: Winograd's minimal filtering F(2x2, 3x3) and
+//! F(4x4, 3x3), after Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (CVPR 2016).
 //!
 //! A tile of 2x2 results depends on 4x4 inputs. Input tiles and weights are transformed (by additions, and halves of
 //! weights), which turns the convolution into sixteen products of matrices, one for each of the 4x4 places: tiles by
 //! inputs times inputs by outputs. Each is a 1x1 convolution, and runs on the tiles of `tile.rs`. Transforming the
 //! products back gives the results: 16 multiply-adds where the direct convolution has 36. The input gradient is such a
 //! convolution too, and the weight gradient goes all the steps backwards.
+//!
+//! A tile of 4x4 results depends on 6x6 inputs: 36 multiply-adds where the direct convolution has 144. Its transforms
+//! multiply by up to 8, and lose about two more bits than those of 2x2.
 
+#![allow(
+    clippy::needless_range_loop,
+    reason = "constant index loops become registers; iterators over arrays of vectors less surely so"
+)]
+
+mod scheme;
 mod sums;
 
+pub use scheme::Tile;
 pub use sums::{WeightSums, back, images_summed, sums_len};
 
 use super::geometry::{Geometry, cut};
@@ -17,24 +27,35 @@ use super::tile::{Convolve, Pixels};
 use crate::hardware::simd::{Kernel, Simd, prefetch};
 use crate::hardware::threads::{SharedSlice, Threads};
 use crate::layers::slices::scratch;
+use scheme::{Scheme, Transforms};
 use std::ops::Range;
 
-/// Places of a transformed tile.
-pub const PLACES: usize = 16;
-/// Results of one tile, on a side.
-pub const SIDE: usize = 2;
 /// f32 in a cache line.
 const LINE: usize = 16;
 /// f32 in the widest vector.
 const MAX_LANES: usize = 16;
 /// f32 of transformed inputs and products that are worked on together: a part of the second-level cache.
 const BLOCK_LEN: usize = 1 << 15;
-/// Channels, of inputs and of outputs, from which the transforms are worth their time.
+/// Channels, of inputs and of outputs, from which the transforms of the two sizes of tiles are worth their time.
 const CHANNELS: usize = 16;
+const CHANNELS_OF_FOUR: usize = 64;
 
-/// Whether this is the faster way for a convolution of that geometry.
-pub fn pays(g: &Geometry) -> bool {
-    g.kernel == 3 && g.stride == 1 && g.inputs >= CHANNELS && g.outputs >= CHANNELS
+/// The size of tiles that is fastest for a convolution of that geometry; None where the direct convolution is.
+pub fn tile(g: &Geometry) -> Option<Tile> {
+    let channels = g.inputs.min(g.outputs);
+    if g.kernel != 3 || g.stride != 1 || channels < CHANNELS {
+        return None;
+    }
+    let products = |tile: Tile| tiles_of_image(g, tile) * tile.places();
+    match channels >= CHANNELS_OF_FOUR && products(Tile::Four) < products(Tile::Two) {
+        true => Some(Tile::Four),
+        false => Some(Tile::Two),
+    }
+}
+
+/// Tiles of one image's results.
+fn tiles_of_image(g: &Geometry, tile: Tile) -> usize {
+    g.out_height.div_ceil(tile.side()) * g.out_width.div_ceil(tile.side())
 }
 
 /// The convolution that makes the input gradient: of the results' gradient, with the kernel turned.
@@ -52,22 +73,35 @@ pub fn turned(g: &Geometry) -> Geometry {
 }
 
 /// Tiles that are worked on together.
-pub fn block(g: &Geometry) -> usize {
-    (BLOCK_LEN / (PLACES * (g.inputs + g.outputs))).next_multiple_of(14)
+pub fn block(g: &Geometry, tile: Tile) -> usize {
+    (BLOCK_LEN / (tile.places() * (g.inputs + g.outputs)))
+        .max(1)
+        .next_multiple_of(14)
 }
 
 /// f32 of transformed weights.
-pub fn packed_len(g: &Geometry, lanes: usize) -> usize {
-    PLACES * pack::packed_len(g.inputs, g.outputs, lanes)
+pub fn packed_len(g: &Geometry, tile: Tile, lanes: usize) -> usize {
+    tile.places() * pack::packed_len(g.inputs, g.outputs, lanes)
 }
 
 /// Images whose tiles make a block.
-pub fn images(g: &Geometry) -> usize {
-    block(g) / (g.out_height.div_ceil(SIDE) * g.out_width.div_ceil(SIDE))
+pub fn images(g: &Geometry, tile: Tile) -> usize {
+    block(g, tile) / tiles_of_image(g, tile)
 }
 
 /// Transforms OIHW weights: for each place, packed weights of a 1x1 convolution.
-pub fn pack(g: &Geometry, weight: &[f32], lanes: usize, threads: &Threads, packed: &mut [f32]) {
+pub fn pack(
+    g: &Geometry,
+    tile: Tile,
+    weight: &[f32],
+    lanes: usize,
+    threads: &Threads,
+    packed: &mut [f32],
+) {
+    let transform = match tile {
+        Tile::Two => transform::<2, 4, _>,
+        Tile::Four => transform::<4, 6, _>,
+    };
     transform(g.inputs, g.outputs, lanes, threads, packed, |o, i| {
         let at = 9 * (o * g.inputs + i);
         std::array::from_fn(|n| weight[at + n])
@@ -77,11 +111,16 @@ pub fn pack(g: &Geometry, weight: &[f32], lanes: usize, threads: &Threads, packe
 /// The same for the input gradient, with [`turned`] geometry.
 pub fn pack_turned(
     g: &Geometry,
+    tile: Tile,
     weight: &[f32],
     lanes: usize,
     threads: &Threads,
     packed: &mut [f32],
 ) {
+    let transform = match tile {
+        Tile::Two => transform::<2, 4, _>,
+        Tile::Four => transform::<4, 6, _>,
+    };
     transform(g.outputs, g.inputs, lanes, threads, packed, |i, o| {
         let at = 9 * (o * g.inputs + i);
         std::array::from_fn(|n| weight[at + 8 - n])
@@ -89,14 +128,17 @@ pub fn pack_turned(
 }
 
 /// `weight` gives the 3x3 numbers between an output and an input.
-fn transform(
+fn transform<const SIDE: usize, const REACH: usize, W>(
     inputs: usize,
     outputs: usize,
     lanes: usize,
     threads: &Threads,
     packed: &mut [f32],
-    weight: impl Fn(usize, usize) -> [f32; 9] + Sync,
-) {
+    weight: W,
+) where
+    Transforms<SIDE, REACH>: Scheme<SIDE, REACH>,
+    W: Fn(usize, usize) -> [f32; 9] + Sync,
+{
     let plane = pack::packed_len(inputs, outputs, lanes);
     let packed = SharedSlice::new(packed);
     threads.run(outputs.div_ceil(2 * lanes), |block| {
@@ -104,40 +146,39 @@ fn transform(
         let width = pack::block_width(first, outputs, lanes);
         for input in 0..inputs {
             let line = first * inputs + input * width;
-            let mut places = [[0.0; PLACES]; 2 * MAX_LANES];
+            let mut places = [[[0.0; REACH]; REACH]; 2 * MAX_LANES];
             for (n, places) in places[..width.min(outputs - first)].iter_mut().enumerate() {
-                *places = transformed(&weight(first + n, input));
+                *places = transformed::<SIDE, REACH>(&weight(first + n, input));
             }
-            for place in 0..PLACES {
+            for place in 0..REACH * REACH {
                 let begin = place * plane + line;
                 // SAFETY: every task has blocks of its own.
                 let out = unsafe { packed.range(begin..begin + width) };
                 for (out, places) in out.iter_mut().zip(&places) {
-                    *out = places[place];
+                    *out = places[place / REACH][place % REACH];
                 }
             }
         }
     });
 }
 
-/// G g G', where G = [1 0 0; 1/2 1/2 1/2; 1/2 -1/2 1/2; 0 0 1].
-fn transformed(g: &[f32; 9]) -> [f32; PLACES] {
-    let four = |a: f32, b: f32, c: f32| [a, 0.5 * ((a + c) + b), 0.5 * ((a + c) - b), c];
-    let mut rows = [[0.0; 3]; 4];
+/// G g G'.
+fn transformed<const SIDE: usize, const REACH: usize>(g: &[f32; 9]) -> [[f32; REACH]; REACH]
+where
+    Transforms<SIDE, REACH>: Scheme<SIDE, REACH>,
+{
+    let mut rows = [[0.0; 3]; REACH];
     for x in 0..3 {
-        for (row, v) in rows.iter_mut().zip(four(g[x], g[3 + x], g[6 + x])) {
+        let column = Transforms::<SIDE, REACH>::weights([g[x], g[3 + x], g[6 + x]]);
+        for (row, v) in rows.iter_mut().zip(column) {
             row[x] = v;
         }
     }
-    let mut out = [0.0; PLACES];
-    for (out, [a, b, c]) in out.chunks_exact_mut(4).zip(rows) {
-        out.copy_from_slice(&four(a, b, c));
-    }
-    out
+    rows.map(Transforms::<SIDE, REACH>::weights)
 }
 
-/// The convolution of some rows of some images.
-pub struct Winograd<'a> {
+/// The convolution of some rows of some images, on tiles of `SIDE` x `SIDE` results.
+pub struct Winograd<'a, const SIDE: usize, const REACH: usize> {
     pub geometry: &'a Geometry,
     /// Whole images.
     pub images: usize,
@@ -149,9 +190,9 @@ pub struct Winograd<'a> {
     /// As many zeros as the wider of inputs and outputs has numbers, padded to whole blocks.
     pub zeros: &'a [f32],
     pub relu: bool,
-    /// 2x2 max-pooling: a tile becomes one pixel. Which of the four it was, goes to this.
+    /// 2x2 max-pooling: which of the four results each pixel is, goes to this.
     pub taken: Option<&'a mut [u8]>,
-    /// Rows of the results (pooled ones when it pools; else they begin at an even one).
+    /// Rows of the results, or of the pooled pixels when it pools. They begin where a tile does.
     pub rows: Range<usize>,
     /// Those rows of each image.
     pub out: &'a mut [f32],
@@ -200,15 +241,17 @@ struct Input<'a> {
 }
 
 impl Input<'_> {
-    /// Transforms the tiles that stand from `first` to `end` (`at` in `tiles`), one after the other.
+    /// Transforms the tiles of this range of `tiles`, one after the other.
     #[inline(always)]
-    unsafe fn take_all<S: Simd>(
+    unsafe fn take_all<S: Simd, const SIDE: usize, const REACH: usize>(
         &self,
         tiles: &Tiles,
         range: Range<usize>,
         out: *mut f32,
         plane: usize,
-    ) {
+    ) where
+        Transforms<SIDE, REACH>: Scheme<SIDE, REACH>,
+    {
         let step = self.geometry.inputs.next_multiple_of(S::LANES);
         let mut tile = range.start;
         while tile < range.end {
@@ -217,22 +260,29 @@ impl Input<'_> {
             // SAFETY: the caller guarantees it.
             unsafe {
                 let out = out.add((tile - range.start) * step);
-                self.take::<S>(place, count, out, plane);
+                self.take::<S, SIDE, REACH>(place, count, out, plane);
             }
             tile += count;
         }
     }
 
-    /// B' d B of the 4x4 inputs d of some tiles of a row, where B' = [1 0 -1 0; 0 1 1 0; 0 -1 1 0; 0 1 0 -1], into planes
-    /// that begin `plane` apart.
+    /// B' d B of the inputs d of some tiles of a row, into planes that begin `plane` apart.
     #[inline(always)]
-    unsafe fn take<S: Simd>(&self, tile: Place, count: usize, out: *mut f32, plane: usize) {
+    unsafe fn take<S: Simd, const SIDE: usize, const REACH: usize>(
+        &self,
+        tile: Place,
+        count: usize,
+        out: *mut f32,
+        plane: usize,
+    ) where
+        Transforms<SIDE, REACH>: Scheme<SIDE, REACH>,
+    {
         let g = self.geometry;
         let step = g.inputs.next_multiple_of(S::LANES);
         let image = &self.x[tile.image * g.input_len()..];
         // The processor does not foresee the next row of tiles.
         let (line, from) = (g.width * g.inputs, tile.column * SIDE * g.inputs);
-        for y in [4, 5] {
+        for y in REACH..REACH + SIDE {
             let at = (tile.row * SIDE + y) * line + from;
             if let Some(next) =
                 image.get(at..at + (count * SIDE * g.inputs).min(line.saturating_sub(from)))
@@ -241,7 +291,7 @@ impl Input<'_> {
             }
         }
         // Rows outside of the image are zeros, as are columns.
-        let mut rows = [(self.zeros.as_ptr(), 0); 4];
+        let mut rows = [(self.zeros.as_ptr(), 0); REACH];
         for (dy, row) in rows.iter_mut().enumerate() {
             let y = (tile.row * SIDE + dy).wrapping_sub(g.padding);
             if y < g.height {
@@ -254,25 +304,27 @@ impl Input<'_> {
             let lanes = (g.inputs - first).min(S::LANES);
             // SAFETY: the caller guarantees it; every pixel has as many numbers as there are inputs.
             unsafe {
-                let mut a = column::<S>(&rows, begin, g.width, first, lanes);
-                let mut b = column::<S>(&rows, begin.wrapping_add(1), g.width, first, lanes);
+                let mut columns = [[S::zero(); REACH]; REACH];
+                // Neighbouring tiles share two columns.
+                for (x, column) in columns[SIDE..].iter_mut().enumerate() {
+                    let x = begin.wrapping_add(x);
+                    *column = input_column::<S, SIDE, REACH>(&rows, x, g.width, first, lanes);
+                }
                 for n in 0..count {
-                    let x = begin.wrapping_add(SIDE * n);
-                    let c = column::<S>(&rows, x.wrapping_add(2), g.width, first, lanes);
-                    let d = column::<S>(&rows, x.wrapping_add(3), g.width, first, lanes);
+                    let x = begin.wrapping_add(SIDE * n + REACH - SIDE);
+                    columns.copy_within(SIDE.., 0);
+                    for (i, column) in columns[REACH - SIDE..].iter_mut().enumerate() {
+                        let x = x.wrapping_add(i);
+                        *column = input_column::<S, SIDE, REACH>(&rows, x, g.width, first, lanes);
+                    }
                     let mut out = out.add(n * step + first);
-                    for y in 0..4 {
-                        for v in [
-                            minus(a[y], c[y]),
-                            b[y].add(c[y]),
-                            minus(c[y], b[y]),
-                            minus(b[y], d[y]),
-                        ] {
+                    for y in 0..REACH {
+                        let row = std::array::from_fn(|x| columns[x][y]);
+                        for v in Transforms::<SIDE, REACH>::input(row) {
                             v.store(out);
                             out = out.add(plane);
                         }
                     }
-                    (a, b) = (c, d);
                 }
             }
             first += S::LANES;
@@ -280,14 +332,18 @@ impl Input<'_> {
     }
 }
 
-impl Kernel for Winograd<'_> {
+impl<const SIDE: usize, const REACH: usize> Kernel for Winograd<'_, SIDE, REACH>
+where
+    Transforms<SIDE, REACH>: Scheme<SIDE, REACH>,
+{
     type Output = ();
 
     #[inline(always)]
     unsafe fn run<S: Simd>(mut self) {
         let g = self.geometry;
         let tiles = self.tiles();
-        let blocks = tiles.count().div_ceil(block(g));
+        let places = REACH * REACH;
+        let blocks = tiles.count().div_ceil(self.block());
         let most = tiles.count().div_ceil(blocks.max(1));
         let input = Input {
             geometry: g,
@@ -300,16 +356,21 @@ impl Kernel for Winograd<'_> {
         );
         // Places a power of two apart would stand in each other's way in the cache.
         let (input_plane, product_plane) = (most * from + LINE, most * to + LINE);
-        let mut inputs = scratch(PLACES * input_plane);
-        let mut products = scratch(PLACES * product_plane);
+        let mut inputs = scratch(places * input_plane);
+        let mut products = scratch(places * product_plane);
         let plane = pack::packed_len(g.inputs, g.outputs, S::LANES);
         for block in 0..blocks {
             let begin = cut(tiles.count(), blocks, block);
             let end = cut(tiles.count(), blocks, block + 1);
             // SAFETY: the caller guarantees it; a block has at most as many tiles as the scratch holds.
             unsafe {
-                input.take_all::<S>(&tiles, begin..end, inputs.as_mut_ptr(), input_plane);
-                for place in 0..PLACES {
+                input.take_all::<S, SIDE, REACH>(
+                    &tiles,
+                    begin..end,
+                    inputs.as_mut_ptr(),
+                    input_plane,
+                );
+                for place in 0..places {
                     S::call(Convolve {
                         weights: &self.weights[place * plane..(place + 1) * plane],
                         bias: self.zeros,
@@ -339,18 +400,21 @@ impl Kernel for Winograd<'_> {
     }
 }
 
-/// B' d for column `x` of four rows, each with f32 from one pixel to the next.
+/// B' d for column `x` of some rows, each with f32 from one pixel to the next.
 #[inline(always)]
-unsafe fn column<S: Simd>(
-    rows: &[(*const f32, usize); 4],
+unsafe fn input_column<S: Simd, const SIDE: usize, const REACH: usize>(
+    rows: &[(*const f32, usize); REACH],
     x: usize,
     width: usize,
     first: usize,
     lanes: usize,
-) -> [S; 4] {
+) -> [S; REACH]
+where
+    Transforms<SIDE, REACH>: Scheme<SIDE, REACH>,
+{
     // SAFETY: the caller guarantees it.
     unsafe {
-        let mut d = [S::zero(); 4];
+        let mut d = [S::zero(); REACH];
         if x < width {
             for (d, (row, step)) in d.iter_mut().zip(rows) {
                 let from = row.add(x * step + first);
@@ -361,31 +425,36 @@ unsafe fn column<S: Simd>(
                 };
             }
         }
-        let [a, b, c, d] = d;
-        [minus(a, c), b.add(c), minus(c, b), minus(b, d)]
+        Transforms::<SIDE, REACH>::input(d)
     }
 }
 
-/// a - b.
-#[inline(always)]
-unsafe fn minus<S: Simd>(a: S, b: S) -> S {
-    // SAFETY: the caller guarantees it.
-    unsafe { b.mul_add(S::splat(-1.0), a) }
-}
+impl<const SIDE: usize, const REACH: usize> Winograd<'_, SIDE, REACH>
+where
+    Transforms<SIDE, REACH>: Scheme<SIDE, REACH>,
+{
+    /// Tiles that are worked on together.
+    fn block(&self) -> usize {
+        block(
+            self.geometry,
+            if SIDE == 2 { Tile::Two } else { Tile::Four },
+        )
+    }
 
-impl Winograd<'_> {
-    /// When it pools, an odd last column is left out.
+    /// When it pools, an odd last row or column is left out.
     #[inline(always)]
     fn tiles(&self) -> Tiles {
         let width = self.geometry.out_width;
-        let (first, rows, columns) = match self.taken {
-            Some(_) => (self.rows.start, self.rows.len(), width / SIDE),
-            None => (
-                self.rows.start / SIDE,
-                self.rows.len().div_ceil(SIDE),
-                width.div_ceil(SIDE),
-            ),
+        // Pixels of the output that a tile makes, on a side.
+        let (pixels, width) = match self.taken {
+            Some(_) => (SIDE / 2, width / 2),
+            None => (SIDE, width),
         };
+        let (first, rows, columns) = (
+            self.rows.start / pixels,
+            self.rows.len().div_ceil(pixels),
+            width.div_ceil(pixels),
+        );
         Tiles {
             images: self.images,
             first,
@@ -394,65 +463,105 @@ impl Winograd<'_> {
         }
     }
 
-    /// A' m A of the products m of one tile, where A' = [1 1 1 0; 0 1 -1 -1], with what follows the convolution.
+    /// A' m A of the products m of one tile, with what follows the convolution.
     #[inline(always)]
     unsafe fn give<S: Simd>(&mut self, tile: Place, from: *const f32, plane: usize) {
         let g = self.geometry;
-        let lines = self.rows.len();
         let mut first = 0;
         while first < g.outputs {
             let lanes = (g.outputs - first).min(S::LANES);
             // SAFETY: the caller guarantees it; every plane has as many numbers for each tile as there are outputs.
             unsafe {
                 let bias = S::load(self.bias.as_ptr().add(first));
-                let [mut upper, mut lower] = [[S::zero(); 4]; 2];
-                for (x, (upper, lower)) in upper.iter_mut().zip(&mut lower).enumerate() {
-                    let [a, b, c, d] =
-                        std::array::from_fn(|y| S::load(from.add((4 * y + x) * plane + first)));
-                    *upper = a.add(b).add(c);
-                    *lower = minus(minus(b, c), d);
+                let mut columns = [[S::zero(); SIDE]; REACH];
+                for (x, column) in columns.iter_mut().enumerate() {
+                    let m = |y| S::load(from.add((REACH * y + x) * plane + first));
+                    *column = Transforms::<SIDE, REACH>::output(std::array::from_fn(m));
                 }
-                let results = [upper, lower].map(|[a, b, c, d]| {
-                    [a.add(b).add(c).add(bias), minus(minus(b, c), d).add(bias)]
-                });
-                if let Some(taken) = &mut self.taken {
-                    let columns = g.out_width / SIDE;
-                    let row = tile.image * lines + tile.row - self.rows.start;
-                    let at = (row * columns + tile.column) * g.outputs + first;
-                    let mut best = results[0][0];
+                let mut results = [[S::zero(); SIDE]; SIDE];
+                for (y, results) in results.iter_mut().enumerate() {
+                    let row = std::array::from_fn(|x| columns[x][y]);
+                    *results = Transforms::<SIDE, REACH>::output(row).map(|v| v.add(bias));
+                }
+                match self.taken {
+                    Some(_) => self.pool(tile, &results, first, lanes),
+                    None => self.store(tile, &results, first, lanes),
+                }
+            }
+            first += S::LANES;
+        }
+    }
+
+    /// Stores the results of some channels.
+    #[inline(always)]
+    unsafe fn store<S: Simd>(
+        &mut self,
+        tile: Place,
+        results: &[[S; SIDE]; SIDE],
+        first: usize,
+        lanes: usize,
+    ) {
+        let g = self.geometry;
+        let high = (self.rows.end - tile.row * SIDE).min(SIDE);
+        let wide = (g.out_width - tile.column * SIDE).min(SIDE);
+        let row = tile.image * self.rows.len() + tile.row * SIDE - self.rows.start;
+        for (dy, results) in results.iter().enumerate().take(high) {
+            for (dx, &result) in results.iter().enumerate().take(wide) {
+                let column = tile.column * SIDE + dx;
+                let at = ((row + dy) * g.out_width + column) * g.outputs + first;
+                // SAFETY: the caller guarantees it; the result is one of the rows that `out` holds.
+                unsafe {
+                    let result = if self.relu { result.relu() } else { result };
+                    let out = self.out.as_mut_ptr().add(at);
+                    if lanes == S::LANES {
+                        result.store(out);
+                    } else {
+                        result.store_part(out, lanes);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Stores the largest of each 2x2 results of some channels, and which one it is. Of equal ones it is the first; NaN is
+    /// larger than any number.
+    #[inline(always)]
+    unsafe fn pool<S: Simd>(
+        &mut self,
+        tile: Place,
+        results: &[[S; SIDE]; SIDE],
+        first: usize,
+        lanes: usize,
+    ) {
+        let g = self.geometry;
+        let Some(taken) = &mut self.taken else {
+            return;
+        };
+        let (pixels, width) = (SIDE / 2, g.out_width / 2);
+        let high = (self.rows.end - tile.row * pixels).min(pixels);
+        let wide = (width - tile.column * pixels).min(pixels);
+        let row = tile.image * self.rows.len() + tile.row * pixels - self.rows.start;
+        for dy in 0..high {
+            for dx in 0..wide {
+                let at = ((row + dy) * width + tile.column * pixels + dx) * g.outputs + first;
+                let [upper, lower] = [results[2 * dy], results[2 * dy + 1]];
+                // SAFETY: the caller guarantees it; the pixel is one of the rows that `out` and `taken` hold.
+                unsafe {
+                    let mut best = upper[2 * dx];
                     let mut number = S::zero();
-                    for (n, other) in [
-                        (1.0, results[0][1]),
-                        (2.0, results[1][0]),
-                        (3.0, results[1][1]),
-                    ] {
+                    let others = [upper[2 * dx + 1], lower[2 * dx], lower[2 * dx + 1]];
+                    let mut n = 1.0;
+                    for other in others {
                         let beats = other.beats(best);
                         best = other.select(beats, best);
                         number = S::splat(n).select(beats, number);
+                        n += 1.0;
                     }
                     let best = if self.relu { best.relu() } else { best };
                     best.store_part(self.out.as_mut_ptr().add(at), lanes);
                     number.store_bytes(taken.as_mut_ptr().add(at), lanes);
-                } else {
-                    let high = (self.rows.end - tile.row * SIDE).min(SIDE);
-                    let wide = (g.out_width - tile.column * SIDE).min(SIDE);
-                    let row = tile.image * lines + tile.row * SIDE - self.rows.start;
-                    for (dy, results) in results.iter().enumerate().take(high) {
-                        for (dx, &result) in results.iter().enumerate().take(wide) {
-                            let column = tile.column * SIDE + dx;
-                            let at = ((row + dy) * g.out_width + column) * g.outputs + first;
-                            let result = if self.relu { result.relu() } else { result };
-                            let out = self.out.as_mut_ptr().add(at);
-                            if lanes == S::LANES {
-                                result.store(out);
-                            } else {
-                                result.store_part(out, lanes);
-                            }
-                        }
-                    }
                 }
             }
-            first += S::LANES;
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The weight gradient: the steps of the convolution backwards.
 
-use super::{Input, LINE, PLACES, Place, SIDE, Tiles, minus};
+use super::scheme::{Scheme, Tile, Transforms};
+use super::{Input, LINE, Place, Tiles, tiles_of_image};
 use crate::hardware::simd::{Kernel, Simd};
 use crate::layers::conv::geometry::{Geometry, cut};
 use crate::layers::conv::tile::{Pixels, Sums};
@@ -11,7 +12,7 @@ use crate::layers::slices::scratch;
 const SUMS_LEN: usize = 1 << 18;
 
 /// The weight gradient of some images, as it is before [`back`]: for each place, lines of outputs for every input.
-pub struct WeightSums<'a> {
+pub struct WeightSums<'a, const SIDE: usize, const REACH: usize> {
     pub geometry: &'a Geometry,
     pub images: usize,
     pub x: &'a [f32],
@@ -25,40 +26,36 @@ pub struct WeightSums<'a> {
 }
 
 /// Images that are best summed over together.
-pub fn images_summed(g: &Geometry) -> usize {
-    SUMS_LEN / (PLACES * (g.inputs + g.outputs)) / tiles_of(g).count()
-}
-
-/// The tiles of one image.
-fn tiles_of(g: &Geometry) -> Tiles {
-    Tiles {
-        images: 1,
-        first: 0,
-        rows: g.out_height.div_ceil(SIDE),
-        columns: g.out_width.div_ceil(SIDE),
-    }
+pub fn images_summed(g: &Geometry, tile: Tile) -> usize {
+    SUMS_LEN / (tile.places() * (g.inputs + g.outputs)) / tiles_of_image(g, tile)
 }
 
 /// f32 of a weight gradient's sums.
-pub fn sums_len(g: &Geometry, lanes: usize) -> usize {
-    PLACES * g.inputs * g.outputs.next_multiple_of(lanes)
+pub fn sums_len(g: &Geometry, tile: Tile, lanes: usize) -> usize {
+    tile.places() * g.inputs * g.outputs.next_multiple_of(lanes)
 }
 
-impl Kernel for WeightSums<'_> {
+impl<const SIDE: usize, const REACH: usize> Kernel for WeightSums<'_, SIDE, REACH>
+where
+    Transforms<SIDE, REACH>: Scheme<SIDE, REACH>,
+{
     type Output = ();
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let g = self.geometry;
+        let places = REACH * REACH;
         let tiles = Tiles {
             images: self.images,
-            ..tiles_of(g)
+            first: 0,
+            rows: g.out_height.div_ceil(SIDE),
+            columns: g.out_width.div_ceil(SIDE),
         };
         let (from, to) = (
             g.inputs.next_multiple_of(S::LANES),
             g.outputs.next_multiple_of(S::LANES),
         );
-        let wanted = (SUMS_LEN / (PLACES * (from + to))).max(14);
+        let wanted = (SUMS_LEN / (places * (from + to))).max(14);
         let blocks = tiles.count().div_ceil(wanted);
         let most = tiles.count().div_ceil(blocks.max(1));
         let input = Input {
@@ -67,20 +64,25 @@ impl Kernel for WeightSums<'_> {
             zeros: self.zeros,
         };
         let (input_plane, grad_plane) = (most * from + LINE, most * to + LINE);
-        let mut inputs = scratch(PLACES * input_plane);
-        let mut grads = scratch(PLACES * grad_plane);
+        let mut inputs = scratch(places * input_plane);
+        let mut grads = scratch(places * grad_plane);
         let len = g.inputs * to;
         for block in 0..blocks {
             let begin = cut(tiles.count(), blocks, block);
             let end = cut(tiles.count(), blocks, block + 1);
             // SAFETY: the caller guarantees it; a block has at most as many tiles as the scratch holds.
             unsafe {
-                input.take_all::<S>(&tiles, begin..end, inputs.as_mut_ptr(), input_plane);
+                input.take_all::<S, SIDE, REACH>(
+                    &tiles,
+                    begin..end,
+                    inputs.as_mut_ptr(),
+                    input_plane,
+                );
                 for tile in begin..end {
                     let out = grads.as_mut_ptr().add((tile - begin) * to);
                     self.take_grad::<S>(tiles.at(tile), out, grad_plane);
                 }
-                for place in 0..PLACES {
+                for place in 0..places {
                     S::call(Sums {
                         x: Pixels {
                             at: inputs.as_ptr().add(place * input_plane),
@@ -110,12 +112,15 @@ impl Kernel for WeightSums<'_> {
     }
 }
 
-impl WeightSums<'_> {
-    /// A d A' of the gradient d of one tile's 2x2 results.
+impl<const SIDE: usize, const REACH: usize> WeightSums<'_, SIDE, REACH>
+where
+    Transforms<SIDE, REACH>: Scheme<SIDE, REACH>,
+{
+    /// A d A' of the gradient d of one tile's results.
     #[inline(always)]
     unsafe fn take_grad<S: Simd>(&self, tile: Place, out: *mut f32, plane: usize) {
         let g = self.geometry;
-        let mut pixels = [[self.zeros.as_ptr(); 2]; 2];
+        let mut pixels = [[self.zeros.as_ptr(); SIDE]; SIDE];
         let image = &self.grad[tile.image * g.out_height * g.out_width * g.outputs..];
         for (dy, pixels) in pixels.iter_mut().enumerate() {
             for (dx, pixel) in pixels.iter_mut().enumerate() {
@@ -130,7 +135,7 @@ impl WeightSums<'_> {
             let lanes = (g.outputs - first).min(S::LANES);
             // SAFETY: the caller guarantees it; every pixel has as many numbers as there are outputs.
             unsafe {
-                let mut d = [[S::zero(); 2]; 2];
+                let mut d = [[S::zero(); SIDE]; SIDE];
                 for (d, pixels) in d.iter_mut().zip(pixels) {
                     for (d, pixel) in d.iter_mut().zip(pixels) {
                         *d = if lanes == S::LANES {
@@ -140,11 +145,13 @@ impl WeightSums<'_> {
                         };
                     }
                 }
-                let [[a, b], [c, d]] = d;
-                let (left, right) = (spread(a, c), spread(b, d));
+                let columns: [[S; REACH]; SIDE] = std::array::from_fn(|x| {
+                    Transforms::<SIDE, REACH>::spread(std::array::from_fn(|y| d[y][x]))
+                });
                 let mut out = out.add(first);
-                for (a, b) in left.into_iter().zip(right) {
-                    for v in spread(a, b) {
+                for y in 0..REACH {
+                    let row = std::array::from_fn(|x| columns[x][y]);
+                    for v in Transforms::<SIDE, REACH>::spread(row) {
                         v.store(out);
                         out = out.add(plane);
                     }
@@ -155,25 +162,27 @@ impl WeightSums<'_> {
     }
 }
 
-/// A d for two numbers.
-#[inline(always)]
-unsafe fn spread<S: Simd>(a: S, b: S) -> [S; 4] {
-    // SAFETY: the caller guarantees it.
-    unsafe { [a, a.add(b), minus(a, b), minus(S::zero(), b)] }
-}
-
 /// From the sums for one input, a line of outputs for each place, to the 3x3 gradient, a line for each of its numbers,
 /// which come first: G' s G.
-pub fn back(sums: &mut [f32], line: usize) {
-    let three = |[a, b, c, d]: [f32; 4]| [a + 0.5 * (b + c), 0.5 * (b - c), d + 0.5 * (b + c)];
+pub fn back(tile: Tile, sums: &mut [f32], line: usize) {
+    match tile {
+        Tile::Two => back_from::<2, 4>(sums, line),
+        Tile::Four => back_from::<4, 6>(sums, line),
+    }
+}
+
+fn back_from<const SIDE: usize, const REACH: usize>(sums: &mut [f32], line: usize)
+where
+    Transforms<SIDE, REACH>: Scheme<SIDE, REACH>,
+{
     for output in 0..line {
-        let at = |y: usize, x: usize| (4 * y + x) * line + output;
-        let mut half = [[0.0; 3]; 4];
+        let at = |y: usize, x: usize| (REACH * y + x) * line + output;
+        let mut half = [[0.0; 3]; REACH];
         for (y, half) in half.iter_mut().enumerate() {
-            *half = three(std::array::from_fn(|x| sums[at(y, x)]));
+            *half = Transforms::<SIDE, REACH>::back(std::array::from_fn(|x| sums[at(y, x)]));
         }
         for x in 0..3 {
-            let column = three(std::array::from_fn(|y| half[y][x]));
+            let column = Transforms::<SIDE, REACH>::back(std::array::from_fn(|y| half[y][x]));
             for (y, v) in column.into_iter().enumerate() {
                 sums[(3 * y + x) * line + output] = v;
             }
