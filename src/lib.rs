@@ -24,7 +24,7 @@
 //! | [`files`] | opening regular files safely | nothing |
 //! | [`panics`] | what is printed of a panic, and when | nothing |
 //! | [`layers`] | one folder per kind of layer: its description, CPU and CUDA kernels, and the reference in Candle | hardware, domain |
-//! | [`optimizers`] | one file per optimizer: its state, its update on slices and as CUDA source | domain |
+//! | [`optimizers`] | one file per optimizer: its state, its update on slices and as CUDA source | hardware, domain |
 //! | [`backend`] | training and scoring networks: one trait, our kernels on the CPU's threads, our kernels on a GPU, and plain Candle, which the others are compared with | layers, optimizers, hardware, domain |
 //! | [`train`] | the loop, schedule, scoring, checkpoints | backend, data, hardware, files, domain |
 //! | [`session`] | the worker thread, its protocol, its viewers (in the process or over a socket), the runs folder | train, backend, data, hardware, plot, files, domain |

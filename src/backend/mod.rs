@@ -26,7 +26,7 @@ pub use state::{NetworkState, TensorData};
 use crate::domain::arch::{Arch, ArchError, Node, Shape};
 use crate::domain::augment::Augmentation;
 use crate::domain::engine::EngineChoice;
-use crate::domain::params::{Hyperparameters, Precision};
+use crate::domain::params::{Hyperparameters, Precision, Rates, Tta};
 use crate::domain::report::StepSettings;
 use crate::hardware::device::{DeviceChoice, DeviceError};
 use crate::hardware::executor::ExecutorError;
@@ -111,16 +111,16 @@ pub struct StepPlan {
 }
 
 impl StepPlan {
-    /// A step under these hyperparameters, at an effective learning rate. `step` is its number and `epoch` that of its
+    /// A step under these hyperparameters, at these learning rates. `step` is its number and `epoch` that of its
     /// epoch, both from 1.
     pub fn new(
         params: &Hyperparameters,
-        learning_rate: f64,
+        rates: Rates,
         (step, epoch): (u64, u32),
         images: &[u32],
     ) -> Self {
         StepPlan {
-            settings: StepSettings::new(params, learning_rate, step, epoch),
+            settings: StepSettings::new(params, rates, step, epoch),
             augmentation: Augmentation::of(params),
             images: images.to_vec(),
         }
@@ -149,6 +149,19 @@ pub struct PartTime {
     pub name: String,
     pub forward: f64,
     pub backward: f64,
+}
+
+/// Images to be scored, and where their scores go.
+pub struct ScoringBatch<'a> {
+    pub images: &'a Rc<ImageSet>,
+    /// The numbers of the images in the set.
+    pub numbers: &'a [u32],
+    /// The views over which each image's logits are averaged.
+    pub tta: Tta,
+    /// The class probabilities, `[numbers, classes]`.
+    pub probabilities: &'a mut [f32],
+    /// Each image's cross-entropy, without label smoothing.
+    pub losses: &'a mut [f32],
 }
 
 /// What is known of an opened device.
@@ -309,20 +322,30 @@ pub trait Backend {
         stop: &AtomicBool,
     ) -> Result<Vec<Vec<StepOutcome>>>;
 
-    /// Scores up to [`Backend::capacity`] images of a set, given by number. Writes the class probabilities (`[numbers,
-    /// classes]`) and each image's cross-entropy without label smoothing. Nothing is dropped and norms use their running
-    /// statistics.
+    /// Scores images: as many as fit into [`Backend::capacity`] in all their views. Nothing is dropped and norms use their
+    /// running statistics.
     ///
     /// # Errors
     /// Returns an error if there are no images or too many, or the slices have other lengths; if the device fails.
-    fn score(
+    fn score(&mut self, member: MemberId, batch: ScoringBatch) -> Result<()>;
+
+    /// Scores images as [`Backend::score`] does, but with the weights of `state`. The member's own state is back when this
+    /// returns.
+    ///
+    /// # Errors
+    /// Returns the errors of [`Backend::score`], [`Backend::export`] and [`Backend::import`].
+    fn score_state(
         &mut self,
         member: MemberId,
-        images: &Rc<ImageSet>,
-        numbers: &[u32],
-        probabilities: &mut [f32],
-        losses: &mut [f32],
-    ) -> Result<()>;
+        state: &NetworkState,
+        batch: ScoringBatch,
+    ) -> Result<()> {
+        let own = self.export(member)?;
+        self.import(member, state)?;
+        let scored = self.score(member, batch);
+        self.import(member, &own)?;
+        scored
+    }
 
     /// Looks inside a network.
     ///

@@ -2,6 +2,7 @@
 
 use super::TensorData;
 use crate::domain::arch::Node;
+use crate::domain::params::ParameterGroup;
 use crate::domain::rng::{Rng, Stream};
 
 /// A tensor that a network begins with.
@@ -9,10 +10,8 @@ pub struct InitialTensor {
     /// As in the checkpoint: `conv1.weight`.
     pub name: String,
     pub data: TensorData,
-    /// Whether it is a parameter; else a buffer, such as running statistics.
-    pub is_parameter: bool,
-    /// Whether weight decay acts on it.
-    pub decays: bool,
+    /// The group of a parameter; None of a buffer, such as running statistics.
+    pub group: Option<ParameterGroup>,
 }
 
 /// Fresh parameters and buffers of all layers, in the network's order, as the layers say that they begin.
@@ -45,8 +44,7 @@ impl Initial {
                         values: parameter.initial.values(&parameter.shape, &rng),
                         shape: parameter.shape.clone(),
                     },
-                    is_parameter: true,
-                    decays: parameter.decays,
+                    group: Some(parameter.group),
                 });
             }
             for buffer in &node.buffers {
@@ -57,8 +55,7 @@ impl Initial {
                         shape: buffer.shape.clone(),
                         values: vec![buffer.initial; count],
                     },
-                    is_parameter: false,
-                    decays: false,
+                    group: None,
                 });
             }
             for branch in &node.branches {

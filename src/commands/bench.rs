@@ -6,7 +6,7 @@ use super::network;
 use crate::backend::{Backend, ImageSet, MemberId, PartTime, StepPlan};
 use crate::config::Config;
 use crate::data::{self, batches};
-use crate::domain::params::Hyperparameters;
+use crate::domain::params::{Hyperparameters, Tta};
 use crate::domain::text::{grouped, plain};
 use crate::train::trainer::{SECONDS_PER_SUBMISSION, spec_for};
 use crate::train::training_data::image_set;
@@ -162,7 +162,15 @@ pub fn measure(config: &Config, seconds: f64, eval: bool) -> anyhow::Result<Repo
             let all: Vec<u32> = (0..test.len() as u32).collect();
             let mut score = || {
                 let backend = &mut *backend;
-                network::score(backend, member, spec.classes, &test, &all, &mut |_| {})
+                network::score(
+                    backend,
+                    member,
+                    spec.classes,
+                    &test,
+                    &all,
+                    Tta::None,
+                    &mut |_| {},
+                )
             };
             score()?;
             let begin = Instant::now();
@@ -295,7 +303,7 @@ impl Batches<'_> {
         let images = &self.order[self.at - batch..self.at];
         StepPlan::new(
             params,
-            params.learning_rate,
+            params.base_rates(),
             (self.step, self.epoch as u32),
             images,
         )

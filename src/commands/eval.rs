@@ -100,6 +100,7 @@ pub fn run(
         } else {
             ScoredWeights::Last
         },
+        tta: trained.run_state.params.tta,
         step: trained.run_state.step,
         epoch: trained.run_state.epochs,
         loss: scored.losses.iter().map(|l| f64::from(*l)).sum::<f64>() / count,

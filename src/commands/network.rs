@@ -1,7 +1,8 @@
 //! Networks from checkpoints, and scoring of images, shared by `bench`, `eval` and `predict`.
 
-use crate::backend::{self, Backend, Device, ImageSet, MemberId, NetworkState};
+use crate::backend::{self, Backend, Device, ImageSet, MemberId, NetworkState, ScoringBatch};
 use crate::config::Config;
+use crate::domain::params::Tta;
 use crate::hardware::device::DeviceChoice;
 use crate::train::checkpoint::{Checkpoint, RunState};
 use crate::train::trainer;
@@ -30,7 +31,7 @@ pub fn device(config: &Config) -> anyhow::Result<Rc<dyn Device>> {
     Ok(backend::open(choice, options.engine, options.threads)?)
 }
 
-/// Scores the images with the indices `which`, as many at a time as the backend takes. `progress` receives the number
+/// Scores the images with the indices `which`, in these views, as many at a time as the backend takes. `progress` receives the number
 /// of images done.
 ///
 /// # Errors
@@ -41,20 +42,28 @@ pub fn score(
     classes: usize,
     images: &Rc<ImageSet>,
     which: &[u32],
+    tta: Tta,
     progress: &mut dyn FnMut(u64),
 ) -> anyhow::Result<ScoredImages> {
     let mut scored = ScoredImages {
         probabilities: vec![0.0; which.len() * classes],
         losses: vec![0.0; which.len()],
     };
-    let size = backend.capacity();
+    let size = backend.capacity() / tta.views().len();
     let mut done = 0;
     for ((part, probabilities), losses) in which
         .chunks(size)
         .zip(scored.probabilities.chunks_mut(size * classes))
         .zip(scored.losses.chunks_mut(size))
     {
-        backend.score(member, images, part, probabilities, losses)?;
+        let batch = ScoringBatch {
+            images,
+            numbers: part,
+            tta,
+            probabilities,
+            losses,
+        };
+        backend.score(member, batch)?;
         done += part.len() as u64;
         progress(done);
     }
@@ -102,7 +111,7 @@ impl Trained {
         })
     }
 
-    /// Scores the images with the indices `which`.
+    /// Scores the images with the indices `which`, in the views that the run's `tta` says.
     ///
     /// # Errors
     /// Returns an error if an image does not exist or the device fails.
@@ -114,7 +123,8 @@ impl Trained {
     ) -> anyhow::Result<ScoredImages> {
         let classes = self.run_state.classes.len();
         let backend = &mut *self.backend;
-        score(backend, self.member, classes, images, which, progress)
+        let tta = self.run_state.params.tta;
+        score(backend, self.member, classes, images, which, tta, progress)
     }
 }
 /// The checkpoint file for `named`.

@@ -9,7 +9,7 @@ use crate::backend::{
 };
 use crate::config::Config;
 use crate::domain::arch::{self, Shape};
-use crate::domain::params::{Flip, Hyperparameters, Precision};
+use crate::domain::params::{Flip, Hyperparameters, Precision, Tta};
 use crate::domain::report::{ScoredWeights, Split};
 use crate::domain::rng::{Rng, Stream};
 use crate::session::protocol::Event;
@@ -298,7 +298,15 @@ pub fn difference(device: &dyn Device, text: &str, precision: Precision) -> anyh
     // Copy the reference's weights, so that only the scoring pass is compared.
     ours.import(our_member, &theirs.export(their_member)?)?;
     let score = |backend: &mut dyn Backend, member| -> anyhow::Result<Vec<f32>> {
-        let scored = network::score(backend, member, 10, &images, &plan.images, &mut |_| {})?;
+        let scored = network::score(
+            backend,
+            member,
+            10,
+            &images,
+            &plan.images,
+            Tta::None,
+            &mut |_| {},
+        )?;
         Ok(scored.probabilities)
     };
     let probabilities = score(&mut *ours, our_member)?;
@@ -319,7 +327,7 @@ fn find_clear_batch(
     let side = spec.input.height as usize;
     let len = 3 * side * side;
     let numbers: Vec<u32> = (0..count as u32).collect();
-    let plan = StepPlan::new(params, params.learning_rate, (1, 1), &numbers);
+    let plan = StepPlan::new(params, params.base_rates(), (1, 1), &numbers);
     let mut pixels = vec![0; count * len];
     let mut unclear = vec![true; count];
     for draw in 0..MAX_DRAWS {

@@ -165,7 +165,7 @@ fn wrong_keys_and_values_are_named_with_file_line_and_range() {
     assert!(refusal("batch_size = -3").contains("1 to 8192"));
     assert!(refusal("batch_size = 3.5").contains("1 to 8192"));
     assert!(refusal("flip = 3").contains("off, random or alternate"));
-    assert!(refusal("optimizer = 'adamx'").contains("sgd, adam or adamw"));
+    assert!(refusal("optimizer = 'adamx'").contains("sgd, adam, adamw or muon"));
     assert!(refusal("device = 'gpu'").contains("auto, cpu, cuda, cuda:N, metal or metal:N"));
     assert!(refusal("threads = -1").contains("0 to 1024"));
     assert!(refusal("[dropout]\nx = 1").contains("plain value"));

@@ -1,7 +1,7 @@
 //! Augmentation as plain numbers: the shift, the mirroring and the cut square of each image in a batch. The input
 //! layer's kernels apply them while they convert u8 to f32.
 
-use super::params::{CropPadding, Flip, Hyperparameters};
+use super::params::{CropPadding, Flip, Hyperparameters, Tta};
 use super::report::StepSettings;
 use super::rng::{Rng, Stream};
 
@@ -96,6 +96,72 @@ pub struct Placement {
     pub cut_y: u8,
 }
 
+/// One of the views of test-time augmentation.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ImageView {
+    pub flip: bool,
+    /// Shift in pixels, the same in both directions; pixels outside show the image mirrored at its edge.
+    pub shift: i8,
+    /// The share of its logits in the average.
+    pub weight: f32,
+}
+
+const fn view(flip: bool, shift: i8, weight: f32) -> ImageView {
+    ImageView {
+        flip,
+        shift,
+        weight,
+    }
+}
+
+impl Tta {
+    /// The views. input.cu and loss.cu compute the same from their number.
+    pub fn views(self) -> &'static [ImageView] {
+        match self {
+            Tta::None => &const { [view(false, 0, 1.0)] },
+            Tta::Mirror => &const { [view(false, 0, 0.5), view(true, 0, 0.5)] },
+            Tta::MirrorTranslate => {
+                &const {
+                    [
+                        view(false, 0, 0.25),
+                        view(true, 0, 0.25),
+                        view(false, -1, 0.125),
+                        view(true, -1, 0.125),
+                        view(false, 1, 0.125),
+                        view(true, 1, 0.125),
+                    ]
+                }
+            }
+        }
+    }
+
+    /// How the images are placed for scoring: all in the first view, then all in the second, and so on.
+    pub fn place(self, images: &[u32]) -> Vec<Placement> {
+        let placed = |view: &ImageView| {
+            let view = *view;
+            images.iter().map(move |&image| Placement {
+                image,
+                flip: view.flip,
+                dx: view.shift,
+                dy: view.shift,
+                reflect: view.shift != 0,
+                ..Placement::default()
+            })
+        };
+        self.views().iter().flat_map(placed).collect()
+    }
+
+    /// Averages the logits of placed images (`[views, images, classes]`) into `[images, classes]`.
+    pub fn average(self, logits: &[f32], averaged: &mut [f32]) {
+        averaged.fill(0.0);
+        for (view, logits) in self.views().iter().zip(logits.chunks_exact(averaged.len())) {
+            for (sum, logit) in averaged.iter_mut().zip(logits) {
+                *sum += view.weight * logit;
+            }
+        }
+    }
+}
+
 impl Placement {
     /// The unchanged image.
     pub fn plain(image: u32) -> Self {
@@ -147,7 +213,7 @@ mod tests {
         let place_in = |augmentation: Augmentation, images: &[u32], step, epoch| {
             let mut placements = Vec::new();
             let params = Hyperparameters::default();
-            let settings = StepSettings::new(&params, 0.1, step, epoch);
+            let settings = StepSettings::new(&params, params.base_rates(), step, epoch);
             augmentation.place(images, &settings, 32, &mut placements);
             placements
         };

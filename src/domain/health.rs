@@ -319,6 +319,7 @@ mod tests {
             elapsed: 1.0,
             position: f64::from(number),
             reached: None,
+            tta: Default::default(),
         };
         EpochScores::new(&report, confusion)
     }

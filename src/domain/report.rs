@@ -14,7 +14,7 @@ pub use scores::{EpochReport, Evaluation, ScoredWeights};
 
 use super::arch::Summary;
 use super::number;
-use super::params::{Hyperparameters, Optimizer};
+use super::params::{Hyperparameters, LossReduction, Optimizer, ParameterGroup, Rates};
 use serde::{Deserialize, Serialize};
 
 /// A split of the data set.
@@ -254,14 +254,18 @@ pub struct StepSettings {
     pub optimizer: Optimizer,
     /// The effective learning rate, after the schedule.
     pub learning_rate: f64,
+    /// The learning rates of the groups of parameters; that of the filters is `learning_rate`.
+    pub rates: Rates,
     pub weight_decay: f64,
     pub momentum: f64,
+    pub sgd_momentum: f64,
     pub nesterov: bool,
     pub beta1: f64,
     pub beta2: f64,
     pub clip_norm: f64,
     pub dropout: f64,
     pub label_smoothing: f64,
+    pub loss_reduction: LossReduction,
     pub seed: u64,
     /// Number of this step, from 1. Adam's bias correction and the random streams depend on it.
     pub step: u64,
@@ -270,19 +274,22 @@ pub struct StepSettings {
 }
 
 impl StepSettings {
-    /// The settings of step `step` in epoch `epoch` under these hyperparameters and this effective learning rate.
-    pub fn new(params: &Hyperparameters, learning_rate: f64, step: u64, epoch: u32) -> Self {
+    /// The settings of step `step` in epoch `epoch` under these hyperparameters and learning rates.
+    pub fn new(params: &Hyperparameters, rates: Rates, step: u64, epoch: u32) -> Self {
         StepSettings {
             optimizer: params.optimizer,
-            learning_rate,
+            learning_rate: rates[ParameterGroup::Filters as usize].effective,
+            rates,
             weight_decay: params.weight_decay,
             momentum: params.momentum,
+            sgd_momentum: params.sgd_momentum,
             nesterov: params.nesterov,
             beta1: params.beta1,
             beta2: params.beta2,
             clip_norm: params.clip_norm,
             dropout: params.dropout,
             label_smoothing: params.label_smoothing,
+            loss_reduction: params.loss_reduction,
             seed: params.seed,
             step,
             epoch,

@@ -22,6 +22,7 @@ fn epoch() -> Event {
         elapsed: 7.0,
         position: f64::from(1),
         reached: None,
+        tta: Default::default(),
     })
 }
 

@@ -7,6 +7,7 @@ use super::kind::LayerOp;
 use super::sequential::Sequential;
 use super::slices;
 use crate::domain::arch::{Node, Shape};
+use crate::domain::params::ParameterGroup;
 use crate::domain::report::StepSettings;
 use crate::hardware::threads::Threads;
 use candle_core::{Device, Result, Tensor, Var, bail};
@@ -19,8 +20,7 @@ pub struct Parameter {
     pub name: String,
     pub var: Var,
     pub grad: Tensor,
-    /// Whether weight decay acts on it (weights, but not biases and norms).
-    pub decay: bool,
+    pub group: ParameterGroup,
 }
 
 impl Parameter {
@@ -28,12 +28,12 @@ impl Parameter {
     ///
     /// # Errors
     /// Returns an error if the device runs out of memory.
-    pub fn new(name: String, var: Var, decay: bool) -> Result<Self> {
+    pub fn new(name: String, var: Var, group: ParameterGroup) -> Result<Self> {
         Ok(Parameter {
             name,
             grad: slices::zeros(var.shape(), var.device())?,
             var,
-            decay,
+            group,
         })
     }
 
@@ -240,7 +240,7 @@ impl<'n, 'a> CpuPlace<'n, 'a> {
     pub fn parameter(&self, node: &Node, suffix: &str) -> Result<Parameter> {
         let name = format!("{}.{suffix}", node.name);
         match node.parameters.iter().find(|spec| spec.suffix == suffix) {
-            Some(spec) => Parameter::new(name.clone(), self.variable(&name)?, spec.decays),
+            Some(spec) => Parameter::new(name.clone(), self.variable(&name)?, spec.group),
             None => bail!("{name} is no parameter"),
         }
     }

@@ -328,11 +328,12 @@ impl LaunchBuilder {
         }
     }
 
-    /// The launches of a training step, of which `update` is the last. The sums of squares are at `squares`.
-    pub fn training(&mut self, update: Launch, squares: usize) -> Vec<Launch> {
+    /// The launches of a training step, of which the optimizer's `updates` are the last. The sums of squares are at
+    /// `squares`.
+    pub fn training(&mut self, mut updates: Vec<Launch>, squares: usize) -> Vec<Launch> {
         let mut training = std::mem::take(&mut self.forward);
         training.append(&mut self.backward);
-        training.push(update);
+        training.append(&mut updates);
         for offset in training.iter_mut().flat_map(|l| &mut l.arguments).flatten() {
             if *offset >= SQUARES {
                 *offset = *offset - SQUARES + squares;

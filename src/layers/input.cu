@@ -18,7 +18,15 @@ extern "C" __global__ void __launch_bounds__(256) gather(const Step *now, float 
     int x = i % SIDE, y = i / SIDE % SIDE;
     bool flip = false, cut = false;
     int from_x = x, from_y = y;
-    if (s.flip || s.crop || s.cutout) {
+    u32 image_index = place;
+    if (s.views > 1) {
+        // The same as Tta::views in domain/augment.rs: every second view is mirrored; the second pair is shifted by -1, the third by 1.
+        u32 images = s.count / s.views, v = place / images;
+        image_index = place % images;
+        flip = v % 2 == 1;
+        int shift = v / 2 == 0 ? 0 : v / 2 == 1 ? -1 : 1;
+        if (shift) from_x = reflected(x + shift), from_y = reflected(y + shift);
+    } else if (s.flip || s.crop || s.cutout) {
         // The same as Augmentation::placement in domain/augment.rs.
         Words w = random_block(s.seed, 4, s.number, 2 * place);
         flip = s.flip == 1 && w.at[0] >> 31 == 1;
@@ -39,7 +47,7 @@ extern "C" __global__ void __launch_bounds__(256) gather(const Step *now, float 
     }
     bool shown = !cut && from_x >= 0 && from_x < SIDE && from_y >= 0 && from_y < SIDE;
     int column = flip ? SIDE - 1 - from_x : from_x;
-    const u8 *image = s.pixels + (u64)s.images[place] * (3 * SIDE * SIDE) + from_y * SIDE + column;
+    const u8 *image = s.pixels + (u64)s.images[image_index] * (3 * SIDE * SIDE) + from_y * SIDE + column;
 #pragma unroll
     for (int c = 0; c < 3; c++)
         input[3 * i + c] = shown ? fmaf((float)image[c * SIDE * SIDE], s.pixel_scale[c], s.pixel_shift[c]) : 0.0f;

@@ -3,6 +3,7 @@
 use super::candle::CandlePass;
 use super::cpu::{CpuPlace, Layer};
 use crate::domain::arch::{ArchError, Arguments, InferContext, Node};
+use crate::domain::params::ParameterGroup;
 use crate::domain::rng::Rng;
 use candle_core::{Result, Tensor};
 use std::any::Any;
@@ -90,28 +91,27 @@ pub struct ParameterSpec {
     pub suffix: &'static str,
     pub shape: Vec<usize>,
     pub initial: Initialization,
-    /// Whether weight decay acts on it.
-    pub decays: bool,
+    pub group: ParameterGroup,
 }
 
 impl ParameterSpec {
-    /// A layer's weight.
-    pub fn weight(shape: Vec<usize>, initial: Initialization) -> Self {
+    /// A layer's weight, in this group.
+    pub fn weight(group: ParameterGroup, shape: Vec<usize>, initial: Initialization) -> Self {
         ParameterSpec {
             suffix: "weight",
             shape,
             initial,
-            decays: true,
+            group,
         }
     }
 
-    /// A bias: zeros at first, without decay.
+    /// A bias: zeros at first.
     pub fn bias(len: usize) -> Self {
         ParameterSpec {
             suffix: "bias",
             shape: vec![len],
             initial: Initialization::Constant(0.0),
-            decays: false,
+            group: ParameterGroup::Biases,
         }
     }
 

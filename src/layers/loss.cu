@@ -58,11 +58,18 @@ extern "C" __global__ void __launch_bounds__(128) train(const Step *now, State *
     }
 }
 
-// Computes each image's probabilities and its loss without smoothing.
+// Computes each image's probabilities and its loss without smoothing, from its logits' average over the views.
 extern "C" __global__ void __launch_bounds__(128) score(const Step *now, const float *logits, float *probabilities, float *losses) {
     const Step s = *now;
-    u32 i = blockIdx.x * 128 + threadIdx.x;
-    if (i >= s.count) return;
+    u32 i = blockIdx.x * 128 + threadIdx.x, images = s.count / s.views;
+    if (i >= images) return;
+    float average[CLASSES];
+    for (u32 c = 0; c < CLASSES; c++) average[c] = 0.0f;
+    for (u32 v = 0; v < s.views; v++) {
+        // The same as Tta::views in domain/augment.rs.
+        float weight = s.views == 1 ? 1.0f : s.views == 2 ? 0.5f : v < 2 ? 0.25f : 0.125f;
+        for (u32 c = 0; c < CLASSES; c++) average[c] += weight * logits[(v * images + i) * CLASSES + c];
+    }
     u32 argmax;
-    losses[i] = (float)cross_entropy(logits + i * CLASSES, s.labels[s.images[i]], 0.0f, probabilities + i * CLASSES, argmax);
+    losses[i] = (float)cross_entropy(average, s.labels[s.images[i]], 0.0f, probabilities + i * CLASSES, argmax);
 }

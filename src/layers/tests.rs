@@ -14,6 +14,7 @@ use super::pool::cpu::MaxPool;
 use super::relu::cpu::Relu;
 use super::scale::cpu::Multiply;
 use super::slices::{read, write, zeros};
+use crate::domain::params::ParameterGroup;
 use crate::domain::rng::{Rng, Stream};
 use crate::hardware::simd::Level;
 use crate::hardware::threads::Threads;
@@ -43,7 +44,7 @@ fn var(stream: u16, shape: &[usize]) -> Var {
 }
 
 fn parameter(name: &str, var: Var) -> Parameter {
-    Parameter::new(name.into(), var, true).unwrap()
+    Parameter::new(name.into(), var, ParameterGroup::Filters).unwrap()
 }
 
 fn numbers(tensor: &Tensor) -> Vec<f64> {

@@ -1,6 +1,6 @@
 //! Adam (Kingma and Ba, 2014), with weight decay as an L2 penalty in the gradient: PyTorch's `torch.optim.Adam`.
 
-use super::{Coefficients, Numbers, Rule};
+use super::{Coefficients, GroupCoefficients, Numbers, Rule};
 use crate::domain::params::Optimizer;
 use crate::domain::report::StepSettings;
 
@@ -24,13 +24,15 @@ pub const RULE: Rule = Rule {
         SLOT(1) = square; \
         w = decay_factor * w - learning_rate * (mean / (sqrtf(square) * inv_sqrt_bias_correction2 + 1e-7f)); \
     }",
+    filters: None,
 };
 
-fn coefficients(settings: &StepSettings, products: &mut [f64]) -> Coefficients {
-    Coefficients {
+fn coefficients(settings: &StepSettings, products: &mut [f64]) -> GroupCoefficients {
+    let coefficients = Coefficients {
         l2: settings.weight_decay as f32,
         ..undecayed(settings, products)
-    }
+    };
+    coefficients.for_groups()
 }
 
 /// Adam's coefficients without weight decay.

@@ -1,6 +1,6 @@
 //! Adam with decoupled weight decay (Loshchilov and Hutter, 2017): PyTorch's `torch.optim.AdamW`.
 
-use super::{Coefficients, Rule, adam};
+use super::{Coefficients, GroupCoefficients, Rule, adam};
 use crate::domain::params::Optimizer;
 use crate::domain::report::StepSettings;
 
@@ -10,11 +10,12 @@ pub const RULE: Rule = Rule {
     ..adam::RULE
 };
 
-fn coefficients(settings: &StepSettings, products: &mut [f64]) -> Coefficients {
-    Coefficients {
+fn coefficients(settings: &StepSettings, products: &mut [f64]) -> GroupCoefficients {
+    let coefficients = Coefficients {
         decay_factor: (1.0 - settings.learning_rate * settings.weight_decay) as f32,
         ..adam::undecayed(settings, products)
-    }
+    };
+    coefficients.for_groups()
 }
 
 #[cfg(test)]

@@ -6,10 +6,12 @@
 
 mod adam;
 mod adamw;
+mod muon;
 mod sgd;
 
-use crate::domain::params::Optimizer;
+use crate::domain::params::{Optimizer, ParameterGroup};
 use crate::domain::report::StepSettings;
+use crate::hardware::threads::Threads;
 use std::collections::BTreeMap;
 
 /// State tensors that a rule keeps for each parameter, at most.
@@ -23,7 +25,7 @@ const CLIP_EPSILON: f64 = 1e-6;
 pub const MAX_NORM: f64 = 1e19;
 
 /// The CUDA source of every rule's kernels `pack` and `update`. The rule's statements are its constant UPDATE_ELEMENT.
-pub const CUDA: &str = include_str!("update.cu");
+pub const CUDA: &str = concat!(include_str!("pieces.cuh"), include_str!("update.cu"));
 
 /// A rule is known by its word.
 impl PartialEq for Rule {
@@ -32,7 +34,7 @@ impl PartialEq for Rule {
     }
 }
 
-/// One optimizer. It works element by element.
+/// One optimizer. It works element by element, on the filters possibly matrix by matrix.
 #[derive(Debug)]
 pub struct Rule {
     pub word: Optimizer,
@@ -42,15 +44,80 @@ pub struct Rule {
     /// Numbers of the whole network that one step hands to the next, by name, and their values before the first step.
     pub scalars: &'static [(&'static str, f64)],
     /// Takes the scalars (in the order of `scalars`) from before this step to after it, and computes the step's
-    /// coefficients.
-    pub coefficients: fn(&StepSettings, &mut [f64]) -> Coefficients,
+    /// coefficients for each group of parameters.
+    pub coefficients: fn(&StepSettings, &mut [f64]) -> GroupCoefficients,
     /// Updates some numbers of a parameter from their gradients, which are to be multiplied by `clip` first. Slots that
     /// the rule does not have are empty.
     pub update: fn(&Coefficients, clip: f32, Numbers),
     /// The CUDA statements, in one line, that update one element. They see its gradient `g` (clipped, with the L2 penalty),
     /// its weight `w`, the `decay_factor`, the rule's own coefficients `OWN[i]` and the state tensors `SLOT(i)`.
     pub cuda: &'static str,
+    /// How the filters of convolutions are updated, if not element by element.
+    pub filters: Option<MatrixRule>,
 }
+
+/// The update of a convolution's filters as a matrix: a row for each output channel, a column for each input channel and
+/// place in the kernel.
+#[derive(Clone, Copy, Debug)]
+pub struct MatrixRule {
+    /// Updates a matrix of `[rows, columns]` from its gradient, which is to be multiplied by `clip` first.
+    pub update: fn(&Coefficients, clip: f32, [usize; 2], Numbers, &Threads),
+    /// The CUDA source of the kernels that find the directions in which the matrices move. They are launched in this
+    /// order.
+    pub source: &'static str,
+    pub launches: &'static [MatrixLaunch],
+    /// The CUDA statements that update one element. They see what those of [`Rule::cuda`] see, and the element's
+    /// `direction` and its matrix's `weight_scale`.
+    pub cuda: &'static str,
+}
+
+/// A launch of a kernel of a [`MatrixRule`].
+#[derive(Clone, Copy, Debug)]
+pub struct MatrixLaunch {
+    pub entry: &'static str,
+    pub grid: MatrixGrid,
+    pub arguments: &'static [MatrixArgument],
+}
+
+/// The blocks of a launch for all matrices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MatrixGrid {
+    /// One for each piece of the parameters.
+    Pieces,
+    /// In z, one for each matrix; in x and y, tiles of 32 x 32 of the largest product of a matrix with its transpose.
+    Squares,
+    /// In z, one for each matrix; in x and y, tiles of 32 x 32 of the largest matrix.
+    Matrices,
+}
+
+/// What a kernel of a [`MatrixRule`] is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MatrixArgument {
+    /// The step under way.
+    Step,
+    /// The pieces of all parameters, and the matrices.
+    Pieces,
+    Matrices,
+    /// All parameters, their gradients, and the first of their state tensors.
+    Weights,
+    Gradients,
+    State,
+    /// The sums of squares that the gradients' kernels left.
+    Squares,
+    /// Two rows of numbers like the parameters'. The last launch leaves the directions in the second.
+    First,
+    Second,
+    /// Two f64 for each piece.
+    Parts,
+    /// Two square matrices for each matrix.
+    Products,
+    Polynomials,
+    /// One f32 for each matrix: the factor of its weights.
+    WeightScales,
+}
+
+/// The coefficients of each group of parameters, in the order of [`ParameterGroup::ALL`].
+pub type GroupCoefficients = [Coefficients; ParameterGroup::ALL.len()];
 
 /// What a rule needs to know of one step, in the kernels' precision.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -76,16 +143,17 @@ impl Coefficients {
         }
     }
 
-    /// For a parameter that weight decay acts on, or does not (biases and norms).
-    pub fn of_parameter(self, decays: bool) -> Self {
-        match decays {
-            true => self,
-            false => Coefficients {
-                l2: 0.0,
-                decay_factor: 1.0,
-                ..self
-            },
-        }
+    /// The same for all groups of parameters, without weight decay of biases and norms.
+    pub fn for_groups(self) -> GroupCoefficients {
+        let undecayed = Coefficients {
+            l2: 0.0,
+            decay_factor: 1.0,
+            ..self
+        };
+        ParameterGroup::ALL.map(|group| match group {
+            ParameterGroup::Filters | ParameterGroup::Dense => self,
+            ParameterGroup::Biases | ParameterGroup::Whitening => undecayed,
+        })
     }
 }
 
@@ -102,6 +170,7 @@ pub fn rule(optimizer: Optimizer) -> &'static Rule {
         Optimizer::Sgd => &sgd::RULE,
         Optimizer::Adam => &adam::RULE,
         Optimizer::Adamw => &adamw::RULE,
+        Optimizer::Muon => &muon::RULE,
     }
 }
 
@@ -144,7 +213,10 @@ mod tests {
             optimizer,
             ..Hyperparameters::default()
         };
-        StepSettings::new(&params, 0.1, 0, 1)
+        StepSettings {
+            learning_rate: 0.1,
+            ..StepSettings::new(&params, params.base_rates(), 0, 1)
+        }
     }
 
     /// Holds four steps of a weight (with decay) and a bias to the values that tests/reference/optim.py prints
@@ -176,7 +248,9 @@ mod tests {
                     state: state.each_mut().map(|s| s.as_mut_slice()),
                 };
                 let clip = clip_factor(settings.clip_norm, norm);
-                (rule.update)(&coefficients.of_parameter(i == 0), clip, numbers);
+                // A weight and a bias.
+                let group = [ParameterGroup::Dense, ParameterGroup::Biases][i];
+                (rule.update)(&coefficients[group as usize], clip, numbers);
             }
         }
         assert!((norm - 1.8677619).abs() < 1e-6, "{norm}");

@@ -1,6 +1,6 @@
 //! Stochastic gradient descent with momentum, optionally Nesterov's: PyTorch's `torch.optim.SGD`.
 
-use super::{Coefficients, Numbers, Rule};
+use super::{Coefficients, GroupCoefficients, Numbers, Rule};
 use crate::domain::params::Optimizer;
 use crate::domain::report::StepSettings;
 
@@ -10,27 +10,32 @@ pub const RULE: Rule = Rule {
     scalars: &[],
     coefficients,
     update,
-    cuda: "{ \
+    cuda: CUDA,
+    filters: None,
+};
+
+/// Of the coefficients learning rate, momentum, and whether it is Nesterov's.
+pub const CUDA: &str = "{ \
         const float learning_rate = OWN[0], momentum = OWN[1], nesterov = OWN[2]; \
         float buffer = momentum * SLOT(0) + g; \
         SLOT(0) = buffer; \
         w -= learning_rate * (nesterov != 0.0f ? g + momentum * buffer : buffer); \
-    }",
-};
+    }";
 
-fn coefficients(settings: &StepSettings, _: &mut [f64]) -> Coefficients {
+fn coefficients(settings: &StepSettings, _: &mut [f64]) -> GroupCoefficients {
     let own = [
         settings.learning_rate as f32,
         settings.momentum as f32,
         f32::from(u8::from(settings.nesterov)),
     ];
-    Coefficients {
+    let coefficients = Coefficients {
         l2: settings.weight_decay as f32,
         ..Coefficients::new(own)
-    }
+    };
+    coefficients.for_groups()
 }
 
-fn update(c: &Coefficients, clip: f32, numbers: Numbers) {
+pub fn update(c: &Coefficients, clip: f32, numbers: Numbers) {
     let (l2, [learning_rate, momentum, nesterov, ..]) = (c.l2, c.own);
     let nesterov = nesterov != 0.0;
     let [buffer, _] = numbers.state;

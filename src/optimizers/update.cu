@@ -1,20 +1,6 @@
-// The optimizer's step over all parameters in one launch. The parameters stand one after the other, as do their
-// gradients and each of their state tensors. Constants: UPDATE_ELEMENT (the rule's statements, see optimizers/mod.rs),
-// ROW (numbers in a row of state), SQUARES (how many sums of squares the gradients' kernels left), RUNNING (numbers of
-// running statistics), STEPS (length of the list of steps). A block updates the 1024 numbers of one Piece.
-
-struct Piece {
-    u32 begin, end;   // in the row of all parameters
-    u32 first;        // where its parameter begins there
-    u32 decays;       // whether weight decay acts on it
-    u32 inputs;       // of a weight: its inputs (of a dense layer: channels times pixels); 0 for what is not packed
-    u32 outputs;
-    u32 taps;         // the kernel's places
-    u32 channels;     // of a dense layer's input (else its inputs)
-    u32 pixels;       // of a dense layer's input (else 1)
-    u32 wide_outputs, wide_inputs; // rows of the packed weights
-    u32 forward, backward;         // where they begin; `backward` is 0 where the input's gradient is not wanted
-};
+// The optimizer's step over all parameters in one launch. Constants: UPDATE_ELEMENT and possibly UPDATE_FILTER (the rule's
+// statements, see optimizers/mod.rs), ROW (numbers in a row of state), RUNNING (numbers of running statistics), STEPS
+// (length of the list of steps). A block updates the 1024 numbers of one Piece.
 
 // A weight's copies for the products: [place, input][output] and [place, output][input].
 __device__ __forceinline__ void pack_one(const Piece &p, u32 e, float w, float *packed) {
@@ -30,31 +16,32 @@ extern "C" __global__ void __launch_bounds__(256) pack(const Piece *pieces, cons
     for (u32 e = p.begin + threadIdx.x; e < p.end; e += 256) pack_one(p, e, weights[e], packed);
 }
 
-#define OWN s.own
+#define OWN own
 #define SLOT(i) state[(i) * ROW + e]
 
 extern "C" __global__ void __launch_bounds__(256)
     update(Step *now, const Step *steps, State *progress, Found *found, const Piece *pieces, float *weights, const float *grads,
-           float *state, const double *squares, float *packed, float *running, const float *moved, u32 *counter) {
+           float *state, const double *squares, float *packed, float *running, const float *moved, u32 *counter, const float *directions,
+           const float *weight_scales) {
     __shared__ double scratch[256];
     const Step s = *now;
     const Piece p = pieces[blockIdx.x];
-    double sum = 0.0;
-    for (u32 i = threadIdx.x; i < SQUARES; i += 256) sum += squares[i];
-    double norm = sqrt(block_sum(sum, scratch));
+    double norm = gradient_norm(squares, scratch);
     double loss = progress->loss;
     // The limit is MAX_NORM of optimizers/mod.rs. NaN compares false, so it is never applied.
     bool spoilt = false;
     bool applied = !progress->latched && loss - loss == 0.0 && norm < 1e19;
     if (applied) {
-        float clip = 1.0f;
-        if (s.clip_norm > 0.0) {
-            double wanted = s.clip_norm / (norm + 1e-6);
-            clip = (float)(wanted < 1.0 ? wanted : 1.0);
-        }
-        const float l2 = p.decays ? s.l2 : 0.0f, decay_factor = p.decays ? s.decay_factor : 1.0f;
+        const float clip = clip_factor(s.clip_norm, norm), l2 = s.l2[p.group], decay_factor = s.decay_factor[p.group];
+        const float *own = s.own + COEFFICIENTS * p.group;
         for (u32 e = p.begin + threadIdx.x; e < p.end; e += 256) {
             float w = weights[e], g = clip * grads[e] + l2 * w;
+#ifdef UPDATE_FILTER
+            if (p.matrix) {
+                const float direction = directions[e], weight_scale = weight_scales[p.matrix - 1];
+                UPDATE_FILTER
+            } else
+#endif
             UPDATE_ELEMENT
             spoilt |= !(w - w == 0.0f);
             weights[e] = w;

@@ -382,6 +382,7 @@ mod tests {
             elapsed: 8.0,
             position: f64::from(epoch),
             reached: None,
+            tta: Default::default(),
         }
     }
 

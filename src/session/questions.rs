@@ -185,7 +185,7 @@ pub(super) fn augmented(trainer: &Trainer, index: u32, count: u32) -> Result<Ans
     let mut placements = Vec::new();
     let items: Vec<_> = (1..=count.min(MAX_ITEMS))
         .map(|epoch| {
-            let settings = StepSettings::new(params, 0.0, epoch.into(), epoch);
+            let settings = StepSettings::new(params, params.base_rates(), epoch.into(), epoch);
             augmentation.place(&[image], &settings, plain.side, &mut placements);
             (index, label, placed(&plain, &placements[0]))
         })

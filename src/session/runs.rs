@@ -308,6 +308,7 @@ mod tests {
             elapsed: f64::from(number),
             position: f64::from(number),
             reached: None,
+            tta: Default::default(),
         })
     }
 
@@ -391,6 +392,7 @@ mod tests {
             Event::Evaluation(Evaluation {
                 split: Split::Test,
                 weights,
+                tta: Default::default(),
                 step,
                 epoch: 1,
                 loss: 1.0,

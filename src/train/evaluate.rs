@@ -2,6 +2,7 @@
 
 use crate::domain::confusion::Confusion;
 use crate::domain::number::argmax;
+use crate::domain::params::Tta;
 use crate::domain::report::{Evaluation, PastPrediction, ScoredWeights, Split};
 
 /// The network's predictions for every image of a split.
@@ -42,7 +43,7 @@ impl Scoring {
         }
     }
 
-    pub fn finish(self, split: Split, step: u64, epoch: u32, classes: usize) -> Scores {
+    pub fn finish(self, split: Split, tta: Tta, step: u64, epoch: u32, classes: usize) -> Scores {
         let mut confusion = Confusion::new(classes);
         let predicted: Vec<u8> = self
             .probabilities
@@ -56,6 +57,7 @@ impl Scoring {
         let evaluation = Evaluation {
             split,
             weights: ScoredWeights::Last,
+            tta,
             step,
             epoch,
             loss: self.losses.iter().map(|&l| f64::from(l)).sum::<f64>() / count,
@@ -151,7 +153,7 @@ mod tests {
         let mut scoring = Scoring::new(vec![7, 3, 5], vec![0, 1, 1], 2);
         scoring.probabilities = vec![0.75, 0.25, 0.5, 0.5, f32::NAN, f32::NAN];
         scoring.losses = vec![0.5, 1.0, 3.0];
-        scoring.finish(Split::Test, step, 1, 2)
+        scoring.finish(Split::Test, Tta::None, step, 1, 2)
     }
 
     #[test]

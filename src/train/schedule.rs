@@ -1,7 +1,7 @@
 //! The learning rate over the run: a pure function of the hyperparameters and of the number of epochs done, not of
 //! steps, so that a change of the batch size does not move the schedule.
 
-use crate::domain::params::{Hyperparameters, Schedule};
+use crate::domain::params::{Hyperparameters, ParameterGroup, Rate, Rates, Schedule};
 use std::f64::consts::PI;
 
 /// One-cycle starts at the base rate divided by this and ends at the start rate divided by [`ONE_CYCLE_END`]. These are
@@ -11,15 +11,24 @@ const ONE_CYCLE_END: f64 = 1e4;
 /// Share of the run in which the rate of one-cycle rises.
 const ONE_CYCLE_RISE: f64 = 0.3;
 
-/// The effective learning rate of a step that begins after `before` and ends after `after` epochs of the run, fractions
-/// included.
-pub fn rate(params: &Hyperparameters, before: f64, after: f64) -> f64 {
-    let base = params.learning_rate;
+/// The learning rates of a step that begins after `before` and ends after `after` epochs of the run, fractions included.
+pub fn rates(params: &Hyperparameters, before: f64, after: f64) -> Rates {
+    ParameterGroup::ALL.map(|group| {
+        let (base, epochs) = params.base_rate(group);
+        Rate {
+            base,
+            effective: rate(params, base, epochs, before, after),
+        }
+    })
+}
+
+/// The effective learning rate for the base `base`, whose schedule stretches over `epochs`.
+fn rate(params: &Hyperparameters, base: f64, epochs: f64, before: f64, after: f64) -> f64 {
     if before < params.warmup {
         // Use the end of the step, so that the rate of the first step is not zero.
         return base * (after / params.warmup).min(1.0);
     }
-    let length = params.epochs - params.warmup;
+    let length = epochs - params.warmup;
     let share = if length > 0.0 {
         ((before - params.warmup) / length).clamp(0.0, 1.0)
     } else {
@@ -48,6 +57,7 @@ pub fn rate(params: &Hyperparameters, before: f64, after: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::params::Optimizer;
 
     fn at(schedule: Schedule, warmup: f64, epochs_done: f64) -> f64 {
         let params = Hyperparameters {
@@ -57,7 +67,13 @@ mod tests {
             warmup,
             ..Hyperparameters::default()
         };
-        rate(&params, epochs_done, epochs_done + 0.01)
+        let rates = rates(&params, epochs_done, epochs_done + 0.01);
+        assert!(
+            rates
+                .iter()
+                .all(|rate| *rate == rates[0] && rate.base == 0.1)
+        );
+        rates[0].effective
     }
 
     fn close(a: f64, b: f64) -> bool {
@@ -98,5 +114,28 @@ mod tests {
         assert!(close(at(Schedule::Cosine, 2.0, 6.0), 0.05));
         // With a warm-up longer than the run, the rate rises until the end.
         assert!(close(at(Schedule::Cosine, 20.0, 9.99), 0.05));
+    }
+
+    #[test]
+    fn muons_groups_have_their_own_rates_and_the_whitening_biases_their_own_end() {
+        let params = Hyperparameters {
+            optimizer: Optimizer::Muon,
+            learning_rate: 0.24,
+            head_rate: 0.67,
+            bias_rate: 0.053,
+            whiten_rate: 0.06,
+            whiten_epochs: 3.0,
+            epochs: 8.0,
+            schedule: Schedule::Linear,
+            ..Hyperparameters::default()
+        };
+        for (before, share, whitening) in [(0.0, 1.0, 1.0), (1.5, 0.8125, 0.5), (4.0, 0.5, 0.0)] {
+            let rates = rates(&params, before, before + 0.1);
+            let expected = [0.24 * share, 0.67 * share, 0.053 * share, 0.06 * whitening];
+            for (rate, expected) in rates.iter().zip(expected) {
+                assert!(close(rate.effective, expected), "{before}: {rates:?}");
+            }
+            assert_eq!(rates.map(|rate| rate.base), [0.24, 0.67, 0.053, 0.06]);
+        }
     }
 }

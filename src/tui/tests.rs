@@ -121,6 +121,7 @@ fn epoch_events(epoch: u32) -> [Event; 3] {
         Event::Evaluation(Evaluation {
             split: Split::Validation,
             weights: ScoredWeights::Last,
+            tta: Default::default(),
             step,
             epoch,
             loss,
@@ -142,6 +143,7 @@ fn epoch_events(epoch: u32) -> [Event; 3] {
             elapsed: step as f64 * 32.0 / 5600.0,
             position: f64::from(epoch),
             reached: None,
+            tta: Default::default(),
         }),
         Event::Checkpoint(CheckpointReport {
             step,

@@ -7,7 +7,7 @@ use super::{cpu, left_out};
 use candle_core::{Result, Tensor};
 use cifar_tui::backend::{self, Rule};
 use cifar_tui::domain::arch::{self, Arch, ArchError, InferContext, Node};
-use cifar_tui::domain::params::Optimizer;
+use cifar_tui::domain::params::{Optimizer, ParameterGroup};
 use cifar_tui::domain::report::StepSettings;
 use cifar_tui::hardware::executor::Launch;
 use cifar_tui::layers::KINDS;
@@ -51,8 +51,11 @@ impl LayerOp for GainOp {
     ) -> std::result::Result<(), ArchError> {
         let channels = node.input.channels as usize;
         let initial = Initialization::Constant(1.5);
-        node.parameters
-            .push(ParameterSpec::weight(vec![channels], initial));
+        node.parameters.push(ParameterSpec::weight(
+            ParameterGroup::Biases,
+            vec![channels],
+            initial,
+        ));
         Ok(())
     }
 
@@ -196,7 +199,7 @@ static HALF: Rule = Rule {
     scalars: &[("steps", 0.0)],
     coefficients: |settings: &StepSettings, scalars: &mut [f64]| {
         scalars[0] += 1.0;
-        Coefficients::new([settings.learning_rate as f32])
+        Coefficients::new([settings.learning_rate as f32]).for_groups()
     },
     update: |coefficients: &Coefficients, clip: f32, numbers: Numbers| {
         let [last, _] = numbers.state;
@@ -206,6 +209,7 @@ static HALF: Rule = Rule {
         }
     },
     cuda: "{ float step = 0.5f * SLOT(0) + OWN[0] * g; SLOT(0) = step; w -= step; }",
+    filters: None,
 };
 
 /// The layer before another, behind one that expects its gradient prepared, with its own ReLU, in a block, and in front of

@@ -13,12 +13,12 @@ use cifar_tui::backend::gpu::COMMON;
 use cifar_tui::backend::gpu::schedule::KernelSchedule;
 use cifar_tui::backend::{
     self, Backend, Device, ImageSet, Inspection, MemberId, NetworkSpec, NetworkState, Scaling,
-    StepOutcome, StepPlan,
+    ScoringBatch, StepOutcome, StepPlan,
 };
 use cifar_tui::commands::suite;
 use cifar_tui::domain::arch::{self, Shape};
 use cifar_tui::domain::engine::EngineChoice;
-use cifar_tui::domain::params::{CropPadding, Flip, Hyperparameters, Optimizer, Precision};
+use cifar_tui::domain::params::{CropPadding, Flip, Hyperparameters, Optimizer, Precision, Tta};
 use cifar_tui::domain::rng::{Rng, Stream};
 use cifar_tui::hardware::device::DeviceChoice;
 use cifar_tui::hardware::executor::Launch;
@@ -125,7 +125,7 @@ impl World {
             images.truncate(*count);
             StepPlan::new(
                 &self.params,
-                self.params.learning_rate,
+                self.params.base_rates(),
                 (step, 1 + step as u32 / 2),
                 &images,
             )
@@ -158,16 +158,19 @@ impl Training {
     }
 
     /// Probabilities and losses.
-    fn score(&mut self, images: &Rc<ImageSet>, numbers: &[u32]) -> (Vec<f32>, Vec<f32>) {
+    fn score(&mut self, images: &Rc<ImageSet>, numbers: &[u32], tta: Tta) -> (Vec<f32>, Vec<f32>) {
         let mut probabilities = vec![f32::NAN; numbers.len() * CLASSES];
         let mut losses = vec![f32::NAN; numbers.len()];
         self.backend
             .score(
                 self.member,
-                images,
-                numbers,
-                &mut probabilities,
-                &mut losses,
+                ScoringBatch {
+                    images,
+                    numbers,
+                    tta,
+                    probabilities: &mut probabilities,
+                    losses: &mut losses,
+                },
             )
             .unwrap();
         (probabilities, losses)
@@ -259,13 +262,16 @@ fn step_agrees(what: &str, text: &str, side: usize, multiprocessors: u32) {
     );
     compare(what, &mut ours, &mut expected, 2e-4, 1e-4);
     // And what they say of images afterwards.
-    let numbers: Vec<u32> = (20..34).collect();
-    let a = ours.score(&world.images, &numbers);
-    let b = expected.score(&world.images, &numbers);
-    assert!(
-        difference(&a.0, &b.0) < 1e-4 && difference(&a.1, &b.1) < 1e-4,
-        "{what}"
-    );
+    for tta in Tta::ALL {
+        let count = (14 / tta.views().len()) as u32;
+        let numbers: Vec<u32> = (20..20 + count).collect();
+        let a = ours.score(&world.images, &numbers, *tta);
+        let b = expected.score(&world.images, &numbers, *tta);
+        assert!(
+            difference(&a.0, &b.0) < 1e-4 && difference(&a.1, &b.1) < 1e-4,
+            "{what}, {tta:?}"
+        );
+    }
 }
 
 #[test]

@@ -124,8 +124,8 @@ pub fn agrees(what: &str, device: &dyn Device, arch: Arch, side: usize, rule: &'
         let mut numbers = Rng::new(9, Stream::Order, step).permutation(IMAGES);
         numbers.truncate(BATCH - (step % 3) as usize);
         let share = (step - 1) as f64 / STEPS as f64;
-        let rate = schedule::rate(&params, share, step as f64 / STEPS as f64);
-        let plan = StepPlan::new(&params, rate, (step, 1 + step as u32 / 2), &numbers);
+        let rates = schedule::rates(&params, share, step as f64 / STEPS as f64);
+        let plan = StepPlan::new(&params, rates, (step, 1 + step as u32 / 2), &numbers);
         let (a, b) = (ours.step(&images, &plan), reference.step(&images, &plan));
         assert_eq!((a.step, &a.not_finite), (step, &None), "{what}");
         assert_eq!(b.not_finite, None, "{what}");
@@ -153,8 +153,16 @@ pub fn agrees(what: &str, device: &dyn Device, arch: Arch, side: usize, rule: &'
         assert!(a.tensors.keys().eq(b.tensors.keys()), "{what}");
         for ((name, x), y) in a.tensors.iter().zip(b.tensors.values()) {
             let mut x = x.values.clone();
-            if let Some(gradient) = gradients.get(name).filter(|_| optimizer != Optimizer::Sgd) {
-                forgive_undecided(&mut x, &y.values, gradient, 2.0 * rate as f32);
+            if let Some(gradient) = gradients
+                .get(name)
+                .filter(|_| matches!(optimizer, Optimizer::Adam | Optimizer::Adamw))
+            {
+                forgive_undecided(
+                    &mut x,
+                    &y.values,
+                    gradient,
+                    2.0 * plan.settings.learning_rate as f32,
+                );
             }
             let apart = difference(&x, &y.values);
             assert!(apart < TOLERANCE, "{what}: {name} differs by {apart}");

@@ -115,7 +115,15 @@ fn agrees(name: &str, text: &str, batch: usize, side: u32, smoothing: f64) {
     }
     backend.import(member, &state).unwrap();
     let numbers: Vec<u32> = (0..batch as u32).collect();
-    let work = [(member, vec![StepPlan::new(&params, 0.0, (1, 1), &numbers)])];
+    let work = [(
+        member,
+        vec![StepPlan::new(
+            &params,
+            params.base_rates(),
+            (1, 1),
+            &numbers,
+        )],
+    )];
     let images = images(batch, side as usize);
     let stop = AtomicBool::new(false);
     let outcome = &backend.train(&images, &work, &stop).unwrap()[0][0];

@@ -14,7 +14,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("hardware", &["files", "domain"]),
     ("plot", &["domain"]),
     ("layers", &["hardware", "domain"]),
-    ("optimizers", &["domain"]),
+    ("optimizers", &["hardware", "domain"]),
     ("backend", &["layers", "optimizers", "hardware", "domain"]),
     ("train", &["backend", "data", "hardware", "files", "domain"]),
     (

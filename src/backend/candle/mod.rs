@@ -13,12 +13,13 @@ use super::cpu::optimizer::CpuOptimizer;
 use super::members::Members;
 use super::{
     Backend, CPU_MIRROR_BATCH, Device, DeviceInfo, Error, ImageSet, Inspected, Inspection,
-    MemberId, NetworkSpec, NetworkState, PartTime, Result, StepOutcome, StepPlan, TensorData,
-    make_steps, weights,
+    MemberId, NetworkSpec, NetworkState, PartTime, Result, ScoringBatch, StepOutcome, StepPlan,
+    TensorData, make_steps, weights,
 };
 use crate::domain::arch::Node;
 use crate::domain::augment::Placement;
 use crate::domain::number::argmax;
+use crate::domain::params::{LossReduction, ParameterGroup};
 use crate::domain::report::StepSettings;
 use crate::hardware::threads::Threads;
 use crate::layers::candle::{CandlePass, CandleTraining, Margins};
@@ -153,8 +154,8 @@ struct CandleBackend {
 }
 
 struct Member {
-    /// Names of the parameters, in the network's order, and whether weight decay acts on them.
-    names: Vec<(String, bool)>,
+    /// Names of the parameters, in the network's order, and their groups.
+    names: Vec<(String, ParameterGroup)>,
     parameters: HashMap<String, Var>,
     /// The norms' running statistics.
     buffers: HashMap<String, Tensor>,
@@ -251,7 +252,11 @@ impl CandleBackend {
         let (logits, targets) = self.forward(id, images, plan, &mut training)?;
         let member = self.members.get(id)?;
         let loss = cross_entropy(&logits, &targets, settings.label_smoothing)?.mean_all()?;
-        let gradients = loss.backward()?;
+        let differentiated = match settings.loss_reduction {
+            LossReduction::Mean => loss.clone(),
+            LossReduction::Sum => (&loss * plan.images.len() as f64)?,
+        };
+        let gradients = differentiated.backward()?;
         if stop.load(Ordering::Relaxed) {
             return Ok(None);
         }
@@ -273,7 +278,7 @@ impl CandleBackend {
         // NaN compares false.
         let applies = outcome.loss.is_finite() && outcome.grad_norm < MAX_NORM;
         if applies {
-            member.update(rule, settings, outcome.grad_norm)?;
+            member.update(rule, settings, outcome.grad_norm, &self.threads)?;
             member.buffers.extend(training.buffers);
         }
         outcome.not_finite = member.first_not_finite(applies)?;
@@ -294,10 +299,16 @@ impl Member {
     }
 
     /// One step of the optimizer.
-    fn update(&mut self, rule: &Rule, settings: &StepSettings, grad_norm: f64) -> Result<()> {
+    fn update(
+        &mut self,
+        rule: &Rule,
+        settings: &StepSettings,
+        grad_norm: f64,
+        threads: &Threads,
+    ) -> Result<()> {
         let coefficients = (rule.coefficients)(settings, &mut self.scalars);
         let clip = clip_factor(settings.clip_norm, grad_norm);
-        for (name, decays) in &self.names {
+        for (name, group) in &self.names {
             let parameter = &self.parameters[name];
             let mut weights = data(parameter)?.values;
             let mut state: [&mut [f32]; MAX_SLOTS] = Default::default();
@@ -311,7 +322,15 @@ impl Member {
                 gradients: &self.gradients[name].values,
                 state,
             };
-            (rule.update)(&coefficients.of_parameter(*decays), clip, numbers);
+            let coefficients = &coefficients[*group as usize];
+            match (rule.filters, group) {
+                (Some(filters), ParameterGroup::Filters) => {
+                    let rows = parameter.dims()[0];
+                    let shape = [rows, parameter.elem_count() / rows];
+                    (filters.update)(coefficients, clip, shape, numbers, threads);
+                }
+                _ => (rule.update)(coefficients, clip, numbers),
+            }
             let weights = Tensor::from_vec(weights, parameter.dims(), parameter.device())?;
             parameter.set(&weights.to_dtype(parameter.dtype())?)?;
         }
@@ -371,15 +390,15 @@ impl Backend for CandleBackend {
         let mut slots = vec![HashMap::new(); rule.slots.len()];
         for initial in weights::initial(&self.spec.nodes()?, seed) {
             let (name, tensor) = (initial.name, self.tensor(&initial.data)?);
-            if !initial.is_parameter {
+            let Some(group) = initial.group else {
                 buffers.insert(name, tensor);
                 continue;
-            }
+            };
             for slot in &mut slots {
                 slot.insert(name.clone(), vec![0.0; initial.data.values.len()]);
             }
             parameters.insert(name.clone(), Var::from_tensor(&tensor)?);
-            names.push((name, initial.decays));
+            names.push((name, group));
         }
         let gradients = |(name, parameter): (&String, &Var)| {
             Ok((name.clone(), data(&parameter.zeros_like()?)?))
@@ -421,22 +440,28 @@ impl Backend for CandleBackend {
             .collect()
     }
 
-    fn score(
-        &mut self,
-        member: MemberId,
-        images: &Rc<ImageSet>,
-        numbers: &[u32],
-        probabilities: &mut [f32],
-        losses: &mut [f32],
-    ) -> Result<()> {
-        check_batch(&self.spec, self.capacity, images, numbers.iter().copied())?;
+    fn score(&mut self, member: MemberId, batch: ScoringBatch) -> Result<()> {
+        let ScoringBatch {
+            images,
+            numbers,
+            tta,
+            probabilities,
+            losses,
+        } = batch;
+        let placements = tta.place(numbers);
+        let placed = placements.iter().map(|placement| placement.image);
+        check_batch(&self.spec, self.capacity, images, placed)?;
         check_lengths(numbers, self.spec.classes, probabilities, losses)?;
-        let placements: Vec<_> = numbers.iter().map(|i| Placement::plain(*i)).collect();
         let input = self.input(images, &placements)?;
-        let targets = self.one_hot(images, &placements)?;
+        let targets = self.one_hot(images, &placements[..numbers.len()])?;
         let nodes = self.spec.nodes()?;
         let member = self.members.get(member)?;
-        let logits = member.forward(&nodes, &input, None)?;
+        let all = member.forward(&nodes, &input, None)?;
+        let mut logits = targets.zeros_like()?;
+        for (v, view) in tta.views().iter().enumerate() {
+            let of_view = all.narrow(0, v * numbers.len(), numbers.len())?;
+            logits = (logits + (of_view * f64::from(view.weight))?)?;
+        }
         let all = data(&candle_nn::ops::softmax(&logits, 1)?)?;
         probabilities.copy_from_slice(&all.values);
         losses.copy_from_slice(&data(&cross_entropy(&logits, &targets, 0.0)?)?.values);

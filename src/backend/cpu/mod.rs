@@ -11,7 +11,8 @@ use super::checks::check_work;
 use super::members::Members;
 use super::{
     Backend, Device, DeviceInfo, Error, ImageSet, Inspected, Inspection, MemberId, NetworkSpec,
-    NetworkState, PartTime, Result, StepOutcome, StepPlan, TensorData, make_steps, weights,
+    NetworkState, PartTime, Result, ScoringBatch, StepOutcome, StepPlan, TensorData, make_steps,
+    weights,
 };
 use crate::domain::augment::Placement;
 use crate::hardware::peak;
@@ -145,16 +146,9 @@ impl Backend for CpuBackend {
         })
     }
 
-    fn score(
-        &mut self,
-        member: MemberId,
-        images: &Rc<ImageSet>,
-        numbers: &[u32],
-        probabilities: &mut [f32],
-        losses: &mut [f32],
-    ) -> Result<()> {
+    fn score(&mut self, member: MemberId, batch: ScoringBatch) -> Result<()> {
         let network = &mut self.members.get(member)?.network;
-        network.score(images, numbers, &self.threads, probabilities, losses)
+        network.score(batch, &self.threads)
     }
 
     fn inspect(&mut self, member: MemberId, inspection: &Inspection) -> Result<Inspected> {

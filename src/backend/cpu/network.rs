@@ -5,10 +5,11 @@
 //! capacity. The variables outlive a change of the capacity.
 
 use super::variables::Variables;
-use super::{ImageSet, NetworkSpec, PartTime, Result};
+use super::{ImageSet, NetworkSpec, PartTime, Result, ScoringBatch};
 use crate::backend::checks::{check_batch, check_lengths};
 use crate::domain::augment::Placement;
 use crate::domain::number::argmax;
+use crate::domain::params::LossReduction;
 use crate::domain::report::StepSettings;
 use crate::hardware::threads::Threads;
 use crate::layers::cpu::{Parameter, Pass, TrainingPass, fuse};
@@ -111,6 +112,10 @@ impl Network {
         let begin = Instant::now();
         let count = placements.len();
         let smoothing = settings.label_smoothing as f32;
+        let scale = match settings.loss_reduction {
+            LossReduction::Mean => 1.0 / count as f32,
+            LossReduction::Sum => 1.0,
+        };
         let mut outcome = PassOutcome {
             loss: 0.0,
             correct: 0,
@@ -120,7 +125,7 @@ impl Network {
             let label = usize::from(images.labels()[placement.image as usize]);
             outcome.correct += u32::from(argmax(logits) == label);
             outcome.loss += loss::cross_entropy(logits, label, smoothing);
-            loss::gradient(logits, label, smoothing, 1.0 / count as f32);
+            loss::gradient(logits, label, smoothing, scale);
         }
         outcome.loss /= count as f64;
         let gradients = &self.logits[..count * classes];
@@ -135,23 +140,22 @@ impl Network {
         Ok(outcome)
     }
 
-    /// Probabilities (`[numbers, classes]`) and cross-entropies without smoothing of images of a set. Nothing is dropped,
-    /// norms use their running statistics, no gradient is kept.
+    /// Scores images. Nothing is dropped, norms use their running statistics, no gradient is kept.
     ///
     /// # Errors
     /// Returns an error if the batch does not fit, or the result slices have other lengths.
-    pub fn score(
-        &mut self,
-        images: &ImageSet,
-        numbers: &[u32],
-        threads: &Threads,
-        probabilities: &mut [f32],
-        losses: &mut [f32],
-    ) -> Result<()> {
+    pub fn score(&mut self, batch: ScoringBatch, threads: &Threads) -> Result<()> {
+        let ScoringBatch {
+            images,
+            numbers,
+            tta,
+            probabilities,
+            losses,
+        } = batch;
         let classes = self.spec.classes;
         check_lengths(numbers, classes, probabilities, losses)?;
-        self.forward_plain(images, numbers, threads)?;
-        probabilities.copy_from_slice(&self.logits[..numbers.len() * classes]);
+        self.forward_scoring(images, &tta.place(numbers), threads)?;
+        tta.average(&self.logits, probabilities);
         let results = probabilities.chunks_exact_mut(classes).zip(losses);
         for ((row, loss), number) in results.zip(numbers) {
             let label = usize::from(images.labels()[*number as usize]);
@@ -171,13 +175,23 @@ impl Network {
         threads: &Threads,
     ) -> Result<()> {
         let placements: Vec<_> = numbers.iter().map(|i| Placement::plain(*i)).collect();
+        self.forward_scoring(images, &placements, threads)
+    }
+
+    /// Runs the layers for placed images, as in scoring.
+    fn forward_scoring(
+        &mut self,
+        images: &ImageSet,
+        placements: &[Placement],
+        threads: &Threads,
+    ) -> Result<()> {
         let pass = Pass {
-            images: numbers.len(),
+            images: placements.len(),
             threads,
             train: None,
             stop: None,
         };
-        self.forward(images, &placements, &pass)
+        self.forward(images, placements, &pass)
     }
 
     /// Prepares the input, runs the layers, and copies the logits out.

@@ -4,11 +4,12 @@
 //! One step reads the gradients once for their norm and then updates each parameter in a single fused pass. Work is
 //! cut into pieces of a fixed size whose results are added in order, so the numbers do not depend on the threads.
 
+use crate::domain::params::ParameterGroup;
 use crate::domain::report::StepSettings;
 use crate::hardware::threads::{SharedSlice, Threads};
 use crate::layers::cpu::Parameter;
 use crate::layers::slices;
-use crate::optimizers::{Coefficients, MAX_NORM, Numbers, Rule, clip_factor};
+use crate::optimizers::{GroupCoefficients, MAX_NORM, Numbers, Rule, clip_factor};
 use candle_core::{Result, Tensor, bail};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -88,9 +89,24 @@ impl CpuOptimizer {
         let clip = clip_factor(settings.clip_norm, grad_norm);
         let coefficients = (self.rule.coefficients)(settings, &mut self.scalars);
         for (i, param) in params.iter().enumerate() {
-            let coefficients = coefficients.of_parameter(param.decay);
+            let coefficients = &coefficients[param.group as usize];
+            let matrix_rule = match param.group {
+                ParameterGroup::Filters => self.rule.filters,
+                _ => None,
+            };
             let gradients = slices::read(&param.grad)?;
             let update = |weights: &mut [f32], state: [&mut [f32]; 2]| {
+                if let Some(rule) = matrix_rule {
+                    let rows = param.var.dims()[0];
+                    let shape = [rows, weights.len() / rows];
+                    let numbers = Numbers {
+                        weights: &mut *weights,
+                        gradients: &gradients,
+                        state,
+                    };
+                    (rule.update)(coefficients, clip, shape, numbers, threads);
+                    return slices::all_finite(weights);
+                }
                 let weights = SharedSlice::new(weights);
                 let state = state.map(SharedSlice::new);
                 pieces(gradients.len(), threads, |at| {
@@ -105,7 +121,7 @@ impl CpuOptimizer {
                             }),
                         }
                     };
-                    (self.rule.update)(&coefficients, clip, numbers);
+                    (self.rule.update)(coefficients, clip, numbers);
                     // SAFETY: the numbers above are not used any more.
                     slices::all_finite(unsafe { weights.range(at) })
                 })
@@ -161,7 +177,7 @@ impl CpuOptimizer {
     }
 
     /// The coefficients of a step that is made elsewhere. Takes the scalars past it, and returns those before it too.
-    pub fn coefficients(&mut self, settings: &StepSettings) -> (Coefficients, Vec<f64>) {
+    pub fn coefficients(&mut self, settings: &StepSettings) -> (GroupCoefficients, Vec<f64>) {
         let before = self.scalars.clone();
         (
             (self.rule.coefficients)(settings, &mut self.scalars),
@@ -228,22 +244,23 @@ mod tests {
     use crate::optimizers::rule;
     use candle_core::{Device, Var};
 
-    fn param(name: &str, values: &[f32], decay: bool) -> Parameter {
+    fn param(name: &str, values: &[f32]) -> Parameter {
         let device = Device::Cpu;
         Parameter {
             name: name.into(),
             var: Var::from_slice(values, values.len(), &device).unwrap(),
             grad: slices::zeros(values.len(), &device).unwrap(),
-            decay,
+            group: ParameterGroup::Dense,
         }
     }
 
     fn settings(kind: Kind, step: u64) -> StepSettings {
         let params = Hyperparameters {
             optimizer: kind,
+            learning_rate: 0.1,
             ..Hyperparameters::default()
         };
-        StepSettings::new(&params, 0.1, step, 1)
+        StepSettings::new(&params, params.base_rates(), step, 1)
     }
 
     fn fill(param: &Parameter, values: impl Fn(usize) -> f32) {
@@ -264,7 +281,7 @@ mod tests {
             .collect();
         let run = |threads: usize, break_at: Option<u64>| {
             let threads = Threads::new(threads);
-            let param = param("w", &start, true);
+            let param = param("w", &start);
             let mut optimizer = CpuOptimizer::new(rule(Kind::Adamw), &[&param]).unwrap();
             for step in 1..=5 {
                 if break_at == Some(step) {
@@ -300,7 +317,7 @@ mod tests {
         let threads = Threads::new(1);
         for bad in [f32::NAN, f32::INFINITY, f32::MAX] {
             for kind in [Kind::Sgd, Kind::Adam] {
-                let param = param("w", &[1.0, 2.0], true);
+                let param = param("w", &[1.0, 2.0]);
                 let mut optimizer = CpuOptimizer::new(rule(kind), &[&param]).unwrap();
                 fill(&param, |i| if i == 1 { bad } else { 1.0 });
                 let outcome = optimizer

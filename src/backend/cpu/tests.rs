@@ -4,7 +4,9 @@
 use super::*;
 use crate::backend::{Scaling, filters, parameter_health, rule};
 use crate::domain::arch::{ARCHS, Shape, resolve};
-use crate::domain::params::{Hyperparameters, Optimizer as OptimizerKind, Precision};
+use crate::domain::params::{
+    Hyperparameters, Optimizer as OptimizerKind, ParameterGroup, Precision, Tta,
+};
 use crate::domain::report::StepSettings;
 use crate::domain::rng::{Rng, Stream};
 
@@ -22,22 +24,12 @@ fn batch() -> ImageSet {
 }
 
 fn settings(step: u64, dropout: f64) -> StepSettings {
-    let params = Hyperparameters::default();
-    StepSettings {
-        optimizer: params.optimizer,
-        learning_rate: 1e-3,
-        weight_decay: 0.0,
-        momentum: 0.9,
-        nesterov: false,
-        beta1: 0.9,
-        beta2: 0.999,
-        clip_norm: 0.0,
+    let params = Hyperparameters {
         dropout,
-        label_smoothing: 0.0,
         seed: 3,
-        step,
-        epoch: 1,
-    }
+        ..Hyperparameters::default()
+    };
+    StepSettings::new(&params, params.base_rates(), step, 1)
 }
 
 fn build(name: &str, capacity: usize) -> Network {
@@ -95,7 +87,7 @@ fn load(net: &Network, state: &NetworkState) -> Result<()> {
 
 #[test]
 fn every_preset_overfits_a_batch_and_comes_back_from_its_weights() {
-    let images = batch();
+    let images = Rc::new(batch());
     let threads = Threads::new(0);
     for preset in ARCHS {
         let mut net = build(preset.name, IMAGES);
@@ -124,8 +116,14 @@ fn every_preset_overfits_a_batch_and_comes_back_from_its_weights() {
         let numbers: Vec<u32> = (0..IMAGES as u32).collect();
         let score = |net: &mut Network| {
             let (mut p, mut l) = (vec![0.0; IMAGES * 10], vec![0.0; IMAGES]);
-            net.score(&images, &numbers, &threads, &mut p, &mut l)
-                .unwrap();
+            let batch = ScoringBatch {
+                images: &images,
+                numbers: &numbers,
+                tta: Tta::None,
+                probabilities: &mut p,
+                losses: &mut l,
+            };
+            net.score(batch, &threads).unwrap();
             (p, l)
         };
         let before = score(&mut net);
@@ -250,10 +248,10 @@ fn the_initial_weights_are_keras_s() {
     let names: Vec<_> = net
         .params()
         .iter()
-        .map(|p| (p.name.clone(), p.decay))
+        .map(|p| (p.name.clone(), p.group))
         .collect();
-    assert_eq!(names[0], ("conv1.weight".into(), true));
-    assert_eq!(names[9], ("dense2.bias".into(), false));
+    assert_eq!(names[0], ("conv1.weight".into(), ParameterGroup::Filters));
+    assert_eq!(names[9], ("dense2.bias".into(), ParameterGroup::Biases));
 }
 
 #[test]
@@ -516,7 +514,7 @@ fn plans(which: u32) -> Vec<StepPlan> {
     };
     let plan = |step: u64| {
         let images: Vec<u32> = (0..8 + which).map(|i| (i * 5 + step as u32) % 32).collect();
-        StepPlan::new(&params, params.learning_rate, (step, 1), &images)
+        StepPlan::new(&params, params.base_rates(), (step, 1), &images)
     };
     (1..=3).map(plan).collect()
 }

@@ -2,6 +2,7 @@
 //! Training steps are submitted many at a time; what changes from one to the next is written ahead as a list of records,
 //! so the GPU never waits for the host within it.
 
+mod optimizer;
 mod records;
 pub mod schedule;
 
@@ -14,15 +15,15 @@ use super::cpu::{export, import};
 use super::members::Members;
 use super::{
     Backend, CPU_MIRROR_BATCH, Device, DeviceInfo, Error, ImageSet, Inspected, Inspection,
-    MemberId, NetworkSpec, NetworkState, PartTime, Result, StepOutcome, StepPlan,
+    MemberId, NetworkSpec, NetworkState, PartTime, Result, ScoringBatch, StepOutcome, StepPlan,
 };
-use crate::domain::params::{CropPadding, Precision};
+use crate::domain::params::{CropPadding, LossReduction, Precision};
 use crate::hardware::executor::{ExecutorDevice, ExecutorError, KernelExecutor, KernelList};
 use crate::hardware::threads::Threads;
 use crate::layers::dropout::Mask;
 use crate::layers::input::Scaling;
 use crate::layers::slices;
-use crate::optimizers::Coefficients;
+use crate::optimizers::{GroupCoefficients, MAX_COEFFICIENTS};
 use candle_core::Tensor;
 use records::{OutcomeRecord, ProgressRecord, Record, StepRecord};
 use schedule::{KernelSchedule, MAX_STEPS, Slot};
@@ -327,22 +328,27 @@ impl Backend for GpuBackend {
         Ok(all)
     }
 
-    fn score(
-        &mut self,
-        member: MemberId,
-        images: &Rc<ImageSet>,
-        numbers: &[u32],
-        probabilities: &mut [f32],
-        losses: &mut [f32],
-    ) -> Result<()> {
-        check_batch(&self.spec, self.capacity, images, numbers.iter().copied())?;
+    fn score(&mut self, member: MemberId, batch: ScoringBatch) -> Result<()> {
+        let ScoringBatch {
+            images,
+            numbers,
+            tta,
+            probabilities,
+            losses,
+        } = batch;
+        let placements = tta.place(numbers);
+        let placed = placements.iter().map(|placement| placement.image);
+        check_batch(&self.spec, self.capacity, images, placed)?;
         check_lengths(numbers, self.spec.classes, probabilities, losses)?;
         let (gpu, spec) = (Rc::clone(&self.gpu), &self.spec);
         let member = self.members.get(member)?;
         let at = gpu.images(images)?;
         let layout = &member.schedule.layout;
         let first = member.executor.base() + layout.images as u64;
-        let record = scoring_record(&spec.scaling, at, first, numbers.len());
+        let record = StepRecord {
+            views: tta.views().len() as u32,
+            ..scoring_record(&spec.scaling, at, first, placements.len())
+        };
         member.executor.write(layout.images, &words(numbers))?;
         member.executor.write(layout.now, record.bytes())?;
         member.executor.run(member.scoring, 1)?;
@@ -403,6 +409,10 @@ impl Member {
         }
         self.executor
             .write(schedule.layout.pieces, &words(&schedule.pieces))?;
+        if !schedule.matrices.is_empty() {
+            self.executor
+                .write(schedule.layout.matrices, &words(&schedule.matrices))?;
+        }
         let lists = vec![
             schedule.training.clone(),
             schedule.scoring.clone(),
@@ -500,13 +510,18 @@ impl Member {
 
 fn training_record(
     plan: &StepPlan,
-    coefficients: &Coefficients,
+    coefficients: &GroupCoefficients,
     scaling: &Scaling,
     at: DeviceImages,
     images: u64,
 ) -> StepRecord {
     let settings = &plan.settings;
     let (threshold, scale) = Mask::numbers(settings.dropout as f32);
+    let scoring = scoring_record(scaling, at, images, plan.images.len());
+    let mut own = [0.0; 32];
+    for (own, c) in own.chunks_exact_mut(MAX_COEFFICIENTS).zip(coefficients) {
+        own.copy_from_slice(&c.own);
+    }
     StepRecord {
         number: settings.step,
         seed: settings.seed,
@@ -518,11 +533,15 @@ fn training_record(
         threshold,
         scale,
         smoothing: settings.label_smoothing as f32,
-        l2: coefficients.l2,
-        decay_factor: coefficients.decay_factor,
-        own: coefficients.own,
+        share: match settings.loss_reduction {
+            LossReduction::Mean => scoring.share,
+            LossReduction::Sum => 1.0,
+        },
+        l2: coefficients.map(|c| c.l2),
+        decay_factor: coefficients.map(|c| c.decay_factor),
+        own,
         clip_norm: settings.clip_norm.max(0.0),
-        ..scoring_record(scaling, at, images, plan.images.len())
+        ..scoring
     }
 }
 

@@ -113,8 +113,10 @@ record! {
         labels: u16_pointer,
         /// The numbers of the batch's images.
         images: u32_pointer,
-        /// How many there are.
+        /// How many images the layers see: in scoring, each image once in each view.
         count: u32,
+        /// In scoring, the number of views of each image: all images in the first view come first. 0 in training.
+        views: u32,
         /// 0 for none, 1 for a random half, 2 for each image in every second epoch.
         flip: u32,
         crop: u32,
@@ -128,14 +130,15 @@ record! {
         /// and multiplied by this when it is kept.
         scale: f32,
         smoothing: f32,
-        /// 1 / count.
+        /// What each image's gradient of the loss is multiplied by: 1 / count for the mean loss, 1 for the sum.
         share: f32,
         pixel_scale: f32[3],
         pixel_shift: f32[3],
-        /// The optimizer's coefficients, see `optimizers::Coefficients`.
-        l2: f32,
-        decay_factor: f32,
-        own: f32[8],
+        /// The optimizer's coefficients of each group of parameters, see `optimizers::Coefficients`.
+        l2: f32[4],
+        decay_factor: f32[4],
+        own: f32[32],
+        unused: u32,
         clip_norm: f64,
     }
 }
@@ -201,7 +204,7 @@ mod tests {
             outcome_text!(),
             "struct Found {\n    u64 number;\n    double loss;\n    double norm;\n    u32 correct;\n    u32 applied;\n    u32 spoilt;\n    u32 unused;\n};\n"
         );
-        for line in ["    const u16 *labels;\n", "    float own[8];\n"] {
+        for line in ["    const u16 *labels;\n", "    float own[32];\n"] {
             assert!(step_text!().contains(line), "{line}");
         }
     }

@@ -2,12 +2,12 @@
 //! packing of the weights. Plain numbers: nothing here needs a GPU. The layers make their own launches
 //! ([`crate::layers::gpu`]); around them stand the input, the loss and the optimizer.
 
+use super::optimizer::OptimizerSchedule;
 use super::records::{OutcomeRecord, ProgressRecord, StepRecord};
 use crate::backend::cpu::network::Network;
 use crate::backend::{NetworkSpec, Result};
 use crate::hardware::executor::Launch;
 use crate::layers::gpu::{Activation, LaunchBuilder, LaunchTarget, SharedOffsets, define};
-use crate::optimizers;
 use std::collections::HashMap;
 use std::fmt::Write;
 
@@ -16,11 +16,6 @@ const LOSS: &str = include_str!("../../layers/loss.cu");
 
 /// Steps that are asked for at once, at most.
 pub const MAX_STEPS: usize = 512;
-/// Words of a `Piece` of update.cu.
-const PIECE_WORDS: usize = 13;
-
-/// Numbers that a block of the optimizer updates.
-const PIECE: usize = 1024;
 /// A parameter or a running statistic: where it begins in its row, and how long it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Slot {
@@ -44,8 +39,9 @@ pub struct MemoryLayout {
     /// The norms' running statistics, and what this step would make of them.
     pub running: usize,
     pub moved: usize,
-    /// The optimizer's pieces.
+    /// The optimizer's pieces, and its matrices of filters.
     pub pieces: usize,
+    pub matrices: usize,
     /// Image numbers of the steps asked for.
     pub images: usize,
     /// The results of a scoring pass.
@@ -70,8 +66,9 @@ pub struct KernelSchedule {
     pub running: Vec<Slot>,
     /// What must be zero at the beginning: place and bytes.
     pub zeroed: Vec<(usize, usize)>,
-    /// The optimizer's pieces, as its kernel reads them.
+    /// The optimizer's pieces and matrices, as its kernels read them.
     pub pieces: Vec<u32>,
+    pub matrices: Vec<u32>,
     pub training: Vec<Launch>,
     pub scoring: Vec<Launch>,
     pub packing: Vec<Launch>,
@@ -87,7 +84,6 @@ impl KernelSchedule {
         let (param_slots, weights_len) = slots(named.collect());
         let named = buffers.iter().map(|(n, t)| (n.clone(), t.elem_count()));
         let (running_slots, running_len) = slots(named.collect());
-        let piece_count: usize = param_slots.iter().map(|s| s.len.div_ceil(PIECE)).sum();
 
         let mut b = LaunchBuilder::new(LaunchTarget {
             capacity,
@@ -107,7 +103,6 @@ impl KernelSchedule {
             now: b.room(size_of::<StepRecord>()),
             steps: b.room(size_of::<StepRecord>() * MAX_STEPS),
             found: b.room(size_of::<OutcomeRecord>() * MAX_STEPS),
-            pieces: b.room(4 * PIECE_WORDS * piece_count),
             ..MemoryLayout::default()
         };
         b.shared = SharedOffsets {
@@ -128,57 +123,14 @@ impl KernelSchedule {
         loss(&mut b, &layout, spec.classes, &logits);
         backward(&mut b);
 
-        let mut pieces = Vec::new();
-        for (slot, param) in param_slots.iter().zip(params) {
-            let packing = b.packings.get(&slot.name).copied().unwrap_or_default();
-            for begin in (0..slot.len).step_by(PIECE) {
-                let end = (begin + PIECE).min(slot.len);
-                pieces.extend([slot.begin + begin, slot.begin + end, slot.begin].map(|v| v as u32));
-                pieces.push(u32::from(param.decay));
-                pieces.extend(packing);
-            }
-        }
-        let mut constants = String::new();
-        define!(
-            constants,
-            UPDATE_ELEMENT = rule.cuda,
-            ROW = weights_len,
-            SQUARES = b.square_count,
-            RUNNING = running_len,
-            STEPS = MAX_STEPS,
+        let optimizer = OptimizerSchedule::new(
+            &mut b,
+            network,
+            (&param_slots, weights_len),
+            &mut layout,
+            running_len,
         );
-        let counter = b.zeros(4);
-        let squares = b.room(8 * b.square_count);
-        let launch = |entry, arguments: Vec<usize>| Launch {
-            source: optimizers::CUDA,
-            constants: constants.as_str().into(),
-            entry,
-            grid: [piece_count as u32, 1, 1],
-            block: 256,
-            arguments: arguments.into_iter().map(Some).collect(),
-            ..Launch::default()
-        };
-        // The packed weights are counted from the beginning of the memory.
-        let packing = vec![launch("pack", vec![layout.pieces, layout.weights, 0])];
-        let update = launch(
-            "update",
-            vec![
-                layout.now,
-                layout.steps,
-                layout.state,
-                layout.found,
-                layout.pieces,
-                layout.weights,
-                layout.grads,
-                layout.optimizer,
-                squares,
-                0,
-                layout.running,
-                layout.moved,
-                counter,
-            ],
-        );
-        let training = b.training(update, squares);
+        let training = b.training(optimizer.training, optimizer.squares);
         layout.bytes = b.bytes;
         KernelSchedule {
             capacity,
@@ -187,10 +139,11 @@ impl KernelSchedule {
             row: weights_len,
             running: running_slots,
             zeroed: b.zeroed,
-            pieces,
+            pieces: optimizer.pieces,
+            matrices: optimizer.matrices,
             training,
             scoring: b.scoring,
-            packing,
+            packing: vec![optimizer.packing],
         }
     }
 

@@ -35,8 +35,43 @@ macro_rules! choices {
 
 choices! {
     /// The optimizers. They are implemented in [`crate::optimizers`].
-    Optimizer { Sgd = "sgd", Adam = "adam", Adamw = "adamw" }
+    Optimizer { Sgd = "sgd", Adam = "adam", Adamw = "adamw", Muon = "muon" }
 }
+
+/// The parts of a network that an optimizer may treat differently.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum ParameterGroup {
+    /// Weights of convolutions.
+    Filters,
+    /// Weights of dense layers.
+    Dense,
+    /// Biases of all layers, and the scales of norms.
+    Biases,
+    /// The biases of whitening layers.
+    Whitening,
+}
+
+impl ParameterGroup {
+    pub const ALL: [ParameterGroup; 4] = [
+        ParameterGroup::Filters,
+        ParameterGroup::Dense,
+        ParameterGroup::Biases,
+        ParameterGroup::Whitening,
+    ];
+}
+
+/// A learning rate of one step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rate {
+    /// The hyperparameter.
+    pub base: f64,
+    /// After the schedule: what the optimizer multiplies by.
+    pub effective: f64,
+}
+
+/// The learning rates of one step, in the order of [`ParameterGroup::ALL`]. Only muon has different ones.
+pub type Rates = [Rate; ParameterGroup::ALL.len()];
 
 choices! {
     /// How the learning rate changes over the run, after the warm-up.
@@ -57,6 +92,12 @@ choices! {
 choices! {
     /// The number format of the matrix products. Master weights and accumulation stay f32.
     Precision { F32 = "f32", Tf32 = "tf32", Bf16 = "bf16" }
+}
+
+choices! {
+    /// How the losses of a batch's images are combined into the loss whose gradient is taken. Reported losses are means.
+    #[derive(Default)]
+    LossReduction { #[default] Mean = "mean", Sum = "sum" }
 }
 
 choices! {
@@ -84,6 +125,21 @@ choices! {
     }
 }
 
+choices! {
+    /// Test-time augmentation: the views of each image over which a network's logits are averaged.
+    #[derive(Default)]
+    Tta {
+        /// The image as it is.
+        #[default]
+        None = "none",
+        /// The image and its mirror image.
+        Mirror = "mirror",
+        /// The image, and at half its weight the image shifted by one pixel to the upper left and to the lower right, each
+        /// of the three also mirrored. (Jordan, 2024, section 3.5.)
+        MirrorTranslate = "mirror+translate",
+    }
+}
+
 /// Deserialises a choice that older files contain as a bool: `true` is its second value.
 fn choice_or_bool<'de, D, T>(from: D) -> Result<T, D::Error>
 where
@@ -100,6 +156,12 @@ where
         Either::Bool(on) => T::from(on),
         Either::Choice(choice) => choice,
     })
+}
+
+impl Tta {
+    pub fn is_none(&self) -> bool {
+        *self == Tta::None
+    }
 }
 
 impl From<bool> for Flip {
@@ -122,9 +184,16 @@ pub struct Hyperparameters {
     pub weight_decay: f64,
     pub dropout: f64,
     pub label_smoothing: f64,
+    pub loss_reduction: LossReduction,
     pub momentum: f64,
+    pub sgd_momentum: f64,
     pub beta1: f64,
     pub beta2: f64,
+    pub bias_rate: f64,
+    pub head_rate: f64,
+    pub whiten_rate: f64,
+    /// Epochs after which whitening layers' biases stop learning; 0 is off.
+    pub whiten_epochs: f64,
     /// Maximum L2 norm of the whole gradient; 0 is off.
     pub clip_norm: f64,
     #[serde(deserialize_with = "choice_or_bool")]
@@ -143,6 +212,9 @@ pub struct Hyperparameters {
     /// Epochs over which the learning rate rises linearly from zero.
     pub warmup: f64,
     pub test_each_epoch: bool,
+    pub tta: Tta,
+    /// Use `tta` in the scoring after each epoch too, and not only at the end.
+    pub tta_each_evaluation: bool,
     /// Accuracy to reach, on the images that are scored after each epoch; 0 is off.
     pub target: f64,
     /// End the run when an epoch reaches the target.
@@ -168,9 +240,15 @@ impl Default for Hyperparameters {
             weight_decay: 0.0,
             dropout: 0.5,
             label_smoothing: 0.0,
+            loss_reduction: LossReduction::Mean,
             momentum: 0.9,
+            sgd_momentum: 0.85,
             beta1: 0.9,
             beta2: 0.999,
+            bias_rate: 0.01,
+            head_rate: 0.01,
+            whiten_rate: 0.01,
+            whiten_epochs: 0.0,
             clip_norm: 0.0,
             flip: Flip::Off,
             crop: 0,
@@ -182,6 +260,8 @@ impl Default for Hyperparameters {
             schedule: Schedule::Constant,
             warmup: 0.0,
             test_each_epoch: false,
+            tta: Tta::None,
+            tta_each_evaluation: false,
             target: 0.0,
             stop_at_target: false,
             architecture: "seed".into(),
@@ -202,6 +282,46 @@ impl Hyperparameters {
             true => Split::Validation,
             false => Split::Test,
         }
+    }
+
+    /// The views in which an evaluation before the end scores its images.
+    pub fn tta_of_evaluations(&self) -> Tta {
+        match self.tta_each_evaluation {
+            true => self.tta,
+            false => Tta::None,
+        }
+    }
+
+    /// The base learning rate of a group, and the number of epochs over which its schedule stretches.
+    pub fn base_rate(&self, group: ParameterGroup) -> (f64, f64) {
+        if self.optimizer != Optimizer::Muon {
+            return (self.learning_rate, self.epochs);
+        }
+        match group {
+            ParameterGroup::Filters => (self.learning_rate, self.epochs),
+            ParameterGroup::Dense => (self.head_rate, self.epochs),
+            ParameterGroup::Biases => (self.bias_rate, self.epochs),
+            ParameterGroup::Whitening => {
+                let ends = self.whiten_epochs > 0.0;
+                let epochs = if ends {
+                    self.whiten_epochs
+                } else {
+                    self.epochs
+                };
+                (self.whiten_rate, epochs)
+            }
+        }
+    }
+
+    /// The learning rates of a step outside any schedule: the base rates.
+    pub fn base_rates(&self) -> Rates {
+        ParameterGroup::ALL.map(|group| {
+            let (base, _) = self.base_rate(group);
+            Rate {
+                base,
+                effective: base,
+            }
+        })
     }
 
     /// Number of training steps in the whole run, where an epoch has `steps_per_epoch`. Rounded up.

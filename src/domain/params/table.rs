@@ -1,8 +1,8 @@
 //! The table of hyperparameters.
 
 use super::{
-    Applies, CropPadding, Flip, HyperParam, Hyperparameters, Nudge, Optimizer, Precision, Schedule,
-    Value, ValueKind,
+    Applies, CropPadding, Flip, HyperParam, Hyperparameters, LossReduction, Nudge, Optimizer,
+    Precision, Schedule, Tta, Value, ValueKind,
 };
 
 use crate::domain::recipes;
@@ -130,15 +130,27 @@ const SQRT_10: f64 = 3.162_277_660_168_379_5;
 #[rustfmt::skip]
 pub static HYPERPARAMS: &[HyperParam] = &[
     row("learning_rate", "learning rate", "", Applies::Now, float(0.0, 10.0, Nudge::Times(2.0, 10.0, 1e-7)), field!(float learning_rate),
-        "Step size of the optimizer; the base that the schedule scales.").short("lr").alias("lr"),
+        "Step size of the optimizer; the base that the schedule scales. With muon, that of the convolutions' filters.").short("lr").alias("lr"),
     row("weight_decay", "weight decay", "", Applies::Now, float(0.0, 1.0, Nudge::Times(2.0, 10.0, 1e-5)), field!(float weight_decay),
-        "Pull of the weights towards zero: L2 added to the gradient for sgd and adam, decoupled for adamw; not on biases and norms.").short("decay"),
+        "Pull of the weights towards zero: L2 added to the gradient for sgd and adam, decoupled for adamw; not on biases and norms. With muon, the share that a step at the base rate takes off dense weights and biases.").short("decay"),
     row("dropout", "dropout", "", Applies::Now, float(0.0, 0.95, Nudge::Add(0.05, 0.25)), field!(float dropout),
         "Share of activations dropped by every `drop` layer that does not pin its own.").short("drop"),
     row("label_smoothing", "label smoothing", "", Applies::Now, float(0.0, 0.9, Nudge::Add(0.05, 0.1)), field!(float label_smoothing),
         "Share of each target spread evenly over all classes.").short("smooth"),
+    row("loss_reduction", "loss reduction", "", Applies::NextRun, ValueKind::Choice(LossReduction::WORDS), field!(choice loss_reduction: LossReduction),
+        "Whether the gradient is that of the mean or of the sum of a batch's losses; losses are shown as means.").short("reduction"),
     row("momentum", "momentum", "", Applies::Now, float(0.0, 0.999, Nudge::Add(0.01, 0.1)), field!(float momentum),
-        "Momentum of sgd.").only(&[Optimizer::Sgd]),
+        "Momentum of sgd; with muon, that of the convolutions' filters.").only(&[Optimizer::Sgd, Optimizer::Muon]),
+    row("sgd_momentum", "sgd momentum", "", Applies::Now, float(0.0, 0.999, Nudge::Add(0.01, 0.1)), field!(float sgd_momentum),
+        "Momentum of the parameters that muon leaves to sgd: all but the convolutions' filters.").only(&[Optimizer::Muon]),
+    row("bias_rate", "bias rate", "", Applies::Now, float(0.0, 10.0, Nudge::Times(2.0, 10.0, 1e-7)), field!(float bias_rate),
+        "Learning rate of biases and norms under muon.").only(&[Optimizer::Muon]),
+    row("head_rate", "head rate", "", Applies::Now, float(0.0, 10.0, Nudge::Times(2.0, 10.0, 1e-7)), field!(float head_rate),
+        "Learning rate of dense layers' weights under muon.").only(&[Optimizer::Muon]),
+    row("whiten_rate", "whiten rate", "", Applies::Now, float(0.0, 10.0, Nudge::Times(2.0, 10.0, 1e-7)), field!(float whiten_rate),
+        "Learning rate of whitening layers' biases under muon.").only(&[Optimizer::Muon]),
+    row("whiten_epochs", "whiten epochs", "epochs", Applies::NextEpoch, float(0.0, 10_000.0, Nudge::Add(1.0, 10.0)), field!(float whiten_epochs),
+        "Epochs over which the schedule of the whitening biases stretches under muon; 0 is the whole run.").only(&[Optimizer::Muon]).off_at_zero(),
     row("beta1", "beta 1", "", Applies::Now, float(0.0, 0.9999, Nudge::Add(0.01, 0.1)), field!(float beta1),
         "Decay of the gradient's running mean in adam and adamw.").only(&[Optimizer::Adam, Optimizer::Adamw]),
     row("beta2", "beta 2", "", Applies::Now, float(0.0, 0.99999, Nudge::Add(0.001, 0.01)), field!(float beta2),
@@ -169,6 +181,10 @@ pub static HYPERPARAMS: &[HyperParam] = &[
         "End the run after the first epoch that reaches the target."),
     row("test_each_epoch", "test each epoch", "", Applies::NextEpoch, ValueKind::Bool, field!(bool test_each_epoch),
         "Score the test images after every epoch, not only at the end.").short("test"),
+    row("tta", "tta", "", Applies::Now, ValueKind::Choice(Tta::WORDS), field!(choice tta: Tta),
+        "Views of each image that the final test score, `eval` and `predict` average over: its mirror image, and shifts by one pixel."),
+    row("tta_each_evaluation", "tta each evaluation", "", Applies::Now, ValueKind::Bool, field!(bool tta_each_evaluation),
+        "Score after each epoch with tta too.").short("tta each"),
     row(recipes::KEY, "recipe", "", Applies::NextRun, ValueKind::Choice(recipes::NAMES), field!(text recipe),
         "An architecture and the hyperparameters that belong to it; what is set beside it changes it. See `cifar-tui recipes`."),
     row("architecture", "architecture", "", Applies::NextRun, ValueKind::Text(crate::domain::arch::check), field!(text architecture),
@@ -176,7 +192,7 @@ pub static HYPERPARAMS: &[HyperParam] = &[
     row("optimizer", "optimizer", "", Applies::NextRun, ValueKind::Choice(Optimizer::WORDS), field!(choice optimizer: Optimizer),
         "The rule that turns gradients into steps."),
     row("nesterov", "nesterov", "", Applies::NextRun, ValueKind::Bool, field!(bool nesterov),
-        "Nesterov's look-ahead for sgd's momentum.").only(&[Optimizer::Sgd]),
+        "Nesterov's look-ahead for sgd's momentum; muon always has it.").only(&[Optimizer::Sgd]),
     row("seed", "seed", "", Applies::NextRun, int(0, i64::MAX as u64, Nudge::Add(1.0, 10.0)), field!(int seed),
         "Fixes the split, the order, the initial weights, dropout and augmentation."),
     row("validation", "validation", "", Applies::NextRun, float(0.0, 0.9, Nudge::Add(0.05, 0.1)), field!(float validation),

@@ -107,5 +107,5 @@ fn a_wrong_key_gets_a_suggestion() {
             .why
             .contains("'learning_rate'")
     );
-    assert!(find("zzz").unwrap_err().why.contains("batch_size"));
+    assert!(find("zzzzzzzz").unwrap_err().why.contains("batch_size"));
 }

@@ -3,6 +3,7 @@
 use super::Split;
 use crate::domain::confusion::Confusion;
 use crate::domain::number;
+use crate::domain::params::Tta;
 use serde::{Deserialize, Serialize};
 
 /// The end of an epoch.
@@ -17,6 +18,8 @@ pub struct EpochReport {
     pub train_accuracy: f64,
     /// The images that were scored: the validation images, or the test images if none are held out.
     pub split: Split,
+    /// The views that their logits were averaged over.
+    pub tta: Tta,
     /// Of the images in `split`.
     pub loss: f64,
     pub accuracy: f64,
@@ -58,6 +61,8 @@ struct EpochFields {
     position: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     reached: Option<f64>,
+    #[serde(default, skip_serializing_if = "Tta::is_none")]
+    tta: Tta,
 }
 
 /// A number that may be infinite or NaN.
@@ -81,6 +86,7 @@ impl From<EpochReport> for EpochFields {
             elapsed: e.elapsed,
             position: (e.position != f64::from(e.epoch)).then_some(e.position),
             reached: e.reached,
+            tta: e.tta,
         }
     }
 }
@@ -111,6 +117,7 @@ impl TryFrom<EpochFields> for EpochReport {
             elapsed: e.elapsed,
             position: e.position.unwrap_or(f64::from(e.epoch)),
             reached: e.reached,
+            tta: e.tta,
         })
     }
 }
@@ -133,6 +140,9 @@ pub struct Evaluation {
     /// Missing in old files, which contain scores of the last weights only.
     #[serde(default)]
     pub weights: ScoredWeights,
+    /// The views that the logits are averaged over.
+    #[serde(default, skip_serializing_if = "Tta::is_none")]
+    pub tta: Tta,
     /// The step whose weights were scored.
     pub step: u64,
     pub epoch: u32,

@@ -32,6 +32,7 @@ use super::relu::ReluOp;
 use crate::domain::arch::{
     ArchError, Arguments, InferContext, MAX_CHANNELS, MAX_STRIDE, Node, Shape, shortened,
 };
+use crate::domain::params::ParameterGroup;
 use candle_core::{Result, Tensor};
 use std::fmt;
 use std::sync::Arc;
@@ -158,7 +159,11 @@ impl LayerOp for ConvOp {
         let initial = Initialization::Glorot {
             fans: (inputs + out) * side * side,
         };
-        let weight = ParameterSpec::weight(vec![out, inputs, side, side], initial);
+        let weight = ParameterSpec::weight(
+            ParameterGroup::Filters,
+            vec![out, inputs, side, side],
+            initial,
+        );
         node.multiply_adds = weight.len() * u64::from(height) * u64::from(width);
         node.parameters.push(weight);
         if !self.no_bias && !context.is_before::<NormOp>() {

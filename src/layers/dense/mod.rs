@@ -13,6 +13,7 @@ use super::kind::{Initialization, Kind, LayerOp, NO_BIAS, ParameterSpec};
 use super::norm::NormOp;
 use super::relu::ReluOp;
 use crate::domain::arch::{ArchError, Arguments, InferContext, MAX_CHANNELS, Node, Shape};
+use crate::domain::params::ParameterGroup;
 use candle_core::{Result, Tensor};
 use std::fmt;
 use std::sync::Arc;
@@ -74,8 +75,11 @@ impl LayerOp for DenseOp {
         let (out, inputs) = (self.out as usize, input.len() as usize);
         node.output = Shape::new(self.out, 1, 1);
         let initial = Initialization::Glorot { fans: inputs + out };
-        node.parameters
-            .push(ParameterSpec::weight(vec![out, inputs], initial));
+        node.parameters.push(ParameterSpec::weight(
+            ParameterGroup::Dense,
+            vec![out, inputs],
+            initial,
+        ));
         if !self.no_bias && !context.is_before::<NormOp>() {
             node.parameters.push(ParameterSpec::bias(out));
         }

@@ -13,6 +13,7 @@ use super::kind::{BufferSpec, Initialization, Kind, LayerOp, ParameterSpec};
 use super::pool::PoolOp;
 use super::relu::ReluOp;
 use crate::domain::arch::{ArchError, InferContext, Node};
+use crate::domain::params::ParameterGroup;
 use candle_core::{Result, Tensor};
 use cpu::NormEpilogue;
 use std::fmt;
@@ -53,10 +54,8 @@ impl LayerOp for NormOp {
     ) -> std::result::Result<(), ArchError> {
         let channels = node.input.channels as usize;
         let ones = Initialization::Constant(1.0);
-        node.parameters.push(ParameterSpec {
-            decays: false,
-            ..ParameterSpec::weight(vec![channels], ones)
-        });
+        let scale = ParameterSpec::weight(ParameterGroup::Biases, vec![channels], ones);
+        node.parameters.push(scale);
         node.parameters.push(ParameterSpec::bias(channels));
         let buffer = |suffix, initial| BufferSpec {
             suffix,

@@ -39,6 +39,7 @@ fn epoch(number: u32) -> Event {
         elapsed: 1.0,
         position: f64::from(number),
         reached: None,
+        tta: Default::default(),
     })
 }
 
@@ -279,6 +280,7 @@ fn the_newest_two_matrices_of_each_split_are_kept() {
         Event::Evaluation(Evaluation {
             split,
             weights: ScoredWeights::Last,
+            tta: Default::default(),
             step,
             epoch: 1,
             loss: 1.0,

@@ -269,7 +269,8 @@ impl Worker<'_> {
     pub(super) fn score_requested(&mut self, trainer: &mut Trainer) -> ControlFlow<()> {
         while let Some(split) = self.splits_to_score.first().copied() {
             self.splits_to_score.remove(0);
-            match trainer.evaluate(self, split) {
+            let tta = trainer.run_state().params.tta_of_evaluations();
+            match trainer.evaluate(self, split, tta) {
                 Ok(Some(scores)) => self.evaluated(scores),
                 Ok(None) => return ControlFlow::Break(()),
                 Err(error) => {

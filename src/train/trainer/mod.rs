@@ -19,11 +19,12 @@ use super::evaluate::{Scores, Scoring};
 use super::training_data::{self, TrainingData};
 use super::{Error, Result, schedule};
 use crate::backend::{
-    Backend, Inspected, Inspection, MemberId, NetworkSpec, Scaling, StepOutcome, StepPlan, rule,
+    Backend, Inspected, Inspection, MemberId, NetworkSpec, NetworkState, Scaling, ScoringBatch,
+    StepOutcome, StepPlan, rule,
 };
 use crate::data::batches::{self, Division};
 use crate::domain::arch::{self, Shape};
-use crate::domain::params::{HyperParam, Hyperparameters, Value};
+use crate::domain::params::{HyperParam, Hyperparameters, Rates, Tta, Value};
 use crate::domain::report::{EpochReport, Split, StepReport};
 use crate::hardware::stopwatch::Stopwatch;
 use std::ops::ControlFlow;
@@ -173,10 +174,10 @@ impl Trainer {
         let mut plan = |i: u64| {
             let number = self.run_state.step_in_epoch + i;
             let batch = batches::batch(&self.order, number, params.batch_size);
-            let rate = self.learning_rate(ahead, batch.len() as u64);
+            let rates = self.learning_rates(ahead, batch.len() as u64);
             ahead += batch.len() as u64;
             let number = (self.run_state.step + 1 + i, self.run_state.epochs + 1);
-            StepPlan::new(params, rate, number, batch)
+            StepPlan::new(params, rates, number, batch)
         };
         (0..count as u64).map(&mut plan).collect()
     }
@@ -233,7 +234,8 @@ impl Trainer {
     fn close_epoch(&mut self, host: &mut impl TrainingHost) -> Result<ControlFlow<()>> {
         let before = self.run_state.elapsed;
         let split = self.scored_split();
-        let Some(scores) = self.evaluate(host, split)? else {
+        let tta = self.run_state.params.tta_of_evaluations();
+        let Some(scores) = self.evaluate(host, split, tta)? else {
             return Ok(ControlFlow::Break(()));
         };
         let (loss, accuracy) = (scores.evaluation.loss, scores.evaluation.accuracy);
@@ -241,7 +243,7 @@ impl Trainer {
         let wanted = self.run_state.params.test_each_epoch;
         let mut test_accuracy = (split == Split::Test).then_some(accuracy);
         if split != Split::Test && (wanted || self.watch_test) {
-            let Some(test) = self.evaluate(host, Split::Test)? else {
+            let Some(test) = self.evaluate(host, Split::Test, tta)? else {
                 return Ok(ControlFlow::Break(()));
             };
             test_accuracy = wanted.then_some(test.evaluation.accuracy);
@@ -273,6 +275,7 @@ impl Trainer {
             train_loss: totals.loss / images,
             train_accuracy: totals.correct as f64 / images,
             split,
+            tta,
             loss,
             accuracy,
             test_accuracy,
@@ -296,7 +299,7 @@ impl Trainer {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Scores all images of a split. Returns None if the host left before the end.
+    /// Scores all images of a split, in these views. Returns None if the host left before the end.
     ///
     /// # Errors
     /// Returns an error if the device runs out of memory or a kernel launch fails.
@@ -304,6 +307,34 @@ impl Trainer {
         &mut self,
         host: &mut impl TrainingHost,
         split: Split,
+        tta: Tta,
+    ) -> Result<Option<Scores>> {
+        self.evaluate_with(None, host, split, tta)
+    }
+
+    /// The same with the weights of `state`. The time that it takes does not count.
+    ///
+    /// # Errors
+    /// Returns an error if the state is of another network; if the device runs out of memory or a kernel launch fails.
+    pub fn evaluate_state(
+        &mut self,
+        state: &NetworkState,
+        host: &mut impl TrainingHost,
+        split: Split,
+        tta: Tta,
+    ) -> Result<Option<Scores>> {
+        let elapsed = self.run_state.elapsed;
+        let scores = self.evaluate_with(Some(state), host, split, tta);
+        self.run_state.elapsed = elapsed;
+        scores
+    }
+
+    fn evaluate_with(
+        &mut self,
+        state: Option<&NetworkState>,
+        host: &mut impl TrainingHost,
+        split: Split,
+        tta: Tta,
     ) -> Result<Option<Scores>> {
         let data = Rc::clone(&self.training_data);
         let set = data.images(split);
@@ -326,14 +357,19 @@ impl Trainer {
                 return Ok(None);
             }
             let watch = Stopwatch::start();
-            let end = (done + self.backend.capacity()).min(total as usize);
-            self.backend.score(
-                self.member,
-                set,
-                &scoring.images[done..end],
-                &mut scoring.probabilities[done * classes..end * classes],
-                &mut scoring.losses[done..end],
-            )?;
+            let at_once = self.backend.capacity() / tta.views().len();
+            let end = (done + at_once).min(total as usize);
+            let batch = ScoringBatch {
+                images: set,
+                numbers: &scoring.images[done..end],
+                tta,
+                probabilities: &mut scoring.probabilities[done * classes..end * classes],
+                losses: &mut scoring.losses[done..end],
+            };
+            match state {
+                None => self.backend.score(self.member, batch)?,
+                Some(state) => self.backend.score_state(self.member, state, batch)?,
+            }
             // If the process was suspended, assume the usual time for this number of images.
             let usual = || scoring.seconds / done.max(1) as f64 * (end - done) as f64;
             let seconds = watch.seconds().unwrap_or_else(usual);
@@ -342,7 +378,7 @@ impl Trainer {
             done = end;
         }
         let (step, epoch) = (self.run_state.step, self.epoch());
-        Ok(Some(scoring.finish(split, step, epoch, classes)))
+        Ok(Some(scoring.finish(split, tta, step, epoch, classes)))
     }
 
     /// The indices of a split's images in their image set, in the split's order.
@@ -441,15 +477,15 @@ impl Trainer {
         self.order = self.division.order(self.run_state.params.seed, epoch);
     }
 
-    /// The effective learning rate of a step of `images` images that comes after `ahead` images which are planned but not
+    /// The learning rates of a step of `images` images that comes after `ahead` images which are planned but not
     /// yet trained on.
-    fn learning_rate(&self, ahead: u64, images: u64) -> f64 {
+    fn learning_rates(&self, ahead: u64, images: u64) -> Rates {
         let whole = self.epoch_images().max(1.0);
         let epochs = f64::from(self.run_state.epochs);
         let seen = self.run_state.images_in_epoch + ahead;
         let before = epochs + seen as f64 / whole;
         let after = epochs + (seen + images) as f64 / whole;
-        schedule::rate(&self.run_state.params, before, after)
+        schedule::rates(&self.run_state.params, before, after)
     }
 }
 

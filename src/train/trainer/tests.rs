@@ -1,8 +1,8 @@
 use super::*;
-use crate::backend::{self, Device, DeviceInfo, ImageSet, NetworkState, PartTime};
+use crate::backend::{self, Device, DeviceInfo, ImageSet, NetworkState, PartTime, ScoringBatch};
 use crate::data::{Dataset, Images};
 use crate::domain::engine::EngineChoice;
-use crate::domain::params;
+use crate::domain::params::{self, Tta};
 use crate::domain::report::DataInfo;
 use crate::hardware::device::DeviceChoice;
 use std::cell::Cell;
@@ -133,7 +133,9 @@ fn a_change_is_taken_up_in_the_middle_of_an_evaluation() {
     let mut trainer = Trainer::new(params, small_data(), &*device, Arc::default()).unwrap();
 
     let mut host = Meddler::default();
-    let scores = trainer.evaluate(&mut host, Split::Validation).unwrap();
+    let scores = trainer
+        .evaluate(&mut host, Split::Validation, Tta::None)
+        .unwrap();
     assert_eq!(scores.unwrap().labels.len(), 96);
     assert_eq!(host.chunks, [0, 32, 64]);
     match &host.outcomes[..] {
@@ -146,7 +148,9 @@ fn a_change_is_taken_up_in_the_middle_of_an_evaluation() {
         leave_at: Some(64),
         ..Meddler::default()
     };
-    let scores = trainer.evaluate(&mut host, Split::Validation).unwrap();
+    let scores = trainer
+        .evaluate(&mut host, Split::Validation, Tta::None)
+        .unwrap();
     assert!(scores.is_none());
 }
 
@@ -274,7 +278,10 @@ fn without_validation_all_images_train_and_the_test_images_are_scored() {
     assert!(host.reports.iter().all(|report| report.split == Split::Test
         && report.test_accuracy == Some(report.accuracy)
         && !report.best));
-    let scores = trainer.evaluate(&mut host, Split::Test).unwrap().unwrap();
+    let scores = trainer
+        .evaluate(&mut host, Split::Test, Tta::None)
+        .unwrap()
+        .unwrap();
     assert_eq!(scores.evaluation.accuracy, host.reports[1].accuracy);
     assert_eq!(trainer.run_state().best, None);
 }
@@ -384,16 +391,8 @@ impl Backend for CountedBackend {
     ) -> backend::Result<Vec<Vec<StepOutcome>>> {
         self.inner.train(images, work, stop)
     }
-    fn score(
-        &mut self,
-        member: MemberId,
-        images: &Rc<ImageSet>,
-        numbers: &[u32],
-        probabilities: &mut [f32],
-        losses: &mut [f32],
-    ) -> backend::Result<()> {
-        self.inner
-            .score(member, images, numbers, probabilities, losses)
+    fn score(&mut self, member: MemberId, batch: ScoringBatch) -> backend::Result<()> {
+        self.inner.score(member, batch)
     }
     fn inspect(&mut self, member: MemberId, inspection: &Inspection) -> backend::Result<Inspected> {
         self.inner.inspect(member, inspection)

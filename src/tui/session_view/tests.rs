@@ -59,6 +59,7 @@ fn epoch(epoch: u32, test: Option<f64>) -> Event {
         elapsed: 100.0 * f64::from(epoch),
         position: f64::from(epoch),
         reached: None,
+        tta: Default::default(),
     })
 }
 
@@ -66,6 +67,7 @@ fn scored(split: Split, weights: ScoredWeights, step: u64, accuracy: f64) -> Eve
     Event::Evaluation(Evaluation {
         split,
         weights,
+        tta: Default::default(),
         step,
         epoch: (step / 100) as u32,
         loss: 1.0,

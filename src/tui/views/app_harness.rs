@@ -290,6 +290,7 @@ pub fn evaluation(epoch: u32) -> Evaluation {
     Evaluation {
         split: Split::Validation,
         weights: ScoredWeights::Last,
+        tta: Default::default(),
         step: 1250 * u64::from(epoch),
         epoch,
         loss: 1.4 - 0.1 * f64::from(epoch),
@@ -314,6 +315,7 @@ pub fn epoch_report(epoch: u32) -> EpochReport {
         elapsed: 8.0 * f64::from(epoch),
         position: f64::from(epoch),
         reached: None,
+        tta: Default::default(),
     }
 }
 
