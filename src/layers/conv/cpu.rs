@@ -10,6 +10,7 @@ use super::forward::Forward;
 use super::geometry::{self, Geometry};
 use super::sparse::{self, SparseBackward};
 use super::total::Total;
+use super::winograd::Tile;
 use super::{pack, winograd};
 use crate::hardware::simd::Level;
 use crate::hardware::threads::SharedSlice;
@@ -48,6 +49,8 @@ pub struct Conv {
     geometry: Geometry,
     after: ConvEpilogue,
     level: Level,
+    /// The size of Winograd's tiles, if it is not chosen by the batch.
+    tile: Option<Tile>,
     weight: Parameter,
     bias: Option<Parameter>,
     output: Tensor,
@@ -104,6 +107,7 @@ impl Conv {
             geometry,
             after,
             level: Level::best(),
+            tile: None,
             taken: vec![0; if after.pool { output.elem_count() } else { 0 }],
             output,
             scale: 1.0,
@@ -122,6 +126,19 @@ impl Conv {
     pub fn at_level(mut self, level: Level) -> Self {
         self.level = level;
         self
+    }
+
+    /// Uses tiles of this size wherever it uses Winograd's algorithm.
+    #[cfg(test)]
+    #[must_use]
+    fn on_tiles(mut self, tile: Tile) -> Self {
+        self.tile = Some(tile);
+        self
+    }
+
+    /// The size of Winograd's tiles for a batch of so many images; None for the direct convolution.
+    fn winograd(&self, images: usize) -> Option<Tile> {
+        winograd::tile(&self.geometry, images).map(|tile| self.tile.unwrap_or(tile))
     }
 
     pub fn geometry(&self) -> &Geometry {
@@ -169,7 +186,7 @@ impl Layer for Conv {
         let lanes = self.level.lanes();
         let mask = self.mask(pass);
         self.scale = mask.map_or(1.0, |mask| mask.scale());
-        let winograd = winograd::tile(&g);
+        let winograd = self.winograd(pass.images);
         let weight = read(&self.weight.var)?;
         if let Some(tile) = winograd {
             let packed = self.packed.reserve(winograd::packed_len(&g, tile, lanes));
@@ -264,7 +281,7 @@ impl Layer for Conv {
         let x = first_images(&x, pass.images, g.input_len())?;
         let grad = first_images(&grad, pass.images, out_len)?;
 
-        let winograd = winograd::tile(&g);
+        let winograd = self.winograd(pass.images);
         let sparse =
             after.pool || after.relu && worth_listing(&g, lanes, winograd.is_some(), grad, &output);
         if grad_input.is_some() {

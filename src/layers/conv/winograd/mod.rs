@@ -39,15 +39,20 @@ const BLOCK_LEN: usize = 1 << 15;
 /// Channels, of inputs and of outputs, from which the transforms of the two sizes of tiles are worth their time.
 const CHANNELS: usize = 16;
 const CHANNELS_OF_FOUR: usize = 64;
+/// Tiles of 4x4 in a batch from which transforming 36 instead of 16 matrices of weights is worth its time.
+const TILES_OF_FOUR: usize = 1024;
 
-/// The size of tiles that is fastest for a convolution of that geometry; None where the direct convolution is.
-pub fn tile(g: &Geometry) -> Option<Tile> {
+/// The size of tiles that is fastest for so many images of that geometry; None where the direct convolution is.
+pub fn tile(g: &Geometry, images: usize) -> Option<Tile> {
     let channels = g.inputs.min(g.outputs);
     if g.kernel != 3 || g.stride != 1 || channels < CHANNELS {
         return None;
     }
     let products = |tile: Tile| tiles_of_image(g, tile) * tile.places();
-    match channels >= CHANNELS_OF_FOUR && products(Tile::Four) < products(Tile::Two) {
+    let pays = channels >= CHANNELS_OF_FOUR
+        && images * tiles_of_image(g, Tile::Four) >= TILES_OF_FOUR
+        && products(Tile::Four) < products(Tile::Two);
+    match pays {
         true => Some(Tile::Four),
         false => Some(Tile::Two),
     }
