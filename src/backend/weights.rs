@@ -12,6 +12,8 @@ pub struct InitialTensor {
     pub data: TensorData,
     /// The group of a parameter; None of a buffer, such as running statistics.
     pub group: Option<ParameterGroup>,
+    /// Whether the optimizer moves it.
+    pub trained: bool,
 }
 
 /// Fresh parameters and buffers of all layers, in the network's order, as the layers say that they begin.
@@ -45,6 +47,7 @@ impl Initial {
                         shape: parameter.shape.clone(),
                     },
                     group: Some(parameter.group),
+                    trained: parameter.trained,
                 });
             }
             for buffer in &node.buffers {
@@ -56,6 +59,7 @@ impl Initial {
                         values: vec![buffer.initial; count],
                     },
                     group: None,
+                    trained: false,
                 });
             }
             for branch in &node.branches {

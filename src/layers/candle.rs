@@ -4,7 +4,7 @@
 //! Candle 0.11's own ReLU has the gradient 1 at zero and its max-pooling a wrong one, so both are made of `where_cond`.
 
 use super::cpu::TrainingPass;
-use super::kind::LayerOp;
+use super::kind::{LayerOp, ParameterSpec};
 use crate::domain::arch::Node;
 use candle_core::{DType, Result, Tensor, Var, bail};
 use std::collections::HashMap;
@@ -63,16 +63,20 @@ impl CandlePass<'_> {
         Ok(x)
     }
 
-    /// A layer's parameter of this suffix.
+    /// A layer's parameter of this suffix; without a gradient if it is not trained.
     ///
     /// # Errors
     /// Returns an error if it is missing.
     pub fn parameter(&self, node: &Node, suffix: &str) -> Result<Tensor> {
         let name = format!("{}.{suffix}", node.name);
-        match self.parameters.get(&name) {
-            Some(parameter) => Ok(parameter.as_tensor().clone()),
-            None => bail!("{name} is missing"),
-        }
+        let Some(parameter) = self.parameters.get(&name) else {
+            bail!("{name} is missing");
+        };
+        let trained = |p: &ParameterSpec| p.suffix == suffix && p.trained;
+        Ok(match node.parameters.iter().any(trained) {
+            true => parameter.as_tensor().clone(),
+            false => parameter.as_detached_tensor(),
+        })
     }
 
     /// The bias, when the layer has one.

@@ -21,10 +21,12 @@ pub struct Parameter {
     pub var: Var,
     pub grad: Tensor,
     pub group: ParameterGroup,
+    /// Whether the optimizer moves it. If not, its gradient stays zero.
+    pub trained: bool,
 }
 
 impl Parameter {
-    /// A parameter, and a gradient of zeros.
+    /// A parameter that is trained, and a gradient of zeros.
     ///
     /// # Errors
     /// Returns an error if the device runs out of memory.
@@ -34,6 +36,7 @@ impl Parameter {
             grad: slices::zeros(var.shape(), var.device())?,
             var,
             group,
+            trained: true,
         })
     }
 
@@ -239,10 +242,14 @@ impl<'n, 'a> CpuPlace<'n, 'a> {
     /// Returns an error if it is missing, or the device runs out of memory.
     pub fn parameter(&self, node: &Node, suffix: &str) -> Result<Parameter> {
         let name = format!("{}.{suffix}", node.name);
-        match node.parameters.iter().find(|spec| spec.suffix == suffix) {
-            Some(spec) => Parameter::new(name.clone(), self.variable(&name)?, spec.group),
-            None => bail!("{name} is no parameter"),
-        }
+        let Some(spec) = node.parameters.iter().find(|spec| spec.suffix == suffix) else {
+            bail!("{name} is no parameter");
+        };
+        let variable = self.variable(&name)?;
+        Ok(Parameter {
+            trained: spec.trained,
+            ..Parameter::new(name, variable, spec.group)?
+        })
     }
 
     /// The same where the layer has such a parameter.

@@ -84,7 +84,7 @@ impl dyn LayerOp {
     }
 }
 
-/// A tensor that is trained.
+/// A tensor of weights.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ParameterSpec {
     /// Its name within the layer: `weight`. A checkpoint has it as `LAYER.SUFFIX`.
@@ -92,6 +92,8 @@ pub struct ParameterSpec {
     pub shape: Vec<usize>,
     pub initial: Initialization,
     pub group: ParameterGroup,
+    /// Whether the optimizer moves it. If not, its gradient is zero and the optimizer keeps no state for it.
+    pub trained: bool,
 }
 
 impl ParameterSpec {
@@ -102,6 +104,7 @@ impl ParameterSpec {
             shape,
             initial,
             group,
+            trained: true,
         }
     }
 
@@ -112,6 +115,7 @@ impl ParameterSpec {
             shape: vec![len],
             initial: Initialization::Constant(0.0),
             group: ParameterGroup::Biases,
+            trained: true,
         }
     }
 
@@ -126,7 +130,7 @@ impl ParameterSpec {
     }
 }
 
-/// A tensor that is saved but not trained, as running statistics are.
+/// A tensor that is saved and that the forward pass itself moves, as running statistics are.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BufferSpec {
     /// Its name within the layer.

@@ -3,9 +3,10 @@
 
 use super::host::HostDevice;
 use super::reference::agrees;
-use super::{cpu, left_out};
+use super::{Training, cpu, left_out};
 use candle_core::{Result, Tensor};
-use cifar_tui::backend::{self, Rule};
+use cifar_tui::backend::candle::CandleDevice;
+use cifar_tui::backend::{self, Device, NetworkSpec, Rule};
 use cifar_tui::domain::arch::{self, Arch, ArchError, InferContext, Node};
 use cifar_tui::domain::params::{Optimizer, ParameterGroup};
 use cifar_tui::domain::report::StepSettings;
@@ -18,9 +19,10 @@ use cifar_tui::layers::kind::{Initialization, Kind, LayerOp, ParameterSpec};
 use cifar_tui::layers::slices::{read, write, zeros};
 use cifar_tui::optimizers::{Coefficients, Numbers};
 use std::fmt;
+use std::rc::Rc;
 use std::sync::Arc;
 
-/// `gain`: each channel times a weight that is trained.
+/// `gain`: each channel times a weight that is trained, plus one that is not.
 const GAIN: Kind = Kind {
     word: "gain",
     parse: |_| Ok(Arc::new(GainOp)),
@@ -50,12 +52,16 @@ impl LayerOp for GainOp {
         _context: &mut InferContext,
     ) -> std::result::Result<(), ArchError> {
         let channels = node.input.channels as usize;
-        let initial = Initialization::Constant(1.5);
-        node.parameters.push(ParameterSpec::weight(
-            ParameterGroup::Biases,
-            vec![channels],
-            initial,
-        ));
+        let parameter = |value| {
+            let initial = Initialization::Constant(value);
+            ParameterSpec::weight(ParameterGroup::Biases, vec![channels], initial)
+        };
+        node.parameters.push(parameter(1.5));
+        node.parameters.push(ParameterSpec {
+            suffix: "shift",
+            trained: false,
+            ..parameter(0.25)
+        });
         Ok(())
     }
 
@@ -63,20 +69,23 @@ impl LayerOp for GainOp {
         Ok(Box::new(Gain {
             name: place.name.clone(),
             weight: place.parameter(place.node, "weight")?,
+            shift: place.parameter(place.node, "shift")?,
             output: zeros(place.input.shape(), place.device())?,
         }))
     }
 
     fn candle(&self, node: &Node, x: &Tensor, pass: &mut CandlePass) -> Result<Tensor> {
-        let weight = pass.parameter(node, "weight")?;
-        let channels = weight.elem_count();
-        x.broadcast_mul(&weight.reshape((1, channels, 1, 1))?)
+        let channels = x.dims4()?.1;
+        let parameter = |suffix| pass.parameter(node, suffix)?.reshape((1, channels, 1, 1));
+        x.broadcast_mul(&parameter("weight")?)?
+            .broadcast_add(&parameter("shift")?)
     }
 }
 
 struct Gain {
     name: String,
     weight: Parameter,
+    shift: Parameter,
     output: Tensor,
 }
 
@@ -86,11 +95,16 @@ impl Layer for Gain {
     }
 
     fn forward(&mut self, input: &Tensor, pass: &Pass) -> Result<()> {
-        let (x, weight) = (read(input)?, read(&self.weight.var)?);
+        let (x, weight, shift) = (
+            read(input)?,
+            read(&self.weight.var)?,
+            read(&self.shift.var)?,
+        );
         let len = pass.images * image_len(&self.output);
         write([&self.output], |[out]| {
             for (i, out) in out[..len].iter_mut().enumerate() {
-                *out = x[i] * weight[i % weight.len()];
+                let channel = i % weight.len();
+                *out = x[i] * weight[channel] + shift[channel];
             }
         })
     }
@@ -133,11 +147,13 @@ impl Layer for Gain {
         let channels = self.weight.var.elem_count();
         let constants = format!("#define LEN {}\n#define C {channels}\n", input.len);
         let weight = builder.offset_of(&self.name, "weight");
+        let shift = builder.offset_of(&self.name, "shift");
         let output = builder.activation(input.len);
         let arguments = vec![
             builder.step(),
             Some(input.at),
             Some(weight),
+            Some(shift),
             Some(output.at),
         ];
         builder.add_forward(builder.elementwise(CUDA, &constants, "gain", input.len, arguments));
@@ -161,7 +177,7 @@ impl Layer for Gain {
                 starts_early: true,
             });
             builder.input_grad(&input, |b, to| {
-                let arguments = vec![b.step(), grad, Some(weight), Some(to)];
+                let arguments = vec![b.step(), grad, Some(weight), None, Some(to)];
                 b.elementwise(CUDA, &constants, "gain", input.len, arguments)
             });
         };
@@ -169,14 +185,15 @@ impl Layer for Gain {
     }
 
     fn params(&self) -> Vec<&Parameter> {
-        vec![&self.weight]
+        vec![&self.weight, &self.shift]
     }
 }
 
 const CUDA: &str = r#"
-extern "C" __global__ void __launch_bounds__(256) gain(const Step *now, const float *from, const float *weight, float *to) {
+extern "C" __global__ void __launch_bounds__(256) gain(const Step *now, const float *from, const float *weight, const float *shift,
+                                                       float *to) {
     u32 e = blockIdx.x * 256 + threadIdx.x;
-    if (e < now->count * LEN) to[e] = from[e] * weight[e % C];
+    if (e < now->count * LEN) to[e] = from[e] * weight[e % C] + (shift ? shift[e % C] : 0.0f);
 }
 
 // A block sums one channel.
@@ -220,6 +237,47 @@ fn arch() -> Arch {
     let arch = arch::parse_with(text, &kinds).unwrap();
     assert_eq!(arch.to_string(), text);
     arch
+}
+
+#[test]
+fn what_is_not_trained_stays_and_has_no_state_of_the_optimizer() {
+    let mut devices: Vec<Rc<dyn Device>> = vec![cpu(), Rc::new(CandleDevice::reference())];
+    if !left_out() {
+        devices.push(Rc::new(HostDevice::new(6, false).device()));
+    }
+    for device in devices {
+        let mut world = super::world(12, 5);
+        world.params.optimizer = Optimizer::Adamw;
+        let spec = NetworkSpec {
+            arch: arch(),
+            ..world.spec("seed")
+        };
+        let mut backend = device.backend(&spec, 8).unwrap();
+        let member = backend.add(1).unwrap();
+        let mut state = backend.export(member).unwrap();
+        let fixed = state.tensors.get_mut("gain1.shift").unwrap();
+        assert_eq!(fixed.values, [0.25; 3]);
+        fixed.values = vec![0.5, -1.0, 2.0];
+        backend.import(member, &state).unwrap();
+        let mut training = Training { backend, member };
+        world.train(&mut training, 1, &[8, 8]);
+        let gradients = training.gradients();
+        let norm = |name: &str| -> f32 {
+            let gradient = gradients.iter().find(|(other, _)| other == name).unwrap();
+            gradient.1.iter().map(|v| v.abs()).sum()
+        };
+        assert_eq!(norm("gain1.shift"), 0.0);
+        assert!(norm("gain1.weight") > 0.0);
+        let state = training.state();
+        assert_eq!(state.tensors["gain1.shift"].values, [0.5, -1.0, 2.0]);
+        assert!(state.tensors["gain1.weight"].values != [1.5; 3]);
+        let slots = |of: &str| {
+            let names = state.tensors.keys();
+            let of = |name: &&String| name.starts_with("optimizer.") && name.ends_with(of);
+            names.filter(of).count()
+        };
+        assert_eq!((slots("gain1.weight"), slots("gain1.shift")), (2, 0));
+    }
 }
 
 #[test]

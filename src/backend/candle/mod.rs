@@ -154,7 +154,7 @@ struct CandleBackend {
 }
 
 struct Member {
-    /// Names of the parameters, in the network's order, and their groups.
+    /// Names of the trained parameters, in the network's order, and their groups.
     names: Vec<(String, ParameterGroup)>,
     parameters: HashMap<String, Var>,
     /// The norms' running statistics.
@@ -394,11 +394,13 @@ impl Backend for CandleBackend {
                 buffers.insert(name, tensor);
                 continue;
             };
-            for slot in &mut slots {
-                slot.insert(name.clone(), vec![0.0; initial.data.values.len()]);
-            }
             parameters.insert(name.clone(), Var::from_tensor(&tensor)?);
-            names.push((name, group));
+            if initial.trained {
+                for slot in &mut slots {
+                    slot.insert(name.clone(), vec![0.0; initial.data.values.len()]);
+                }
+                names.push((name, group));
+            }
         }
         let gradients = |(name, parameter): (&String, &Var)| {
             Ok((name.clone(), data(&parameter.zeros_like()?)?))
@@ -472,7 +474,7 @@ impl Backend for CandleBackend {
     fn inspect(&mut self, member: MemberId, inspection: &Inspection) -> Result<Inspected> {
         let state = self.export(member)?;
         let mut mirror = Network::new(&self.spec, CPU_MIRROR_BATCH, 0)?;
-        let mut optimizer = CpuOptimizer::new(self.spec.optimizer, &mirror.params())?;
+        let mut optimizer = CpuOptimizer::new(self.spec.optimizer, &mirror.trained_params())?;
         import(&mirror, &mut optimizer, &state)?;
         let mut inspected = mirror.inspect(inspection, &self.threads)?;
         let member = self.members.get(member)?;
@@ -488,12 +490,14 @@ impl Backend for CandleBackend {
         let mut tensors = BTreeMap::new();
         for (name, parameter) in &member.parameters {
             let weights = data(parameter)?;
-            for (slot, state) in rule.slots.iter().zip(&member.slots) {
-                let state = TensorData {
-                    shape: weights.shape.clone(),
-                    values: state[name].clone(),
-                };
-                tensors.insert(format!("optimizer.{slot}.{name}"), state);
+            for (slot, states) in rule.slots.iter().zip(&member.slots) {
+                if let Some(values) = states.get(name) {
+                    let state = TensorData {
+                        shape: weights.shape.clone(),
+                        values: values.clone(),
+                    };
+                    tensors.insert(format!("optimizer.{slot}.{name}"), state);
+                }
             }
             tensors.insert(name.clone(), weights);
         }
@@ -536,9 +540,11 @@ impl Backend for CandleBackend {
             let data = tensors[name.as_str()];
             let weights = Tensor::from_slice(&data.values, &data.shape[..], parameter.device())?;
             parameter.set(&weights.to_dtype(dtype)?)?;
-            for (slot, to) in rule.slots.iter().zip(&mut member.slots) {
+        }
+        for (slot, states) in rule.slots.iter().zip(&mut member.slots) {
+            for (name, values) in states {
                 let state = tensors[format!("optimizer.{slot}.{name}").as_str()];
-                to.insert(name.clone(), state.values.clone());
+                values.clone_from(&state.values);
             }
         }
         member.buffers = buffers;

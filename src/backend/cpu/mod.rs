@@ -89,7 +89,7 @@ impl Backend for CpuBackend {
         let mut network = Network::new(&self.spec, self.capacity, seed)?;
         network.measure(self.measures);
         let member = Member {
-            optimizer: CpuOptimizer::new(self.spec.optimizer, &network.params())?,
+            optimizer: CpuOptimizer::new(self.spec.optimizer, &network.trained_params())?,
             network,
             placements: Vec::new(),
             measured: (0.0, 0),
@@ -231,7 +231,7 @@ impl Member {
         if finite {
             let update = self
                 .optimizer
-                .step(&self.network.params(), settings, threads)?;
+                .step(&self.network.trained_params(), settings, threads)?;
             outcome.grad_norm = update.grad_norm;
             // A weight that is not finite can hide behind a ReLU, so the loss alone does not show it.
             finite = update.applied && update.finite;

@@ -222,6 +222,13 @@ impl Network {
         self.layers.params()
     }
 
+    /// The parameters that the optimizer moves, in the same order.
+    pub fn trained_params(&self) -> Vec<&Parameter> {
+        let mut params = self.params();
+        params.retain(|p| p.trained);
+        params
+    }
+
     /// What is saved but not trained (running statistics), by its name in the checkpoint.
     pub fn buffers(&self) -> Vec<(String, &Tensor)> {
         self.layers.buffers()

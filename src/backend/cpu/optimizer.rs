@@ -251,6 +251,7 @@ mod tests {
             var: Var::from_slice(values, values.len(), &device).unwrap(),
             grad: slices::zeros(values.len(), &device).unwrap(),
             group: ParameterGroup::Dense,
+            trained: true,
         }
     }
 

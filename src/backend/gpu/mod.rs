@@ -82,7 +82,7 @@ impl Device for GpuDevice {
             gpu: Rc::clone(&self.shared),
             spec: spec.clone(),
             capacity: capacity.max(1),
-            optimizer: CpuOptimizer::new(spec.optimizer, &mirror.params())?,
+            optimizer: CpuOptimizer::new(spec.optimizer, &mirror.trained_params())?,
             mirror,
             members: Members::default(),
         }))
@@ -173,16 +173,17 @@ impl GpuBackend {
         let (layout, slots) = (&member.schedule.layout, &member.schedule.params);
         let executor = &mut *member.executor;
         let weights = params.iter().map(|p| p.var.as_tensor());
-        read_row(executor, layout.weights, slots, weights)?;
+        read_row(executor, layout.weights, slots.iter(), weights)?;
         read_row(
             executor,
             layout.grads,
-            slots,
+            slots.iter(),
             params.iter().map(|p| &p.grad),
         )?;
         let buffers = self.mirror.buffers();
         let buffers = buffers.iter().map(|(_, tensor)| *tensor);
-        read_row(executor, layout.running, &member.schedule.running, buffers)
+        let slots = member.schedule.running.iter();
+        read_row(executor, layout.running, slots, buffers)
     }
 
     /// Copies the mirror's weights and running statistics and the optimizer's state to a member.
@@ -192,18 +193,19 @@ impl GpuBackend {
         let schedule = &member.schedule;
         let executor = &mut *member.executor;
         let weights = params.iter().map(|p| p.var.as_tensor());
-        write_row(executor, schedule.layout.weights, &schedule.params, weights)?;
+        let slots = schedule.params.iter();
+        write_row(executor, schedule.layout.weights, slots, weights)?;
         let buffers = self.mirror.buffers();
         let buffers = buffers.iter().map(|(_, tensor)| *tensor);
         write_row(
             executor,
             schedule.layout.running,
-            &schedule.running,
+            schedule.running.iter(),
             buffers,
         )?;
         for (slot, tensors) in self.optimizer.slots().iter().enumerate() {
             let at = schedule.state_row(slot);
-            write_row(executor, at, &schedule.params, tensors.iter())?;
+            write_row(executor, at, schedule.trained(), tensors.iter())?;
         }
         member.scalars = self.optimizer.scalar_values().to_vec();
         member.executor.run(member.packing, 1)?;
@@ -238,7 +240,7 @@ impl Backend for GpuBackend {
         let member = self.new_member()?;
         // The CPU's network makes the initial weights of the seed.
         self.mirror = Network::new(&self.spec, CPU_MIRROR_BATCH, seed)?;
-        self.optimizer = CpuOptimizer::new(self.spec.optimizer, &self.mirror.params())?;
+        self.optimizer = CpuOptimizer::new(self.spec.optimizer, &self.mirror.trained_params())?;
         let id = self.members.add(member);
         match self.write_member(id) {
             Ok(()) => Ok(id),
@@ -369,7 +371,7 @@ impl Backend for GpuBackend {
             read_row(
                 &mut *member.executor,
                 at,
-                &member.schedule.params,
+                member.schedule.trained(),
                 tensors.iter(),
             )?;
         }
@@ -566,10 +568,10 @@ fn words(numbers: &[u32]) -> Vec<u8> {
 fn write_row<'a>(
     executor: &mut dyn KernelExecutor,
     at: usize,
-    slots: &[Slot],
+    slots: impl Iterator<Item = &'a Slot>,
     tensors: impl Iterator<Item = &'a Tensor>,
 ) -> Result<()> {
-    for (slot, tensor) in slots.iter().zip(tensors) {
+    for (slot, tensor) in slots.zip(tensors) {
         let numbers = slices::read(tensor)?;
         let bytes: Vec<u8> = numbers.iter().flat_map(|v| v.to_le_bytes()).collect();
         executor.write(at + 4 * slot.begin, &bytes)?;
@@ -580,10 +582,10 @@ fn write_row<'a>(
 fn read_row<'a>(
     executor: &mut dyn KernelExecutor,
     at: usize,
-    slots: &[Slot],
+    slots: impl Iterator<Item = &'a Slot>,
     tensors: impl Iterator<Item = &'a Tensor>,
 ) -> Result<()> {
-    for (slot, tensor) in slots.iter().zip(tensors) {
+    for (slot, tensor) in slots.zip(tensors) {
         let mut read = Ok(());
         slices::write([tensor], |[numbers]| {
             read = read_floats(executor, at + 4 * slot.begin, numbers);

@@ -62,19 +62,21 @@ impl OptimizerSchedule {
             }
             _ => (0, 0),
         };
-        let launch = |entry, arguments: Vec<usize>| Launch {
+        let launch = |entry, pieces: usize, arguments: Vec<usize>| Launch {
             source: optimizers::CUDA,
             constants: constants.as_str().into(),
             entry,
-            grid: [tables.count as u32, 1, 1],
+            grid: [pieces as u32, 1, 1],
             block: 256,
             arguments: arguments.into_iter().map(Some).collect(),
             ..Launch::default()
         };
         // The packed weights are counted from the beginning of the memory.
-        let packing = launch("pack", vec![layout.pieces, layout.weights, 0]);
+        let pack = vec![layout.pieces, layout.weights, 0];
+        let packing = launch("pack", tables.count + tables.fixed_count, pack);
         training.push(launch(
             "update",
+            tables.count,
             vec![
                 layout.now,
                 layout.steps,
@@ -105,9 +107,11 @@ impl OptimizerSchedule {
 
 /// The parameters as the optimizer's kernels see them.
 struct Tables {
+    /// Those of the parameters that are trained, then the others'.
     pieces: Vec<u32>,
-    /// Number of pieces.
+    /// Number of pieces of trained parameters, and of the others.
     count: usize,
+    fixed_count: usize,
     matrices: Vec<u32>,
     matrix_count: usize,
     /// The longest shorter side, and the longest side, of all matrices.
@@ -122,16 +126,22 @@ impl Tables {
         let mut tables = Tables {
             pieces: Vec::new(),
             count: 0,
+            fixed_count: 0,
             matrices: Vec::new(),
             matrix_count: 0,
             small: 0,
             large: 0,
             squares: 0,
         };
-        for (slot, param) in slots.iter().zip(network.params()) {
+        let (trained, fixed): (Vec<_>, Vec<_>) = slots
+            .iter()
+            .zip(network.params())
+            .partition(|(slot, _)| slot.trained);
+        for (slot, param) in trained.into_iter().chain(fixed) {
             let packing = b.packings.get(&slot.name).copied().unwrap_or_default();
             let count = slot.len.div_ceil(PIECE);
-            let is_matrix = has_matrices && param.group == ParameterGroup::Filters;
+            let is_matrix =
+                has_matrices && param.trained && param.group == ParameterGroup::Filters;
             if is_matrix {
                 tables.add_matrix(slot, param.var.dims()[0], count);
             }
@@ -143,7 +153,10 @@ impl Tables {
                 tables.pieces.extend([param.group as u32, matrix as u32]);
                 tables.pieces.extend(packing);
             }
-            tables.count += count;
+            match param.trained {
+                true => tables.count += count,
+                false => tables.fixed_count += count,
+            }
         }
         tables
     }

@@ -22,6 +22,8 @@ pub struct Slot {
     pub name: String,
     pub begin: usize,
     pub len: usize,
+    /// Whether the optimizer moves it.
+    pub trained: bool,
 }
 
 /// Where things stand, in bytes.
@@ -80,9 +82,13 @@ impl KernelSchedule {
     pub(super) fn new(network: &Network, capacity: usize, blocks: usize) -> KernelSchedule {
         let spec = &network.spec;
         let (params, buffers) = (network.params(), network.buffers());
-        let named = params.iter().map(|p| (p.name.clone(), p.var.elem_count()));
+        let named = params
+            .iter()
+            .map(|p| (p.name.clone(), p.var.elem_count(), p.trained));
         let (param_slots, weights_len) = slots(named.collect());
-        let named = buffers.iter().map(|(n, t)| (n.clone(), t.elem_count()));
+        let named = buffers
+            .iter()
+            .map(|(n, t)| (n.clone(), t.elem_count(), false));
         let (running_slots, running_len) = slots(named.collect());
 
         let mut b = LaunchBuilder::new(LaunchTarget {
@@ -155,19 +161,30 @@ impl KernelSchedule {
         Ok(Self::new(&Network::new(spec, 1, 0)?, capacity, blocks))
     }
 
+    /// The parameters that the optimizer moves, and so has state for.
+    pub fn trained(&self) -> impl Iterator<Item = &Slot> {
+        self.params.iter().filter(|slot| slot.trained)
+    }
+
     /// Offset of the state of the optimizer's slot number `slot`.
     pub fn state_row(&self, slot: usize) -> usize {
         self.layout.optimizer + 4 * self.row * slot
     }
 }
 
-/// Tensors of these names and lengths one after the other, and the length of their row.
-fn slots(named: Vec<(String, usize)>) -> (Vec<Slot>, usize) {
+/// Tensors of these names and lengths one after the other, and the length of their row. The optimizer moves those with
+/// `true`.
+fn slots(named: Vec<(String, usize, bool)>) -> (Vec<Slot>, usize) {
     let mut begin = 0;
     let slots = named
         .into_iter()
-        .map(|(name, len)| {
-            let slot = Slot { name, begin, len };
+        .map(|(name, len, trained)| {
+            let slot = Slot {
+                name,
+                begin,
+                len,
+                trained,
+            };
             begin += len.next_multiple_of(4);
             slot
         })

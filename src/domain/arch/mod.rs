@@ -213,7 +213,8 @@ pub struct Node {
 impl Node {
     /// Number of trained numbers.
     pub fn parameter_count(&self) -> u64 {
-        self.parameters.iter().map(ParameterSpec::len).sum()
+        let trained = self.parameters.iter().filter(|p| p.trained);
+        trained.map(ParameterSpec::len).sum()
     }
 
     /// Whether it has a parameter of this suffix, such as `bias`.

@@ -6,7 +6,7 @@
 //  weight gradient C[patch][output] = sum over pixels of image x gradient;        one more row of ones makes the bias's
 //
 // Constants: H W I (input), O, KERNEL, STRIDE, PAD, OH OW (the convolution's result); RELU, POOL, DROP (the stream's
-// word, 0 for none), DROP_LIVE, DROP_THRESHOLD, DROP_SCALE; BIAS; C and P (a dense layer's inputs are P pixels of C
+// word, 0 for none), DROP_LIVE, DROP_THRESHOLD, DROP_SCALE; BIAS; TRAINED (0 where the weight has no gradient); C and P (a dense layer's inputs are P pixels of C
 // channels, its weights in CHW order; else C = I, P = 1); WIDE_O and WIDE_I (rows of the packed weights, multiples of
 // four); PRECISION (0 f32, 1 tf32, 2 bf16); SPLITS, INPUT_SPLITS, WEIGHT_SPLITS (blocks that share one sum);
 // WEIGHT_BLOCKS; UPSTREAM_* (see kernels.cuh) where the layer before wants its gradient prepared.
@@ -389,7 +389,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         double square = 0.0;
         for (u32 e = threadIdx.x; e < BM * BN; e += THREADS) {
             u32 line = line0 + e / BN, column = column0 + e % BN;
-            if (line >= ROWS || column >= O) continue;
+            if (line >= ROWS || column >= O || (!TRAINED && line < PATCH)) continue;
             float v = room[e / BN * LINE_C + e % BN];
             if (line == PATCH) {
                 grad_bias[column] = v;

@@ -153,6 +153,11 @@ impl Conv {
         self.bias.is_some()
     }
 
+    /// Whether the weight has a gradient.
+    pub fn trains_weight(&self) -> bool {
+        self.weight.trained
+    }
+
     /// Rows, columns and channels of the layer's output.
     fn output_dims(&self) -> (usize, usize, usize) {
         let g = &self.geometry;
@@ -385,15 +390,14 @@ impl Layer for Conv {
             winograd,
             lanes,
         };
-        let weight_grad = &self.weight.grad;
+        if self.weight.trained {
+            write([&self.weight.grad], |[weight]| {
+                total.weights(level, pass.threads, weight);
+            })?;
+        }
         match &self.bias {
-            Some(bias) => write([weight_grad, &bias.grad], |[weight, bias]| {
-                total.weights(level, pass.threads, weight);
-                total.bias(weights_len, bias);
-            }),
-            None => write([weight_grad], |[weight]| {
-                total.weights(level, pass.threads, weight);
-            }),
+            Some(bias) => write([&bias.grad], |[bias]| total.bias(weights_len, bias)),
+            None => Ok(()),
         }
     }
 

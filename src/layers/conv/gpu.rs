@@ -31,6 +31,7 @@ pub fn schedule(
         pool: after.pool,
         dropout: after.dropout,
         bias: conv.has_bias(),
+        trained: conv.trains_weight(),
     };
     gemm.schedule(conv.name(), builder, input)
 }
@@ -45,6 +46,8 @@ pub struct Gemm {
     pub pool: bool,
     pub dropout: Option<Dropout>,
     pub bias: bool,
+    /// Whether the weight has a gradient.
+    pub trained: bool,
 }
 
 /// The blocks of the kernel `backward`.
@@ -244,6 +247,7 @@ impl Gemm {
             RELU = u32::from(self.relu),
             POOL = u32::from(self.pool),
             BIAS = u32::from(self.bias),
+            TRAINED = u32::from(self.trained),
             C = self.flat.0,
             P = self.flat.1,
             WIDE_O = wide_outputs,

@@ -29,6 +29,7 @@ pub fn schedule(
         pool: false,
         dropout: dense.dropout(),
         bias: dense.has_bias(),
+        trained: true,
     };
     gemm.schedule(dense.name(), builder, input)
 }
