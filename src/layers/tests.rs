@@ -9,6 +9,7 @@ use super::dense::cpu::Dense;
 use super::dropout::cpu::Drop;
 use super::dropout::{Dropout, Mask};
 use super::global_pool::cpu::GlobalPool;
+use super::norm::NormOp;
 use super::norm::cpu::{Norm, NormEpilogue, NormTensors};
 use super::pool::cpu::MaxPool;
 use super::relu::cpu::Relu;
@@ -143,10 +144,18 @@ fn check<L: Layer>(
     }
 }
 
-fn norm(channels: usize, pixels: (usize, usize), after: NormEpilogue, capacity: usize) -> Norm {
+fn norm(
+    channels: usize,
+    pixels: (usize, usize),
+    op: NormOp,
+    after: NormEpilogue,
+    capacity: usize,
+) -> Norm {
     let tensor = |t: Var| t.as_tensor().clone();
     let tensors = NormTensors {
-        weight: parameter("norm1.weight", var(6, &[channels])),
+        weight: op
+            .scale
+            .then(|| parameter("norm1.weight", var(6, &[channels]))),
         bias: parameter("norm1.bias", var(7, &[channels])),
         running_mean: tensor(var(8, &[channels])),
         running_var: (tensor(var(9, &[channels])) + 2.0).unwrap(),
@@ -154,6 +163,7 @@ fn norm(channels: usize, pixels: (usize, usize), after: NormEpilogue, capacity: 
     Norm::new(
         "norm1",
         (pixels.0, pixels.1, channels),
+        op,
         after,
         tensors,
         capacity,
@@ -162,16 +172,14 @@ fn norm(channels: usize, pixels: (usize, usize), after: NormEpilogue, capacity: 
 }
 
 /// Batch normalisation by its formula; the statistics are those of all pixels.
-fn normalised(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Tensor {
+fn normalised(x: &Tensor, weight: Option<&Tensor>, bias: &Tensor, epsilon: f64) -> Tensor {
     let mean = x.mean_keepdim((0, 1, 2)).unwrap();
     let centred = x.broadcast_sub(&mean).unwrap();
     let var = centred.sqr().unwrap().mean_keepdim((0, 1, 2)).unwrap();
-    let deviation = (var + 1e-5).unwrap().sqrt().unwrap();
+    let deviation = (var + epsilon).unwrap().sqrt().unwrap();
     let unit = centred.broadcast_div(&deviation).unwrap();
-    unit.broadcast_mul(weight)
-        .unwrap()
-        .broadcast_add(bias)
-        .unwrap()
+    let scaled = weight.map_or_else(|| unit.clone(), |w| unit.broadcast_mul(w).unwrap());
+    scaled.broadcast_add(bias).unwrap()
 }
 
 /// Max-pooling of NHWC by Candle's maximum.
@@ -234,17 +242,19 @@ proptest! {
         pixels in (1..9usize, 1..9usize),
         channels in 1..71usize,
         images in 1..9usize,
-        (relu, pool) in any::<(bool, bool)>(),
+        (relu, pool, scale) in any::<(bool, bool, bool)>(),
+        epsilon in proptest::sample::select(vec![1e-5, 1e-12, 0.3]),
     ) {
+        let op = NormOp { scale, momentum: 0.1, epsilon };
         let (relu, pool) = if pixels.0.min(pixels.1) > 1 { (relu || pool, pool) } else { (relu, false) };
         // Of two numbers, one is always one deviation above the other: nothing is left to differentiate.
         prop_assume!(images * pixels.0 * pixels.1 > 3);
         check(
-            |capacity, level| norm(channels, pixels, NormEpilogue { relu, pool }, capacity).at_level(level),
+            |capacity, level| norm(channels, pixels, op, NormEpilogue { relu, pool }, capacity).at_level(level),
             (pixels.0, pixels.1, channels),
             images,
             |x, params| {
-                let y = normalised(x, &params[0], &params[1]);
+                let y = normalised(x, scale.then(|| &params[0]), &params[usize::from(scale)], epsilon);
                 let y = if relu { y.relu().unwrap() } else { y };
                 if pool { largest(&y, 2, 2) } else { y }
             },
@@ -322,9 +332,14 @@ fn norms_add_the_shortcut_and_keep_running_statistics() {
     };
     let (x, skip, grad) = (tensor(1), tensor(2), tensor(3));
     let (grad_input, grad_skip) = (tensor(4), tensor(5));
+    let op = NormOp {
+        momentum: 0.4,
+        ..NormOp::default()
+    };
     let mut layer = norm(
         channels,
         (height, width),
+        op,
         NormEpilogue {
             relu: true,
             pool: false,
@@ -348,7 +363,7 @@ fn norms_add_the_shortcut_and_keep_running_statistics() {
     let wide = |t: &Tensor| Var::from_tensor(&t.to_dtype(DType::F64).unwrap()).unwrap();
     let (x64, skip64) = (wide(&x), wide(&skip));
     let params: Vec<_> = layer.params().iter().map(|p| wide(&p.var)).collect();
-    let sum = (normalised(&x64, &params[0], &params[1]) + skip64.as_tensor()).unwrap();
+    let sum = (normalised(&x64, Some(&params[0]), &params[1], 1e-5) + skip64.as_tensor()).unwrap();
     let output = sum.relu().unwrap();
     let weighted = (&output * grad.to_dtype(DType::F64).unwrap()).unwrap();
     let grads = weighted.sum_all().unwrap().backward().unwrap();
@@ -365,7 +380,7 @@ fn norms_add_the_shortcut_and_keep_running_statistics() {
         close(&param.name, &numbers(&param.grad), &theirs(var), 1e-4);
     }
 
-    // 0.9 of the old and 0.1 of the new; the new variance is divided by one less than the pixels.
+    // 0.6 of the old and 0.4 of the new; the new variance is divided by one less than the pixels.
     let mean = x64.mean_keepdim((0, 1, 2)).unwrap();
     let squares = x64.broadcast_sub(&mean).unwrap().sqr().unwrap();
     let count = (images * height * width) as f64;
@@ -378,7 +393,7 @@ fn norms_add_the_shortcut_and_keep_running_statistics() {
         let expected: Vec<_> = old
             .iter()
             .zip(new)
-            .map(|(old, new)| 0.9 * old + 0.1 * new)
+            .map(|(old, new)| 0.6 * old + 0.4 * new)
             .collect();
         close("running statistics", &now, &expected, 1e-5);
     }

@@ -54,11 +54,16 @@ const ARCHS: &[(&str, &str)] = &[
         "norm, relu, pool 3 s2, drop 0.25, conv 6, relu, relu, pool 3, drop, dense 12, relu, dense 10",
     ),
     ("smooth", SMOOTH),
+    ("options", OPTIONS),
 ];
 
 /// Smooth activations, and layers without a bias.
 const SMOOTH: &str = "conv 7 k2 no-bias, gelu, conv 8 same, relu, gelu, pool, norm, silu, dense 12 no-bias, silu, \
       dense 10 no-bias, scale 0.25";
+
+/// Norms with their options, alone, with what they take in and at the end of a block, and even kernels within a network.
+const OPTIONS: &str = "conv 8, pool, norm no-scale momentum 0.4 eps 1e-12, gelu, conv 9 k2, norm no-scale eps 1e-3, relu, pool, \
+      residual(conv 9 same, norm no-scale momentum 0.9), relu, conv 6 k2 p1, relu, dense 10 no-bias, scale 0.5";
 
 struct World {
     images: Rc<ImageSet>,

@@ -204,16 +204,25 @@ fn the_gpu_s_kernels_train_every_preset_under_every_optimizer_as_the_reference_d
     all_agree("gpu", &HostDevice::new(6, false).device(), 16, small);
 }
 
+/// Compares the CPU and the GPU's kernels with the reference.
+fn both_agree(text: &str) {
+    let rule = || backend::rule(Optimizer::Adamw);
+    agrees("cpu", &*cpu(), resolve(text).unwrap(), 12, rule());
+    if !left_out() {
+        let device = HostDevice::new(6, false).device();
+        agrees("gpu", &device, resolve(text).unwrap(), 12, rule());
+    }
+}
+
 /// Kinds of layers that no preset has.
 #[test]
 fn smooth_activations_train_as_in_the_reference() {
-    let arch = || resolve(super::SMOOTH).unwrap();
-    let rule = || backend::rule(Optimizer::Adamw);
-    agrees("cpu", &*cpu(), arch(), 12, rule());
-    if !left_out() {
-        let device = HostDevice::new(6, false).device();
-        agrees("gpu", &device, arch(), 12, rule());
-    }
+    both_agree(super::SMOOTH);
+}
+
+#[test]
+fn norms_with_options_and_even_kernels_train_as_in_the_reference() {
+    both_agree(super::OPTIONS);
 }
 
 #[test]

@@ -5,7 +5,7 @@
 //! item     = [ INT "x" ] ( layer | "(" arch ")" )
 //! layer    = WORD arguments
 //! INT      = digit { digit }
-//! NUMBER   = digit { digit | "." }
+//! NUMBER   = digit { digit | "." } [ "e" [ "-" ] digit { digit } ]
 //! ```
 //! The words and their arguments are those of the kinds of layers, each described in its own module under
 //! [`crate::layers`]. White space and line breaks are allowed between words and numbers; words are case-insensitive.
@@ -86,10 +86,19 @@ fn tokens(text: &str) -> Result<Vec<Token>, ArchError> {
                 TokenKind::Word,
                 run(i, |b| b.is_ascii_alphabetic() || b == b'-' || b == b'_'),
             ),
-            b'0'..=b'9' => (
-                TokenKind::Number,
-                run(i, |b| b.is_ascii_digit() || b == b'.'),
-            ),
+            b'0'..=b'9' => {
+                let end = run(i, |b| b.is_ascii_digit() || b == b'.');
+                let exponent = match &bytes[end..] {
+                    [b'e' | b'E', b'-', b'0'..=b'9', ..] => 2,
+                    [b'e' | b'E', b'0'..=b'9', ..] => 1,
+                    _ => 0,
+                };
+                let end = match exponent {
+                    0 => end,
+                    skipped => run(end + skipped, |b| b.is_ascii_digit()),
+                };
+                (TokenKind::Number, end)
+            }
             b'%' => (TokenKind::Percent, i + 1),
             b',' => (TokenKind::Comma, i + 1),
             b'(' => (TokenKind::Open, i + 1),

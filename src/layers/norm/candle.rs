@@ -1,11 +1,11 @@
 //! Batch normalisation in Candle's operations.
 
-use super::{EPSILON, MOMENTUM};
+use super::NormOp;
 use crate::domain::arch::Node;
 use crate::layers::candle::CandlePass;
 use candle_core::{Result, Tensor};
 
-pub fn norm(node: &Node, x: &Tensor, pass: &mut CandlePass) -> Result<Tensor> {
+pub fn norm(op: &NormOp, node: &Node, x: &Tensor, pass: &mut CandlePass) -> Result<Tensor> {
     let (images, channels, height, width) = x.dims4()?;
     let column = |t: &Tensor| t.reshape((1, channels, 1, 1));
     let running_mean = pass.buffer(node, "running_mean")?;
@@ -23,8 +23,8 @@ pub fn norm(node: &Node, x: &Tensor, pass: &mut CandlePass) -> Result<Tensor> {
                 ("running_mean", running_mean, mean.detach()),
                 ("running_var", running_var, unbiased),
             ] {
-                let old = (old * (1.0 - MOMENTUM))?;
-                let new = (old + (new.reshape(channels)? * MOMENTUM)?)?;
+                let old = (old * (1.0 - op.momentum))?;
+                let new = (old + (new.reshape(channels)? * op.momentum)?)?;
                 training
                     .buffers
                     .insert(format!("{}.{suffix}", node.name), new);
@@ -34,8 +34,10 @@ pub fn norm(node: &Node, x: &Tensor, pass: &mut CandlePass) -> Result<Tensor> {
     };
     let unit = x
         .broadcast_sub(&mean)?
-        .broadcast_div(&(variance + EPSILON)?.sqrt()?)?;
-    let weight = column(&pass.parameter(node, "weight")?)?;
-    let bias = column(&pass.parameter(node, "bias")?)?;
-    unit.broadcast_mul(&weight)?.broadcast_add(&bias)
+        .broadcast_div(&(variance + op.epsilon)?.sqrt()?)?;
+    let scaled = match op.scale {
+        true => unit.broadcast_mul(&column(&pass.parameter(node, "weight")?)?)?,
+        false => unit,
+    };
+    scaled.broadcast_add(&column(&pass.parameter(node, "bias")?)?)
 }

@@ -4,7 +4,7 @@
 
 use super::pooled::{Largest, Size, Spread};
 use super::rows::{Apply, Moments, Slope, Slopes};
-use super::{EPSILON, MOMENTUM};
+use super::NormOp;
 use crate::domain::arch::Node;
 use crate::hardware::simd::Level;
 use crate::hardware::threads::{SharedSlice, Threads};
@@ -20,7 +20,7 @@ const ROWS: usize = 256;
 
 /// The parameters and running statistics of a norm layer, each `[channels]`.
 pub struct NormTensors {
-    pub weight: Parameter,
+    pub weight: Option<Parameter>,
     pub bias: Parameter,
     /// Written during training.
     pub running_mean: Tensor,
@@ -40,9 +40,10 @@ pub struct Norm {
     name: String,
     channels: usize,
     size: Size,
+    op: NormOp,
     after: NormEpilogue,
     level: Level,
-    weight: Parameter,
+    weight: Option<Parameter>,
     bias: Parameter,
     running_mean: Tensor,
     running_var: Tensor,
@@ -61,20 +62,24 @@ impl Norm {
     ///
     /// # Errors
     /// Returns an error if a variable is missing or has another shape, or the device runs out of memory.
-    pub fn of(place: &CpuPlace, node: &Node, after: NormEpilogue) -> Result<Self> {
+    pub fn of(place: &CpuPlace, node: &Node, op: NormOp, after: NormEpilogue) -> Result<Self> {
         let tensors = NormTensors {
-            weight: place.parameter(node, "weight")?,
+            weight: place.optional_parameter(node, "weight")?,
             bias: place.parameter(node, "bias")?,
             running_mean: place.buffer(node, "running_mean")?,
             running_var: place.buffer(node, "running_var")?,
         };
         let capacity = place.capacity();
-        Norm::new(&node.name, hwc(node.input), after, tensors, capacity)
+        Norm::new(&node.name, hwc(node.input), op, after, tensors, capacity)
     }
 
     /// Height, width and channels of the input.
     pub fn input(&self) -> (usize, usize, usize) {
         (self.size.height, self.size.width, self.channels)
+    }
+
+    pub fn op(&self) -> NormOp {
+        self.op
     }
 
     pub fn after(&self) -> NormEpilogue {
@@ -88,6 +93,7 @@ impl Norm {
     pub fn new(
         name: &str,
         input: (usize, usize, usize),
+        op: NormOp,
         after: NormEpilogue,
         tensors: NormTensors,
         capacity: usize,
@@ -99,7 +105,9 @@ impl Norm {
             running_mean,
             running_var,
         } = tensors;
-        weight.expect_shape(&[channels])?;
+        if let Some(weight) = &weight {
+            weight.expect_shape(&[channels])?;
+        }
         bias.expect_shape(&[channels])?;
         for (suffix, dims) in [
             ("running_mean", running_mean.dims()),
@@ -121,9 +129,10 @@ impl Norm {
             name: name.to_owned(),
             channels,
             size: Size { height, width },
+            op,
             after,
             level: Level::best(),
-            output: slices::zeros((capacity, rows, columns, channels), weight.var.device())?,
+            output: slices::zeros((capacity, rows, columns, channels), bias.var.device())?,
             weight,
             bias,
             running_mean,
@@ -157,20 +166,21 @@ impl Norm {
         let len = rows * channels;
         let x = read(input)?;
         let x = images(&x, rows, channels)?;
-        let (weight, bias) = (read(&self.weight.var)?, read(&self.bias.var)?);
+        let (weight, bias) = (self.weights()?, read(&self.bias.var)?);
+        let (momentum, epsilon) = (self.op.momentum, self.op.epsilon);
         let (mut scale, mut shift) = (vec![0.0; channels], vec![0.0; channels]);
         if pass.train.is_some() {
             let (mean, var) = self.statistics(x, rows, pass.threads);
             for c in 0..channels {
                 self.mean[c] = mean[c] as f32;
-                self.inverse[c] = (1.0 / (var[c] + EPSILON).sqrt()) as f32;
+                self.inverse[c] = (1.0 / (var[c] + epsilon).sqrt()) as f32;
             }
             // The running variance is that of the population (divided by rows - 1), as PyTorch has it.
             let unbiased = rows as f64 / (rows as f64 - 1.0).max(1.0);
             write([&self.running_mean, &self.running_var], |[means, vars]| {
                 for c in 0..channels {
                     let follow = |old: f32, new: f64| {
-                        ((1.0 - MOMENTUM) * f64::from(old) + MOMENTUM * new) as f32
+                        ((1.0 - momentum) * f64::from(old) + momentum * new) as f32
                     };
                     means[c] = follow(means[c], mean[c]);
                     vars[c] = follow(vars[c], var[c] * unbiased);
@@ -183,7 +193,7 @@ impl Norm {
         } else {
             let (means, vars) = (read(&self.running_mean)?, read(&self.running_var)?);
             for c in 0..channels {
-                scale[c] = weight[c] / (vars[c] + EPSILON as f32).sqrt();
+                scale[c] = weight[c] / (vars[c] + epsilon as f32).sqrt();
                 shift[c] = bias[c] - means[c] * scale[c];
             }
         }
@@ -305,13 +315,19 @@ impl Norm {
             }
         }
         let (grads, products) = totals.split_at(channels);
-        let weight = read(&self.weight.var)?;
-        write([&self.weight.grad, &self.bias.grad], |[weight, bias]| {
+        let weight = self.weights()?;
+        write([&self.bias.grad], |[bias]| {
             for c in 0..channels {
-                weight[c] = (products[c] * f64::from(self.inverse[c])) as f32;
                 bias[c] = grads[c] as f32;
             }
         })?;
+        if let Some(weight) = &self.weight {
+            write([&weight.grad], |[weight]| {
+                for c in 0..channels {
+                    weight[c] = (products[c] * f64::from(self.inverse[c])) as f32;
+                }
+            })?;
+        }
         let Some(grad_input) = grad_input else {
             return Ok(());
         };
@@ -372,6 +388,14 @@ impl Norm {
                     out: unsafe { out.range(range) },
                 });
             });
+        })
+    }
+
+    /// The weight of each channel: ones where it has none.
+    fn weights(&self) -> Result<Vec<f32>> {
+        Ok(match &self.weight {
+            Some(weight) => read(&weight.var)?.to_vec(),
+            None => vec![1.0; self.channels],
         })
     }
 
@@ -461,7 +485,7 @@ impl Layer for Norm {
     }
 
     fn params(&self) -> Vec<&Parameter> {
-        vec![&self.weight, &self.bias]
+        self.weight.iter().chain([&self.bias]).collect()
     }
 
     fn buffers(&self) -> Vec<(String, &Tensor)> {

@@ -14,7 +14,7 @@ const MAX_SHARDS: usize = 64;
 pub struct PlacedNorm {
     constants: String,
     shards: usize,
-    weight: usize,
+    weight: Offset,
     bias: usize,
     taken: Offset,
     /// What the layer keeps, channel by channel.
@@ -47,6 +47,7 @@ pub fn forward(
     skip: Option<&Activation>,
 ) -> (Activation, PlacedNorm) {
     let (h, w, c) = norm.input();
+    let op = norm.op();
     let after = norm.after();
     let output = builder.activation(match after.pool {
         true => (h / 2) * (w / 2) * c,
@@ -64,11 +65,14 @@ pub fn forward(
         POOL = u32::from(after.pool),
         SKIP = u32::from(skip.is_some()),
         SHARDS = shards,
+        SCALE = u32::from(op.scale),
+        MOMENTUM = format_args!("{:e}", op.momentum),
+        EPSILON = format_args!("{:e}", op.epsilon),
     );
     let name = norm.name();
     let placed = PlacedNorm {
         shards,
-        weight: builder.offset_of(name, "weight"),
+        weight: op.scale.then(|| builder.offset_of(name, "weight")),
         bias: builder.offset_of(name, "bias"),
         taken: after.pool.then(|| builder.room(capacity * output.len)),
         kept: builder.room(4 * 7 * c),
@@ -88,7 +92,7 @@ pub fn forward(
         arguments: vec![
             builder.step(),
             Some(input.at),
-            Some(placed.weight),
+            placed.weight,
             Some(placed.bias),
             Some(mean),
             Some(var),
@@ -103,9 +107,13 @@ pub fn forward(
     let from_running_statistics = Launch {
         entry: "eval_coefficients",
         grid: [1; 3],
-        arguments: [placed.weight, placed.bias, mean, var, placed.kept]
-            .map(Some)
-            .to_vec(),
+        arguments: vec![
+            placed.weight,
+            Some(placed.bias),
+            Some(mean),
+            Some(var),
+            Some(placed.kept),
+        ],
         ..moments.clone()
     };
     let arguments = vec![
@@ -146,9 +154,9 @@ impl PlacedNorm {
                 output.grad,
                 Some(output.at),
                 self.taken,
-                Some(self.weight),
+                self.weight,
                 masked,
-                Some(builder.grad_of(self.weight)),
+                self.weight.map(|weight| builder.grad_of(weight)),
                 Some(builder.grad_of(self.bias)),
                 Some(squares),
                 Some(self.kept),

@@ -1,7 +1,10 @@
 // Batch normalisation with what follows it: shortcut, ReLU, 2x2 pooling. Constants: H W C (the input), RELU, POOL, SKIP
-// (a shortcut is added), SHARDS (blocks that sum). Sums are f64 over runs of at most 64 f32 differences.
+// (a shortcut is added), SHARDS (blocks that sum), SCALE (0 where there is no weight: it is 1), MOMENTUM, EPSILON. Sums are
+// f64 over runs of at most 64 f32 differences.
 
 constexpr int PH = POOL ? H / 2 : H, PW = POOL ? W / 2 : W;
+__device__ __forceinline__ float weight_of(const float *weight, u32 c) { return SCALE ? weight[c] : 1.0f; }
+
 constexpr u32 LANES = C < 256 ? C : 256, GROUPS = 256 / LANES;
 
 // What the layer keeps, channel by channel.
@@ -68,13 +71,13 @@ extern "C" __global__ void __launch_bounds__(256)
         for (u32 i = 0; i < SHARDS; i++) sum += __ldcg(parts + 2 * i * C + c), square += __ldcg(parts + (2 * i + 1) * C + c);
         double shifted = sum / m, var = square / m - shifted * shifted, mean = (double)x[c] + shifted;
         var = var < 0.0 ? 0.0 : var;
-        float inverse = (float)(1.0 / sqrt(var + 1e-5));
+        float inverse = (float)(1.0 / sqrt(var + EPSILON));
         double unbiased = m / (m - 1.0 > 1.0 ? m - 1.0 : 1.0);
-        moved_mean[c] = (float)(0.9 * running_mean[c] + 0.1 * mean);
-        moved_var[c] = (float)(0.9 * running_var[c] + 0.1 * (var * unbiased));
+        moved_mean[c] = (float)((1.0 - MOMENTUM) * running_mean[c] + MOMENTUM * mean);
+        moved_var[c] = (float)((1.0 - MOMENTUM) * running_var[c] + MOMENTUM * (var * unbiased));
         kept->mean[c] = (float)mean;
         kept->inverse[c] = inverse;
-        kept->scale[c] = weight[c] * inverse;
+        kept->scale[c] = weight_of(weight, c) * inverse;
         kept->shift[c] = bias[c] - (float)mean * kept->scale[c];
     }
 }
@@ -83,7 +86,7 @@ extern "C" __global__ void __launch_bounds__(256)
 extern "C" __global__ void __launch_bounds__(256) eval_coefficients(const float *weight, const float *bias, const float *running_mean, const float *running_var,
                                                          Channels *kept) {
     for (u32 c = threadIdx.x; c < C; c += 256) {
-        float scale = weight[c] / sqrtf(running_var[c] + 1e-5f);
+        float scale = weight_of(weight, c) / sqrtf(running_var[c] + (float)EPSILON);
         kept->scale[c] = scale;
         kept->shift[c] = bias[c] - running_mean[c] * scale;
     }
@@ -142,9 +145,9 @@ extern "C" __global__ void __launch_bounds__(256)
     for (u32 c = threadIdx.x; c < C; c += 256) {
         double sum = 0.0, product = 0.0, m = now->count * (H * W);
         for (u32 i = 0; i < SHARDS; i++) sum += __ldcg(parts + 2 * i * C + c), product += __ldcg(parts + (2 * i + 1) * C + c);
-        double inverse = kept->inverse[c], scale = weight[c] * inverse;
-        float of_weight = (float)(product * inverse), of_bias = (float)sum;
-        grad_weight[c] = of_weight;
+        double inverse = kept->inverse[c], scale = weight_of(weight, c) * inverse;
+        float of_weight = SCALE ? (float)(product * inverse) : 0.0f, of_bias = (float)sum;
+        if (SCALE) grad_weight[c] = of_weight;
         grad_bias[c] = of_bias;
         square += (double)of_weight * of_weight + (double)of_bias * of_bias;
         // With u = (x - mean) * inverse and m rows: dx = weight * inverse * (g - sum(g) / m - u * sum(g * u) / m).

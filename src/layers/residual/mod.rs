@@ -81,7 +81,7 @@ impl LayerOp for ResidualOp {
                      give its convolutions 'same'"
                 )));
             };
-            let ops: Vec<Arc<dyn LayerOp>> = vec![Arc::new(conv), Arc::new(NormOp)];
+            let ops: Vec<Arc<dyn LayerOp>> = vec![Arc::new(conv), Arc::new(NormOp::default())];
             shortcut = context.unwritten_branch(ops, input, &format!("{prefix}shortcut."))?;
         }
         node.output = output;
@@ -95,14 +95,18 @@ impl LayerOp for ResidualOp {
             bail!("{}: a residual block has two branches", node.name);
         };
         let relu = place.absorb::<ReluOp>().is_some();
-        let (body, tail) = match body.split_last() {
-            // The last norm also adds the shortcut.
-            Some((last, before)) if last.layer.op.downcast::<NormOp>().is_some() => {
+        let last_norm = body.split_last().and_then(|(last, before)| {
+            let norm = last.layer.op.downcast::<NormOp>()?;
+            Some((last, norm, before))
+        });
+        let (body, tail) = match last_norm {
+            // It also adds the shortcut.
+            Some((last, norm, before)) => {
                 let before = place.branch(before)?;
                 let after = NormEpilogue { relu, pool: false };
-                (before, ResidualSum::norm(Norm::of(place, last, after)?)?)
+                (before, ResidualSum::norm(Norm::of(place, last, *norm, after)?)?)
             }
-            _ => {
+            None => {
                 let body = place.branch(body)?;
                 let tail = ResidualSum::sum(body.output(place.input), relu)?;
                 (body, tail)

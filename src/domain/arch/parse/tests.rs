@@ -16,13 +16,13 @@ use std::sync::Arc;
 fn every_form_of_a_layer() {
     let arch = parse(
         "CONV 8,conv 16 k5 s2 p1,\n conv 4 same k1,conv 4 k 5 same, pool, pool 3, pool 3 s2, pool s1, drop, drop 0.3, \
-         drop 25%, norm, relu, global-pool, residual( relu ), dense 10,",
+         drop 25%, norm, norm eps 1e-12 no-scale momentum 0.4, norm momentum 2E-1 eps 0.001, norm eps 0.00001, relu, global-pool, residual( relu ), dense 10,",
     )
     .unwrap();
     assert_eq!(
         arch.to_string(),
         "conv 8, conv 16 k5 s2 p1, conv 4 k1, conv 4 k5 same, pool, pool 3, pool 3 s2, pool s1, drop, drop 0.3, \
-         drop 0.25, norm, relu, global-pool, residual(relu), dense 10"
+         drop 0.25, norm, norm no-scale momentum 0.4 eps 1e-12, norm momentum 0.2 eps 1e-3, norm, relu, global-pool, residual(relu), dense 10"
     );
 }
 
@@ -53,6 +53,12 @@ fn errors_point_at_the_place() {
         ("relu,, norm", ",", "a layer is expected"),
         ("drop 1.0", "1.0", "0 to 0.95"),
         ("drop 0.1.2", "0.1.2", "0 to 0.95"),
+        ("norm scale", "scale", "not a property of a norm"),
+        ("norm eps 1e-2 eps 1", "eps", "twice"),
+        ("norm no-scale no-scale", "no-scale", "twice"),
+        ("norm momentum 0", "0", "0.001 to 1"),
+        ("norm eps 1e-13", "1e-13", "0.000000000001 to 1"),
+        ("norm eps 1e", "e", "not a property of a norm"),
         ("rleu", "rleu", "did you mean 'relu'"),
         ("relu, fancy", "fancy", "there are: conv"),
         ("residual, relu", ",", "parentheses"),
@@ -105,7 +111,14 @@ fn layer() -> impl Strategy<Value = Op> {
                 padding: (p * f64::from(kernel)) as u32,
                 no_bias,
             })),
-        Just(()).prop_map(|()| op(NormOp)),
+        (any::<bool>(), 0.001..=1.0f64, 1e-12..=1.0f64).prop_map(|(scale, momentum, epsilon)| op(
+            NormOp {
+                scale,
+                momentum,
+                epsilon,
+            }
+        )),
+        Just(()).prop_map(|()| op(NormOp::default())),
         Just(()).prop_map(|()| op(ReluOp)),
         Just(()).prop_map(|()| op(GlobalPoolOp)),
         (1..=MAX_WINDOW, 1..=MAX_STRIDE).prop_map(|(kernel, stride)| op(PoolOp { kernel, stride })),
@@ -146,7 +159,7 @@ proptest! {
         words in proptest::collection::vec(
             proptest::sample::select(vec![
                 "conv", "norm", "relu", "pool", "global-pool", "drop", "dense", "residual", "x", "k", "s", "p",
-                "gelu", "silu", "scale", "no-bias", "same", "(", ")", ",", "%", "0", "1", "3", "10", "64", "0.5", "99999999999", " ",
+                "gelu", "silu", "scale", "no-bias", "same", "no-scale", "momentum", "eps", "1e-12", "1e", "(", ")", ",", "%", "0", "1", "3", "10", "64", "0.5", "99999999999", " ",
             ]),
             0..40,
         )
