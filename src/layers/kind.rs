@@ -150,20 +150,100 @@ pub enum Initialization {
     Glorot {
         fans: usize,
     },
+    /// Of a convolution's weight: filter `i` lets input channel `i` through (1 at its kernel's centre, 0 elsewhere), as
+    /// PyTorch's `dirac_`. Where there are more filters than inputs, the others are uniform between plus and minus
+    /// 1 / sqrt(fan in), as PyTorch's convolutions begin.
+    Dirac,
+    /// Uniform numbers around zero with the standard deviation 1 (of these numbers, with one less than their count as the
+    /// divisor).
+    UnitVariance,
+    /// The rows of the identity matrix, then their negatives; a row is what one output takes from its inputs.
+    PlusMinusIdentity,
 }
 
 impl Initialization {
     /// The values of a parameter of this shape, with the random numbers of `rng`.
     pub fn values(self, shape: &[usize], rng: &Rng) -> Vec<f32> {
         let count: usize = shape.iter().product();
+        let row = shape.get(1..).map_or(1, |row| row.iter().product());
+        let uniform = |limit: f64| -> Vec<f32> {
+            let limit = limit as f32;
+            (0..count as u32)
+                .map(|i| (2.0 * rng.uniform(i) - 1.0) * limit)
+                .collect()
+        };
         match self {
             Initialization::Constant(value) => vec![value; count],
-            Initialization::Glorot { fans } => {
-                let limit = (6.0 / fans as f64).sqrt() as f32;
-                (0..count as u32)
-                    .map(|i| (2.0 * rng.uniform(i) - 1.0) * limit)
-                    .collect()
+            Initialization::Glorot { fans } => uniform((6.0 / fans as f64).sqrt()),
+            Initialization::Dirac => {
+                let mut values = uniform((1.0 / row as f64).sqrt());
+                let [inputs, height, width] = [1, 2, 3].map(|i| shape.get(i).copied().unwrap_or(1));
+                let centre = height / 2 * width + width / 2;
+                for (channel, filter) in values.chunks_exact_mut(row).take(inputs).enumerate() {
+                    filter.fill(0.0);
+                    filter[channel * height * width + centre] = 1.0;
+                }
+                values
             }
+            Initialization::UnitVariance => {
+                let mut values = uniform(1.0);
+                let mean = values.iter().map(|&v| f64::from(v)).sum::<f64>() / count as f64;
+                let squares = values.iter().map(|&v| (f64::from(v) - mean).powi(2));
+                let variance = squares.sum::<f64>() / (count as f64 - 1.0).max(1.0);
+                if variance > 0.0 {
+                    let factor = 1.0 / variance.sqrt();
+                    for value in &mut values {
+                        *value = (f64::from(*value) * factor) as f32;
+                    }
+                }
+                values
+            }
+            Initialization::PlusMinusIdentity => (0..count)
+                .map(|i| match (i / row, i % row) {
+                    (output, input) if output == input => 1.0,
+                    (output, input) if output == row + input => -1.0,
+                    _ => 0.0,
+                })
+                .collect(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::rng::Stream;
+
+    fn values(initial: Initialization, shape: &[usize]) -> Vec<f32> {
+        initial.values(shape, &Rng::new(3, Stream::Init(1), 0))
+    }
+
+    #[test]
+    fn dirac_lets_each_channel_through_and_leaves_the_other_filters_as_pytorch_s() {
+        let filters = values(Initialization::Dirac, &[5, 3, 3, 3]);
+        for (o, filter) in filters.chunks_exact(27).enumerate().take(3) {
+            let expected: Vec<f32> = (0..27).map(|i| f32::from(i == o * 9 + 4)).collect();
+            assert_eq!(filter, expected);
+        }
+        let limit = (1.0f32 / 27.0).sqrt();
+        let others = &filters[3 * 27..];
+        let largest = others.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+        assert!(largest <= limit && largest > 0.9 * limit, "{largest} {limit}");
+        // Fewer filters than channels, and an even kernel: dirac_ takes the pixel after the middle.
+        let filters = values(Initialization::Dirac, &[2, 3, 2, 2]);
+        let ones: Vec<_> = (0..filters.len()).filter(|i| filters[*i] != 0.0).collect();
+        assert_eq!((ones, filters[3]), (vec![3, 12 + 4 + 3], 1.0));
+    }
+
+    #[test]
+    fn unit_variance_is_exact() {
+        let weights = values(Initialization::UnitVariance, &[10, 256]);
+        let mean = weights.iter().map(|&v| f64::from(v)).sum::<f64>() / 2560.0;
+        let squares = weights.iter().map(|&v| (f64::from(v) - mean).powi(2));
+        let variance = squares.sum::<f64>() / 2559.0;
+        assert!((variance - 1.0).abs() < 1e-6, "{variance}");
+        let largest = weights.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+        assert!((1.65..1.85).contains(&largest), "{largest}");
+        assert!(values(Initialization::UnitVariance, &[1, 1])[0].is_finite());
     }
 }

@@ -1,7 +1,10 @@
-//! `conv INT { "k" INT | "s" INT | "p" INT | "same" | "no-bias" }`: a convolution of so many output channels. `k` is the
-//! kernel (3), `s` the stride (1), `p` the padding (0), as Keras has them; `same` pads an odd kernel by its half. It has a
-//! bias, except with `no-bias` or directly before a `norm`, which would subtract it again. It takes in the ReLU that follows, then a 2x2 pool, then a
-//! dropout.
+//! `conv INT { "k" INT | "s" INT | "p" INT | "same" | "no-bias" | "dirac" }`: a convolution of so many output channels. `k`
+//! is the kernel (3), `s` the stride (1), `p` the padding (0), as Keras has them; `same` pads an odd kernel by its half. It
+//! has a bias, except with `no-bias` or directly before a `norm`, which would subtract it again. It takes in the ReLU that
+//! follows, then a 2x2 pool, then a dropout.
+//!
+//! Its weights begin as [`Initialization::Glorot`] says; with `dirac` the first filters let their input channel through and
+//! the others begin as PyTorch's do ([`Initialization::Dirac`]).
 //!
 //! The CPU's kernels are direct convolutions on NHWC: under one row of the kernel, (column, channel) is one run of memory,
 //! so nothing is unfolded. `tile.rs` has the inner loops; `forward.rs` and `backward.rs` what is around them; `sparse.rs`
@@ -44,6 +47,7 @@ pub const KIND: Kind = Kind {
 
 /// Largest kernel.
 pub const MAX_KERNEL: u32 = 11;
+const DIRAC: &str = "dirac";
 
 #[derive(Debug)]
 pub struct ConvOp {
@@ -52,23 +56,26 @@ pub struct ConvOp {
     pub stride: u32,
     pub padding: u32,
     pub no_bias: bool,
+    /// Whether the first filters begin as the identity.
+    pub dirac: bool,
 }
 
 fn parse(arguments: &mut Arguments) -> std::result::Result<Arc<dyn LayerOp>, ArchError> {
     let out = arguments.int("the number of channels", 1..=MAX_CHANNELS)?;
     let (mut kernel, mut stride, mut padding) = (None, None, None);
     let mut same = None;
-    let mut no_bias = false;
+    let (mut no_bias, mut dirac) = (false, false);
     while let Some(word) = arguments.peek_word() {
         let at = arguments.here();
         let twice = match word.as_str() {
             "k" => kernel.is_some(),
             "s" => stride.is_some(),
             NO_BIAS => no_bias,
+            DIRAC => dirac,
             "p" | "same" => padding.is_some() || same.is_some(),
             _ => {
                 let why = format!(
-                    "'{}' is not a property of a convolution; the properties are k (kernel), s (stride), p (padding), same and no-bias",
+                    "'{}' is not a property of a convolution; the properties are k (kernel), s (stride), p (padding), same, no-bias and dirac",
                     shortened(&word)
                 );
                 return Err(arguments.error(at, why));
@@ -80,6 +87,7 @@ fn parse(arguments: &mut Arguments) -> std::result::Result<Arc<dyn LayerOp>, Arc
         arguments.skip_word();
         match word.as_str() {
             NO_BIAS => no_bias = true,
+            DIRAC => dirac = true,
             "k" => kernel = Some(arguments.int("the kernel", 1..=MAX_KERNEL)?),
             "s" => stride = Some(arguments.int("the stride", 1..=MAX_STRIDE)?),
             "p" => {
@@ -109,6 +117,7 @@ fn parse(arguments: &mut Arguments) -> std::result::Result<Arc<dyn LayerOp>, Arc
         stride: stride.unwrap_or(1),
         padding,
         no_bias,
+        dirac,
     }))
 }
 
@@ -126,10 +135,9 @@ impl fmt::Display for ConvOp {
             p if self.kernel % 2 == 1 && p == self.kernel / 2 => f.write_str(" same"),
             p => write!(f, " p{p}"),
         }?;
-        match self.no_bias {
-            true => write!(f, " {NO_BIAS}"),
-            false => Ok(()),
-        }
+        let options = [(self.no_bias, NO_BIAS), (self.dirac, DIRAC)];
+        let mut chosen = options.iter().filter(|(chosen, _)| *chosen);
+        chosen.try_for_each(|(_, word)| write!(f, " {word}"))
     }
 }
 
@@ -156,8 +164,11 @@ impl LayerOp for ConvOp {
         };
         node.output = Shape::new(self.out, height, width);
         let [out, inputs, side] = [self.out, input.channels, kernel].map(|n| n as usize);
-        let initial = Initialization::Glorot {
-            fans: (inputs + out) * side * side,
+        let initial = match self.dirac {
+            true => Initialization::Dirac,
+            false => Initialization::Glorot {
+                fans: (inputs + out) * side * side,
+            },
         };
         let weight = ParameterSpec::weight(
             ParameterGroup::Filters,

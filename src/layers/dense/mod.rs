@@ -1,6 +1,8 @@
-//! `dense INT ["no-bias"]`: fully connected; flattens what comes before it, channel by channel (PyTorch's order). It has a
-//! bias, except with `no-bias` or directly before a `norm`, which would subtract it again. It takes in the ReLU that follows and a dropout after
-//! that.
+//! `dense INT { "no-bias" | "unit-variance" }`: fully connected; flattens what comes before it, channel by channel (PyTorch's
+//! order). It has a bias, except with `no-bias` or directly before a `norm`, which would subtract it again. It takes in the
+//! ReLU that follows and a dropout after that.
+//!
+//! Its weights begin as [`Initialization::Glorot`] says, with `unit-variance` as [`Initialization::UnitVariance`] does.
 
 mod candle;
 pub mod cpu;
@@ -12,7 +14,9 @@ use super::dropout::DropoutOp;
 use super::kind::{Initialization, Kind, LayerOp, NO_BIAS, ParameterSpec};
 use super::norm::NormOp;
 use super::relu::ReluOp;
-use crate::domain::arch::{ArchError, Arguments, InferContext, MAX_CHANNELS, Node, Shape};
+use crate::domain::arch::{
+    ArchError, Arguments, InferContext, MAX_CHANNELS, Node, Shape, shortened,
+};
 use crate::domain::params::ParameterGroup;
 use candle_core::{Result, Tensor};
 use std::fmt;
@@ -23,28 +27,50 @@ pub const KIND: Kind = Kind {
     parse,
 };
 
+const UNIT_VARIANCE: &str = "unit-variance";
+
 #[derive(Debug)]
 pub struct DenseOp {
     pub out: u32,
     pub no_bias: bool,
+    /// Whether the weights begin with the variance 1.
+    pub unit_variance: bool,
 }
 
 fn parse(arguments: &mut Arguments) -> std::result::Result<Arc<dyn LayerOp>, ArchError> {
     let out = arguments.int("the number of outputs", 1..=MAX_CHANNELS)?;
-    let no_bias = arguments.peek_word().is_some_and(|word| word == NO_BIAS);
-    if no_bias {
+    let mut op = DenseOp {
+        out,
+        no_bias: false,
+        unit_variance: false,
+    };
+    while let Some(word) = arguments.peek_word() {
+        let at = arguments.here();
+        let option = match word.as_str() {
+            NO_BIAS => &mut op.no_bias,
+            UNIT_VARIANCE => &mut op.unit_variance,
+            _ => {
+                let why = format!(
+                    "'{}' is not a property of a dense layer; the properties are no-bias and unit-variance",
+                    shortened(&word)
+                );
+                return Err(arguments.error(at, why));
+            }
+        };
+        if std::mem::replace(option, true) {
+            return Err(arguments.error(at, format!("'{word}' is said twice")));
+        }
         arguments.skip_word();
     }
-    Ok(Arc::new(DenseOp { out, no_bias }))
+    Ok(Arc::new(op))
 }
 
 impl fmt::Display for DenseOp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", KIND.word, self.out)?;
-        match self.no_bias {
-            true => write!(f, " {NO_BIAS}"),
-            false => Ok(()),
-        }
+        let options = [(self.no_bias, NO_BIAS), (self.unit_variance, UNIT_VARIANCE)];
+        let mut chosen = options.iter().filter(|(chosen, _)| *chosen);
+        chosen.try_for_each(|(_, word)| write!(f, " {word}"))
     }
 }
 
@@ -74,7 +100,10 @@ impl LayerOp for DenseOp {
         }
         let (out, inputs) = (self.out as usize, input.len() as usize);
         node.output = Shape::new(self.out, 1, 1);
-        let initial = Initialization::Glorot { fans: inputs + out };
+        let initial = match self.unit_variance {
+            true => Initialization::UnitVariance,
+            false => Initialization::Glorot { fans: inputs + out },
+        };
         node.parameters.push(ParameterSpec::weight(
             ParameterGroup::Dense,
             vec![out, inputs],

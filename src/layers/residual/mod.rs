@@ -53,6 +53,7 @@ fn projection(input: Shape, output: Shape) -> Option<ConvOp> {
         stride,
         padding: 0,
         no_bias: false,
+        dirac: false,
     })
 }
 

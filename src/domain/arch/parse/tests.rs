@@ -16,13 +16,13 @@ use std::sync::Arc;
 fn every_form_of_a_layer() {
     let arch = parse(
         "CONV 8,conv 16 k5 s2 p1,\n conv 4 same k1,conv 4 k 5 same, pool, pool 3, pool 3 s2, pool s1, drop, drop 0.3, \
-         drop 25%, norm, norm eps 1e-12 no-scale momentum 0.4, norm momentum 2E-1 eps 0.001, norm eps 0.00001, relu, global-pool, residual( relu ), dense 10,",
+         drop 25%, norm, norm eps 1e-12 no-scale momentum 0.4, norm momentum 2E-1 eps 0.001, norm eps 0.00001, relu, global-pool, residual( relu ), conv 4 Dirac no-bias k2, dense 5 unit-variance, dense 6 unit-variance no-bias, dense 10,",
     )
     .unwrap();
     assert_eq!(
         arch.to_string(),
         "conv 8, conv 16 k5 s2 p1, conv 4 k1, conv 4 k5 same, pool, pool 3, pool 3 s2, pool s1, drop, drop 0.3, \
-         drop 0.25, norm, norm no-scale momentum 0.4 eps 1e-12, norm momentum 0.2 eps 1e-3, norm, relu, global-pool, residual(relu), dense 10"
+         drop 0.25, norm, norm no-scale momentum 0.4 eps 1e-12, norm momentum 0.2 eps 1e-3, norm, relu, global-pool, residual(relu), conv 4 k2 no-bias dirac, dense 5 unit-variance, dense 6 no-bias unit-variance, dense 10"
     );
 }
 
@@ -53,6 +53,9 @@ fn errors_point_at_the_place() {
         ("relu,, norm", ",", "a layer is expected"),
         ("drop 1.0", "1.0", "0 to 0.95"),
         ("drop 0.1.2", "0.1.2", "0 to 0.95"),
+        ("conv 8 dirac dirac", "dirac", "twice"),
+        ("dense 8 relu", "relu", "not a property of a dense layer"),
+        ("dense 8 no-bias no-bias", "no-bias", "twice"),
         ("norm scale", "scale", "not a property of a norm"),
         ("norm eps 1e-2 eps 1", "eps", "twice"),
         ("norm no-scale no-scale", "no-scale", "twice"),
@@ -102,14 +105,15 @@ fn layer() -> impl Strategy<Value = Op> {
             1..=MAX_KERNEL,
             1..=MAX_STRIDE,
             0.0..1.0f64,
-            any::<bool>()
+            any::<[bool; 2]>()
         )
-            .prop_map(|(out, kernel, stride, p, no_bias)| op(ConvOp {
+            .prop_map(|(out, kernel, stride, p, [no_bias, dirac])| op(ConvOp {
                 out,
                 kernel,
                 stride,
                 padding: (p * f64::from(kernel)) as u32,
                 no_bias,
+                dirac,
             })),
         (any::<bool>(), 0.001..=1.0f64, 1e-12..=1.0f64).prop_map(|(scale, momentum, epsilon)| op(
             NormOp {
@@ -123,7 +127,13 @@ fn layer() -> impl Strategy<Value = Op> {
         Just(()).prop_map(|()| op(GlobalPoolOp)),
         (1..=MAX_WINDOW, 1..=MAX_STRIDE).prop_map(|(kernel, stride)| op(PoolOp { kernel, stride })),
         proptest::option::of(0.0..=MAX_SHARE).prop_map(|share| op(DropoutOp { share })),
-        (1..=MAX_CHANNELS, any::<bool>()).prop_map(|(out, no_bias)| op(DenseOp { out, no_bias })),
+        (1..=MAX_CHANNELS, any::<[bool; 2]>()).prop_map(|(out, [no_bias, unit_variance])| op(
+            DenseOp {
+                out,
+                no_bias,
+                unit_variance,
+            }
+        )),
         proptest::sample::select(vec!["gelu", "silu", "scale 0.111", "scale 25"])
             .prop_map(|text| Arc::clone(&parse(text).unwrap().layers[0].op)),
     ];
@@ -159,7 +169,7 @@ proptest! {
         words in proptest::collection::vec(
             proptest::sample::select(vec![
                 "conv", "norm", "relu", "pool", "global-pool", "drop", "dense", "residual", "x", "k", "s", "p",
-                "gelu", "silu", "scale", "no-bias", "same", "no-scale", "momentum", "eps", "1e-12", "1e", "(", ")", ",", "%", "0", "1", "3", "10", "64", "0.5", "99999999999", " ",
+                "gelu", "silu", "scale", "no-bias", "same", "dirac", "unit-variance", "no-scale", "momentum", "eps", "1e-12", "1e", "(", ")", ",", "%", "0", "1", "3", "10", "64", "0.5", "99999999999", " ",
             ]),
             0..40,
         )
