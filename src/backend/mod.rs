@@ -31,6 +31,7 @@ use crate::domain::report::StepSettings;
 use crate::hardware::device::{DeviceChoice, DeviceError};
 use crate::hardware::executor::ExecutorError;
 use crate::hardware::threads::Threads;
+use crate::layers::kind::SeenImages;
 use candle::CandleDevice;
 use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
@@ -274,7 +275,8 @@ pub trait Backend {
     /// Most members that [`Backend::train`] takes in one call.
     fn members_at_once(&self) -> usize;
 
-    /// A new member with fresh weights from `seed` (Glorot uniform, biases zero, norms one).
+    /// A new member with fresh weights from `seed`, as the layers say that they begin. What layers take from training
+    /// images comes from [`take_from_images`].
     ///
     /// # Errors
     /// Returns an error if memory is short or the device fails.
@@ -371,6 +373,33 @@ pub trait Backend {
 
     /// The times since [`Backend::measure`] began, in the order of the parts; empty where they cannot be measured.
     fn timings(&self) -> Vec<PartTime>;
+}
+
+/// Puts into a new member what its layers take from training images: the images `numbers` of a set, in this order.
+///
+/// # Errors
+/// Returns an error if there is no such member, the architecture does not fit, or the device fails.
+pub fn take_from_images(
+    backend: &mut dyn Backend,
+    member: MemberId,
+    spec: &NetworkSpec,
+    images: &ImageSet,
+    numbers: &[u32],
+) -> Result<()> {
+    checks::check_batch(spec, numbers.len(), images, numbers.iter().copied())?;
+    let seen = SeenImages {
+        pixels: images.pixels(),
+        side: images.side(),
+        numbers,
+        scaling: &spec.scaling,
+    };
+    let tensors = weights::from_images(&spec.nodes()?, &seen);
+    if tensors.is_empty() {
+        return Ok(());
+    }
+    let mut state = backend.export(member)?;
+    state.tensors.extend(tensors);
+    backend.import(member, &state)
 }
 
 /// Batch size of a CPU copy of a network, which answers questions about single images for a backend that computes

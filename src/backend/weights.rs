@@ -4,6 +4,7 @@ use super::TensorData;
 use crate::domain::arch::Node;
 use crate::domain::params::ParameterGroup;
 use crate::domain::rng::{Rng, Stream};
+use crate::layers::kind::SeenImages;
 
 /// A tensor that a network begins with.
 pub struct InitialTensor {
@@ -25,6 +26,25 @@ pub fn initial(nodes: &[Node], seed: u64) -> Vec<InitialTensor> {
     };
     initial.add(nodes);
     initial.tensors
+}
+
+/// The parameters that the layers take from training images, by name.
+pub fn from_images(nodes: &[Node], images: &SeenImages) -> Vec<(String, TensorData)> {
+    let mut tensors = Vec::new();
+    for node in nodes {
+        for (suffix, values) in node.layer.op.parameters_from(images) {
+            let spec = node.parameters.iter().find(|spec| spec.suffix == suffix);
+            tensors.extend(spec.map(|spec| {
+                let shape = spec.shape.clone();
+                let name = format!("{}.{suffix}", node.name);
+                (name, TensorData { shape, values })
+            }));
+        }
+        for branch in &node.branches {
+            tensors.extend(from_images(branch, images));
+        }
+    }
+    tensors
 }
 
 struct Initial {

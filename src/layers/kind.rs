@@ -2,6 +2,7 @@
 
 use super::candle::CandlePass;
 use super::cpu::{CpuPlace, Layer};
+use super::input::Scaling;
 use crate::domain::arch::{ArchError, Arguments, InferContext, Node};
 use crate::domain::params::ParameterGroup;
 use crate::domain::rng::Rng;
@@ -52,6 +53,11 @@ pub trait LayerOp: Any + fmt::Debug + fmt::Display + Send + Sync {
         Ok(())
     }
 
+    /// The parameters that it takes from the run's training images, by suffix; the others begin as their specs say.
+    fn parameters_from(&self, _images: &SeenImages) -> Vec<(&'static str, Vec<f32>)> {
+        Vec::new()
+    }
+
     /// Makes the layer for the CPU. It may take in layers that follow ([`CpuPlace::absorb`]) and does then what they do.
     /// The GPU's launches are made from it ([`Layer::schedule`]).
     ///
@@ -82,6 +88,17 @@ impl dyn LayerOp {
     pub fn downcast<T: LayerOp>(&self) -> Option<&T> {
         (self as &dyn Any).downcast_ref()
     }
+}
+
+/// Images of a data set as a network sees them.
+#[derive(Clone, Copy)]
+pub struct SeenImages<'a> {
+    /// `[images, 3, side, side]`.
+    pub pixels: &'a [u8],
+    pub side: usize,
+    /// Which of them to look at.
+    pub numbers: &'a [u32],
+    pub scaling: &'a Scaling,
 }
 
 /// A tensor of weights.

@@ -34,6 +34,7 @@ pub mod pool;
 pub mod relu;
 pub mod residual;
 pub mod scale;
+pub mod whiten;
 
 use kind::Kind;
 
@@ -50,4 +51,5 @@ pub static KINDS: &[Kind] = &[
     dense::KIND,
     scale::KIND,
     residual::KIND,
+    whiten::KIND,
 ];

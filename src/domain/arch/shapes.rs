@@ -65,6 +65,11 @@ impl InferContext<'_> {
         self.is_nested
     }
 
+    /// Whether it is the network's first layer.
+    pub fn is_first(&self) -> bool {
+        self.number == 1
+    }
+
     /// Whether a layer of this kind follows directly.
     pub fn is_before<T: LayerOp>(&self) -> bool {
         self.next

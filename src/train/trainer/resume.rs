@@ -1,7 +1,7 @@
 //! New runs, runs that continue from a checkpoint, and the checkpoints themselves.
 
 use super::{Trainer, capacity, network_spec};
-use crate::backend::{Device, NetworkState};
+use crate::backend::{self, Device, NetworkState};
 use crate::data::batches::Division;
 use crate::domain::arch;
 use crate::domain::params::{HYPERPARAMS, HyperParam, Hyperparameters, Value};
@@ -124,6 +124,8 @@ impl Trainer {
         let layers = spec.arch.summary(spec.input, spec.classes)?;
         let mut backend = device.backend(&spec, capacity(&run_state.params))?;
         let member = backend.add(run_state.params.seed)?;
+        let images = &training_data.train;
+        backend::take_from_images(&mut *backend, member, &spec, images, &division.train)?;
         let mut trainer = Trainer {
             backend,
             member,
