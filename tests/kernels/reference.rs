@@ -25,21 +25,23 @@ const IMAGES: usize = 40;
 /// The largest difference that is allowed, as a share of a tensor's largest number.
 const TOLERANCE: f32 = 1e-4;
 
-/// The preset with an eighth of its channels and units; the last layer has one unit a class.
+/// The preset with an eighth of its channels and units; the last dense layer has one unit a class.
 fn small(arch: &Arch) -> Arch {
     let text = arch.to_string();
-    let (mut words, mut is_size) = (Vec::new(), false);
+    let last_dense = text.rfind("dense").unwrap();
+    let (mut words, mut at, mut is_size) = (Vec::new(), 0, false);
     for word in text.split(' ') {
         let digits = word.find(|c: char| !c.is_ascii_digit());
         let (number, rest) = word.split_at(digits.unwrap_or(word.len()));
-        words.push(match number.parse::<u32>() {
+        words.push(match number.parse::<usize>() {
+            Ok(_) if is_size && at > last_dense => format!("{CLASSES}{rest}"),
             Ok(size) if is_size => format!("{}{rest}", (size / 8).max(3)),
             _ => word.to_owned(),
         });
+        at += word.len() + 1;
         is_size = word.ends_with("conv") || word.ends_with("dense");
     }
-    words.pop();
-    resolve(&format!("{} {CLASSES}", words.join(" "))).unwrap()
+    resolve(&words.join(" ")).unwrap()
 }
 
 fn hyperparameters(optimizer: Optimizer) -> Hyperparameters {
@@ -181,9 +183,15 @@ fn forgive_undecided(weights: &mut [f32], theirs: &[f32], gradient: &[f32], most
     }
 }
 
+/// On images of `side` pixels a side, or of 32 where these are too small for the preset.
 fn all_agree(what: &str, device: &dyn Device, side: usize, size: impl Fn(&Arch) -> Arch) {
     for preset in ARCHS {
         let arch = size(&resolve(preset.name).unwrap());
+        let input = Shape::new(3, side as u32, side as u32);
+        let side = match arch.infer_shapes(input, CLASSES) {
+            Ok(_) => side,
+            Err(_) => 32,
+        };
         for optimizer in Optimizer::ALL {
             let what = format!("{what}, {}", preset.name);
             agrees(&what, device, arch.clone(), side, backend::rule(*optimizer));

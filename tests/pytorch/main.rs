@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "all of this file is tests")]
 
 use cifar_tui::backend::{self, ImageSet, Inspection, NetworkSpec, Scaling, StepPlan, TensorData};
-use cifar_tui::domain::arch::{Shape, resolve};
+use cifar_tui::domain::arch::{ARCHS, Shape, resolve};
 use cifar_tui::domain::engine::EngineChoice;
 use cifar_tui::domain::params::{Hyperparameters, Precision};
 use cifar_tui::hardware::device::DeviceChoice;
@@ -186,6 +186,14 @@ fn odd_sizes_kernels_strides_and_padding_agree_with_pytorch() {
 #[test]
 fn the_residual_preset_agrees_with_pytorch() {
     agrees("resnet", "resnet", 6, 32, 0.1);
+}
+
+#[test]
+fn a_small_copy_of_the_airbench_preset_agrees_with_pytorch() {
+    let preset = ARCHS.iter().find(|preset| preset.name == "airbench").unwrap();
+    let small = preset.text.replace("conv 64", "conv 8");
+    let small = small.replace("conv 256", "conv 16");
+    agrees("airbench", &small, 8, 32, 0.2);
 }
 
 #[test]

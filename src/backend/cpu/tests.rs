@@ -76,12 +76,12 @@ impl Adam {
 
 /// A network's state; its optimizer has none of interest.
 fn saved(net: &Network) -> NetworkState {
-    let optimizer = CpuOptimizer::new(rule(OptimizerKind::Sgd), &net.params()).unwrap();
+    let optimizer = CpuOptimizer::new(rule(OptimizerKind::Sgd), &net.trained_params()).unwrap();
     export(net, &optimizer).unwrap()
 }
 
 fn load(net: &Network, state: &NetworkState) -> Result<()> {
-    let mut optimizer = CpuOptimizer::new(rule(OptimizerKind::Sgd), &net.params())?;
+    let mut optimizer = CpuOptimizer::new(rule(OptimizerKind::Sgd), &net.trained_params())?;
     import(net, &mut optimizer, state)
 }
 

@@ -66,6 +66,18 @@ pub static ARCHS: &[Preset] = &[
         about: "Batch normalisation and three residual blocks, 32 to 128 channels: clearly better, 2.6 times the work.",
     },
     Preset {
+        name: "airbench",
+        text: "whiten, gelu, \
+               conv 64 same no-bias dirac, pool, norm no-scale momentum 0.4 eps 1e-12, gelu, \
+               conv 64 same no-bias dirac, norm no-scale momentum 0.4 eps 1e-12, gelu, \
+               conv 256 same no-bias dirac, pool, norm no-scale momentum 0.4 eps 1e-12, gelu, \
+               conv 256 same no-bias dirac, norm no-scale momentum 0.4 eps 1e-12, gelu, \
+               conv 256 same no-bias dirac, pool, norm no-scale momentum 0.4 eps 1e-12, gelu, \
+               conv 256 same no-bias dirac, norm no-scale momentum 0.4 eps 1e-12, gelu, \
+               pool 3, dense 10 no-bias unit-variance, scale 0.00390625",
+        about: "Whitened patches and six convolutions of 64 to 256 channels: the network of airbench94, 12 times the work.",
+    },
+    Preset {
         name: "tiny",
         text: "conv 8, relu, pool, conv 16, relu, pool, dense 10",
         about: "Two small convolutions: learns something within seconds on any machine.",

@@ -78,6 +78,24 @@ fn every_preset_fits_and_has_a_name_of_its_own() {
 }
 
 #[test]
+fn the_filters_of_whiten_are_not_trained() {
+    let lines = summary("airbench").unwrap();
+    assert_eq!(
+        (lines[0].name.as_str(), lines[0].output, lines[0].parameters),
+        ("whiten1", Shape::new(24, 31, 31), 24)
+    );
+    assert_eq!(lines[0].multiply_adds, 12 * 24 * 31 * 31);
+    let trained: u64 = lines.iter().map(|l| l.parameters).sum();
+    // Convolutions, biases of norms and of whiten, head.
+    let convs = 9 * (24 * 64 + 64 * 64 + 64 * 256 + 3 * 256 * 256);
+    assert_eq!(trained, convs + 2 * 64 + 4 * 256 + 24 + 2560);
+    let parsed = resolve("airbench").unwrap();
+    let nodes = parsed.infer_shapes(Shape::CIFAR, 10).unwrap();
+    let fixed = nodes.iter().flat_map(|n| &n.parameters).filter(|p| !p.trained);
+    assert_eq!(fixed.map(|p| p.shape.clone()).collect::<Vec<_>>(), [[24, 3, 2, 2]]);
+}
+
+#[test]
 fn names_in_residual_blocks_and_shortcuts() {
     let lines = summary(
         "conv 8 same, residual(conv 16 same s2, norm, relu, conv 16 same), residual(relu), global-pool, dense 10",
@@ -127,6 +145,12 @@ fn errors_name_the_layer_and_point_at_it() {
             "3x3 kernel is larger than its input (1x1)",
         ),
         ("pool 16, conv 8 k5, dense 10", 2, "conv 8 k5", "try 'same'"),
+        (
+            "relu, whiten, dense 10",
+            2,
+            "whiten",
+            "must be the first layer",
+        ),
         ("conv 8, dense 12", 2, "dense 12", "must be 'dense 10'"),
         ("dense 10, relu", 2, "relu", "must be 'dense 10'"),
         (

@@ -134,7 +134,7 @@ fn layer() -> impl Strategy<Value = Op> {
                 unit_variance,
             }
         )),
-        proptest::sample::select(vec!["gelu", "silu", "scale 0.111", "scale 25"])
+        proptest::sample::select(vec!["gelu", "silu", "scale 0.111", "scale 25", "whiten"])
             .prop_map(|text| Arc::clone(&parse(text).unwrap().layers[0].op)),
     ];
     leaf.prop_recursive(3, 24, 6, |ops| {
@@ -169,7 +169,7 @@ proptest! {
         words in proptest::collection::vec(
             proptest::sample::select(vec![
                 "conv", "norm", "relu", "pool", "global-pool", "drop", "dense", "residual", "x", "k", "s", "p",
-                "gelu", "silu", "scale", "no-bias", "same", "dirac", "unit-variance", "no-scale", "momentum", "eps", "1e-12", "1e", "(", ")", ",", "%", "0", "1", "3", "10", "64", "0.5", "99999999999", " ",
+                "gelu", "silu", "scale", "whiten", "no-bias", "same", "dirac", "unit-variance", "no-scale", "momentum", "eps", "1e-12", "1e", "(", ")", ",", "%", "0", "1", "3", "10", "64", "0.5", "99999999999", " ",
             ]),
             0..40,
         )
