@@ -123,6 +123,45 @@ fn a_step_that_is_abandoned_leaves_no_trace() {
 }
 
 #[test]
+fn whitening_filters_come_from_the_training_images_and_later_from_the_checkpoint() {
+    let params = Hyperparameters {
+        architecture: "whiten, gelu, dense 10".into(),
+        validation: 0.5,
+        ..Hyperparameters::default()
+    };
+    let (data, device) = (
+        small_data(),
+        backend::open(DeviceChoice::Cpu, EngineChoice::Native, 1).unwrap(),
+    );
+    let new = || Trainer::new(params.clone(), Rc::clone(&data), &*device, Arc::default());
+    let filters = |state: NetworkState| state.tensors["whiten1.weight"].values.clone();
+    let mut trainer = new().unwrap();
+    let ours = filters(trainer.state().unwrap());
+    let from = |numbers: &[u32]| {
+        let mut backend = device.backend(&trainer.spec, 32).unwrap();
+        let member = backend.add(7).unwrap();
+        let (spec, images) = (&trainer.spec, &data.train);
+        backend::take_from_images(&mut *backend, member, spec, images, numbers).unwrap();
+        filters(backend.export(member).unwrap())
+    };
+    assert_eq!(ours, from(&trainer.division.train));
+    assert!(ours != from(&trainer.division.validation));
+    // Not trained, and back from the checkpoint.
+    let mut host = Impatient {
+        stop: Arc::clone(&trainer.stop),
+        times: 0,
+        steps: 0,
+    };
+    assert_eq!(trainer.run(&mut host).unwrap(), End::Finished);
+    assert_eq!(filters(trainer.state().unwrap()), ours);
+    let mut checkpoint = trainer.checkpoint().unwrap().unwrap();
+    checkpoint.tensors.get_mut("whiten1.weight").unwrap().values[5] = 42.0;
+    let path = std::path::Path::new("a test");
+    let resumed = Trainer::resume(checkpoint, path, Rc::clone(&data), &*device, Arc::default());
+    assert_eq!(filters(resumed.unwrap().state().unwrap())[5], 42.0);
+}
+
+#[test]
 fn a_change_is_taken_up_in_the_middle_of_an_evaluation() {
     let params = Hyperparameters {
         architecture: "conv 4, relu, dense 10".into(),
