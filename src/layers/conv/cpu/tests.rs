@@ -396,7 +396,7 @@ prop_compose! {
         width in 1usize..=40,
         inputs in 1usize..=70,
         outputs in 1usize..=70,
-        kernel in prop::sample::select(vec![1usize, 3, 5]),
+        kernel in prop::sample::select(vec![1usize, 2, 3, 4, 5]),
         stride in 1usize..=2,
         padding in 0usize..=4,
         after in prop::sample::select(vec![(false, false), (true, false), (true, true)]),
