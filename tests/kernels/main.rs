@@ -55,6 +55,11 @@ const ARCHS: &[(&str, &str)] = &[
     ),
     ("smooth", SMOOTH),
     ("options", OPTIONS),
+    ("whiten", WHITEN),
+    (
+        "whiten and ReLU",
+        "whiten, relu, pool, drop, conv 8 k2, relu, dense 10",
+    ),
 ];
 
 /// Smooth activations, and layers without a bias.
@@ -64,6 +69,10 @@ const SMOOTH: &str = "conv 7 k2 no-bias, gelu, conv 8 same, relu, gelu, pool, no
 /// Norms with their options, alone, with what they take in and at the end of a block, and even kernels within a network.
 const OPTIONS: &str = "conv 8, pool, norm no-scale momentum 0.4 eps 1e-12, gelu, conv 9 k2, norm no-scale eps 1e-3, relu, pool, \
       residual(conv 9 same, norm no-scale momentum 0.9), relu, conv 6 k2 p1, relu, dense 10 no-bias, scale 0.5";
+
+/// Fixed filters, and how the weights of airbench begin.
+const WHITEN: &str = "whiten, gelu, conv 26 same no-bias dirac, pool, norm no-scale momentum 0.4 eps 1e-12, gelu, pool 3, \
+      dense 10 no-bias unit-variance, scale 0.25";
 
 struct World {
     images: Rc<ImageSet>,

@@ -234,6 +234,11 @@ fn norms_with_options_and_even_kernels_train_as_in_the_reference() {
 }
 
 #[test]
+fn fixed_filters_stay_and_their_bias_trains_as_in_the_reference() {
+    both_agree(super::WHITEN);
+}
+
+#[test]
 #[ignore = "takes minutes: the presets in full"]
 fn full_presets_train_as_the_reference_does() {
     all_agree("cpu", &*cpu(), 32, Arch::clone);
