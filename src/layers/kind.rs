@@ -245,7 +245,10 @@ mod tests {
         let limit = (1.0f32 / 27.0).sqrt();
         let others = &filters[3 * 27..];
         let largest = others.iter().fold(0.0f32, |m, v| m.max(v.abs()));
-        assert!(largest <= limit && largest > 0.9 * limit, "{largest} {limit}");
+        assert!(
+            largest <= limit && largest > 0.9 * limit,
+            "{largest} {limit}"
+        );
         // Fewer filters than channels, and an even kernel: dirac_ takes the pixel after the middle.
         let filters = values(Initialization::Dirac, &[2, 3, 2, 2]);
         let ones: Vec<_> = (0..filters.len()).filter(|i| filters[*i] != 0.0).collect();

@@ -190,7 +190,10 @@ fn the_residual_preset_agrees_with_pytorch() {
 
 #[test]
 fn a_small_copy_of_the_airbench_preset_agrees_with_pytorch() {
-    let preset = ARCHS.iter().find(|preset| preset.name == "airbench").unwrap();
+    let preset = ARCHS
+        .iter()
+        .find(|preset| preset.name == "airbench")
+        .unwrap();
     let small = preset.text.replace("conv 64", "conv 8");
     let small = small.replace("conv 256", "conv 16");
     agrees("airbench", &small, 8, 32, 0.2);

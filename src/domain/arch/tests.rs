@@ -91,8 +91,14 @@ fn the_filters_of_whiten_are_not_trained() {
     assert_eq!(trained, convs + 2 * 64 + 4 * 256 + 24 + 2560);
     let parsed = resolve("airbench").unwrap();
     let nodes = parsed.infer_shapes(Shape::CIFAR, 10).unwrap();
-    let fixed = nodes.iter().flat_map(|n| &n.parameters).filter(|p| !p.trained);
-    assert_eq!(fixed.map(|p| p.shape.clone()).collect::<Vec<_>>(), [[24, 3, 2, 2]]);
+    let fixed = nodes
+        .iter()
+        .flat_map(|n| &n.parameters)
+        .filter(|p| !p.trained);
+    assert_eq!(
+        fixed.map(|p| p.shape.clone()).collect::<Vec<_>>(),
+        [[24, 3, 2, 2]]
+    );
 }
 
 #[test]

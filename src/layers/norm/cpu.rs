@@ -2,9 +2,9 @@
 //! it: the sum with a residual block's shortcut, ReLU, 2x2 max-pooling. All of it is bound by memory, so the forward pass reads its input
 //! twice, the backward pass reads input, output and gradient twice, and nothing else.
 
+use super::NormOp;
 use super::pooled::{Largest, Size, Spread};
 use super::rows::{Apply, Moments, Slope, Slopes};
-use super::NormOp;
 use crate::domain::arch::Node;
 use crate::hardware::simd::Level;
 use crate::hardware::threads::{SharedSlice, Threads};

@@ -105,7 +105,10 @@ impl LayerOp for ResidualOp {
             Some((last, norm, before)) => {
                 let before = place.branch(before)?;
                 let after = NormEpilogue { relu, pool: false };
-                (before, ResidualSum::norm(Norm::of(place, last, *norm, after)?)?)
+                (
+                    before,
+                    ResidualSum::norm(Norm::of(place, last, *norm, after)?)?,
+                )
             }
             None => {
                 let body = place.branch(body)?;

@@ -30,9 +30,10 @@ pub fn symmetric<const N: usize>(matrix: &[[f64; N]; N]) -> [(f64, [f64; N]); N]
     let mut pairs: [(f64, [f64; N]); N] = std::array::from_fn(|i| (a[i][i], vectors[i]));
     pairs.sort_by(|(a, _), (b, _)| a.total_cmp(b));
     for (_, vector) in &mut pairs {
-        let largest = vector
-            .iter()
-            .fold(0.0f64, |most, &v| if v.abs() > most.abs() { v } else { most });
+        let largest = vector.iter().fold(
+            0.0f64,
+            |most, &v| if v.abs() > most.abs() { v } else { most },
+        );
         if largest < 0.0 {
             for v in vector {
                 *v = -*v;
@@ -43,12 +44,7 @@ pub fn symmetric<const N: usize>(matrix: &[[f64; N]; N]) -> [(f64, [f64; N]); N]
 }
 
 /// Turns rows and columns `p` and `q` so that `a[p][q]` becomes zero.
-fn rotate<const N: usize>(
-    a: &mut [[f64; N]; N],
-    vectors: &mut [[f64; N]; N],
-    p: usize,
-    q: usize,
-) {
+fn rotate<const N: usize>(a: &mut [[f64; N]; N], vectors: &mut [[f64; N]; N], p: usize, q: usize) {
     // Beside the numbers on the diagonal this one changes nothing.
     let negligible = a[p][q].abs() <= f64::EPSILON * f64::EPSILON * (a[p][p].abs() + a[q][q].abs());
     if a[p][q] == 0.0 || negligible {
@@ -87,7 +83,10 @@ mod tests {
         assert!((one - 1.0).abs() < 1e-15 && (three - 3.0).abs() < 1e-15);
         assert!(first.map(f64::abs).iter().all(|v| (v - root).abs() < 1e-15));
         assert!(first[0] * first[1] < 0.0);
-        assert!(second.iter().all(|v| (v - root).abs() < 1e-15), "{second:?}");
+        assert!(
+            second.iter().all(|v| (v - root).abs() < 1e-15),
+            "{second:?}"
+        );
         // The chain 2, -1: 2 - 2 cos(k pi / 13) for k = 1 to 12.
         let chain: [[f64; 12]; 12] = std::array::from_fn(|i| {
             std::array::from_fn(|j| match i.abs_diff(j) {
