@@ -1,6 +1,7 @@
 //! The definition of the command line: every flag and subcommand with its help.
 
 use crate::config::{OPTIONS, OptionKind, Options};
+use crate::domain::arch;
 use crate::domain::params::{HYPERPARAMS, Hyperparameters, ValueKind};
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, Command, value_parser};
@@ -11,15 +12,17 @@ pub fn command() -> Command {
     session_args(hyperparameters(Command::new("cifar-tui")))
         .version(env!("CARGO_PKG_VERSION"))
         .about("Watch and steer a convolutional network while it learns CIFAR-10, in a terminal")
-        .after_help(
+        .after_help(format!(
             "Without a command: the screen, training. Examples:\n  \
              cifar-tui                                     train on CIFAR-10 if it is found, else on the built-in images\n  \
              cifar-tui --data ~/cifar-10-python.tar.gz     train on this copy\n  \
              cifar-tui --recipe resnet --epochs 8          a stronger recipe, for 8 epochs\n  \
              cifar-tui --resume seed-0412                  go on with a run\n  \
              cifar-tui train --epochs 5                    without a screen\n\n\
+             {}\n\n\
              Exit codes: 0 done, 1 failed, 2 usage, 3 diverged, 128+n ended by signal n.",
-        )
+            arch::help(),
+        ))
         .args(options())
         .subcommand(
             session_args(hyperparameters(Command::new("train")))

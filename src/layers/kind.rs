@@ -19,6 +19,8 @@ pub const NO_BIAS: &str = "no-bias";
 pub struct Kind {
     /// The word of the grammar that a layer of this kind begins with, in small letters.
     pub word: &'static str,
+    /// The arguments as `--help` shows them, optional ones in brackets; empty if there are none.
+    pub usage: &'static str,
     /// Reads what stands behind the word.
     pub parse: fn(&mut Arguments) -> std::result::Result<Arc<dyn LayerOp>, ArchError>,
 }

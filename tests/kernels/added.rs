@@ -25,6 +25,7 @@ use std::sync::Arc;
 /// `gain`: each channel times a weight that is trained, plus one that is not.
 const GAIN: Kind = Kind {
     word: "gain",
+    usage: "",
     parse: |_| Ok(Arc::new(GainOp)),
 };
 

@@ -13,6 +13,7 @@ pub use parse::{Arguments, parse, parse_with};
 pub use shapes::InferContext;
 use shapes::ShapeInference;
 
+use crate::layers::KINDS;
 use crate::layers::kind::{BufferSpec, LayerOp, ParameterSpec};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -233,6 +234,20 @@ impl Node {
     pub fn has_parameter(&self, suffix: &str) -> bool {
         self.parameters.iter().any(|p| p.suffix == suffix)
     }
+}
+
+/// The kinds of layers with their arguments and the presets, for `--help`.
+pub fn help() -> String {
+    let mut text =
+        "Architectures are layers, separated by commas; '3 x (...)' repeats layers:".to_owned();
+    for kind in KINDS {
+        text += format!("\n  {} {}", kind.word, kind.usage).trim_end();
+    }
+    text += "\nPresets:";
+    for preset in ARCHS {
+        text += &format!("\n  {:10}{}", preset.name, preset.about);
+    }
+    text
 }
 
 /// The architecture with a preset's name, or described by a text.

@@ -21,11 +21,13 @@ use std::sync::Arc;
 
 pub const GELU: Kind = Kind {
     word: "gelu",
+    usage: "",
     parse: |_| Ok(Arc::new(ActivationOp(Function::Gelu))),
 };
 
 pub const SILU: Kind = Kind {
     word: "silu",
+    usage: "",
     parse: |_| Ok(Arc::new(ActivationOp(Function::Silu))),
 };
 

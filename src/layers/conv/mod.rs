@@ -42,6 +42,7 @@ use std::sync::Arc;
 
 pub const KIND: Kind = Kind {
     word: "conv",
+    usage: "CHANNELS [k KERNEL] [s STRIDE] [p PADDING | same] [no-bias] [dirac]",
     parse,
 };
 

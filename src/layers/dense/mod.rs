@@ -24,6 +24,7 @@ use std::sync::Arc;
 
 pub const KIND: Kind = Kind {
     word: "dense",
+    usage: "OUTPUTS [no-bias] [unit-variance]",
     parse,
 };
 

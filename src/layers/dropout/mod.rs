@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 pub const KIND: Kind = Kind {
     word: "drop",
+    usage: "[SHARE | SHARE%]",
     parse,
 };
 

@@ -27,6 +27,7 @@ use std::sync::Arc;
 
 pub const KIND: Kind = Kind {
     word: "norm",
+    usage: "[no-scale] [momentum X] [eps X]",
     parse,
 };
 

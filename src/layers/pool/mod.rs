@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 pub const KIND: Kind = Kind {
     word: "pool",
+    usage: "[WINDOW] [s STRIDE]",
     parse,
 };
 

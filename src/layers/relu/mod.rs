@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 pub const KIND: Kind = Kind {
     word: "relu",
+    usage: "",
     parse: |_| Ok(Arc::new(ReluOp)),
 };
 

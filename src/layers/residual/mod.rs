@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 pub const KIND: Kind = Kind {
     word: "residual",
+    usage: "(LAYERS)",
     parse,
 };
 

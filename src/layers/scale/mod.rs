@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 pub const KIND: Kind = Kind {
     word: "scale",
+    usage: "FACTOR",
     parse,
 };
 

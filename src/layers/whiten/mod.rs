@@ -26,6 +26,7 @@ use std::sync::Arc;
 
 pub const KIND: Kind = Kind {
     word: "whiten",
+    usage: "",
     parse: |_| Ok(Arc::new(WhitenOp)),
 };
 

@@ -26,6 +26,31 @@ fn every_form_of_a_layer() {
     );
 }
 
+/// What `--help` says of every kind is read when its placeholders are filled in.
+#[test]
+fn the_usage_of_every_kind_is_right() {
+    for kind in KINDS {
+        let mut text = format!("{} {}", kind.word, kind.usage);
+        for (placeholder, example) in [
+            ("CHANNELS", "8"),
+            ("OUTPUTS", "8"),
+            ("KERNEL", "3"),
+            ("STRIDE", "2"),
+            ("PADDING | same", "1"),
+            ("WINDOW", "2"),
+            ("SHARE | SHARE%", "25%"),
+            ("FACTOR", "0.5"),
+            ("LAYERS", "relu"),
+            ("X", "0.5"),
+            ("[", ""),
+            ("]", ""),
+        ] {
+            text = text.replace(placeholder, example);
+        }
+        assert!(parse(&text).is_ok(), "{text}");
+    }
+}
+
 #[test]
 fn repeats_are_written_out() {
     assert_eq!(
