@@ -45,7 +45,7 @@ pub const ALL_LAYERS: &[&str] = &[
     "conv 20 k5 s2, relu, drop 0.3, conv 33 same, conv 17, relu, dense 50, relu, drop, dense 10",
     "norm, relu, pool 3 s2, drop 0.25, conv 24, relu, pool 3, dense 10",
     "conv 16 same, relu, residual(conv 16 same, relu), relu, residual(conv 32 s2 p1), norm, dense 10",
-    "whiten, gelu, conv 32 same no-bias dirac, pool, norm no-scale momentum 0.4 eps 1e-12, gelu, conv 20 k2, silu, \
+    "whiten, gelu, conv 32 same no-bias, pool, norm no-scale momentum 0.4 eps 1e-12, gelu, conv 20 k2, silu, \
      dense 10 no-bias unit-variance, scale 0.25",
 ];
 /// Networks without ReLU and pooling, which have no choices that rounding could decide. Compared in every number

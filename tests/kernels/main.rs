@@ -67,11 +67,12 @@ const SMOOTH: &str = "conv 7 k2 no-bias, gelu, conv 8 same, relu, gelu, pool, no
       dense 10 no-bias, scale 0.25";
 
 /// Norms with their options, alone, with what they take in and at the end of a block, and even kernels within a network.
-const OPTIONS: &str = "conv 8, pool, norm no-scale momentum 0.4 eps 1e-12, gelu, conv 9 k2, norm no-scale eps 1e-3, relu, pool, \
+const OPTIONS: &str = "conv 8 no-bias, pool, norm no-scale momentum 0.4 eps 1e-12, gelu, conv 9 k2, norm no-scale eps 1e-3, relu, pool, \
       residual(conv 9 same, norm no-scale momentum 0.9), relu, conv 6 k2 p1, relu, dense 10 no-bias, scale 0.5";
 
-/// Fixed filters, and how the weights of airbench begin.
-const WHITEN: &str = "whiten, gelu, conv 26 same no-bias dirac, pool, norm no-scale momentum 0.4 eps 1e-12, gelu, pool 3, \
+/// Fixed filters, and how the weights of airbench begin. Without pooling: behind `dirac` equal pixels would tie, and
+/// rounding would choose among them.
+const WHITEN: &str = "whiten, gelu, conv 26 same no-bias dirac, norm no-scale momentum 0.4 eps 1e-12, gelu, conv 6 k2 s2, silu, \
       dense 10 no-bias unit-variance, scale 0.25";
 
 struct World {

@@ -25,9 +25,14 @@ const IMAGES: usize = 40;
 /// The largest difference that is allowed, as a share of a tensor's largest number.
 const TOLERANCE: f32 = 1e-4;
 
-/// The preset with an eighth of its channels and units; the last dense layer has one unit a class.
+/// The preset without `dirac`, behind which equal pixels tie in pooling windows: rounding would choose among them.
+fn full(arch: &Arch) -> Arch {
+    resolve(&arch.to_string().replace(" dirac", "")).unwrap()
+}
+
+/// The same with an eighth of its channels and units; the last dense layer has one unit a class.
 fn small(arch: &Arch) -> Arch {
-    let text = arch.to_string();
+    let text = full(arch).to_string();
     let last_dense = text.rfind("dense").unwrap();
     let (mut words, mut at, mut is_size) = (Vec::new(), 0, false);
     for word in text.split(' ') {
@@ -241,8 +246,8 @@ fn fixed_filters_stay_and_their_bias_trains_as_in_the_reference() {
 #[test]
 #[ignore = "takes minutes: the presets in full"]
 fn full_presets_train_as_the_reference_does() {
-    all_agree("cpu", &*cpu(), 32, Arch::clone);
+    all_agree("cpu", &*cpu(), 32, full);
     if !left_out() {
-        all_agree("gpu", &HostDevice::new(6, false).device(), 32, Arch::clone);
+        all_agree("gpu", &HostDevice::new(6, false).device(), 32, full);
     }
 }
