@@ -117,10 +117,7 @@ fn every_preset_overfits_a_batch_and_comes_back_from_its_weights() {
                 .loss;
             adam.step(&net, 2e-3);
         }
-        assert!(
-            last < 0.05,
-            "{text}: loss {last} after {steps} steps"
-        );
+        assert!(last < 0.05, "{text}: loss {last} after {steps} steps");
         let numbers: Vec<u32> = (0..IMAGES as u32).collect();
         let score = |net: &mut Network| {
             let (mut p, mut l) = (vec![0.0; IMAGES * 10], vec![0.0; IMAGES]);

@@ -196,6 +196,9 @@ fn errors_name_the_layer_and_point_at_it() {
         );
     }
     let error = resolve("resent").unwrap_err();
-    assert!(error.to_string().contains("seed, resnet, airbench, tiny"), "{error}");
+    assert!(
+        error.to_string().contains("seed, resnet, airbench, tiny"),
+        "{error}"
+    );
     assert!(check("").is_err());
 }
