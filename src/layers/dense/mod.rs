@@ -14,9 +14,7 @@ use super::dropout::DropoutOp;
 use super::kind::{Initialization, Kind, LayerOp, NO_BIAS, ParameterSpec};
 use super::norm::NormOp;
 use super::relu::ReluOp;
-use crate::domain::arch::{
-    ArchError, Arguments, InferContext, MAX_CHANNELS, Node, Shape, shortened,
-};
+use crate::domain::arch::{ArchError, Arguments, InferContext, MAX_CHANNELS, Node, Shape};
 use crate::domain::params::ParameterGroup;
 use candle_core::{Result, Tensor};
 use std::fmt;
@@ -50,13 +48,7 @@ fn parse(arguments: &mut Arguments) -> std::result::Result<Arc<dyn LayerOp>, Arc
         let option = match word.as_str() {
             NO_BIAS => &mut op.no_bias,
             UNIT_VARIANCE => &mut op.unit_variance,
-            _ => {
-                let why = format!(
-                    "'{}' is not a property of a dense layer; the properties are no-bias and unit-variance",
-                    shortened(&word)
-                );
-                return Err(arguments.error(at, why));
-            }
+            _ => break,
         };
         if std::mem::replace(option, true) {
             return Err(arguments.error(at, format!("'{word}' is said twice")));

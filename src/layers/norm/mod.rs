@@ -18,7 +18,7 @@ use super::cpu::{CpuPlace, Layer};
 use super::kind::{BufferSpec, Initialization, Kind, LayerOp, ParameterSpec};
 use super::pool::PoolOp;
 use super::relu::ReluOp;
-use crate::domain::arch::{ArchError, Arguments, InferContext, Node, shortened};
+use crate::domain::arch::{ArchError, Arguments, InferContext, Node};
 use crate::domain::params::ParameterGroup;
 use candle_core::{Result, Tensor};
 use cpu::NormEpilogue;
@@ -66,13 +66,7 @@ fn parse(arguments: &mut Arguments) -> std::result::Result<Arc<dyn LayerOp>, Arc
             NO_SCALE => !scale,
             "momentum" => momentum.is_some(),
             "eps" => epsilon.is_some(),
-            _ => {
-                let why = format!(
-                    "'{}' is not a property of a norm; the properties are no-scale, momentum and eps",
-                    shortened(&word)
-                );
-                return Err(arguments.error(at, why));
-            }
+            _ => break,
         };
         if twice {
             return Err(arguments.error(at, format!("'{word}' is said twice")));

@@ -20,6 +20,7 @@ use super::conv::ConvOp;
 use super::cpu::{CpuPlace, Layer};
 use super::kind::{Initialization, Kind, LayerOp, SeenImages};
 use crate::domain::arch::{ArchError, InferContext, Node};
+use crate::domain::params::ParameterGroup;
 use candle_core::{Result, Tensor};
 use std::fmt;
 use std::sync::Arc;
@@ -82,10 +83,15 @@ impl LayerOp for WhitenOp {
             )));
         }
         CONV.infer(node, context)?;
-        let filters = &mut node.parameters[0];
-        filters.initial = Initialization::PlusMinusIdentity;
-        filters.decays = false;
-        filters.trained = false;
+        for parameter in &mut node.parameters {
+            match parameter.suffix {
+                "weight" => {
+                    parameter.initial = Initialization::PlusMinusIdentity;
+                    parameter.trained = false;
+                }
+                _ => parameter.group = ParameterGroup::Whitening,
+            }
+        }
         Ok(())
     }
 
