@@ -140,8 +140,7 @@ impl Tables {
         for (slot, param) in trained.into_iter().chain(fixed) {
             let packing = b.packings.get(&slot.name).copied().unwrap_or_default();
             let count = slot.len.div_ceil(PIECE);
-            let is_matrix =
-                has_matrices && param.trained && param.group == ParameterGroup::Filters;
+            let is_matrix = has_matrices && param.trained && param.group == ParameterGroup::Filters;
             if is_matrix {
                 tables.add_matrix(slot, param.var.dims()[0], count);
             }
