@@ -294,13 +294,13 @@ proptest! {
             |x, _| x.relu().unwrap(),
         );
         check(
-            |capacity, _| Activate::new("gelu1", Function::Gelu, input, capacity, device).unwrap(),
+            |capacity, level| Activate::new("gelu1", Function::Gelu, input, capacity, device).unwrap().at_level(level),
             input,
             images,
             |x, _| x.gelu_erf().unwrap(),
         );
         check(
-            |capacity, _| Activate::new("silu1", Function::Silu, input, capacity, device).unwrap(),
+            |capacity, level| Activate::new("silu1", Function::Silu, input, capacity, device).unwrap().at_level(level),
             input,
             images,
             |x, _| x.silu().unwrap(),

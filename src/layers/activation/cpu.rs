@@ -1,6 +1,7 @@
 //! A smooth activation on the CPU.
 
 use super::Function;
+use crate::hardware::simd::Level;
 use crate::layers::cpu::{Layer, Pass, image_len, images, map_images};
 use crate::layers::gpu::{Activation, BackwardLaunches, LaunchBuilder};
 use crate::layers::slices;
@@ -10,6 +11,7 @@ use candle_core::{Device, Result, Tensor};
 pub struct Activate {
     name: String,
     function: Function,
+    level: Level,
     output: Tensor,
 }
 
@@ -28,8 +30,18 @@ impl Activate {
         Ok(Activate {
             name: name.to_owned(),
             function,
+            level: Level::best(),
             output: slices::zeros((capacity, height, width, channels), device)?,
         })
+    }
+}
+
+impl Activate {
+    /// Computes with another SIMD level than the best one of this CPU.
+    #[must_use]
+    pub fn at_level(mut self, level: Level) -> Self {
+        self.level = level;
+        self
     }
 }
 
@@ -41,7 +53,7 @@ impl Layer for Activate {
     fn forward(&mut self, input: &Tensor, pass: &Pass) -> Result<()> {
         let len = image_len(&self.output);
         map_images(pass, (input, len), (&self.output, len), |_, x, out| {
-            self.function.values(x, out);
+            self.function.values(self.level, x, out);
         })
     }
 
@@ -72,7 +84,8 @@ impl Layer for Activate {
         let x = images(&x, pass.images, len)?;
         let (from, to) = ((grad_output, len), (grad_input, len));
         map_images(pass, from, to, |image, grad, out| {
-            self.function.gradients(&x[image * len..], grad, out);
+            let x = &x[image * len..];
+            self.function.gradients(self.level, x, grad, out);
         })
     }
 }
