@@ -127,7 +127,7 @@ __device__ __forceinline__ double block_sum(double v, double *scratch) {
 // rows and columns that pooling ignores at odd edges are initialised to zero.
 __device__ __forceinline__ void apply_upstream_mask(const Step &s, u32 e, float g, float output, const u8 *argmax, float *grad) {
     float scale = UPSTREAM_DROP == 0 ? 1.0f : UPSTREAM_DROP == 1 ? s.scale : UPSTREAM_SCALE;
-    g = output == 0.0f ? 0.0f : g * scale;
+    g = UPSTREAM_RELU && output == 0.0f ? 0.0f : g * scale;
     if (UPSTREAM_POOL) {
         u32 c = e % UPSTREAM_C, pixel = e / UPSTREAM_C;
         u32 x = pixel % UPSTREAM_W, y = pixel / UPSTREAM_W % UPSTREAM_H, image = pixel / (UPSTREAM_W * UPSTREAM_H);

@@ -24,7 +24,7 @@ use candle_core::{Result, Tensor, bail};
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct ConvEpilogue {
     pub relu: bool,
-    /// 2x2 max-pooling; an odd last row or column is left out. After ReLU only.
+    /// 2x2 max-pooling; an odd last row or column is left out. After the ReLU, if there is one.
     pub pool: bool,
     /// After ReLU only.
     pub dropout: Option<Dropout>,
@@ -43,7 +43,7 @@ const LISTING_PAYS: f64 = 0.6;
 /// The same where the dense way is Winograd's.
 const LISTING_PAYS_WINOGRAD: f64 = 0.37;
 
-/// Convolution (+ bias) (+ ReLU (+ 2x2 max-pooling) (+ dropout)).
+/// Convolution (+ bias) (+ ReLU) (+ 2x2 max-pooling) (+ dropout after a ReLU).
 pub struct Conv {
     name: String,
     geometry: Geometry,
@@ -86,8 +86,8 @@ impl Conv {
         if let Some(bias) = &bias {
             bias.expect_shape(&[g.outputs])?;
         }
-        if !after.relu && (after.pool || after.dropout.is_some()) {
-            bail!("{name}: pooling and dropout are fused after ReLU only");
+        if !after.relu && after.dropout.is_some() {
+            bail!("{name}: dropout is fused after ReLU only");
         }
         let (height, width) = if after.pool {
             (g.out_height / 2, g.out_width / 2)

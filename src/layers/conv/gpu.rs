@@ -42,7 +42,7 @@ pub struct Gemm {
     /// Channels and pixels of a dense layer's input; a convolution's inputs and 1.
     pub flat: (usize, usize),
     pub relu: bool,
-    /// 2x2 max-pooling, after the ReLU.
+    /// 2x2 max-pooling, after the ReLU if there is one.
     pub pool: bool,
     pub dropout: Option<Dropout>,
     pub bias: bool,
@@ -88,7 +88,7 @@ impl Gemm {
             len,
             // Beyond the last whole window it stays zero.
             grad: Some(builder.zeros(4 * capacity * result)),
-            upstream: self.relu.then(|| Rc::new(self.upstream(taken))),
+            upstream: (self.relu || self.pool).then(|| Rc::new(self.upstream(taken))),
         };
         let (packed, packed_back) = self.pack(name, builder, input.grad.is_some());
         let wanted = match self.pool {
@@ -173,6 +173,7 @@ impl Gemm {
             UPSTREAM_OH = g.out_height,
             UPSTREAM_OW = g.out_width,
             UPSTREAM_POOL = u32::from(self.pool),
+            UPSTREAM_RELU = u32::from(self.relu),
         );
         constants.push_str(&dropout::gpu::upstream_constants(self.dropout));
         Upstream { constants, taken }

@@ -1,7 +1,7 @@
 //! `conv INT { "k" INT | "s" INT | "p" INT | "same" | "no-bias" | "dirac" }`: a convolution of so many output channels. `k`
 //! is the kernel (3), `s` the stride (1), `p` the padding (0), as Keras has them; `same` pads an odd kernel by its half. It
 //! has a bias, except with `no-bias` or directly before a `norm`, which would subtract it again. It takes in the ReLU that
-//! follows, then a 2x2 pool, then a dropout.
+//! follows, then a 2x2 pool, then a dropout; without a ReLU only the pool.
 //!
 //! Its weights begin as [`Initialization::Glorot`] says; with `dirac` the first filters let their input channel through and
 //! the others begin as PyTorch's do ([`Initialization::Dirac`]).
@@ -189,7 +189,7 @@ impl LayerOp for ConvOp {
         let [out, kernel, stride, padding] = sizes;
         let geometry = Geometry::new(place.shape(), out, kernel, stride, padding)?;
         let relu = place.absorb::<ReluOp>().is_some();
-        let pool = relu && place.absorb_if(PoolOp::is_two_by_two).is_some();
+        let pool = place.absorb_if(PoolOp::is_two_by_two).is_some();
         let mut dropout = None;
         if relu && let Some(drop) = place.absorb::<DropoutOp>() {
             dropout = Some(place.dropout(drop.share));

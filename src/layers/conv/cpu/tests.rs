@@ -399,7 +399,7 @@ prop_compose! {
         kernel in prop::sample::select(vec![1usize, 2, 3, 4, 5]),
         stride in 1usize..=2,
         padding in 0usize..=4,
-        after in prop::sample::select(vec![(false, false), (true, false), (true, true)]),
+        after in prop::sample::select(vec![(false, false), (true, false), (true, true), (false, true)]),
         dropout in prop::sample::select(vec![None, Some(None), Some(Some(0.5f32))]),
         bias: bool,
         density in prop::sample::select(vec![0.0f32, 0.1, 0.5, 1.0]),
