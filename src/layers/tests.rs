@@ -243,19 +243,26 @@ proptest! {
         channels in 1..71usize,
         images in 1..9usize,
         (relu, pool, scale) in any::<(bool, bool, bool)>(),
+        smooth in proptest::sample::select(vec![None, Some(Function::Gelu), Some(Function::Silu)]),
         epsilon in proptest::sample::select(vec![1e-5, 1e-12, 0.3]),
     ) {
         let op = NormOp { scale, momentum: 0.1, epsilon };
         let (relu, pool) = if pixels.0.min(pixels.1) > 1 { (relu || pool, pool) } else { (relu, false) };
+        let smooth = smooth.filter(|_| !relu);
         // Of two numbers, one is always one deviation above the other: nothing is left to differentiate.
         prop_assume!(images * pixels.0 * pixels.1 > 3);
         check(
-            |capacity, level| norm(channels, pixels, op, NormEpilogue { relu, pool }, capacity).at_level(level),
+            |capacity, level| norm(channels, pixels, op, NormEpilogue { relu, pool, smooth }, capacity).at_level(level),
             (pixels.0, pixels.1, channels),
             images,
             |x, params| {
                 let y = normalised(x, scale.then(|| &params[0]), &params[usize::from(scale)], epsilon);
                 let y = if relu { y.relu().unwrap() } else { y };
+                let y = match smooth {
+                    Some(Function::Gelu) => y.gelu_erf().unwrap(),
+                    Some(Function::Silu) => y.silu().unwrap(),
+                    None => y,
+                };
                 if pool { largest(&y, 2, 2) } else { y }
             },
         );
@@ -342,7 +349,7 @@ fn norms_add_the_shortcut_and_keep_running_statistics() {
         op,
         NormEpilogue {
             relu: true,
-            pool: false,
+            ..NormEpilogue::default()
         },
         images,
     );

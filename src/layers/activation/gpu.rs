@@ -28,3 +28,17 @@ pub fn schedule(
     };
     builder.kernel_pair(pair, input, input.len)
 }
+
+/// The launches of an activation that another layer has taken in: after that layer's, which are given.
+pub fn follow(
+    function: Function,
+    builder: &mut LaunchBuilder,
+    (input, before): (Activation, BackwardLaunches),
+) -> (Activation, BackwardLaunches) {
+    let (output, backward) = schedule(function, builder, &input);
+    let both = move |builder: &mut LaunchBuilder| {
+        backward(builder);
+        before(builder);
+    };
+    (output, Box::new(both))
+}

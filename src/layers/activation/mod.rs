@@ -1,4 +1,4 @@
-//! `gelu` and `silu`: smooth activations, as layers of their own.
+//! `gelu` and `silu`: smooth activations. `whiten` and norms take them in.
 //!
 //! - `gelu`: x times the standard normal distribution's share below x (Hendrycks, Gimpel: "Gaussian Error Linear Units",
 //!   2016), exact as PyTorch's default, not by its tanh approximation.
@@ -7,7 +7,7 @@
 mod candle;
 pub mod cpu;
 mod functions;
-mod gpu;
+pub mod gpu;
 
 pub use functions::Function;
 
@@ -33,6 +33,12 @@ pub const SILU: Kind = Kind {
 
 #[derive(Debug)]
 pub struct ActivationOp(Function);
+
+impl ActivationOp {
+    pub fn function(&self) -> Function {
+        self.0
+    }
+}
 
 impl fmt::Display for ActivationOp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

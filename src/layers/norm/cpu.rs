@@ -1,17 +1,19 @@
 //! Batch normalisation (Ioffe, Szegedy: "Batch Normalization", ICML 2015) over each channel, and what usually follows
-//! it: the sum with a residual block's shortcut, ReLU, 2x2 max-pooling. All of it is bound by memory, so the forward pass reads its input
+//! it: the sum with a residual block's shortcut, ReLU, 2x2 max-pooling; or a smooth activation. All of it is bound by memory, so the forward pass reads its input
 //! twice, the backward pass reads input, output and gradient twice, and nothing else.
 
 use super::NormOp;
 use super::pooled::{Largest, Size, Spread};
-use super::rows::{Apply, Moments, Slope, Slopes};
+use super::rows::{Apply, Moments, Slope, SlopeInPlace, Slopes};
 use crate::domain::arch::Node;
 use crate::hardware::simd::Level;
 use crate::hardware::threads::{SharedSlice, Threads};
+use crate::layers::activation::Function;
 use crate::layers::cpu::{CpuPlace, Layer, Parameter, Pass, hwc, images};
 use crate::layers::gpu::{Activation, BackwardLaunches, LaunchBuilder};
-use crate::layers::slices::{self, Aligned, read, write};
+use crate::layers::slices::{self, Aligned, read, scratch, write};
 use candle_core::{Result, Tensor, bail};
+use std::ops::Range;
 
 /// At most this many partial sums: a number that does not depend on the threads, so that neither do the results.
 const MAX_SHARDS: usize = 32;
@@ -33,9 +35,11 @@ pub struct NormEpilogue {
     pub relu: bool,
     /// 2x2 max-pooling; an odd last row or column is left out. After ReLU only, and without a shortcut.
     pub pool: bool,
+    /// A smooth activation. Without ReLU and without a shortcut.
+    pub smooth: Option<Function>,
 }
 
-/// Batch normalisation (+ shortcut) (+ ReLU (+ 2x2 max-pooling)).
+/// Batch normalisation (+ shortcut) (+ ReLU (+ 2x2 max-pooling)), or batch normalisation + smooth activation.
 pub struct Norm {
     name: String,
     channels: usize,
@@ -55,6 +59,9 @@ pub struct Norm {
     /// If it pools: the input that each output selected, and its index in the window.
     chosen: Aligned,
     place: Aligned,
+    /// Of the last training pass: the result is input * scale + shift.
+    scale: Vec<f32>,
+    shift: Vec<f32>,
 }
 
 impl Norm {
@@ -120,6 +127,9 @@ impl Norm {
         if after.pool && !(after.relu && height.min(width) > 1) {
             bail!("{name}: pooling is fused after ReLU only, for at least 2x2 pixels");
         }
+        if after.smooth.is_some() && after.relu {
+            bail!("{name}: a smooth activation is fused without ReLU only");
+        }
         let (rows, columns) = if after.pool {
             (height / 2, width / 2)
         } else {
@@ -141,6 +151,8 @@ impl Norm {
             inverse: vec![1.0; channels],
             chosen: Aligned::default(),
             place: Aligned::default(),
+            scale: Vec::new(),
+            shift: Vec::new(),
         })
     }
 
@@ -197,6 +209,9 @@ impl Norm {
                 shift[c] = bias[c] - means[c] * scale[c];
             }
         }
+        if self.after.smooth.is_some() {
+            (self.scale, self.shift) = (scale.clone(), shift.clone());
+        }
         let (level, size, relu) = (self.level, self.size, self.after.relu);
         if self.after.pool {
             if skip.is_some() {
@@ -226,11 +241,34 @@ impl Norm {
                 });
             });
         }
+        let smooth = self.after.smooth;
+        if smooth.is_some() && skip.is_some() {
+            bail!(
+                "{}: a norm with a smooth activation adds no shortcut",
+                self.name
+            );
+        }
         let skip = skip.map(read).transpose()?;
         write([&self.output], |[out]| {
             let out = SharedSlice::new(&mut out[..len]);
             let shards = shards(rows);
             pass.threads.run(shards, |shard| {
+                if let Some(function) = smooth {
+                    for range in blocks(rows, shards, shard, channels) {
+                        // SAFETY: each shard writes different rows.
+                        let out = unsafe { out.range(range.clone()) };
+                        level.run(Apply {
+                            x: &x[range],
+                            skip: None,
+                            scale: &scale,
+                            shift: &shift,
+                            relu: false,
+                            out: &mut *out,
+                        });
+                        function.apply(level, out);
+                    }
+                    return;
+                }
                 let range =
                     cut(rows, shards, shard) * channels..cut(rows, shards, shard + 1) * channels;
                 level.run(Apply {
@@ -276,6 +314,8 @@ impl Norm {
         let mut sums = vec![0.0f64; count * 2 * channels];
         let all_sums = SharedSlice::new(&mut sums);
         let (level, mean) = (self.level, &self.mean);
+        let smooth = self.after.smooth;
+        let coefficients = (&self.scale[..], &self.shift[..]);
         let work = |masked: Option<&mut [f32]>| {
             let masked = masked.map(|all| SharedSlice::new(&mut all[..grad.len()]));
             pass.threads.run(count, |shard| {
@@ -283,14 +323,20 @@ impl Norm {
                 let sums =
                     unsafe { all_sums.range(shard * 2 * channels..(shard + 1) * 2 * channels) };
                 let mut part = vec![0.0f32; 2 * channels];
-                let end = cut(passing, count, shard + 1);
-                let mut row = cut(passing, count, shard);
-                while row < end {
-                    let next = (row + ROWS).min(end);
-                    let range = row * channels..next * channels;
+                let mut before_activation = scratch(smooth.map_or(0, |_| ROWS * channels));
+                for range in blocks(passing, count, shard, channels) {
+                    let grad = match smooth {
+                        Some(function) => {
+                            let out = &mut before_activation[..range.len()];
+                            let (x, grad) = (&x[range.clone()], &grad[range.clone()]);
+                            function.scaled_gradients(level, x, coefficients, grad, out);
+                            &*out
+                        }
+                        None => &grad[range.clone()],
+                    };
                     level.run(Slopes {
                         x: &from[range.clone()],
-                        grad: &grad[range.clone()],
+                        grad,
                         output: output.map(|output| &output[range.clone()]),
                         mean,
                         sums: &mut part,
@@ -300,7 +346,6 @@ impl Norm {
                     for (sum, part) in sums.iter_mut().zip(&*part) {
                         *sum += f64::from(*part);
                     }
-                    row = next;
                 }
             });
         };
@@ -375,6 +420,22 @@ impl Norm {
         write([grad_input], |[out]| {
             let out = SharedSlice::new(&mut out[..len]);
             pass.threads.run(count, |shard| {
+                if let Some(function) = smooth {
+                    for range in blocks(rows, count, shard, channels) {
+                        // SAFETY: each shard writes different rows.
+                        let out = unsafe { out.range(range.clone()) };
+                        let (x, grad) = (&x[range.clone()], &grad[range]);
+                        function.scaled_gradients(level, x, coefficients, grad, out);
+                        level.run(SlopeInPlace {
+                            x,
+                            a: &a,
+                            b: &b,
+                            c: &c,
+                            out,
+                        });
+                    }
+                    return;
+                }
                 let range =
                     cut(rows, count, shard) * channels..cut(rows, count, shard + 1) * channels;
                 level.run(Slope {
@@ -412,19 +473,15 @@ impl Norm {
             // SAFETY: each shard writes different sums.
             let sums = unsafe { all_sums.range(shard * 2 * channels..(shard + 1) * 2 * channels) };
             let mut part = vec![0.0f32; 2 * channels];
-            let end = cut(rows, count, shard + 1);
-            let mut row = cut(rows, count, shard);
-            while row < end {
-                let next = (row + ROWS).min(end);
+            for range in blocks(rows, count, shard, channels) {
                 level.run(Moments {
-                    x: &x[row * channels..next * channels],
+                    x: &x[range],
                     origin,
                     sums: &mut part,
                 });
                 for (sum, part) in sums.iter_mut().zip(&*part) {
                     *sum += f64::from(*part);
                 }
-                row = next;
             }
         });
         let mut totals = vec![0.0f64; 2 * channels];
@@ -499,6 +556,18 @@ impl Layer for Norm {
 /// Number of shards for `rows` rows.
 fn shards(rows: usize) -> usize {
     rows.div_ceil(64).clamp(1, MAX_SHARDS)
+}
+
+/// The numbers of run `i` of `parts` of `rows` rows, in blocks of [`ROWS`] rows.
+fn blocks(
+    rows: usize,
+    parts: usize,
+    i: usize,
+    channels: usize,
+) -> impl Iterator<Item = Range<usize>> {
+    let end = cut(rows, parts, i + 1);
+    let begins = (cut(rows, parts, i)..end).step_by(ROWS);
+    begins.map(move |row| row * channels..(row + ROWS).min(end) * channels)
 }
 
 /// Where run `i` of `parts` of `total` begins.

@@ -2,6 +2,7 @@
 
 use super::cpu::Norm;
 use crate::hardware::executor::{Launch, Offset};
+use crate::layers::activation;
 use crate::layers::cpu::Layer;
 use crate::layers::gpu::{Activation, BackwardLaunches, LaunchBuilder, define};
 use std::fmt::Write;
@@ -31,12 +32,17 @@ pub fn schedule(
     builder: &mut LaunchBuilder,
     input: &Activation,
 ) -> (Activation, BackwardLaunches) {
-    let (output, placed) = forward(norm, builder, input, None);
-    let (input, y) = (input.clone(), output.clone());
+    let (normalised, placed) = forward(norm, builder, input, None);
+    let (input, y) = (input.clone(), normalised.clone());
     let backward = move |builder: &mut LaunchBuilder| {
         placed.backward(builder, &input, &y, None);
     };
-    (output, Box::new(backward))
+    match norm.after().smooth {
+        Some(function) => {
+            activation::gpu::follow(function, builder, (normalised, Box::new(backward)))
+        }
+        None => (normalised, Box::new(backward)),
+    }
 }
 
 /// Adds the launches of the forward pass. `skip` is added before the ReLU.

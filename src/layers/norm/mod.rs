@@ -1,7 +1,7 @@
 //! `norm { "no-scale" | "momentum" NUMBER | "eps" NUMBER }`: batch normalisation over each channel (Ioffe, Szegedy: "Batch
 //! Normalization", ICML 2015). The result is (x - mean) / sqrt(variance + eps) * weight + bias; with `no-scale` there is no
-//! weight. It takes in the ReLU that follows and a 2x2 pool after that. At the end of a residual block it also adds the
-//! shortcut.
+//! weight. It takes in the ReLU that follows and a 2x2 pool after that, or a smooth activation. At the end of a residual
+//! block it also adds the shortcut.
 //!
 //! In training the mean and the variance are those of the batch. The running statistics, which scoring uses, become
 //! (1 - momentum) times themselves plus momentum times the batch's, as in PyTorch; the running variance follows the
@@ -13,6 +13,7 @@ pub mod gpu;
 mod pooled;
 mod rows;
 
+use super::activation::ActivationOp;
 use super::candle::CandlePass;
 use super::cpu::{CpuPlace, Layer};
 use super::kind::{BufferSpec, Initialization, Kind, LayerOp, ParameterSpec};
@@ -136,7 +137,11 @@ impl LayerOp for NormOp {
     fn cpu(&self, place: &mut CpuPlace) -> Result<Box<dyn Layer>> {
         let relu = place.absorb::<ReluOp>().is_some();
         let pool = relu && place.absorb_if(PoolOp::is_two_by_two).is_some();
-        let after = NormEpilogue { relu, pool };
+        let smooth = match relu {
+            true => None,
+            false => place.absorb::<ActivationOp>().map(ActivationOp::function),
+        };
+        let after = NormEpilogue { relu, pool, smooth };
         Ok(Box::new(cpu::Norm::of(place, place.node, *self, after)?))
     }
 

@@ -244,3 +244,28 @@ impl Kernel for Slope<'_> {
         }
     }
 }
+
+/// The same where the gradient stands in `out`.
+pub(super) struct SlopeInPlace<'a> {
+    pub(super) x: &'a [f32],
+    pub(super) a: &'a [f32],
+    pub(super) b: &'a [f32],
+    pub(super) c: &'a [f32],
+    pub(super) out: &'a mut [f32],
+}
+
+impl Kernel for SlopeInPlace<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let channels = self.a.len();
+        let rows = self.out.chunks_exact_mut(channels);
+        for (out, x) in rows.zip(self.x.chunks_exact(channels)) {
+            let coefficients = self.a.iter().zip(self.b).zip(self.c);
+            for ((out, x), ((a, b), c)) in out.iter_mut().zip(x).zip(coefficients) {
+                *out = *out * a + (x * b + c);
+            }
+        }
+    }
+}

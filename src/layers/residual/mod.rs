@@ -105,7 +105,10 @@ impl LayerOp for ResidualOp {
             // It also adds the shortcut.
             Some((last, norm, before)) => {
                 let before = place.branch(before)?;
-                let after = NormEpilogue { relu, pool: false };
+                let after = NormEpilogue {
+                    relu,
+                    ..NormEpilogue::default()
+                };
                 (
                     before,
                     ResidualSum::norm(Norm::of(place, last, *norm, after)?)?,
