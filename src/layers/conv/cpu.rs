@@ -158,6 +158,27 @@ impl Conv {
         self.weight.trained
     }
 
+    /// Convolves one image with the weights and the bias of the last forward pass, without what follows. `out` is
+    /// `[out_height, out_width, outputs]`.
+    pub fn recompute(&self, x: &[f32], out: &mut [f32]) {
+        let g = &self.geometry;
+        self.level.run(Forward {
+            geometry: g,
+            winograd: winograd::pays(g),
+            images: 1,
+            x,
+            weights: &self.packed,
+            bias: &self.padded_bias,
+            zeros: &self.zeros,
+            relu: false,
+            pool: false,
+            mask: None,
+            rows: 0..g.out_height,
+            out,
+            taken: &mut [],
+        });
+    }
+
     /// Rows, columns and channels of the layer's output.
     fn output_dims(&self) -> (usize, usize, usize) {
         let g = &self.geometry;

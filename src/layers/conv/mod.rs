@@ -185,6 +185,20 @@ impl LayerOp for ConvOp {
     }
 
     fn cpu(&self, place: &mut CpuPlace) -> Result<Box<dyn Layer>> {
+        Ok(Box::new(self.fused(place)?))
+    }
+
+    fn candle(&self, node: &Node, x: &Tensor, pass: &mut CandlePass) -> Result<Tensor> {
+        candle::conv(self, node, x, pass)
+    }
+}
+
+impl ConvOp {
+    /// The convolution with what it takes in.
+    ///
+    /// # Errors
+    /// Returns the errors of [`LayerOp::cpu`].
+    pub fn fused(&self, place: &mut CpuPlace) -> Result<cpu::Conv> {
         let sizes = [self.out, self.kernel, self.stride, self.padding].map(|v| v as usize);
         let [out, kernel, stride, padding] = sizes;
         let geometry = Geometry::new(place.shape(), out, kernel, stride, padding)?;
@@ -202,11 +216,6 @@ impl LayerOp for ConvOp {
         let weight = place.parameter(place.node, "weight")?;
         let bias = place.optional_parameter(place.node, "bias")?;
         let capacity = place.capacity();
-        let conv = cpu::Conv::new(&place.name, geometry, after, weight, bias, capacity)?;
-        Ok(Box::new(conv))
-    }
-
-    fn candle(&self, node: &Node, x: &Tensor, pass: &mut CandlePass) -> Result<Tensor> {
-        candle::conv(self, node, x, pass)
+        cpu::Conv::new(&place.name, geometry, after, weight, bias, capacity)
     }
 }

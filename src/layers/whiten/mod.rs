@@ -1,6 +1,6 @@
 //! `whiten`: the first layer's convolution with 24 fixed 2x2 filters that whiten the training images' patches, and a bias
 //! that is trained (except directly before a `norm`, which would subtract it again). No padding: 3 x 32x32 becomes
-//! 24 x 31x31. It takes in what a convolution does.
+//! 24 x 31x31. It takes in what a convolution does, or a smooth activation.
 //!
 //! The filters are the 12 eigenvectors of the second moments of the images' 2x2 patches, each divided by the square root
 //! of its eigenvalue plus [`EPSILON`], and the negatives of these ([`filters()`]). They come from the first
@@ -10,13 +10,16 @@
 //!
 //! Jordan: "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024.
 
+pub mod cpu;
 mod eigen;
 pub mod filters;
 
 pub use filters::filters;
 
+use super::activation::ActivationOp;
 use super::candle::CandlePass;
 use super::conv::ConvOp;
+use super::conv::cpu::ConvEpilogue;
 use super::cpu::{CpuPlace, Layer};
 use super::kind::{Initialization, Kind, LayerOp, SeenImages};
 use crate::domain::arch::{ArchError, InferContext, Node};
@@ -100,7 +103,14 @@ impl LayerOp for WhitenOp {
     }
 
     fn cpu(&self, place: &mut CpuPlace) -> Result<Box<dyn Layer>> {
-        CONV.cpu(place)
+        let conv = CONV.fused(place)?;
+        if conv.after() != ConvEpilogue::default() {
+            return Ok(Box::new(conv));
+        }
+        Ok(match place.absorb::<ActivationOp>() {
+            Some(activation) => Box::new(cpu::Whiten::new(conv, activation.function())),
+            None => Box::new(conv),
+        })
     }
 
     fn candle(&self, node: &Node, x: &Tensor, pass: &mut CandlePass) -> Result<Tensor> {
