@@ -158,13 +158,13 @@ impl Conv {
         self.weight.trained
     }
 
-    /// Convolves one image with the weights and the bias of the last forward pass, without what follows. `out` is
+    /// Convolves one image as the last forward pass did, of so many images, without what follows. `out` is
     /// `[out_height, out_width, outputs]`.
-    pub fn recompute(&self, x: &[f32], out: &mut [f32]) {
+    pub fn recompute(&self, images: usize, x: &[f32], out: &mut [f32]) {
         let g = &self.geometry;
         self.level.run(Forward {
             geometry: g,
-            winograd: winograd::pays(g),
+            winograd: self.winograd(images),
             images: 1,
             x,
             weights: &self.packed,

@@ -66,7 +66,8 @@ impl Layer for Whiten {
         let all = SharedSlice::new(&mut sums);
         pass.threads.run(pass.images, |image| {
             let (mut results, mut grads) = (scratch(len), scratch(len));
-            conv.recompute(&x[image * input_len..][..input_len], &mut results);
+            let x = &x[image * input_len..][..input_len];
+            conv.recompute(pass.images, x, &mut results);
             let grad = &grad[image * len..][..len];
             function.gradients(Level::best(), &results, grad, &mut grads);
             // SAFETY: each image has sums of its own.
