@@ -702,9 +702,12 @@ fn wrong_shapes_are_refused() {
         )
         .is_err()
     );
-    let pool_alone = ConvEpilogue {
-        pool: true,
+    let dropout_alone = ConvEpilogue {
+        dropout: Some(Dropout {
+            layer: 0,
+            share: None,
+        }),
         ..ConvEpilogue::default()
     };
-    assert!(Conv::new("c", g, pool_alone, parameter(&[8, 3, 3, 3]), None, 1).is_err());
+    assert!(Conv::new("c", g, dropout_alone, parameter(&[8, 3, 3, 3]), None, 1).is_err());
 }
