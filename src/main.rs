@@ -104,16 +104,18 @@ fn run(invocation: &Invocation) -> anyhow::Result<u8> {
         }
         Task::Eval {
             checkpoint,
+            tta,
             split,
             json,
-        } => commands::eval::run(&config, checkpoint, split, *json, out)?,
+        } => commands::eval::run(&config, checkpoint, *tta, split, *json, out)?,
         Task::Predict {
             checkpoint,
+            tta,
             images,
             json,
         } => {
             let err = &mut Plain(std::io::stderr());
-            commands::predict::run(&config, checkpoint, images, *json, out, err)?;
+            commands::predict::run(&config, checkpoint, *tta, images, *json, out, err)?;
         }
         Task::Runs(task) => commands::runs::run(task, &config, out)?,
         Task::Data(cli::DataCommand::Info { json }) => commands::data::info(&config, *json, out)?,

@@ -2,7 +2,7 @@
 
 use crate::config::{OPTIONS, OptionKind, Options};
 use crate::domain::arch;
-use crate::domain::params::{HYPERPARAMS, Hyperparameters, ValueKind};
+use crate::domain::params::{HYPERPARAMS, Hyperparameters, Tta, ValueKind};
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, Command, value_parser};
 use std::path::PathBuf;
@@ -57,6 +57,7 @@ pub fn command() -> Command {
                         .default_value("test")
                         .help("The images to score; validation is split off as it was in the run"),
                 )
+                .arg(tta())
                 .arg(json("Write the result as JSON"))
                 .after_help(
                     "Examples:\n  \
@@ -76,6 +77,7 @@ pub fn command() -> Command {
                         .value_parser(value_parser!(PathBuf))
                         .help("Pictures: PNG, JPEG, BMP, GIF, WebP, TIFF or PNM, of any size"),
                 )
+                .arg(tta())
                 .arg(json("Write one line of JSON a picture"))
                 .after_help(
                     "A picture is cut to the square in its middle and scaled to 32x32. Examples:\n  \
@@ -324,6 +326,15 @@ fn session_args(command: Command) -> Command {
                 .conflicts_with("name")
                 .help("Go on with this run, where its last checkpoint is"),
         )
+}
+
+fn tta() -> Arg {
+    Arg::new("tta")
+        .long("tta")
+        .value_name(Tta::WORDS.join("|"))
+        .hide_possible_values(true)
+        .value_parser(PossibleValuesParser::new(Tta::WORDS))
+        .help("Views of each image to average over, instead of those that the run says")
 }
 
 fn checkpoint() -> Arg {

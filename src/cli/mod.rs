@@ -8,7 +8,7 @@ mod tests;
 pub use arguments::command;
 
 use crate::config::{Flags, OPTIONS, OptionKind};
-use crate::domain::params::HYPERPARAMS;
+use crate::domain::params::{HYPERPARAMS, Tta};
 use clap::ArgMatches;
 use std::path::PathBuf;
 
@@ -30,11 +30,13 @@ pub enum Task {
     },
     Eval {
         checkpoint: PathBuf,
+        tta: Option<Tta>,
         split: String,
         json: bool,
     },
     Predict {
         checkpoint: PathBuf,
+        tta: Option<Tta>,
         images: Vec<PathBuf>,
         json: bool,
     },
@@ -156,11 +158,13 @@ pub fn parse(
         },
         "eval" => Task::Eval {
             checkpoint: file("checkpoint"),
+            tta: tta(sub),
             split: text(sub, "split").unwrap_or_default(),
             json: json(sub),
         },
         "predict" => Task::Predict {
             checkpoint: file("checkpoint"),
+            tta: tta(sub),
             images: sub
                 .get_many::<PathBuf>("images")
                 .map(|all| all.cloned().collect())
@@ -215,6 +219,12 @@ pub fn parse(
         _ => Task::Screen(session),
     };
     Ok(Invocation { flags, task })
+}
+
+/// The views that `--tta` names, if it is given.
+fn tta(matches: &ArgMatches) -> Option<Tta> {
+    let word = matches.get_one::<String>("tta")?;
+    Tta::ALL.iter().copied().find(|tta| tta.word() == word)
 }
 
 fn optional(matches: &ArgMatches, id: &str) -> Option<String> {

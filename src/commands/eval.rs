@@ -6,6 +6,7 @@ use crate::config::Config;
 use crate::data::{self, batches::Division};
 use crate::domain::confusion::Confusion;
 use crate::domain::number::argmax;
+use crate::domain::params::Tta;
 use crate::domain::report::{DataInfo, Evaluation, ScoredWeights, Split};
 use crate::domain::text::{cell, compact, grouped, percent, plain};
 use crate::train::checkpoint::DataIdentity;
@@ -39,11 +40,12 @@ struct Report<'a> {
 pub fn run(
     config: &Config,
     checkpoint: &Path,
+    tta: Option<Tta>,
     split: &str,
     json: bool,
     out: &mut impl Write,
 ) -> anyhow::Result<()> {
-    let mut trained = Trained::open(checkpoint, config)?;
+    let mut trained = Trained::open(checkpoint, config, tta)?;
     let dataset = data(config, &trained)?;
     let identity = training_data::identity(&dataset);
     let info = dataset.info;
@@ -100,7 +102,7 @@ pub fn run(
         } else {
             ScoredWeights::Last
         },
-        tta: trained.run_state.params.tta,
+        tta: trained.tta,
         step: trained.run_state.step,
         epoch: trained.run_state.epochs,
         loss: scored.losses.iter().map(|l| f64::from(*l)).sum::<f64>() / count,
@@ -192,7 +194,7 @@ fn print(report: &Report, out: &mut impl Write) -> anyhow::Result<()> {
     };
     writeln!(
         out,
-        "{}, step {}\n{} {} images: {} ({})\n\nloss      {}\naccuracy  {:.2}%\n",
+        "{}, step {}\n{} {} images: {} ({})\n\nloss      {}\naccuracy  {:.2}%{}\n",
         plain(&report.checkpoint),
         grouped(e.step),
         grouped(matrix.total().into()),
@@ -200,7 +202,8 @@ fn print(report: &Report, out: &mut impl Write) -> anyhow::Result<()> {
         plain(report.data_name),
         plain(report.data),
         compact(e.loss, 4),
-        e.accuracy * 100.0
+        e.accuracy * 100.0,
+        e.tta.describe()
     )?;
     writeln!(
         out,

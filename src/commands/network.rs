@@ -74,6 +74,8 @@ pub fn score(
 pub struct Trained {
     pub file: PathBuf,
     pub run_state: RunState,
+    /// The views in which images are scored.
+    pub tta: Tta,
     backend: Box<dyn Backend>,
     member: MemberId,
     /// Must be dropped after the backend, so it is declared after it.
@@ -81,11 +83,12 @@ pub struct Trained {
 }
 
 impl Trained {
-    /// Opens the checkpoint `named`: a file, or the best (otherwise the last) checkpoint of a run's folder or name.
+    /// Opens the checkpoint `named`: a file, or the best (otherwise the last) checkpoint of a run's folder or name. Images
+    /// are scored in the views of `tta`, or those that the run says.
     ///
     /// # Errors
     /// Returns an error if there is none, or it is damaged or does not fit.
-    pub fn open(named: &Path, config: &Config) -> anyhow::Result<Self> {
+    pub fn open(named: &Path, config: &Config, tta: Option<Tta>) -> anyhow::Result<Self> {
         let file = find(named, &config.runs)?;
         let Checkpoint { run_state, tensors } = Checkpoint::read(&file)?;
         let device = device(config)?;
@@ -104,6 +107,7 @@ impl Trained {
             build().with_context(|| format!("{} cannot be used", file.display()))?;
         Ok(Trained {
             file,
+            tta: tta.unwrap_or(run_state.params.tta),
             run_state,
             backend,
             member,
@@ -111,7 +115,7 @@ impl Trained {
         })
     }
 
-    /// Scores the images with the indices `which`, in the views that the run's `tta` says.
+    /// Scores the images with the indices `which`, in the views of `tta`.
     ///
     /// # Errors
     /// Returns an error if an image does not exist or the device fails.
@@ -123,7 +127,7 @@ impl Trained {
     ) -> anyhow::Result<ScoredImages> {
         let classes = self.run_state.classes.len();
         let backend = &mut *self.backend;
-        let tta = self.run_state.params.tta;
+        let tta = self.tta;
         score(backend, self.member, classes, images, which, tta, progress)
     }
 }

@@ -70,9 +70,10 @@ fn share(value: Option<f64>) -> String {
 /// The run's test accuracy, and that of its best weights.
 fn test(run: &RunSummary) -> String {
     let last = share(run.test_accuracy);
+    let tta = run.test_tta.describe();
     match run.best_test_accuracy {
-        Some(best) => format!("{last} (best weights {})", percent(best)),
-        None => last,
+        Some(best) => format!("{last} (best weights {}){tta}", percent(best)),
+        None => last + &tta,
     }
 }
 
@@ -100,23 +101,26 @@ fn list(runs: &[RunSummary], folder: &Path, out: &mut impl Write) -> anyhow::Res
         .max()
         .unwrap_or(0)
         .max(4);
+    let marks = runs.iter().map(|run| run.test_tta.mark().len());
+    let mark = marks.max().unwrap_or(0);
+    let (test_width, best_width) = (7 + mark, 9 + mark);
     let statuses: Vec<_> = runs.iter().map(RunSummary::status).collect();
     let status_width = statuses.iter().map(|s| s.chars().count()).max();
     let status_width = status_width.unwrap_or(0).max(11);
     writeln!(
         out,
-        "{:<width$}  {:<status_width$}  {:>7}  {:>8}  {:>7}  {:>9}  {:>8}  differs from the seed recipe",
+        "{:<width$}  {:<status_width$}  {:>7}  {:>8}  {:>test_width$}  {:>best_width$}  {:>8}  differs from the seed recipe",
         "run", "outcome", "epochs", "best val", "test", "best test", "time"
     )?;
     for (run, status) in runs.iter().zip(&statuses) {
         let epochs = format!("{}/{}", run.epochs_done, run.params.epochs);
         let line = format!(
-            "{:<width$}  {:<status_width$}  {epochs:>7}  {:>8}  {:>7}  {:>9}  {:>8}  {}",
+            "{:<width$}  {:<status_width$}  {epochs:>7}  {:>8}  {:>test_width$}  {:>best_width$}  {:>8}  {}",
             plain(&run.name),
             plain(status),
             share(run.best_val_accuracy),
-            share(run.test_accuracy),
-            share(run.best_test_accuracy),
+            share(run.test_accuracy) + run.test_tta.mark(),
+            share(run.best_test_accuracy) + run.test_tta.mark(),
             duration(run.elapsed),
             plain(&differs(run))
         );
@@ -198,7 +202,11 @@ fn show(run: &RunSummary, out: &mut impl Write) -> anyhow::Result<()> {
             },
             share(e.test_accuracy),
             duration(e.elapsed),
-            if e.best { "  best" } else { "" }
+            match (e.best, e.tta.is_none()) {
+                (true, _) => "  best".into(),
+                (false, true) => String::new(),
+                (false, false) => format!("  {}", e.tta.mark().trim()),
+            }
         )?;
     }
     Ok(())

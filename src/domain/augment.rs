@@ -256,4 +256,27 @@ mod tests {
         assert_eq!(at(2), [0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0]);
         assert_eq!(at(1), [0; 11]);
     }
+
+    #[test]
+    fn the_views_of_an_image_weigh_one_and_stand_view_by_view() {
+        for tta in Tta::ALL {
+            let weights = tta.views().iter().map(|view| view.weight);
+            assert_eq!(weights.sum::<f32>(), 1.0);
+            let placed = tta.place(&[7, 9]);
+            let images: Vec<u32> = placed.iter().map(|placement| placement.image).collect();
+            assert_eq!(images, [7, 9].repeat(tta.views().len()));
+            // Every view is there with its mirror image.
+            let flipped = placed.iter().filter(|placement| placement.flip).count();
+            assert_eq!(flipped, placed.len() / 2 * usize::from(!tta.is_none()));
+        }
+        assert_eq!(Tta::None.place(&[3]), [Placement::plain(3)]);
+        let shifted = Tta::MirrorTranslate.place(&[3])[2];
+        // One pixel to the upper left: the corner shows what lies one pixel inside.
+        assert_eq!(shifted.source(0, 0, 32), Some((1, 1)));
+        assert_eq!(shifted.source(5, 6, 32), Some((4, 5)));
+        let logits = [1.0, 2.0, 3.0, 6.0, 9.0, 0.0, 5.0, -2.0];
+        let mut averaged = [f32::NAN; 4];
+        Tta::Mirror.average(&logits, &mut averaged);
+        assert_eq!(averaged, [5.0, 1.0, 4.0, 2.0]);
+    }
 }

@@ -164,11 +164,13 @@ impl Text {
                 self.printed = e.epoch;
                 let epochs = self.view.params.epochs;
                 let test = match e.test_accuracy {
-                    Some(share) if e.split != Split::Test => format!("  test {}", percent(share)),
+                    Some(share) if e.split != Split::Test => {
+                        format!("  test {}{}", percent(share), e.tta.mark())
+                    }
                     _ => String::new(),
                 };
                 format!(
-                    "epoch {:>width$}/{}  train {} {:>6}  {} {} {:>6}{test}  {:>8} img/s  {}{}",
+                    "epoch {:>width$}/{}  train {} {:>6}  {} {} {:>6}{}{test}  {:>8} img/s  {}{}",
                     e.epoch,
                     epochs,
                     compact(e.train_loss, 4),
@@ -176,6 +178,7 @@ impl Text {
                     e.split.short(),
                     compact(e.loss, 4),
                     percent(e.accuracy),
+                    e.tta.mark(),
                     grouped(e.images_per_s as u64),
                     duration(e.elapsed),
                     if e.best { "  best" } else { "" },
@@ -183,10 +186,11 @@ impl Text {
                 )
             }
             Event::Evaluation(e) if e.split == Split::Test => format!(
-                "test     loss {}, accuracy {:.2}%, {} images{}",
+                "test     loss {}, accuracy {:.2}%, {} images{}{}",
                 compact(e.loss, 4),
                 e.accuracy * 100.0,
                 grouped(e.confusion.total().into()),
+                e.tta.describe(),
                 match e.weights {
                     ScoredWeights::Last => String::new(),
                     ScoredWeights::Best => format!(", with the best weights, of epoch {}", e.epoch),

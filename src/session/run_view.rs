@@ -3,7 +3,7 @@
 
 use super::protocol::{Change, Event};
 use crate::domain::marks::{Mark, merged};
-use crate::domain::params::{Hyperparameters, param};
+use crate::domain::params::{Hyperparameters, Tta, param};
 use crate::domain::report::{
     EpochReport, Evaluation, Health, RunInfo, ScoredWeights, Split, State, StepReport,
     TargetReached,
@@ -25,6 +25,7 @@ pub struct BestEpoch {
 pub struct TestScore {
     pub step: u64,
     pub accuracy: f64,
+    pub tta: Tta,
 }
 
 /// The state of a run after some of its events.
@@ -179,8 +180,11 @@ impl RunView {
             self.lowest_loss = Some((report.epoch, report.loss));
         }
         if let Some(accuracy) = report.test_accuracy {
-            let step = report.step;
-            self.test = Some(TestScore { step, accuracy });
+            self.test = Some(TestScore {
+                step: report.step,
+                accuracy,
+                tta: report.tta,
+            });
         }
     }
 
@@ -191,6 +195,7 @@ impl RunView {
                 self.test = Some(TestScore {
                     step: evaluation.step,
                     accuracy: evaluation.accuracy,
+                    tta: evaluation.tta,
                 });
             }
             _ => {}

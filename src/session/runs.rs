@@ -6,7 +6,7 @@ use super::run_dir::lease::{Lease, Watch};
 use super::run_dir::name::check_name;
 use super::run_dir::{CONFIG, METRICS, NOTE, Owner, RunError};
 use super::run_view::RunView;
-use crate::domain::params::{HYPERPARAMS, Hyperparameters};
+use crate::domain::params::{HYPERPARAMS, Hyperparameters, Tta};
 use crate::domain::report::{RunSummary, Split, State, THIS_COMPUTER};
 use crate::files;
 use crate::train::files::Folder;
@@ -191,6 +191,7 @@ fn read(folder: &Path, metrics: &Path) -> Option<RunSummary> {
         final_val_accuracy: None,
         test_accuracy: None,
         best_test_accuracy: None,
+        test_tta: Tta::None,
         elapsed: 0.0,
         bytes: 0,
         differs: Vec::new(),
@@ -276,6 +277,7 @@ fn read_into(summary: &mut RunSummary, metrics: &Path) -> io::Result<u64> {
     let last_step = last.map_or(0, |epoch| epoch.step);
     let test = view.test.filter(|test| test.step >= last_step);
     summary.test_accuracy = test.map(|test| test.accuracy);
+    summary.test_tta = test.map_or(Tta::None, |test| test.tta);
     summary.best_test_accuracy = view.test_of_current_best().map(|best| best.accuracy);
     summary.started = started.unwrap_or(summary.started);
     if let Some(run) = view.run {

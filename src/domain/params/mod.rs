@@ -162,6 +162,22 @@ impl Tta {
     pub fn is_none(&self) -> bool {
         *self == Tta::None
     }
+
+    /// What stands behind a score that was made with it, such as ` tta`; nothing without.
+    pub fn mark(self) -> &'static str {
+        match self {
+            Tta::None => "",
+            Tta::Mirror | Tta::MirrorTranslate => " tta",
+        }
+    }
+
+    /// The same in full, such as `, with tta mirror`.
+    pub fn describe(self) -> String {
+        match self {
+            Tta::None => String::new(),
+            Tta::Mirror | Tta::MirrorTranslate => format!(", with tta {}", self.word()),
+        }
+    }
 }
 
 impl From<bool> for Flip {

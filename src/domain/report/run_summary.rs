@@ -1,7 +1,7 @@
 //! The summary of a run in the runs folder.
 
 use super::EpochReport;
-use crate::domain::params::Hyperparameters;
+use crate::domain::params::{Hyperparameters, Tta};
 use crate::domain::text::command_line;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -45,6 +45,9 @@ pub struct RunSummary {
     pub test_accuracy: Option<f64>,
     /// Test accuracy of the best weights, scored at the end if they are not the last.
     pub best_test_accuracy: Option<f64>,
+    /// The views that the test images were scored in.
+    #[serde(default, skip_serializing_if = "Tta::is_none")]
+    pub test_tta: Tta,
     pub elapsed: f64,
     pub bytes: u64,
     /// Hyperparameters that differ from the seed recipe, as (key, value).

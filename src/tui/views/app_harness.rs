@@ -392,6 +392,7 @@ fn run_summary(name: &str, outcome: &str, gain: f64, lr: &str) -> RunSummary {
         final_val_accuracy: Some(0.45 + gain * 0.875),
         test_accuracy: (outcome == "done").then_some(0.643),
         best_test_accuracy: (outcome == "done").then_some(0.651),
+        test_tta: Default::default(),
         elapsed: 74.0,
         bytes: 3_400_000,
         differs: vec![

@@ -87,7 +87,7 @@ impl Columns {
             ("epochs", 0, |r| {
                 format!("{}/{}", r.epochs_done, r.params.epochs)
             }),
-            ("test", 8, |r| percent(r.test_accuracy)),
+            ("test", 8, |r| percent(r.test_accuracy) + r.test_tta.mark()),
             ("time", 9, |r| duration(r.elapsed)),
             ("at", 4, |r| {
                 r.best_epoch.map_or_else(String::new, |e| e.to_string())
@@ -98,7 +98,7 @@ impl Columns {
             }),
             ("best test", 11, |r| {
                 r.best_test_accuracy
-                    .map_or_else(String::new, |a| percent(Some(a)))
+                    .map_or_else(String::new, |a| percent(Some(a)) + r.test_tta.mark())
             }),
         ];
         let longest = runs.iter().map(|r| r.status().chars().count() as u16 + 1);
@@ -107,12 +107,18 @@ impl Columns {
         let name = (width / 4).clamp(10, 28);
         let mut used = 2 + name + outcome;
         let mut figures = Vec::new();
+        let marks = runs.iter().map(|run| run.test_tta.mark().len() as u16);
+        let mark = marks.max().unwrap_or(0);
         let has_target = runs.iter().any(|run| run.params.target > 0.0);
         for (word, columns, figure) in FIGURES {
             if word == "to target" && !has_target {
                 continue;
             }
-            let columns = if columns == 0 { epochs } else { columns };
+            let mark = match word {
+                "test" | "best test" => mark,
+                _ => 0,
+            };
+            let columns = if columns == 0 { epochs } else { columns + mark };
             if used + columns <= width {
                 used += columns;
                 figures.push((word, used, figure));

@@ -427,6 +427,7 @@ fn test_scores(what: ChartKind, session: &SessionView, theme: Theme) -> Option<V
     let mut words = vec![
         Span::styled("  test ", theme.dim()),
         Span::styled(what.show(value(last)), theme.strong()),
+        Span::styled(last.tta.mark(), theme.dim()),
     ];
     if let Some(best) = &session.test_of_best {
         let text = format!(" (best weights {})", what.show(value(best)));
