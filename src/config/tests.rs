@@ -268,9 +268,10 @@ fn a_recipe_is_changed_by_the_keys_of_its_layer_and_by_all_later_ones() {
     assert_eq!((params.batch_size, params.crop, params.seed), (128, 2, 7));
 
     assert!(
-        refusal("recipe = 'vgg'").contains("line 1: recipe: 'vgg' is not allowed: seed or resnet")
+        refusal("recipe = 'vgg'")
+            .contains("line 1: recipe: 'vgg' is not allowed: seed, resnet or airbench")
     );
-    assert!(refusal("recipe = 7").contains("seed or resnet"));
+    assert!(refusal("recipe = 7").contains("seed, resnet or airbench"));
     let text = with_value("", "recipe", "Resnet").unwrap();
     assert_eq!(text, "recipe = \"resnet\"\n");
     assert!(with_value("", "recipe", "x").is_err());
