@@ -342,7 +342,7 @@ fn find_clear_batch(
         }
         let labels = numbers.iter().map(|i| (7 * i % 10) as u16).collect();
         let images = ImageSet::new(3, side, pixels.clone(), labels)?;
-        let margins = reference.margins(spec, &images, &plan)?;
+        let margins = reference.margins(spec, None, &images, &plan)?;
         unclear = margins.iter().map(|margin| *margin < MIN_MARGIN).collect();
         if !unclear.contains(&true) {
             return Ok((Rc::new(images), plan));

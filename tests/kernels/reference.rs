@@ -128,11 +128,22 @@ pub fn agrees(what: &str, device: &dyn Device, arch: Arch, side: usize, rule: &'
         let what = format!("{what}, {optimizer:?}, step {step}");
         let state = ours.backend.export(ours.member).unwrap();
         reference.backend.import(reference.member, &state).unwrap();
-        let mut numbers = Rng::new(9, Stream::Order, step).permutation(IMAGES);
-        numbers.truncate(BATCH - (step % 3) as usize);
         let share = (step - 1) as f64 / STEPS as f64;
         let rates = schedule::rates(&params, share, step as f64 / STEPS as f64);
-        let plan = StepPlan::new(&params, rates, (step, 1 + step as u32 / 2), &numbers);
+        let plan = |seed: u64| {
+            let mut numbers = Rng::new(seed, Stream::Order, step).permutation(IMAGES);
+            numbers.truncate(BATCH - (step % 3) as usize);
+            StepPlan::new(&params, rates, (step, 1 + step as u32 / 2), &numbers)
+        };
+        let margin = |plan: &StepPlan| {
+            let margins = CandleDevice::reference().margins(&spec, Some(&state), &images, plan);
+            margins.unwrap().into_iter().fold(f64::INFINITY, f64::min)
+        };
+        // Of some batches the one whose choices are the clearest, so that rounding does not decide; the first where all
+        // have ties, as zeros behind ReLU do.
+        let mut plans = (9..15).map(plan).map(|plan| (margin(&plan), plan));
+        let first = plans.next().unwrap();
+        let (_, plan) = plans.fold(first, |a, b| if b.0 > a.0 { b } else { a });
         let (a, b) = (ours.step(&images, &plan), reference.step(&images, &plan));
         assert_eq!((a.step, &a.not_finite), (step, &None), "{what}");
         assert_eq!(b.not_finite, None, "{what}");

@@ -100,7 +100,7 @@ impl CandleDevice {
     }
 
     /// Returns for each image of a training step's batch the smallest margin of the choices that the network makes with
-    /// the seed's initial weights: the absolute value of a ReLU's input, or the difference between the two largest
+    /// the weights of `state`, or the seed's initial ones: the absolute value of a ReLU's input, or the difference between the two largest
     /// numbers of a pooling window, divided by the largest absolute value of the layer's input. It is infinite if the
     /// network makes no choice.
     ///
@@ -109,11 +109,15 @@ impl CandleDevice {
     pub fn margins(
         &self,
         spec: &NetworkSpec,
+        state: Option<&NetworkState>,
         images: &ImageSet,
         plan: &StepPlan,
     ) -> Result<Vec<f64>> {
         let mut backend = self.new_backend(spec, plan.images.len())?;
         let member = backend.add(plan.settings.seed)?;
+        if let Some(state) = state {
+            backend.import(member, state)?;
+        }
         let mut training = CandleTraining::new(TrainingPass::of(&plan.settings));
         training.margins = Some(Margins::new(plan.images.len()));
         backend.forward(member, images, plan, &mut training)?;
