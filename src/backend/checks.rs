@@ -1,6 +1,7 @@
 //! Checks that every backend makes before it computes, so that a refused call has no effect.
 
-use super::{Error, ImageSet, MemberId, NetworkSpec, Result, StepPlan};
+use super::{Error, ImageSet, MemberId, NetworkSpec, Result, ScoringBatch, StepPlan};
+use crate::domain::augment::Placement;
 
 /// Checks the arguments of `train`: the number of members, the optimizer of every step, and every batch.
 pub fn check_work(
@@ -66,14 +67,18 @@ pub fn check_batch(
     }
 }
 
-/// Checks that the result slices of a scoring pass have the lengths that the number of images requires.
-pub fn check_lengths(
-    numbers: &[u32],
-    classes: usize,
-    probabilities: &[f32],
-    losses: &[f32],
-) -> Result<()> {
-    let images = numbers.len();
+/// Places the images of a scoring pass in all their views. Checks that they fit like a batch, and the lengths of the
+/// result slices.
+pub fn place_scoring(
+    spec: &NetworkSpec,
+    capacity: usize,
+    batch: &ScoringBatch,
+) -> Result<Vec<Placement>> {
+    let placements = batch.tta.place(batch.numbers);
+    let placed = placements.iter().map(|placement| placement.image);
+    check_batch(spec, capacity, batch.images, placed)?;
+    let (probabilities, losses) = (&batch.probabilities, &batch.losses);
+    let (images, classes) = (batch.numbers.len(), spec.classes);
     if probabilities.len() != images * classes || losses.len() != images {
         return Err(Error::Batch(format!(
             "{images} images have {} probabilities and {images} losses, not {} and {}",
@@ -82,5 +87,5 @@ pub fn check_lengths(
             losses.len()
         )));
     }
-    Ok(())
+    Ok(placements)
 }

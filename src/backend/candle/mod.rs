@@ -6,7 +6,7 @@
 
 mod input;
 
-use super::checks::{check_batch, check_lengths, check_work};
+use super::checks::{check_batch, check_work, place_scoring};
 use super::cpu::import;
 use super::cpu::network::Network;
 use super::cpu::optimizer::CpuOptimizer;
@@ -447,6 +447,7 @@ impl Backend for CandleBackend {
     }
 
     fn score(&mut self, member: MemberId, batch: ScoringBatch) -> Result<()> {
+        let placements = place_scoring(&self.spec, self.capacity, &batch)?;
         let ScoringBatch {
             images,
             numbers,
@@ -454,10 +455,6 @@ impl Backend for CandleBackend {
             probabilities,
             losses,
         } = batch;
-        let placements = tta.place(numbers);
-        let placed = placements.iter().map(|placement| placement.image);
-        check_batch(&self.spec, self.capacity, images, placed)?;
-        check_lengths(numbers, self.spec.classes, probabilities, losses)?;
         let input = self.input(images, &placements)?;
         let targets = self.one_hot(images, &placements[..numbers.len()])?;
         let nodes = self.spec.nodes()?;

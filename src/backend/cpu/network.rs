@@ -6,7 +6,7 @@
 
 use super::variables::Variables;
 use super::{ImageSet, NetworkSpec, PartTime, Result, ScoringBatch};
-use crate::backend::checks::{check_batch, check_lengths};
+use crate::backend::checks::{check_batch, place_scoring};
 use crate::domain::augment::Placement;
 use crate::domain::number::argmax;
 use crate::domain::params::LossReduction;
@@ -145,6 +145,7 @@ impl Network {
     /// # Errors
     /// Returns an error if the batch does not fit, or the result slices have other lengths.
     pub fn score(&mut self, batch: ScoringBatch, threads: &Threads) -> Result<()> {
+        let placements = place_scoring(&self.spec, self.capacity, &batch)?;
         let ScoringBatch {
             images,
             numbers,
@@ -153,8 +154,7 @@ impl Network {
             losses,
         } = batch;
         let classes = self.spec.classes;
-        check_lengths(numbers, classes, probabilities, losses)?;
-        self.forward_scoring(images, &tta.place(numbers), threads)?;
+        self.forward_scoring(images, &placements, threads)?;
         tta.average(&self.logits, probabilities);
         let results = probabilities.chunks_exact_mut(classes).zip(losses);
         for ((row, loss), number) in results.zip(numbers) {

@@ -8,7 +8,7 @@ pub mod schedule;
 
 pub use records::COMMON;
 
-use super::checks::{check_batch, check_lengths, check_work};
+use super::checks::{check_work, place_scoring};
 use super::cpu::network::Network;
 use super::cpu::optimizer::CpuOptimizer;
 use super::cpu::{export, import};
@@ -331,6 +331,7 @@ impl Backend for GpuBackend {
     }
 
     fn score(&mut self, member: MemberId, batch: ScoringBatch) -> Result<()> {
+        let placements = place_scoring(&self.spec, self.capacity, &batch)?;
         let ScoringBatch {
             images,
             numbers,
@@ -338,10 +339,6 @@ impl Backend for GpuBackend {
             probabilities,
             losses,
         } = batch;
-        let placements = tta.place(numbers);
-        let placed = placements.iter().map(|placement| placement.image);
-        check_batch(&self.spec, self.capacity, images, placed)?;
-        check_lengths(numbers, self.spec.classes, probabilities, losses)?;
         let (gpu, spec) = (Rc::clone(&self.gpu), &self.spec);
         let member = self.members.get(member)?;
         let at = gpu.images(images)?;

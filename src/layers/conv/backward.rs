@@ -56,56 +56,6 @@ struct Field {
     spread: usize,
 }
 
-/// The backward pass by Winograd's algorithm, of the gradient of the convolution's results.
-struct Minimal<'a> {
-    geometry: &'a Geometry,
-    images: usize,
-    x: &'a [f32],
-    grad: &'a [f32],
-    weights: &'a [f32],
-    zeros: &'a [f32],
-    sums: &'a mut [f32],
-    fresh: bool,
-    grad_input: Option<&'a mut [f32]>,
-}
-
-impl Minimal<'_> {
-    #[inline(always)]
-    unsafe fn run<S: Simd, const SIDE: usize, const REACH: usize>(self)
-    where
-        for<'a> WeightSums<'a, SIDE, REACH>: Kernel,
-        for<'a> Winograd<'a, SIDE, REACH>: Kernel,
-    {
-        let g = self.geometry;
-        // SAFETY: the caller guarantees it.
-        unsafe {
-            S::call(WeightSums::<SIDE, REACH> {
-                geometry: g,
-                images: self.images,
-                x: self.x,
-                grad: self.grad,
-                zeros: self.zeros,
-                sums: self.sums,
-                fresh: self.fresh,
-            });
-            if let Some(out) = self.grad_input {
-                S::call(Winograd::<SIDE, REACH> {
-                    geometry: &winograd::turned(g),
-                    images: self.images,
-                    x: self.grad,
-                    weights: self.weights,
-                    bias: self.zeros,
-                    zeros: self.zeros,
-                    relu: false,
-                    taken: None,
-                    rows: 0..g.height,
-                    out,
-                });
-            }
-        }
-    }
-}
-
 impl Kernel for Backward<'_> {
     type Output = ();
 
@@ -169,22 +119,33 @@ impl Kernel for Backward<'_> {
             step: g.outputs,
         };
         if let Some(tile) = self.winograd {
-            let minimal = Minimal {
-                geometry: g,
-                images: self.images,
-                x: self.x,
-                grad: &grads[..self.images * out_len],
-                weights: self.weights,
-                zeros: self.zeros,
-                sums: weight_sums,
-                fresh: self.fresh,
-                grad_input: self.grad_input,
-            };
+            let grads = &grads[..self.images * out_len];
             // SAFETY: the caller guarantees it.
             unsafe {
-                match tile {
-                    Tile::Two => minimal.run::<S, 2, 4>(),
-                    Tile::Four => minimal.run::<S, 4, 6>(),
+                S::call(WeightSums {
+                    tile,
+                    geometry: g,
+                    images: self.images,
+                    x: self.x,
+                    grad: grads,
+                    zeros: self.zeros,
+                    sums: weight_sums,
+                    fresh: self.fresh,
+                });
+                if let Some(out) = self.grad_input {
+                    S::call(Winograd {
+                        tile,
+                        geometry: &winograd::turned(g),
+                        images: self.images,
+                        x: grads,
+                        weights: self.weights,
+                        bias: self.zeros,
+                        zeros: self.zeros,
+                        relu: false,
+                        taken: None,
+                        rows: 0..g.height,
+                        out,
+                    });
                 }
             }
             return;

@@ -41,10 +41,22 @@ impl Kernel for Forward<'_> {
     unsafe fn run<S: Simd>(mut self) {
         // SAFETY: the caller guarantees it.
         unsafe {
-            match self.winograd {
-                Some(Tile::Two) => S::call(self.winograd::<2, 4>()),
-                Some(Tile::Four) => S::call(self.winograd::<4, 6>()),
-                None => self.direct::<S>(),
+            if let Some(tile) = self.winograd {
+                S::call(Winograd {
+                    tile,
+                    geometry: self.geometry,
+                    images: self.images,
+                    x: self.x,
+                    weights: self.weights,
+                    bias: self.bias,
+                    zeros: self.zeros,
+                    relu: self.relu,
+                    taken: self.pool.then_some(&mut *self.taken),
+                    rows: self.rows.clone(),
+                    out: &mut *self.out,
+                });
+            } else {
+                self.direct::<S>();
             }
             self.drop_out::<S>();
         }
@@ -52,21 +64,6 @@ impl Kernel for Forward<'_> {
 }
 
 impl Forward<'_> {
-    fn winograd<const SIDE: usize, const REACH: usize>(&mut self) -> Winograd<'_, SIDE, REACH> {
-        Winograd {
-            geometry: self.geometry,
-            images: self.images,
-            x: self.x,
-            weights: self.weights,
-            bias: self.bias,
-            zeros: self.zeros,
-            relu: self.relu,
-            taken: self.pool.then_some(&mut *self.taken),
-            rows: self.rows.clone(),
-            out: &mut *self.out,
-        }
-    }
-
     #[inline(always)]
     unsafe fn direct<S: Simd>(&mut self) {
         let g = self.geometry;

@@ -7,6 +7,7 @@ use crate::session::protocol::Event;
 use crate::train::checkpoint::Checkpoint;
 use crate::train::saver::BEST;
 use crate::train::trainer::{Trainer, TrainingHost};
+use std::path::Path;
 
 impl Worker<'_> {
     /// Scores the test images, unless they have been scored with the current weights in the final views. Returns false if a command
@@ -38,23 +39,10 @@ impl Worker<'_> {
             return Ok(true);
         };
         let path = run.folder().join(BEST);
-        let checkpoint = Checkpoint::read(&path);
-        let state = match checkpoint {
-            Ok(checkpoint) if checkpoint.run_state.step == best.step => NetworkState {
-                tensors: checkpoint.tensors,
-                scalars: checkpoint.run_state.optimizer,
-            },
-            Ok(other) => {
-                self.warn_best_not_scored(&format!(
-                    "{} is of step {} instead of {}",
-                    path.display(),
-                    other.run_state.step,
-                    best.step
-                ));
-                return Ok(true);
-            }
-            Err(error) => {
-                self.warn_best_not_scored(&error.to_string());
+        let state = match best_state(&path, best.step) {
+            Ok(state) => state,
+            Err(why) => {
+                self.warn(format!("the best weights were not scored: {why}"));
                 return Ok(true);
             }
         };
@@ -72,8 +60,18 @@ impl Worker<'_> {
         self.record(Event::Evaluation(evaluation));
         Ok(true)
     }
+}
 
-    fn warn_best_not_scored(&mut self, why: &str) {
-        self.warn(format!("the best weights were not scored: {why}"));
+/// The weights of the best checkpoint, which must be of this step.
+fn best_state(path: &Path, step: u64) -> std::result::Result<NetworkState, String> {
+    let checkpoint = Checkpoint::read(path).map_err(|error| error.to_string())?;
+    let found = checkpoint.run_state.step;
+    if found != step {
+        let path = path.display();
+        return Err(format!("{path} is of step {found} instead of {step}"));
     }
+    Ok(NetworkState {
+        tensors: checkpoint.tensors,
+        scalars: checkpoint.run_state.optimizer,
+    })
 }

@@ -103,11 +103,7 @@ pub fn pack(
     threads: &Threads,
     packed: &mut [f32],
 ) {
-    let transform = match tile {
-        Tile::Two => transform::<2, 4, _>,
-        Tile::Four => transform::<4, 6, _>,
-    };
-    transform(g.inputs, g.outputs, lanes, threads, packed, |o, i| {
+    transform(g, tile, lanes, threads, packed, |o, i| {
         let at = 9 * (o * g.inputs + i);
         std::array::from_fn(|n| weight[at + n])
     });
@@ -122,27 +118,37 @@ pub fn pack_turned(
     threads: &Threads,
     packed: &mut [f32],
 ) {
-    let transform = match tile {
-        Tile::Two => transform::<2, 4, _>,
-        Tile::Four => transform::<4, 6, _>,
-    };
-    transform(g.outputs, g.inputs, lanes, threads, packed, |i, o| {
+    transform(&turned(g), tile, lanes, threads, packed, |i, o| {
         let at = 9 * (o * g.inputs + i);
         std::array::from_fn(|n| weight[at + 8 - n])
     });
 }
 
 /// `weight` gives the 3x3 numbers between an output and an input.
-fn transform<const SIDE: usize, const REACH: usize, W>(
+fn transform(
+    g: &Geometry,
+    tile: Tile,
+    lanes: usize,
+    threads: &Threads,
+    packed: &mut [f32],
+    weight: impl Fn(usize, usize) -> [f32; 9] + Sync,
+) {
+    let (inputs, outputs) = (g.inputs, g.outputs);
+    match tile {
+        Tile::Two => transform_on::<2, 4>(inputs, outputs, lanes, threads, packed, weight),
+        Tile::Four => transform_on::<4, 6>(inputs, outputs, lanes, threads, packed, weight),
+    }
+}
+
+fn transform_on<const SIDE: usize, const REACH: usize>(
     inputs: usize,
     outputs: usize,
     lanes: usize,
     threads: &Threads,
     packed: &mut [f32],
-    weight: W,
+    weight: impl Fn(usize, usize) -> [f32; 9] + Sync,
 ) where
     Transforms<SIDE, REACH>: Scheme<SIDE, REACH>,
-    W: Fn(usize, usize) -> [f32; 9] + Sync,
 {
     let plane = pack::packed_len(inputs, outputs, lanes);
     let packed = SharedSlice::new(packed);
@@ -182,8 +188,9 @@ where
     rows.map(Transforms::<SIDE, REACH>::weights)
 }
 
-/// The convolution of some rows of some images, on tiles of `SIDE` x `SIDE` results.
-pub struct Winograd<'a, const SIDE: usize, const REACH: usize> {
+/// The convolution of some rows of some images.
+pub struct Winograd<'a> {
+    pub tile: Tile,
     pub geometry: &'a Geometry,
     /// Whole images.
     pub images: usize,
@@ -337,18 +344,31 @@ impl Input<'_> {
     }
 }
 
-impl<const SIDE: usize, const REACH: usize> Kernel for Winograd<'_, SIDE, REACH>
-where
-    Transforms<SIDE, REACH>: Scheme<SIDE, REACH>,
-{
+impl Kernel for Winograd<'_> {
     type Output = ();
 
     #[inline(always)]
-    unsafe fn run<S: Simd>(mut self) {
+    unsafe fn run<S: Simd>(self) {
+        // SAFETY: the caller guarantees it.
+        unsafe {
+            match self.tile {
+                Tile::Two => self.run_on::<S, 2, 4>(),
+                Tile::Four => self.run_on::<S, 4, 6>(),
+            }
+        }
+    }
+}
+
+impl Winograd<'_> {
+    #[inline(always)]
+    unsafe fn run_on<S: Simd, const SIDE: usize, const REACH: usize>(mut self)
+    where
+        Transforms<SIDE, REACH>: Scheme<SIDE, REACH>,
+    {
         let g = self.geometry;
         let tiles = self.tiles();
         let places = REACH * REACH;
-        let blocks = tiles.count().div_ceil(self.block());
+        let blocks = tiles.count().div_ceil(block(g, self.tile));
         let most = tiles.count().div_ceil(blocks.max(1));
         let input = Input {
             geometry: g,
@@ -398,7 +418,7 @@ where
                 }
                 for tile in begin..end {
                     let from = products.as_ptr().add((tile - begin) * to);
-                    self.give::<S>(tiles.at(tile), from, product_plane);
+                    self.give::<S, SIDE, REACH>(tiles.at(tile), from, product_plane);
                 }
             }
         }
@@ -434,26 +454,15 @@ where
     }
 }
 
-impl<const SIDE: usize, const REACH: usize> Winograd<'_, SIDE, REACH>
-where
-    Transforms<SIDE, REACH>: Scheme<SIDE, REACH>,
-{
-    /// Tiles that are worked on together.
-    fn block(&self) -> usize {
-        block(
-            self.geometry,
-            if SIDE == 2 { Tile::Two } else { Tile::Four },
-        )
-    }
-
+impl Winograd<'_> {
     /// When it pools, an odd last row or column is left out.
     #[inline(always)]
     fn tiles(&self) -> Tiles {
         let width = self.geometry.out_width;
         // Pixels of the output that a tile makes, on a side.
         let (pixels, width) = match self.taken {
-            Some(_) => (SIDE / 2, width / 2),
-            None => (SIDE, width),
+            Some(_) => (self.tile.side() / 2, width / 2),
+            None => (self.tile.side(), width),
         };
         let (first, rows, columns) = (
             self.rows.start / pixels,
@@ -470,7 +479,14 @@ where
 
     /// A' m A of the products m of one tile, with what follows the convolution.
     #[inline(always)]
-    unsafe fn give<S: Simd>(&mut self, tile: Place, from: *const f32, plane: usize) {
+    unsafe fn give<S: Simd, const SIDE: usize, const REACH: usize>(
+        &mut self,
+        tile: Place,
+        from: *const f32,
+        plane: usize,
+    ) where
+        Transforms<SIDE, REACH>: Scheme<SIDE, REACH>,
+    {
         let g = self.geometry;
         let mut first = 0;
         while first < g.outputs {
@@ -499,7 +515,7 @@ where
 
     /// Stores the results of some channels.
     #[inline(always)]
-    unsafe fn store<S: Simd>(
+    unsafe fn store<S: Simd, const SIDE: usize>(
         &mut self,
         tile: Place,
         results: &[[S; SIDE]; SIDE],
@@ -531,7 +547,7 @@ where
     /// Stores the largest of each 2x2 results of some channels, and which one it is. Of equal ones it is the first; NaN is
     /// larger than any number.
     #[inline(always)]
-    unsafe fn pool<S: Simd>(
+    unsafe fn pool<S: Simd, const SIDE: usize>(
         &mut self,
         tile: Place,
         results: &[[S; SIDE]; SIDE],

@@ -12,7 +12,8 @@ use crate::layers::slices::scratch;
 const SUMS_LEN: usize = 1 << 18;
 
 /// The weight gradient of some images, as it is before [`back`]: for each place, lines of outputs for every input.
-pub struct WeightSums<'a, const SIDE: usize, const REACH: usize> {
+pub struct WeightSums<'a> {
+    pub tile: Tile,
     pub geometry: &'a Geometry,
     pub images: usize,
     pub x: &'a [f32],
@@ -35,14 +36,27 @@ pub fn sums_len(g: &Geometry, tile: Tile, lanes: usize) -> usize {
     tile.places() * g.inputs * g.outputs.next_multiple_of(lanes)
 }
 
-impl<const SIDE: usize, const REACH: usize> Kernel for WeightSums<'_, SIDE, REACH>
-where
-    Transforms<SIDE, REACH>: Scheme<SIDE, REACH>,
-{
+impl Kernel for WeightSums<'_> {
     type Output = ();
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
+        // SAFETY: the caller guarantees it.
+        unsafe {
+            match self.tile {
+                Tile::Two => self.run_on::<S, 2, 4>(),
+                Tile::Four => self.run_on::<S, 4, 6>(),
+            }
+        }
+    }
+}
+
+impl WeightSums<'_> {
+    #[inline(always)]
+    unsafe fn run_on<S: Simd, const SIDE: usize, const REACH: usize>(self)
+    where
+        Transforms<SIDE, REACH>: Scheme<SIDE, REACH>,
+    {
         let g = self.geometry;
         let places = REACH * REACH;
         let tiles = Tiles {
@@ -80,7 +94,7 @@ where
                 );
                 for tile in begin..end {
                     let out = grads.as_mut_ptr().add((tile - begin) * to);
-                    self.take_grad::<S>(tiles.at(tile), out, grad_plane);
+                    self.take_grad::<S, SIDE, REACH>(tiles.at(tile), out, grad_plane);
                 }
                 for place in 0..places {
                     S::call(Sums {
@@ -110,15 +124,17 @@ where
             }
         }
     }
-}
 
-impl<const SIDE: usize, const REACH: usize> WeightSums<'_, SIDE, REACH>
-where
-    Transforms<SIDE, REACH>: Scheme<SIDE, REACH>,
-{
     /// A d A' of the gradient d of one tile's results.
     #[inline(always)]
-    unsafe fn take_grad<S: Simd>(&self, tile: Place, out: *mut f32, plane: usize) {
+    unsafe fn take_grad<S: Simd, const SIDE: usize, const REACH: usize>(
+        &self,
+        tile: Place,
+        out: *mut f32,
+        plane: usize,
+    ) where
+        Transforms<SIDE, REACH>: Scheme<SIDE, REACH>,
+    {
         let g = self.geometry;
         let mut pixels = [[self.zeros.as_ptr(); SIDE]; SIDE];
         let image = &self.grad[tile.image * g.out_height * g.out_width * g.outputs..];
