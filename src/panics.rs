@@ -79,6 +79,32 @@ impl Drop for Held {
 mod tests {
     use super::*;
 
+    /// Started as a process by the test below, since only a process has its own standard error.
+    #[test]
+    #[ignore = "the process that another test starts"]
+    fn a_process_with_a_caught_panic_and_another() {
+        assert_eq!(catch(|| panic!("the caught words")), None::<u8>);
+        assert!(
+            std::thread::spawn(|| panic!("the other words"))
+                .join()
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn a_caught_panic_prints_nothing_and_any_other_prints_its_message() {
+        let program = std::env::current_exe().unwrap();
+        let test = "panics::tests::a_process_with_a_caught_panic_and_another";
+        let mut process = std::process::Command::new(program);
+        process.args(["--exact", test, "--ignored", "--nocapture"]);
+        let output = process.output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{error}");
+        assert!(error.contains("the other words"), "{error}");
+        let printed = error + &String::from_utf8_lossy(&output.stdout);
+        assert!(!printed.contains("the caught words"), "{printed}");
+    }
+
     #[test]
     fn a_caught_panic_is_none_and_the_next_is_not_caught() {
         assert_eq!(catch(|| 7), Some(7));

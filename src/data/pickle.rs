@@ -29,6 +29,8 @@ const MAX_TEXT: usize = 8 << 20;
 pub struct PickleError {
     pub offset: u64,
     pub why: String,
+    /// The pickle is in a form that other programs write, and not one in which CIFAR-10 is published.
+    pub other_form: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +50,14 @@ const GLOBALS: [(&str, &str, Global); 4] = [
     ),
     ("numpy", "ndarray", Global::Array),
     ("numpy", "dtype", Global::Type),
+];
+
+/// Globals of intact pickles in other forms: bytes that Python 3 wrote in protocols 0 to 2, and arrays that NumPy wrote in
+/// protocol 5.
+const OTHER_GLOBALS: [(&str, &str); 3] = [
+    ("_codecs", "encode"),
+    ("numpy.core.numeric", "_frombuffer"),
+    ("numpy._core.numeric", "_frombuffer"),
 ];
 
 /// An array of bytes with two dimensions.
@@ -151,6 +161,7 @@ pub fn read(source: &mut dyn PickleSource) -> Result<Pickle, PickleError> {
         memo: Vec::new(),
         containers: 0,
         pushes: 0,
+        other_form: false,
     };
     match machine.run() {
         Ok(root) => Ok(Pickle {
@@ -161,6 +172,7 @@ pub fn read(source: &mut dyn PickleSource) -> Result<Pickle, PickleError> {
         Err(why) => Err(PickleError {
             offset: machine.offset,
             why,
+            other_form: machine.other_form,
         }),
     }
 }
@@ -175,6 +187,8 @@ struct Machine<'a> {
     memo: Vec<Id>,
     containers: usize,
     pushes: usize,
+    /// See [`PickleError::other_form`].
+    other_form: bool,
 }
 
 type Step<T> = Result<T, String>;
@@ -289,6 +303,10 @@ impl Machine<'_> {
                 }
                 b'R' => self.reduce()?,
                 b'b' => self.build()?,
+                // Texts and dictionaries of protocol 0.
+                b'd' | b'p' | b'V' | b'S' => {
+                    return Err(self.in_other_form("an opcode of pickle protocol 0"));
+                }
                 other => {
                     return Err(format!(
                         "opcode 0x{other:02x}, which no CIFAR-10 batch uses"
@@ -430,7 +448,17 @@ impl Machine<'_> {
         }
     }
 
+    /// The reason `why` for refusing an intact pickle.
+    fn in_other_form(&mut self, why: &str) -> String {
+        self.other_form = true;
+        why.into()
+    }
+
     fn global(&mut self, module: &str, name: &str) -> Step<()> {
+        if OTHER_GLOBALS.contains(&(module, name)) {
+            let why = format!("the global {module}.{name} (nothing was executed)");
+            return Err(self.in_other_form(&why));
+        }
         let known = GLOBALS.iter().find(|(m, n, _)| (*m, *n) == (module, name));
         let (_, _, global) = known.ok_or_else(|| {
             let (module, name) = (module.escape_debug(), name.escape_debug());
@@ -468,7 +496,7 @@ impl Machine<'_> {
             }
             PickleValue::Global(Global::Type) if self.is_text(first, "u1") => PickleValue::Type,
             PickleValue::Global(Global::Type) => {
-                return Err("an array that is not of unsigned bytes ('u1')".into());
+                return Err(self.in_other_form("an array that is not of unsigned bytes ('u1')"));
             }
             _ => return Err("a call that no CIFAR-10 batch makes".into()),
         };
@@ -488,14 +516,14 @@ impl Machine<'_> {
         Ok(())
     }
 
-    fn matrix(&self, state: Id) -> Step<Matrix> {
-        let value = |id: Id| &self.values[id as usize];
+    fn matrix(&mut self, state: Id) -> Step<Matrix> {
         let &[_, shape, kind, fortran, bytes] = self.tuple(state)? else {
             return Err("an array's state without its five parts".into());
         };
         let &[rows, columns] = self.tuple(shape)? else {
-            return Err("an array that has not two dimensions".into());
+            return Err(self.in_other_form("an array that has not two dimensions"));
         };
+        let value = |id: Id| &self.values[id as usize];
         match (
             value(rows),
             value(columns),

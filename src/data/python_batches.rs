@@ -115,7 +115,24 @@ pub fn class_names(pickle: &Pickle, path: &Path) -> Result<Vec<String>, DataErro
 
 /// Converts an error of the unpickler into one that names the file.
 pub fn at(path: &Path) -> impl FnOnce(PickleError) -> DataError + '_ {
-    |problem| DataError::damaged(path, format!("byte {}", problem.offset), problem.why)
+    |problem| {
+        let PickleError {
+            offset,
+            why,
+            other_form,
+        } = problem;
+        match other_form {
+            true => DataError::unsupported(
+                path,
+                format!(
+                    "was written by another program, in a form that is not supported (at byte {offset}: {why})"
+                ),
+                "Write it with pickle protocol 3 or 4, with an array of N x 3072 unsigned bytes and a list of labels, or \
+                 name the published files with --data (`cifar-tui data download` fetches them).",
+            ),
+            false => DataError::damaged(path, format!("byte {offset}"), why),
+        }
+    }
 }
 
 struct OnDisk {

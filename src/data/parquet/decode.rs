@@ -2,6 +2,7 @@
 
 use super::super::{DataError, IMAGE_BYTES, Images, SIDE, pool};
 use super::table::Table;
+use crate::panics;
 use image::{ImageError, ImageFormat, ImageReader, Limits};
 use parquet::data_type::ByteArray;
 use std::io::Cursor;
@@ -115,7 +116,7 @@ impl Rows<'_> {
             .zip(self.pixels.chunks_exact_mut(IMAGE_BYTES))
             .enumerate()
         {
-            decode_image(file.data(), pixels).map_err(|why| {
+            without_panics(|| decode_image(file.data(), pixels)).map_err(|why| {
                 DataError::damaged(
                     self.path,
                     format!("column 'img.bytes', row {}", self.first + i),
@@ -125,6 +126,12 @@ impl Rows<'_> {
         }
         Ok(())
     }
+}
+
+/// Returns the result of `decode`, or an error if the image decoder panicked on malformed bytes. (A panic is caught only
+/// on its own thread.)
+fn without_panics(decode: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+    panics::catch(decode).unwrap_or_else(|| Err("its decoder failed".into()))
 }
 
 /// Decodes a PNG or JPEG of 32x32 pixels into `pixels` (CHW).
@@ -164,4 +171,16 @@ fn decode_image(file: &[u8], pixels: &mut [u8]) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_of_the_image_decoder_becomes_an_error() {
+        let failed = without_panics(|| panic!("expected: the decoder"));
+        assert_eq!(failed, Err("its decoder failed".into()));
+        assert_eq!(without_panics(|| Ok(())), Ok(()));
+    }
 }

@@ -24,7 +24,15 @@ const MAX_PAGE: i64 = 64 << 20;
 
 /// Reads the folder. The parquet crate may panic on malformed bytes, which is reported as an error.
 pub fn read(folder: &Path, threads: usize, progress: ProgressFn) -> Result<RawDataset, DataError> {
-    panics::catch(|| read_all(folder, threads, progress)).unwrap_or_else(|| {
+    without_panics(folder, || read_all(folder, threads, progress))
+}
+
+/// Returns the result of `read`, or an error about `folder` if the parquet crate panicked.
+fn without_panics<T>(
+    folder: &Path,
+    read: impl FnOnce() -> Result<T, DataError>,
+) -> Result<T, DataError> {
+    panics::catch(read).unwrap_or_else(|| {
         let why = "its metadata is inconsistent, and reading it failed";
         Err(DataError::damaged(folder, "a parquet file", why))
     })
@@ -65,4 +73,19 @@ fn read_all(folder: &Path, threads: usize, progress: ProgressFn) -> Result<RawDa
         train: train_images,
         test: test_images,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_of_the_parquet_crate_becomes_an_error_that_names_the_folder() {
+        let folder = Path::new("some/folder");
+        let error = without_panics::<()>(folder, || panic!("expected: the crate")).unwrap_err();
+        let text = error.to_string();
+        assert!(text.starts_with("some/folder, a parquet file: "), "{text}");
+        assert!(!text.contains("expected"), "{text}");
+        assert!(matches!(without_panics(folder, || Ok(7)), Ok(7)));
+    }
 }

@@ -10,7 +10,7 @@ mod png;
 #[cfg(test)]
 mod tests;
 
-use crate::files;
+use crate::{files, panics};
 use crop::CropAccumulator;
 use image::metadata::Orientation;
 use image::{DynamicImage, GenericImageView, ImageDecoder, ImageError, ImageFormat, ImageReader};
@@ -88,17 +88,25 @@ pub fn fuzz_decode(bytes: &[u8], side: u32) -> Result<DecodedImage, String> {
 fn decode(mut source: impl BufRead + Seek, side: u32) -> Result<DecodedImage, ImageProblem> {
     let start = source.fill_buf().map_err(ImageProblem::Io)?;
     let format = image::guess_format(start).map_err(|_| ImageProblem::Unknown)?;
-    let (grid, orientation, cut_short) = match format {
-        ImageFormat::Png => png::decode(source)?,
-        ImageFormat::Jpeg => jpeg::decode(source)?,
-        _ => whole(source, format)?,
-    };
+    let (grid, orientation, cut_short) = without_panics(format, || match format {
+        ImageFormat::Png => png::decode(source),
+        ImageFormat::Jpeg => jpeg::decode(source),
+        _ => whole(source, format),
+    })?;
     let mut picture = DynamicImage::ImageRgb8(grid.picture());
     picture.apply_orientation(orientation);
     Ok(DecodedImage {
         pixels: planes(&resize(picture.into_rgb8(), side)),
         cut_short,
     })
+}
+
+/// Returns the result of `decode`, or an error if the decoder of this format panicked on malformed bytes.
+fn without_panics<T>(
+    format: ImageFormat,
+    decode: impl FnOnce() -> Result<T, ImageProblem>,
+) -> Result<T, ImageProblem> {
+    panics::catch(decode).unwrap_or_else(|| Err(damaged(format, "its decoder failed")))
 }
 
 /// The reduced picture, its orientation, and whether the file is truncated.

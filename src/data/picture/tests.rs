@@ -346,6 +346,17 @@ fn too_large_pictures_are_refused_before_decoding() {
 }
 
 #[test]
+fn a_panic_of_a_decoder_becomes_an_error_that_names_the_format() {
+    let panicked = without_panics::<()>(ImageFormat::Gif, || panic!("expected: the decoder"));
+    let text = panicked.unwrap_err().to_string();
+    assert!(
+        text.contains("damaged GIF") && text.contains("its decoder failed"),
+        "{text}"
+    );
+    assert!(!text.contains("expected"), "{text}");
+}
+
+#[test]
 fn what_is_no_picture_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let text = folder.path().join("words.png");

@@ -70,6 +70,32 @@ fn hostile_pickles_are_refused() {
     assert!(pickled(&float).to_string().contains("'u1'"));
 }
 
+#[test]
+fn an_intact_pickle_in_another_form_is_not_called_damaged() {
+    let float = python_batch(0..3);
+    let at = float.windows(2).position(|w| w == b"u1").unwrap();
+    let float = [&float[..at], b"f4", &float[at + 2..]].concat();
+    for (bytes, why) in [
+        // Bytes as Python 3 writes them in protocol 2, an array as NumPy 2 writes it in protocol 5, and protocol 0.
+        (&b"\x80\x02}(c_codecs\nencode\n"[..], "_codecs.encode"),
+        (
+            b"\x80\x05}(\x8c\x13numpy._core.numeric\x8c\x0b_frombuffer\x93",
+            "numpy._core.numeric._frombuffer",
+        ),
+        (b"(dp0\nVdata\n", "pickle protocol 0"),
+        (&float, "unsigned bytes"),
+    ] {
+        let text = pickled(bytes).to_string();
+        assert!(
+            text.contains(why) && text.contains("protocol 3 or 4"),
+            "{text}"
+        );
+        assert!(!text.contains("damaged"), "{text}");
+    }
+    let hostile = pickled(b"\x80\x02cposix\nsystem\n").to_string();
+    assert!(hostile.contains("damaged"), "{hostile}");
+}
+
 /// A source in memory.
 struct InMemory<'a>(&'a [u8]);
 
