@@ -10,7 +10,7 @@ use cifar_tui::headless::{self, Notice, Style};
 use cifar_tui::session::client::SessionClient;
 use cifar_tui::session::protocol::Command;
 use cifar_tui::session::run_dir::HostId;
-use cifar_tui::session::status::Status;
+use cifar_tui::session::status::{Status, run_arguments};
 use cifar_tui::session::{self, Settings, attach};
 use cifar_tui::signals;
 use cifar_tui::tui::{self, CloseReason, terminal};
@@ -241,8 +241,9 @@ fn attached(run: Option<&str>, config: &Config) -> anyhow::Result<u8> {
     let (found, others) = attach::find(&config.runs, run, &HostId::this())?;
     for other in others {
         println!(
-            "also running: {0}; `cifar-tui attach {0}`",
-            plain(&other.name)
+            "also running: {}; `cifar-tui {}`",
+            plain(&other.name),
+            run_arguments("attach", &other.folder)
         );
     }
     let client = attach::attach(&found)?;

@@ -137,7 +137,12 @@ pub fn run(
                 Ok(Notice::Stopping(signal)) => {
                     if outcome.signal.is_none() {
                         outcome.signal = Some(signal);
-                        written = printer.line(out, "stopping: writing a checkpoint");
+                        // There is nothing to write before a run has begun.
+                        let words = match outcome.status.run.is_empty() {
+                            true => "stopping",
+                            false => "stopping: writing a checkpoint",
+                        };
+                        written = printer.line(out, words);
                     }
                 }
                 Ok(Notice::Saving) => written = printer.line(out, "writing a checkpoint"),

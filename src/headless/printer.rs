@@ -8,9 +8,10 @@ use crate::domain::text::{compact, duration, grouped, percent, plain, plain_json
 use crate::session::client::SessionClient;
 use crate::session::protocol::{Done, Event, EventMessage, Outcome};
 use crate::session::run_view::RunView;
-use crate::session::status::{RETRY_NOTE, Status};
+use crate::session::status::{RETRY_NOTE, Status, run_arguments};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{self, Write};
+use std::path::Path;
 
 pub enum Printer {
     Json,
@@ -218,9 +219,10 @@ impl Text {
             Event::Notice { text } => format!("note     {}", plain(text)),
             Event::Warning { text } => format!("warning  {}", plain(text)),
             Event::State(State::Paused) => {
+                let folder = self.view.run.as_ref().map_or("", |run| &run.folder);
                 format!(
-                    "paused   `cifar-tui attach {}` goes on",
-                    plain(self.view.run.as_ref().map_or("", |run| &run.name))
+                    "paused   `cifar-tui {}` goes on",
+                    run_arguments("attach", Path::new(folder))
                 )
             }
             Event::State(State::Diverged { step, first }) => format!(

@@ -140,24 +140,33 @@ fn a_worker_that_ends_without_an_event_is_a_failure() {
 
 #[test]
 fn the_first_signal_is_the_one_that_counts() {
-    let (client, sender) = channel();
-    let (notice, notices) = unbounded();
-    for signal in [libc::SIGTERM, libc::SIGINT] {
-        notice.send(Notice::Stopping(signal)).unwrap();
-    }
-    let worker = std::thread::spawn(move || {
-        // The sender of the notices has sent the commands too, so none is sent here.
-        while !notice.is_empty() {
-            std::thread::yield_now();
+    for (run, words) in [
+        ("", &b"stopping\n"[..]),
+        ("one", b"stopping: writing a checkpoint\n"),
+    ] {
+        let (client, sender) = channel();
+        let (notice, notices) = unbounded();
+        for signal in [libc::SIGTERM, libc::SIGINT] {
+            notice.send(Notice::Stopping(signal)).unwrap();
         }
-        sender.event(ended(State::Stopped));
-        sender.requests.try_iter().count()
-    });
-    let mut out = Vec::new();
-    let outcome = run_until_hangup(&client, Style::Lines, Status::default(), &notices, &mut out);
-    assert_eq!(outcome.signal, Some(libc::SIGTERM));
-    assert_eq!(worker.join().unwrap(), 0);
-    assert_eq!(out, b"stopping: writing a checkpoint\n");
+        let worker = std::thread::spawn(move || {
+            // The sender of the notices has sent the commands too, so none is sent here.
+            while !notice.is_empty() {
+                std::thread::yield_now();
+            }
+            sender.event(ended(State::Stopped));
+            sender.requests.try_iter().count()
+        });
+        let mut out = Vec::new();
+        let status = Status {
+            run: run.into(),
+            ..Status::default()
+        };
+        let outcome = run_until_hangup(&client, Style::Lines, status, &notices, &mut out);
+        assert_eq!(outcome.signal, Some(libc::SIGTERM));
+        assert_eq!(worker.join().unwrap(), 0);
+        assert_eq!(out, words);
+    }
 }
 
 /// A writer that fails with this error code, as if its reader or terminal had gone.

@@ -6,6 +6,7 @@ use super::run_dir::lease::Watch;
 use super::run_dir::name::folder_of;
 use super::run_dir::{HostId, InUse};
 use super::serve::is_stale;
+use super::status::run_arguments;
 use crossbeam_channel::unbounded;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -29,8 +30,11 @@ pub enum AttachError {
     None(PathBuf),
     #[error("there is no run called '{name}' in {}. `cifar-tui runs` lists them.", runs.display())]
     Absent { name: String, runs: PathBuf },
-    #[error("the run '{0}' is not running. `cifar-tui --resume {0}` resumes it.")]
-    NotRunning(String),
+    #[error(
+        "the run in {} is not running. `cifar-tui {}` resumes it.",
+        .0.display(), run_arguments("--resume", .0)
+    )]
+    NotRunning(PathBuf),
     #[error(transparent)]
     Elsewhere(Box<InUse>),
     #[error(
@@ -40,11 +44,12 @@ pub enum AttachError {
     #[error("cannot reach the session of {}: {source}", run.display())]
     Io { run: PathBuf, source: io::Error },
     #[error(
-        "the session of '{name}' (process {process}) speaks {} of the protocol, and this cifar-tui {}. Attach with the cifar-tui that started the session, or end the session (`kill {process}` saves a checkpoint) and resume its run: `cifar-tui --resume {name}`.",
-        protocol::version(*v), protocol::version(Some(protocol::VERSION))
+        "the session of '{}' (process {process}) speaks {} of the protocol, and this cifar-tui {}. Attach with the cifar-tui that started the session, or end the session (`kill {process}` saves a checkpoint) and resume its run: `cifar-tui {}`.",
+        folder.file_name().unwrap_or_default().display(), protocol::version(*v),
+        protocol::version(Some(protocol::VERSION)), run_arguments("--resume", folder)
     )]
     Version {
-        name: String,
+        folder: PathBuf,
         process: u32,
         v: Option<u64>,
     },
@@ -116,7 +121,7 @@ pub fn find(
         })?;
         return match session_of(&folder, host) {
             Some(session) => Ok((session?, Vec::new())),
-            None => Err(AttachError::NotRunning(name.into())),
+            None => Err(AttachError::NotRunning(folder)),
         };
     }
     let entries = fs::read_dir(runs).into_iter().flatten().flatten();
@@ -149,7 +154,7 @@ pub fn attach(session: &RunningSession) -> Result<SessionClient, AttachError> {
         Ok(message) => message,
         Err(MessageError::Version { v, .. }) => {
             return Err(AttachError::Version {
-                name: session.name.clone(),
+                folder: session.folder.clone(),
                 process: session.process,
                 v,
             });

@@ -104,7 +104,7 @@ impl RunsFolder {
         check_name(to)?;
         let target = self.folder.join(to);
         if target.exists() {
-            return Err(RunError::Exists(to.into()));
+            return Err(RunError::Exists(target));
         }
         let lease = self.take(&folder)?;
         fs::rename(&folder, &target).map_err(RunError::io("cannot rename", &folder))?;

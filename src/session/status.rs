@@ -3,7 +3,7 @@
 
 use super::protocol::Event;
 use crate::domain::report::State;
-use crate::domain::text::{grouped, shell_word};
+use crate::domain::text::{command_line, grouped};
 use std::path::Path;
 
 /// Appended to the reason why a file is not saved, while the session lives.
@@ -89,8 +89,8 @@ impl Status {
         Some(match self.is_complete() {
             true => format!("{run} is done; its files are in {folder}"),
             false => format!(
-                "{run} is saved up to step {step} in {folder}; `{program} --resume {}` resumes it",
-                shell_word(&shortest(folder))
+                "{run} is saved up to step {step} in {folder}; `{program} {}` resumes it",
+                run_arguments("--resume", Path::new(folder))
             ),
         })
     }
@@ -109,24 +109,67 @@ impl Status {
                 format!("{run} {does}; nobody can attach to it, since it has no socket")
             }
             "" => format!("the session {does}; `cifar-tui attach` returns to it"),
-            run => format!("{run} {does}; `cifar-tui attach {run}` returns to it"),
+            run => format!(
+                "{run} {does}; `cifar-tui {}` returns to it",
+                run_arguments("attach", Path::new(&self.folder))
+            ),
         }
     }
 }
 
-/// A path relative to the current folder, if it is below it.
-fn shortest(path: &str) -> String {
-    std::env::current_dir()
+/// `verb` (`attach`, `--resume`) and the run in `folder` as arguments of a command for a shell in the current folder. The
+/// run is named by its path, since its name is known only in its own runs folder.
+pub fn run_arguments(verb: &str, folder: &Path) -> String {
+    let below = std::env::current_dir()
         .ok()
-        .and_then(|here| {
-            Some(
-                Path::new(path)
-                    .strip_prefix(here)
-                    .ok()?
-                    .display()
-                    .to_string(),
-            )
-        })
-        .filter(|below| !below.is_empty())
-        .unwrap_or_else(|| path.to_owned())
+        .and_then(|here| Some(folder.strip_prefix(here).ok()?.to_owned()))
+        .filter(|below| !below.as_os_str().is_empty());
+    let path = match below {
+        // A word without a slash would be a name.
+        Some(below) if below.components().count() == 1 => Path::new(".").join(below),
+        Some(below) => below,
+        None => folder.into(),
+    };
+    command_line(&[verb, &path.display().to_string()])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_is_named_by_its_path_from_the_current_folder() {
+        let here = std::env::current_dir().unwrap();
+        for (folder, arguments) in [
+            (here.join("runs/one"), "attach runs/one"),
+            (here.join("my runs/one"), "attach 'my runs/one'"),
+            (here.join("one"), "attach ./one"),
+            (here.clone(), &format!("attach {}", here.display())),
+            ("/elsewhere/one".into(), "attach /elsewhere/one"),
+        ] {
+            assert_eq!(run_arguments("attach", &folder), arguments);
+        }
+    }
+
+    #[test]
+    fn the_hints_name_the_run_so_that_their_commands_find_it() {
+        let folder = std::env::current_dir().unwrap().join("src");
+        let status = Status {
+            state: State::Running,
+            run: "one".into(),
+            folder: folder.display().to_string(),
+            saved_step: Some(7),
+            ..Status::default()
+        };
+        let hint = status.return_hint(true);
+        assert_eq!(
+            hint,
+            "one trains on; `cifar-tui attach ./src` returns to it"
+        );
+        let hint = status.resume_hint("cifar-tui").unwrap();
+        assert!(
+            hint.ends_with("`cifar-tui --resume ./src` resumes it"),
+            "{hint}"
+        );
+    }
 }

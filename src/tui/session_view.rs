@@ -24,6 +24,7 @@ use std::ops::Deref;
 const SMOOTHING: f64 = 0.8;
 /// Log lines that later events replace.
 const PAUSED: &str = "paused";
+const STOPPED: &str = "stopped";
 const RESUMED: &str = "resumed";
 const TEST_IMAGES: &str = "test images: ";
 /// Initial bucket width of the series, in epochs. Buckets double as the series grow.
@@ -382,7 +383,7 @@ impl SessionView {
         }
         match &state {
             State::Done => self.note(Severity::Good, "all epochs are done"),
-            State::Stopped => self.note(Severity::Plain, "stopped"),
+            State::Stopped => self.note(Severity::Plain, STOPPED),
             State::Diverged { step, first } => self.note_at(
                 *step,
                 Severity::Bad,
@@ -421,6 +422,15 @@ impl SessionView {
     }
 
     fn steps(&mut self, report: &StepReport) {
+        // Reports that waited in the slot of merged steps arrive after the state that followed these steps.
+        let over = match self.state {
+            State::Paused => Some(PAUSED),
+            State::Stopped => Some(STOPPED),
+            _ => None,
+        };
+        if let Some(line) = self.log.newest().filter(|line| over == Some(&line.text)) {
+            (line.elapsed, line.step) = (report.elapsed, report.last);
+        }
         let x = self.x_of(report.last);
         let images = report.images.max(1) as f64;
         self.train_loss

@@ -141,7 +141,7 @@ fn bring_about(cause: &str) -> Vec<Ended> {
         "`D`, or a terminal that disappears, during a run" => {
             let mut detached = training(&[]);
             detached.keys("D");
-            detached.wait_for("how to return", |s| s.contains("attach long"));
+            detached.wait_for("how to return", |s| s.contains("attach runs/long"));
             let mut gone = training(&[]);
             gone.vanish();
             vec![goes_on(detached, "best"), goes_on(gone, "best")]

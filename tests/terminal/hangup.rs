@@ -5,7 +5,8 @@ use crate::LONG;
 use crate::pty::{Pty, Size};
 use std::time::{Duration, Instant};
 
-pub const ATTACH: &[&str] = &["attach", "--runs", "runs", "long"];
+/// The command that `D` prints.
+pub const ATTACH: &[&str] = &["attach", "runs/long"];
 
 fn training() -> Pty {
     let mut pty = Pty::start(Size::SMALL, LONG);
@@ -96,7 +97,7 @@ pub fn to_stop_on_a_hangup_can_be_chosen() {
 fn a_key_detaches_and_several_screens_can_attach() {
     let mut pty = training();
     pty.keys("D");
-    pty.wait_for("where it went", |s| s.contains("attach long"));
+    pty.wait_for("where it went", |s| s.contains("attach runs/long"));
     pty.modes_are_as_before();
     #[cfg(target_os = "linux")]
     has_no_screen(&mut pty);
@@ -131,7 +132,7 @@ fn detaches_from(shell: &str, args: &[&str]) {
     pty.keys(&format!("{program} {}\r", words.join(" ")));
     pty.wait_for("an epoch", |s| s.contains("best"));
     pty.keys("D");
-    pty.wait_for("the shell", |s| s.contains("attach long") && prompt(s));
+    pty.wait_for("the shell", |s| s.contains("attach runs/long") && prompt(s));
     trains_on(&mut pty);
     let mut other = pty.beside(Size::SMALL, ATTACH);
     other.wait_for("the history", |s| {

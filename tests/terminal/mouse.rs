@@ -22,7 +22,7 @@ fn quitting_leaves_no_mouse_report_for_the_shell() {
 fn detaching_leaves_no_mouse_report_for_the_shell() {
     let mut pty = training();
     pty.keys("D");
-    pty.wait_for("where it went", |s| s.contains("attach long"));
+    pty.wait_for("where it went", |s| s.contains("attach runs/long"));
     pty.modes_are_as_before();
     pty.leaves_no_reports();
 }

@@ -54,7 +54,7 @@ impl RunDir {
             Some(name) => {
                 check_name(name)?;
                 make(name).map_err(|error| match error.kind() {
-                    io::ErrorKind::AlreadyExists => RunError::Exists(name.into()),
+                    io::ErrorKind::AlreadyExists => RunError::Exists(runs.join(name)),
                     _ => failed(name)(error),
                 })?;
                 name.to_owned()

@@ -10,6 +10,7 @@ pub use folder::{RunDir, read_metrics};
 use lease::{Holder, STALE_AFTER};
 pub use lease::{HostId, Owner};
 
+use super::status::run_arguments;
 use crate::domain::text::command_line;
 use std::fmt;
 use std::io;
@@ -38,9 +39,10 @@ pub enum RunError {
     #[error("'{name}' cannot be a run's name: {why}. Use letters, digits, '-', '_' and '.'.")]
     Name { name: String, why: &'static str },
     #[error(
-        "there is a run called '{0}' already. Choose another name, or resume that one with --resume {0}."
+        "there is a run in {} already. Choose another name, or resume that one with `cifar-tui {}`.",
+        .0.display(), run_arguments("--resume", .0)
     )]
-    Exists(String),
+    Exists(PathBuf),
     #[error("there is no run called '{0}' here.")]
     Absent(String),
 }

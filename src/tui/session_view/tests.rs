@@ -147,6 +147,18 @@ fn single_steps_leave_one_line_and_a_pause_its_own() {
 }
 
 #[test]
+fn steps_that_arrive_after_a_pause_or_a_stop_give_its_line_their_step() {
+    for (state, text) in [(State::Paused, "paused"), (State::Stopped, "stopped")] {
+        let mut one = session(&[run(None), Event::State(State::Running), steps(10)]);
+        one.event(&Event::State(state));
+        one.event(&steps(17));
+        let expected = [(0, "run one begins".into()), (17, text.into())];
+        assert_eq!(lines(&one), expected);
+        assert!(is_in_order(&one));
+    }
+}
+
+#[test]
 fn a_repeated_event_is_logged_once() {
     let nothing = Event::Notice {
         text: "there is no change to undo".into(),
