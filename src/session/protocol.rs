@@ -244,15 +244,15 @@ pub enum Question {
     },
     /// Images of one confusion cell, most confident first.
     Cell {
-        truth: u8,
-        predicted: u8,
+        truth: u16,
+        predicted: u16,
         offset: u32,
         count: u32,
     },
     /// Images of the data without augmentation, of one class or of all.
     Browse {
         split: Split,
-        class: Option<u8>,
+        class: Option<u16>,
         offset: u32,
         count: u32,
     },
@@ -293,7 +293,7 @@ pub enum Filter {
     LeastSure,
     /// Images whose true class is this one.
     Class {
-        class: u8,
+        class: u16,
     },
     /// These images, in this order.
     Pinned {
@@ -316,7 +316,7 @@ pub enum Answer {
     Pictures {
         total: u32,
         offset: u32,
-        items: Vec<(u32, u8, Picture)>,
+        items: Vec<(u32, u16, Picture)>,
     },
     Model(Box<ModelReport>),
     /// The answer to `Runs` and to questions that change a run.

@@ -6,7 +6,7 @@ use crate::domain::augment::{Augmentation, Placement};
 use crate::domain::report::{ModelReport, Picture, Prediction, Split, StepSettings};
 use crate::train::evaluate::{History, Scores};
 use crate::train::trainer::Trainer;
-use crate::train::training_data::{TrainingData, label, picture};
+use crate::train::training_data::{TrainingData, picture};
 use crate::train::{Error, Result};
 use std::rc::Rc;
 
@@ -62,7 +62,7 @@ impl SplitResults {
     pub fn cell(
         &self,
         training_data: &TrainingData,
-        (truth, predicted): (u8, u8),
+        (truth, predicted): (u16, u16),
         offset: u32,
         count: u32,
     ) -> Result<Answer> {
@@ -145,13 +145,13 @@ fn page(all: &[u32], offset: u32, count: u32) -> &[u32] {
 pub(super) fn browse(
     trainer: &Trainer,
     split: Split,
-    class: Option<u8>,
+    class: Option<u16>,
     offset: u32,
     count: u32,
 ) -> Result<Answer> {
     let set = trainer.training_data().images(split);
     let images = trainer.images(split);
-    let label = |index: u32| label(set, images[index as usize]);
+    let label = |index: u32| set.labels()[images[index as usize] as usize];
     let chosen: Vec<u32> = (0..images.len() as u32)
         .filter(|&index| class.is_none_or(|class| label(index) == class))
         .collect();
@@ -179,7 +179,7 @@ pub(super) fn augmented(trainer: &Trainer, index: u32, count: u32) -> Result<Ans
         )));
     };
     let set = &trainer.training_data().train;
-    let (plain, label) = (picture(set, image)?, label(set, image));
+    let (plain, label) = (picture(set, image)?, set.labels()[image as usize]);
     let params = &trainer.run_state().params;
     let augmentation = Augmentation::of(params);
     let mut placements = Vec::new();

@@ -13,11 +13,11 @@ pub struct Scores {
     pub classes: usize,
     /// The indices of the images in their [`ImageSet`](crate::backend::ImageSet), and their labels.
     pub images: Vec<u32>,
-    pub labels: Vec<u8>,
+    pub labels: Vec<u16>,
     /// `[images, classes]`.
     pub probabilities: Vec<f32>,
     /// The class with the largest probability, for each image.
-    pub predicted: Vec<u8>,
+    pub predicted: Vec<u16>,
     /// The scores of the whole split.
     pub evaluation: Evaluation,
 }
@@ -25,7 +25,7 @@ pub struct Scores {
 /// An evaluation that has not been completed.
 pub(super) struct Scoring {
     pub images: Vec<u32>,
-    pub labels: Vec<u8>,
+    pub labels: Vec<u16>,
     pub probabilities: Vec<f32>,
     pub losses: Vec<f32>,
     /// Seconds spent in the backend.
@@ -33,7 +33,7 @@ pub(super) struct Scoring {
 }
 
 impl Scoring {
-    pub fn new(images: Vec<u32>, labels: Vec<u8>, classes: usize) -> Self {
+    pub fn new(images: Vec<u32>, labels: Vec<u16>, classes: usize) -> Self {
         Scoring {
             probabilities: vec![0.0; images.len() * classes],
             losses: vec![0.0; images.len()],
@@ -45,10 +45,10 @@ impl Scoring {
 
     pub fn finish(self, split: Split, tta: Tta, step: u64, epoch: u32, classes: usize) -> Scores {
         let mut confusion = Confusion::new(classes);
-        let predicted: Vec<u8> = self
+        let predicted: Vec<u16> = self
             .probabilities
             .chunks(classes)
-            .map(|row| argmax(row) as u8)
+            .map(|row| argmax(row) as u16)
             .collect();
         for (label, predicted) in self.labels.iter().zip(&predicted) {
             confusion.add(usize::from(*label), usize::from(*predicted));
@@ -98,7 +98,7 @@ pub struct History {
 
 struct Past {
     step: u64,
-    predicted: Vec<u8>,
+    predicted: Vec<u16>,
     confidence: Vec<f32>,
 }
 
@@ -164,6 +164,25 @@ mod tests {
         assert_eq!(scores.evaluation.loss, 1.5);
         assert_eq!(scores.evaluation.accuracy, 1.0 / 3.0);
         assert_eq!(scores.evaluation.confusion.counts, [1, 0, 2, 0]);
+    }
+
+    #[test]
+    fn classes_beyond_a_byte_are_told_apart() {
+        const CLASSES: usize = 300;
+        let mut scoring = Scoring::new(vec![0, 1], vec![299, 43], CLASSES);
+        scoring.probabilities[299] = 1.0;
+        // 43 is 299 modulo 256.
+        scoring.probabilities[CLASSES + 299] = 1.0;
+        let scores = scoring.finish(Split::Test, Tta::None, 1, 1, CLASSES);
+        assert_eq!(scores.predicted, [299, 299]);
+        assert_eq!(scores.evaluation.accuracy, 0.5);
+        assert_eq!(scores.evaluation.confusion.count(43, 299), 1);
+        let mut history = History::default();
+        history.add(&scores);
+        assert_eq!(
+            (history.of(1)[0].predicted, history.of(1)[0].confidence),
+            (299, 1.0)
+        );
     }
 
     #[test]

@@ -26,11 +26,6 @@ pub fn picture(set: &ImageSet, image: u32) -> Result<Picture> {
     })
 }
 
-/// The label of image `image` of a set made by [`image_set`], whose labels fit into a byte.
-pub fn label(set: &ImageSet, image: u32) -> u8 {
-    set.labels()[image as usize] as u8
-}
-
 /// Converts a split to an [`ImageSet`] without copying its pixels.
 ///
 /// # Errors

@@ -17,8 +17,8 @@ pub struct Prediction {
     pub split: Split,
     /// The image's index in its split.
     pub index: u32,
-    pub truth: u8,
-    pub predicted: u8,
+    pub truth: u16,
+    pub predicted: u16,
     /// Probability of each class in the evaluation at `step`.
     pub probabilities: Vec<f32>,
     pub step: u64,
@@ -31,7 +31,7 @@ pub struct Prediction {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PastPrediction {
     pub step: u64,
-    pub predicted: u8,
+    pub predicted: u16,
     pub confidence: f32,
 }
 

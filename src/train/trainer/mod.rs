@@ -16,7 +16,7 @@ pub use resume::Suspended;
 
 use super::checkpoint::{Applied, Best, RunState};
 use super::evaluate::{Scores, Scoring};
-use super::training_data::{self, TrainingData};
+use super::training_data::TrainingData;
 use super::{Error, Result, schedule};
 use crate::backend::{
     Backend, Inspected, Inspection, MemberId, NetworkSpec, NetworkState, Scaling, ScoringBatch,
@@ -339,10 +339,7 @@ impl Trainer {
         let data = Rc::clone(&self.training_data);
         let set = data.images(split);
         let images = self.images(split);
-        let labels = images
-            .iter()
-            .map(|&i| training_data::label(set, i))
-            .collect();
+        let labels = images.iter().map(|&i| set.labels()[i as usize]).collect();
         let classes = self.run_state.classes.len();
         let total = images.len() as u32;
         let mut scoring = Scoring::new(images, labels, classes);

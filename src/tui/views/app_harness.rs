@@ -342,7 +342,7 @@ pub fn picture(n: u32) -> Picture {
     }
 }
 
-pub fn prediction(index: u32, truth: u8, predicted: u8) -> Prediction {
+pub fn prediction(index: u32, truth: u16, predicted: u16) -> Prediction {
     let mut probabilities = vec![0.02; 10];
     probabilities[usize::from(predicted)] = 0.82 - 0.01 * (index % 40) as f32;
     Prediction {
@@ -459,8 +459,8 @@ fn model_report(image: Option<u32>) -> ModelReport {
 /// The worker's answer to a question.
 pub fn answer(question: &Question) -> Answer {
     let page = |total: u32, offset: u32, count: u32| offset..(offset + count).min(total);
-    let class = |i: u32| (i % 10) as u8;
-    let called = |i: u32| ((i + i / 3 % 2 * 4) % 10) as u8;
+    let class = |i: u32| (i % 10) as u16;
+    let called = |i: u32| ((i + i / 3 % 2 * 4) % 10) as u16;
     match question {
         Question::Samples {
             filter,

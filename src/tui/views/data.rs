@@ -37,7 +37,7 @@ const SIDE: u16 = 38;
 #[derive(Debug)]
 pub struct DataView {
     split: Split,
-    class: Option<u8>,
+    class: Option<u16>,
     /// Index of the chosen image among those shown.
     selected: u32,
     /// Whether the grid shows the chosen image augmented.
@@ -148,7 +148,7 @@ impl DataView {
             Left => self.step(-1),
             Right => self.step(1),
             Class => {
-                let classes = ctx.session.classes().len() as u8;
+                let classes = ctx.session.classes().len() as u16;
                 self.class = match self.class {
                     None => Some(0),
                     Some(c) => Some(c + 1).filter(|c| *c < classes),
@@ -304,7 +304,7 @@ impl DataView {
             }
             let of = |counts: &[u32]| counts.get(class).copied().unwrap_or(0);
             let (train, test) = (of(&data.train_counts), of(&data.test_counts));
-            let style = if self.class == Some(class as u8) {
+            let style = if self.class == Some(class as u16) {
                 theme.accent()
             } else {
                 theme.text()

@@ -54,7 +54,7 @@ impl QueryKey {
 }
 
 /// An image of the data set: its index in its split, its class and its pixels.
-pub type Shown = (u32, u8, Picture);
+pub type Shown = (u32, u16, Picture);
 
 /// A question to the worker and the newest answer. The previous answer is kept until the next one arrives, so that the
 /// screen does not flicker.

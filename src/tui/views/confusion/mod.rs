@@ -230,8 +230,8 @@ impl ConfusionView {
             return;
         }
         let question = Question::Cell {
-            truth: self.cursor.0 as u8,
-            predicted: self.cursor.1 as u8,
+            truth: self.cursor.0 as u16,
+            predicted: self.cursor.1 as u16,
             offset: if self.open { self.offset } else { 0 },
             count: PAGE,
         };

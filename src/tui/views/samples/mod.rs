@@ -62,7 +62,7 @@ const FILTERS: [Chosen; 6] = [
 #[derive(Debug, Default)]
 pub struct SamplesView {
     chosen: Chosen,
-    class: u8,
+    class: u16,
     /// Pinned images of each split in the order of pinning. They are valid for one data set and one way to split it.
     pinned: BTreeMap<&'static str, Vec<u32>>,
     /// Index of the selected image among those that pass the filter.
@@ -142,7 +142,7 @@ impl SamplesView {
                 self.open = None;
                 if self.chosen == Chosen::Class {
                     let classes = ctx.session.classes().len().max(1);
-                    self.class = ((usize::from(self.class) + 1) % classes) as u8;
+                    self.class = ((usize::from(self.class) + 1) % classes) as u16;
                 }
                 self.choose(Chosen::Class);
             }
