@@ -46,7 +46,7 @@ pub struct Upstream {
     /// The constants UPSTREAM_* of `apply_upstream_mask`.
     pub constants: String,
     /// For each element of the output, the position of the largest number in its pooling window.
-    pub taken: Offset,
+    pub argmax: Offset,
 }
 
 /// Offsets of the memory that all layers share.
@@ -140,22 +140,22 @@ impl LaunchBuilder {
     }
 
     /// Allocates `bytes` at a multiple of 256. Returns the offset.
-    pub fn room(&mut self, bytes: usize) -> usize {
+    pub fn allocate(&mut self, bytes: usize) -> usize {
         let at = self.bytes;
         self.bytes = (at + bytes.max(4)).next_multiple_of(256);
         at
     }
 
-    /// Like [`LaunchBuilder::room`], with memory that is zero at the beginning.
+    /// Like [`LaunchBuilder::allocate`], with memory that is zero at the beginning.
     pub fn zeros(&mut self, bytes: usize) -> usize {
-        let at = self.room(bytes);
+        let at = self.allocate(bytes);
         self.zeroed.push((at, bytes.max(4)));
         at
     }
 
     /// Allocates `len` f32 for each image of a batch.
     pub fn batch(&mut self, len: usize) -> usize {
-        self.room(4 * self.target.capacity * len)
+        self.allocate(4 * self.target.capacity * len)
     }
 
     /// Allocates a layer's output, `len` elements for each image, and its gradient.
@@ -281,7 +281,7 @@ impl LaunchBuilder {
                 self.step(),
                 Some(from),
                 Some(input.at),
-                upstream.taken,
+                upstream.argmax,
                 Some(grad),
             ];
             let entry = "apply_upstream";

@@ -1,8 +1,8 @@
 // The beginning of every kernel's source. Sizes are constants: each use of a source is compiled with its own `#define`
 // lines before this text. Values that change from step to step are in device memory (Step), so that a captured graph of
 // launches stays valid. The sources are CUDA C++ for NVRTC and include no headers. A host compiler can compile them
-// too, given definitions of CUDA's built-ins (blockIdx, __syncthreads, mma_tf32 and so on). The structs Step, Found and
-// State come from backend/gpu/records.rs and precede this text.
+// too, given definitions of CUDA's built-ins (blockIdx, __syncthreads, mma_tf32 and so on). The structs Step, StepOutcome
+// and ListProgress come from backend/gpu/records.rs and precede this text.
 
 #ifndef HOST_SHIM
 

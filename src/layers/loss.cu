@@ -29,7 +29,7 @@ __device__ __forceinline__ double cross_entropy(const float *logits, u32 label, 
 
 // Computes the gradient of the mean loss with respect to the logits, the mean loss, and the number of correct
 // predictions.
-extern "C" __global__ void __launch_bounds__(128) train(const Step *now, State *progress, const float *logits, float *grad, double *parts,
+extern "C" __global__ void __launch_bounds__(128) train(const Step *now, ListProgress *progress, const float *logits, float *grad, double *parts,
                                                         u32 *counter) {
     __shared__ double scratch[128];
     const Step s = *now;

@@ -20,7 +20,7 @@ extern "C" __global__ void __launch_bounds__(256) pack(const Piece *pieces, cons
 #define SLOT(i) state[(i) * ROW + e]
 
 extern "C" __global__ void __launch_bounds__(256)
-    update(Step *now, const Step *steps, State *progress, Found *found, const Piece *pieces, float *weights, const float *grads,
+    update(Step *now, const Step *steps, ListProgress *progress, StepOutcome *outcomes, const Piece *pieces, float *weights, const float *grads,
            float *state, const double *squares, float *packed, float *running, const float *moved, u32 *counter, const float *directions,
            const float *weight_scales) {
     __shared__ double scratch[256];
@@ -29,7 +29,7 @@ extern "C" __global__ void __launch_bounds__(256)
     double norm = gradient_norm(squares, scratch);
     double loss = progress->loss;
     // The limit is MAX_NORM of optimizers/mod.rs. NaN compares false, so it is never applied.
-    bool spoilt = false;
+    bool not_finite = false;
     bool applied = !progress->latched && loss - loss == 0.0 && norm < 1e19;
     if (applied) {
         const float clip = clip_factor(s.clip_norm, norm), l2 = s.l2[p.group], decay_factor = s.decay_factor[p.group];
@@ -43,20 +43,20 @@ extern "C" __global__ void __launch_bounds__(256)
             } else
 #endif
             UPDATE_ELEMENT
-            spoilt |= !(w - w == 0.0f);
+            not_finite |= !(w - w == 0.0f);
             weights[e] = w;
             pack_one(p, e, w, packed);
         }
         for (u32 i = blockIdx.x * 256 + threadIdx.x; i < RUNNING; i += gridDim.x * 256) running[i] = moved[i];
     }
-    if (spoilt) atomicOr(&progress->spoilt, 1u);
+    if (not_finite) atomicOr(&progress->not_finite, 1u);
     if (!last_block(counter, gridDim.x) || threadIdx.x != 0) return;
     // Atomic too, so that it is read where the other blocks wrote it.
-    u32 any_spoilt = atomicOr(&progress->spoilt, 0u);
+    u32 any_not_finite = atomicOr(&progress->not_finite, 0u);
     u32 at = progress->cursor;
-    Found f = {s.number, loss, norm, progress->correct, applied, any_spoilt, 0};
-    found[at] = f;
-    if (!applied || any_spoilt) progress->latched = 1;
+    StepOutcome outcome = {s.number, loss, norm, progress->correct, applied, any_not_finite, 0};
+    outcomes[at] = outcome;
+    if (!applied || any_not_finite) progress->latched = 1;
     progress->cursor = at + 1;
     if (at + 1 < STEPS) *now = steps[at + 1];
 }

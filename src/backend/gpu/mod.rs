@@ -490,7 +490,7 @@ impl Member {
         for (i, bytes) in bytes.chunks_exact(size_of::<OutcomeRecord>()).enumerate() {
             let record = OutcomeRecord::from_bytes(bytes);
             let applied = record.applied != 0;
-            let finite = applied && record.spoilt == 0;
+            let finite = applied && record.not_finite == 0;
             outcomes.push(StepOutcome {
                 step: record.number,
                 loss: record.loss,

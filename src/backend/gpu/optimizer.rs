@@ -38,10 +38,10 @@ impl OptimizerSchedule {
     ) -> Self {
         let rule = network.spec.optimizer;
         let tables = Tables::new(b, network, slots, rule.filters.is_some());
-        layout.pieces = b.room(4 * tables.pieces.len());
-        layout.matrices = b.room(4 * tables.matrices.len());
+        layout.pieces = b.allocate(4 * tables.pieces.len());
+        layout.matrices = b.allocate(4 * tables.matrices.len());
         let counter = b.zeros(4);
-        let squares = b.room(8 * b.square_count);
+        let squares = b.allocate(8 * b.square_count);
         let mut constants = String::new();
         define!(
             constants,
@@ -198,10 +198,13 @@ fn find_directions(
     row: usize,
     launches: &mut Vec<Launch>,
 ) -> (usize, usize) {
-    let (first, second) = (b.room(4 * row), b.room(4 * row));
-    let (products, polynomials) = (b.room(4 * tables.squares), b.room(4 * tables.squares));
-    let parts = b.room(16 * tables.count);
-    let weight_scales = b.room(4 * tables.matrix_count);
+    let (first, second) = (b.allocate(4 * row), b.allocate(4 * row));
+    let (products, polynomials) = (
+        b.allocate(4 * tables.squares),
+        b.allocate(4 * tables.squares),
+    );
+    let parts = b.allocate(16 * tables.count);
+    let weight_scales = b.allocate(4 * tables.matrix_count);
     let mut constants = String::new();
     define!(constants, SQUARES = b.square_count);
     let offset = |argument: &MatrixArgument| {

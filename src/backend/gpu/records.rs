@@ -145,7 +145,7 @@ record! {
 
 record! {
     /// The result of a training step.
-    OutcomeRecord, "Found", outcome_text {
+    OutcomeRecord, "StepOutcome", outcome_text {
         number: u64,
         loss: f64,
         norm: f64,
@@ -153,14 +153,14 @@ record! {
         /// 0 if the loss or the gradient was not finite; the step then had no effect.
         applied: u32,
         /// 1 if a weight is not finite after the step.
-        spoilt: u32,
+        not_finite: u32,
         unused: u32,
     }
 }
 
 record! {
     /// The progress of a list of training steps.
-    ProgressRecord, "State", progress_text {
+    ProgressRecord, "ListProgress", progress_text {
         /// Index of the current step in the list.
         cursor: u32,
         /// 1 after a step that was not finite: later steps are not applied.
@@ -168,7 +168,7 @@ record! {
         loss: f64,
         correct: u32,
         /// 1 after a step that wrote a weight that is not finite.
-        spoilt: u32,
+        not_finite: u32,
     }
 }
 
@@ -202,7 +202,7 @@ mod tests {
         assert_eq!(record.bytes()[..8], 7u64.to_le_bytes());
         assert_eq!(
             outcome_text!(),
-            "struct Found {\n    u64 number;\n    double loss;\n    double norm;\n    u32 correct;\n    u32 applied;\n    u32 spoilt;\n    u32 unused;\n};\n"
+            "struct StepOutcome {\n    u64 number;\n    double loss;\n    double norm;\n    u32 correct;\n    u32 applied;\n    u32 not_finite;\n    u32 unused;\n};\n"
         );
         for line in ["    const u16 *labels;\n", "    float own[32];\n"] {
             assert!(step_text!().contains(line), "{line}");

@@ -106,9 +106,9 @@ impl KernelSchedule {
             moved: b.zeros(4 * running_len),
             grads: b.zeros(4 * weights_len),
             state: b.zeros(size_of::<ProgressRecord>()),
-            now: b.room(size_of::<StepRecord>()),
-            steps: b.room(size_of::<StepRecord>() * MAX_STEPS),
-            found: b.room(size_of::<OutcomeRecord>() * MAX_STEPS),
+            now: b.allocate(size_of::<StepRecord>()),
+            steps: b.allocate(size_of::<StepRecord>() * MAX_STEPS),
+            found: b.allocate(size_of::<OutcomeRecord>() * MAX_STEPS),
             ..MemoryLayout::default()
         };
         b.shared = SharedOffsets {
@@ -121,9 +121,9 @@ impl KernelSchedule {
         b.offsets = offsets(&param_slots, layout.weights);
         b.offsets.extend(offsets(&running_slots, layout.running));
 
-        layout.probabilities = b.room(4 * capacity * spec.classes);
-        layout.losses = b.room(4 * capacity);
-        layout.images = b.room(4 * capacity * MAX_STEPS);
+        layout.probabilities = b.allocate(4 * capacity * spec.classes);
+        layout.losses = b.allocate(4 * capacity);
+        layout.images = b.allocate(4 * capacity * MAX_STEPS);
         let input = gather(&mut b, &mut layout, spec.input.height as usize);
         let (logits, backward) = network.layers.schedule(&mut b, input);
         loss(&mut b, &layout, spec.classes, &logits);
@@ -220,7 +220,7 @@ fn loss(b: &mut LaunchBuilder, layout: &MemoryLayout, classes: usize, logits: &A
     let mut constants = String::new();
     define!(constants, CLASSES = classes);
     let blocks = b.capacity().div_ceil(128);
-    let (parts, counter) = (b.room(16 * blocks), b.zeros(4));
+    let (parts, counter) = (b.allocate(16 * blocks), b.zeros(4));
     let train = Launch {
         source: LOSS,
         constants: constants.as_str().into(),

@@ -246,7 +246,7 @@ impl CudaDevice {
     }
 
     /// Keeps memory allocated until the device is dropped.
-    pub(super) fn keep(&self, memory: CudaSlice<u8>) {
+    pub(super) fn keep_allocated(&self, memory: CudaSlice<u8>) {
         self.uploads.borrow_mut().push(memory);
     }
 

@@ -185,7 +185,7 @@ impl ExecutorDevice for CudaDevice {
         unsafe { result::memcpy_htod_async(at, bytes, stream.cu_stream()) }.map_err(lost)?;
         // Executors read the bytes on other streams.
         stream.synchronize().map_err(lost)?;
-        self.keep(slice);
+        self.keep_allocated(slice);
         Ok(at)
     }
 }

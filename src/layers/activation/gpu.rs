@@ -29,7 +29,7 @@ pub fn schedule(
     builder.kernel_pair(pair, input, input.len)
 }
 
-/// The launches of an activation that another layer has taken in: after that layer's, which are given.
+/// The launches of an activation that is fused into another layer: after that layer's, which are given.
 pub fn follow(
     function: Function,
     builder: &mut LaunchBuilder,

@@ -158,8 +158,9 @@ template <bool BY_ROWS, class Operands> __device__ __forceinline__ void product(
     __syncthreads();
 }
 
-// Several blocks made parts of the same sums: leaves the whole in the room of the last one, and says which that is.
-__device__ __forceinline__ bool together(float *room, float *parts, u32 *counters, u32 tile, u32 split, u32 splits) {
+// Adds the partial sums of the blocks that share a tile (split-K). Returns true in the last block, whose `room` then holds
+// the total.
+__device__ __forceinline__ bool split_k_reduce(float *room, float *parts, u32 *counters, u32 tile, u32 split, u32 splits) {
     if (splits == 1) return true;
     float *mine = parts + ((u64)tile * splits + split) * (BM * BN);
     for (int e = threadIdx.x; e < BM * BN; e += THREADS) mine[e] = room[e / BN * LINE_C + e % BN];
@@ -239,7 +240,7 @@ struct Forward {
 };
 
 extern "C" __global__ void __launch_bounds__(THREADS) forward(const Step *now, const float *input, const float *packed, const float *bias,
-                                                              float *output, u8 *taken, float *parts, u32 *counters) {
+                                                              float *output, u8 *argmax, float *parts, u32 *counters) {
     __shared__ __align__(16) float room[2 * (TILE_A + TILE_B)];
     const Step s = *now;
     u32 pixels = s.count * WANTED, first = blockIdx.x * BM, column0 = blockIdx.y * BN, split = blockIdx.z;
@@ -247,7 +248,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) forward(const Step *now, c
     constexpr u32 TERMS = (PATCH + BK * SPLITS - 1) / (BK * SPLITS) * BK;
     u32 begin = split * TERMS, end = begin + TERMS < PATCH ? begin + TERMS : PATCH;
     product<true>(Forward(input, packed, first, column0, pixels), begin, end, room);
-    if (!together(room, parts, counters, blockIdx.x * gridDim.y + blockIdx.y, split, SPLITS)) return;
+    if (!split_k_reduce(room, parts, counters, blockIdx.x * gridDim.y + blockIdx.y, split, SPLITS)) return;
 #if DROP != 0
     u32 threshold = DROP_LIVE ? s.threshold : DROP_THRESHOLD;
     float scale = DROP_LIVE ? s.scale : DROP_SCALE;
@@ -270,7 +271,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) forward(const Step *now, c
         best *= dropped(s, DROP, threshold, scale, to);
 #endif
         output[to] = best;
-        if (POOL) taken[to] = (u8)place;
+        if (POOL) argmax[to] = (u8)place;
     }
 }
 
@@ -385,7 +386,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         u32 begin = split * terms, end = begin + terms < pixels ? begin + terms : pixels;
         Weigh from = {input, grad, line0 + threadIdx.x % 16 * 4, column0 + threadIdx.x % 8 * 4};
         product<false>(from, begin, end, room);
-        if (!together(room, weight_parts, weight_counters, tile, split, WEIGHT_SPLITS)) return;
+        if (!split_k_reduce(room, weight_parts, weight_counters, tile, split, WEIGHT_SPLITS)) return;
         double square = 0.0;
         for (u32 e = threadIdx.x; e < BM * BN; e += THREADS) {
             u32 line = line0 + e / BN, column = column0 + e % BN;
@@ -413,7 +414,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     constexpr u32 TERMS = (BACK_PATCH + BK * INPUT_SPLITS - 1) / (BK * INPUT_SPLITS) * BK;
     u32 begin = split * TERMS, end = begin + TERMS < BACK_PATCH ? begin + TERMS : BACK_PATCH;
     product<true>(Inward(grad, packed, first, column0, pixels), begin, end, room);
-    if (!together(room, parts, counters, tile, split, INPUT_SPLITS)) return;
+    if (!split_k_reduce(room, parts, counters, tile, split, INPUT_SPLITS)) return;
     for (u32 e = threadIdx.x; e < BM * BN; e += THREADS) {
         u32 m = first + e / BN, column = column0 + e % BN;
         if (m >= pixels || column >= I) continue;

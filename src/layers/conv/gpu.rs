@@ -82,13 +82,13 @@ impl Gemm {
         let (height, width) = self.output_size();
         let len = height * width * g.outputs;
         let result = g.out_height * g.out_width * g.outputs;
-        let taken = self.pool.then(|| builder.room(capacity * len));
+        let argmax = self.pool.then(|| builder.allocate(capacity * len));
         let output = Activation {
             at: builder.batch(len),
             len,
             // Beyond the last whole window it stays zero.
             grad: Some(builder.zeros(4 * capacity * result)),
-            upstream: (self.relu || self.pool).then(|| Rc::new(self.upstream(taken))),
+            upstream: (self.relu || self.pool).then(|| Rc::new(self.upstream(argmax))),
         };
         let (packed, packed_back) = self.pack(name, builder, input.grad.is_some());
         let wanted = match self.pool {
@@ -118,7 +118,7 @@ impl Gemm {
                 Some(packed),
                 bias,
                 Some(output.at),
-                taken,
+                argmax,
                 parts,
                 counters,
             ],
@@ -150,7 +150,7 @@ impl Gemm {
                     weight_parts,
                     weight_counters,
                     input.grad,
-                    input.upstream.as_ref().and_then(|u| u.taken),
+                    input.upstream.as_ref().and_then(|u| u.argmax),
                     shared.0,
                     shared.1,
                 ],
@@ -161,7 +161,7 @@ impl Gemm {
     }
 
     /// What the kernel that computes the output's gradient must undo.
-    fn upstream(&self, taken: Offset) -> Upstream {
+    fn upstream(&self, argmax: Offset) -> Upstream {
         let g = &self.geometry;
         let (height, width) = self.output_size();
         let mut constants = String::new();
@@ -176,7 +176,7 @@ impl Gemm {
             UPSTREAM_RELU = u32::from(self.relu),
         );
         constants.push_str(&dropout::gpu::upstream_constants(self.dropout));
-        Upstream { constants, taken }
+        Upstream { constants, argmax }
     }
 
     /// Room for the weight's copies in the orders of the two products, which the optimizer's kernel keeps up to date.
@@ -284,7 +284,7 @@ fn shared_sums(builder: &mut LaunchBuilder, tiles: usize, splits: usize) -> (Off
     match splits {
         0 | 1 => (None, None),
         _ => (
-            Some(builder.room(4 * tiles * splits * TILE.0 * TILE.1)),
+            Some(builder.allocate(4 * tiles * splits * TILE.0 * TILE.1)),
             Some(builder.zeros(4 * tiles)),
         ),
     }

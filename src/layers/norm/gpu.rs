@@ -17,7 +17,7 @@ pub struct PlacedNorm {
     shards: usize,
     weight: Offset,
     bias: usize,
-    taken: Offset,
+    argmax: Offset,
     /// What the layer keeps, channel by channel.
     kept: usize,
     /// Partial sums, and how many blocks have written theirs.
@@ -80,9 +80,9 @@ pub fn forward(
         shards,
         weight: op.scale.then(|| builder.offset_of(name, "weight")),
         bias: builder.offset_of(name, "bias"),
-        taken: after.pool.then(|| builder.room(capacity * output.len)),
-        kept: builder.room(4 * 7 * c),
-        parts: builder.room(8 * 2 * shards * c),
+        argmax: after.pool.then(|| builder.allocate(capacity * output.len)),
+        kept: builder.allocate(4 * 7 * c),
+        parts: builder.allocate(8 * 2 * shards * c),
         counter: builder.zeros(4),
         len: h * w * c,
         constants,
@@ -128,7 +128,7 @@ pub fn forward(
         Some(placed.kept),
         skip.map(|skip| skip.at),
         Some(output.at),
-        placed.taken,
+        placed.argmax,
     ];
     let apply = builder.elementwise(SOURCE, &placed.constants, "apply", output.len, arguments);
     builder.forward.push(moments);
@@ -159,7 +159,7 @@ impl PlacedNorm {
                 Some(input.at),
                 output.grad,
                 Some(output.at),
-                self.taken,
+                self.argmax,
                 self.weight,
                 masked,
                 self.weight.map(|weight| builder.grad_of(weight)),
@@ -178,7 +178,7 @@ impl PlacedNorm {
                 Some(input.at),
                 masked.or(output.grad),
                 Some(output.at),
-                self.taken,
+                self.argmax,
                 Some(self.kept),
                 Some(to),
             ];

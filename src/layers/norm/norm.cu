@@ -93,7 +93,7 @@ extern "C" __global__ void __launch_bounds__(256) eval_coefficients(const float 
 }
 
 extern "C" __global__ void __launch_bounds__(256) apply(const Step *now, const float *x, const Channels *kept, const float *skip, float *output,
-                                                        u8 *taken) {
+                                                        u8 *argmax) {
     u32 e = blockIdx.x * 256 + threadIdx.x;
     if (e >= now->count * (PH * PW * C)) return;
     u32 c = e % C, pixel = e / C, place = 0;
@@ -104,7 +104,7 @@ extern "C" __global__ void __launch_bounds__(256) apply(const Step *now, const f
             float v = fmaf(x[(u64)chosen(pixel, p) * C + c], scale, shift);
             if (beats(v, best)) best = v, place = p;
         }
-        taken[e] = (u8)place;
+        argmax[e] = (u8)place;
     }
     if (SKIP) best += skip[e];
     output[e] = RELU ? relu(best) : best;
@@ -113,7 +113,7 @@ extern "C" __global__ void __launch_bounds__(256) apply(const Step *now, const f
 // The sums that the gradients need: of the gradient, and of its product with the input's distance from the mean. What
 // ReLU let through goes to `masked` where a shortcut wants it.
 extern "C" __global__ void __launch_bounds__(256)
-    backward_reduce(const Step *now, const float *x, const float *grad, const float *output, const u8 *taken, const float *weight, float *masked,
+    backward_reduce(const Step *now, const float *x, const float *grad, const float *output, const u8 *argmax, const float *weight, float *masked,
            float *grad_weight, float *grad_bias, double *squares, Channels *kept, double *parts, u32 *counter) {
     __shared__ double scratch[512];
     u32 rows = now->count * (PH * PW);
@@ -130,7 +130,7 @@ extern "C" __global__ void __launch_bounds__(256)
                     u64 e = (u64)row * C + channel;
                     float g = RELU && output[e] == 0.0f ? 0.0f : grad[e];
                     if (SKIP) masked[e] = g;
-                    float d = x[(u64)chosen(row, POOL ? taken[e] : 0) * C + channel] - mean;
+                    float d = x[(u64)chosen(row, POOL ? argmax[e] : 0) * C + channel] - mean;
                     s += g;
                     q = fmaf(g, d, q);
                 }
@@ -161,7 +161,7 @@ extern "C" __global__ void __launch_bounds__(256)
 }
 
 // The input's gradient. With a shortcut `grad` is what `backward_reduce` masked, so that it need not be masked again.
-extern "C" __global__ void __launch_bounds__(256) backward_apply(const Step *now, const float *x, const float *grad, const float *output, const u8 *taken,
+extern "C" __global__ void __launch_bounds__(256) backward_apply(const Step *now, const float *x, const float *grad, const float *output, const u8 *argmax,
                                                         const Channels *kept, float *grad_input) {
     u32 e = blockIdx.x * 256 + threadIdx.x;
     if (e >= now->count * (H * W * C)) return;
@@ -171,7 +171,7 @@ extern "C" __global__ void __launch_bounds__(256) backward_apply(const Step *now
         u32 pixel = e / C, column = pixel % W, row = pixel / W % H, image = pixel / (W * H);
         if (row / 2 < PH && column / 2 < PW) {
             u32 from = ((image * PH + row / 2) * PW + column / 2) * C + c;
-            if (taken[from] == row % 2 * 2 + column % 2 && output[from] != 0.0f) g = grad[from];
+            if (argmax[from] == row % 2 * 2 + column % 2 && output[from] != 0.0f) g = grad[from];
         }
     } else {
         g = RELU && !SKIP && output[e] == 0.0f ? 0.0f : grad[e];

@@ -24,14 +24,19 @@ pub fn schedule(
         OW = size.out_width,
     );
     let output = builder.activation(size.output_len());
-    let taken = builder.room(2 * builder.capacity() * output.len);
-    let arguments = vec![builder.step(), Some(input.at), Some(output.at), Some(taken)];
+    let argmax = builder.allocate(2 * builder.capacity() * output.len);
+    let arguments = vec![
+        builder.step(),
+        Some(input.at),
+        Some(output.at),
+        Some(argmax),
+    ];
     let launch = builder.elementwise(SOURCE, &constants, "largest", output.len, arguments);
     builder.add_forward(launch);
     let (input, grad) = (input.clone(), output.grad);
     let backward = move |builder: &mut LaunchBuilder| {
         builder.input_grad(&input, |b, to| {
-            let arguments = vec![b.step(), grad, Some(taken), Some(to)];
+            let arguments = vec![b.step(), grad, Some(argmax), Some(to)];
             b.elementwise(SOURCE, &constants, "spread", input.len, arguments)
         });
     };

@@ -1,6 +1,6 @@
 // Max-pooling on its own. Constants: H W C (the input), KERNEL, STRIDE, OH OW; a thread makes one number.
 
-extern "C" __global__ void __launch_bounds__(256) largest(const Step *now, const float *x, float *output, u16 *taken) {
+extern "C" __global__ void __launch_bounds__(256) largest(const Step *now, const float *x, float *output, u16 *argmax) {
     u32 e = blockIdx.x * 256 + threadIdx.x;
     if (e >= now->count * (OH * OW * C)) return;
     u32 c = e % C, column = e / C % OW, row = e / C / OW % OH, image = e / (C * OW * OH);
@@ -12,11 +12,11 @@ extern "C" __global__ void __launch_bounds__(256) largest(const Step *now, const
         if (beats(v, best)) best = v, place = p;
     }
     output[e] = best;
-    taken[e] = (u16)place;
+    argmax[e] = (u16)place;
 }
 
 // Every pixel asks the windows that it is in.
-extern "C" __global__ void __launch_bounds__(256) spread(const Step *now, const float *grad, const u16 *taken, float *grad_input) {
+extern "C" __global__ void __launch_bounds__(256) spread(const Step *now, const float *grad, const u16 *argmax, float *grad_input) {
     u32 e = blockIdx.x * 256 + threadIdx.x;
     if (e >= now->count * (H * W * C)) return;
     u32 c = e % C, x = e / C % W, y = e / C / W % H, image = e / (C * W * H);
@@ -24,7 +24,7 @@ extern "C" __global__ void __launch_bounds__(256) spread(const Step *now, const 
     for (u32 row = y < KERNEL ? 0 : (y - KERNEL) / STRIDE + 1; row < OH && row * STRIDE <= y; row++)
         for (u32 column = x < KERNEL ? 0 : (x - KERNEL) / STRIDE + 1; column < OW && column * STRIDE <= x; column++) {
             u32 from = ((image * OH + row) * OW + column) * C + c;
-            if (taken[from] == (y - row * STRIDE) * KERNEL + (x - column * STRIDE)) sum += grad[from];
+            if (argmax[from] == (y - row * STRIDE) * KERNEL + (x - column * STRIDE)) sum += grad[from];
         }
     grad_input[e] = sum;
 }

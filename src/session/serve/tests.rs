@@ -255,7 +255,8 @@ fn attaching_to_a_session_of_another_version_fails_with_both_and_what_to_do() {
     let runs = tempfile::tempdir().unwrap();
     let socket = runs.path().join("1.sock");
     let listener = UnixListener::bind(&socket).unwrap();
-    let session = RunningSession::of_test("one", runs.path(), &socket, 4711);
+    let folder = runs.path().join("one");
+    let session = RunningSession::of_test("one", &folder, &socket, 4711);
     for (snapshot, speaks) in [
         (r#"{"event":"snapshot","events":[]}"#, "speaks no version"),
         (r#"{"v":2,"event":"past"}"#, "speaks version 2"),
@@ -271,8 +272,9 @@ fn attaching_to_a_session_of_another_version_fails_with_both_and_what_to_do() {
         for words in [
             speaks,
             "this cifar-tui version 1",
+            "the session of 'one'",
             "kill 4711",
-            "--resume one",
+            &format!("--resume {}", folder.display()),
         ] {
             assert!(error.contains(words), "{error}");
         }
