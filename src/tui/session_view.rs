@@ -25,6 +25,7 @@ const SMOOTHING: f64 = 0.8;
 /// Log lines that later events replace.
 const PAUSED: &str = "paused";
 const STOPPED: &str = "stopped";
+const DONE: &str = "all epochs are done";
 const RESUMED: &str = "resumed";
 const TEST_IMAGES: &str = "test images: ";
 /// Initial bucket width of the series, in epochs. Buckets double as the series grow.
@@ -217,7 +218,7 @@ impl SessionView {
 
     /// Adds a line to the log.
     pub fn note(&mut self, severity: Severity, text: impl Into<String>) {
-        let step = self.step();
+        let step = self.step().max(self.log.step());
         self.note_at(step, severity, text);
     }
 
@@ -382,7 +383,7 @@ impl SessionView {
             return;
         }
         match &state {
-            State::Done => self.note(Severity::Good, "all epochs are done"),
+            State::Done => self.note(Severity::Good, DONE),
             State::Stopped => self.note(Severity::Plain, STOPPED),
             State::Diverged { step, first } => self.note_at(
                 *step,
@@ -426,6 +427,7 @@ impl SessionView {
         let over = match self.state {
             State::Paused => Some(PAUSED),
             State::Stopped => Some(STOPPED),
+            State::Done => Some(DONE),
             _ => None,
         };
         if let Some(line) = self.log.newest().filter(|line| over == Some(&line.text)) {

@@ -72,6 +72,12 @@ impl Log {
         });
     }
 
+    /// The step of the run's newest line; 0 without one.
+    pub fn step(&self) -> u64 {
+        let newest = self.entries.back().filter(|e| e.run == self.run);
+        newest.map_or(0, |e| e.step)
+    }
+
     /// The newest line, so that it can be extended.
     pub fn newest(&mut self) -> Option<&mut Entry> {
         self.entries.back_mut()

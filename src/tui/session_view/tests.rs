@@ -147,8 +147,12 @@ fn single_steps_leave_one_line_and_a_pause_its_own() {
 }
 
 #[test]
-fn steps_that_arrive_after_a_pause_or_a_stop_give_its_line_their_step() {
-    for (state, text) in [(State::Paused, "paused"), (State::Stopped, "stopped")] {
+fn steps_that_arrive_after_a_pause_or_the_end_give_its_line_their_step() {
+    for (state, text) in [
+        (State::Paused, "paused"),
+        (State::Stopped, "stopped"),
+        (State::Done, "all epochs are done"),
+    ] {
         let mut one = session(&[run(None), Event::State(State::Running), steps(10)]);
         one.event(&Event::State(state));
         one.event(&steps(17));
@@ -156,6 +160,15 @@ fn steps_that_arrive_after_a_pause_or_a_stop_give_its_line_their_step() {
         assert_eq!(lines(&one), expected);
         assert!(is_in_order(&one));
     }
+}
+
+#[test]
+fn the_end_is_logged_at_the_step_of_the_epoch_before_it() {
+    let mut one = session(&[run(None), Event::State(State::Running), steps(70)]);
+    one.event(&epoch(1, None));
+    one.event(&Event::State(State::Done));
+    assert!(is_in_order(&one), "{:?}", lines(&one));
+    assert_eq!(lines(&one).last().unwrap().0, 100);
 }
 
 #[test]
