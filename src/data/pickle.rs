@@ -151,7 +151,7 @@ impl Pickle {
 /// Returns an error if the source ends early or fails, and on every opcode, global, type or size that a batch has no
 /// use for.
 pub fn read(source: &mut dyn PickleSource) -> Result<Pickle, PickleError> {
-    let mut machine = Machine {
+    let mut unpickler = Unpickler {
         source,
         offset: 0,
         values: vec![PickleValue::Nothing],
@@ -163,21 +163,21 @@ pub fn read(source: &mut dyn PickleSource) -> Result<Pickle, PickleError> {
         pushes: 0,
         other_form: false,
     };
-    match machine.run() {
+    match unpickler.run() {
         Ok(root) => Ok(Pickle {
-            values: machine.values,
-            text: machine.text,
+            values: unpickler.values,
+            text: unpickler.text,
             root,
         }),
         Err(why) => Err(PickleError {
-            offset: machine.offset,
+            offset: unpickler.offset,
             why,
-            other_form: machine.other_form,
+            other_form: unpickler.other_form,
         }),
     }
 }
 
-struct Machine<'a> {
+struct Unpickler<'a> {
     source: &'a mut dyn PickleSource,
     offset: u64,
     values: Vec<PickleValue>,
@@ -193,7 +193,7 @@ struct Machine<'a> {
 
 type Step<T> = Result<T, String>;
 
-impl Machine<'_> {
+impl Unpickler<'_> {
     fn run(&mut self) -> Step<Id> {
         loop {
             let [opcode] = self.take()?;

@@ -116,33 +116,60 @@ impl Rows<'_> {
             .zip(self.pixels.chunks_exact_mut(IMAGE_BYTES))
             .enumerate()
         {
-            without_panics(|| decode_image(file.data(), pixels)).map_err(|why| {
-                DataError::damaged(
-                    self.path,
-                    format!("column 'img.bytes', row {}", self.first + i),
-                    why,
-                )
-            })?;
+            without_panics(|| decode_image(file.data(), pixels))
+                .map_err(|fault| fault.into_error(self.path, self.first + i))?;
         }
         Ok(())
     }
 }
 
+/// Why an image file cannot be used.
+#[derive(Debug, PartialEq, Eq)]
+enum ImageFault {
+    Damaged(String),
+    /// It is an intact image of another format or size.
+    Other(String),
+}
+
+impl ImageFault {
+    fn into_error(self, path: &Path, row: usize) -> DataError {
+        let place = format!("column 'img.bytes', row {row}");
+        match self {
+            ImageFault::Damaged(why) => DataError::damaged(path, place, why),
+            ImageFault::Other(what) => DataError::unsupported(
+                path,
+                format!("has another kind of image than CIFAR-10 ({place}: {what})"),
+                format!(
+                    "Write it with PNG or JPEG images of {SIDE}x{SIDE} pixels, or fetch CIFAR-10 with `cifar-tui data \
+                     download`, or name another set with --data."
+                ),
+            ),
+        }
+    }
+}
+
 /// Returns the result of `decode`, or an error if the image decoder panicked on malformed bytes. (A panic is caught only
 /// on its own thread.)
-fn without_panics(decode: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
-    panics::catch(decode).unwrap_or_else(|| Err("its decoder failed".into()))
+fn without_panics(decode: impl FnOnce() -> Result<(), ImageFault>) -> Result<(), ImageFault> {
+    panics::catch(decode).unwrap_or_else(|| Err(ImageFault::Damaged("its decoder failed".into())))
 }
 
 /// Decodes a PNG or JPEG of 32x32 pixels into `pixels` (CHW).
-fn decode_image(file: &[u8], pixels: &mut [u8]) -> Result<(), String> {
+fn decode_image(file: &[u8], pixels: &mut [u8]) -> Result<(), ImageFault> {
     if file.len() > MAX_IMAGE_FILE {
-        return Err(format!("an image file of {} bytes", file.len()));
+        let what = format!("an image file of {} bytes", file.len());
+        return Err(ImageFault::Other(what));
     }
     let format = match file {
         [0x89, b'P', b'N', b'G', ..] => ImageFormat::Png,
         [0xff, 0xd8, ..] => ImageFormat::Jpeg,
-        _ => return Err("it is neither a PNG nor a JPEG".into()),
+        _ => {
+            let why = "it is neither a PNG nor a JPEG".into();
+            return Err(match image::guess_format(file) {
+                Ok(_) => ImageFault::Other(why),
+                Err(_) => ImageFault::Damaged(why),
+            });
+        }
     };
     let mut reader = ImageReader::with_format(Cursor::new(file), format);
     let mut limits = Limits::default();
@@ -153,16 +180,18 @@ fn decode_image(file: &[u8], pixels: &mut [u8]) -> Result<(), String> {
     let image = reader
         .decode()
         .map_err(|error| match error {
-            ImageError::Limits(_) => format!("an image larger than {SIDE}x{SIDE}"),
-            error => error.to_string(),
+            ImageError::Limits(_) => {
+                ImageFault::Other(format!("an image larger than {SIDE}x{SIDE}"))
+            }
+            error => ImageFault::Damaged(error.to_string()),
         })?
         .into_rgb8();
     if image.dimensions() != (SIDE as u32, SIDE as u32) {
-        return Err(format!(
+        return Err(ImageFault::Other(format!(
             "an image of {}x{}, where {SIDE}x{SIDE} is expected",
             image.width(),
             image.height()
-        ));
+        )));
     }
     let plane = SIDE * SIDE;
     for (i, rgb) in image.as_raw().chunks_exact(3).enumerate() {
@@ -180,7 +209,10 @@ mod tests {
     #[test]
     fn a_panic_of_the_image_decoder_becomes_an_error() {
         let failed = without_panics(|| panic!("expected: the decoder"));
-        assert_eq!(failed, Err("its decoder failed".into()));
+        assert_eq!(
+            failed,
+            Err(ImageFault::Damaged("its decoder failed".into()))
+        );
         assert_eq!(without_panics(|| Ok(())), Ok(()));
     }
 }

@@ -58,7 +58,8 @@ impl Table {
             column("label", Type::INT64)?,
         );
         let mut sum = 0;
-        for group in metadata.row_groups() {
+        // Writers of empty files may add a row group without pages.
+        for group in metadata.row_groups().iter().filter(|g| g.num_rows() != 0) {
             sum += group.num_rows();
             for chunk in [group.column(bytes), group.column(label)] {
                 check_chunk(chunk, &headers, &path)?;
@@ -188,7 +189,9 @@ impl Table {
     /// Passes (image files, labels) to `each`, in blocks of rows, until it returns false.
     pub fn rows(&self, each: Each) -> Result<(), DataError> {
         let mut row = 0;
-        for group in 0..self.reader.num_row_groups() {
+        let metadata = self.reader.metadata();
+        let is_empty = |group: &usize| metadata.row_group(*group).num_rows() == 0;
+        for group in (0..self.reader.num_row_groups()).filter(|group| !is_empty(group)) {
             let broken = |e: ParquetError| {
                 DataError::damaged(&self.path, format!("row {row}"), e.to_string())
             };

@@ -14,18 +14,37 @@ fn damaged_images_and_images_of_another_size_are_reported() {
     image::RgbImage::new(33, 32)
         .write_to(&mut large, image::ImageFormat::Png)
         .unwrap();
-    for (bad, why) in [
-        (b"GIF89a".to_vec(), "neither a PNG nor a JPEG"),
-        (large.into_inner(), "row 1"),
-        (png(0)[..60].to_vec(), "row 1"),
+    let mut small = std::io::Cursor::new(Vec::new());
+    image::RgbImage::new(31, 32)
+        .write_to(&mut small, image::ImageFormat::Png)
+        .unwrap();
+    for (bad, why, damaged) in [
+        (b"GIF89a".to_vec(), "neither a PNG nor a JPEG", false),
+        (b"noise".to_vec(), "neither a PNG nor a JPEG", true),
+        (large.into_inner(), "row 1", false),
+        (small.into_inner(), "an image of 31x32", false),
+        (png(0)[..60].to_vec(), "row 1", true),
     ] {
         fs::write(
             &file,
             parquet_file(vec![png(0), bad, png(1)], vec![1, 2, 3]),
         )
         .unwrap();
-        assert_reports(&load_at(dir.path()).unwrap_err(), &file, why);
+        let error = load_at(dir.path()).unwrap_err();
+        assert_reports(&error, &file, why);
+        assert_eq!(error.to_string().contains("damaged"), damaged, "{error}");
     }
+}
+
+#[test]
+fn an_empty_row_group_is_skipped() {
+    let dir = tempfile::tempdir().unwrap();
+    write_all(dir.path(), &parquet_files());
+    let file = dir.path().join("test-00000-of-00001.parquet");
+    // The first of the two row groups is empty.
+    fs::write(&file, parquet_file(vec![png(3)], vec![3])).unwrap();
+    let data = load_at(dir.path()).unwrap();
+    assert_eq!((data.test.len(), data.test.labels[0]), (1, 3));
 }
 
 /// A parquet file without rows, in whose schema `change[0]` is replaced by `change[1]`.
