@@ -438,6 +438,15 @@ pub fn load(
         train,
         test,
     } = (found.format.read)(&found.path, threads, progress).map_err(lookalike::instead_of)?;
+    for (images, split) in [(&train, "training"), (&test, "test")] {
+        if images.is_empty() {
+            return Err(DataError::unsupported(
+                &found.path,
+                format!("has no {split} images"),
+                "Name another data set with --data, or fetch CIFAR-10 with `cifar-tui data download`.",
+            ));
+        }
+    }
     let (mean, std) = channel_statistics(&train, threads);
     let sample = found.is_sample();
     let info = DataInfo {

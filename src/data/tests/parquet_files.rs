@@ -47,6 +47,22 @@ fn an_empty_row_group_is_skipped() {
     assert_eq!((data.test.len(), data.test.labels[0]), (1, 3));
 }
 
+#[test]
+fn a_split_without_images_is_refused() {
+    for (name, split) in [("train", "training"), ("test", "test")] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut files = parquet_files();
+        for (file, bytes) in &mut files {
+            if file.starts_with(name) {
+                *bytes = odd_parquet(["", ""]);
+            }
+        }
+        write_all(dir.path(), &files);
+        let words = format!("has no {split} images");
+        assert_reports(&load_at(dir.path()).unwrap_err(), dir.path(), &words);
+    }
+}
+
 /// A parquet file without rows, in whose schema `change[0]` is replaced by `change[1]`.
 fn odd_parquet(change: [&str; 2]) -> Vec<u8> {
     let schema = PARQUET_SCHEMA.replace(change[0], change[1]);
