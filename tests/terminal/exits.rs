@@ -1,7 +1,7 @@
 //! Tests that bring about every row of EXITS.
 
 use crate::LONG;
-use crate::hangup::{ATTACH, WILD};
+use crate::hangup::{ATTACH, WILD, few_images};
 use crate::pty::{Pty, Size};
 use cifar_tui::exits::{EXITS, Ending, of_signal};
 use cifar_tui::headless::{self, Style};
@@ -17,13 +17,23 @@ struct Ended {
     signal: Option<i32>,
 }
 
-fn start(args: &[&str]) -> Pty {
-    Pty::start(Size::WIDE, args)
+/// Starts the program, with `data` instead of the sample set, which takes longer to load.
+fn start(data: &str, args: &[&str]) -> Pty {
+    Pty::start(Size::WIDE, &on(data, args))
+}
+
+/// `args` with `data` in the place of the sample set.
+fn on<'a>(data: &'a str, args: &[&'a str]) -> Vec<&'a str> {
+    let replaced = args.iter().map(|arg| match *arg {
+        "sample" => data,
+        arg => arg,
+    });
+    replaced.collect()
 }
 
 /// Starts the screen and waits until the first epoch of its run is done.
-fn training(more: &[&str]) -> Pty {
-    let mut pty = start(&[LONG, more].concat());
+fn training(data: &str, more: &[&str]) -> Pty {
+    let mut pty = start(data, &[LONG, more].concat());
     pty.wait_for("an epoch", |s| s.contains("best"));
     pty
 }
@@ -81,17 +91,17 @@ fn goes_on(mut pty: Pty, shows: &str) -> Ended {
     }
 }
 
-fn train(more: &[&'static str]) -> Pty {
-    let mut pty = start(&[&["train"], LONG, more].concat());
+fn train(data: &str, more: &[&str]) -> Pty {
+    let mut pty = start(data, &[&["train"], LONG, more].concat());
     pty.wait_for("an epoch", |s| s.contains("1/9999"));
     pty
 }
 
 /// Runs a paused session without a socket and without a screen in this process.
-fn without_a_socket() -> Ended {
+fn without_a_socket(data: &str) -> Ended {
     let folder = tempfile::tempdir().unwrap();
     let mut settings = Settings {
-        data: Some("sample".into()),
+        data: Some(data.into()),
         runs: Some(folder.path().into()),
         name: Some("long".into()),
         threads: 1,
@@ -121,16 +131,17 @@ fn without_a_socket() -> Ended {
 
 const USR1_STOPS: &[&str] = &["--on-usr1", "checkpoint-and-stop"];
 
-fn bring_about(cause: &str) -> Vec<Ended> {
+/// Brings about a cause, each way that it has, with runs on `data`.
+fn bring_about(cause: &str, data: &str) -> Vec<Ended> {
     match cause {
         "all epochs are done" => {
-            let mut pty = start(&short(&["train"]));
+            let mut pty = start(data, &short(&["train"]));
             pty.wait_for("the end", |s| s.contains("done"));
             vec![code(pty)]
         }
         "`q` or ctrl-c on the screen" => {
             let leave = |key: &str| {
-                let mut pty = training(&[]);
+                let mut pty = training(data, &[]);
                 pty.keys(key);
                 pty.wait_for("how to go on", |s| s.contains("cifar-tui --resume"));
                 assert!(step(&pty) > 0);
@@ -139,15 +150,15 @@ fn bring_about(cause: &str) -> Vec<Ended> {
             vec![leave("q"), leave("\u{3}")]
         }
         "`D`, or a terminal that disappears, during a run" => {
-            let mut detached = training(&[]);
+            let mut detached = training(data, &[]);
             detached.keys("D");
             detached.wait_for("how to return", |s| s.contains("attach runs/long"));
-            let mut gone = training(&[]);
+            let mut gone = training(data, &[]);
             gone.vanish();
             vec![goes_on(detached, "best"), goes_on(gone, "best")]
         }
         "`D`, or a terminal that disappears, while paused" => {
-            let mut pty = training(&[]);
+            let mut pty = training(data, &[]);
             pty.keys(" ");
             pty.wait_for("a pause", |s| s.contains("paused"));
             pty.keys("D");
@@ -155,11 +166,11 @@ fn bring_about(cause: &str) -> Vec<Ended> {
             vec![goes_on(pty, "paused")]
         }
         "a terminal that disappears while paused, if no socket could be created" => {
-            vec![without_a_socket()]
+            vec![without_a_socket(data)]
         }
         "`D`, or a terminal that disappears, after the end of the run" => {
             let over = || {
-                let mut pty = start(&short(&[]));
+                let mut pty = start(data, &short(&[]));
                 pty.wait_for("the end", |s| s.contains("✓ done"));
                 pty
             };
@@ -170,14 +181,14 @@ fn bring_about(cause: &str) -> Vec<Ended> {
             vec![code(detached), code(gone)]
         }
         "an error, a panic" => {
-            let mut pty = start(&["train", "--data", "absent"]);
+            let mut pty = start(data, &["train", "--data", "absent"]);
             pty.wait_for("the error", |s| {
                 s.contains("error: ") && s.contains("absent")
             });
             vec![code(pty)]
         }
         "not everything of the run can be saved at its end" => {
-            let mut pty = train(&[]);
+            let mut pty = train(data, &[]);
             // Move the folder instead of deleting it, since the run may add a file at the same time.
             std::fs::rename(pty.path("runs/long"), pty.path("moved")).unwrap();
             pty.signal(libc::SIGTERM);
@@ -185,56 +196,61 @@ fn bring_about(cause: &str) -> Vec<Ended> {
             vec![code(pty)]
         }
         "a wrong flag or config.toml, no terminal for the screen" => {
-            let mut flag = start(&["train", "--lr", "11"]);
+            let mut flag = start(data, &["train", "--lr", "11"]);
             flag.wait_for("what is allowed", |s| s.contains("0 to 10"));
             let terminal = Pty::start_as(Size::WIDE, &[], "dumb");
             vec![code(flag), code(terminal)]
         }
         "the run has diverged (with a screen: after `q`)" => {
-            let mut without = start(&[&["train"], WILD].concat());
+            let mut without = start(data, &[&["train"], WILD].concat());
             without.wait_for("what happened", |s| s.contains("stopped being finite"));
-            let mut with = start(WILD);
+            let mut with = start(data, WILD);
             with.wait_for("what happened", |s| s.contains("stopped being finite"));
             with.keys("q");
             vec![code(without), code(with)]
         }
         "SIGINT, SIGTERM" => vec![
-            by(train(&[]), libc::SIGINT),
-            by(training(&[]), libc::SIGTERM),
+            by(train(data, &[]), libc::SIGINT),
+            by(training(data, &[]), libc::SIGTERM),
         ],
         "SIGHUP with `on_hangup = \"checkpoint-and-stop\"`" => {
             let stops = ["--on-hangup", "checkpoint-and-stop"];
             vec![
-                by(train(&stops), libc::SIGHUP),
-                by(training(&stops), libc::SIGHUP),
+                by(train(data, &stops), libc::SIGHUP),
+                by(training(data, &stops), libc::SIGHUP),
             ]
         }
         "SIGUSR1, SIGUSR2" => {
-            let mut pty = train(&[]);
+            let mut pty = train(data, &[]);
             pty.signal(libc::SIGUSR1);
             pty.wait_for("a word", |s| s.contains("writing a checkpoint"));
             vec![goes_on(pty, "best")]
         }
         "SIGUSR1, SIGUSR2 with `on_usr1 = \"checkpoint-and-stop\"`" => vec![
-            by(train(USR1_STOPS), libc::SIGUSR1),
-            by(training(USR1_STOPS), libc::SIGUSR2),
+            by(train(data, USR1_STOPS), libc::SIGUSR1),
+            by(training(data, USR1_STOPS), libc::SIGUSR2),
         ],
         "the reader of standard output has gone" => {
             let program = env!("CARGO_BIN_EXE_cifar-tui");
-            let line = format!("exec '{program}' train '{}' > >(head -3)", LONG.join("' '"));
+            let line = format!(
+                "exec '{program}' train '{}' > >(head -3)",
+                on(data, LONG).join("' '")
+            );
             let shell = std::path::Path::new("/bin/bash");
             let pty = Pty::command(Size::WIDE, shell, &["-c", &line], "xterm-256color", &[]);
             vec![code(pty)]
         }
-        "SIGKILL, a crash, a power cut" => vec![by(training(&[]), libc::SIGKILL)],
+        "SIGKILL, a crash, a power cut" => vec![by(training(data, &[]), libc::SIGKILL)],
         other => panic!("'{other}' is not brought about"),
     }
 }
 
 #[test]
 fn every_exit_matches_the_table() {
+    let data = few_images();
+    let data = data.path().to_str().unwrap();
     for row in EXITS {
-        for ended in bring_about(row.cause) {
+        for ended in bring_about(row.cause, data) {
             let wanted = match (row.ending, ended.signal) {
                 (Ending::Code(code), _) => Some(u32::from(code)),
                 (Ending::Signal, Some(signal)) => Some(u32::from(of_signal(signal))),

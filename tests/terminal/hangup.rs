@@ -199,7 +199,7 @@ pub const WILD: &[&str] = &[
 ];
 
 /// A data set that is loaded quickly: binary batches of 400 images of noise each.
-fn few_images() -> tempfile::TempDir {
+pub fn few_images() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let mut state = 1u32;
     let noise = (0..400 * 3073).map(|at| {
