@@ -104,18 +104,24 @@ fn run(invocation: &Invocation) -> anyhow::Result<u8> {
         }
         Task::Eval {
             checkpoint,
+            weights,
             tta,
             split,
             json,
-        } => commands::eval::run(&config, checkpoint, *tta, split, *json, out)?,
+        } => {
+            let how = (*weights, *tta);
+            commands::eval::run(&config, checkpoint, how, split, *json, out)?;
+        }
         Task::Predict {
             checkpoint,
+            weights,
             tta,
             images,
             json,
         } => {
             let err = &mut Plain(std::io::stderr());
-            commands::predict::run(&config, checkpoint, *tta, images, *json, out, err)?;
+            let how = (*weights, *tta);
+            commands::predict::run(&config, checkpoint, how, images, *json, out, err)?;
         }
         Task::Runs(task) => commands::runs::run(task, &config, out)?,
         Task::Data(cli::DataCommand::Info { json }) => commands::data::info(&config, *json, out)?,

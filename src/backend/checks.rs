@@ -67,6 +67,14 @@ pub fn check_batch(
     }
 }
 
+/// The error of scoring an average that a network does not have.
+pub fn no_average() -> Error {
+    Error::Batch(
+        "there is no average of the weights: it begins with a training step with an average_decay"
+            .into(),
+    )
+}
+
 /// Places the images of a scoring pass in all their views. Checks that they fit like a batch, and the lengths of the
 /// result slices.
 pub fn place_scoring(

@@ -26,7 +26,7 @@ pub use state::{NetworkState, TensorData};
 use crate::domain::arch::{Arch, ArchError, Node, Shape};
 use crate::domain::augment::Augmentation;
 use crate::domain::engine::EngineChoice;
-use crate::domain::params::{Hyperparameters, Precision, Rates, Tta};
+use crate::domain::params::{Hyperparameters, Precision, Rates, Tta, Weights};
 use crate::domain::report::StepSettings;
 use crate::hardware::device::{DeviceChoice, DeviceError};
 use crate::hardware::executor::ExecutorError;
@@ -157,6 +157,8 @@ pub struct ScoringBatch<'a> {
     pub images: &'a Rc<ImageSet>,
     /// The numbers of the images in the set.
     pub numbers: &'a [u32],
+    /// The weights that are scored.
+    pub weights: Weights,
     /// The views over which each image's logits are averaged.
     pub tta: Tta,
     /// The class probabilities, `[numbers, classes]`.
@@ -328,8 +330,17 @@ pub trait Backend {
     /// running statistics.
     ///
     /// # Errors
-    /// Returns an error if there are no images or too many, or the slices have other lengths; if the device fails.
+    /// Returns an error if there are no images or too many, or the slices have other lengths; if the average is to be
+    /// scored and there is none; if the device fails.
     fn score(&mut self, member: MemberId, batch: ScoringBatch) -> Result<()>;
+
+    /// Whether a member has an average of its weights. It begins as a copy of the weights after the first step with an
+    /// `average_decay`, moves with each later one, and is dropped by a step without. It includes what the optimizer does
+    /// not move: fixed filters, and the norms' running statistics, like `AveragedModel(use_buffers=True)` of PyTorch.
+    ///
+    /// # Errors
+    /// Returns an error if there is no such member.
+    fn has_average(&mut self, member: MemberId) -> Result<bool>;
 
     /// Scores images as [`Backend::score`] does, but with the weights of `state`. The member's own state is back when this
     /// returns.
@@ -361,7 +372,8 @@ pub trait Backend {
     /// Returns an error if there is no such member or the device fails.
     fn export(&mut self, member: MemberId) -> Result<NetworkState>;
 
-    /// Replaces a member's whole state. `state` may contain more tensors.
+    /// Replaces a member's whole state. `state` may contain more tensors. The member has an average afterwards if
+    /// `state` has one.
     ///
     /// # Errors
     /// Returns an error that names the tensors that are missing or have another shape; the member is then unchanged.

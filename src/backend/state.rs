@@ -4,6 +4,9 @@ use super::{Error, Result};
 use crate::layers::slices;
 use std::collections::BTreeMap;
 
+/// The beginning of the names of the averaged tensors: `average.conv1.weight`.
+const AVERAGE: &str = "average.";
+
 /// A tensor: its shape, and its numbers in row-major order.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TensorData {
@@ -11,8 +14,8 @@ pub struct TensorData {
     pub values: Vec<f32>,
 }
 
-/// The whole training state of a network: its weights and running statistics, the optimizer's state tensors
-/// (`optimizer.SLOT.PARAMETER`) and scalars.
+/// The whole training state of a network: its weights and running statistics, their average if it has one
+/// (`average.NAME`), the optimizer's state tensors (`optimizer.SLOT.PARAMETER`) and scalars.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct NetworkState {
     pub tensors: BTreeMap<String, TensorData>,
@@ -20,12 +23,36 @@ pub struct NetworkState {
 }
 
 impl NetworkState {
-    /// Whether every weight and running statistic is finite. Does not check the optimizer's state.
+    /// Whether every weight and running statistic, and their average, is finite. Does not check the optimizer's state.
     pub fn is_finite(&self) -> bool {
         let mut weights = self.tensors.iter();
         weights.all(|(name, tensor)| {
             name.starts_with("optimizer.") || slices::all_finite(&tensor.values)
         })
+    }
+
+    /// Adds the average of the tensor `name`.
+    pub fn add_average(&mut self, name: &str, average: TensorData) {
+        self.tensors.insert(format!("{AVERAGE}{name}"), average);
+    }
+
+    /// Removes the averages.
+    pub fn remove_average(&mut self) {
+        self.tensors.retain(|name, _| !name.starts_with(AVERAGE));
+    }
+
+    /// The averages of the tensors with these names and shapes, in this order. None if the state has no averages.
+    ///
+    /// # Errors
+    /// Returns an error if it has only some of them, or one has another shape.
+    pub fn average(&self, wanted: &[(String, Vec<usize>)]) -> Result<Option<Vec<&TensorData>>> {
+        if !self.tensors.keys().any(|name| name.starts_with(AVERAGE)) {
+            return Ok(None);
+        }
+        let averaged =
+            |(name, shape): &(String, Vec<usize>)| (format!("{AVERAGE}{name}"), shape.clone());
+        let wanted: Vec<_> = wanted.iter().map(averaged).collect();
+        self.select(&wanted).map(Some)
     }
 
     /// The tensors with these names and shapes, in this order.

@@ -2,7 +2,7 @@
 
 use crate::config::{OPTIONS, OptionKind, Options};
 use crate::domain::arch;
-use crate::domain::params::{HYPERPARAMS, Hyperparameters, Tta, ValueKind};
+use crate::domain::params::{HYPERPARAMS, Hyperparameters, Tta, ValueKind, Weights};
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, Command, value_parser};
 use std::path::PathBuf;
@@ -57,6 +57,7 @@ pub fn command() -> Command {
                         .default_value("test")
                         .help("The images to score; validation is split off as it was in the run"),
                 )
+                .arg(weights())
                 .arg(tta())
                 .arg(json("Write the result as JSON"))
                 .after_help(
@@ -77,6 +78,7 @@ pub fn command() -> Command {
                         .value_parser(value_parser!(PathBuf))
                         .help("Pictures: PNG, JPEG, BMP, GIF, WebP, TIFF or PNM, of any size"),
                 )
+                .arg(weights())
                 .arg(tta())
                 .arg(json("Write one line of JSON a picture"))
                 .after_help(
@@ -326,6 +328,17 @@ fn session_args(command: Command) -> Command {
                 .conflicts_with("name")
                 .help("Go on with this run, where its last checkpoint is"),
         )
+}
+
+fn weights() -> Arg {
+    Arg::new("weights")
+        .long("weights")
+        .value_name(Weights::WORDS.join("|"))
+        .hide_possible_values(true)
+        .hide_default_value(true)
+        .value_parser(PossibleValuesParser::new(Weights::WORDS))
+        .default_value(Weights::Last.word())
+        .help("The weights after the checkpoint's step, or their average (see average_decay)")
 }
 
 fn tta() -> Arg {

@@ -8,7 +8,7 @@ mod tests;
 pub use arguments::command;
 
 use crate::config::{Flags, OPTIONS, OptionKind};
-use crate::domain::params::{HYPERPARAMS, Tta};
+use crate::domain::params::{HYPERPARAMS, Tta, Weights};
 use clap::ArgMatches;
 use std::path::PathBuf;
 
@@ -30,12 +30,14 @@ pub enum Task {
     },
     Eval {
         checkpoint: PathBuf,
+        weights: Weights,
         tta: Option<Tta>,
         split: String,
         json: bool,
     },
     Predict {
         checkpoint: PathBuf,
+        weights: Weights,
         tta: Option<Tta>,
         images: Vec<PathBuf>,
         json: bool,
@@ -158,12 +160,14 @@ pub fn parse(
         },
         "eval" => Task::Eval {
             checkpoint: file("checkpoint"),
+            weights: weights(sub),
             tta: tta(sub),
             split: text(sub, "split").unwrap_or_default(),
             json: json(sub),
         },
         "predict" => Task::Predict {
             checkpoint: file("checkpoint"),
+            weights: weights(sub),
             tta: tta(sub),
             images: sub
                 .get_many::<PathBuf>("images")
@@ -219,6 +223,13 @@ pub fn parse(
         _ => Task::Screen(session),
     };
     Ok(Invocation { flags, task })
+}
+
+/// The weights that `--weights` names.
+fn weights(matches: &ArgMatches) -> Weights {
+    let word = matches.get_one::<String>("weights");
+    let named = |weights: &Weights| word.is_some_and(|word| weights.word() == word);
+    Weights::ALL.iter().copied().find(named).unwrap_or_default()
 }
 
 /// The views that `--tta` names, if it is given.

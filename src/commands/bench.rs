@@ -6,7 +6,7 @@ use super::network;
 use crate::backend::{Backend, ImageSet, MemberId, PartTime, StepPlan};
 use crate::config::Config;
 use crate::data::{self, batches};
-use crate::domain::params::{Hyperparameters, Tta};
+use crate::domain::params::{Hyperparameters, Tta, Weights};
 use crate::domain::text::{grouped, plain};
 use crate::train::trainer::{SECONDS_PER_SUBMISSION, spec_for};
 use crate::train::training_data::image_set;
@@ -168,7 +168,7 @@ pub fn measure(config: &Config, seconds: f64, eval: bool) -> anyhow::Result<Repo
                     spec.classes,
                     &test,
                     &all,
-                    Tta::None,
+                    (Weights::Last, Tta::None),
                     &mut |_| {},
                 )
             };

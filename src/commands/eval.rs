@@ -6,7 +6,7 @@ use crate::config::Config;
 use crate::data::{self, batches::Division};
 use crate::domain::confusion::Confusion;
 use crate::domain::number::argmax;
-use crate::domain::params::Tta;
+use crate::domain::params::{Tta, Weights};
 use crate::domain::report::{DataInfo, Evaluation, ScoredWeights, Split};
 use crate::domain::text::{cell, compact, grouped, percent, plain};
 use crate::train::checkpoint::DataIdentity;
@@ -40,12 +40,12 @@ struct Report<'a> {
 pub fn run(
     config: &Config,
     checkpoint: &Path,
-    tta: Option<Tta>,
+    (weights, tta): (Weights, Option<Tta>),
     split: &str,
     json: bool,
     out: &mut impl Write,
 ) -> anyhow::Result<()> {
-    let mut trained = Trained::open(checkpoint, config, tta)?;
+    let mut trained = Trained::open(checkpoint, config, weights, tta)?;
     let dataset = data(config, &trained)?;
     let identity = training_data::identity(&dataset);
     let info = dataset.info;
@@ -97,10 +97,10 @@ pub fn run(
     let is_best = trained.file.file_name().is_some_and(|name| name == BEST);
     let evaluation = Evaluation {
         split,
-        weights: if is_best {
-            ScoredWeights::Best
-        } else {
-            ScoredWeights::Last
+        weights: match (weights, is_best) {
+            (Weights::Average, _) => ScoredWeights::Average,
+            (Weights::Last, true) => ScoredWeights::Best,
+            (Weights::Last, false) => ScoredWeights::Last,
         },
         tta: trained.tta,
         step: trained.run_state.step,
@@ -194,7 +194,7 @@ fn print(report: &Report, out: &mut impl Write) -> anyhow::Result<()> {
     };
     writeln!(
         out,
-        "{}, step {}\n{} {} images: {} ({})\n\nloss      {}\naccuracy  {:.2}%{}\n",
+        "{}, step {}\n{} {} images: {} ({})\n\nloss      {}\naccuracy  {:.2}%{}{}\n",
         plain(&report.checkpoint),
         grouped(e.step),
         grouped(matrix.total().into()),
@@ -203,6 +203,10 @@ fn print(report: &Report, out: &mut impl Write) -> anyhow::Result<()> {
         plain(report.data),
         compact(e.loss, 4),
         e.accuracy * 100.0,
+        match e.weights {
+            ScoredWeights::Average => Weights::Average.describe(),
+            ScoredWeights::Best | ScoredWeights::Last => "",
+        },
         e.tta.describe()
     )?;
     writeln!(

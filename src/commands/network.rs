@@ -2,11 +2,11 @@
 
 use crate::backend::{self, Backend, Device, ImageSet, MemberId, NetworkState, ScoringBatch};
 use crate::config::Config;
-use crate::domain::params::Tta;
+use crate::domain::params::{Tta, Weights};
 use crate::hardware::device::DeviceChoice;
 use crate::train::checkpoint::{Checkpoint, RunState};
 use crate::train::trainer;
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -31,8 +31,8 @@ pub fn device(config: &Config) -> anyhow::Result<Rc<dyn Device>> {
     Ok(backend::open(choice, options.engine, options.threads)?)
 }
 
-/// Scores the images with the indices `which`, in these views, as many at a time as the backend takes. `progress` receives the number
-/// of images done.
+/// Scores the images with the indices `which`, with these weights and in these views, as many at a time as the backend
+/// takes. `progress` receives the number of images done.
 ///
 /// # Errors
 /// Returns an error if there is no such image or the device fails.
@@ -42,7 +42,7 @@ pub fn score(
     classes: usize,
     images: &Rc<ImageSet>,
     which: &[u32],
-    tta: Tta,
+    (weights, tta): (Weights, Tta),
     progress: &mut dyn FnMut(u64),
 ) -> anyhow::Result<ScoredImages> {
     let mut scored = ScoredImages {
@@ -59,6 +59,7 @@ pub fn score(
         let batch = ScoringBatch {
             images,
             numbers: part,
+            weights,
             tta,
             probabilities,
             losses,
@@ -74,7 +75,8 @@ pub fn score(
 pub struct Trained {
     pub file: PathBuf,
     pub run_state: RunState,
-    /// The views in which images are scored.
+    /// The weights with which images are scored, and their views.
+    pub weights: Weights,
     pub tta: Tta,
     backend: Box<dyn Backend>,
     member: MemberId,
@@ -84,11 +86,16 @@ pub struct Trained {
 
 impl Trained {
     /// Opens the checkpoint `named`: a file, or the best (otherwise the last) checkpoint of a run's folder or name. Images
-    /// are scored in the views of `tta`, or those that the run says.
+    /// are scored with these weights, in the views of `tta`, or those that the run says.
     ///
     /// # Errors
-    /// Returns an error if there is none, or it is damaged or does not fit.
-    pub fn open(named: &Path, config: &Config, tta: Option<Tta>) -> anyhow::Result<Self> {
+    /// Returns an error if there is none, it is damaged or does not fit, or it has no average that is to be scored.
+    pub fn open(
+        named: &Path,
+        config: &Config,
+        weights: Weights,
+        tta: Option<Tta>,
+    ) -> anyhow::Result<Self> {
         let file = find(named, &config.runs)?;
         let Checkpoint { run_state, tensors } = Checkpoint::read(&file)?;
         let device = device(config)?;
@@ -101,12 +108,17 @@ impl Trained {
                 scalars: run_state.optimizer.clone(),
             };
             backend.import(member, &state)?;
+            ensure!(
+                weights.is_last() || backend.has_average(member)?,
+                "it holds no average of the weights, because its last step had no average_decay; leave --weights out"
+            );
             Ok((backend, member))
         };
         let (backend, member) =
             build().with_context(|| format!("{} cannot be used", file.display()))?;
         Ok(Trained {
             file,
+            weights,
             tta: tta.unwrap_or(run_state.params.tta),
             run_state,
             backend,
@@ -115,7 +127,7 @@ impl Trained {
         })
     }
 
-    /// Scores the images with the indices `which`, in the views of `tta`.
+    /// Scores the images with the indices `which`.
     ///
     /// # Errors
     /// Returns an error if an image does not exist or the device fails.
@@ -127,8 +139,8 @@ impl Trained {
     ) -> anyhow::Result<ScoredImages> {
         let classes = self.run_state.classes.len();
         let backend = &mut *self.backend;
-        let tta = self.tta;
-        score(backend, self.member, classes, images, which, tta, progress)
+        let how = (self.weights, self.tta);
+        score(backend, self.member, classes, images, which, how, progress)
     }
 }
 /// The checkpoint file for `named`.

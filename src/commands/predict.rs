@@ -4,7 +4,7 @@ use super::data::MAX_NAME;
 use super::network::Trained;
 use crate::config::Config;
 use crate::data::{self, picture};
-use crate::domain::params::Tta;
+use crate::domain::params::{Tta, Weights};
 use crate::domain::symbols::Symbols;
 use crate::domain::text::{cell, percent, plain, plain_path};
 use crate::train::training_data::image_set;
@@ -24,6 +24,9 @@ struct Line<'a> {
     /// The file is truncated: the rest of the picture counts as grey.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     cut_short: bool,
+    /// The weights of the network.
+    #[serde(skip_serializing_if = "Weights::is_last")]
+    weights: Weights,
     /// The views that the network's outputs are averaged over.
     #[serde(skip_serializing_if = "Tta::is_none")]
     tta: Tta,
@@ -42,13 +45,13 @@ struct Class<'a> {
 pub fn run(
     config: &Config,
     checkpoint: &Path,
-    tta: Option<Tta>,
+    (weights, tta): (Weights, Option<Tta>),
     pictures: &[PathBuf],
     json: bool,
     out: &mut impl Write,
     err: &mut impl Write,
 ) -> anyhow::Result<()> {
-    let mut trained = Trained::open(checkpoint, config, tta)?;
+    let mut trained = Trained::open(checkpoint, config, weights, tta)?;
     let side = trained.run_state.side;
     let mut wrong = Vec::new();
     for path in pictures {
@@ -93,6 +96,7 @@ pub fn run(
             probability: first.probability,
             probabilities,
             cut_short: picture.cut_short,
+            weights: trained.weights,
             tta: trained.tta,
         };
         match json {
@@ -109,10 +113,11 @@ pub fn run(
 fn print(line: &Line, symbols: Symbols, out: &mut impl Write) -> anyhow::Result<()> {
     writeln!(
         out,
-        "{}: {} {}{}",
+        "{}: {} {}{}{}",
         plain(&line.image),
         cell(line.class, MAX_NAME),
         percent(line.probability.into()),
+        line.weights.describe(),
         line.tta.describe()
     )?;
     for class in &line.probabilities {

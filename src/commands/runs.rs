@@ -67,14 +67,24 @@ fn share(value: Option<f64>) -> String {
     value.map_or("-".into(), percent)
 }
 
-/// The run's test accuracy, and that of its best weights.
+/// The run's test accuracy, and those of its average and its best weights.
 fn test(run: &RunSummary) -> String {
-    let last = share(run.test_accuracy);
-    let tta = run.test_tta.describe();
-    match run.best_test_accuracy {
-        Some(best) => format!("{last} (best weights {}){tta}", percent(best)),
-        None => last + &tta,
-    }
+    let others = [
+        ("average", run.average_test_accuracy),
+        ("best weights", run.best_test_accuracy),
+    ];
+    let others = others
+        .into_iter()
+        .filter_map(|(name, accuracy)| Some(format!("{name} {}", percent(accuracy?))));
+    let others = match others.collect::<Vec<_>>().join(", ") {
+        none if none.is_empty() => none,
+        others => format!(" ({others})"),
+    };
+    format!(
+        "{}{others}{}",
+        share(run.test_accuracy),
+        run.test_tta.describe()
+    )
 }
 
 fn differs(run: &RunSummary) -> String {
@@ -191,7 +201,7 @@ fn show(run: &RunSummary, out: &mut impl Write) -> anyhow::Result<()> {
     for e in &run.epochs {
         writeln!(
             out,
-            "{:>6} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}{}",
+            "{:>6} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}{}{}",
             e.epoch,
             compact(e.train_loss, 4),
             percent(e.train_accuracy),
@@ -206,7 +216,11 @@ fn show(run: &RunSummary, out: &mut impl Write) -> anyhow::Result<()> {
                 (true, _) => "  best".into(),
                 (false, true) => String::new(),
                 (false, false) => format!("  {}", e.tta.mark().trim()),
-            }
+            },
+            e.average.map_or(String::new(), |average| format!(
+                "  average {}",
+                percent(average.accuracy)
+            ))
         )?;
     }
     Ok(())
@@ -258,7 +272,7 @@ fn compare(runs: &[RunSummary], out: &mut impl Write) -> anyhow::Result<()> {
 /// The epochs as comma-separated values. Unknown values are empty.
 fn csv(run: &RunSummary) -> String {
     let mut text = String::from(
-        "epoch,step,train_loss,train_accuracy,val_loss,val_accuracy,test_loss,test_accuracy,best,images_per_s,elapsed\n",
+        "epoch,step,train_loss,train_accuracy,val_loss,val_accuracy,test_loss,test_accuracy,best,images_per_s,elapsed,average_loss,average_accuracy\n",
     );
     for e in &run.epochs {
         let test = e.test_accuracy.map_or(String::new(), |a| a.to_string());
@@ -266,9 +280,13 @@ fn csv(run: &RunSummary) -> String {
             Split::Test => (",".to_owned(), e.loss.to_string()),
             _ => (format!("{},{}", e.loss, e.accuracy), String::new()),
         };
+        let average = match e.average {
+            Some(average) => format!("{},{}", average.loss, average.accuracy),
+            None => ",".into(),
+        };
         let _ = writeln!(
             text,
-            "{},{},{},{},{validation},{test_loss},{test},{},{},{}",
+            "{},{},{},{},{validation},{test_loss},{test},{},{},{},{average}",
             e.epoch, e.step, e.train_loss, e.train_accuracy, e.best, e.images_per_s, e.elapsed
         );
     }

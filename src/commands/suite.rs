@@ -9,7 +9,7 @@ use crate::backend::{
 };
 use crate::config::Config;
 use crate::domain::arch::{self, Shape};
-use crate::domain::params::{Flip, Hyperparameters, Precision, Tta};
+use crate::domain::params::{Flip, Hyperparameters, Precision, Tta, Weights};
 use crate::domain::report::{ScoredWeights, Split};
 use crate::domain::rng::{Rng, Stream};
 use crate::session::protocol::Event;
@@ -306,7 +306,7 @@ pub fn difference(device: &dyn Device, text: &str, precision: Precision) -> anyh
             10,
             &images,
             &plan.images,
-            Tta::None,
+            (Weights::Last, Tta::None),
             &mut |_| {},
         )?;
         Ok(scored.probabilities)

@@ -314,6 +314,7 @@ mod tests {
             split: Split::Validation,
             accuracy: confusion.accuracy().unwrap(),
             test_accuracy: None,
+            average: None,
             best: false,
             images_per_s: 1.0,
             elapsed: 1.0,

@@ -10,7 +10,7 @@ pub use inspection::{
     Activations, ModelReport, ParameterHealth, PastPrediction, Picture, Prediction, UnitHealth,
 };
 pub use run_summary::{RunSummary, THIS_COMPUTER, TargetReached};
-pub use scores::{EpochReport, Evaluation, ScoredWeights};
+pub use scores::{AverageScores, EpochReport, Evaluation, ScoredWeights};
 
 use super::arch::Summary;
 use super::number;
@@ -263,6 +263,7 @@ pub struct StepSettings {
     pub beta1: f64,
     pub beta2: f64,
     pub clip_norm: f64,
+    pub average_decay: f64,
     pub dropout: f64,
     pub label_smoothing: f64,
     pub loss_reduction: LossReduction,
@@ -287,6 +288,7 @@ impl StepSettings {
             beta1: params.beta1,
             beta2: params.beta2,
             clip_norm: params.clip_norm,
+            average_decay: params.average_decay,
             dropout: params.dropout,
             label_smoothing: params.label_smoothing,
             loss_reduction: params.loss_reduction,

@@ -1,7 +1,7 @@
 //! Writes events as JSON, as lines of text, or as lines above progress bars.
 
 use super::Style;
-use crate::domain::params::Hyperparameters;
+use crate::domain::params::{Hyperparameters, Weights};
 use crate::domain::report::{Health, RunInfo, ScoredWeights, Split, State, StepReport};
 use crate::domain::symbols::Symbols;
 use crate::domain::text::{compact, duration, grouped, percent, plain, plain_json};
@@ -164,14 +164,20 @@ impl Text {
             Event::Epoch(e) => {
                 self.printed = e.epoch;
                 let epochs = self.view.params.epochs;
+                let beside = |average: Option<f64>| {
+                    average.map_or(String::new(), |share| {
+                        format!(" (average {})", percent(share))
+                    })
+                };
                 let test = match e.test_accuracy {
                     Some(share) if e.split != Split::Test => {
-                        format!("  test {}{}", percent(share), e.tta.mark())
+                        let average = beside(e.average.and_then(|average| average.test_accuracy));
+                        format!("  test {}{average}{}", percent(share), e.tta.mark())
                     }
                     _ => String::new(),
                 };
                 format!(
-                    "epoch {:>width$}/{}  train {} {:>6}  {} {} {:>6}{}{test}  {:>8} img/s  {}{}",
+                    "epoch {:>width$}/{}  train {} {:>6}  {} {} {:>6}{}{}{test}  {:>8} img/s  {}{}",
                     e.epoch,
                     epochs,
                     compact(e.train_loss, 4),
@@ -179,6 +185,7 @@ impl Text {
                     e.split.short(),
                     compact(e.loss, 4),
                     percent(e.accuracy),
+                    beside(e.average.map(|average| average.accuracy)),
                     e.tta.mark(),
                     grouped(e.images_per_s as u64),
                     duration(e.elapsed),
@@ -194,6 +201,7 @@ impl Text {
                 e.tta.describe(),
                 match e.weights {
                     ScoredWeights::Last => String::new(),
+                    ScoredWeights::Average => Weights::Average.describe().into(),
                     ScoredWeights::Best => format!(", with the best weights, of epoch {}", e.epoch),
                 }
             ),

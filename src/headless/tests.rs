@@ -1,7 +1,10 @@
 use super::printer::started;
 use super::*;
 use crate::domain::params::Hyperparameters;
-use crate::domain::report::{CheckpointReport, EpochReport, RunInfo, Split, StepReport};
+use crate::domain::report::{
+    AverageScores, CheckpointReport, EpochReport, Evaluation, RunInfo, ScoredWeights, Split,
+    StepReport,
+};
 use crate::session::client::{EventSender, channel};
 use crate::session::protocol::{EventMessage, read};
 use crossbeam_channel::unbounded;
@@ -17,6 +20,7 @@ fn epoch() -> Event {
         split: Split::Validation,
         accuracy: 0.45,
         test_accuracy: Some(0.44),
+        average: None,
         best: true,
         images_per_s: 5612.0,
         elapsed: 7.0,
@@ -113,6 +117,42 @@ fn an_epoch_is_one_line_and_the_end_quits() {
     );
     assert_eq!(outcome.status.state, State::Done);
     assert_eq!(commands, [Command::Quit]);
+}
+
+#[test]
+fn the_average_stands_beside_the_last_weights() {
+    let Event::Epoch(mut report) = epoch() else {
+        panic!("not an epoch");
+    };
+    report.average = Some(AverageScores {
+        loss: 1.0,
+        accuracy: 0.461,
+        test_accuracy: Some(0.455),
+    });
+    let test = Evaluation {
+        split: Split::Test,
+        weights: ScoredWeights::Average,
+        tta: Default::default(),
+        step: 8,
+        epoch: 1,
+        loss: 1.25,
+        accuracy: 0.455,
+        confusion: Default::default(),
+        images_per_s: 1.0,
+    };
+    let events = vec![
+        Event::Epoch(report),
+        Event::Evaluation(test),
+        ended(State::Done),
+    ];
+    let (text, ..) = printed(Style::Lines, events);
+    let expected = [
+        "  val NaN  45.0% (average 46.1%)  test 44.0% (average 45.5%)  ",
+        "test     loss 1.2500, accuracy 45.50%, 0 images, with the average of the weights",
+    ];
+    for part in expected {
+        assert!(text.contains(part), "'{part}' is missing in {text}");
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 // The optimizer's step over all parameters in one launch. Constants: UPDATE_ELEMENT and possibly UPDATE_FILTER (the rule's
 // statements, see optimizers/mod.rs), ROW (numbers in a row of state), RUNNING (numbers of running statistics), STEPS
-// (length of the list of steps). A block updates the 1024 numbers of one Piece.
+// (length of the list of steps). A block updates the 1024 numbers of one Piece. `average` holds a row of averaged
+// weights and the averaged running statistics, or is null.
 
 // A weight's copies for the products: [place, input][output] and [place, output][input].
 __device__ __forceinline__ void pack_one(const Piece &p, u32 e, float w, float *packed) {
@@ -16,13 +17,28 @@ extern "C" __global__ void __launch_bounds__(256) pack(const Piece *pieces, cons
     for (u32 e = p.begin + threadIdx.x; e < p.end; e += 256) pack_one(p, e, weights[e], packed);
 }
 
+// Exchanges the weights and running statistics with their averages.
+extern "C" __global__ void __launch_bounds__(256) swap_average(float *weights, float *running, float *average) {
+    u32 i = blockIdx.x * 256 + threadIdx.x;
+    if (i >= ROW + RUNNING) return;
+    float *now = i < ROW ? weights + i : running + (i - ROW);
+    float w = *now;
+    *now = average[i];
+    average[i] = w;
+}
+
+// Moves an average by this share of its way to `w`. A share of 1 begins it; equal numbers keep it exactly.
+__device__ __forceinline__ float moved_average(float average, float w, float share) {
+    return share < 1.0f ? average + share * (w - average) : w;
+}
+
 #define OWN own
 #define SLOT(i) state[(i) * ROW + e]
 
 extern "C" __global__ void __launch_bounds__(256)
     update(Step *now, const Step *steps, ListProgress *progress, StepOutcome *outcomes, const Piece *pieces, float *weights, const float *grads,
            float *state, const double *squares, float *packed, float *running, const float *moved, u32 *counter, const float *directions,
-           const float *weight_scales) {
+           const float *weight_scales, float *average) {
     __shared__ double scratch[256];
     const Step s = *now;
     const Piece p = pieces[blockIdx.x];
@@ -45,9 +61,13 @@ extern "C" __global__ void __launch_bounds__(256)
             UPDATE_ELEMENT
             not_finite |= !(w - w == 0.0f);
             weights[e] = w;
+            if (average) average[e] = moved_average(average[e], w, s.average_share);
             pack_one(p, e, w, packed);
         }
-        for (u32 i = blockIdx.x * 256 + threadIdx.x; i < RUNNING; i += gridDim.x * 256) running[i] = moved[i];
+        for (u32 i = blockIdx.x * 256 + threadIdx.x; i < RUNNING; i += gridDim.x * 256) {
+            running[i] = moved[i];
+            if (average) average[ROW + i] = moved_average(average[ROW + i], moved[i], s.average_share);
+        }
     }
     if (not_finite) atomicOr(&progress->not_finite, 1u);
     if (!last_block(counter, gridDim.x) || threadIdx.x != 0) return;

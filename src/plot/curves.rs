@@ -377,6 +377,7 @@ mod tests {
             split: Split::Validation,
             accuracy: val_accuracy,
             test_accuracy: None,
+            average: None,
             best,
             images_per_s: 5000.0,
             elapsed: 8.0,

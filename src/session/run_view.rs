@@ -8,6 +8,7 @@ use crate::domain::report::{
     EpochReport, Evaluation, Health, RunInfo, ScoredWeights, Split, State, StepReport,
     TargetReached,
 };
+use std::collections::BTreeMap;
 
 /// Maximum number of marks. Beyond it, consecutive changes are merged.
 const MAX_MARKS: usize = 1000;
@@ -48,6 +49,8 @@ pub struct RunView {
     pub health: Health,
     /// The newest test accuracy, and the step whose weights were scored.
     pub test: Option<TestScore>,
+    /// The newest evaluation of each split with the average of the weights, by the split's name.
+    averages: BTreeMap<&'static str, Evaluation>,
     /// Evaluation of the test images with the best weights, made at the end if the best weights are not the last.
     pub test_of_best: Option<Evaluation>,
     /// Anchors that convert steps to epochs: (step before the epoch, x there, steps per epoch).
@@ -71,6 +74,7 @@ impl Default for RunView {
             marks: Vec::new(),
             health: Health::default(),
             test: None,
+            averages: BTreeMap::new(),
             test_of_best: None,
             anchors: Vec::new(),
         }
@@ -190,6 +194,9 @@ impl RunView {
 
     fn evaluation(&mut self, evaluation: &Evaluation) {
         match (evaluation.split, evaluation.weights) {
+            (split, ScoredWeights::Average) => {
+                self.averages.insert(split.name(), evaluation.clone());
+            }
             (_, ScoredWeights::Best) => self.test_of_best = Some(evaluation.clone()),
             (Split::Test, ScoredWeights::Last) => {
                 self.test = Some(TestScore {
@@ -212,6 +219,13 @@ impl RunView {
             step: first.step,
             elapsed: first.elapsed,
         })
+    }
+
+    /// The evaluation of a split with the average of the weights, unless it is older than the last epoch.
+    pub fn average(&self, split: Split) -> Option<&Evaluation> {
+        let last = self.epochs.last().map_or(0, |epoch| epoch.step);
+        let newest = self.averages.get(split.name());
+        newest.filter(|evaluation| evaluation.step >= last)
     }
 
     /// The number of steps done.

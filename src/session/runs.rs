@@ -190,6 +190,7 @@ fn read(folder: &Path, metrics: &Path) -> Option<RunSummary> {
         reached: None,
         final_val_accuracy: None,
         test_accuracy: None,
+        average_test_accuracy: None,
         best_test_accuracy: None,
         test_tta: Tta::None,
         elapsed: 0.0,
@@ -278,6 +279,7 @@ fn read_into(summary: &mut RunSummary, metrics: &Path) -> io::Result<u64> {
     let test = view.test.filter(|test| test.step >= last_step);
     summary.test_accuracy = test.map(|test| test.accuracy);
     summary.test_tta = test.map_or(Tta::None, |test| test.tta);
+    summary.average_test_accuracy = view.average(Split::Test).map(|test| test.accuracy);
     summary.best_test_accuracy = view.test_of_current_best().map(|best| best.accuracy);
     summary.started = started.unwrap_or(summary.started);
     if let Some(run) = view.run {
@@ -305,6 +307,7 @@ mod tests {
             split: Split::Validation,
             accuracy,
             test_accuracy: None,
+            average: None,
             best,
             images_per_s: 1.0,
             elapsed: f64::from(number),

@@ -430,6 +430,7 @@ pub(crate) mod tests {
             tensors: BTreeMap::from([
                 ("dense1.weight".into(), tensor(10)),
                 ("optimizer.exp_avg.dense1.weight".into(), tensor(10)),
+                ("average.dense1.weight".into(), tensor(10)),
                 ("dense1.bias".into(), tensor(1)),
             ]),
         }

@@ -2,7 +2,7 @@
 
 use crate::domain::confusion::Confusion;
 use crate::domain::number::argmax;
-use crate::domain::params::Tta;
+use crate::domain::params::{Tta, Weights};
 use crate::domain::report::{Evaluation, PastPrediction, ScoredWeights, Split};
 
 /// The network's predictions for every image of a split.
@@ -43,7 +43,14 @@ impl Scoring {
         }
     }
 
-    pub fn finish(self, split: Split, tta: Tta, step: u64, epoch: u32, classes: usize) -> Scores {
+    /// The scores of a split with these weights and views, after step `step` in epoch `epoch`.
+    pub fn finish(
+        self,
+        split: Split,
+        (weights, tta): (Weights, Tta),
+        (step, epoch): (u64, u32),
+        classes: usize,
+    ) -> Scores {
         let mut confusion = Confusion::new(classes);
         let predicted: Vec<u16> = self
             .probabilities
@@ -56,7 +63,10 @@ impl Scoring {
         let count = self.images.len().max(1) as f64;
         let evaluation = Evaluation {
             split,
-            weights: ScoredWeights::Last,
+            weights: match weights {
+                Weights::Last => ScoredWeights::Last,
+                Weights::Average => ScoredWeights::Average,
+            },
             tta,
             step,
             epoch,
@@ -153,7 +163,7 @@ mod tests {
         let mut scoring = Scoring::new(vec![7, 3, 5], vec![0, 1, 1], 2);
         scoring.probabilities = vec![0.75, 0.25, 0.5, 0.5, f32::NAN, f32::NAN];
         scoring.losses = vec![0.5, 1.0, 3.0];
-        scoring.finish(Split::Test, Tta::None, step, 1, 2)
+        scoring.finish(Split::Test, (Weights::Last, Tta::None), (step, 1), 2)
     }
 
     #[test]
@@ -173,7 +183,7 @@ mod tests {
         scoring.probabilities[299] = 1.0;
         // 43 is 299 modulo 256.
         scoring.probabilities[CLASSES + 299] = 1.0;
-        let scores = scoring.finish(Split::Test, Tta::None, 1, 1, CLASSES);
+        let scores = scoring.finish(Split::Test, (Weights::Last, Tta::None), (1, 1), CLASSES);
         assert_eq!(scores.predicted, [299, 299]);
         assert_eq!(scores.evaluation.accuracy, 0.5);
         assert_eq!(scores.evaluation.confusion.count(43, 299), 1);

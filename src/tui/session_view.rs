@@ -15,8 +15,8 @@ use crate::domain::report::{
 use crate::domain::text::{bytes, grouped};
 use crate::session::protocol::{Change, Done, Event, Outcome};
 use crate::session::run_view::RunView;
-use log::Log;
 pub use log::Severity;
+use log::{Entry, Log};
 use std::collections::BTreeMap;
 use std::ops::Deref;
 
@@ -28,6 +28,7 @@ const STOPPED: &str = "stopped";
 const DONE: &str = "all epochs are done";
 const RESUMED: &str = "resumed";
 const TEST_IMAGES: &str = "test images: ";
+const AVERAGE: &str = " (average ";
 /// Initial bucket width of the series, in epochs. Buckets double as the series grow.
 const WIDTH: f64 = 1.0 / 4096.0;
 
@@ -473,6 +474,9 @@ impl SessionView {
             .test_accuracy
             .filter(|_| report.split != Split::Test)
             .map_or(String::new(), |t| format!(", test {:.2}%", 100.0 * t));
+        let average = report.average.map_or(String::new(), |average| {
+            format!(", average {:.2}%", 100.0 * average.accuracy)
+        });
         let (severity, best) = if report.best {
             (Severity::Good, ", best")
         } else {
@@ -482,7 +486,7 @@ impl SessionView {
             report.step,
             severity,
             format!(
-                "epoch {}: {} {:.2}%{test}{best}",
+                "epoch {}: {} {:.2}%{test}{best}{average}",
                 report.epoch,
                 report.split.short(),
                 100.0 * report.accuracy
@@ -500,6 +504,19 @@ impl SessionView {
                     100.0 * evaluation.accuracy
                 ),
             );
+            return;
+        }
+        if evaluation.weights == ScoredWeights::Average {
+            // The line of the last weights reports their average as well.
+            let step = evaluation.step;
+            let of_last = |e: &Entry| e.step == step && e.text.starts_with(TEST_IMAGES);
+            if evaluation.split == Split::Test
+                && let Some(line) = self.log.find(of_last)
+                && !line.text.contains(AVERAGE)
+            {
+                let accuracy = 100.0 * evaluation.accuracy;
+                line.text = format!("{}{AVERAGE}{accuracy:.2}%)", line.text);
+            }
             return;
         }
         if evaluation.split == self.params.scored_split() {

@@ -138,6 +138,7 @@ fn epoch_events(epoch: u32) -> [Event; 3] {
             split: Split::Validation,
             accuracy,
             test_accuracy: None,
+            average: None,
             best: epoch != 4,
             images_per_s: 5600.0,
             elapsed: step as f64 * 32.0 / 5600.0,

@@ -12,27 +12,47 @@ fn trained() -> Place {
 
 #[test]
 fn eval_agrees_with_the_run_and_predict_sorts_its_classes() {
-    let place = trained();
+    let place = Place::with_data();
+    #[rustfmt::skip]
+    let trained = place
+        .train(&["--name", "one", "--epochs", "2", "--dropout", "0", "--average-decay", "0.9"])
+        .exits(0);
+    assert!(trained.out.contains(" (average "), "{}", trained.out);
     let eval = |args: &[&str]| {
         let done = place.run(&[&["eval", "--runs", "runs", "--json"], args].concat());
         done.exits(0).json().remove(0)
     };
     let metrics = crate::support::json(&place.read("runs/one/metrics.jsonl"));
-    let last = |split: &str| {
+    let recorded = |split: &str, weights: &str| {
         let mut of = metrics.iter().filter(|e| {
-            e["event"] == "evaluation" && e["split"] == split && e["weights"] == "last"
+            e["event"] == "evaluation" && e["split"] == split && e["weights"] == weights
         });
         of.next_back().unwrap()
     };
-    for split in ["test", "validation"] {
-        let scored = eval(&["runs/one/last.safetensors", "--split", split]);
-        assert_eq!(scored["confusion"], last(split)["confusion"], "{split}");
-        let (a, b) = (
-            scored["loss"].as_f64().unwrap(),
-            last(split)["loss"].as_f64().unwrap(),
-        );
-        assert!((a - b).abs() < 1e-6, "{split}: {a} and {b}");
+    for (split, weights) in [
+        ("test", "last"),
+        ("test", "average"),
+        ("validation", "last"),
+        ("validation", "average"),
+    ] {
+        let file = "runs/one/last.safetensors";
+        let scored = eval(&[file, "--split", split, "--weights", weights]);
+        let recorded = recorded(split, weights);
+        let what = format!("{split}, {weights}");
+        assert_eq!(scored["confusion"], recorded["confusion"], "{what}");
+        assert_eq!(scored["weights"], weights, "{what}");
+        let [a, b] = [&scored, recorded].map(|e| e["loss"].as_f64().unwrap());
+        assert!((a - b).abs() < 1e-6, "{what}: {a} and {b}");
     }
+    let shown = place
+        .run(&["runs", "show", "one", "--runs", "runs"])
+        .exits(0);
+    let test = percent_of(recorded("test", "average"));
+    assert!(
+        shown.out.contains(&format!("(average {test}")),
+        "{}",
+        shown.out
+    );
     let best = eval(&["one"]);
     assert!(
         best["checkpoint"]
@@ -63,6 +83,20 @@ fn eval_agrees_with_the_run_and_predict_sorts_its_classes() {
     ]);
     let lines = done.exits(0).json();
     assert_eq!(lines.len(), 2);
+    let last = lines[0]["probabilities"].clone();
+    let done = place.run(&[
+        "predict",
+        "one",
+        "a.png",
+        "--runs",
+        "runs",
+        "--json",
+        "--weights",
+        "average",
+    ]);
+    let average = done.exits(0).json().remove(0);
+    assert_eq!(average["weights"], "average");
+    assert!(lines[0].get("weights").is_none() && average["probabilities"] != last);
     for line in lines {
         let p: Vec<f64> = line["probabilities"]
             .as_array()
@@ -80,6 +114,23 @@ fn eval_agrees_with_the_run_and_predict_sorts_its_classes() {
         done.out.contains("a.png: "),
         "what can be read is still answered"
     );
+}
+
+/// An evaluation's accuracy, as it is shown.
+fn percent_of(evaluation: &serde_json::Value) -> String {
+    format!("{:.1}%", 100.0 * evaluation["accuracy"].as_f64().unwrap())
+}
+
+#[test]
+fn scoring_an_average_that_a_checkpoint_lacks_is_refused() {
+    let place = trained();
+    for command in [&["eval", "one"][..], &["predict", "one", "a.png"]] {
+        let args = [command, &["--runs", "runs", "--weights", "average"]].concat();
+        place
+            .run(&args)
+            .exits(1)
+            .says(&["best.safetensors", "no average of the weights"]);
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
 mod added;
+mod average;
 mod host;
 mod reference;
 mod trainer;
@@ -18,7 +19,9 @@ use cifar_tui::backend::{
 use cifar_tui::commands::suite;
 use cifar_tui::domain::arch::{self, Shape};
 use cifar_tui::domain::engine::EngineChoice;
-use cifar_tui::domain::params::{CropPadding, Flip, Hyperparameters, Optimizer, Precision, Tta};
+use cifar_tui::domain::params::{
+    CropPadding, Flip, Hyperparameters, Optimizer, Precision, Tta, Weights,
+};
 use cifar_tui::domain::rng::{Rng, Stream};
 use cifar_tui::hardware::device::DeviceChoice;
 use cifar_tui::hardware::executor::Launch;
@@ -182,6 +185,7 @@ impl Training {
                 ScoringBatch {
                     images,
                     numbers,
+                    weights: Weights::Last,
                     tta,
                     probabilities: &mut probabilities,
                     losses: &mut losses,

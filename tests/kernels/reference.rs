@@ -1,17 +1,17 @@
 //! Compares every backend with the reference in Candle over ten training steps, for every preset and every optimizer.
 //! Before each step the reference takes the backend's state, since rounding errors can change a ReLU's choice, which
-//! Adam turns into a step of full size.
+//! Adam turns into a step of full size. The average of the weights is off, begins, moves and ends on the way.
 
 use super::host::HostDevice;
 use super::{CLASSES, cpu, difference, left_out};
 use cifar_tui::backend::candle::CandleDevice;
 use cifar_tui::backend::{
-    self, Backend, Device, ImageSet, Inspection, MemberId, NetworkSpec, Rule, Scaling, StepOutcome,
-    StepPlan,
+    self, Backend, Device, ImageSet, Inspection, MemberId, NetworkSpec, Rule, Scaling,
+    ScoringBatch, StepOutcome, StepPlan,
 };
 use cifar_tui::domain::arch::{ARCHS, Arch, Shape, resolve};
 use cifar_tui::domain::params::{
-    CropPadding, Flip, Hyperparameters, Optimizer, Precision, Schedule,
+    CropPadding, Flip, Hyperparameters, Optimizer, Precision, Schedule, Tta, Weights,
 };
 use cifar_tui::domain::rng::{Rng, Stream};
 use cifar_tui::train::schedule;
@@ -22,6 +22,8 @@ use std::sync::atomic::AtomicBool;
 const STEPS: u64 = 10;
 const BATCH: usize = 12;
 const IMAGES: usize = 40;
+/// The `average_decay` of the steps.
+const AVERAGE_DECAY: [f64; STEPS as usize] = [0.0, 0.9, 0.9, 0.5, 0.0, 0.99, 0.99, 0.99, 0.9, 0.9];
 /// The largest difference that is allowed, as a share of a tensor's largest number.
 const TOLERANCE: f32 = 1e-4;
 
@@ -98,6 +100,20 @@ impl Side {
         outcomes.unwrap().remove(0).remove(0)
     }
 
+    fn probabilities(&mut self, images: &Rc<ImageSet>, weights: Weights) -> Vec<f32> {
+        let mut probabilities = vec![f32::NAN; BATCH * CLASSES];
+        let batch = ScoringBatch {
+            images,
+            numbers: &(0..BATCH as u32).collect::<Vec<_>>(),
+            weights,
+            tta: Tta::None,
+            probabilities: &mut probabilities,
+            losses: &mut [f32::NAN; BATCH],
+        };
+        self.backend.score(self.member, batch).unwrap();
+        probabilities
+    }
+
     fn gradients(&mut self) -> Vec<(String, Vec<f32>)> {
         let look = Inspection {
             gradients: true,
@@ -112,7 +128,7 @@ impl Side {
 /// Compares ten training steps on `device` with the reference.
 pub fn agrees(what: &str, device: &dyn Device, arch: Arch, side: usize, rule: &'static Rule) {
     let optimizer = rule.word;
-    let params = hyperparameters(optimizer);
+    let mut params = hyperparameters(optimizer);
     let spec = NetworkSpec {
         arch,
         input: Shape::new(3, side as u32, side as u32),
@@ -128,6 +144,7 @@ pub fn agrees(what: &str, device: &dyn Device, arch: Arch, side: usize, rule: &'
         let what = format!("{what}, {optimizer:?}, step {step}");
         let state = ours.backend.export(ours.member).unwrap();
         reference.backend.import(reference.member, &state).unwrap();
+        params.average_decay = AVERAGE_DECAY[step as usize - 1];
         let share = (step - 1) as f64 / STEPS as f64;
         let rates = schedule::rates(&params, share, step as f64 / STEPS as f64);
         let plan = |seed: u64| {
@@ -172,7 +189,7 @@ pub fn agrees(what: &str, device: &dyn Device, arch: Arch, side: usize, rule: &'
         for ((name, x), y) in a.tensors.iter().zip(b.tensors.values()) {
             let mut x = x.values.clone();
             if let Some(gradient) = gradients
-                .get(name)
+                .get(name.trim_start_matches("average."))
                 .filter(|_| matches!(optimizer, Optimizer::Adam | Optimizer::Adamw))
             {
                 forgive_undecided(
@@ -185,7 +202,23 @@ pub fn agrees(what: &str, device: &dyn Device, arch: Arch, side: usize, rule: &'
             let apart = difference(&x, &y.values);
             assert!(apart < TOLERANCE, "{what}: {name} differs by {apart}");
         }
+        for side in [&mut ours, &mut reference] {
+            let has_average = side.backend.has_average(side.member).unwrap();
+            assert_eq!(has_average, params.average_decay > 0.0, "{what}");
+        }
     }
+    let state = ours.backend.export(ours.member).unwrap();
+    reference.backend.import(reference.member, &state).unwrap();
+    let last = ours.probabilities(&images, Weights::Last);
+    let average = ours.probabilities(&images, Weights::Average);
+    assert!(difference(&average, &last) > TOLERANCE, "{what}");
+    let expected = reference.probabilities(&images, Weights::Average);
+    let apart = difference(&average, &expected);
+    assert!(
+        apart < TOLERANCE,
+        "{what}: the average scores {apart} apart"
+    );
+    assert_eq!(ours.probabilities(&images, Weights::Last), last, "{what}");
 }
 
 /// Adam divides by the absolute value of the gradient: where it is almost zero, its rounding error determines the

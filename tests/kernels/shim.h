@@ -62,8 +62,8 @@ static void call() {
              a[11], a[12])
         CASE(14, (A1, A1, A1, A1, A1, A1, A1, A1, A1, A1, A1, A1, A1, A1), a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9],
              a[10], a[11], a[12], a[13])
-        CASE(15, (A1, A1, A1, A1, A1, A1, A1, A1, A1, A1, A1, A1, A1, A1, A1), a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8],
-             a[9], a[10], a[11], a[12], a[13], a[14])
+        CASE(16, (A1, A1, A1, A1, A1, A1, A1, A1, A1, A1, A1, A1, A1, A1, A1, A1), a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7],
+             a[8], a[9], a[10], a[11], a[12], a[13], a[14], a[15])
     default: fprintf(stderr, "no kernel takes %u arguments\n", argument_count), abort();
     }
     fibers[current].waits = ENDED;

@@ -67,6 +67,7 @@ fn wanted() -> Hyperparameters {
         epochs: 2.0,
         flip: cifar_tui::domain::params::Flip::Random,
         crop: 1,
+        average_decay: 0.9,
         seed: 5,
         ..Hyperparameters::default()
     }
@@ -259,6 +260,28 @@ fn a_batch_for_which_there_is_no_memory_is_refused_and_the_run_goes_on() {
     let last = notes.steps.last().unwrap();
     assert_eq!((last.epoch, last.steps_per_epoch), (2, last.step_in_epoch));
     assert!(last.loss.is_finite());
+}
+
+#[test]
+fn an_average_for_which_there_is_no_memory_is_refused_and_the_run_goes_on() {
+    if left_out() {
+        return;
+    }
+    let params = Hyperparameters {
+        average_decay: 0.0,
+        ..wanted()
+    };
+    let device = HostDevice::new(4, false).with_failing(&[1]).device();
+    let mut notes = Notes {
+        requests: vec![(2, "average_decay", Value::Float(0.9))],
+        ..Notes::default()
+    };
+    let mut trainer = trainer(params, &device);
+    assert_eq!(trainer.run(&mut notes).unwrap(), End::Finished);
+    assert!(notes.refused[0].contains("memory"), "{:?}", notes.refused);
+    let values: Vec<_> = notes.applied.iter().map(|a| &a.change.new).collect();
+    assert_eq!(values, [&Value::Float(0.9), &Value::Float(0.0)]);
+    assert!(!trainer.has_average().unwrap());
 }
 
 #[test]

@@ -4,9 +4,10 @@
 //!
 //! It uses our random numbers, so that its dropout masks and augmentation equal those of the other backends.
 
+mod average;
 mod input;
 
-use super::checks::{check_batch, check_work, place_scoring};
+use super::checks::{check_batch, check_work, no_average, place_scoring};
 use super::cpu::import;
 use super::cpu::network::Network;
 use super::cpu::optimizer::CpuOptimizer;
@@ -19,13 +20,14 @@ use super::{
 use crate::domain::arch::Node;
 use crate::domain::augment::Placement;
 use crate::domain::number::argmax;
-use crate::domain::params::{LossReduction, ParameterGroup};
+use crate::domain::params::{LossReduction, ParameterGroup, Weights};
 use crate::domain::report::StepSettings;
 use crate::hardware::threads::Threads;
 use crate::layers::candle::{CandlePass, CandleTraining, Margins};
 use crate::layers::cpu::TrainingPass;
 use crate::layers::slices;
 use crate::optimizers::{MAX_NORM, MAX_SLOTS, Numbers, Rule, clip_factor};
+use average::Average;
 use candle_core::{DType, Device as CandleCoreDevice, Tensor, Var};
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
@@ -163,6 +165,8 @@ struct Member {
     parameters: HashMap<String, Var>,
     /// The norms' running statistics.
     buffers: HashMap<String, Tensor>,
+    /// The averages of both, after steps with an `average_decay`.
+    average: Option<Average>,
     /// The gradients of the last step, by parameter.
     gradients: HashMap<String, TensorData>,
     /// The optimizer's state tensors, slot by slot, each by parameter.
@@ -184,6 +188,29 @@ impl Member {
             training,
         };
         Ok(pass.sequential(nodes, input)?.flatten_from(1)?)
+    }
+
+    /// The logits of an input in scoring, `[images, classes]`.
+    fn score(&self, nodes: &[Node], input: &Tensor, weights: Weights) -> Result<Tensor> {
+        let average = match weights {
+            Weights::Last => return self.forward(nodes, input, None),
+            Weights::Average => self.average.as_ref().ok_or_else(no_average)?,
+        };
+        let mut pass = CandlePass {
+            parameters: &average.parameters(&self.parameters)?,
+            buffers: average.tensors(),
+            training: None,
+        };
+        Ok(pass.sequential(nodes, input)?.flatten_from(1)?)
+    }
+
+    /// The parameters and running statistics by name.
+    fn weights(&self) -> impl Iterator<Item = (&String, &Tensor)> {
+        let parameters = self
+            .parameters
+            .iter()
+            .map(|(name, p)| (name, p.as_tensor()));
+        parameters.chain(&self.buffers)
     }
 }
 
@@ -288,6 +315,12 @@ impl CandleBackend {
         outcome.not_finite = member.first_not_finite(applies)?;
         if !applies && outcome.not_finite.is_none() {
             outcome.not_finite = Some("the loss".into());
+        }
+        if outcome.not_finite.is_none() {
+            let (before, decay) = (member.average.take(), settings.average_decay);
+            if decay > 0.0 {
+                member.average = Some(Average::moved(before, member.weights(), decay)?);
+            }
         }
         Ok(Some(outcome))
     }
@@ -414,6 +447,7 @@ impl Backend for CandleBackend {
             names,
             parameters,
             buffers,
+            average: None,
             slots,
             scalars: rule.initial_scalars(),
         };
@@ -451,6 +485,7 @@ impl Backend for CandleBackend {
         let ScoringBatch {
             images,
             numbers,
+            weights,
             tta,
             probabilities,
             losses,
@@ -459,7 +494,7 @@ impl Backend for CandleBackend {
         let targets = self.one_hot(images, &placements[..numbers.len()])?;
         let nodes = self.spec.nodes()?;
         let member = self.members.get(member)?;
-        let all = member.forward(&nodes, &input, None)?;
+        let all = member.score(&nodes, &input, weights)?;
         let mut logits = targets.zeros_like()?;
         for (v, view) in tta.views().iter().enumerate() {
             let of_view = all.narrow(0, v * numbers.len(), numbers.len())?;
@@ -469,6 +504,10 @@ impl Backend for CandleBackend {
         probabilities.copy_from_slice(&all.values);
         losses.copy_from_slice(&data(&cross_entropy(&logits, &targets, 0.0)?)?.values);
         Ok(())
+    }
+
+    fn has_average(&mut self, member: MemberId) -> Result<bool> {
+        Ok(self.members.get(member)?.average.is_some())
     }
 
     /// A network on the CPU with the member's weights computes activations and units.
@@ -506,14 +545,19 @@ impl Backend for CandleBackend {
             tensors.insert(name.clone(), data(tensor)?);
         }
         let scalars = rule.scalars.iter().zip(&member.scalars);
-        Ok(NetworkState {
+        let mut state = NetworkState {
             tensors,
             scalars: scalars.map(|((n, _), v)| ((*n).to_owned(), *v)).collect(),
-        })
+        };
+        if let Some(average) = &member.average {
+            average.add_to(&mut state)?;
+        }
+        Ok(state)
     }
 
     fn import(&mut self, member: MemberId, state: &NetworkState) -> Result<()> {
-        let own = self.export(member)?;
+        let mut own = self.export(member)?;
+        own.remove_average();
         let wanted: Vec<_> = own
             .tensors
             .iter()
@@ -537,6 +581,7 @@ impl Backend for CandleBackend {
         }
         let dtype = self.dtype;
         let member = self.members.get(member)?;
+        member.average = Average::from_state(state, member.weights())?;
         for (name, parameter) in &member.parameters {
             let data = tensors[name.as_str()];
             let weights = Tensor::from_slice(&data.values, &data.shape[..], parameter.device())?;

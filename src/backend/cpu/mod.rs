@@ -1,5 +1,6 @@
 //! The backend of our own kernels on the CPU's threads.
 
+pub(super) mod average;
 mod inspect;
 pub(super) mod network;
 pub(super) mod optimizer;
@@ -7,7 +8,7 @@ pub(super) mod optimizer;
 mod tests;
 mod variables;
 
-use super::checks::check_work;
+use super::checks::{check_work, no_average};
 use super::members::Members;
 use super::{
     Backend, Device, DeviceInfo, Error, ImageSet, Inspected, Inspection, MemberId, NetworkSpec,
@@ -15,10 +16,12 @@ use super::{
     weights,
 };
 use crate::domain::augment::Placement;
+use crate::domain::params::Weights;
 use crate::hardware::peak;
 use crate::hardware::simd::Level;
 use crate::hardware::threads::Threads;
 use crate::layers::slices;
+use average::WeightAverage;
 use candle_core::Tensor;
 use network::Network;
 use optimizer::CpuOptimizer;
@@ -70,6 +73,8 @@ struct CpuBackend {
 struct Member {
     network: Network,
     optimizer: CpuOptimizer,
+    /// The average of the weights, after steps with an `average_decay`.
+    average: Option<WeightAverage>,
     /// The placements of the current batch; kept to reuse the allocation.
     placements: Vec<Placement>,
     /// While measuring: seconds spent in the optimizer, and number of steps.
@@ -91,6 +96,7 @@ impl Backend for CpuBackend {
         let member = Member {
             optimizer: CpuOptimizer::new(self.spec.optimizer, &network.trained_params())?,
             network,
+            average: None,
             placements: Vec::new(),
             measured: (0.0, 0),
         };
@@ -147,8 +153,21 @@ impl Backend for CpuBackend {
     }
 
     fn score(&mut self, member: MemberId, batch: ScoringBatch) -> Result<()> {
-        let network = &mut self.members.get(member)?.network;
-        network.score(batch, &self.threads)
+        let member = self.members.get(member)?;
+        match batch.weights {
+            Weights::Last => member.network.score(batch, &self.threads),
+            Weights::Average => {
+                let average = member.average.as_mut().ok_or_else(no_average)?;
+                average.swap(&member.network)?;
+                let scored = member.network.score(batch, &self.threads);
+                average.swap(&member.network)?;
+                scored
+            }
+        }
+    }
+
+    fn has_average(&mut self, member: MemberId) -> Result<bool> {
+        Ok(self.members.get(member)?.average.is_some())
     }
 
     fn inspect(&mut self, member: MemberId, inspection: &Inspection) -> Result<Inspected> {
@@ -158,12 +177,19 @@ impl Backend for CpuBackend {
 
     fn export(&mut self, member: MemberId) -> Result<NetworkState> {
         let member = self.members.get(member)?;
-        export(&member.network, &member.optimizer)
+        let mut state = export(&member.network, &member.optimizer)?;
+        if let Some(average) = &member.average {
+            average.clone().add_to(&member.network, &mut state);
+        }
+        Ok(state)
     }
 
     fn import(&mut self, member: MemberId, state: &NetworkState) -> Result<()> {
         let member = self.members.get(member)?;
-        import(&member.network, &mut member.optimizer, state)
+        let average = WeightAverage::from_state(&member.network, state)?;
+        import(&member.network, &mut member.optimizer, state)?;
+        member.average = average;
+        Ok(())
     }
 
     fn measure(&mut self, on: bool) {
@@ -236,7 +262,9 @@ impl Member {
             // A weight that is not finite can hide behind a ReLU, so the loss alone does not show it.
             finite = update.applied && update.finite;
         }
-        if !finite {
+        if finite {
+            self.average(settings.average_decay, threads)?;
+        } else {
             let first = self.network.first_not_finite(plan.images.len())?;
             self.network.restore_running_statistics(&running)?;
             outcome.not_finite = Some(first.unwrap_or_else(|| "the loss".into()));
@@ -245,9 +273,19 @@ impl Member {
         self.measured.1 += 1;
         Ok(Some(outcome))
     }
+
+    /// Moves the average of the weights to those after a step, begins it, or drops it if the decay is 0.
+    fn average(&mut self, decay: f64, threads: &Threads) -> Result<()> {
+        match &mut self.average {
+            _ if decay == 0.0 => self.average = None,
+            Some(average) => average.update(&self.network, decay, threads)?,
+            None => self.average = Some(WeightAverage::of(&self.network)?),
+        }
+        Ok(())
+    }
 }
 
-/// Copies the state of a network and its optimizer.
+/// Copies the state of a network and its optimizer, without the average.
 pub(super) fn export(network: &Network, optimizer: &CpuOptimizer) -> Result<NetworkState> {
     let named = network.tensors().into_iter().chain(optimizer.state());
     let tensors = named.map(|(name, tensor)| Ok((name, copy(tensor)?)));
@@ -257,7 +295,7 @@ pub(super) fn export(network: &Network, optimizer: &CpuOptimizer) -> Result<Netw
     })
 }
 
-/// Replaces the whole state of a network and its optimizer, or nothing if a tensor is missing.
+/// Replaces the whole state of a network and its optimizer, without the average, or nothing if a tensor is missing.
 pub(super) fn import(
     network: &Network,
     optimizer: &mut CpuOptimizer,

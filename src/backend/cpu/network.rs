@@ -140,7 +140,8 @@ impl Network {
         Ok(outcome)
     }
 
-    /// Scores images. Nothing is dropped, norms use their running statistics, no gradient is kept.
+    /// Scores images with the weights that the network has now. Nothing is dropped, norms use their running statistics, no
+    /// gradient is kept.
     ///
     /// # Errors
     /// Returns an error if the batch does not fit, or the result slices have other lengths.
@@ -149,6 +150,7 @@ impl Network {
         let ScoringBatch {
             images,
             numbers,
+            weights: _,
             tta,
             probabilities,
             losses,
@@ -239,6 +241,14 @@ impl Network {
         let params = self.params().into_iter();
         let params = params.map(|p| (p.name.clone(), p.var.as_tensor()));
         params.chain(self.buffers()).collect()
+    }
+
+    /// The names and shapes of [`Network::tensors`].
+    pub(super) fn shapes(&self) -> Vec<(String, Vec<usize>)> {
+        let tensors = self.tensors().into_iter();
+        tensors
+            .map(|(name, tensor)| (name, tensor.dims().to_vec()))
+            .collect()
     }
 
     /// A copy of the norms' running statistics.

@@ -187,7 +187,7 @@ impl CpuOptimizer {
 }
 
 /// Calls `task` with the ranges that cut `len` numbers into pieces, and says whether it held for all.
-fn pieces(
+pub fn pieces(
     len: usize,
     threads: &Threads,
     task: impl Fn(std::ops::Range<usize>) -> bool + Sync,

@@ -5,7 +5,7 @@ use super::*;
 use crate::backend::{Scaling, filters, parameter_health, rule};
 use crate::domain::arch::{ARCHS, Shape, resolve};
 use crate::domain::params::{
-    Hyperparameters, Optimizer as OptimizerKind, ParameterGroup, Precision, Tta,
+    Hyperparameters, Optimizer as OptimizerKind, ParameterGroup, Precision, Tta, Weights,
 };
 use crate::domain::report::StepSettings;
 use crate::domain::rng::{Rng, Stream};
@@ -126,6 +126,7 @@ fn every_preset_overfits_a_batch_and_comes_back_from_its_weights() {
             let batch = ScoringBatch {
                 images: &images,
                 numbers: &numbers,
+                weights: Weights::Last,
                 tta: Tta::None,
                 probabilities: &mut p,
                 losses: &mut l,

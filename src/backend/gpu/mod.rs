@@ -2,31 +2,29 @@
 //! Training steps are submitted many at a time; what changes from one to the next is written ahead as a list of records,
 //! so the GPU never waits for the host within it.
 
+mod member;
 mod optimizer;
 mod records;
 pub mod schedule;
 
 pub use records::COMMON;
 
-use super::checks::{check_work, place_scoring};
+use super::checks::{check_work, no_average, place_scoring};
+use super::cpu::average::WeightAverage;
 use super::cpu::network::Network;
 use super::cpu::optimizer::CpuOptimizer;
 use super::cpu::{export, import};
 use super::members::Members;
 use super::{
-    Backend, CPU_MIRROR_BATCH, Device, DeviceInfo, Error, ImageSet, Inspected, Inspection,
-    MemberId, NetworkSpec, NetworkState, PartTime, Result, ScoringBatch, StepOutcome, StepPlan,
+    Backend, CPU_MIRROR_BATCH, Device, DeviceInfo, ImageSet, Inspected, Inspection, MemberId,
+    NetworkSpec, NetworkState, PartTime, Result, ScoringBatch, StepOutcome, StepPlan,
 };
-use crate::domain::params::{CropPadding, LossReduction, Precision};
-use crate::hardware::executor::{ExecutorDevice, ExecutorError, KernelExecutor, KernelList};
+use crate::domain::params::{Precision, Weights};
+use crate::hardware::executor::ExecutorDevice;
 use crate::hardware::threads::Threads;
-use crate::layers::dropout::Mask;
-use crate::layers::input::Scaling;
-use crate::layers::slices;
-use crate::optimizers::{GroupCoefficients, MAX_COEFFICIENTS};
-use candle_core::Tensor;
-use records::{OutcomeRecord, ProgressRecord, Record, StepRecord};
-use schedule::{KernelSchedule, MAX_STEPS, Slot};
+use member::{Member, float_bytes, lost, read_floats, read_row, scoring_record, words, write_row};
+use records::{Record, StepRecord};
+use schedule::{KernelSchedule, MAX_STEPS};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -99,17 +97,6 @@ struct GpuBackend {
     members: Members<Member>,
 }
 
-/// A network on the GPU: its memory and its lists of kernel launches.
-struct Member {
-    executor: Box<dyn KernelExecutor>,
-    schedule: KernelSchedule,
-    training: KernelList,
-    scoring: KernelList,
-    packing: KernelList,
-    /// The optimizer's scalars.
-    scalars: Vec<f64>,
-}
-
 impl SharedGpu {
     /// The copy of an image set. The first call copies it.
     fn images(&self, images: &ImageSet) -> Result<DeviceImages> {
@@ -131,39 +118,17 @@ impl SharedGpu {
     }
 }
 
-/// The error for a network whose memory is lost, because its old memory could not be allocated again.
-fn lost(error: Error) -> Error {
-    match error {
-        Error::Executor(ExecutorError::Memory { device, .. }) => {
-            Error::Executor(ExecutorError::Lost {
-                device,
-                what: "allocating the network's memory again",
-                why: "another program has taken it".into(),
-            })
-        }
-        other => other,
-    }
-}
-
 impl GpuBackend {
-    fn schedule(&self, capacity: usize, multiprocessors: u32) -> KernelSchedule {
-        KernelSchedule::new(&self.mirror, capacity, multiprocessors as usize * 2)
+    fn schedule(&self, capacity: usize, multiprocessors: u32, averages: bool) -> KernelSchedule {
+        let blocks = multiprocessors as usize * 2;
+        KernelSchedule::new(&self.mirror, capacity, blocks, averages)
     }
 
     /// A new member with allocated memory and weights of zero.
-    fn new_member(&self) -> Result<Member> {
+    fn new_member(&self, averages: bool) -> Result<Member> {
         let executor = Rc::clone(&self.gpu.gpu).executor()?;
-        let schedule = self.schedule(self.capacity, executor.multiprocessors());
-        let mut member = Member {
-            schedule,
-            executor,
-            training: KernelList(0),
-            scoring: KernelList(0),
-            packing: KernelList(0),
-            scalars: Vec::new(),
-        };
-        member.install()?;
-        Ok(member)
+        let schedule = self.schedule(self.capacity, executor.multiprocessors(), averages);
+        Member::new(executor, schedule)
     }
 
     /// Copies a member's weights, gradients and running statistics to the mirror.
@@ -237,7 +202,7 @@ impl Backend for GpuBackend {
     }
 
     fn add(&mut self, seed: u64) -> Result<MemberId> {
-        let member = self.new_member()?;
+        let member = self.new_member(false)?;
         // The CPU's network makes the initial weights of the seed.
         self.mirror = Network::new(&self.spec, CPU_MIRROR_BATCH, seed)?;
         self.optimizer = CpuOptimizer::new(self.spec.optimizer, &self.mirror.trained_params())?;
@@ -252,12 +217,13 @@ impl Backend for GpuBackend {
     }
 
     fn copy(&mut self, member: MemberId) -> Result<MemberId> {
-        self.members.get(member)?;
-        let mut copy = self.new_member()?;
+        let averages = self.members.get(member)?.averages();
+        let mut copy = self.new_member(averages)?;
         let original = self.members.get(member)?;
         let lasting = copy.schedule.layout.lasting;
         copy.executor.copy(&mut *original.executor, 0, lasting)?;
         copy.scalars = original.scalars.clone();
+        copy.has_average = original.has_average;
         copy.executor.run(copy.packing, 1)?;
         Ok(self.members.add(copy))
     }
@@ -309,6 +275,8 @@ impl Backend for GpuBackend {
                 all.push(Vec::new());
                 continue;
             }
+            let averages = |plan: &StepPlan| plan.settings.average_decay > 0.0;
+            self.keep_average(*id, plans.iter().any(averages))?;
             let gpu = Rc::clone(&self.gpu);
             let (spec, optimizer) = (&self.spec, &mut self.optimizer);
             let member = self.members.get(*id)?;
@@ -335,12 +303,18 @@ impl Backend for GpuBackend {
         let ScoringBatch {
             images,
             numbers,
+            weights,
             tta,
             probabilities,
             losses,
         } = batch;
         let (gpu, spec) = (Rc::clone(&self.gpu), &self.spec);
         let member = self.members.get(member)?;
+        let swapping = match (weights, member.swapping) {
+            (Weights::Last, _) => None,
+            (Weights::Average, Some(swapping)) if member.has_average => Some(swapping),
+            (Weights::Average, _) => return Err(no_average()),
+        };
         let at = gpu.images(images)?;
         let layout = &member.schedule.layout;
         let first = member.executor.base() + layout.images as u64;
@@ -350,9 +324,18 @@ impl Backend for GpuBackend {
         };
         member.executor.write(layout.images, &words(numbers))?;
         member.executor.write(layout.now, record.bytes())?;
-        member.executor.run(member.scoring, 1)?;
+        for list in [swapping, Some(member.scoring), swapping]
+            .into_iter()
+            .flatten()
+        {
+            member.executor.run(list, 1)?;
+        }
         read_floats(&mut *member.executor, layout.probabilities, probabilities)?;
         read_floats(&mut *member.executor, layout.losses, losses)
+    }
+
+    fn has_average(&mut self, member: MemberId) -> Result<bool> {
+        Ok(self.members.get(member)?.has_average)
     }
 
     fn inspect(&mut self, member: MemberId, inspection: &Inspection) -> Result<Inspected> {
@@ -373,13 +356,30 @@ impl Backend for GpuBackend {
             )?;
         }
         self.optimizer.set_scalars(member.scalars.clone());
-        export(&self.mirror, &self.optimizer)
+        let mut state = export(&self.mirror, &self.optimizer)?;
+        if member.has_average {
+            let mut average = WeightAverage::of(&self.mirror)?;
+            for ((at, _), values) in member.schedule.averages().zip(average.tensors_mut()) {
+                read_floats(&mut *member.executor, at, values)?;
+            }
+            average.add_to(&self.mirror, &mut state);
+        }
+        Ok(state)
     }
 
     fn import(&mut self, member: MemberId, state: &NetworkState) -> Result<()> {
         self.members.get(member)?;
         import(&self.mirror, &mut self.optimizer, state)?;
-        self.write_member(member)
+        let average = WeightAverage::from_state(&self.mirror, state)?;
+        self.keep_average(member, average.is_some())?;
+        self.write_member(member)?;
+        let member = self.members.get(member)?;
+        member.has_average = average.is_some();
+        let averages = average.iter().flat_map(WeightAverage::tensors);
+        for ((at, _), values) in member.schedule.averages().zip(averages) {
+            member.executor.write(at, &float_bytes(values))?;
+        }
+        Ok(())
     }
 
     fn measure(&mut self, _: bool) {}
@@ -392,211 +392,23 @@ impl Backend for GpuBackend {
 
 impl GpuBackend {
     fn resize_member(&mut self, id: MemberId, capacity: usize) -> Result<()> {
-        let multiprocessors = self.members.get(id)?.executor.multiprocessors();
-        let schedule = self.schedule(capacity, multiprocessors);
+        let member = self.members.get(id)?;
+        let (multiprocessors, averages) = (member.executor.multiprocessors(), member.averages());
+        let schedule = self.schedule(capacity, multiprocessors, averages);
         self.members.get(id)?.resize(schedule)
     }
-}
 
-impl Member {
-    /// Allocates the schedule's memory and compiles its kernels.
-    fn install(&mut self) -> Result<()> {
-        let schedule = &self.schedule;
-        self.executor.allocate(schedule.layout.bytes)?;
-        for &(at, bytes) in &schedule.zeroed {
-            self.executor.clear(at, bytes)?;
+    /// Allocates memory for the average of a member's weights, or frees it.
+    fn keep_average(&mut self, id: MemberId, keep: bool) -> Result<()> {
+        let member = self.members.get(id)?;
+        if member.averages() == keep {
+            return Ok(());
         }
-        self.executor
-            .write(schedule.layout.pieces, &words(&schedule.pieces))?;
-        if !schedule.matrices.is_empty() {
-            self.executor
-                .write(schedule.layout.matrices, &words(&schedule.matrices))?;
-        }
-        let lists = vec![
-            schedule.training.clone(),
-            schedule.scoring.clone(),
-            schedule.packing.clone(),
-        ];
-        let lists = self.executor.prepare(COMMON, lists)?;
-        if let [training, scoring, packing] = lists[..] {
-            (self.training, self.scoring, self.packing) = (training, scoring, packing);
-        }
-        Ok(())
+        let multiprocessors = member.executor.multiprocessors();
+        let schedule = self.schedule(self.capacity, multiprocessors, keep);
+        let member = self.members.get(id)?;
+        member.resize(schedule)?;
+        member.has_average = false;
+        member.fill_average()
     }
-
-    /// Replaces the schedule by another one of the same network. If memory is short, the member stays as it was.
-    fn resize(&mut self, schedule: KernelSchedule) -> Result<()> {
-        let mut lasting = vec![0; self.schedule.layout.lasting];
-        self.executor.read(0, &mut lasting)?;
-        let before = std::mem::replace(&mut self.schedule, schedule);
-        let failed = match self.install() {
-            Err(error @ Error::Executor(ExecutorError::Memory { .. })) => {
-                self.schedule = before;
-                self.install().map_err(lost)?;
-                Some(error)
-            }
-            other => {
-                other?;
-                None
-            }
-        };
-        self.executor.write(0, &lasting)?;
-        self.executor.run(self.packing, 1)?;
-        failed.map_or(Ok(()), Err)
-    }
-
-    /// Makes steps until one is not finite; that step and those after it have no effect. The caller must still name the
-    /// tensor that was not finite in the last outcome.
-    fn train(
-        &mut self,
-        gpu: &SharedGpu,
-        spec: &NetworkSpec,
-        optimizer: &mut CpuOptimizer,
-        images: &ImageSet,
-        plans: &[StepPlan],
-    ) -> Result<Vec<StepOutcome>> {
-        let at = gpu.images(images)?;
-        let (base, layout) = (self.executor.base(), &self.schedule.layout);
-        let mut records = Vec::with_capacity(plans.len());
-        let mut numbers = Vec::new();
-        // The optimizer's scalars before each step and after the last.
-        let mut scalars = Vec::with_capacity(plans.len() + 1);
-        optimizer.set_scalars(self.scalars.clone());
-        for plan in plans {
-            let (coefficients, before) = optimizer.coefficients(&plan.settings);
-            scalars.push(before);
-            let first = base + (layout.images + 4 * numbers.len()) as u64;
-            records.push(training_record(
-                plan,
-                &coefficients,
-                &spec.scaling,
-                at,
-                first,
-            ));
-            numbers.extend_from_slice(&plan.images);
-        }
-        let bytes: Vec<u8> = records.iter().flat_map(|r| r.bytes()).copied().collect();
-        self.executor.write(layout.images, &words(&numbers))?;
-        self.executor.write(layout.steps, &bytes)?;
-        self.executor.write(layout.now, records[0].bytes())?;
-        self.executor
-            .clear(layout.state, size_of::<ProgressRecord>())?;
-        self.executor.run(self.training, plans.len())?;
-        let mut bytes = vec![0; size_of::<OutcomeRecord>() * plans.len()];
-        self.executor.read(layout.found, &mut bytes)?;
-
-        scalars.push(optimizer.scalar_values().to_vec());
-        let mut outcomes = Vec::with_capacity(plans.len());
-        for (i, bytes) in bytes.chunks_exact(size_of::<OutcomeRecord>()).enumerate() {
-            let record = OutcomeRecord::from_bytes(bytes);
-            let applied = record.applied != 0;
-            let finite = applied && record.not_finite == 0;
-            outcomes.push(StepOutcome {
-                step: record.number,
-                loss: record.loss,
-                grad_norm: record.norm,
-                correct: record.correct,
-                not_finite: (!finite).then(String::new),
-            });
-            self.scalars = scalars[i + usize::from(applied)].clone();
-            if !finite {
-                break;
-            }
-        }
-        Ok(outcomes)
-    }
-}
-
-fn training_record(
-    plan: &StepPlan,
-    coefficients: &GroupCoefficients,
-    scaling: &Scaling,
-    at: DeviceImages,
-    images: u64,
-) -> StepRecord {
-    let settings = &plan.settings;
-    let (threshold, scale) = Mask::numbers(settings.dropout as f32);
-    let scoring = scoring_record(scaling, at, images, plan.images.len());
-    let mut own = [0.0; 32];
-    for (own, c) in own.chunks_exact_mut(MAX_COEFFICIENTS).zip(coefficients) {
-        own.copy_from_slice(&c.own);
-    }
-    StepRecord {
-        number: settings.step,
-        seed: settings.seed,
-        flip: plan.augmentation.flip as u32,
-        crop: plan.augmentation.crop,
-        reflect: (plan.augmentation.padding == CropPadding::Reflect).into(),
-        epoch: settings.epoch,
-        cutout: plan.augmentation.cutout,
-        threshold,
-        scale,
-        smoothing: settings.label_smoothing as f32,
-        share: match settings.loss_reduction {
-            LossReduction::Mean => scoring.share,
-            LossReduction::Sum => 1.0,
-        },
-        l2: coefficients.map(|c| c.l2),
-        decay_factor: coefficients.map(|c| c.decay_factor),
-        own,
-        clip_norm: settings.clip_norm.max(0.0),
-        ..scoring
-    }
-}
-
-fn scoring_record(scaling: &Scaling, at: DeviceImages, images: u64, count: usize) -> StepRecord {
-    StepRecord {
-        pixels: at.pixels,
-        labels: at.labels,
-        images,
-        count: count as u32,
-        share: 1.0 / count.max(1) as f32,
-        scale: 1.0,
-        pixel_scale: scaling.scale,
-        pixel_shift: scaling.shift,
-        ..StepRecord::default()
-    }
-}
-
-fn words(numbers: &[u32]) -> Vec<u8> {
-    numbers.iter().flat_map(|v| v.to_le_bytes()).collect()
-}
-
-fn write_row<'a>(
-    executor: &mut dyn KernelExecutor,
-    at: usize,
-    slots: impl Iterator<Item = &'a Slot>,
-    tensors: impl Iterator<Item = &'a Tensor>,
-) -> Result<()> {
-    for (slot, tensor) in slots.zip(tensors) {
-        let numbers = slices::read(tensor)?;
-        let bytes: Vec<u8> = numbers.iter().flat_map(|v| v.to_le_bytes()).collect();
-        executor.write(at + 4 * slot.begin, &bytes)?;
-    }
-    Ok(())
-}
-
-fn read_row<'a>(
-    executor: &mut dyn KernelExecutor,
-    at: usize,
-    slots: impl Iterator<Item = &'a Slot>,
-    tensors: impl Iterator<Item = &'a Tensor>,
-) -> Result<()> {
-    for (slot, tensor) in slots.zip(tensors) {
-        let mut read = Ok(());
-        slices::write([tensor], |[numbers]| {
-            read = read_floats(executor, at + 4 * slot.begin, numbers);
-        })?;
-        read?;
-    }
-    Ok(())
-}
-
-fn read_floats(executor: &mut dyn KernelExecutor, at: usize, numbers: &mut [f32]) -> Result<()> {
-    let mut bytes = vec![0; 4 * numbers.len()];
-    executor.read(at, &mut bytes)?;
-    for (number, bytes) in numbers.iter_mut().zip(bytes.as_chunks::<4>().0) {
-        *number = f32::from_le_bytes(*bytes);
-    }
-    Ok(())
 }

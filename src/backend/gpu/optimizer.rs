@@ -23,6 +23,8 @@ pub struct OptimizerSchedule {
     pub training: Vec<Launch>,
     /// The packing of all weights.
     pub packing: Launch,
+    /// The exchange of the weights and their average, if there is one. The weights must be packed after it.
+    pub swapping: Option<Launch>,
     /// Where the sums of squares of the gradients are.
     pub squares: usize,
 }
@@ -62,11 +64,11 @@ impl OptimizerSchedule {
             }
             _ => (0, 0),
         };
-        let launch = |entry, pieces: usize, arguments: Vec<usize>| Launch {
+        let launch = |entry, blocks: usize, arguments: Vec<usize>| Launch {
             source: optimizers::CUDA,
             constants: constants.as_str().into(),
             entry,
-            grid: [pieces as u32, 1, 1],
+            grid: [blocks as u32, 1, 1],
             block: 256,
             arguments: arguments.into_iter().map(Some).collect(),
             ..Launch::default()
@@ -74,7 +76,12 @@ impl OptimizerSchedule {
         // The packed weights are counted from the beginning of the memory.
         let pack = vec![layout.pieces, layout.weights, 0];
         let packing = launch("pack", tables.count + tables.fixed_count, pack);
-        training.push(launch(
+        let swapping = layout.average.map(|average| {
+            let blocks = (row + running_len).div_ceil(256);
+            let arguments = vec![layout.weights, layout.running, average];
+            launch("swap_average", blocks, arguments)
+        });
+        let mut update = launch(
             "update",
             tables.count,
             vec![
@@ -94,12 +101,15 @@ impl OptimizerSchedule {
                 directions,
                 weight_scales,
             ],
-        ));
+        );
+        update.arguments.push(layout.average);
+        training.push(update);
         OptimizerSchedule {
             pieces: tables.pieces,
             matrices: tables.matrices,
             training,
             packing,
+            swapping,
             squares,
         }
     }

@@ -138,7 +138,8 @@ record! {
         l2: f32[4],
         decay_factor: f32[4],
         own: f32[32],
-        unused: u32,
+        /// The share of its way to the new weights that the average of the weights moves: 1 begins it, 0 keeps it.
+        average_share: f32,
         clip_norm: f64,
     }
 }

@@ -41,6 +41,8 @@ pub struct MemoryLayout {
     /// The norms' running statistics, and what this step would make of them.
     pub running: usize,
     pub moved: usize,
+    /// The averages of a row of parameters and of the running statistics, if they are kept.
+    pub average: Option<usize>,
     /// The optimizer's pieces, and its matrices of filters.
     pub pieces: usize,
     pub matrices: usize,
@@ -51,7 +53,7 @@ pub struct MemoryLayout {
     pub losses: usize,
     /// The network's input.
     pub input: usize,
-    /// A change of the capacity keeps the memory before this offset.
+    /// A change of the capacity keeps the memory before this offset. The average is its end.
     pub lasting: usize,
     /// Total size.
     pub bytes: usize,
@@ -74,12 +76,19 @@ pub struct KernelSchedule {
     pub training: Vec<Launch>,
     pub scoring: Vec<Launch>,
     pub packing: Vec<Launch>,
+    /// Exchanges the weights and their average, if there is one.
+    pub swapping: Option<Vec<Launch>>,
 }
 
 impl KernelSchedule {
     /// The schedule of a network for a device that runs `blocks` blocks at the same time. Only the network's shapes
-    /// matter.
-    pub(super) fn new(network: &Network, capacity: usize, blocks: usize) -> KernelSchedule {
+    /// matter. With `averages`, training steps move an average of the weights too.
+    pub(super) fn new(
+        network: &Network,
+        capacity: usize,
+        blocks: usize,
+        averages: bool,
+    ) -> KernelSchedule {
         let spec = &network.spec;
         let (params, buffers) = (network.params(), network.buffers());
         let named = params
@@ -102,6 +111,7 @@ impl KernelSchedule {
             weights: b.zeros(4 * weights_len),
             optimizer: b.zeros(4 * weights_len * rule.slots.len()),
             running: b.zeros(4 * running_len),
+            average: averages.then(|| b.zeros(4 * (weights_len + running_len))),
             lasting: b.bytes,
             moved: b.zeros(4 * running_len),
             grads: b.zeros(4 * weights_len),
@@ -149,6 +159,9 @@ impl KernelSchedule {
             matrices: optimizer.matrices,
             training,
             scoring: b.scoring,
+            swapping: optimizer
+                .swapping
+                .map(|swap| vec![swap, optimizer.packing.clone()]),
             packing: vec![optimizer.packing],
         }
     }
@@ -158,12 +171,27 @@ impl KernelSchedule {
     /// # Errors
     /// Returns an error if the architecture does not fit.
     pub fn of(spec: &NetworkSpec, capacity: usize, blocks: usize) -> Result<KernelSchedule> {
-        Ok(Self::new(&Network::new(spec, 1, 0)?, capacity, blocks))
+        Ok(Self::new(
+            &Network::new(spec, 1, 0)?,
+            capacity,
+            blocks,
+            false,
+        ))
     }
 
     /// The parameters that the optimizer moves, and so has state for.
     pub fn trained(&self) -> impl Iterator<Item = &Slot> {
         self.params.iter().filter(|slot| slot.trained)
+    }
+
+    /// Offsets and lengths of the averages of the parameters and of the running statistics, if they are kept.
+    pub fn averages(&self) -> impl Iterator<Item = (usize, usize)> {
+        let rows = self.layout.average.map(|at| {
+            let running = at + 4 * self.row;
+            [(at, &self.params), (running, &self.running)]
+        });
+        let slots = rows.into_iter().flatten();
+        slots.flat_map(|(at, slots)| slots.iter().map(move |s| (at + 4 * s.begin, s.len)))
     }
 
     /// Offset of the state of the optimizer's slot number `slot`.

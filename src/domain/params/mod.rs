@@ -140,6 +140,18 @@ choices! {
     }
 }
 
+choices! {
+    /// Which of a network's weights are scored.
+    #[derive(Default)]
+    Weights {
+        /// Those after the last training step.
+        #[default]
+        Last = "last",
+        /// Their average, see [`Hyperparameters::average_decay`].
+        Average = "average",
+    }
+}
+
 /// Deserialises a choice that older files contain as a bool: `true` is its second value.
 fn choice_or_bool<'de, D, T>(from: D) -> Result<T, D::Error>
 where
@@ -180,6 +192,20 @@ impl Tta {
     }
 }
 
+impl Weights {
+    pub fn is_last(&self) -> bool {
+        *self == Weights::Last
+    }
+
+    /// What follows a score that was made with them, such as `, with the average of the weights`; nothing for the last.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Weights::Last => "",
+            Weights::Average => ", with the average of the weights",
+        }
+    }
+}
+
 impl From<bool> for Flip {
     fn from(on: bool) -> Self {
         match on {
@@ -212,6 +238,8 @@ pub struct Hyperparameters {
     pub whiten_epochs: f64,
     /// Maximum L2 norm of the whole gradient; 0 is off.
     pub clip_norm: f64,
+    /// Share that each step keeps of the exponential moving average of the weights; 0 is off.
+    pub average_decay: f64,
     #[serde(deserialize_with = "choice_or_bool")]
     pub flip: Flip,
     /// Random shift, in pixels each way; 0 is off.
@@ -266,6 +294,7 @@ impl Default for Hyperparameters {
             whiten_rate: 0.01,
             whiten_epochs: 0.0,
             clip_norm: 0.0,
+            average_decay: 0.0,
             flip: Flip::Off,
             crop: 0,
             crop_padding: CropPadding::Zero,

@@ -157,6 +157,8 @@ pub static HYPERPARAMS: &[HyperParam] = &[
         "Decay of the squared gradient's running mean in adam and adamw.").only(&[Optimizer::Adam, Optimizer::Adamw]),
     row("clip_norm", "clip norm", "", Applies::Now, float(0.0, 1e6, Nudge::Times(SQRT_10, 10.0, 0.01)), field!(float clip_norm),
         "Largest allowed norm of the whole gradient; 0 is off.").short("clip").off_at_zero(),
+    row("average_decay", "average decay", "", Applies::Now, float(0.0, 0.99999, Nudge::Add(0.001, 0.1)), field!(float average_decay),
+        "Keep an exponential moving average (EMA) of the weights, scored beside them: the share that each step keeps of it, such as 0.999; 0 is off.").short("average").off_at_zero(),
     row("flip", "flip", "", Applies::Now, ValueKind::Choice(Flip::WORDS), field!(choice flip: Flip),
         "Mirror training images left to right: a random half in each step, or each in every second epoch."),
     row("crop", "crop", "px", Applies::Now, int(0, 16, Nudge::Add(1.0, 4.0)), field!(int crop),

@@ -43,6 +43,9 @@ pub struct RunSummary {
     pub final_val_accuracy: Option<f64>,
     /// Test accuracy of the last weights.
     pub test_accuracy: Option<f64>,
+    /// Test accuracy of their average, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub average_test_accuracy: Option<f64>,
     /// Test accuracy of the best weights, scored at the end if they are not the last.
     pub best_test_accuracy: Option<f64>,
     /// The views that the test images were scored in.

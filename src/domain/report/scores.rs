@@ -25,14 +25,29 @@ pub struct EpochReport {
     pub accuracy: f64,
     /// Present with `test_each_epoch`, or if a viewer shows the test images.
     pub test_accuracy: Option<f64>,
-    /// Whether this is the best validation accuracy so far.
+    /// The scores of the average of the weights, if there is one.
+    pub average: Option<AverageScores>,
+    /// Whether this is the best validation accuracy so far, of the last weights.
     pub best: bool,
     pub images_per_s: f64,
     pub elapsed: f64,
     /// Number of epochs done: `epoch`, or less if the run ended within it.
     pub position: f64,
-    /// The target, if this epoch reached it.
+    /// The target, if this epoch reached it with the last weights.
     pub reached: Option<f64>,
+}
+
+/// The scores of the average of the weights at the end of an epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AverageScores {
+    /// Of the images that were scored with the last weights.
+    #[serde(with = "number")]
+    pub loss: f64,
+    #[serde(with = "number")]
+    pub accuracy: f64,
+    /// Present where that of the last weights is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test_accuracy: Option<f64>,
 }
 
 /// The JSON form of an [`EpochReport`]: the scores are `val_loss` and `val_accuracy`, or `test_loss` and
@@ -53,6 +68,8 @@ struct EpochFields {
     test_loss: Option<Number>,
     #[serde(default)]
     test_accuracy: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    average: Option<AverageScores>,
     best: bool,
     images_per_s: f64,
     elapsed: f64,
@@ -81,6 +98,7 @@ impl From<EpochReport> for EpochFields {
             val_accuracy: validated.then_some(Number(e.accuracy)),
             test_loss: (!validated).then_some(Number(e.loss)),
             test_accuracy: e.test_accuracy,
+            average: e.average,
             best: e.best,
             images_per_s: e.images_per_s,
             elapsed: e.elapsed,
@@ -112,6 +130,7 @@ impl TryFrom<EpochFields> for EpochReport {
             loss,
             accuracy,
             test_accuracy: e.test_accuracy,
+            average: e.average,
             best: e.best,
             images_per_s: e.images_per_s,
             elapsed: e.elapsed,
@@ -129,6 +148,8 @@ pub enum ScoredWeights {
     /// The weights after the step.
     #[default]
     Last,
+    /// Their average after the step, with `average_decay`.
+    Average,
     /// The weights of the best checkpoint, scored at the end of the run.
     Best,
 }

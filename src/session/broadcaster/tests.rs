@@ -34,6 +34,7 @@ fn epoch(number: u32) -> Event {
         split: Split::Validation,
         accuracy: 0.5,
         test_accuracy: None,
+        average: None,
         best: false,
         images_per_s: 1.0,
         elapsed: 1.0,

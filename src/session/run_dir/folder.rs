@@ -236,6 +236,12 @@ impl RunDir {
                     ],
                 };
                 scalars.extend(epoch.test_accuracy.map(|a| ("accuracy/test", a)));
+                if let Some(average) = epoch.average {
+                    scalars.extend([
+                        ("loss/average", average.loss),
+                        ("accuracy/average", average.accuracy),
+                    ]);
+                }
                 self.line(event)?;
                 self.events.scalars(now(), epoch.step, &scalars)?;
                 self.flush()

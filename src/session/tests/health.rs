@@ -162,12 +162,26 @@ fn a_run_that_learns_is_told_nothing() {
 }
 
 #[test]
-fn the_end_scores_the_best_weights_beside_the_last() {
+fn the_end_scores_the_average_and_the_best_weights_beside_the_last() {
     let runs = tempfile::tempdir().unwrap();
     let mut wanted = settings(runs.path());
     wanted.params.learning_rate = 0.1;
     wanted.params.epochs = 6.0;
+    wanted.params.average_decay = 0.9;
     let events = train_through(wanted);
+    // Each epoch has scores of both.
+    let epochs = events.iter().filter_map(|e| match e {
+        Event::Epoch(e) => Some((e.step, e.average.unwrap())),
+        _ => None,
+    });
+    let validation = events.iter().filter_map(|e| match e {
+        Event::Evaluation(e) if e.split == Split::Validation => Some(e),
+        _ => None,
+    });
+    let averages = validation.filter(|e| e.weights == ScoredWeights::Average);
+    let averages = averages.map(|e| (e.step, e.loss, e.accuracy));
+    let epochs = epochs.map(|(step, average)| (step, average.loss, average.accuracy));
+    assert!(epochs.eq(averages));
     let test: Vec<_> = events
         .iter()
         .filter_map(|e| match e {
@@ -175,10 +189,15 @@ fn the_end_scores_the_best_weights_beside_the_last() {
             _ => None,
         })
         .collect();
-    let [last, best] = &test[..] else {
+    let [last, average, best] = &test[..] else {
         panic!("the test wants a best epoch that is not the last: {test:?}");
     };
     assert_eq!((last.weights, last.step), (ScoredWeights::Last, 60));
+    assert_eq!(
+        (average.weights, average.step),
+        (ScoredWeights::Average, 60)
+    );
+    assert_ne!(average.loss, last.loss);
     let folder = runs.path().join("one");
     assert_eq!(
         (best.weights, best.step),
@@ -199,12 +218,13 @@ fn the_end_scores_the_best_weights_beside_the_last() {
     let again = alone.evaluation(Split::Test);
     assert_eq!((&again.confusion, again.loss), (&best.confusion, best.loss));
     alone.quit();
-    // Screens still show the images as scored by the last weights; the summary has both scores.
+    // Screens still show the images as scored by the last weights; the summary has all scores.
     let owner = crate::session::run_dir::Owner::new(crate::session::run_dir::HostId::this());
     let summary = crate::session::runs::RunsFolder::new(runs.path(), owner)
         .summary(&folder)
         .unwrap();
     assert_eq!(summary.test_accuracy, Some(last.accuracy));
+    assert_eq!(summary.average_test_accuracy, Some(average.accuracy));
     assert_eq!(summary.best_test_accuracy, Some(best.accuracy));
 }
 

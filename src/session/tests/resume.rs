@@ -15,12 +15,13 @@ fn a_resumed_run_continues_bit_for_bit_from_every_step() {
 }
 
 /// Quits and resumes a run after each of these steps. Its weights, optimizer state, random state and metrics must equal
-/// those of a run that was not interrupted.
+/// those of a run that was not interrupted, with an average of the weights and without.
 fn continues_from(interruptions: &[u64]) {
-    for optimizer in [Optimizer::Adam, Optimizer::Sgd] {
+    for (optimizer, average_decay) in [(Optimizer::Adam, 0.9), (Optimizer::Sgd, 0.0)] {
         let whole = tempfile::tempdir().unwrap();
         let mut wanted = settings(whole.path());
         wanted.params.optimizer = optimizer;
+        wanted.params.average_decay = average_decay;
         train_through(wanted.clone());
         let whole = whole.path().join("one");
         for &steps in interruptions {
@@ -59,7 +60,9 @@ fn continues_from(interruptions: &[u64]) {
 #[test]
 fn a_finished_run_that_is_resumed_has_its_scores_on_the_test_images_again() {
     let runs = tempfile::tempdir().unwrap();
-    train_through(settings(runs.path()));
+    let mut wanted = settings(runs.path());
+    wanted.params.average_decay = 0.9;
+    train_through(wanted);
     let folder = runs.path().join("one");
     let whole = metrics(&folder);
     // The last checkpoint is older than these scores, as if the process was killed at the end of the run.

@@ -1,7 +1,7 @@
 //! Handles the commands of the front ends.
 
 use super::{Exit, Worker, split_index};
-use crate::domain::params::{self, HyperParamError, Value};
+use crate::domain::params::{self, HyperParamError, Value, Weights};
 use crate::domain::report::{Split, State};
 use crate::session::client::ReceivedCommand;
 use crate::session::download::Download;
@@ -270,8 +270,17 @@ impl Worker<'_> {
         while let Some(split) = self.splits_to_score.first().copied() {
             self.splits_to_score.remove(0);
             let tta = trainer.run_state().params.tta_of_evaluations();
-            match trainer.evaluate(self, split, tta) {
-                Ok(Some(scores)) => self.evaluated(scores),
+            let scored = match self.unrecorded_split == Some(split) {
+                // The record of the run has the scores of the average, which no screen shows in detail.
+                true => trainer
+                    .evaluate(self, split, Weights::Last, tta)
+                    .map(|scores| scores.map(|scores| self.evaluated(scores))),
+                false => trainer
+                    .evaluate_all(self, split, tta)
+                    .map(|scores| scores.map(|_| ())),
+            };
+            match scored {
+                Ok(Some(())) => {}
                 Ok(None) => return ControlFlow::Break(()),
                 Err(error) => {
                     self.error = Some(error.into());

@@ -1,7 +1,9 @@
-//! Scores the test images at the end of a run, with the last weights, which are its result, and with the best weights.
+//! Scores the test images at the end of a run, with the last weights, which are its result, with their average if there
+//! is one, and with the best weights.
 
 use super::{Result, Worker};
 use crate::backend::NetworkState;
+use crate::domain::params::Weights;
 use crate::domain::report::{Evaluation, ScoredWeights, Split};
 use crate::session::protocol::Event;
 use crate::train::checkpoint::Checkpoint;
@@ -10,13 +12,19 @@ use crate::train::trainer::{Trainer, TrainingHost};
 use std::path::Path;
 
 impl Worker<'_> {
-    /// Scores the test images, unless they have been scored with the current weights in the final views. Returns false if a command
-    /// interrupted the scoring.
+    /// Scores the test images, unless they have been scored with the current weights in the final views. Returns false if
+    /// a command interrupted the scoring.
     pub(super) fn score_at_the_end(&mut self, trainer: &mut Trainer) -> Result<bool> {
         let (step, tta) = (trainer.run_state().step, trainer.run_state().params.tta);
         let scores = self.results[1].scores.as_ref();
         if scores.is_none_or(|scores| scores.step != step || scores.evaluation.tta != tta) {
-            match trainer.evaluate(self, Split::Test, tta)? {
+            match trainer.evaluate(self, Split::Test, Weights::Last, tta)? {
+                Some(scores) => self.evaluated(scores),
+                None => return Ok(false),
+            }
+        }
+        if trainer.has_average()? && self.average_scored != Some((step, tta)) {
+            match trainer.evaluate(self, Split::Test, Weights::Average, tta)? {
                 Some(scores) => self.evaluated(scores),
                 None => return Ok(false),
             }

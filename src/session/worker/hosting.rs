@@ -1,7 +1,7 @@
 //! The worker as the trainer's host.
 
 use super::{Exit, Wakeup, Worker, split_index};
-use crate::domain::report::{EpochReport, State, StepReport};
+use crate::domain::report::{EpochReport, ScoredWeights, Split, State, StepReport};
 use crate::session::protocol::Event;
 use crate::train::checkpoint::Applied;
 use crate::train::evaluate::Scores;
@@ -107,6 +107,13 @@ impl TrainingHost for Worker<'_> {
     fn evaluated(&mut self, scores: Scores) {
         self.report_steps();
         let event = Event::Evaluation(scores.evaluation.clone());
+        if scores.evaluation.weights == ScoredWeights::Average {
+            // The screens show the predictions of the last weights.
+            if scores.split == Split::Test {
+                self.average_scored = Some((scores.step, scores.evaluation.tta));
+            }
+            return self.record(event);
+        }
         let unrecorded = self
             .unrecorded_split
             .take_if(|split| *split == scores.split);

@@ -27,7 +27,7 @@ use super::runs::RunsFolder;
 use crate::backend::{self, Device, OpenError};
 use crate::data::DataError;
 use crate::domain::health::HealthMonitor;
-use crate::domain::params::Hyperparameters;
+use crate::domain::params::{Hyperparameters, Tta};
 use crate::domain::report::{Split, State, StepReport};
 use crate::train::checkpoint::CheckpointError;
 use crate::train::saver::Saver;
@@ -172,6 +172,8 @@ struct Worker<'a> {
     went_back_to: Option<u64>,
     /// The step of the best weights with which the test images were scored.
     best_scored: Option<u64>,
+    /// The step and views with which the test images were scored by the average of the weights.
+    average_scored: Option<(u64, Tta)>,
     paused: bool,
     /// Pause after the next step.
     pause_after_step: bool,
@@ -247,6 +249,7 @@ impl<'a> Worker<'a> {
             health: HealthMonitor::default(),
             went_back_to: None,
             best_scored: None,
+            average_scored: None,
             paused: settings.paused,
             pause_after_step: false,
             train_again: false,

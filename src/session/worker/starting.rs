@@ -155,6 +155,7 @@ impl Worker<'_> {
         self.results = Default::default();
         self.health = HealthMonitor::default();
         self.best_scored = None;
+        self.average_scored = None;
         self.splits_to_score.clear();
         self.unrecorded_split = None;
         self.steps = None;

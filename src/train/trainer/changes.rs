@@ -1,6 +1,7 @@
 //! Requested changes of hyperparameters: applied at once, or kept until the epoch or the run in which they may change.
 
 use super::{Trainer, TrainingHost, capacity};
+use crate::backend;
 use crate::domain::params::{
     self, Applies, Change, HYPERPARAMS, HyperParam, HyperParamError, Hyperparameters, Value,
 };
@@ -135,6 +136,27 @@ impl Trainer {
         };
         self.run_state.changes.push(applied.clone());
         Ok(applied)
+    }
+
+    /// Undoes, for lack of memory, a change that switched the average of the weights on with the next step, and reports it
+    /// to the host. Returns false if there was no such change.
+    pub(super) fn refuse_average(
+        &mut self,
+        host: &mut impl TrainingHost,
+        error: &backend::Error,
+    ) -> Result<bool> {
+        let row = params::find("average_decay")?;
+        let (next, off) = (self.run_state.step + 1, Value::Float(0.0));
+        let is_switch = |a: &Applied| a.change.key == row.key && a.change.old == off;
+        let mut changes = self.run_state.changes.iter();
+        let switched_on = changes.any(|a| a.step == next && is_switch(a));
+        if !switched_on || row.get(&self.run_state.params) == off {
+            return Ok(false);
+        }
+        let applied = self.apply(row, off)?;
+        host.applied(&applied);
+        host.change_refused(error.to_string());
+        Ok(true)
     }
 
     /// Sets `epochs` to those done, which finishes the run.

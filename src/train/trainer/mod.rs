@@ -24,8 +24,8 @@ use crate::backend::{
 };
 use crate::data::batches::{self, Division};
 use crate::domain::arch::{self, Shape};
-use crate::domain::params::{HyperParam, Hyperparameters, Rates, Tta, Value};
-use crate::domain::report::{EpochReport, Split, StepReport};
+use crate::domain::params::{HyperParam, Hyperparameters, Rates, Tta, Value, Weights};
+use crate::domain::report::{AverageScores, EpochReport, Evaluation, Split, StepReport};
 use crate::hardware::stopwatch::Stopwatch;
 use std::ops::ControlFlow;
 use std::rc::Rc;
@@ -153,9 +153,15 @@ impl Trainer {
             self.member,
             self.plan_steps(host.steps_to_submit(fits).clamp(1, most)),
         )];
-        let outcomes = self
+        let trained = self
             .backend
-            .train(&self.training_data.train, &work, &self.stop)?;
+            .train(&self.training_data.train, &work, &self.stop);
+        let outcomes = match trained {
+            Err(error) if error.is_out_of_memory() && self.refuse_average(host, &error)? => {
+                return Ok(None);
+            }
+            other => other?,
+        };
         let [(_, plans)] = work;
         let seconds = watch.seconds().map(|all| all / plans.len() as f64);
         for (plan, outcome) in plans.iter().zip(outcomes.into_iter().flatten()) {
@@ -230,24 +236,33 @@ impl Trainer {
     }
 
     /// Scores the validation images (and the test images if asked for, or if there are no others), then counts the epoch
-    /// and reports it.
+    /// and reports it. The last weights decide whether it is the best one and whether it reached the target.
     fn close_epoch(&mut self, host: &mut impl TrainingHost) -> Result<ControlFlow<()>> {
         let before = self.run_state.elapsed;
         let split = self.scored_split();
         let tta = self.run_state.params.tta_of_evaluations();
-        let Some(scores) = self.evaluate(host, split, tta)? else {
+        let Some((last, average)) = self.evaluate_all(host, split, tta)? else {
             return Ok(ControlFlow::Break(()));
         };
-        let (loss, accuracy) = (scores.evaluation.loss, scores.evaluation.accuracy);
-        host.evaluated(scores);
+        let (loss, accuracy) = (last.loss, last.accuracy);
+        let tested = |e: &Evaluation| (e.split == Split::Test).then_some(e.accuracy);
+        let mut test_accuracy = tested(&last);
+        let mut average = average.map(|e| AverageScores {
+            loss: e.loss,
+            accuracy: e.accuracy,
+            test_accuracy: tested(&e),
+        });
         let wanted = self.run_state.params.test_each_epoch;
-        let mut test_accuracy = (split == Split::Test).then_some(accuracy);
         if split != Split::Test && (wanted || self.watch_test) {
-            let Some(test) = self.evaluate(host, Split::Test, tta)? else {
+            let Some((last, of_average)) = self.evaluate_all(host, Split::Test, tta)? else {
                 return Ok(ControlFlow::Break(()));
             };
-            test_accuracy = wanted.then_some(test.evaluation.accuracy);
-            host.evaluated(test);
+            if wanted {
+                test_accuracy = tested(&last);
+                if let (Some(average), Some(test)) = (&mut average, of_average) {
+                    average.test_accuracy = tested(&test);
+                }
+            }
         }
         self.evaluation_seconds = self.run_state.elapsed - before;
 
@@ -279,6 +294,7 @@ impl Trainer {
             loss,
             accuracy,
             test_accuracy,
+            average,
             best,
             images_per_s: images / totals.seconds.max(1e-9),
             elapsed: run_state.elapsed,
@@ -299,20 +315,57 @@ impl Trainer {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Scores all images of a split, in these views. Returns None if the host left before the end.
+    /// Scores all images of a split with the last weights and, if there is one, with their average, and gives the scores
+    /// to the host. Returns None if the host left before the end.
     ///
     /// # Errors
     /// Returns an error if the device runs out of memory or a kernel launch fails.
-    pub fn evaluate(
+    pub fn evaluate_all(
         &mut self,
         host: &mut impl TrainingHost,
         split: Split,
         tta: Tta,
-    ) -> Result<Option<Scores>> {
-        self.evaluate_with(None, host, split, tta)
+    ) -> Result<Option<(Evaluation, Option<Evaluation>)>> {
+        let Some(scores) = self.evaluate(host, split, Weights::Last, tta)? else {
+            return Ok(None);
+        };
+        let last = scores.evaluation.clone();
+        host.evaluated(scores);
+        if !self.has_average()? {
+            return Ok(Some((last, None)));
+        }
+        let Some(scores) = self.evaluate(host, split, Weights::Average, tta)? else {
+            return Ok(None);
+        };
+        let average = scores.evaluation.clone();
+        host.evaluated(scores);
+        Ok(Some((last, Some(average))))
     }
 
-    /// The same with the weights of `state`. The time that it takes does not count.
+    /// Whether there is an average of the weights: the last step had an `average_decay`.
+    ///
+    /// # Errors
+    /// Returns an error if the device fails.
+    pub fn has_average(&mut self) -> Result<bool> {
+        Ok(self.backend.has_average(self.member)?)
+    }
+
+    /// Scores all images of a split, with these weights and in these views. Returns None if the host left before the end.
+    ///
+    /// # Errors
+    /// Returns an error if the average is to be scored and there is none; if the device runs out of memory or a kernel
+    /// launch fails.
+    pub fn evaluate(
+        &mut self,
+        host: &mut impl TrainingHost,
+        split: Split,
+        weights: Weights,
+        tta: Tta,
+    ) -> Result<Option<Scores>> {
+        self.evaluate_with(None, host, split, (weights, tta))
+    }
+
+    /// The same with the last weights of `state`. The time that it takes does not count.
     ///
     /// # Errors
     /// Returns an error if the state is of another network; if the device runs out of memory or a kernel launch fails.
@@ -324,7 +377,7 @@ impl Trainer {
         tta: Tta,
     ) -> Result<Option<Scores>> {
         let elapsed = self.run_state.elapsed;
-        let scores = self.evaluate_with(Some(state), host, split, tta);
+        let scores = self.evaluate_with(Some(state), host, split, (Weights::Last, tta));
         self.run_state.elapsed = elapsed;
         scores
     }
@@ -334,7 +387,7 @@ impl Trainer {
         state: Option<&NetworkState>,
         host: &mut impl TrainingHost,
         split: Split,
-        tta: Tta,
+        (weights, tta): (Weights, Tta),
     ) -> Result<Option<Scores>> {
         let data = Rc::clone(&self.training_data);
         let set = data.images(split);
@@ -359,6 +412,7 @@ impl Trainer {
             let batch = ScoringBatch {
                 images: set,
                 numbers: &scoring.images[done..end],
+                weights,
                 tta,
                 probabilities: &mut scoring.probabilities[done * classes..end * classes],
                 losses: &mut scoring.losses[done..end],
@@ -375,7 +429,12 @@ impl Trainer {
             done = end;
         }
         let (step, epoch) = (self.run_state.step, self.epoch());
-        Ok(Some(scoring.finish(split, tta, step, epoch, classes)))
+        Ok(Some(scoring.finish(
+            split,
+            (weights, tta),
+            (step, epoch),
+            classes,
+        )))
     }
 
     /// The indices of a split's images in their image set, in the split's order.

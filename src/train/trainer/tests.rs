@@ -2,7 +2,7 @@ use super::*;
 use crate::backend::{self, Device, DeviceInfo, ImageSet, NetworkState, PartTime, ScoringBatch};
 use crate::data::{Dataset, Images};
 use crate::domain::engine::EngineChoice;
-use crate::domain::params::{self, Tta};
+use crate::domain::params::{self, Tta, Weights};
 use crate::domain::report::DataInfo;
 use crate::hardware::device::DeviceChoice;
 use std::cell::Cell;
@@ -105,6 +105,7 @@ fn a_step_that_is_abandoned_leaves_no_trace() {
         let params = Hyperparameters {
             architecture: "conv 4, norm, relu, drop, dense 10".into(),
             epochs: 1.0,
+            average_decay: 0.9,
             ..Hyperparameters::default()
         };
         let device = backend::open(DeviceChoice::Cpu, EngineChoice::Native, 1).unwrap();
@@ -173,7 +174,7 @@ fn a_change_is_taken_up_in_the_middle_of_an_evaluation() {
 
     let mut host = Meddler::default();
     let scores = trainer
-        .evaluate(&mut host, Split::Validation, Tta::None)
+        .evaluate(&mut host, Split::Validation, Weights::Last, Tta::None)
         .unwrap();
     assert_eq!(scores.unwrap().labels.len(), 96);
     assert_eq!(host.chunks, [0, 32, 64]);
@@ -188,7 +189,7 @@ fn a_change_is_taken_up_in_the_middle_of_an_evaluation() {
         ..Meddler::default()
     };
     let scores = trainer
-        .evaluate(&mut host, Split::Validation, Tta::None)
+        .evaluate(&mut host, Split::Validation, Weights::Last, Tta::None)
         .unwrap();
     assert!(scores.is_none());
 }
@@ -318,7 +319,7 @@ fn without_validation_all_images_train_and_the_test_images_are_scored() {
         && report.test_accuracy == Some(report.accuracy)
         && !report.best));
     let scores = trainer
-        .evaluate(&mut host, Split::Test, Tta::None)
+        .evaluate(&mut host, Split::Test, Weights::Last, Tta::None)
         .unwrap()
         .unwrap();
     assert_eq!(scores.evaluation.accuracy, host.reports[1].accuracy);
@@ -432,6 +433,9 @@ impl Backend for CountedBackend {
     }
     fn score(&mut self, member: MemberId, batch: ScoringBatch) -> backend::Result<()> {
         self.inner.score(member, batch)
+    }
+    fn has_average(&mut self, member: MemberId) -> backend::Result<bool> {
+        self.inner.has_average(member)
     }
     fn inspect(&mut self, member: MemberId, inspection: &Inspection) -> backend::Result<Inspected> {
         self.inner.inspect(member, inspection)

@@ -83,6 +83,11 @@ impl Log {
         self.entries.back_mut()
     }
 
+    /// The newest line for which `is` returns true, so that it can be extended.
+    pub fn find(&mut self, is: impl Fn(&Entry) -> bool) -> Option<&mut Entry> {
+        self.entries.iter_mut().rev().find(|entry| is(entry))
+    }
+
     /// Removes the newest line if `is` returns true for it.
     pub fn take_back(&mut self, is: impl FnOnce(&Entry) -> bool) {
         if self.entries.back().is_some_and(is) {

@@ -54,6 +54,7 @@ fn epoch(epoch: u32, test: Option<f64>) -> Event {
         split: Split::Validation,
         accuracy: 0.5 + 0.01 * f64::from(epoch),
         test_accuracy: test,
+        average: None,
         best: true,
         images_per_s: 320.0,
         elapsed: 100.0 * f64::from(epoch),
@@ -272,6 +273,37 @@ fn the_best_weights_score_stands_beside_the_result() {
     assert_eq!(one.test_of_best.as_ref().unwrap().accuracy, 0.65);
     let line = "test images with the best weights, of epoch 1: 65.00%";
     assert_eq!(one.log.entries().back().unwrap().text, line);
+}
+
+#[test]
+fn the_average_s_score_stands_beside_that_of_the_last_weights() {
+    let both = |step, last, average| {
+        [
+            scored(Split::Test, ScoredWeights::Last, step, last),
+            scored(Split::Test, ScoredWeights::Average, step, average),
+        ]
+    };
+    let mut events = vec![run(None), steps(100)];
+    events.extend(both(100, 0.5, 0.55));
+    events.push(epoch(1, None));
+    events.extend(both(200, 0.6, 0.65));
+    let mut one = session(&events);
+    let expected = [
+        "test images: 50.00% (average 55.00%)",
+        "test images: 60.00% (average 65.00%)",
+    ];
+    let texts = |one: &SessionView| -> Vec<String> {
+        let lines = lines(one).into_iter().map(|line| line.1);
+        lines.filter(|line| line.contains("test")).collect()
+    };
+    assert_eq!(texts(&one), expected);
+    // The screens that show single images show those of the last weights.
+    assert_eq!(one.evaluation(Split::Test).unwrap().accuracy, 0.6);
+    assert_eq!(one.test.unwrap().accuracy, 0.6);
+    assert_eq!(one.average(Split::Test).unwrap().accuracy, 0.65);
+    // An average that has ended is not shown beside newer weights.
+    one.event(&epoch(3, None));
+    assert_eq!(one.average(Split::Test), None);
 }
 
 #[test]

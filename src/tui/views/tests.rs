@@ -416,6 +416,42 @@ fn drawing_twice_gives_the_same_cells() {
 }
 
 #[test]
+fn the_average_stands_beside_the_score_of_the_last_weights() {
+    use crate::domain::report::{AverageScores, Evaluation, ScoredWeights, Split, State};
+    let mut harness = AppHarness::running(160, 50, Screen::Train);
+    harness.event(Event::Steps(app_harness::steps(3750, 1.2)));
+    let last = app_harness::evaluation(3);
+    let average = Evaluation {
+        weights: ScoredWeights::Average,
+        accuracy: 0.7123,
+        ..last.clone()
+    };
+    harness.event(Event::Evaluation(last.clone()));
+    assert!(!harness.text().contains("average 71"));
+    harness.event(Event::Evaluation(average.clone()));
+    let accuracy = 100.0 * last.accuracy;
+    harness.line(&format!("val {accuracy:.1}% (average 71.2%)"));
+    let mut report = app_harness::epoch_report(3);
+    report.average = Some(AverageScores {
+        loss: average.loss,
+        accuracy: average.accuracy,
+        test_accuracy: None,
+    });
+    harness.event(Event::Epoch(report));
+    harness.line(&format!(
+        "epoch 3: val {accuracy:.2}%, best, average 71.23%"
+    ));
+    for evaluation in [last, average] {
+        harness.event(Event::Evaluation(Evaluation {
+            split: Split::Test,
+            ..evaluation
+        }));
+    }
+    harness.event(Event::State(State::Done));
+    harness.line(&format!("test {accuracy:.1}% (average 71.2%)"));
+}
+
+#[test]
 fn a_target_is_a_line_on_the_chart_and_the_header_says_when_it_was_reached() {
     let mut harness = AppHarness::new(200, 50);
     let mut info = app_harness::run_info();

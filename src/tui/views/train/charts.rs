@@ -39,6 +39,14 @@ impl ChartKind {
         }
     }
 
+    /// Its value in an evaluation.
+    fn of(self, evaluation: &Evaluation) -> f64 {
+        match self {
+            ChartKind::Loss => evaluation.loss,
+            ChartKind::Accuracy => evaluation.accuracy,
+        }
+    }
+
     fn show(self, value: f64) -> String {
         match self {
             ChartKind::Loss => compact(value, 3),
@@ -395,6 +403,7 @@ impl Charts {
             ]);
         }
         if self.cursor.is_none() {
+            figures.extend(average(what, session, theme));
             figures.extend(test_scores(what, session, theme));
         }
         if let (Some((epoch, value)), None) = (best, self.cursor) {
@@ -414,24 +423,40 @@ fn target(what: ChartKind, session: &SessionView) -> Option<f64> {
     (what == ChartKind::Accuracy && target > 0.0).then_some(target)
 }
 
-/// The test accuracy of a finished run, and that of its best weights.
-fn test_scores(what: ChartKind, session: &SessionView, theme: Theme) -> Option<Vec<Span<'static>>> {
-    let last = session.evaluation(Split::Test)?;
-    if session.state != State::Done || last.step != session.step() {
+/// The score of the average of the weights, behind that of the last weights.
+fn average(what: ChartKind, session: &SessionView, theme: Theme) -> Option<Vec<Span<'static>>> {
+    let average = session.average(session.params.scored_split())?;
+    if session.validation.last()?.step != average.step {
         return None;
     }
-    let value = |e: &Evaluation| match what {
-        ChartKind::Loss => e.loss,
-        ChartKind::Accuracy => e.accuracy,
+    let text = format!(" (average {})", what.show(what.of(average)));
+    Some(vec![Span::styled(text, theme.dim())])
+}
+
+/// The test accuracy of a finished run, and those of its average and its best weights.
+fn test_scores(what: ChartKind, session: &SessionView, theme: Theme) -> Vec<Vec<Span<'static>>> {
+    let Some(last) = session.evaluation(Split::Test) else {
+        return Vec::new();
     };
-    let mut words = vec![
-        Span::styled("  test ", theme.dim()),
-        Span::styled(what.show(value(last)), theme.strong()),
-        Span::styled(last.tta.mark(), theme.dim()),
-    ];
-    if let Some(best) = &session.test_of_best {
-        let text = format!(" (best weights {})", what.show(value(best)));
-        words.push(Span::styled(text, theme.dim()));
+    if session.state != State::Done || last.step != session.step() {
+        return Vec::new();
     }
-    Some(words)
+    let mut figures = vec![vec![
+        Span::styled("  test ", theme.dim()),
+        Span::styled(what.show(what.of(last)), theme.strong()),
+        Span::styled(last.tta.mark(), theme.dim()),
+    ]];
+    let average = session.average(Split::Test).filter(|e| e.step == last.step);
+    let others = [
+        ("average", average),
+        ("best weights", session.test_of_best.as_ref()),
+    ];
+    let others = others
+        .into_iter()
+        .filter_map(|(name, e)| Some(format!("{name} {}", what.show(what.of(e?)))));
+    let others = others.collect::<Vec<_>>().join(", ");
+    if !others.is_empty() {
+        figures.push(vec![Span::styled(format!(" ({others})"), theme.dim())]);
+    }
+    figures
 }
