@@ -427,10 +427,10 @@ fn the_average_stands_beside_the_score_of_the_last_weights() {
         ..last.clone()
     };
     harness.event(Event::Evaluation(last.clone()));
-    assert!(!harness.text().contains("average 71"));
+    assert!(!harness.text().contains("avg 71"));
     harness.event(Event::Evaluation(average.clone()));
     let accuracy = 100.0 * last.accuracy;
-    harness.line(&format!("val {accuracy:.1}% (average 71.2%)"));
+    harness.line(&format!("val {accuracy:.1}% (avg 71.2%)"));
     let mut report = app_harness::epoch_report(3);
     report.average = Some(AverageScores {
         loss: average.loss,
@@ -448,7 +448,7 @@ fn the_average_stands_beside_the_score_of_the_last_weights() {
         }));
     }
     harness.event(Event::State(State::Done));
-    harness.line(&format!("test {accuracy:.1}% (average 71.2%)"));
+    harness.line(&format!("test {accuracy:.1}% (avg 71.2%)"));
 }
 
 #[test]

@@ -429,7 +429,8 @@ fn average(what: ChartKind, session: &SessionView, theme: Theme) -> Option<Vec<S
     if session.validation.last()?.step != average.step {
         return None;
     }
-    let text = format!(" (average {})", what.show(what.of(average)));
+    // Short, so that the test score beside it fits at 120 columns.
+    let text = format!(" (avg {})", what.show(what.of(average)));
     Some(vec![Span::styled(text, theme.dim())])
 }
 
@@ -448,7 +449,7 @@ fn test_scores(what: ChartKind, session: &SessionView, theme: Theme) -> Vec<Vec<
     ]];
     let average = session.average(Split::Test).filter(|e| e.step == last.step);
     let others = [
-        ("average", average),
+        ("avg", average),
         ("best weights", session.test_of_best.as_ref()),
     ];
     let others = others
