@@ -5,10 +5,12 @@ mod figures;
 #[cfg(test)]
 mod tests;
 
+use super::algorithm::Algorithm;
 use super::backward::{Arriving, Backward};
 use super::forward::Forward;
 use super::geometry::{self, Geometry};
-use super::sparse::{self, SparseBackward};
+use super::pooled::{self, PooledBackward};
+use super::sparse::SparseBackward;
 use super::total::Total;
 use super::winograd::Tile;
 use super::{pack, winograd};
@@ -32,9 +34,6 @@ pub struct ConvEpilogue {
 
 /// Total f32 of partial sums if the layer has many weights.
 const SHARDS_LEN: usize = 1 << 20;
-/// Small images whose inputs and gradients together are this many f32 (a part of the second-level cache) are summed over
-/// together.
-const GROUP_LEN: usize = 1 << 15;
 /// A batch of fewer images is cut into about this many tasks.
 const TASKS: usize = 16;
 
@@ -139,6 +138,19 @@ impl Conv {
     /// The size of Winograd's tiles for a batch of so many images; None for the direct convolution.
     fn winograd(&self, images: usize) -> Option<Tile> {
         winograd::tile(&self.geometry, images).map(|tile| self.tile.unwrap_or(tile))
+    }
+
+    /// The algorithm of the backward pass for a gradient like this of a batch of so many images.
+    fn algorithm(&self, images: usize, grad: &[f32], output: &[f32]) -> Algorithm {
+        let (g, after) = (&self.geometry, self.after);
+        let winograd = self.winograd(images);
+        let sparse = || worth_listing(g, self.level.lanes(), winograd.is_some(), grad, output);
+        match winograd {
+            _ if after.pool && !after.relu && pooled::fits(g) => Algorithm::Pooled,
+            _ if after.pool || after.relu && sparse() => Algorithm::Sparse,
+            Some(tile) => Algorithm::Winograd(tile),
+            None => Algorithm::Direct,
+        }
     }
 
     pub fn geometry(&self) -> &Geometry {
@@ -307,44 +319,17 @@ impl Layer for Conv {
         let x = first_images(&x, pass.images, g.input_len())?;
         let grad = first_images(&grad, pass.images, out_len)?;
 
-        let winograd = self.winograd(pass.images);
-        let sparse =
-            after.pool || after.relu && worth_listing(&g, lanes, winograd.is_some(), grad, &output);
+        let algorithm = self.algorithm(pass.images, grad, &output);
         if grad_input.is_some() {
             let weight = read(&self.weight.var)?;
-            if sparse {
-                let len = g.outputs * sparse::channel_len(&g, lanes);
-                sparse::pack(&g, &weight, lanes, self.turned.reserve(len));
-            } else if let Some(tile) = winograd {
-                let len = winograd::packed_len(&winograd::turned(&g), tile, lanes);
-                let packed = self.turned.reserve(len);
-                winograd::pack_turned(&g, tile, &weight, lanes, pass.threads, packed);
-            } else {
-                let len = pack::packed_len(g.kernel * g.kernel * g.outputs, g.inputs, lanes);
-                pack::turned(&g, &weight, lanes, self.turned.reserve(len));
-            }
+            algorithm.pack(&g, &weight, lanes, pass.threads, &mut self.turned);
         }
         self.zeros.reserve(self.zeros_len());
-        let line = g.outputs.next_multiple_of(lanes);
-        let weights_len = if sparse {
-            g.outputs * sparse::channel_len(&g, lanes)
-        } else if let Some(tile) = winograd {
-            winograd::sums_len(&g, tile, lanes)
-        } else {
-            g.patch() * line
-        };
-        let shard_len = weights_len + line;
+        let weights_len = algorithm.sums_len(&g, lanes);
+        let shard_len = weights_len + g.outputs.next_multiple_of(lanes);
         let shards = shards(pass.images, shard_len);
         self.shards.reserve(shards * shard_len);
-
-        // Lists are made image by image.
-        let group = if sparse {
-            1
-        } else if let Some(tile) = winograd {
-            winograd::images_summed(&g, tile).max(1)
-        } else {
-            (GROUP_LEN / (g.input_len() + out_len)).max(1)
-        };
+        let group = algorithm.images(&g, lanes);
         let (turned, zeros, taken) = (&*self.turned, &*self.zeros, &*self.taken);
         let bias = self.bias.is_some();
         let sums = SharedSlice::new(&mut self.shards);
@@ -370,31 +355,41 @@ impl Layer for Conv {
                     };
                     // SAFETY: each task writes different images.
                     let grad_input = grad_input.as_ref().map(|all| unsafe { all.range(ins) });
-                    if sparse {
-                        level.run(SparseBackward {
+                    let (sums, fresh) = (&mut *sums, first == begin);
+                    match algorithm {
+                        Algorithm::Sparse => level.run(SparseBackward {
                             geometry: &g,
                             x,
                             next,
                             arriving,
                             weights: turned,
-                            sums: &mut *sums,
-                            fresh: first == begin,
+                            sums,
+                            fresh,
                             grad_input,
-                        });
-                    } else {
-                        level.run(Backward {
+                        }),
+                        Algorithm::Pooled => level.run(PooledBackward {
                             geometry: &g,
-                            winograd,
+                            x,
+                            grad: arriving.grad,
+                            taken: arriving.taken.unwrap_or_default(),
+                            weights: turned,
+                            sums,
+                            fresh,
+                            grad_input,
+                        }),
+                        Algorithm::Direct | Algorithm::Winograd(_) => level.run(Backward {
+                            geometry: &g,
+                            winograd: algorithm.tile(),
                             images: last - first,
                             x,
                             arriving,
                             weights: turned,
                             zeros,
-                            sums: &mut *sums,
-                            fresh: first == begin,
+                            sums,
+                            fresh,
                             bias,
                             grad_input,
-                        });
+                        }),
                     }
                 }
             });
@@ -407,8 +402,7 @@ impl Layer for Conv {
             geometry: &g,
             sums: &self.shards[..shards * shard_len],
             shards,
-            sparse,
-            winograd,
+            algorithm,
             lanes,
         };
         if self.weight.trained {

@@ -7,10 +7,12 @@
 //! the others begin as PyTorch's do ([`Initialization::Dirac`]).
 //!
 //! The CPU's kernels are direct convolutions on NHWC: under one row of the kernel, (column, channel) is one run of memory,
-//! so nothing is unfolded. `tile.rs` has the inner loops; `forward.rs` and `backward.rs` what is around them; `sparse.rs`
-//! the backward pass where most of the gradient is zero; `winograd.rs` another way with fewer multiplications; `pack.rs`
-//! the order of the weights; `total.rs` the sums of the gradients' parts.
+//! so nothing is unfolded. `tile.rs` has the inner loops; `forward.rs` and `backward.rs` what is around them; `winograd`
+//! the same with fewer multiplications; `sparse.rs` the backward pass where most of the gradient is zero, and `pooled.rs`
+//! where only pooling made it so; `algorithm.rs` what differs between these; `pack.rs` the order of the weights;
+//! `total.rs` the sums of the gradients' parts.
 
+mod algorithm;
 mod backward;
 mod candle;
 pub mod cpu;
@@ -18,6 +20,7 @@ mod forward;
 mod geometry;
 pub mod gpu;
 mod pack;
+mod pooled;
 mod sparse;
 mod tile;
 mod total;

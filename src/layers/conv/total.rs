@@ -1,6 +1,8 @@
 //! Adds the partial sums of a convolution's gradients.
 
+use super::algorithm::Algorithm;
 use super::geometry::Geometry;
+use super::pooled;
 use super::winograd::{self, Tile};
 use crate::hardware::simd::{Kernel, Level, Simd};
 use crate::hardware::threads::{SharedSlice, Threads};
@@ -11,8 +13,7 @@ pub(super) struct Total<'a> {
     pub(super) geometry: &'a Geometry,
     pub(super) sums: &'a [f32],
     pub(super) shards: usize,
-    pub(super) sparse: bool,
-    pub(super) winograd: Option<Tile>,
+    pub(super) algorithm: Algorithm,
     pub(super) lanes: usize,
 }
 
@@ -34,39 +35,58 @@ impl Total<'_> {
                 out: &mut out[..len],
             });
         };
-        if self.sparse {
-            let line = g.inputs.next_multiple_of(self.lanes);
-            threads.chunks(weight, g.inputs * places, |output, weight| {
-                let mut sums = slices::scratch(places * line);
-                total(output * places * line, places * line, &mut sums);
-                for (input, weight) in weight.chunks_exact_mut(places).enumerate() {
-                    for (place, weight) in weight.iter_mut().enumerate() {
-                        *weight = sums[place * line + input];
+        let lanes = self.lanes;
+        match self.algorithm {
+            Algorithm::Sparse => {
+                let line = g.inputs.next_multiple_of(lanes);
+                threads.chunks(weight, g.inputs * places, |output, weight| {
+                    let mut sums = slices::scratch(places * line);
+                    total(output * places * line, places * line, &mut sums);
+                    for (input, weight) in weight.chunks_exact_mut(places).enumerate() {
+                        for (place, weight) in weight.iter_mut().enumerate() {
+                            *weight = sums[place * line + input];
+                        }
                     }
-                }
-            });
-        } else {
-            // A task for each input channel: it writes that channel's numbers of every output.
-            let line = g.outputs.next_multiple_of(self.lanes);
-            let weight = SharedSlice::new(weight);
-            let summed = self.winograd.map_or(places, Tile::places);
-            threads.run(g.inputs, |input| {
-                let mut sums = slices::scratch(summed * line);
-                for (place, sums) in sums.chunks_exact_mut(line).enumerate() {
-                    total((place * g.inputs + input) * line, line, sums);
-                }
-                if let Some(tile) = self.winograd {
-                    winograd::back(tile, &mut sums, line);
-                }
-                for output in 0..g.outputs {
-                    let begin = (output * g.inputs + input) * places;
-                    // SAFETY: no other task has this input.
-                    let weight = unsafe { weight.range(begin..begin + places) };
-                    for (place, weight) in weight.iter_mut().enumerate() {
-                        *weight = sums[place * line + output];
+                });
+            }
+            Algorithm::Pooled => {
+                let layout = pooled::Layout::new(g, lanes);
+                threads.chunks(weight, g.inputs * places, |output, weight| {
+                    let mut sums = slices::scratch(places * lanes);
+                    for (vector, weight) in weight.chunks_mut(lanes * places).enumerate() {
+                        let begin = layout.weight_at(g, output, vector * lanes);
+                        total(begin, places * lanes, &mut sums);
+                        for (lane, weight) in weight.chunks_exact_mut(places).enumerate() {
+                            for (place, weight) in weight.iter_mut().enumerate() {
+                                *weight = sums[place * lanes + lane];
+                            }
+                        }
                     }
-                }
-            });
+                });
+            }
+            Algorithm::Direct | Algorithm::Winograd(_) => {
+                // A task for each input channel: it writes that channel's numbers of every output.
+                let line = g.outputs.next_multiple_of(self.lanes);
+                let weight = SharedSlice::new(weight);
+                let summed = self.algorithm.tile().map_or(places, Tile::places);
+                threads.run(g.inputs, |input| {
+                    let mut sums = slices::scratch(summed * line);
+                    for (place, sums) in sums.chunks_exact_mut(line).enumerate() {
+                        total((place * g.inputs + input) * line, line, sums);
+                    }
+                    if let Some(tile) = self.algorithm.tile() {
+                        winograd::back(tile, &mut sums, line);
+                    }
+                    for output in 0..g.outputs {
+                        let begin = (output * g.inputs + input) * places;
+                        // SAFETY: no other task has this input.
+                        let weight = unsafe { weight.range(begin..begin + places) };
+                        for (place, weight) in weight.iter_mut().enumerate() {
+                            *weight = sums[place * line + output];
+                        }
+                    }
+                });
+            }
         }
     }
 

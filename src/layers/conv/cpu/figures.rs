@@ -73,6 +73,10 @@ fn microseconds_an_image() {
             ..plain
         };
         let pool = ConvEpilogue { pool: true, ..relu };
+        let pooled = ConvEpilogue {
+            pool: true,
+            ..plain
+        };
         let seed = ConvEpilogue {
             dropout: drop(0.5),
             ..pool
@@ -96,6 +100,9 @@ fn microseconds_an_image() {
             ("3x3 64-256 15", 15, 64, 256, 3, 1, 1, plain),
             ("3x3 256-256 7", 7, 256, 256, 3, 1, 1, plain),
             ("3x3 256-256 3", 3, 256, 256, 3, 1, 1, plain),
+            ("3x3 24-64 31 pool", 31, 24, 64, 3, 1, 1, pooled),
+            ("3x3 64-256 15 pool", 15, 64, 256, 3, 1, 1, pooled),
+            ("3x3 256-256 7 pool", 7, 256, 256, 3, 1, 1, pooled),
         ] {
             let g = Geometry::new((side, side, inputs), outputs, kernel, stride, padding).unwrap();
             let weight: Vec<f32> = uniform(1, outputs * g.patch())

@@ -36,6 +36,9 @@ const LINE: usize = 16;
 const MAX_LANES: usize = 16;
 /// f32 of transformed inputs and products that are worked on together: a part of the second-level cache.
 const BLOCK_LEN: usize = 1 << 15;
+/// Every block reads all transformed weights, and every block of sums reads and writes all of them. Where these are so
+/// many that they come from memory, a block has at least this part of their number.
+const PART_OF_WEIGHTS: usize = 4;
 /// Channels, of inputs and of outputs, from which the transforms of the two sizes of tiles are worth their time.
 const CHANNELS: usize = 16;
 const CHANNELS_OF_FOUR: usize = 64;
@@ -79,9 +82,13 @@ pub fn turned(g: &Geometry) -> Geometry {
 
 /// Tiles that are worked on together.
 pub fn block(g: &Geometry, tile: Tile) -> usize {
-    (BLOCK_LEN / (tile.places() * (g.inputs + g.outputs)))
-        .max(1)
-        .next_multiple_of(14)
+    tiles_of(BLOCK_LEN, g, tile).max(1).next_multiple_of(14)
+}
+
+/// Tiles whose numbers, in inputs and outputs, are `len` f32, or the part of the weights that is worth reading them.
+fn tiles_of(len: usize, g: &Geometry, tile: Tile) -> usize {
+    let weights = g.inputs * g.outputs / PART_OF_WEIGHTS;
+    len.max(tile.places() * weights) / (tile.places() * (g.inputs + g.outputs))
 }
 
 /// f32 of transformed weights.

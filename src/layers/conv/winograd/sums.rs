@@ -1,7 +1,7 @@
 //! The weight gradient: the steps of the convolution backwards.
 
 use super::scheme::{Scheme, Tile, Transforms};
-use super::{Input, LINE, Place, Tiles, tiles_of_image};
+use super::{Input, LINE, Place, Tiles, tiles_of, tiles_of_image};
 use crate::hardware::simd::{Kernel, Simd};
 use crate::layers::conv::geometry::{Geometry, cut};
 use crate::layers::conv::tile::{Pixels, Sums};
@@ -28,7 +28,7 @@ pub struct WeightSums<'a> {
 
 /// Images that are best summed over together.
 pub fn images_summed(g: &Geometry, tile: Tile) -> usize {
-    SUMS_LEN / (tile.places() * (g.inputs + g.outputs)) / tiles_of_image(g, tile)
+    tiles_of(SUMS_LEN, g, tile) / tiles_of_image(g, tile)
 }
 
 /// f32 of a weight gradient's sums.
@@ -69,7 +69,7 @@ impl WeightSums<'_> {
             g.inputs.next_multiple_of(S::LANES),
             g.outputs.next_multiple_of(S::LANES),
         );
-        let wanted = (SUMS_LEN / (places * (from + to))).max(14);
+        let wanted = tiles_of(SUMS_LEN, g, self.tile).max(14);
         let blocks = tiles.count().div_ceil(wanted);
         let most = tiles.count().div_ceil(blocks.max(1));
         let input = Input {
