@@ -67,7 +67,17 @@ pub struct Pass<'a> {
     pub stop: Option<&'a AtomicBool>,
 }
 
-impl Pass<'_> {
+impl<'a> Pass<'a> {
+    /// A pass that scores so many images.
+    pub fn scoring(images: usize, threads: &'a Threads) -> Self {
+        Pass {
+            images,
+            threads,
+            train: None,
+            stop: None,
+        }
+    }
+
     pub fn is_stopped(&self) -> bool {
         self.stop.is_some_and(|stop| stop.load(Ordering::Relaxed))
     }
@@ -106,6 +116,20 @@ pub trait Layer: Send {
 
     /// The output of the last forward pass.
     fn output(&self) -> &Tensor;
+
+    /// The tensor of the output, if [`Layer::recompute`] can fill it again: such tensors may share memory.
+    fn shareable_output(&mut self) -> Option<&mut Tensor> {
+        None
+    }
+
+    /// Computes the output of the last forward pass again, from the same input. Does nothing in layers whose output is
+    /// not shareable.
+    ///
+    /// # Errors
+    /// Returns an error if the input holds fewer images.
+    fn recompute(&self, _input: &Tensor, _pass: &Pass) -> Result<()> {
+        Ok(())
+    }
 
     /// Computes the parameters' gradients and, if `grad_input` is given, the input's gradient from the output's
     /// gradient. Overwrites these tensors. Must follow a training forward pass on the same input.

@@ -7,9 +7,12 @@ use candle_core::{Device, Result, Tensor, bail};
 use std::time::Instant;
 
 /// A sequence of layers. The gradients are in two buffers that the layers use alternately, so that a gradient is still
-/// in the cache when the next layer reads it.
+/// in the cache when the next layer reads it. Outputs that can be computed again are in one buffer: a layer's forward
+/// pass reads its input before the next of them overwrites it, and before its backward pass the input is computed again.
 pub struct Sequential {
     layers: Vec<Box<dyn Layer>>,
+    /// The layers whose outputs share a buffer.
+    sharing: Vec<usize>,
     /// The gradient of each layer's output except the last.
     grads: Vec<Tensor>,
     times: Option<Vec<Time>>,
@@ -25,7 +28,8 @@ pub struct Time {
 impl Sequential {
     /// # Errors
     /// Returns an error if the device runs out of memory.
-    pub fn new(layers: Vec<Box<dyn Layer>>, device: &Device) -> Result<Self> {
+    pub fn new(mut layers: Vec<Box<dyn Layer>>, device: &Device) -> Result<Self> {
+        let sharing = share_outputs(&mut layers, device)?;
         let inner = layers.len().saturating_sub(1);
         let mut arenas = Vec::new();
         for parity in 0..2 {
@@ -45,6 +49,7 @@ impl Sequential {
             .collect::<Result<_>>()?;
         Ok(Sequential {
             layers,
+            sharing,
             grads,
             times: None,
         })
@@ -93,6 +98,22 @@ impl Sequential {
         self.layers.last().map_or(input, |layer| layer.output())
     }
 
+    /// Makes the output of layer number `i` valid until the next call, for the same input and pass as the last forward
+    /// pass: another layer's may have taken its place.
+    ///
+    /// # Errors
+    /// Returns an error if a layer returns one.
+    pub fn recompute(&self, i: usize, input: &Tensor, pass: &Pass) -> Result<()> {
+        if !self.sharing.contains(&i) {
+            return Ok(());
+        }
+        let input = match i.checked_sub(1) {
+            Some(before) => self.layers[before].output(),
+            None => input,
+        };
+        self.layers[i].recompute(input, pass)
+    }
+
     /// Runs the layers' backward passes in reverse order, with the same arguments as [`Layer::backward`].
     ///
     /// # Errors
@@ -112,6 +133,12 @@ impl Sequential {
                 break;
             }
             let begin = self.times.is_some().then(Instant::now);
+            // The last one that shares the buffer has it still.
+            if let Some(before) = i.checked_sub(1)
+                && self.sharing.last() != Some(&before)
+            {
+                self.recompute(before, input, pass)?;
+            }
             let (before, rest) = self.layers.split_at_mut(i);
             let layer_input = before.last().map_or(input, |layer| layer.output());
             let grad_output = self.grads.get(i).unwrap_or(grad_output);
@@ -160,4 +187,26 @@ impl Sequential {
             .flat_map(|layer| layer.buffers())
             .collect()
     }
+}
+
+/// Gives the outputs that can be computed again one buffer, except the last layer's, which others read. Returns the
+/// numbers of these layers.
+fn share_outputs(layers: &mut [Box<dyn Layer>], device: &Device) -> Result<Vec<usize>> {
+    let inner = layers.len().saturating_sub(1);
+    let mut outputs = Vec::new();
+    for (i, layer) in layers[..inner].iter_mut().enumerate() {
+        if let Some(output) = layer.shareable_output() {
+            outputs.push((i, output));
+        }
+    }
+    let sizes = outputs.iter().map(|(_, output)| output.elem_count());
+    let buffer = slices::zeros(sizes.max().unwrap_or(0), device)?;
+    let mut sharing = Vec::new();
+    for (i, output) in outputs {
+        *output = buffer
+            .narrow(0, 0, output.elem_count())?
+            .reshape(output.shape())?;
+        sharing.push(i);
+    }
+    Ok(sharing)
 }

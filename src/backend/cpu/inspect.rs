@@ -4,6 +4,7 @@ use super::network::Network;
 use super::{Inspected, Inspection, Result, gradients};
 use crate::domain::report::{Activations, UnitHealth};
 use crate::hardware::threads::Threads;
+use crate::layers::cpu::Pass;
 use crate::layers::slices;
 use candle_core::Tensor;
 
@@ -16,7 +17,7 @@ impl Network {
         let mut inspected = Inspected::default();
         if let Some((images, number)) = &inspection.activations {
             self.forward_plain(images, &[*number], threads)?;
-            inspected.activations = self.activations()?;
+            inspected.activations = self.activations(threads)?;
         }
         if let Some((images, numbers)) = &inspection.units {
             let mut units: Vec<_> = self.layers.layers().iter().map(|_| None).collect();
@@ -38,11 +39,17 @@ impl Network {
     /// Names the first tensor that was not finite in the last training pass, which had `images` images: a weight,
     /// otherwise the output of a layer, otherwise a gradient. Gradients are searched from the last layer to the first,
     /// the order in which they are computed.
-    pub(in crate::backend) fn first_not_finite(&self, images: usize) -> Result<Option<String>> {
+    pub(in crate::backend) fn first_not_finite(
+        &self,
+        images: usize,
+        threads: &Threads,
+    ) -> Result<Option<String>> {
         if let Some(weight) = self.first_weight_not_finite()? {
             return Ok(Some(weight));
         }
-        for layer in self.layers.layers() {
+        let pass = Pass::scoring(images, threads);
+        for (i, layer) in self.layers.layers().iter().enumerate() {
+            self.layers.recompute(i, &self.input, &pass)?;
             let values = numbers(layer.output(), images)?;
             if !slices::all_finite(&values) {
                 return Ok(Some(format!("the output of {}", layer.name())));
@@ -71,10 +78,12 @@ impl Network {
     }
 
     /// Every layer's output for the only image of the last pass, as pictures.
-    fn activations(&self) -> Result<Vec<Activations>> {
-        let layers = self.layers.layers().iter();
+    fn activations(&self, threads: &Threads) -> Result<Vec<Activations>> {
+        let pass = Pass::scoring(1, threads);
+        let layers = self.layers.layers().iter().enumerate();
         layers
-            .map(|layer| {
+            .map(|(i, layer)| {
+                self.layers.recompute(i, &self.input, &pass)?;
                 let output = layer.output();
                 let (_, height, width, channels) = output.dims4()?;
                 let values = numbers(output, 1)?;

@@ -265,7 +265,7 @@ impl Member {
         if finite {
             self.average(settings.average_decay, threads)?;
         } else {
-            let first = self.network.first_not_finite(plan.images.len())?;
+            let first = self.network.first_not_finite(plan.images.len(), threads)?;
             self.network.restore_running_statistics(&running)?;
             outcome.not_finite = Some(first.unwrap_or_else(|| "the loss".into()));
         }

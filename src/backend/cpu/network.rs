@@ -34,7 +34,7 @@ pub struct Network {
     capacity: usize,
     variables: Variables,
     /// f32, `[capacity, height, width, channels]`.
-    input: Tensor,
+    pub(super) input: Tensor,
     pub(in crate::backend) layers: Sequential,
     grad_logits: Tensor,
     logits: Vec<f32>,
@@ -187,12 +187,7 @@ impl Network {
         placements: &[Placement],
         threads: &Threads,
     ) -> Result<()> {
-        let pass = Pass {
-            images: placements.len(),
-            threads,
-            train: None,
-            stop: None,
-        };
+        let pass = Pass::scoring(placements.len(), threads);
         self.forward(images, placements, &pass)
     }
 

@@ -321,6 +321,28 @@ fn a_look_inside() {
     assert_eq!((units[0].dead, units[0].zero), (0.25, 0.25));
 }
 
+/// Norms with smooth activations share the memory of their outputs; each layer's own is what an inspection shows.
+#[test]
+fn shared_outputs_are_inspected_one_by_one() {
+    let look = Inspection {
+        activations: Some((Rc::new(batch()), 3)),
+        ..Inspection::default()
+    };
+    let block = "conv 8 same, norm, gelu";
+    let activations = |blocks: usize| {
+        let mut net = build(
+            &format!("{}, dense 10", [block].repeat(blocks).join(", ")),
+            4,
+        );
+        net.inspect(&look, &Threads::new(2)).unwrap().activations
+    };
+    // One norm shares with nobody. The first layers of both networks have the same weights.
+    let (alone, shared) = (activations(1), activations(3));
+    assert_eq!(alone[1].name, "norm1");
+    assert_eq!(shared[..2], alone[..2]);
+    assert_ne!(shared[1].maps, shared[3].maps);
+}
+
 /// CPU seconds of the calling thread. On a busy computer, wall-clock time includes other processes.
 fn cpu_seconds() -> f64 {
     let mut time = libc::timespec {

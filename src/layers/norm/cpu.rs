@@ -1,6 +1,7 @@
 //! Batch normalisation (Ioffe, Szegedy: "Batch Normalization", ICML 2015) over each channel, and what usually follows
-//! it: the sum with a residual block's shortcut, ReLU, 2x2 max-pooling; or a smooth activation. All of it is bound by memory, so the forward pass reads its input
-//! twice, the backward pass reads input, output and gradient twice, and nothing else.
+//! it: the sum with a residual block's shortcut, ReLU, 2x2 max-pooling; or a smooth activation. All of it is bound by
+//! memory, so the forward pass reads its input twice, the backward pass reads input, output and gradient twice, and
+//! nothing else.
 
 use super::NormOp;
 use super::pooled::{Largest, Size, Spread};
@@ -59,7 +60,7 @@ pub struct Norm {
     /// If it pools: the input that each output selected, and its index in the window.
     chosen: Aligned,
     place: Aligned,
-    /// Of the last training pass: the result is input * scale + shift.
+    /// If a smooth activation follows: it was applied to input * scale + shift in the last pass.
     scale: Vec<f32>,
     shift: Vec<f32>,
 }
@@ -209,9 +210,6 @@ impl Norm {
                 shift[c] = bias[c] - means[c] * scale[c];
             }
         }
-        if self.after.smooth.is_some() {
-            (self.scale, self.shift) = (scale.clone(), shift.clone());
-        }
         let (level, size, relu) = (self.level, self.size, self.after.relu);
         if self.after.pool {
             if skip.is_some() {
@@ -241,34 +239,21 @@ impl Norm {
                 });
             });
         }
-        let smooth = self.after.smooth;
-        if smooth.is_some() && skip.is_some() {
-            bail!(
-                "{}: a norm with a smooth activation adds no shortcut",
-                self.name
-            );
+        if self.after.smooth.is_some() {
+            if skip.is_some() {
+                bail!(
+                    "{}: a norm with a smooth activation adds no shortcut",
+                    self.name
+                );
+            }
+            (self.scale, self.shift) = (scale, shift);
+            return self.recompute(input, pass);
         }
         let skip = skip.map(read).transpose()?;
         write([&self.output], |[out]| {
             let out = SharedSlice::new(&mut out[..len]);
             let shards = shards(rows);
             pass.threads.run(shards, |shard| {
-                if let Some(function) = smooth {
-                    for range in blocks(rows, shards, shard, channels) {
-                        // SAFETY: each shard writes different rows.
-                        let out = unsafe { out.range(range.clone()) };
-                        level.run(Apply {
-                            x: &x[range],
-                            skip: None,
-                            scale: &scale,
-                            shift: &shift,
-                            relu: false,
-                            out: &mut *out,
-                        });
-                        function.apply(level, out);
-                    }
-                    return;
-                }
                 let range =
                     cut(rows, shards, shard) * channels..cut(rows, shards, shard + 1) * channels;
                 level.run(Apply {
@@ -517,6 +502,39 @@ impl Layer for Norm {
 
     fn output(&self) -> &Tensor {
         &self.output
+    }
+
+    fn shareable_output(&mut self) -> Option<&mut Tensor> {
+        self.after.smooth.is_some().then_some(&mut self.output)
+    }
+
+    fn recompute(&self, input: &Tensor, pass: &Pass) -> Result<()> {
+        let Some(function) = self.after.smooth else {
+            return Ok(());
+        };
+        let (channels, level) = (self.channels, self.level);
+        let rows = pass.images * self.size.height * self.size.width;
+        let x = read(input)?;
+        let x = images(&x, rows, channels)?;
+        write([&self.output], |[out]| {
+            let out = SharedSlice::new(&mut out[..x.len()]);
+            let shards = shards(rows);
+            pass.threads.run(shards, |shard| {
+                for range in blocks(rows, shards, shard, channels) {
+                    // SAFETY: each shard writes different rows.
+                    let out = unsafe { out.range(range.clone()) };
+                    level.run(Apply {
+                        x: &x[range],
+                        skip: None,
+                        scale: &self.scale,
+                        shift: &self.shift,
+                        relu: false,
+                        out: &mut *out,
+                    });
+                    function.apply(level, out);
+                }
+            });
+        })
     }
 
     fn backward(
