@@ -135,6 +135,24 @@ impl Recipe {
     }
 }
 
+/// The hyperparameters of a run that begins with these after some changes: those of the recipe, if it was changed, with
+/// every other change applied. `change` gives the value that a key was changed to; it must be an allowed one.
+pub fn changed(
+    params: &Hyperparameters,
+    change: impl Fn(&str) -> Option<Value>,
+) -> Hyperparameters {
+    let mut params = params.clone();
+    if let Some(recipe) = change(KEY).and_then(|name| find(&name.to_string())) {
+        recipe.apply(&mut params);
+    }
+    for row in HYPERPARAMS {
+        if let Some(value) = change(row.key) {
+            let _ = row.set(&mut params, value);
+        }
+    }
+    params
+}
+
 /// The recipe of this name, if there is one.
 pub fn find(name: &str) -> Option<&'static Recipe> {
     RECIPES.iter().find(|recipe| recipe.name == name)

@@ -7,7 +7,8 @@ mod tests;
 
 use super::actions::{ProgramAction, key_of};
 use crate::domain::history::Series;
-use crate::domain::params::{Applies, HYPERPARAMS, Hyperparameters, Value, param};
+use crate::domain::params::{Applies, Hyperparameters, Value, param};
+use crate::domain::recipes;
 use crate::domain::report::{
     CheckpointReport, DataInfo, EpochReport, Evaluation, Health, RunInfo, ScoredWeights, Split,
     State, StepReport, SystemLoad,
@@ -573,16 +574,9 @@ impl SessionView {
             .or_else(|| self.pending.get(key).map(|p| &p.0.new))
     }
 
-    /// The hyperparameters after all sent and pending changes.
+    /// The hyperparameters that the next run would begin with, after all sent and pending changes.
     pub fn wanted(&self) -> Hyperparameters {
-        let mut params = self.params.clone();
-        for row in HYPERPARAMS {
-            if let Some(value) = self.coming(row.key) {
-                // The values were checked before they were sent.
-                let _ = row.set(&mut params, value.clone());
-            }
-        }
-        params
+        recipes::changed(&self.params, |key| self.coming(key).cloned())
     }
 }
 

@@ -91,19 +91,10 @@ impl Trainer {
     /// The hyperparameters that a restarted run begins with: the current ones, or those of a pending recipe, with all
     /// other pending changes applied.
     pub fn wanted_params(&self) -> Hyperparameters {
-        let mut params = self.run_state.params.clone();
-        let pending = &self.run_state.pending;
-        let recipe = pending.iter().find(|(key, _)| key == recipes::KEY);
-        if let Some(recipe) = recipe.and_then(|(_, name)| recipes::find(&name.to_string())) {
-            recipe.apply(&mut params);
-        }
-        for (key, value) in pending {
-            if let Some(row) = params::param(key) {
-                // It was checked when it was requested.
-                let _ = row.set(&mut params, value.clone());
-            }
-        }
-        params
+        recipes::changed(&self.run_state.params, |key| {
+            let pending = self.run_state.pending.iter().find(|(k, _)| k == key);
+            pending.map(|(_, value)| value.clone())
+        })
     }
 
     fn wanted(&self, row: &HyperParam) -> Value {

@@ -224,6 +224,7 @@ pub static ACTIONS: &[Action] = &[
     // Model
     view(Model(ModelAction::Edit), &[key(KeyCode::Enter), ch('i')], 2, "edit", "edit the architecture; enter applies it to the next run"),
     view(Model(ModelAction::Presets), &[ch('a')], 3, "presets", "the next architecture that comes with the program"),
+    view(Model(ModelAction::Recipe), &[ch('m')], 3, "recipe", "the next recipe, for the next run: its architecture and its hyperparameters"),
     view(Model(ModelAction::Back), ESC, 0, "back", "forget what was typed"),
     view(Model(ModelAction::Choose(Move::Up)), UP, 0, "choose", "the layer above"),
     view(Model(ModelAction::Choose(Move::Down)), DOWN, 0, "choose", "the layer below"),

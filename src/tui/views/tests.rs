@@ -368,6 +368,27 @@ fn a_preset_goes_by_its_name() {
 }
 
 #[test]
+fn a_recipe_brings_its_architecture() {
+    let mut harness = AppHarness::running(120, 36, Screen::Model);
+    harness.line("recipe  seed");
+    for (recipe, layer) in [
+        ("resnet", "residual"),
+        ("airbench", "whiten"),
+        ("seed", "conv 32"),
+    ] {
+        harness.forget_sent();
+        harness.key("m");
+        let set = Command::Set {
+            key: "recipe".into(),
+            value: crate::domain::params::Value::Text(recipe.into()),
+        };
+        assert!(harness.sent.contains(&set), "{:?}", harness.sent);
+        harness.line(&format!("recipe  {recipe}"));
+        harness.line(layer);
+    }
+}
+
+#[test]
 fn the_sample_set_says_how_to_get_the_real_one() {
     let mut harness = AppHarness::new(80, 24);
     let mut info = app_harness::run_info();

@@ -3,6 +3,7 @@
 use super::ModelView;
 use crate::domain::arch::{ARCHS, ArchError, Shape, Summary, resolve};
 use crate::domain::params::{Value, param};
+use crate::domain::recipes;
 use crate::tui::actions::{ProgramAction, key_of};
 use crate::tui::session_view::{SessionView, Severity};
 use crate::tui::theme::Theme;
@@ -42,6 +43,14 @@ fn preset(name_or_text: &str) -> Option<&'static str> {
         .iter()
         .find(|p| resolve(p.text).is_ok_and(|a| a == arch))
         .map(|p| p.name)
+}
+
+/// Asks for the recipe after the wanted one, for the next run.
+pub(super) fn next_recipe(ctx: &mut Context) {
+    let now = ctx.session.wanted().recipe;
+    let at = recipes::NAMES.iter().position(|name| **name == *now);
+    let next = at.map_or(0, |i| (i + 1) % recipes::NAMES.len());
+    ctx.set(recipes::KEY, Value::Text(recipes::NAMES[next].to_owned()));
 }
 
 impl ModelView {
@@ -101,11 +110,18 @@ impl ModelView {
         let content = self.text(session);
         let error = summary(&content).err();
         let name = preset(&content).unwrap_or("your own");
+        let of_recipe = session.coming(recipes::KEY).is_some();
+        let recipe = match of_recipe {
+            true => theme.pending(),
+            false => theme.dim(),
+        };
         let title = Line::from(vec![
             Span::styled("architecture  ", theme.text()),
             Span::styled(name, theme.accent()),
+            Span::styled("   recipe  ", theme.text()),
+            Span::styled(session.wanted().recipe.to_string(), recipe),
         ]);
-        let pending = session.coming("architecture").is_some();
+        let pending = of_recipe || session.coming("architecture").is_some();
         let right = match (&self.draft, pending) {
             (Some(_), _) => Span::styled(
                 format!(

@@ -15,6 +15,7 @@ use crate::tui::theme::Theme;
 use crate::tui::widgets::list;
 use crate::tui::widgets::text_field::TextField;
 use crossterm::event::{KeyCode, KeyEvent, MouseButton, MouseEvent, MouseEventKind};
+use editor::next_recipe;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
@@ -23,6 +24,7 @@ use ratatui::layout::Rect;
 pub enum ModelAction {
     Edit,
     Presets,
+    Recipe,
     Back,
     /// Choose a layer.
     Choose(Move),
@@ -103,7 +105,7 @@ impl ModelView {
         let layout = self.layout(session, area);
         let (activations, filters) = (!layout.activations.is_empty(), !layout.filters.is_empty());
         match does {
-            Edit | Presets if session.ended => Err("the session is over".into()),
+            Edit | Presets | Recipe if session.ended => Err("the session is over".into()),
             Back => Err("nothing was typed".into()),
             OtherPictures | NextImage | PreviousImage if !activations && !filters => {
                 Err("there is no room for pictures beside the layers".into())
@@ -116,7 +118,9 @@ impl ModelView {
                 "the activations are not on the screen; {} turns to them",
                 key_of(OtherPictures)
             )),
-            Edit | Presets | Choose(_) | OtherPictures | NextImage | PreviousImage => Ok(()),
+            Edit | Presets | Recipe | Choose(_) | OtherPictures | NextImage | PreviousImage => {
+                Ok(())
+            }
         }
     }
 
@@ -126,6 +130,7 @@ impl ModelView {
         match does {
             Edit => self.draft = Some(TextField::new(&self.text(ctx.session))),
             Presets => self.next_preset(ctx.session),
+            Recipe => next_recipe(ctx),
             // While a text is edited, `typed` handles this key.
             Back => {}
             Choose(step) => self.select(step.by(1, half), ctx.session),
