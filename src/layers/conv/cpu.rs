@@ -21,6 +21,7 @@ use crate::layers::dropout::{Dropout, Mask};
 use crate::layers::gpu::{Activation, BackwardLaunches, LaunchBuilder};
 use crate::layers::slices::{self, Aligned, read, write};
 use candle_core::{Result, Tensor, bail};
+use std::cell::RefCell;
 
 /// What follows the convolution within the layer.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -62,7 +63,11 @@ pub struct Conv {
     /// The bias, or zeros, padded to whole blocks.
     padded_bias: Aligned,
     zeros: Aligned,
-    shards: Aligned,
+}
+
+thread_local! {
+    /// Partial sums of the gradients of the layer whose backward pass this thread runs.
+    static SHARDS: RefCell<Aligned> = RefCell::new(Aligned::default());
 }
 
 impl Conv {
@@ -116,7 +121,6 @@ impl Conv {
             turned: Aligned::default(),
             padded_bias: Aligned::default(),
             zeros: Aligned::default(),
-            shards: Aligned::default(),
         })
     }
 
@@ -328,11 +332,13 @@ impl Layer for Conv {
         let weights_len = algorithm.sums_len(&g, lanes);
         let shard_len = weights_len + g.outputs.next_multiple_of(lanes);
         let shards = shards(pass.images, shard_len);
-        self.shards.reserve(shards * shard_len);
+        // After an error the next layer allocates them anew.
+        let mut parts = SHARDS.take();
+        parts.reserve(shards * shard_len);
         let group = algorithm.images(&g, lanes);
         let (turned, zeros, taken) = (&*self.turned, &*self.zeros, &*self.taken);
         let bias = self.bias.is_some();
-        let sums = SharedSlice::new(&mut self.shards);
+        let sums = SharedSlice::new(&mut parts);
         let work = |grad_input: Option<&mut [f32]>| {
             let grad_input = grad_input.map(SharedSlice::new);
             pass.threads.run(shards, |shard| {
@@ -400,7 +406,7 @@ impl Layer for Conv {
         }
         let total = Total {
             geometry: &g,
-            sums: &self.shards[..shards * shard_len],
+            sums: &parts[..shards * shard_len],
             shards,
             algorithm,
             lanes,
@@ -410,10 +416,11 @@ impl Layer for Conv {
                 total.weights(level, pass.threads, weight);
             })?;
         }
-        match &self.bias {
-            Some(bias) => write([&bias.grad], |[bias]| total.bias(weights_len, bias)),
-            None => Ok(()),
+        if let Some(bias) = &self.bias {
+            write([&bias.grad], |[bias]| total.bias(weights_len, bias))?;
         }
+        SHARDS.set(parts);
+        Ok(())
     }
 
     fn schedule(

@@ -38,7 +38,7 @@ const MAX_LANES: usize = 16;
 const BLOCK_LEN: usize = 1 << 15;
 /// Every block reads all transformed weights, and every block of sums reads and writes all of them. Where these are so
 /// many that they come from memory, a block has at least this part of their number.
-const PART_OF_WEIGHTS: usize = 4;
+const PART_OF_WEIGHTS: usize = 2;
 /// Channels, of inputs and of outputs, from which the transforms of the two sizes of tiles are worth their time.
 const CHANNELS: usize = 16;
 const CHANNELS_OF_FOUR: usize = 64;
@@ -195,6 +195,15 @@ where
     rows.map(Transforms::<SIDE, REACH>::weights)
 }
 
+/// f32 from one tile's channels to the next: lines a power of two apart would stand in each other's way in the cache.
+fn line_step(channels: usize, lanes: usize) -> usize {
+    let line = channels.next_multiple_of(lanes);
+    match line.is_multiple_of(8 * LINE) {
+        true => line + LINE,
+        false => line,
+    }
+}
+
 /// The convolution of some rows of some images.
 pub struct Winograd<'a> {
     pub tile: Tile,
@@ -271,7 +280,7 @@ impl Input<'_> {
     ) where
         Transforms<SIDE, REACH>: Scheme<SIDE, REACH>,
     {
-        let step = self.geometry.inputs.next_multiple_of(S::LANES);
+        let step = line_step(self.geometry.inputs, S::LANES);
         let mut tile = range.start;
         while tile < range.end {
             let place = tiles.at(tile);
@@ -297,7 +306,7 @@ impl Input<'_> {
         Transforms<SIDE, REACH>: Scheme<SIDE, REACH>,
     {
         let g = self.geometry;
-        let step = g.inputs.next_multiple_of(S::LANES);
+        let step = line_step(g.inputs, S::LANES);
         let image = &self.x[tile.image * g.input_len()..];
         // The processor does not foresee the next row of tiles.
         let (line, from) = (g.width * g.inputs, tile.column * SIDE * g.inputs);
@@ -383,9 +392,10 @@ impl Winograd<'_> {
             zeros: self.zeros,
         };
         let (from, to) = (
-            g.inputs.next_multiple_of(S::LANES),
-            g.outputs.next_multiple_of(S::LANES),
+            line_step(g.inputs, S::LANES),
+            line_step(g.outputs, S::LANES),
         );
+        let channels = g.outputs.next_multiple_of(S::LANES);
         // Places a power of two apart would stand in each other's way in the cache.
         let (input_plane, product_plane) = (most * from + LINE, most * to + LINE);
         let mut inputs = scratch(places * input_plane);
@@ -408,7 +418,7 @@ impl Winograd<'_> {
                         bias: self.zeros,
                         kernel: 1,
                         run: g.inputs,
-                        channels: to,
+                        channels,
                         relu: false,
                         x: Pixels {
                             at: inputs.as_ptr().add(place * input_plane),

@@ -1,7 +1,7 @@
 //! The weight gradient: the steps of the convolution backwards.
 
 use super::scheme::{Scheme, Tile, Transforms};
-use super::{Input, LINE, Place, Tiles, tiles_of, tiles_of_image};
+use super::{Input, LINE, Place, Tiles, line_step, tiles_of, tiles_of_image};
 use crate::hardware::simd::{Kernel, Simd};
 use crate::layers::conv::geometry::{Geometry, cut};
 use crate::layers::conv::tile::{Pixels, Sums};
@@ -66,9 +66,10 @@ impl WeightSums<'_> {
             columns: g.out_width.div_ceil(SIDE),
         };
         let (from, to) = (
-            g.inputs.next_multiple_of(S::LANES),
-            g.outputs.next_multiple_of(S::LANES),
+            line_step(g.inputs, S::LANES),
+            line_step(g.outputs, S::LANES),
         );
+        let channels = g.outputs.next_multiple_of(S::LANES);
         let wanted = tiles_of(SUMS_LEN, g, self.tile).max(14);
         let blocks = tiles.count().div_ceil(wanted);
         let most = tiles.count().div_ceil(blocks.max(1));
@@ -80,7 +81,7 @@ impl WeightSums<'_> {
         let (input_plane, grad_plane) = (most * from + LINE, most * to + LINE);
         let mut inputs = scratch(places * input_plane);
         let mut grads = scratch(places * grad_plane);
-        let len = g.inputs * to;
+        let len = g.inputs * channels;
         for block in 0..blocks {
             let begin = cut(tiles.count(), blocks, block);
             let end = cut(tiles.count(), blocks, block + 1);
@@ -116,7 +117,7 @@ impl WeightSums<'_> {
                         kernel: 1,
                         run: g.inputs,
                         x_line: 0,
-                        channels: to,
+                        channels,
                         out: self.sums[place * len..(place + 1) * len].as_mut_ptr(),
                         fresh: self.fresh && block == 0,
                     });
