@@ -115,12 +115,16 @@ impl ModelView {
             true => theme.pending(),
             false => theme.dim(),
         };
-        let title = Line::from(vec![
+        let mut title = vec![
             Span::styled("architecture  ", theme.text()),
             Span::styled(name, theme.accent()),
-            Span::styled("   recipe  ", theme.text()),
-            Span::styled(session.wanted().recipe.to_string(), recipe),
-        ]);
+        ];
+        // While a text is edited, its keys need the room.
+        if self.draft.is_none() {
+            title.push(Span::styled("   recipe  ", theme.text()));
+            title.push(Span::styled(session.wanted().recipe, recipe));
+        }
+        let title = Line::from(title);
         let pending = of_recipe || session.coming("architecture").is_some();
         let right = match (&self.draft, pending) {
             (Some(_), _) => Span::styled(
