@@ -55,6 +55,27 @@ pub fn describe(reached: &Reached) -> String {
     )
 }
 
+/// README's table of what the recipes reach.
+pub fn markdown() -> String {
+    let mut table =
+        String::from("| recipe | test accuracy | seeds | time | on |\n|---|---|---|---|---|\n");
+    for recipe in RECIPES {
+        for reached in recipe.reached {
+            table += &format!(
+                "| `{}` | {:.2}% ± {:.2} of {} | {} | {} | {} |\n",
+                recipe.name,
+                reached.mean,
+                reached.spread,
+                reached.data,
+                reached.seeds,
+                duration(reached.seconds),
+                reached.device
+            );
+        }
+    }
+    table
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,5 +1,5 @@
-//! Checks that README's tables equal those generated from ACTIONS, HYPERPARAMS and EXITS. `UPDATE=1 cargo test --test tidy`
-//! rewrites them.
+//! Checks that README's tables equal those generated from ACTIONS, HYPERPARAMS, EXITS and
+//! RECIPES. `UPDATE=1 cargo test --test tidy` rewrites them.
 
 use std::path::Path;
 
@@ -12,6 +12,7 @@ fn readme_s_tables_are_those_of_the_program() {
         ("keys", cifar_tui::tui::actions::markdown()),
         ("parameters", cifar_tui::config::parameter_table()),
         ("exits", cifar_tui::exits::markdown()),
+        ("recipes", cifar_tui::commands::recipes::markdown()),
     ] {
         let (begin, end) = (
             format!("<!-- {name}: begin (generated) -->\n"),
