@@ -157,6 +157,7 @@ fn settings(config: &Config, flags: &Flags, session: &cli::Session) -> anyhow::R
         resume: session.resume.as_ref().map(Into::into),
         device: config.options.device.parse()?,
         engine: config.options.engine,
+        keep: config.options.keep,
         threads: config.options.threads,
         data_is_for_this_session: flags.options.iter().any(|(key, _)| *key == "data"),
         serve: true,

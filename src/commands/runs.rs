@@ -7,6 +7,7 @@ use crate::domain::report::{RunSummary, Split};
 use crate::domain::text::{bytes, compact, duration, grouped, percent, plain, plain_path};
 use crate::session::run_dir::{HostId, Owner};
 use crate::session::runs::RunsFolder;
+use crate::train::kept::{self, KEPT};
 use anyhow::Context;
 use std::fmt::Write as _;
 use std::io::Write;
@@ -158,6 +159,7 @@ fn show(run: &RunSummary, out: &mut impl Write) -> anyhow::Result<()> {
     line("steps", grouped(run.step))?;
     line("time", duration(run.elapsed))?;
     line("size", bytes(run.bytes))?;
+    line("kept", kept(Path::new(&run.folder)))?;
     line(
         "best validation",
         match (run.best_val_accuracy, run.best_epoch) {
@@ -291,4 +293,19 @@ fn csv(run: &RunSummary) -> String {
         );
     }
     text
+}
+/// `the ends of epochs 8, 9 and 10, in checkpoints`; empty if nothing is kept.
+fn kept(folder: &Path) -> String {
+    let epochs = kept::epochs(folder);
+    let Some((last, others)) = epochs.split_last() else {
+        return String::new();
+    };
+    let others: Vec<String> = others.iter().map(u32::to_string).collect();
+    match others.is_empty() {
+        true => format!("the end of epoch {last}, in {KEPT}"),
+        false => format!(
+            "the ends of epochs {} and {last}, in {KEPT}",
+            others.join(", ")
+        ),
+    }
 }

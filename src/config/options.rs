@@ -1,6 +1,7 @@
 //! The settings that are not hyperparameters, and their table [`OPTIONS`].
 
 use crate::domain::engine::EngineChoice;
+use crate::domain::keep::Keep;
 use crate::domain::symbols::Symbols;
 use crate::domain::terminal::Terminal;
 use std::path::PathBuf;
@@ -20,6 +21,8 @@ pub struct Options {
     pub mouse: bool,
     /// None: the symbols that the terminal shows, detected from the environment.
     pub symbols: Option<Symbols>,
+    /// Which checkpoints of the ends of epochs a run keeps.
+    pub keep: Keep,
     pub on_hangup: OnHangup,
     pub on_usr1: OnUsr1,
 }
@@ -52,6 +55,7 @@ impl Default for Options {
             threads: 0,
             mouse: true,
             symbols: None,
+            keep: Keep::default(),
             on_hangup: OnHangup::Continue,
             on_usr1: OnUsr1::Checkpoint,
         }
@@ -153,6 +157,11 @@ pub static OPTIONS: &[OptionRow] = &[
             let named = Symbols::ALL.into_iter().find(|symbols| symbols.name() == text);
             (text == "auto" || named.is_some()).then(|| o.symbols = named) },
         get: |o| o.symbols.map_or("auto", Symbols::name).into() },
+    OptionRow { key: "keep", kind: OptionKind::Word("WHICH"), env: None, default: "\"thin\"", range: "thin, all or last",
+        help: "Which checkpoints of the ends of epochs stay in the run's folder `checkpoints`: those of the last 8 epochs \
+               and at most 32 before them, all, or none but the last, the one before it and the best.",
+        set: |o, text| { o.keep = Keep::named(text)?; Some(()) },
+        get: |o| o.keep.name().into() },
     OptionRow { key: "on_hangup", kind: OptionKind::Word("WHAT"), env: None, default: "\"continue\"", range: "continue or checkpoint-and-stop",
         help: "What happens when the terminal goes away (a dropped ssh connection, a closed window): train on without \
                a screen (`cifar-tui attach` returns to it), or write a checkpoint and end.",

@@ -8,6 +8,7 @@ pub mod confusion;
 pub mod engine;
 pub mod health;
 pub mod history;
+pub mod keep;
 pub mod marks;
 #[cfg(test)]
 pub(crate) mod mutate;

@@ -24,6 +24,7 @@ mod worker;
 
 use crate::data;
 use crate::domain::engine::EngineChoice;
+use crate::domain::keep::Keep;
 use crate::domain::params::Hyperparameters;
 use crate::hardware::device::DeviceChoice;
 use client::SessionClient;
@@ -55,6 +56,8 @@ pub struct Settings {
     pub resume: Option<PathBuf>,
     pub device: DeviceChoice,
     pub engine: EngineChoice,
+    /// Which checkpoints of the ends of epochs a run keeps.
+    pub keep: Keep,
     /// Number of threads of the training step; 0: one per core.
     pub threads: usize,
     /// Begin paused, before the first step.
@@ -84,6 +87,7 @@ impl Default for Settings {
             resume: None,
             device: DeviceChoice::Auto,
             engine: EngineChoice::Auto,
+            keep: Keep::default(),
             threads: 0,
             paused: false,
             serve: false,

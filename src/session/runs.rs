@@ -10,7 +10,8 @@ use crate::domain::params::{HYPERPARAMS, Hyperparameters, Tta};
 use crate::domain::report::{RunSummary, Split, State, THIS_COMPUTER};
 use crate::files;
 use crate::train::files::Folder;
-use std::collections::HashMap;
+use crate::train::kept::{self, KEPT};
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
@@ -77,13 +78,8 @@ impl RunsFolder {
         summary.note = files::read_text(&folder.join(NOTE), MAX_NOTE)
             .map(|note| note.trim_end().to_owned())
             .unwrap_or_default();
-        summary.bytes = fs::read_dir(folder).map_or(0, |files| {
-            files
-                .flatten()
-                .filter_map(|f| f.metadata().ok())
-                .map(|m| m.len())
-                .sum()
-        });
+        summary.kept = kept::epochs(folder).len() as u32;
+        summary.bytes = disk_space(&[folder, &folder.join(KEPT)]);
         summary.open = match self.watch.look(folder, &self.owner.host, Instant::now()) {
             None => None,
             Some(session) if session.here => Some(THIS_COMPUTER.into()),
@@ -195,6 +191,7 @@ fn read(folder: &Path, metrics: &Path) -> Option<RunSummary> {
         test_tta: Tta::None,
         elapsed: 0.0,
         bytes: 0,
+        kept: 0,
         differs: Vec::new(),
         epochs: Vec::new(),
     };
@@ -218,6 +215,33 @@ fn read(folder: &Path, metrics: &Path) -> Option<RunSummary> {
         .map(|row| (row.key.to_owned(), row.show(&row.get(&summary.params))))
         .collect();
     Some(summary)
+}
+
+/// Bytes of the files in these folders; a file with two names counts once.
+fn disk_space(folders: &[&Path]) -> u64 {
+    let files = folders
+        .iter()
+        .filter_map(|folder| fs::read_dir(folder).ok());
+    let files = files.flat_map(|files| files.flatten().filter_map(|f| f.metadata().ok()));
+    let mut seen = HashSet::new();
+    files
+        .filter(|file| file.is_file() && identity(file).is_none_or(|id| seen.insert(id)))
+        .map(|file| file.len())
+        .sum()
+}
+
+/// What tells a file from others, whatever its name. None where the system does not say.
+fn identity(file: &fs::Metadata) -> Option<(u64, u64)> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        Some((file.dev(), file.ino()))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = file;
+        None
+    }
 }
 
 /// Reads a run's metrics line by line. Parses only the last of the step reports, for the number of steps. Returns the

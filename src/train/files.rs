@@ -127,6 +127,26 @@ impl Folder {
         kept.and(removed)
     }
 
+    /// A folder within this one, with the same permit. It need not exist.
+    pub fn inner(&self, name: &str) -> Folder {
+        Folder {
+            path: self.join(name),
+            permit: self.permit.clone(),
+        }
+    }
+
+    /// Creates a folder within this one, if it is not there.
+    ///
+    /// # Errors
+    /// Returns an error if the file system does.
+    pub fn create_inner(&self, name: &str) -> io::Result<()> {
+        let path = self.join(name);
+        match path.is_dir() {
+            true => Ok(()),
+            false => self.through(FileOp::Create, &path, || fs::create_dir(&path)),
+        }
+    }
+
     /// Removes the temporary files of interrupted saves.
     ///
     /// # Errors

@@ -4,6 +4,7 @@
 pub mod checkpoint;
 pub mod evaluate;
 pub mod files;
+pub mod kept;
 pub mod recovery;
 pub mod saver;
 pub mod schedule;

@@ -2,6 +2,8 @@
 
 use super::checkpoint::{Checkpoint, CheckpointError};
 use super::files::Folder;
+use super::kept;
+use crate::domain::keep::Keep;
 use crate::domain::report::CheckpointReport;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use std::collections::VecDeque;
@@ -24,6 +26,8 @@ pub struct Job {
     pub checkpoint: Checkpoint,
     pub folder: Folder,
     pub best: NewBest,
+    /// Which checkpoints of the ends of epochs are kept.
+    pub keep: Keep,
     /// The metrics file, which is synced before the checkpoint is written, or the error of writing it.
     pub metrics: Option<io::Result<File>>,
 }
@@ -187,22 +191,31 @@ fn save(job: Job, pending: &mut Option<PendingBest>) -> SaveOutcome {
         checkpoint,
         folder,
         best,
+        keep,
         mut metrics,
     } = job;
     let mut written = Vec::new();
     let is_best = matches!(best, NewBest::This);
     if let NewBest::Earlier(best) = best {
-        written = write(&best, &folder, true, metrics.take(), pending)?;
+        written = write(&best, &folder, true, keep, metrics.take(), pending)?;
     }
-    written.extend(write(&checkpoint, &folder, is_best, metrics, pending)?);
+    written.extend(write(
+        &checkpoint,
+        &folder,
+        is_best,
+        keep,
+        metrics,
+        pending,
+    )?);
     Ok(written)
 }
 
-/// Writes a checkpoint as `last`. Also writes `best` if this checkpoint is the best or another best one is pending.
+/// Writes a checkpoint as `last`, and keeps it if it ends an epoch. Also writes `best` if this checkpoint is the best or another best one is pending.
 fn write(
     checkpoint: &Checkpoint,
     folder: &Folder,
     is_best: bool,
+    keep: Keep,
     metrics: Option<io::Result<File>>,
     pending: &mut Option<PendingBest>,
 ) -> SaveOutcome {
@@ -247,6 +260,7 @@ fn write(
         written.push(best.report.clone());
         *pending = None;
     }
+    kept::keep_last(folder, run_state, keep).map_err(in_folder)?;
     Ok(written)
 }
 
@@ -297,8 +311,8 @@ pub fn adopt(folder: &Folder, file: &str, is_best: bool) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::checkpoint::Best;
     use super::super::checkpoint::tests::example;
+    use super::super::checkpoint::{Best, EpochTotals};
     use super::super::files::FileOp;
     use super::super::files::faults::{Fault, inject};
     use super::*;
@@ -317,6 +331,7 @@ mod tests {
             checkpoint,
             folder: folder.into(),
             best: if best { NewBest::This } else { NewBest::None },
+            keep: Keep::Last,
             metrics: None,
         }
     }
@@ -467,6 +482,93 @@ mod tests {
                 assert_eq!(steps(folder.path())[0], Some(4), "{fault:?}");
                 assert_eq!(steps(folder.path())[2], Some(4), "{fault:?}");
                 assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3, "{fault:?}");
+            }
+        }
+    }
+
+    /// The end of an epoch of ten steps.
+    fn end_of_epoch(folder: &Path, epoch: u32, keep: Keep) -> Job {
+        let mut job = job(folder, 10 * u64::from(epoch), false);
+        let run_state = &mut job.checkpoint.run_state;
+        (run_state.epochs, run_state.step_in_epoch) = (epoch, 0);
+        run_state.totals = EpochTotals::default();
+        Job { keep, ..job }
+    }
+
+    #[test]
+    fn ends_of_epochs_are_kept_and_thinned() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path();
+        let save = |job| save(job, &mut None).unwrap();
+        for epoch in 1..=60 {
+            save(end_of_epoch(path, epoch, Keep::Thin));
+        }
+        let expected: Vec<u32> = (1..=60).filter(|e| Keep::Thin.keeps(*e, 60)).collect();
+        assert_eq!(kept::epochs(path), expected);
+        for epoch in expected {
+            let checkpoint = Checkpoint::read(&path.join(kept::file_of(epoch))).unwrap();
+            assert_eq!(checkpoint.run_state.epochs, epoch);
+        }
+        // The run went back to epoch 50, and is within the one after it.
+        let mut within = end_of_epoch(path, 50, Keep::Thin);
+        within.checkpoint.run_state.step_in_epoch = 3;
+        within.checkpoint.run_state.totals.images = 30;
+        save(within);
+        assert!(kept::epochs(path).iter().all(|epoch| *epoch <= 51));
+        assert!(!path.join(kept::file_of(51)).exists());
+        save(end_of_epoch(path, 51, Keep::Last));
+        assert!(kept::epochs(path).is_empty());
+    }
+
+    #[test]
+    fn what_fails_while_an_epoch_is_kept_is_reported_and_the_next_save_goes_well() {
+        let prepared = || {
+            let folder = tempfile::tempdir().unwrap();
+            for epoch in 1..=9 {
+                save(end_of_epoch(folder.path(), epoch, Keep::All), &mut None).unwrap();
+            }
+            folder
+        };
+        let faulty = |fault| {
+            let folder = prepared();
+            let injected = inject(folder.path(), fault);
+            let outcome = save(end_of_epoch(folder.path(), 10, Keep::Last), &mut None);
+            let kept = end_of_epoch(folder.path(), 11, Keep::All);
+            let outcome = outcome.and(save(kept, &mut None));
+            let done = injected.done();
+            drop(injected);
+            (folder, outcome, done)
+        };
+        let (_, outcome, operations) = faulty(None);
+        assert!(outcome.is_ok() && operations.contains(&FileOp::Remove));
+        for at in 0..operations.len() {
+            for fault in [
+                Fault::Error {
+                    at,
+                    code: libc::ENOSPC,
+                },
+                Fault::CrashBefore { at },
+                Fault::CrashAfter { at },
+            ] {
+                let (folder, ..) = faulty(Some(fault));
+                let path = folder.path();
+                let last = Checkpoint::read(&path.join(LAST))
+                    .or_else(|_| Checkpoint::read(&path.join(PREVIOUS)));
+                assert!(last.is_ok(), "{fault:?}");
+                for epoch in kept::epochs(path) {
+                    let kept = Checkpoint::read(&path.join(kept::file_of(epoch)));
+                    assert_eq!(kept.unwrap().run_state.epochs, epoch, "{fault:?}");
+                }
+                Folder::from(path).sweep().unwrap();
+                kept::sweep(&path.into()).unwrap();
+                save(end_of_epoch(path, 12, Keep::Thin), &mut None).unwrap();
+                assert_eq!(kept::epochs(path).last(), Some(&12), "{fault:?}");
+                let files = fs::read_dir(path.join(kept::KEPT)).unwrap().count();
+                assert_eq!(
+                    files,
+                    kept::epochs(path).len(),
+                    "{fault:?}: nothing is left behind"
+                );
             }
         }
     }

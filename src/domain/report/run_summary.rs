@@ -52,7 +52,11 @@ pub struct RunSummary {
     #[serde(default, skip_serializing_if = "Tta::is_none")]
     pub test_tta: Tta,
     pub elapsed: f64,
+    /// Size of its files.
     pub bytes: u64,
+    /// Number of kept checkpoints of ends of epochs.
+    #[serde(default)]
+    pub kept: u32,
     /// Hyperparameters that differ from the seed recipe, as (key, value).
     pub differs: Vec<(String, String)>,
     /// The run's epochs.

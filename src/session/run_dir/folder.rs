@@ -11,6 +11,7 @@ use crate::session::log::RunLog;
 use crate::session::protocol::{self, Event, MessageError};
 use crate::session::tfevents::EventFile;
 use crate::train::files::{Appender, Folder};
+use crate::train::kept::{self, KEPT};
 use crate::train::saver;
 use crossbeam_channel::Receiver;
 use std::fs::{self, File};
@@ -123,6 +124,7 @@ impl RunDir {
         lease.log_to(&log);
         let files = Folder::with_permit(folder, lease.permit());
         files.sweep().map_err(RunError::io("cannot tidy", folder))?;
+        kept::sweep(&files).map_err(RunError::io("cannot tidy", &folder.join(KEPT)))?;
         config::write(&files, params)?;
         let metrics = files
             .append_to(METRICS, keep)

@@ -1,6 +1,7 @@
 //! Runs that are resumed.
 
 use super::*;
+use crate::train::kept;
 
 #[test]
 fn a_resumed_run_continues_bit_for_bit() {
@@ -55,6 +56,41 @@ fn continues_from(interruptions: &[u64]) {
             assert_eq!(metrics(&folder), metrics(&whole), "after step {steps}");
         }
     }
+}
+
+#[test]
+fn a_new_run_continues_from_the_end_of_an_epoch_that_was_kept() {
+    let runs = tempfile::tempdir().unwrap();
+    let one = runs.path().join("one");
+    // Sessions wait for their saves only when they end. This one ends with epoch 2.
+    let mut front = FrontEnd::start(Settings {
+        paused: true,
+        ..settings(runs.path())
+    });
+    front.until_state(State::Paused);
+    for _ in 0..20 {
+        front.send(Command::Step);
+        front.until_state(State::Paused);
+    }
+    front.quit();
+    assert_eq!(kept::epochs(&one).last(), Some(&2));
+    let mut front = FrontEnd::start(Settings {
+        resume: Some("one".into()),
+        name: None,
+        ..settings(runs.path())
+    });
+    front.until_state(State::Done);
+    front.quit();
+    let mut front = FrontEnd::start(Settings {
+        resume: Some(one.join(kept::file_of(2))),
+        name: Some("two".into()),
+        ..settings(runs.path())
+    });
+    front.until_state(State::Done);
+    front.quit();
+    let two = runs.path().join("two");
+    assert_eq!(content(&two.join(LAST)), content(&one.join(LAST)));
+    assert_eq!(kept::epochs(&two), [3]);
 }
 
 #[test]

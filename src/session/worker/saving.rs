@@ -108,6 +108,7 @@ impl Worker<'_> {
                     checkpoint,
                     folder,
                     best: if best { NewBest::This } else { NewBest::None },
+                    keep: self.settings.keep,
                     metrics: Some(metrics),
                 });
             }

@@ -43,7 +43,7 @@ struct FaultState {
 
 static STATES: LazyLock<Mutex<HashMap<PathBuf, FaultState>>> = LazyLock::new(Mutex::default);
 
-/// Sets the fault for the files of `folder` until the guard is dropped. None only records the operations.
+/// Sets the fault for the files in `folder`, however deep, until the guard is dropped. None only records the operations.
 pub(crate) fn inject(folder: &Path, fault: Option<Fault>) -> InjectedFault {
     let state = FaultState {
         fault,
@@ -80,7 +80,8 @@ pub(crate) fn through<T>(
     act: impl FnOnce() -> io::Result<T>,
 ) -> io::Result<T> {
     let mut states = STATES.lock().unwrap();
-    let Some(state) = path.parent().and_then(|f| states.get_mut(f)) else {
+    let folder = path.ancestors().find(|folder| states.contains_key(*folder));
+    let Some(state) = folder.and_then(|f| states.get_mut(f)) else {
         drop(states);
         return act();
     };
@@ -144,7 +145,7 @@ pub(super) fn some_through(
 ) -> io::Result<usize> {
     let short = {
         let states = STATES.lock().unwrap();
-        let state = path.parent().and_then(|f| states.get(f));
+        let state = path.ancestors().find_map(|folder| states.get(folder));
         state.and_then(|p| p.fault.map(|f| (f, p.done.len())))
     };
     match short {

@@ -397,6 +397,7 @@ fn run_summary(name: &str, outcome: &str, gain: f64, lr: &str) -> RunSummary {
         test_tta: Default::default(),
         elapsed: 74.0,
         bytes: 3_400_000,
+        kept: 15,
         differs: vec![
             ("learning_rate".into(), lr.into()),
             ("flip".into(), "on".into()),

@@ -256,12 +256,13 @@ impl RunsView {
         }
         put(
             &format!(
-                "{}, {} epochs, step {}, {}, {}",
+                "{}, {} epochs, step {}, {}, {}, {} checkpoints kept",
                 run.data,
                 run.epochs_done,
                 grouped(run.step),
                 duration(run.elapsed),
-                bytes(run.bytes)
+                bytes(run.bytes),
+                run.kept
             ),
             theme.dim(),
         );
