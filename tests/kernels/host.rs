@@ -27,6 +27,28 @@ pub fn compiler() -> Option<String> {
 
 type Start = unsafe extern "C" fn(*mut c_void, *const u32, u32, u32, u32, *mut *mut c_void, i32);
 
+/// Compiled kernels, with stacks for all threads of a block.
+struct Library(*mut c_void);
+
+impl Library {
+    fn open(path: &CStr) -> Self {
+        // SAFETY: the library was just built; loading it runs only the shim's constructors.
+        let library = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
+        // SAFETY: dlerror returns a C string after a failure.
+        assert!(!library.is_null(), "{:?}", unsafe {
+            CStr::from_ptr(libc::dlerror())
+        });
+        Library(library)
+    }
+}
+
+impl Drop for Library {
+    fn drop(&mut self) {
+        // SAFETY: it is open, and whoever owns it calls its functions no more.
+        unsafe { libc::dlclose(self.0) };
+    }
+}
+
 /// A device whose executors run on the CPU.
 pub struct HostDevice {
     multiprocessors: u32,
@@ -98,6 +120,7 @@ impl ExecutorDevice for HostDevice {
             memory: Vec::new(),
             lists: Vec::new(),
             start: None,
+            library: None,
         }))
     }
 
@@ -114,6 +137,8 @@ struct Host {
     memory: Vec<u128>,
     lists: Vec<Vec<(*mut c_void, Launch)>>,
     start: Option<Start>,
+    /// What `start` and the kernels of the lists are functions of.
+    library: Option<Library>,
 }
 
 impl Host {
@@ -269,12 +294,8 @@ impl KernelExecutor for Host {
             });
         }
         let path = CString::new(library.to_str().unwrap()).unwrap();
-        // SAFETY: the library was just built, and it stays open.
-        let library = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
-        // SAFETY: dlerror returns a C string after a failure.
-        assert!(!library.is_null(), "{:?}", unsafe {
-            CStr::from_ptr(libc::dlerror())
-        });
+        let opened = Library::open(&path);
+        let library = opened.0;
         // SAFETY: the shim's `launch` has this type.
         self.start =
             Some(unsafe { std::mem::transmute::<*mut c_void, Start>(symbol(library, "launch")) });
@@ -297,6 +318,8 @@ impl KernelExecutor for Host {
                     .collect()
             })
             .collect();
+        // The functions of the one before are not called any more.
+        self.library = Some(opened);
         Ok((0..self.lists.len()).map(KernelList).collect())
     }
 
