@@ -254,15 +254,19 @@ impl RunsView {
         if !run.note.is_empty() {
             put(&run.note, theme.validation());
         }
+        let kept = match run.kept {
+            0 => String::new(),
+            1 => ", 1 checkpoint kept".into(),
+            many => format!(", {many} checkpoints kept"),
+        };
         put(
             &format!(
-                "{}, {} epochs, step {}, {}, {}, {} checkpoints kept",
+                "{}, {} epochs, step {}, {}, {}{kept}",
                 run.data,
                 run.epochs_done,
                 grouped(run.step),
                 duration(run.elapsed),
-                bytes(run.bytes),
-                run.kept
+                bytes(run.bytes)
             ),
             theme.dim(),
         );
