@@ -185,7 +185,7 @@ pub static HYPERPARAMS: &[HyperParam] = &[
         "Score the test images after every epoch, not only at the end.").short("test"),
     row("tta", "tta", "", Applies::Now, ValueKind::Choice(Tta::WORDS), field!(choice tta: Tta),
         "Views of each image that the final test score, `eval` and `predict` average over: its mirror image, and shifts by one pixel."),
-    row("tta_each_evaluation", "tta each evaluation", "", Applies::Now, ValueKind::Bool, field!(bool tta_each_evaluation),
+    row("tta_each_evaluation", "tta each eval", "", Applies::Now, ValueKind::Bool, field!(bool tta_each_evaluation),
         "Score after each epoch with tta too.").short("tta each"),
     row(recipes::KEY, "recipe", "", Applies::NextRun, ValueKind::Choice(recipes::NAMES), field!(text recipe),
         "An architecture and the hyperparameters that belong to it; what is set beside it changes it. See `cifar-tui recipes`."),
