@@ -57,16 +57,17 @@ pub fn describe(reached: &Reached) -> String {
 
 /// README's table of what the recipes reach.
 pub fn markdown() -> String {
-    let mut table =
-        String::from("| recipe | test accuracy | seeds | time | on |\n|---|---|---|---|---|\n");
+    let mut table = String::from(
+        "| recipe | test accuracy | deviation | seeds | time | on |\n|---|---|---|---|---|---|\n",
+    );
     for recipe in RECIPES {
         for reached in recipe.reached {
             table += &format!(
-                "| `{}` | {:.2}% ± {:.2} of {} | {} | {} | {} |\n",
+                "| `{}` | {:.2}% of {} | {:.2} | {} | {} | {} |\n",
                 recipe.name,
                 reached.mean,
-                reached.spread,
                 reached.data,
+                reached.spread,
                 reached.seeds,
                 duration(reached.seconds),
                 reached.device
