@@ -47,8 +47,8 @@ fn norm(numbers: &[f32]) -> f64 {
     squares.sum::<f64>().sqrt()
 }
 
-/// The first layer's filters as RGB pictures, each scaled to its own range; empty unless the first layer is a
-/// convolution of three channels.
+/// The first layer's filters as pictures, each scaled to its own range: grey where images have one channel. Empty unless
+/// the first layer is a convolution.
 pub fn filters(spec: &NetworkSpec, state: &NetworkState) -> Vec<Picture> {
     let nodes = spec.nodes().unwrap_or_default();
     let first = nodes
@@ -57,22 +57,47 @@ pub fn filters(spec: &NetworkSpec, state: &NetworkState) -> Vec<Picture> {
     let Some(TensorData { shape, values }) = first else {
         return Vec::new();
     };
-    let &[_, 3, side, _] = &shape[..] else {
+    let &[_, channels, side, _] = &shape[..] else {
         return Vec::new();
     };
-    let plane = side * side;
     let picture = |filter: &[f32]| {
         let min = filter.iter().copied().fold(f32::INFINITY, f32::min);
         let max = filter.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let range = if max > min { max - min } else { 1.0 };
-        let rgb = (0..plane)
-            .flat_map(|i| (0..3).map(move |c| c * plane + i))
-            .map(|i| ((filter[i] - min) / range * 255.0).round() as u8)
-            .collect();
-        Picture {
-            side: side as u32,
-            rgb,
-        }
+        let byte = |v: &f32| ((v - min) / range * 255.0).round() as u8;
+        Picture::from_planes(side as u32, &filter.iter().map(byte).collect::<Vec<_>>())
     };
-    values.chunks_exact(3 * plane).map(picture).collect()
+    let filters = values.chunks_exact(channels * side * side);
+    filters.map(picture).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::{Scaling, rule};
+    use crate::domain::arch::{Shape, resolve};
+    use crate::domain::params::{Optimizer, Precision};
+
+    #[test]
+    fn filters_of_grey_images_are_grey() {
+        let spec = NetworkSpec {
+            arch: resolve("conv 2 k2, dense 10").unwrap(),
+            input: Shape::new(1, 4, 4),
+            classes: 10,
+            scaling: Scaling::UNIT,
+            optimizer: rule(Optimizer::Sgd),
+            precision: Precision::F32,
+        };
+        let mut state = NetworkState::default();
+        let weight = TensorData {
+            shape: vec![2, 1, 2, 2],
+            values: vec![-1.0, 0.0, 1.0, 2.0, 5.0, 5.0, 5.0, 5.0],
+        };
+        state.tensors.insert("conv1.weight".into(), weight);
+        let pictures = filters(&spec, &state);
+        let rgb = [0, 85, 170, 255].map(|v| [v; 3]).concat();
+        assert_eq!(pictures.len(), 2);
+        assert_eq!((pictures[0].side, &pictures[0].rgb), (2, &rgb));
+        assert_eq!(pictures[1].rgb, [0; 12]);
+    }
 }

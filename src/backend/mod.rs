@@ -85,12 +85,12 @@ impl NetworkSpec {
     /// The layers with their names and shapes.
     ///
     /// # Errors
-    /// Returns an error if the architecture does not fit the input or the classes, or the images do not have three
+    /// Returns an error if the architecture does not fit the input or the classes, or the images do not have 1 or 3
     /// channels.
     pub fn nodes(&self) -> Result<Vec<Node>> {
-        if self.input.channels != 3 {
+        if !matches!(self.input.channels, 1 | 3) {
             return Err(Error::Batch(format!(
-                "networks take images of 3 channels, not {}",
+                "networks take images of 1 or 3 channels, not {}",
                 self.input.channels
             )));
         }

@@ -245,7 +245,7 @@ pub fn difference(device: &dyn Device, text: &str, precision: Precision) -> anyh
         arch,
         input: Shape::new(3, side as u32, side as u32),
         classes: 10,
-        scaling: Scaling::standard([0.5; 3], [0.25; 3]),
+        scaling: Scaling::standard(&[0.5; 3], &[0.25; 3]),
         optimizer: rule(params.optimizer),
         precision,
     };

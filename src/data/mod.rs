@@ -30,8 +30,10 @@ use thiserror::Error;
 
 /// Side of an image in pixels.
 pub const SIDE: usize = 32;
-/// Size of one image in bytes: three channels of `SIDE * SIDE` pixels.
-pub const IMAGE_BYTES: usize = 3 * SIDE * SIDE;
+/// Channels of an image: red, green and blue.
+pub const CHANNELS: usize = 3;
+/// Size of one image in bytes.
+pub const IMAGE_BYTES: usize = CHANNELS * SIDE * SIDE;
 /// CIFAR-10's classes, in the order of its labels.
 pub const CLASSES: [&str; 10] = [
     "airplane",
@@ -53,7 +55,7 @@ const SAMPLE_FORMAT: &str = "built-in sample set";
 /// The environment variable that names a file or folder with the data.
 pub const ENV: &str = "CIFAR_TUI_DATA";
 
-/// Images of one split and their labels. The pixels are u8 in NCHW order, `3 * side * side` bytes per image.
+/// Images of one split and their labels. The pixels are u8 in NCHW order, [`CHANNELS`] of `side` x `side` per image.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Images {
     pub side: usize,
@@ -73,7 +75,7 @@ impl Images {
 
     /// Size of one image in bytes.
     pub fn image_bytes(&self) -> usize {
-        3 * self.side * self.side
+        CHANNELS * self.side * self.side
     }
 
     /// The pixels of image `i`, CHW.
@@ -90,17 +92,7 @@ impl Images {
     /// # Panics
     /// If there is no such image.
     pub fn picture(&self, i: usize) -> Picture {
-        let (red, rest) = self.image(i).split_at(self.side * self.side);
-        let (green, blue) = rest.split_at(self.side * self.side);
-        Picture {
-            side: self.side as u32,
-            rgb: red
-                .iter()
-                .zip(green)
-                .zip(blue)
-                .flat_map(|((r, g), b)| [*r, *g, *b])
-                .collect(),
-        }
+        Picture::from_planes(self.side as u32, self.image(i))
     }
 
     /// The indices of the images of `class`, ascending; of all images for None.

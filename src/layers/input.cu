@@ -1,5 +1,5 @@
 // Makes the network's input from the data set's bytes: gathers and augments images, scales them, and converts u8 NCHW
-// to f32 NHWC. Constants: SIDE (width and height). A thread computes one pixel. Each thread draws the image's placement
+// to f32 NHWC. Constants: SIDE (width and height), CHANNELS. A thread computes one pixel. Each thread draws the image's placement
 // again, which costs less than reading it.
 
 // The same as `reflected` in domain/augment.rs.
@@ -47,8 +47,8 @@ extern "C" __global__ void __launch_bounds__(256) gather(const Step *now, float 
     }
     bool shown = !cut && from_x >= 0 && from_x < SIDE && from_y >= 0 && from_y < SIDE;
     int column = flip ? SIDE - 1 - from_x : from_x;
-    const u8 *image = s.pixels + (u64)s.images[image_index] * (3 * SIDE * SIDE) + from_y * SIDE + column;
+    const u8 *image = s.pixels + (u64)s.images[image_index] * (CHANNELS * SIDE * SIDE) + from_y * SIDE + column;
 #pragma unroll
-    for (int c = 0; c < 3; c++)
-        input[3 * i + c] = shown ? fmaf((float)image[c * SIDE * SIDE], s.pixel_scale[c], s.pixel_shift[c]) : 0.0f;
+    for (int c = 0; c < CHANNELS; c++)
+        input[CHANNELS * i + c] = shown ? fmaf((float)image[c * SIDE * SIDE], s.pixel_scale[c], s.pixel_shift[c]) : 0.0f;
 }

@@ -6,43 +6,48 @@ use crate::domain::augment::{Placement, reflected};
 use crate::hardware::threads::Threads;
 use candle_core::{Result, Tensor, bail};
 
-/// Maps the bytes of each channel to f32: byte * scale + shift.
+/// Most channels of an image.
+pub const MAX_CHANNELS: usize = 3;
+
+/// Maps the bytes of each channel to f32: byte * scale + shift. Images of one channel use the first numbers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scaling {
-    pub scale: [f32; 3],
-    pub shift: [f32; 3],
+    pub scale: [f32; MAX_CHANNELS],
+    pub shift: [f32; MAX_CHANNELS],
 }
 
 impl Scaling {
     /// Maps bytes to [0, 1].
     pub const UNIT: Scaling = Scaling {
-        scale: [1.0 / 255.0; 3],
-        shift: [0.0; 3],
+        scale: [1.0 / 255.0; MAX_CHANNELS],
+        shift: [0.0; MAX_CHANNELS],
     };
 
-    /// Maps bytes to mean 0 and standard std 1, given each channel's mean and standard std in [0, 1]. A
-    /// channel of standard std 0 is only shifted.
-    pub fn standard(mean: [f32; 3], std: [f32; 3]) -> Self {
-        let divisor = std.map(|d| if d > 0.0 { d } else { 1.0 });
-        Scaling {
-            scale: std::array::from_fn(|c| 1.0 / (255.0 * divisor[c])),
-            shift: std::array::from_fn(|c| -mean[c] / divisor[c]),
+    /// Maps bytes to mean 0 and standard deviation 1, given each channel's mean and standard deviation in [0, 1]. A
+    /// channel of standard deviation 0 is only shifted.
+    pub fn standard(mean: &[f32], std: &[f32]) -> Self {
+        let mut scaling = Scaling::UNIT;
+        for (c, (mean, std)) in mean.iter().zip(std).enumerate().take(MAX_CHANNELS) {
+            let divisor = if *std > 0.0 { *std } else { 1.0 };
+            scaling.scale[c] = 1.0 / (255.0 * divisor);
+            scaling.shift[c] = -mean / divisor;
         }
+        scaling
     }
 
-    /// The scaled value of each byte, for each channel.
-    fn table(&self) -> [[f32; 256]; 3] {
+    /// The scaled value of each byte, for each of `C` channels.
+    fn table<const C: usize>(&self) -> [[f32; 256]; C] {
         std::array::from_fn(|c| {
             std::array::from_fn(|byte| (byte as f32).mul_add(self.scale[c], self.shift[c]))
         })
     }
 }
 
-/// Writes the placed images of `pixels` (u8, `[images, 3, side, side]`) into the first rows of `input` (f32,
-/// `[capacity, side, side, 3]`).
+/// Writes the placed images of `pixels` (u8, `[images, channels, side, side]`) into the first rows of `input` (f32,
+/// `[capacity, side, side, channels]`).
 ///
 /// # Errors
-/// Returns an error if the shapes do not fit or an image's number is out of range.
+/// Returns an error if the shapes do not fit, there are not 1 or 3 channels, or an image's number is out of range.
 pub fn prepare(
     pixels: &[u8],
     placements: &[Placement],
@@ -50,9 +55,24 @@ pub fn prepare(
     input: &Tensor,
     threads: &Threads,
 ) -> Result<()> {
-    let (capacity, side, across, channels) = input.dims4()?;
-    let len = 3 * side * side;
-    if channels != 3 || side != across || !pixels.len().is_multiple_of(len) {
+    match input.dims4()?.3 {
+        1 => prepare_channels::<1>(pixels, placements, scaling, input, threads),
+        3 => prepare_channels::<3>(pixels, placements, scaling, input, threads),
+        channels => bail!("images have 1 or 3 channels, not {channels}"),
+    }
+}
+
+/// [`prepare`] for `C` channels.
+fn prepare_channels<const C: usize>(
+    pixels: &[u8],
+    placements: &[Placement],
+    scaling: &Scaling,
+    input: &Tensor,
+    threads: &Threads,
+) -> Result<()> {
+    let (capacity, side, across, _) = input.dims4()?;
+    let len = C * side * side;
+    if side != across || !pixels.len().is_multiple_of(len) {
         bail!(
             "{} bytes are not images that fit the network's input {:?}",
             pixels.len(),
@@ -72,7 +92,7 @@ pub fn prepare(
             wrong.image
         );
     }
-    let table = &scaling.table();
+    let table = &scaling.table::<C>();
     write([input], |[out]| {
         threads.chunks(&mut out[..placements.len() * len], len, |i, out| {
             let placement = &placements[i];
@@ -83,16 +103,14 @@ pub fn prepare(
 }
 
 /// Writes one placed image.
-fn place(
+fn place<const C: usize>(
     image: &[u8],
     side: usize,
     placement: &Placement,
-    table: &[[f32; 256]; 3],
+    table: &[[f32; 256]; C],
     out: &mut [f32],
 ) {
-    let plane = side * side;
-    let (red, rest) = image.split_at(plane);
-    let (green, blue) = rest.split_at(plane);
+    let planes: [&[u8]; C] = std::array::from_fn(|c| &image[c * side * side..][..side * side]);
     let (dx, dy) = (isize::from(placement.dx), isize::from(placement.dy));
     let size = side as isize;
     // The pixel of row `from` of the image that appears in column `x` of the input.
@@ -103,14 +121,14 @@ fn place(
         } else {
             column
         };
-        let at = from * side + column;
-        [red[at], green[at], blue[at]].map(usize::from)
+        planes.map(|plane| plane[from * side + column])
     };
-    let scaled = |bytes: [usize; 3]| std::array::from_fn(|c| table[c][bytes[c]]);
+    let scaled =
+        |bytes: [u8; C]| -> [f32; C] { std::array::from_fn(|c| table[c][usize::from(bytes[c])]) };
     // The columns of the input from `left` to `right` show the image.
     let left = (-dx).clamp(0, size) as usize;
     let right = (size - dx).clamp(left as isize, size) as usize;
-    for (y, row) in out.chunks_exact_mut(3 * side).enumerate() {
+    for (y, row) in out.chunks_exact_mut(C * side).enumerate() {
         let from = y as isize + dy;
         let from = match placement.reflect {
             true => reflected(from as i32, side as u32) as usize,
@@ -122,43 +140,34 @@ fn place(
             false => from as usize,
         };
         if placement.reflect {
-            let pixels = row.as_chunks_mut::<3>().0;
+            let pixels = row.as_chunks_mut::<C>().0;
             for x in (0..left).chain(right..side) {
                 pixels[x] = scaled(pixel(from, x));
             }
         } else {
-            row[..3 * left].fill(0.0);
-            row[3 * right..].fill(0.0);
+            row[..C * left].fill(0.0);
+            row[C * right..].fill(0.0);
         }
         if left == right {
             continue;
         }
-        let line = from * side..(from + 1) * side;
-        let (red, green, blue) = (&red[line.clone()], &green[line.clone()], &blue[line]);
-        let shown = row[3 * left..3 * right].as_chunks_mut::<3>().0;
+        let shown = row[C * left..C * right].as_chunks_mut::<C>().0;
+        let count = shown.len();
+        // The same number of the image's columns. Column x of the mirrored image is column side - 1 - x.
         let begin = (left as isize + dx) as usize;
+        let first = match placement.flip {
+            true => side - begin - count,
+            false => begin,
+        };
+        let lines = planes.map(|plane| &plane[from * side + first..][..count]);
+        // `zip(0..count)` spares the bounds checks that `enumerate()` keeps.
         if placement.flip {
-            // Column x of the mirrored image is column side - 1 - x.
-            for (i, pixel) in shown.iter_mut().enumerate() {
-                let x = side - 1 - (begin + i);
-                *pixel = [
-                    table[0][red[x] as usize],
-                    table[1][green[x] as usize],
-                    table[2][blue[x] as usize],
-                ];
+            for (pixel, x) in shown.iter_mut().rev().zip(0..count) {
+                *pixel = scaled(lines.map(|line| line[x]));
             }
         } else {
-            let end = begin + shown.len();
-            let columns = red[begin..end]
-                .iter()
-                .zip(&green[begin..end])
-                .zip(&blue[begin..end]);
-            for (pixel, ((&red, &green), &blue)) in shown.iter_mut().zip(columns) {
-                *pixel = [
-                    table[0][red as usize],
-                    table[1][green as usize],
-                    table[2][blue as usize],
-                ];
+            for (pixel, x) in shown.iter_mut().zip(0..count) {
+                *pixel = scaled(lines.map(|line| line[x]));
             }
         }
     }
@@ -171,7 +180,7 @@ fn place(
         };
         let columns = span(placement.cut_x);
         for y in span(placement.cut_y) {
-            out[3 * (y * side + columns.start)..3 * (y * side + columns.end)].fill(0.0);
+            out[C * (y * side + columns.start)..C * (y * side + columns.end)].fill(0.0);
         }
     }
 }
@@ -184,10 +193,11 @@ mod tests {
 
     /// The definition of a placement, pixel by pixel.
     fn expected(image: &[u8], side: usize, p: &Placement, scaling: &Scaling) -> Vec<f32> {
+        let channels = image.len() / (side * side);
         let mut out = Vec::new();
         for y in 0..side as i64 {
             for x in 0..side as i64 {
-                for c in 0..3 {
+                for c in 0..channels {
                     let size = side as i64;
                     let mirrored = |at: i64| match (p.reflect, at) {
                         (true, _) if size == 1 => 0,
@@ -223,15 +233,18 @@ mod tests {
     proptest! {
         #[test]
         fn every_placement_shows_what_it_says(
+            grey: bool,
             side in 1..12usize,
             placements in proptest::collection::vec(
                 (0..3u32, any::<[bool; 2]>(), -16..=16i8, -16..=16i8, (0..14u8, 0..12u8, 0..12u8)),
                 1..5,
             )
         ) {
-            let bytes: Vec<u8> = (0..3 * 3 * side * side).map(|i| (i * 37 % 251) as u8).collect();
-            let input = (Tensor::ones((6, side, side, 3), DType::F32, &Device::Cpu).unwrap() * 7.0).unwrap();
-            let scaling = Scaling::standard([0.5, 0.4, 0.3], [0.2, 0.25, 0.0]);
+            let channels = if grey { 1 } else { 3 };
+            let len = channels * side * side;
+            let bytes: Vec<u8> = (0..3 * len).map(|i| (i * 37 % 251) as u8).collect();
+            let input = (Tensor::ones((6, side, side, channels), DType::F32, &Device::Cpu).unwrap() * 7.0).unwrap();
+            let scaling = Scaling::standard(&[0.5, 0.4, 0.3][..channels], &[0.2, 0.25, 0.0][..channels]);
             let placements: Vec<_> = placements
                 .into_iter()
                 .map(|(image, [flip, reflect], dx, dy, (cut, cut_x, cut_y))| Placement {
@@ -247,7 +260,6 @@ mod tests {
                 .collect();
             prepare(&bytes, &placements, &scaling, &input, &Threads::new(2)).unwrap();
             let got: Vec<f32> = input.flatten_all().unwrap().to_vec1().unwrap();
-            let len = 3 * side * side;
             for (i, p) in placements.iter().enumerate() {
                 let image = &bytes[p.image as usize * len..(p.image as usize + 1) * len];
                 prop_assert_eq!(&got[i * len..(i + 1) * len], expected(image, side, p, &scaling), "{:?}", p);
@@ -260,14 +272,25 @@ mod tests {
     fn what_does_not_fit_is_an_error() {
         let threads = Threads::new(1);
         let pixels = [0; 2 * 3 * 4 * 4];
-        let input = Tensor::zeros((1, 4, 4, 3), DType::F32, &Device::Cpu).unwrap();
+        let input =
+            |channels| Tensor::zeros((1, 4, 4, channels), DType::F32, &Device::Cpu).unwrap();
         let plain = Placement::plain;
-        let prepare = |pixels: &[u8], placements: &[Placement]| {
-            super::prepare(pixels, placements, &Scaling::UNIT, &input, &threads)
+        let prepare_for = |channels, pixels: &[u8], placements: &[Placement]| {
+            super::prepare(
+                pixels,
+                placements,
+                &Scaling::UNIT,
+                &input(channels),
+                &threads,
+            )
         };
+        let prepare = |pixels: &[u8], placements: &[Placement]| prepare_for(3, pixels, placements);
         assert!(prepare(&pixels, &[plain(1)]).is_ok());
         assert!(prepare(&pixels, &[plain(2)]).is_err());
         assert!(prepare(&pixels, &[plain(0), plain(1)]).is_err());
         assert!(prepare(&pixels[1..], &[plain(0)]).is_err());
+        assert!(prepare_for(1, &pixels, &[plain(5)]).is_ok());
+        assert!(prepare_for(1, &pixels, &[plain(6)]).is_err());
+        assert!(prepare_for(2, &pixels, &[plain(0)]).is_err());
     }
 }

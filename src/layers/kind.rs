@@ -95,7 +95,7 @@ impl dyn LayerOp {
 /// Images of a data set as a network sees them.
 #[derive(Clone, Copy)]
 pub struct SeenImages<'a> {
-    /// `[images, 3, side, side]`.
+    /// `[images, channels, side, side]`.
     pub pixels: &'a [u8],
     pub side: usize,
     /// Which of them to look at.

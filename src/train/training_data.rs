@@ -3,27 +3,22 @@
 use super::checkpoint::DataIdentity;
 use super::{Error, Result};
 use crate::backend::ImageSet;
-use crate::data::{Dataset, Images, SAMPLE};
+use crate::data::{CHANNELS, Dataset, Images, SAMPLE};
 use crate::domain::report::{DataInfo, Picture, Split};
 use std::rc::Rc;
 
-/// Image `image` of a set for drawing: RGB, row by row.
+/// Image `image` of a set for drawing.
 ///
 /// # Errors
 /// Returns an error if there is no such image.
 pub fn picture(set: &ImageSet, image: u32) -> Result<Picture> {
-    let Some(chw) = set.image(image) else {
-        return Err(Error::Question(format!(
+    match set.image(image) {
+        Some(bytes) => Ok(Picture::from_planes(set.side() as u32, bytes)),
+        None => Err(Error::Question(format!(
             "there is no image {image}: there are {}",
             set.len()
-        )));
-    };
-    let plane = set.side() * set.side();
-    let rgb = (0..plane).flat_map(|i| [chw[i], chw[plane + i], chw[2 * plane + i]]);
-    Ok(Picture {
-        side: set.side() as u32,
-        rgb: rgb.collect(),
-    })
+        ))),
+    }
 }
 
 /// Converts a split to an [`ImageSet`] without copying its pixels.
@@ -36,7 +31,7 @@ pub fn image_set(images: Images) -> Result<ImageSet> {
         .iter()
         .map(|label| u16::from(*label))
         .collect();
-    Ok(ImageSet::new(3, images.side, images.pixels, labels)?)
+    Ok(ImageSet::new(CHANNELS, images.side, images.pixels, labels)?)
 }
 
 /// The identity of a data set, which its checkpoints record.
@@ -45,7 +40,7 @@ pub fn identity(data: &Dataset) -> DataIdentity {
     DataIdentity::of(
         info,
         [(&train.pixels, &train.labels), (&test.pixels, &test.labels)],
-        3 * train.side * train.side,
+        train.image_bytes(),
     )
 }
 

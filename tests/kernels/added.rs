@@ -7,7 +7,7 @@ use super::{Training, cpu, left_out};
 use candle_core::{Result, Tensor};
 use cifar_tui::backend::candle::CandleDevice;
 use cifar_tui::backend::{self, Device, NetworkSpec, Rule};
-use cifar_tui::domain::arch::{self, Arch, ArchError, InferContext, Node};
+use cifar_tui::domain::arch::{self, Arch, ArchError, InferContext, Node, Shape};
 use cifar_tui::domain::params::{Optimizer, ParameterGroup};
 use cifar_tui::domain::report::StepSettings;
 use cifar_tui::hardware::executor::Launch;
@@ -283,7 +283,7 @@ fn what_is_not_trained_stays_and_has_no_state_of_the_optimizer() {
 #[test]
 fn an_added_layer_and_an_added_optimizer_train_on_the_cpu_as_in_the_reference() {
     for rule in [backend::rule(Optimizer::Adam), &HALF] {
-        agrees("cpu, gain", &*cpu(), arch(), 12, rule);
+        agrees("cpu, gain", &*cpu(), arch(), Shape::new(3, 12, 12), rule);
     }
 }
 
@@ -294,6 +294,6 @@ fn an_added_layer_and_an_added_optimizer_train_on_the_gpu_as_in_the_reference() 
     }
     for rule in [backend::rule(Optimizer::Adam), &HALF] {
         let device = HostDevice::new(6, false).device();
-        agrees("gpu, gain", &device, arch(), 12, rule);
+        agrees("gpu, gain", &device, arch(), Shape::new(3, 12, 12), rule);
     }
 }

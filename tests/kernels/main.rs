@@ -124,7 +124,7 @@ impl World {
             arch: arch::resolve(text).unwrap(),
             input: Shape::new(3, side, side),
             classes: CLASSES,
-            scaling: Scaling::standard([0.49, 0.48, 0.45], [0.25, 0.24, 0.26]),
+            scaling: Scaling::standard(&[0.49, 0.48, 0.45], &[0.25, 0.24, 0.26]),
             optimizer: backend::rule(self.params.optimizer),
             precision: self.precision,
         }

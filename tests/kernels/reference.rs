@@ -74,11 +74,12 @@ fn hyperparameters(optimizer: Optimizer) -> Hyperparameters {
     }
 }
 
-fn images(side: usize) -> Rc<ImageSet> {
+fn images(shape: Shape) -> Rc<ImageSet> {
     let rng = Rng::new(4, Stream::Sample, 0);
-    let bytes = (0..(IMAGES * 3 * side * side) as u32).map(|i| (rng.word(i) >> 24) as u8);
+    let [channels, side] = [shape.channels, shape.height].map(|v| v as usize);
+    let bytes = (0..(IMAGES * channels * side * side) as u32).map(|i| (rng.word(i) >> 24) as u8);
     let labels = (0..IMAGES as u32).map(|i| (rng.word(i) % CLASSES as u32) as u16);
-    Rc::new(ImageSet::new(3, side, bytes.collect(), labels.collect()).unwrap())
+    Rc::new(ImageSet::new(channels, side, bytes.collect(), labels.collect()).unwrap())
 }
 
 /// A backend with one member, and its gradients after a step.
@@ -125,19 +126,19 @@ impl Side {
     }
 }
 
-/// Compares ten training steps on `device` with the reference.
-pub fn agrees(what: &str, device: &dyn Device, arch: Arch, side: usize, rule: &'static Rule) {
+/// Compares ten training steps on `device`, on images of the shape `input`, with the reference.
+pub fn agrees(what: &str, device: &dyn Device, arch: Arch, input: Shape, rule: &'static Rule) {
     let optimizer = rule.word;
     let mut params = hyperparameters(optimizer);
     let spec = NetworkSpec {
         arch,
-        input: Shape::new(3, side as u32, side as u32),
+        input,
         classes: CLASSES,
-        scaling: Scaling::standard([0.49, 0.48, 0.45], [0.25, 0.24, 0.26]),
+        scaling: Scaling::standard(&[0.49, 0.48, 0.45], &[0.25, 0.24, 0.26]),
         optimizer: rule,
         precision: Precision::F32,
     };
-    let images = images(side);
+    let images = images(input);
     let mut ours = Side::new(device, &spec);
     let mut reference = Side::new(&CandleDevice::reference(), &spec);
     for step in 1..=STEPS {
@@ -233,17 +234,23 @@ fn forgive_undecided(weights: &mut [f32], theirs: &[f32], gradient: &[f32], most
 }
 
 /// On images of `side` pixels a side, or of 32 where these are too small for the preset.
-fn all_agree(what: &str, device: &dyn Device, side: usize, size: impl Fn(&Arch) -> Arch) {
+fn all_agree(what: &str, device: &dyn Device, side: u32, size: impl Fn(&Arch) -> Arch) {
     for preset in ARCHS {
         let arch = size(&resolve(preset.name).unwrap());
-        let input = Shape::new(3, side as u32, side as u32);
-        let side = match arch.infer_shapes(input, CLASSES) {
-            Ok(_) => side,
-            Err(_) => 32,
+        let small = Shape::new(3, side, side);
+        let input = match arch.infer_shapes(small, CLASSES) {
+            Ok(_) => small,
+            Err(_) => Shape::CIFAR,
         };
         for optimizer in Optimizer::ALL {
             let what = format!("{what}, {}", preset.name);
-            agrees(&what, device, arch.clone(), side, backend::rule(*optimizer));
+            agrees(
+                &what,
+                device,
+                arch.clone(),
+                input,
+                backend::rule(*optimizer),
+            );
         }
     }
 }
@@ -261,30 +268,44 @@ fn the_gpu_s_kernels_train_every_preset_under_every_optimizer_as_the_reference_d
     all_agree("gpu", &HostDevice::new(6, false).device(), 16, small);
 }
 
-/// Compares the CPU and the GPU's kernels with the reference.
-fn both_agree(text: &str) {
+/// Compares the CPU and the GPU's kernels with the reference, on images of this many channels.
+fn both_agree(text: &str, channels: u32) {
+    let input = Shape::new(channels, 12, 12);
     let rule = || backend::rule(Optimizer::Adamw);
-    agrees("cpu", &*cpu(), resolve(text).unwrap(), 12, rule());
+    agrees("cpu", &*cpu(), resolve(text).unwrap(), input, rule());
     if !left_out() {
         let device = HostDevice::new(6, false).device();
-        agrees("gpu", &device, resolve(text).unwrap(), 12, rule());
+        agrees("gpu", &device, resolve(text).unwrap(), input, rule());
     }
 }
 
 /// Kinds of layers that no preset has.
 #[test]
 fn smooth_activations_train_as_in_the_reference() {
-    both_agree(super::SMOOTH);
+    both_agree(super::SMOOTH, 3);
 }
 
 #[test]
 fn norms_with_options_and_even_kernels_train_as_in_the_reference() {
-    both_agree(super::OPTIONS);
+    both_agree(super::OPTIONS, 3);
 }
 
 #[test]
 fn fixed_filters_stay_and_their_bias_trains_as_in_the_reference() {
-    both_agree(super::WHITEN);
+    both_agree(super::WHITEN, 3);
+}
+
+/// Whatever layer comes first.
+#[test]
+fn networks_for_grey_images_train_as_the_reference_does() {
+    for text in [
+        "conv 8, relu, pool, drop, conv 9 same, gelu, dense 10",
+        "conv 7 k2, norm, relu, pool, dense 10",
+        "norm, relu, pool 3 s2, dense 12, silu, dense 10",
+        "dense 12, silu, dense 10",
+    ] {
+        both_agree(text, 1);
+    }
 }
 
 #[test]

@@ -108,7 +108,7 @@ record! {
     StepRecord, "Step", step_text {
         number: u64,
         seed: u64,
-        /// `[n, 3, side, side]`.
+        /// `[n, channels, side, side]`.
         pixels: u8_pointer,
         labels: u16_pointer,
         /// The numbers of the batch's images.

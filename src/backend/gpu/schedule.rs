@@ -6,6 +6,7 @@ use super::optimizer::OptimizerSchedule;
 use super::records::{OutcomeRecord, ProgressRecord, StepRecord};
 use crate::backend::cpu::network::Network;
 use crate::backend::{NetworkSpec, Result};
+use crate::domain::arch::Shape;
 use crate::hardware::executor::Launch;
 use crate::layers::gpu::{Activation, LaunchBuilder, LaunchTarget, SharedOffsets, define};
 use std::collections::HashMap;
@@ -134,7 +135,7 @@ impl KernelSchedule {
         layout.probabilities = b.allocate(4 * capacity * spec.classes);
         layout.losses = b.allocate(4 * capacity);
         layout.images = b.allocate(4 * capacity * MAX_STEPS);
-        let input = gather(&mut b, &mut layout, spec.input.height as usize);
+        let input = gather(&mut b, &mut layout, spec.input);
         let (logits, backward) = network.layers.schedule(&mut b, input);
         loss(&mut b, &layout, spec.classes, &logits);
         backward(&mut b);
@@ -226,18 +227,19 @@ fn offsets(slots: &[Slot], row: usize) -> HashMap<String, usize> {
     slots.iter().map(offset).collect()
 }
 
-/// Adds the launch that computes the network's input from images of `side` x `side` pixels.
-fn gather(b: &mut LaunchBuilder, layout: &mut MemoryLayout, side: usize) -> Activation {
+/// Adds the launch that computes the network's input from images of this shape.
+fn gather(b: &mut LaunchBuilder, layout: &mut MemoryLayout, image: Shape) -> Activation {
+    let [channels, side] = [image.channels, image.height].map(|v| v as usize);
     let pixels = side * side;
-    layout.input = b.batch(3 * pixels);
+    layout.input = b.batch(channels * pixels);
     let mut constants = String::new();
-    define!(constants, SIDE = side);
+    define!(constants, SIDE = side, CHANNELS = channels);
     let arguments = vec![b.step(), Some(layout.input)];
     let launch = b.elementwise(INPUT, &constants, "gather", pixels, arguments);
     b.add_forward(launch);
     Activation {
         at: layout.input,
-        len: 3 * pixels,
+        len: channels * pixels,
         grad: None,
         upstream: None,
     }

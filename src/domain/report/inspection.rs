@@ -11,6 +11,22 @@ pub struct Picture {
     pub rgb: Vec<u8>,
 }
 
+impl Picture {
+    /// The picture of the bytes `[channels, side, side]`: of three channels in RGB, of one in grey.
+    pub fn from_planes(side: u32, bytes: &[u8]) -> Self {
+        let plane = (side * side) as usize;
+        let (green, blue) = match bytes.len() > plane {
+            true => (plane, 2 * plane),
+            false => (0, 0),
+        };
+        let rgb = (0..plane).flat_map(|i| [bytes[i], bytes[green + i], bytes[blue + i]]);
+        Picture {
+            side,
+            rgb: rgb.collect(),
+        }
+    }
+}
+
 /// One image and the network's prediction.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Prediction {
@@ -76,7 +92,7 @@ pub struct ModelReport {
     pub step: u64,
     pub parameters: Vec<ParameterHealth>,
     pub units: Vec<UnitHealth>,
-    /// First-layer filters as RGB pictures, each scaled to its own range; empty unless the first layer is a convolution.
+    /// First-layer filters as pictures, each scaled to its own range; empty unless the first layer is a convolution.
     pub filters: Vec<Picture>,
     /// Activations of the requested image.
     pub activations: Vec<Activations>,

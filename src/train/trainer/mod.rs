@@ -552,7 +552,7 @@ fn capacity(params: &Hyperparameters) -> usize {
 /// The network of a run: its architecture, input, classes, optimizer and number format.
 ///
 /// # Errors
-/// Returns an error if the architecture cannot be read, or the statistics are not those of three channels.
+/// Returns an error if the architecture cannot be read or the statistics are missing.
 pub fn network_spec(run_state: &RunState) -> Result<NetworkSpec> {
     let params = Hyperparameters {
         architecture: run_state.architecture.clone(),
@@ -563,28 +563,29 @@ pub fn network_spec(run_state: &RunState) -> Result<NetworkSpec> {
     spec_for(&params, run_state.side, classes, statistics)
 }
 
-/// The network of these hyperparameters for images of `side` x `side` pixels with `classes` classes. `statistics` are
-/// the mean and the standard deviation of each channel.
+/// The network of these hyperparameters for images of `side` x `side` pixels with `classes` classes. The
+/// statistics are the mean and the standard deviation of each of the images' channels.
 ///
 /// # Errors
-/// Returns an error if the architecture cannot be read, or the statistics are not those of three channels.
+/// Returns an error if the architecture cannot be read or the statistics are missing.
 pub fn spec_for(
     params: &Hyperparameters,
     side: u32,
     classes: usize,
     (mean, std): (&[f32], &[f32]),
 ) -> Result<NetworkSpec> {
-    let three = |numbers: &[f32]| {
-        <[f32; 3]>::try_from(numbers)
-            .map_err(|_| Error::Question("the data's channel statistics are missing".into()))
-    };
+    if mean.is_empty() || mean.len() != std.len() {
+        return Err(Error::Question(
+            "the data's channel statistics are missing".into(),
+        ));
+    }
     let scaling = match params.standardize {
-        true => Scaling::standard(three(mean)?, three(std)?),
+        true => Scaling::standard(mean, std),
         false => Scaling::UNIT,
     };
     Ok(NetworkSpec {
         arch: arch::resolve(&params.architecture)?,
-        input: Shape::new(3, side, side),
+        input: Shape::new(mean.len() as u32, side, side),
         classes,
         scaling,
         optimizer: rule(params.optimizer),

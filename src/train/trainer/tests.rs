@@ -93,6 +93,8 @@ fn small_data() -> Rc<TrainingData> {
         side: 8,
         train: 120,
         test: 20,
+        mean: vec![0.4; 3],
+        std: vec![0.2; 3],
         ..DataInfo::default()
     };
     let (train, test) = (images(120), images(20));
@@ -524,4 +526,22 @@ fn a_suspended_run_holds_no_network_and_is_rebuilt_as_it_was() {
         "the request can be taken back"
     );
     assert_eq!((device.counts.made.get(), device.counts.most.get()), (2, 1));
+}
+
+#[test]
+fn the_channels_of_the_network_are_those_of_the_statistics() {
+    let spec = |mean: &[f32], std: &[f32]| {
+        let params = Hyperparameters {
+            standardize: true,
+            ..Hyperparameters::default()
+        };
+        let spec = spec_for(&params, 28, 10, (mean, std));
+        spec.map(|spec| (spec.input, spec.scaling.shift))
+    };
+    let grey = spec(&[0.5], &[0.25]).unwrap();
+    assert_eq!(grey, (Shape::new(1, 28, 28), [-2.0, 0.0, 0.0]));
+    let three = spec(&[0.5; 3], &[0.25; 3]).unwrap();
+    assert_eq!(three, (Shape::new(3, 28, 28), [-2.0; 3]));
+    assert!(spec(&[], &[]).is_err());
+    assert!(spec(&[0.5; 3], &[0.25]).is_err());
 }
