@@ -8,11 +8,13 @@ use cifar_tui::hardware::executor::{
 };
 use cifar_tui::hardware::threads::Threads;
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{CStr, CString, c_void};
 use std::fmt::Write;
+use std::path::Path;
 use std::process::Command;
 use std::rc::Rc;
+use std::sync::{Arc, Mutex};
 
 /// The device's name in messages.
 const NAME: &str = "the processor";
@@ -47,6 +49,41 @@ impl Drop for Library {
         // SAFETY: it is open, and whoever owns it calls its functions no more.
         unsafe { libc::dlclose(self.0) };
     }
+}
+
+/// The library of a source, which is compiled in `folder`. A source that was compiled before is not compiled again: many
+/// tests begin or resume the same networks.
+fn built(text: String, folder: &Path) -> Result<Arc<[u8]>> {
+    static BUILT: Mutex<BTreeMap<String, Arc<[u8]>>> = Mutex::new(BTreeMap::new());
+    if let Some(library) = BUILT.lock().unwrap().get(&text) {
+        return Ok(Arc::clone(library));
+    }
+    let (source, library) = (folder.join("all.cc"), folder.join("built.so"));
+    std::fs::write(&source, &text).unwrap();
+    let output = Command::new(compiler().unwrap())
+        .args([
+            "-std=c++17",
+            "-O2",
+            "-fPIC",
+            "-shared",
+            // Otherwise the libraries of tests that run at the same time would share the kernels' shared memory.
+            "-fvisibility=hidden",
+            "-w",
+            "-ffp-contract=off",
+            "-o",
+        ])
+        .args([&library, &source])
+        .output()
+        .unwrap();
+    if !output.status.success() {
+        return Err(ExecutorError::Kernel {
+            device: NAME.into(),
+            log: String::from_utf8_lossy(&output.stderr).into_owned(),
+        });
+    }
+    let library: Arc<[u8]> = std::fs::read(library).unwrap().into();
+    BUILT.lock().unwrap().insert(text, Arc::clone(&library));
+    Ok(library)
 }
 
 /// A device whose executors run on the CPU.
@@ -270,29 +307,8 @@ impl KernelExecutor for Host {
     ) -> Result<Vec<KernelList>> {
         let (text, names) = one_source(common, &lists, SHIM);
         let folder = tempfile::tempdir().unwrap();
-        let (source, library) = (folder.path().join("all.cc"), folder.path().join("all.so"));
-        std::fs::write(&source, text).unwrap();
-        let output = Command::new(compiler().unwrap())
-            .args([
-                "-std=c++17",
-                "-O2",
-                "-fPIC",
-                "-shared",
-                // Otherwise the libraries of tests that run at the same time would share the kernels' shared memory.
-                "-fvisibility=hidden",
-                "-w",
-                "-ffp-contract=off",
-                "-o",
-            ])
-            .args([&library, &source])
-            .output()
-            .unwrap();
-        if !output.status.success() {
-            return Err(ExecutorError::Kernel {
-                device: NAME.into(),
-                log: String::from_utf8_lossy(&output.stderr).into_owned(),
-            });
-        }
+        let library = folder.path().join("all.so");
+        std::fs::write(&library, built(text, folder.path())?).unwrap();
         let path = CString::new(library.to_str().unwrap()).unwrap();
         let opened = Library::open(&path);
         let library = opened.0;
