@@ -2,9 +2,9 @@
 //! takes at a time.
 
 use super::geometry::Geometry;
-use super::pooled::{self, Layout};
+use super::layout::Layout;
 use super::winograd::{self, Tile};
-use super::{pack, sparse};
+use super::{pack, pooled};
 use crate::hardware::threads::Threads;
 use crate::layers::slices::Aligned;
 
@@ -52,14 +52,8 @@ impl Algorithm {
                 let len = winograd::packed_len(&winograd::turned(g), tile, lanes);
                 winograd::pack_turned(g, tile, weight, lanes, threads, packed.reserve(len));
             }
-            Algorithm::Sparse => {
-                let len = g.outputs * sparse::channel_len(g, lanes);
-                sparse::pack(g, weight, lanes, packed.reserve(len));
-            }
-            Algorithm::Pooled => {
-                let len = Layout::new(g, lanes).weights_len(g);
-                pooled::pack(g, weight, lanes, packed.reserve(len));
-            }
+            Algorithm::Sparse => Layout::whole(g, lanes).pack(g, weight, packed),
+            Algorithm::Pooled => Layout::vectors(g, lanes).pack(g, weight, packed),
         }
     }
 
@@ -68,8 +62,8 @@ impl Algorithm {
         match self {
             Algorithm::Direct => g.patch() * g.outputs.next_multiple_of(lanes),
             Algorithm::Winograd(tile) => winograd::sums_len(g, tile, lanes),
-            Algorithm::Sparse => g.outputs * sparse::channel_len(g, lanes),
-            Algorithm::Pooled => Layout::new(g, lanes).weights_len(g),
+            Algorithm::Sparse => Layout::whole(g, lanes).weights_len(g),
+            Algorithm::Pooled => Layout::vectors(g, lanes).weights_len(g),
         }
     }
 
@@ -83,7 +77,7 @@ impl Algorithm {
             Algorithm::Winograd(tile) => winograd::images_summed(g, tile).max(1),
             // Lists are made image by image.
             Algorithm::Sparse => 1,
-            Algorithm::Pooled => Layout::new(g, lanes).images(g),
+            Algorithm::Pooled => pooled::images(g, lanes),
         }
     }
 }

@@ -8,9 +8,9 @@
 //!
 //! The CPU's kernels are direct convolutions on NHWC: under one row of the kernel, (column, channel) is one run of memory,
 //! so nothing is unfolded. `tile.rs` has the inner loops; `forward.rs` and `backward.rs` what is around them; `winograd`
-//! the same with fewer multiplications; `sparse.rs` the backward pass where most of the gradient is zero, and `pooled.rs`
-//! where only pooling made it so; `algorithm.rs` what differs between these; `pack.rs` the order of the weights;
-//! `total.rs` the sums of the gradients' parts.
+//! the same with fewer multiplications; `pack.rs` the order of their weights. `sparse.rs` has the backward pass where most
+//! of the gradient is zero, and `pooled.rs` where only pooling made it so; `layout.rs` how both lay out images and
+//! weights. `algorithm.rs` has what differs between the backward passes, and `total.rs` the sums of the gradients' parts.
 
 mod algorithm;
 mod backward;
@@ -19,6 +19,7 @@ pub mod cpu;
 mod forward;
 mod geometry;
 pub mod gpu;
+mod layout;
 mod pack;
 mod pooled;
 mod sparse;

@@ -3,7 +3,7 @@
 //!
 //! Each pooled pixel of each output channel is an entry of a list: where the kernel stands over the result that was
 //! selected, and the gradient. For one output channel and one vector of input channels, the weights and the sums of
-//! their gradient, nine vectors each, are held in registers while the channel's entries pass: each adds the image under
+//! their gradient, nine vectors each, are held in registers for all of the channel's entries: each adds the image under
 //! the kernel, times the gradient, to the sums, and the weights, times the gradient, to the gradient of the image there.
 //!
 //! Entries come in any order, so what they read and write must lie in the first-level cache. Images and their gradients
@@ -16,6 +16,7 @@
 )]
 
 use super::geometry::{Geometry, cut};
+use super::layout::Layout;
 use super::tile::unroll;
 use crate::hardware::simd::{Kernel, Simd};
 use crate::layers::slices::scratch;
@@ -33,67 +34,9 @@ pub fn fits(g: &Geometry) -> bool {
     g.kernel == 3
 }
 
-/// The order of images, weights and sums.
-#[derive(Clone, Copy)]
-pub struct Layout {
-    lanes: usize,
-    /// Vectors of input channels.
-    vectors: usize,
-}
-
-impl Layout {
-    pub fn new(g: &Geometry, lanes: usize) -> Self {
-        Layout {
-            lanes,
-            vectors: g.inputs.div_ceil(lanes),
-        }
-    }
-
-    /// f32 of the weights, or of their gradient: for each vector of inputs, for each output, a line for each place of
-    /// the kernel.
-    pub fn weights_len(&self, g: &Geometry) -> usize {
-        self.vectors * g.outputs * PLACES * self.lanes
-    }
-
-    /// Where the weight between these channels stands for the first place of the kernel; the others follow a vector
-    /// apart.
-    pub fn weight_at(&self, g: &Geometry, output: usize, input: usize) -> usize {
-        let (vector, lane) = (input / self.lanes, input % self.lanes);
-        (vector * g.outputs + output) * PLACES * self.lanes + lane
-    }
-
-    /// f32 of one vector of an image's channels, with the padding.
-    fn plane_len(&self, g: &Geometry) -> usize {
-        let (height, width) = g.padded();
-        height * width * self.lanes
-    }
-
-    /// Where a row of the image begins in its plane.
-    fn begin(&self, g: &Geometry, y: usize) -> usize {
-        ((y + g.padding) * g.padded().1 + g.padding) * self.lanes
-    }
-
-    /// f32 of an image with its padding.
-    fn image_len(&self, g: &Geometry) -> usize {
-        self.vectors * self.plane_len(g)
-    }
-
-    /// Images that are best laid out together.
-    pub fn images(&self, g: &Geometry) -> usize {
-        (IMAGES_LEN / (2 * self.image_len(g))).max(1)
-    }
-}
-
-/// Packs OIHW weights; lanes beyond the last input are zero.
-pub fn pack(g: &Geometry, weight: &[f32], lanes: usize, packed: &mut [f32]) {
-    let layout = Layout::new(g, lanes);
-    packed.fill(0.0);
-    for (channels, weight) in weight.chunks_exact(PLACES).enumerate() {
-        let begin = layout.weight_at(g, channels / g.inputs, channels % g.inputs);
-        for (weight, out) in weight.iter().zip(packed[begin..].iter_mut().step_by(lanes)) {
-            *out = *weight;
-        }
-    }
+/// Images that are best laid out together.
+pub fn images(g: &Geometry, lanes: usize) -> usize {
+    (IMAGES_LEN / (2 * Layout::vectors(g, lanes).image_len(g))).max(1)
 }
 
 /// The backward pass of some images.
@@ -105,7 +48,7 @@ pub struct PooledBackward<'a> {
     pub grad: &'a [f32],
     /// Index in the 2x2 window that each pooled pixel selected.
     pub taken: &'a [u8],
-    /// Weights packed by [`pack`]; unused without `grad_input`.
+    /// Weights packed by [`Layout::vectors`]; unused without `grad_input`.
     pub weights: &'a [f32],
     /// Weight gradient in the order of the packed weights, then the bias gradient, to add to.
     pub sums: &'a mut [f32],
@@ -120,7 +63,7 @@ impl Kernel for PooledBackward<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let g = self.geometry;
-        let layout = Layout::new(g, S::LANES);
+        let layout = Layout::vectors(g, S::LANES);
         let images = self.x.len() / g.input_len();
         let entries = images * (g.out_height / 2) * (g.out_width / 2);
         let (sums, bias) = self.sums.split_at_mut(layout.weights_len(g));
@@ -132,7 +75,7 @@ impl Kernel for PooledBackward<'_> {
         let (mut places, mut values) = (scratch(list_len), scratch(list_len));
         let len = images * layout.image_len(g);
         let mut x = scratch(len);
-        lay_out(g, &layout, self.x, &mut x);
+        layout.widen(g, self.x, &mut x);
         let mut grad_x = self.grad_input.is_some().then(|| {
             let mut grad_x = scratch(len);
             grad_x.fill(0.0);
@@ -140,7 +83,7 @@ impl Kernel for PooledBackward<'_> {
         });
         // SAFETY: the caller guarantees it; the scratch is as long as the list and the images.
         unsafe {
-            S::call(Enlist {
+            S::call(ListEntries {
                 geometry: g,
                 layout,
                 images,
@@ -150,7 +93,7 @@ impl Kernel for PooledBackward<'_> {
                 places: &mut places,
                 values: &mut values,
             });
-            S::call(Passes {
+            S::call(Accumulate {
                 geometry: g,
                 layout,
                 images,
@@ -164,7 +107,7 @@ impl Kernel for PooledBackward<'_> {
             });
         }
         if let (Some(grad_x), Some(grad_input)) = (grad_x, self.grad_input) {
-            take_back(g, &layout, &grad_x, grad_input);
+            layout.narrow(g, &grad_x, grad_input);
         }
     }
 }
@@ -172,7 +115,7 @@ impl Kernel for PooledBackward<'_> {
 /// Writes the list of entries: for each vector of output channels, for each image, for each pooled pixel, a place and a
 /// value in each lane. Places are numbers of f32 from the begin of the first image's plane, as the bits of f32: vectors
 /// carry them along. Adds the values to the bias gradient.
-struct Enlist<'a> {
+struct ListEntries<'a> {
     geometry: &'a Geometry,
     layout: Layout,
     images: usize,
@@ -183,7 +126,7 @@ struct Enlist<'a> {
     values: &'a mut [f32],
 }
 
-impl Kernel for Enlist<'_> {
+impl Kernel for ListEntries<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -227,8 +170,8 @@ impl Kernel for Enlist<'_> {
     }
 }
 
-/// Lets all entries pass.
-struct Passes<'a> {
+/// Adds every entry to the sums and to the gradient of the images.
+struct Accumulate<'a> {
     geometry: &'a Geometry,
     layout: Layout,
     images: usize,
@@ -242,7 +185,7 @@ struct Passes<'a> {
     grad_x: Option<&'a mut [f32]>,
 }
 
-impl Kernel for Passes<'_> {
+impl Kernel for Accumulate<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -260,7 +203,7 @@ impl Kernel for Passes<'_> {
         };
         // SAFETY: the caller guarantees it; every place leaves room for the kernel within the plane.
         unsafe {
-            for vector in 0..self.layout.vectors {
+            for vector in 0..self.layout.parts() {
                 let channel = Channel {
                     row: g.padded().1 * S::LANES,
                     x: self.x.as_ptr().add(vector * plane),
@@ -279,7 +222,7 @@ impl Kernel for Passes<'_> {
                     for output in 0..g.outputs {
                         let (lines, lane) = (output / S::LANES, output % S::LANES);
                         let entry = (lines * self.entries + begin) * S::LANES + lane;
-                        let weight = (vector * g.outputs + output) * PLACES * S::LANES;
+                        let weight = self.layout.weights_begin(g, vector, output);
                         let channel = Channel {
                             places: channel.places.add(entry),
                             values: channel.values.add(entry),
@@ -289,12 +232,12 @@ impl Kernel for Passes<'_> {
                             ..channel
                         };
                         if self.grad_x.is_none() {
-                            channel.pass::<S, true, false>();
+                            channel.add::<S, true, false>();
                         } else if 2 * PLACES <= S::ACCUMULATORS {
-                            channel.pass::<S, true, true>();
+                            channel.add::<S, true, true>();
                         } else {
-                            channel.pass::<S, true, false>();
-                            channel.pass::<S, false, true>();
+                            channel.add::<S, true, false>();
+                            channel.add::<S, false, true>();
                         }
                     }
                 }
@@ -321,7 +264,7 @@ struct Channel {
 impl Channel {
     /// Adds to the sums, to the gradient of the images, or to both.
     #[inline(always)]
-    unsafe fn pass<S: Simd, const SUMS: bool, const GRADS: bool>(self) {
+    unsafe fn add<S: Simd, const SUMS: bool, const GRADS: bool>(self) {
         // SAFETY: the caller guarantees it; without GRADS neither the weights nor the images' gradient are read.
         unsafe {
             let mut weights = [S::zero(); PLACES];
@@ -352,46 +295,6 @@ impl Channel {
                 unroll! { t in PLACES {
                     sums[t].store(self.sums.add(t * S::LANES));
                 }}
-            }
-        }
-    }
-}
-
-/// Lays images out, padded by zeros, channels followed by zeros up to whole vectors.
-fn lay_out(g: &Geometry, layout: &Layout, x: &[f32], out: &mut [f32]) {
-    out.fill(0.0);
-    let images = out.chunks_exact_mut(layout.image_len(g));
-    for (x, planes) in x.chunks_exact(g.input_len()).zip(images) {
-        for (first, plane) in planes.chunks_exact_mut(layout.plane_len(g)).enumerate() {
-            let first = first * layout.lanes;
-            for (y, row) in x.chunks_exact(g.width * g.inputs).enumerate() {
-                for (pixel, out) in row
-                    .chunks_exact(g.inputs)
-                    .zip(plane[layout.begin(g, y)..].chunks_exact_mut(layout.lanes))
-                {
-                    for (out, v) in out.iter_mut().zip(&pixel[first..]) {
-                        *out = *v;
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// The images back from the layout.
-fn take_back(g: &Geometry, layout: &Layout, planes: &[f32], x: &mut [f32]) {
-    let images = planes.chunks_exact(layout.image_len(g));
-    for (x, planes) in x.chunks_exact_mut(g.input_len()).zip(images) {
-        for (first, plane) in planes.chunks_exact(layout.plane_len(g)).enumerate() {
-            let first = first * layout.lanes;
-            for (y, row) in x.chunks_exact_mut(g.width * g.inputs).enumerate() {
-                let begin = layout.begin(g, y);
-                let lines = plane[begin..].chunks_exact(layout.lanes);
-                for (pixel, line) in row.chunks_exact_mut(g.inputs).zip(lines) {
-                    for (out, v) in pixel[first..].iter_mut().zip(line) {
-                        *out = *v;
-                    }
-                }
             }
         }
     }

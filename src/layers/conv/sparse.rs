@@ -13,31 +13,13 @@
 
 use super::backward::Arriving;
 use super::geometry::{Geometry, cut};
+use super::layout::Layout;
 use super::tile::{unroll, unroll_two};
 use crate::hardware::simd::{Kernel, Simd, prefetch};
 use crate::layers::slices::scratch;
 
 /// Most lanes of any level: what a compressed store may write beyond the end.
 const SLACK: usize = 16;
-
-/// f32 of one output channel's weights, or of their gradient: lines of input channels, rounded up to whole vectors, one
-/// for each place of the kernel.
-pub fn channel_len(g: &Geometry, lanes: usize) -> usize {
-    g.kernel * g.kernel * g.inputs.next_multiple_of(lanes)
-}
-
-/// OIHW weights, channel by channel in that order; lanes beyond the last input are zero.
-pub fn pack(g: &Geometry, weight: &[f32], lanes: usize, packed: &mut [f32]) {
-    let (places, line) = (g.kernel * g.kernel, g.inputs.next_multiple_of(lanes));
-    let channels = packed.chunks_exact_mut(places * line);
-    for (weight, packed) in weight.chunks_exact(g.inputs * places).zip(channels) {
-        for (place, out) in packed.chunks_exact_mut(line).enumerate() {
-            for (input, out) in out.iter_mut().enumerate() {
-                *out = weight.get(input * places + place).copied().unwrap_or(0.0);
-            }
-        }
-    }
-}
 
 /// The backward pass of one image.
 pub struct SparseBackward<'a> {
@@ -46,7 +28,7 @@ pub struct SparseBackward<'a> {
     /// The next image, if any: it is prefetched, because the weight gradient reads it in random order.
     pub next: &'a [f32],
     pub arriving: Arriving<'a>,
-    /// Weights packed by [`pack`]; unused without `grad_input`.
+    /// Weights packed by [`Layout::whole`]; unused without `grad_input`.
     pub weights: &'a [f32],
     /// Weight gradient in the order of the packed weights, then the bias gradient, to add to.
     pub sums: &'a mut [f32],
@@ -80,9 +62,9 @@ impl Kernel for SparseBackward<'_> {
     unsafe fn run<S: Simd>(self) {
         let g = self.geometry;
         let pixels = g.out_height * g.out_width;
-        let line = g.inputs.next_multiple_of(S::LANES);
-        let (height, width) = g.padded();
-        let field_len = height * width * line;
+        let layout = Layout::whole(g, S::LANES);
+        let line = layout.width();
+        let field_len = layout.image_len(g);
         let direct = g.padding == 0 && line == g.inputs;
 
         let most = self.arriving.grad.len();
@@ -107,7 +89,7 @@ impl Kernel for SparseBackward<'_> {
             };
             let padded = (!direct).then(|| {
                 let mut padded = scratch(field_len);
-                widen(g, self.x, line, &mut padded);
+                layout.widen(g, self.x, &mut padded);
                 padded
             });
             let x = padded
@@ -115,7 +97,7 @@ impl Kernel for SparseBackward<'_> {
                 .map_or(self.x.as_ptr(), |padded| padded.as_ptr());
             let x = Field {
                 at: x.cast_mut(),
-                row: width * line,
+                row: g.padded().1 * line,
                 line,
             };
             S::call(WeightGradient {
@@ -145,7 +127,7 @@ impl Kernel for SparseBackward<'_> {
                 out_len: field_len,
             });
             if let Some(padded) = padded {
-                narrow(g, &padded, line, grad_input);
+                layout.narrow(g, &padded, grad_input);
             }
         }
     }
@@ -228,7 +210,7 @@ impl Kernel for WeightGradient<'_> {
     unsafe fn run<S: Simd>(self) {
         let g = self.geometry;
         let pixels = g.out_height * g.out_width;
-        let len = channel_len(g, S::LANES);
+        let len = Layout::whole(g, S::LANES).channel_len(g);
         let (weights, bias) = self.sums.split_at_mut(g.outputs * len);
         if self.fresh {
             weights.fill(0.0);
@@ -495,31 +477,6 @@ impl Window {
                 }}
                 out = out.add(g.stride * line);
             }
-        }
-    }
-}
-
-/// The image in its field: padded by zeros, each pixel's channels followed by zeros up to whole vectors.
-fn widen(g: &Geometry, x: &[f32], line: usize, field: &mut [f32]) {
-    let (_, width) = g.padded();
-    field.fill(0.0);
-    for (y, row) in x.chunks_exact(g.width * g.inputs).enumerate() {
-        let begin = ((y + g.padding) * width + g.padding) * line;
-        let out = &mut field[begin..begin + g.width * line];
-        for (pixel, out) in row.chunks_exact(g.inputs).zip(out.chunks_exact_mut(line)) {
-            out[..g.inputs].copy_from_slice(pixel);
-        }
-    }
-}
-
-/// The image back out of its field.
-fn narrow(g: &Geometry, field: &[f32], line: usize, x: &mut [f32]) {
-    let (_, width) = g.padded();
-    for (y, row) in x.chunks_exact_mut(g.width * g.inputs).enumerate() {
-        let begin = ((y + g.padding) * width + g.padding) * line;
-        let from = &field[begin..begin + g.width * line];
-        for (pixel, from) in row.chunks_exact_mut(g.inputs).zip(from.chunks_exact(line)) {
-            pixel.copy_from_slice(&from[..g.inputs]);
         }
     }
 }

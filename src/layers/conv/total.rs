@@ -2,7 +2,7 @@
 
 use super::algorithm::Algorithm;
 use super::geometry::Geometry;
-use super::pooled;
+use super::layout::Layout;
 use super::winograd::{self, Tile};
 use crate::hardware::simd::{Kernel, Level, Simd};
 use crate::hardware::threads::{SharedSlice, Threads};
@@ -36,34 +36,21 @@ impl Total<'_> {
             });
         };
         let lanes = self.lanes;
+        // Each output channel's sums stand together, part by part.
+        let by_output = |layout: Layout, weight: &mut [f32]| {
+            threads.chunks(weight, g.inputs * places, |output, weight| {
+                let mut sums = slices::scratch(layout.channel_len(g));
+                let parts = weight.chunks_mut(layout.width() * places);
+                for (part, weight) in parts.enumerate() {
+                    let begin = layout.weights_begin(g, part, output);
+                    total(begin, layout.channel_len(g), &mut sums);
+                    layout.unpack(g, &sums, weight);
+                }
+            });
+        };
         match self.algorithm {
-            Algorithm::Sparse => {
-                let line = g.inputs.next_multiple_of(lanes);
-                threads.chunks(weight, g.inputs * places, |output, weight| {
-                    let mut sums = slices::scratch(places * line);
-                    total(output * places * line, places * line, &mut sums);
-                    for (input, weight) in weight.chunks_exact_mut(places).enumerate() {
-                        for (place, weight) in weight.iter_mut().enumerate() {
-                            *weight = sums[place * line + input];
-                        }
-                    }
-                });
-            }
-            Algorithm::Pooled => {
-                let layout = pooled::Layout::new(g, lanes);
-                threads.chunks(weight, g.inputs * places, |output, weight| {
-                    let mut sums = slices::scratch(places * lanes);
-                    for (vector, weight) in weight.chunks_mut(lanes * places).enumerate() {
-                        let begin = layout.weight_at(g, output, vector * lanes);
-                        total(begin, places * lanes, &mut sums);
-                        for (lane, weight) in weight.chunks_exact_mut(places).enumerate() {
-                            for (place, weight) in weight.iter_mut().enumerate() {
-                                *weight = sums[place * lanes + lane];
-                            }
-                        }
-                    }
-                });
-            }
+            Algorithm::Sparse => by_output(Layout::whole(g, lanes), weight),
+            Algorithm::Pooled => by_output(Layout::vectors(g, lanes), weight),
             Algorithm::Direct | Algorithm::Winograd(_) => {
                 // A task for each input channel: it writes that channel's numbers of every output.
                 let line = g.outputs.next_multiple_of(self.lanes);
