@@ -131,6 +131,11 @@ pub struct RunState {
 }
 
 impl RunState {
+    /// The current epoch, or the one that has just ended, counted from 1; 0 before the first step.
+    pub fn epoch(&self) -> u32 {
+        self.epochs + u32::from(self.step_in_epoch > 0)
+    }
+
     /// Whether all steps so far are part of an epoch that was scored and reported. A run that ended within an epoch is
     /// closed there.
     pub fn is_closed(&self) -> bool {

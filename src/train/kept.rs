@@ -43,7 +43,7 @@ pub fn epochs(folder: &Path) -> Vec<u32> {
 /// Returns an error if the file system does.
 pub fn keep_last(folder: &Folder, run_state: &RunState, keep: Keep) -> io::Result<()> {
     let ended = run_state.is_closed() && run_state.step > 0;
-    let epoch = run_state.epochs + u32::from(run_state.step_in_epoch > 0);
+    let epoch = run_state.epoch();
     if ended && keep.keeps(epoch, epoch) {
         folder.create_inner(KEPT)?;
         folder.keep_as(LAST, &file_of(epoch))?;

@@ -210,7 +210,8 @@ fn save(job: Job, pending: &mut Option<PendingBest>) -> SaveOutcome {
     Ok(written)
 }
 
-/// Writes a checkpoint as `last`, and keeps it if it ends an epoch. Also writes `best` if this checkpoint is the best or another best one is pending.
+/// Writes a checkpoint as `last`, and keeps it if it ends an epoch. Also writes `best` if this checkpoint is the best or
+/// another best one is pending.
 fn write(
     checkpoint: &Checkpoint,
     folder: &Folder,
@@ -230,7 +231,7 @@ fn write(
     let bytes = checkpoint.encode()?;
     let report = |name: &str| CheckpointReport {
         step: run_state.step,
-        epoch: run_state.epochs + u32::from(run_state.step_in_epoch > 0),
+        epoch: run_state.epoch(),
         path: folder.join(name).display().to_string(),
         bytes: bytes.len() as u64,
         best: name == BEST,

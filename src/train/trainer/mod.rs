@@ -482,7 +482,7 @@ impl Trainer {
 
     /// The current epoch, or the one that has just ended, counted from 1; 0 before the first step.
     pub fn epoch(&self) -> u32 {
-        self.run_state.epochs + u32::from(self.run_state.step_in_epoch > 0)
+        self.run_state.epoch()
     }
 
     pub fn is_finished(&self) -> bool {
