@@ -1,6 +1,6 @@
 //! Which checkpoints of a run are kept beside its last, previous and best ones.
 
-/// The newest epochs whose checkpoints are all kept, and most of the epochs before them.
+/// How many of the newest epochs are all kept, and the maximum number of epochs before them.
 const RECENT: u32 = 8;
 const EARLIER: u32 = 32;
 
@@ -42,7 +42,7 @@ impl Keep {
             Keep::Last => false,
             Keep::Thin => {
                 let earlier = newest.saturating_sub(RECENT);
-                // A power of two, so that what one epoch drops no later one misses.
+                // A power of two: what a wider spacing keeps, every narrower one has kept.
                 let spacing = earlier.div_ceil(EARLIER).max(1).next_power_of_two();
                 epoch > earlier || epoch.is_multiple_of(spacing)
             }

@@ -230,7 +230,7 @@ fn disk_space(folders: &[&Path]) -> u64 {
         .sum()
 }
 
-/// What tells a file from others, whatever its name. None where the system does not say.
+/// The device and inode of a file, which all its names share. None on systems without inodes.
 fn identity(file: &fs::Metadata) -> Option<(u64, u64)> {
     #[cfg(unix)]
     {

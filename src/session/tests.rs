@@ -86,6 +86,15 @@ fn settings(runs: &Path) -> Settings {
     }
 }
 
+/// The settings of a session that resumes the run of [`settings`].
+fn resuming(runs: &Path) -> Settings {
+    Settings {
+        resume: Some("one".into()),
+        name: None,
+        ..settings(runs)
+    }
+}
+
 /// A front end that keeps all events.
 struct FrontEnd {
     client: SessionClient,

@@ -46,7 +46,7 @@ impl Library {
 
 impl Drop for Library {
     fn drop(&mut self) {
-        // SAFETY: it is open, and whoever owns it calls its functions no more.
+        // SAFETY: it is open, and its owner, which is dropped or has another library, does not call its functions again.
         unsafe { libc::dlclose(self.0) };
     }
 }
@@ -174,7 +174,7 @@ struct Host {
     memory: Vec<u128>,
     lists: Vec<Vec<(*mut c_void, Launch)>>,
     start: Option<Start>,
-    /// What `start` and the kernels of the lists are functions of.
+    /// Contains `start` and the kernels of the lists.
     library: Option<Library>,
 }
 
@@ -334,7 +334,7 @@ impl KernelExecutor for Host {
                     .collect()
             })
             .collect();
-        // The functions of the one before are not called any more.
+        // Closes the library before, whose functions were just replaced.
         self.library = Some(opened);
         Ok((0..self.lists.len()).map(KernelList).collect())
     }

@@ -102,9 +102,9 @@ impl CandleDevice {
     }
 
     /// Returns for each image of a training step's batch the smallest margin of the choices that the network makes with
-    /// the weights of `state`, or the seed's initial ones: the absolute value of a ReLU's input, or the difference between the two largest
-    /// numbers of a pooling window, divided by the largest absolute value of the layer's input. It is infinite if the
-    /// network makes no choice.
+    /// the weights of `state`, or the seed's initial ones: the absolute value of a ReLU's input, or the difference
+    /// between the two largest numbers of a pooling window, divided by the largest absolute value of the layer's input.
+    /// It is infinite if the network makes no choice.
     ///
     /// # Errors
     /// Returns an error if the batch or the architecture does not fit.

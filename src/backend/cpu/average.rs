@@ -166,7 +166,7 @@ mod tests {
                 }
                 average.swap(&network).unwrap();
                 assert_eq!(all(&network), last);
-                // The average of weights that stand still, such as fixed filters, is exactly they.
+                // Weights that do not change, such as fixed filters, equal their average exactly.
                 let mut still = WeightAverage::of(&network).unwrap();
                 for _ in 0..10 {
                     still.update(&network, decay, &threads).unwrap();

@@ -39,11 +39,7 @@ fn continues_from(interruptions: &[u64]) {
             }
             first.quit();
             assert_eq!(step(runs.path(), LAST), steps);
-            let mut rest = FrontEnd::start(Settings {
-                resume: Some("one".into()),
-                name: None,
-                ..settings(runs.path())
-            });
+            let mut rest = FrontEnd::start(resuming(runs.path()));
             let resumed_at = rest.until(|e| match e {
                 Event::Started(info) => Some(info.resumed_at),
                 _ => None,
@@ -74,11 +70,7 @@ fn a_new_run_continues_from_the_end_of_an_epoch_that_was_kept() {
     }
     front.quit();
     assert_eq!(kept::epochs(&one).last(), Some(&2));
-    let mut front = FrontEnd::start(Settings {
-        resume: Some("one".into()),
-        name: None,
-        ..settings(runs.path())
-    });
+    let mut front = FrontEnd::start(resuming(runs.path()));
     front.until_state(State::Done);
     front.quit();
     let mut front = FrontEnd::start(Settings {
@@ -102,11 +94,7 @@ fn a_finished_run_that_is_resumed_has_its_scores_on_the_test_images_again() {
     let folder = runs.path().join("one");
     let whole = metrics(&folder);
     // The last checkpoint is older than these scores, as if the process was killed at the end of the run.
-    let mut front = FrontEnd::start(Settings {
-        resume: Some("one".into()),
-        name: None,
-        ..settings(runs.path())
-    });
+    let mut front = FrontEnd::start(resuming(runs.path()));
     front.until_state(State::Done);
     front.quit();
     assert_eq!(metrics(&folder), whole);
@@ -140,9 +128,7 @@ fn raising_the_epochs_of_a_finished_run_continues_it_live_and_when_it_is_resumed
             ..params()
         },
         overrides: vec!["epochs".into()],
-        resume: Some("one".into()),
-        name: None,
-        ..settings(runs.path())
+        ..resuming(runs.path())
     });
     front.until(|e| matches!(e, Event::Epoch(epoch) if epoch.epoch == 5).then_some(()));
     front.until_state(State::Done);
@@ -171,11 +157,7 @@ fn a_resumed_run_trains_on_the_data_it_began_with_unless_other_data_is_named() {
     );
     let runs = tempfile::tempdir().unwrap();
     train_through(settings(runs.path()));
-    let again = Settings {
-        resume: Some("one".into()),
-        name: None,
-        ..settings(runs.path())
-    };
+    let again = resuming(runs.path());
     let (client, thread) = start_with(again, |recorded, _| {
         let expected = std::path::absolute(dataset().info.source).unwrap();
         assert_eq!(recorded, Some(&*expected));

@@ -173,10 +173,8 @@ fn a_damaged_checkpoint_never_replaces_a_good_one() {
     std::fs::write(folder.join(LAST), &last[..last.len() / 3]).unwrap();
     std::fs::write(folder.join("last.safetensors.tmp"), &last[..9]).unwrap();
     let mut front = FrontEnd::start(Settings {
-        resume: Some("one".into()),
-        name: None,
         paused: true,
-        ..settings(runs.path())
+        ..resuming(runs.path())
     });
     let told = front.until(|e| match e {
         Event::Warning { text } => Some(text.clone()),
@@ -187,11 +185,7 @@ fn a_damaged_checkpoint_never_replaces_a_good_one() {
     assert_eq!(step(runs.path(), LAST), good);
     assert!(!folder.join("last.safetensors.tmp").exists());
     // A second process cannot take the run.
-    let mut second = FrontEnd::start(Settings {
-        resume: Some("one".into()),
-        name: None,
-        ..settings(runs.path())
-    });
+    let mut second = FrontEnd::start(resuming(runs.path()));
     let why = second.until(|e| match e {
         Event::State(State::Failed { why }) => Some(why.clone()),
         _ => None,
