@@ -27,7 +27,6 @@ use super::geometry::{Geometry, cut};
 use super::pack;
 use super::tile::{Convolve, Pixels};
 use crate::hardware::simd::{Kernel, Simd, prefetch};
-
 use crate::layers::slices::scratch;
 use scheme::{Scheme, Transforms};
 use std::ops::Range;
