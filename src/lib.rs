@@ -32,7 +32,7 @@
 //! | [`signals`] | the system's signals as messages | nothing |
 //! | [`exits`] | the causes of the end of the program, and their exit codes | nothing |
 //! | [`config`] | the configuration: config.toml, environment and flags | files, domain |
-//! | [`cli`] | the command line | config, domain |
+//! | [`cli`] | the command line | config, session's `protocol`, domain |
 //! | [`commands`] | the subcommands besides training | everything but tui |
 //!
 //! `main.rs` parses the arguments, starts a front end or a command, connects the channels and determines the exit code.
@@ -64,6 +64,7 @@
 //! |---|---|
 //! | a hyperparameter | its field and row in [`domain::params`], and its use: panel, config, flags, checkpoint, docs follow |
 //! | a cause of the end of the program | a row in [`exits::EXITS`]: README and the test of its exit code follow |
+//! | a command or an event of the protocol | its variant in [`session::protocol`] and its row in the table beside it: `send`, its help and the protocol's page follow |
 //! | any other setting | a row in [`config::OPTIONS`]: config.toml, flag, docs follow |
 //! | a screen | its file under [`tui::views`] and a row in VIEWS |
 //! | a key | a row in [`tui::actions::ACTIONS`]: dispatch, footer, help, palette, README follow |

@@ -1,7 +1,7 @@
 //! Finds running sessions and attaches to one over its socket ([`super::serve`]), as a [`SessionClient`].
 
 use super::client::{BlockingQueue, Commands, SessionClient};
-use super::protocol::{self, Event, EventMessage, MessageError};
+use super::protocol::{self, Event, EventMessage, MAX_EVENT_LINE, MessageError};
 use super::run_dir::lease::Watch;
 use super::run_dir::name::folder_of;
 use super::run_dir::{HostId, InUse};
@@ -16,8 +16,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Maximum length in bytes of a line from a session: ten times a snapshot of the longest run.
-const MAX_LINE: u64 = 256 << 20;
 /// Time limit for a session's first message.
 const FIRST_MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -28,6 +26,8 @@ pub enum AttachError {
         "no session is running in {}. Start one with `cifar-tui`, or name its folder with --runs.", .0.display()
     )]
     None(PathBuf),
+    #[error("{} sessions are running in {}; name the run of one: {}.", names.len(), runs.display(), names.join(", "))]
+    Several { names: Vec<String>, runs: PathBuf },
     #[error("there is no run called '{name}' in {}. `cifar-tui runs` lists them.", runs.display())]
     Absent { name: String, runs: PathBuf },
     #[error(
@@ -41,6 +41,14 @@ pub enum AttachError {
         "the session of '{name}' (process {process}) accepts no viewers: it has no socket, or is creating a new one. Try again in a few seconds; see its log.txt."
     )]
     NoSocket { name: String, process: u32 },
+    #[error(
+        "the session of '{name}' (process {process}) has not answered within {seconds} s; is its process stopped?"
+    )]
+    Silent {
+        name: String,
+        process: u32,
+        seconds: f64,
+    },
     #[error("cannot reach the session of {}: {source}", run.display())]
     Io { run: PathBuf, source: io::Error },
     #[error(
@@ -139,19 +147,66 @@ pub fn find(
     }
 }
 
-/// Attaches to a session. The client's first event is the snapshot; dropping the client detaches.
+/// Finds the session of the run with this name or folder, or the only session if `name` is None.
 ///
 /// # Errors
-/// Returns an error if the session has ended in the meantime, does not answer, or speaks another version of the protocol.
+/// Returns the errors of [`find`], and one that lists the sessions if several match.
+pub fn find_one(
+    runs: &Path,
+    name: Option<&str>,
+    host: &HostId,
+) -> Result<RunningSession, AttachError> {
+    let (session, others) = find(runs, name, host)?;
+    if others.is_empty() {
+        return Ok(session);
+    }
+    let all = std::iter::once(&session).chain(&others);
+    Err(AttachError::Several {
+        names: all.map(|session| session.name.clone()).collect(),
+        runs: runs.into(),
+    })
+}
+
+/// Attaches to a session that answers within [`FIRST_MESSAGE_TIMEOUT`].
+///
+/// # Errors
+/// Returns the errors of [`attach_within`].
 pub fn attach(session: &RunningSession) -> Result<SessionClient, AttachError> {
+    attach_within(session, FIRST_MESSAGE_TIMEOUT)
+}
+
+/// Attaches to a session that answers within `limit`. The client's first event is the snapshot; dropping the client
+/// detaches.
+///
+/// # Errors
+/// Returns an error if the session has ended in the meantime, does not answer, takes no more viewers, or speaks another
+/// version of the protocol.
+pub fn attach_within(
+    session: &RunningSession,
+    limit: Duration,
+) -> Result<SessionClient, AttachError> {
     let io = |source| AttachError::Io {
         run: session.folder.clone(),
         source,
     };
     let stream = UnixStream::connect(&session.socket).map_err(io)?;
     let mut lines = BufReader::with_capacity(1 << 16, stream.try_clone().map_err(io)?);
-    let snapshot = match first(&stream, &mut lines).map_err(io)? {
-        Ok(message) => message,
+    let first = match first(&stream, &mut lines, limit) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            return Err(AttachError::Silent {
+                name: session.name.clone(),
+                process: session.process,
+                seconds: limit.as_secs_f64(),
+            });
+        }
+        first => first.map_err(io)?,
+    };
+    let snapshot = match first {
+        Ok(message) => match message.event {
+            // The session says why it takes no viewer.
+            Event::Warning { text } => return Err(io(io::Error::other(text))),
+            _ => message,
+        },
         Err(MessageError::Version { v, .. }) => {
             return Err(AttachError::Version {
                 folder: session.folder.clone(),
@@ -164,22 +219,20 @@ pub fn attach(session: &RunningSession) -> Result<SessionClient, AttachError> {
     connect(stream, lines, snapshot).map_err(io)
 }
 
-/// Waits up to [`FIRST_MESSAGE_TIMEOUT`] for the first message of a session.
+/// Waits for the first message of a session. The error is `WouldBlock` if nothing arrives for `limit`.
 fn first(
     stream: &UnixStream,
     lines: &mut BufReader<UnixStream>,
+    limit: Duration,
 ) -> io::Result<Result<EventMessage, MessageError>> {
-    stream.set_read_timeout(Some(FIRST_MESSAGE_TIMEOUT))?;
+    // Zero would mean no limit.
+    stream.set_read_timeout(Some(limit.max(Duration::from_millis(1))))?;
     let mut line = Vec::new();
-    let read = lines.take(MAX_LINE).read_until(b'\n', &mut line);
+    let read = lines.take(MAX_EVENT_LINE).read_until(b'\n', &mut line);
     stream.set_read_timeout(None)?;
     match read {
         Ok(0) => Err(io::Error::other("it has ended, or takes no more viewers")),
         Ok(_) => Ok(protocol::read(&line)),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(io::Error::other(format!(
-            "it has not answered for {} s; is its process stopped?",
-            FIRST_MESSAGE_TIMEOUT.as_secs()
-        ))),
         Err(error) => Err(error),
     }
 }
@@ -221,7 +274,10 @@ fn read_events(mut lines: BufReader<UnixStream>, queue: &BlockingQueue) {
     let mut line = Vec::new();
     loop {
         line.clear();
-        match (&mut lines).take(MAX_LINE).read_until(b'\n', &mut line) {
+        match (&mut lines)
+            .take(MAX_EVENT_LINE)
+            .read_until(b'\n', &mut line)
+        {
             Ok(1..) => {}
             Ok(0) | Err(_) => break,
         }

@@ -3,20 +3,18 @@
 //! not read for long, the session replaces the queue by one snapshot event that describes the same state.
 
 pub use super::broadcaster::{EventSender, channel};
-use super::protocol::{Command, CommandMessage, Event, EventMessage};
+use super::protocol::{Command, CommandMessage, Event, EventMessage, MAX_UNREAD};
 use crate::domain::report::StepReport;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-/// Number of unread events of a viewer at which they are replaced by a snapshot.
-pub(super) const QUEUE: usize = 2048;
 /// Maximum number of unread events in a front end that is attached over a socket.
 pub(super) const ATTACHED_QUEUE: usize = 256;
 /// Number of unread answers to questions, and of outcomes of commands, that are kept when the queue is replaced by a
 /// snapshot.
 const ANSWERS: usize = 16;
-const DONE: usize = QUEUE / 2;
+const DONE: usize = MAX_UNREAD / 2;
 
 /// The merged unread step reports, and the name of their run.
 type StepSlot = Mutex<Option<(Option<String>, StepReport)>>;
@@ -125,11 +123,13 @@ pub struct Commands {
     ids: CommandIds,
     viewer: u64,
     viewers: Arc<ViewerCount>,
+    /// Whether it counts in `viewers`.
+    counts: AtomicBool,
 }
 
 impl Commands {
     /// The command sender of viewer number `viewer` (from 0; 0 is the session's own front end). It counts as a viewer
-    /// in `viewers` while it lives.
+    /// in `viewers` while it lives, or until [`Commands::stop_counting`].
     pub(super) fn new(
         requests: Sender<ReceivedCommand>,
         viewer: u64,
@@ -141,6 +141,14 @@ impl Commands {
             ids: CommandIds::default(),
             viewer,
             viewers,
+            counts: AtomicBool::new(true),
+        }
+    }
+
+    /// Counts no more as a viewer: the session does not wait for it to leave.
+    pub(super) fn stop_counting(&self) {
+        if self.counts.swap(false, Ordering::SeqCst) {
+            self.viewers.attached.fetch_sub(1, Ordering::SeqCst);
         }
     }
 
@@ -175,7 +183,7 @@ impl Commands {
 
 impl Drop for Commands {
     fn drop(&mut self) {
-        self.viewers.attached.fetch_sub(1, Ordering::SeqCst);
+        self.stop_counting();
         if self.viewer == 0 {
             // A session ends with its own front end. This fails only if the session has ended already.
             let _ = self.send(Command::Quit);
@@ -283,7 +291,7 @@ impl ViewerQueue {
 
     /// Whether the queue is full, so that it should be replaced by a snapshot.
     pub fn is_behind(&self) -> bool {
-        self.unread.len() >= QUEUE
+        self.unread.len() >= MAX_UNREAD
     }
 
     /// Replaces all unread events by `snapshot`, followed by the newest answers.

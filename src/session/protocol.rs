@@ -9,11 +9,17 @@
 //! {"v":1,"event":"done","id":7,"applied_at":120}
 //! ```
 //!
-//! A sender numbers its commands. Each is answered by exactly one [`Event::Done`], which only its sender receives; after
-//! [`Event::Ended`], no more answers follow. In metrics.jsonl, which belongs to one run, an event has no envelope; only
+//! [`page`] describes all of it for other programs. A sender numbers its commands. Each is answered by exactly one
+//! [`Event::Done`], which only its sender receives; after [`Event::Ended`], no more answers follow. In metrics.jsonl, which belongs to one run, an event has no envelope; only
 //! the lines at which a session begins have a version.
 
+mod page;
+mod table;
+
 pub use crate::domain::params::Change;
+pub use page::page;
+pub use table::{TypedRequest, Until, parse_words, typed_commands};
+
 use crate::domain::params::{Applies, HyperParamError, Hyperparameters, Value};
 use crate::domain::report::{
     CheckpointReport, DataInfo, EpochReport, Evaluation, Health, ModelReport, Picture, Prediction,
@@ -24,6 +30,18 @@ use serde::{Deserialize, Serialize};
 
 /// The version of the messages. It changes when readers of the old version cannot read them.
 pub const VERSION: u64 = 1;
+
+/// Maximum length in bytes of a line from a viewer. A command with an architecture has a few hundred.
+pub const MAX_COMMAND_LINE: u64 = 1 << 16;
+/// Maximum length in bytes of a line from a session: ten times a snapshot of the longest run.
+pub const MAX_EVENT_LINE: u64 = 256 << 20;
+/// Maximum number of viewers at the same time, and of those in one process.
+pub const MAX_VIEWERS: usize = 128;
+pub const MAX_VIEWERS_OF_PROCESS: usize = 16;
+/// Maximum number of a viewer's commands that are not answered yet. The next ones are not read until then.
+pub const MAX_UNANSWERED: usize = 64;
+/// Number of unread events of a viewer at which they are replaced by a snapshot.
+pub const MAX_UNREAD: usize = 2048;
 
 /// A command with its envelope.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -192,6 +210,8 @@ pub enum Command {
     },
     /// Download CIFAR-10 into the data folder. Progress is reported as `Event::Download`.
     Download,
+    /// The sender only watches: a session that has nothing left to do ends without waiting for it to leave.
+    Watch,
     /// Save everything, then end the session. If saving fails, the session continues and `Unsaved` reports the reason.
     SaveAndQuit,
     /// End the session; save as much as possible.
@@ -204,7 +224,7 @@ impl Command {
     pub fn interrupts(&self) -> bool {
         !matches!(
             self,
-            Command::Ask { .. } | Command::Show { .. } | Command::Download
+            Command::Ask { .. } | Command::Show { .. } | Command::Download | Command::Watch
         )
     }
 }

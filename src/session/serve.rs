@@ -6,7 +6,10 @@
 
 use super::broadcaster::Broadcaster;
 use super::client::SessionClient;
-use super::protocol::{self, CommandMessage, Done, Event, EventMessage, MessageError, Outcome};
+use super::protocol::{
+    self, Command, CommandMessage, Done, Event, EventMessage, MAX_COMMAND_LINE, MAX_UNANSWERED,
+    MAX_VIEWERS, MAX_VIEWERS_OF_PROCESS, MessageError, Outcome,
+};
 use crate::files;
 use crossbeam_channel::{Receiver, after, bounded, never, select};
 use std::fs::{self, DirBuilder, Permissions};
@@ -22,10 +25,6 @@ use std::time::{Duration, Instant};
 
 /// Maximum length in bytes of a socket's path.
 const MAX_PATH: usize = 107;
-/// Maximum length in bytes of a line from a viewer. A command with an architecture has a few hundred.
-const MAX_LINE: u64 = 1 << 16;
-/// Maximum number of viewers at the same time.
-const MAX_VIEWERS: usize = 32;
 /// Interval between checks that the socket's file still exists.
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 /// Minimum time between two step reports to a viewer.
@@ -41,8 +40,8 @@ pub struct Server {
 struct Shared {
     broadcaster: Arc<Broadcaster>,
     socket: Arc<Mutex<PathBuf>>,
-    /// Number of threads that send events to viewers.
-    sending: AtomicUsize,
+    /// The processes of the viewers: one entry for each thread that sends events.
+    viewers: Mutex<Vec<Peer>>,
     closed: AtomicBool,
 }
 
@@ -50,6 +49,18 @@ impl Shared {
     fn socket(&self) -> MutexGuard<'_, PathBuf> {
         self.socket.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn viewers(&self) -> MutexGuard<'_, Vec<Peer>> {
+        self.viewers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The process at the other end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Peer {
+    user: u32,
+    /// None if the system does not say.
+    process: Option<i32>,
 }
 
 impl Server {
@@ -63,7 +74,7 @@ impl Server {
         let shared = Arc::new(Shared {
             broadcaster,
             socket: Arc::new(Mutex::new(socket)),
-            sending: AtomicUsize::new(0),
+            viewers: Mutex::default(),
             closed: AtomicBool::new(false),
         });
         let of_thread = Arc::clone(&shared);
@@ -89,7 +100,7 @@ impl Drop for Server {
         let _ = fs::remove_file(&*socket);
         drop(socket);
         let end = Instant::now() + CLOSING_TIME;
-        while self.shared.sending.load(Ordering::SeqCst) > 0 && Instant::now() < end {
+        while !self.shared.viewers().is_empty() && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -202,7 +213,8 @@ fn listen(shared: &Arc<Shared>, mut listener: UnixListener) {
         match listener.accept() {
             Ok((stream, _)) => {
                 if let Err(error) = admit(shared, stream) {
-                    tracing::warn!("a viewer was refused: {error}");
+                    // Not more, since a program that connects without end would fill the log.
+                    tracing::debug!("a viewer was refused: {error}");
                 }
             }
             Err(error) => {
@@ -223,9 +235,9 @@ fn ready(listener: &UnixListener, limit: Duration) -> bool {
     unsafe { libc::poll(&raw mut fds, 1, limit.as_millis() as i32) > 0 }
 }
 
-/// The user of the connected process.
+/// The connected process. One in another namespace has no number here.
 #[cfg(target_os = "linux")]
-fn user_of(stream: &UnixStream) -> io::Result<u32> {
+fn peer_of(stream: &UnixStream) -> io::Result<Peer> {
     let mut peer = libc::ucred {
         pid: 0,
         uid: u32::MAX,
@@ -243,50 +255,92 @@ fn user_of(stream: &UnixStream) -> io::Result<u32> {
         )
     };
     match done {
-        0 => Ok(peer.uid),
+        0 => Ok(Peer {
+            user: peer.uid,
+            process: Some(peer.pid).filter(|pid| *pid > 0),
+        }),
         _ => Err(io::Error::last_os_error()),
     }
 }
 
-/// The user of the connected process.
+/// The connected process.
 #[cfg(not(target_os = "linux"))]
-fn user_of(stream: &UnixStream) -> io::Result<u32> {
+fn peer_of(stream: &UnixStream) -> io::Result<Peer> {
     let (mut user, mut group) = (u32::MAX, u32::MAX);
     // SAFETY: both pointers are valid for the length of the call.
     match unsafe { libc::getpeereid(stream.as_raw_fd(), &raw mut user, &raw mut group) } {
-        0 => Ok(user),
+        0 => Ok(Peer {
+            user,
+            process: None,
+        }),
         _ => Err(io::Error::last_os_error()),
     }
 }
 
-/// Decrements the number of sending threads when dropped.
-struct SendingThread(Arc<Shared>);
+/// A viewer's place among the viewers, given back when dropped.
+struct ViewerPlace {
+    shared: Arc<Shared>,
+    peer: Peer,
+}
 
-impl Drop for SendingThread {
+impl ViewerPlace {
+    /// A place for a viewer.
+    ///
+    /// # Errors
+    /// Returns the reason if too many viewers are attached. One process cannot take the places of all others.
+    fn take(shared: &Arc<Shared>, peer: Peer) -> Result<Self, String> {
+        let mut viewers = shared.viewers();
+        if viewers.len() >= MAX_VIEWERS {
+            return Err(format!(
+                "{MAX_VIEWERS} viewers are attached, which is the most"
+            ));
+        }
+        let of_process = viewers.iter().filter(|viewer| **viewer == peer).count();
+        if peer.process.is_some() && of_process >= MAX_VIEWERS_OF_PROCESS {
+            return Err(format!(
+                "this process has attached {MAX_VIEWERS_OF_PROCESS} viewers, which is the most"
+            ));
+        }
+        viewers.push(peer);
+        Ok(ViewerPlace {
+            shared: Arc::clone(shared),
+            peer,
+        })
+    }
+}
+
+impl Drop for ViewerPlace {
     fn drop(&mut self) {
-        self.0.sending.fetch_sub(1, Ordering::SeqCst);
+        let mut viewers = self.shared.viewers();
+        if let Some(at) = viewers.iter().position(|viewer| *viewer == self.peer) {
+            viewers.swap_remove(at);
+        }
     }
 }
 
 fn admit(shared: &Arc<Shared>, stream: UnixStream) -> io::Result<()> {
+    let peer = peer_of(&stream)?;
     // SAFETY: no arguments, cannot fail.
-    if user_of(&stream)? != unsafe { libc::geteuid() } {
-        return Err(io::Error::other("the viewer belongs to another user"));
+    if peer.user != unsafe { libc::geteuid() } {
+        return Err(io::Error::other("it belongs to another user"));
     }
     if shared.closed.load(Ordering::SeqCst) {
         return Ok(());
     }
-    if shared.sending.fetch_add(1, Ordering::SeqCst) >= MAX_VIEWERS {
-        shared.sending.fetch_sub(1, Ordering::SeqCst);
-        return Err(io::Error::other("too many viewers are attached"));
-    }
-    let sending = SendingThread(Arc::clone(shared));
+    let place = match ViewerPlace::take(shared, peer) {
+        Ok(place) => place,
+        Err(why) => {
+            // The buffer of a new connection has room for a line, so this does not block.
+            warn(&mut &stream, format!("this viewer is closed: {why}"))?;
+            return Err(io::Error::other(why));
+        }
+    };
     std::thread::Builder::new()
         .name("viewer".into())
         .spawn(move || {
-            let client = sending.0.broadcaster.attach();
+            let client = place.shared.broadcaster.attach();
             if let Err(error) = serve(&client, stream) {
-                tracing::info!("the connection to a viewer has ended: {error}");
+                tracing::debug!("the connection to a viewer has ended: {error}");
             }
         })?;
     Ok(())
@@ -316,7 +370,7 @@ impl Line {
     fn read(line: &[u8]) -> Self {
         if line.last() != Some(&b'\n') {
             return Line::Malformed(format!(
-                "a line of more than {MAX_LINE} bytes, or half a line"
+                "a line of more than {MAX_COMMAND_LINE} bytes, or half a line"
             ));
         }
         let error = match protocol::read(line) {
@@ -346,7 +400,10 @@ fn read_commands(stream: UnixStream, mut handle: impl FnMut(Line) -> bool) {
     let mut lines = BufReader::new(stream);
     loop {
         let mut line = Vec::new();
-        match (&mut lines).take(MAX_LINE).read_until(b'\n', &mut line) {
+        match (&mut lines)
+            .take(MAX_COMMAND_LINE)
+            .read_until(b'\n', &mut line)
+        {
             Ok(1..) => {}
             Ok(0) | Err(_) => return,
         }
@@ -365,9 +422,14 @@ fn send_events(
 ) -> io::Result<()> {
     let mut out = BufWriter::with_capacity(1 << 16, stream);
     let mut step_pause: Option<Receiver<Instant>> = None;
-    let (silent, idle) = (never(), never());
+    let (silent, idle, unread) = (never(), never(), never());
     let mut steps_closed = false;
+    let mut unanswered: usize = 0;
     loop {
+        let commands = match unanswered < MAX_UNANSWERED {
+            true => commands,
+            false => &unread,
+        };
         let steps_ready = match step_pause.is_some() || steps_closed {
             true => &silent,
             false => &client.steps_ready,
@@ -379,6 +441,9 @@ fn send_events(
                     write(&mut out, &steps)?;
                 }
                 let Ok(message) = message else { return out.flush() };
+                if matches!(message.event, Event::Done(_)) {
+                    unanswered = unanswered.saturating_sub(1);
+                }
                 write(&mut out, &message)?;
                 if client.events.is_empty() {
                     out.flush()?;
@@ -395,6 +460,10 @@ fn send_events(
             recv(step_pause.as_ref().unwrap_or(&idle)) -> _ => step_pause = None,
             recv(commands) -> line => match line {
                 Ok(Line::Command(message)) => {
+                    if message.command == Command::Watch {
+                        client.commands.stop_counting();
+                    }
+                    unanswered += 1;
                     client.commands.send_message(message).map_err(io::Error::other)?;
                 }
                 Ok(Line::Refused(done)) => {
@@ -403,15 +472,19 @@ fn send_events(
                 }
                 Ok(Line::Malformed(why)) => {
                     let text = format!("this viewer is closed: {why}");
-                    let warning = Event::Warning { text: text.clone() };
-                    write(&mut out, &EventMessage::new(None, warning))?;
-                    out.flush()?;
+                    warn(&mut out, text.clone())?;
                     return Err(io::Error::other(text));
                 }
                 Err(_) => return Ok(()),
             },
         }
     }
+}
+
+/// Tells a viewer why it is closed.
+fn warn(out: &mut impl Write, text: String) -> io::Result<()> {
+    write(out, &EventMessage::new(None, Event::Warning { text }))?;
+    out.flush()
 }
 
 fn write(out: &mut impl Write, message: &EventMessage) -> io::Result<()> {

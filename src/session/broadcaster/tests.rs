@@ -1,4 +1,4 @@
-use super::super::client::QUEUE;
+use super::super::protocol::MAX_UNREAD;
 use super::super::protocol::{Answer, Command, CommandMessage, Question};
 use super::*;
 use crate::domain::params::{Applies, Change, Value};
@@ -127,7 +127,7 @@ fn a_viewer_that_fell_behind_still_gets_what_became_of_its_commands() {
     for request in &requests {
         sender.done(request.address(), Outcome::AppliedAt(1));
     }
-    for _ in 0..3 * QUEUE {
+    for _ in 0..3 * MAX_UNREAD {
         sender.event(notice("x"));
     }
     let done: Vec<u64> = heard_by(&slow)
@@ -170,11 +170,11 @@ fn events_name_their_run_and_the_last_one_is_the_last() {
 fn a_viewer_that_stops_reading_is_bounded_and_has_the_newest_afterwards() {
     let (first, sender) = channel();
     let slow = sender.broadcaster().attach();
-    for number in 0..5 * QUEUE as u32 {
+    for number in 0..5 * MAX_UNREAD as u32 {
         sender.event(epoch(number % 9000));
         sender.event(steps(u64::from(number)));
         first.events.try_iter().count();
-        assert!(slow.events.len() <= QUEUE);
+        assert!(slow.events.len() <= MAX_UNREAD);
     }
     sender.event(notice("newest"));
     let heard = heard_by(&slow);

@@ -1,14 +1,13 @@
+use super::page::{RECORDED_COMMANDS, RECORDED_EVENTS};
+use super::table::{ANSWERS, COMMANDS, CommandRow, EVENTS, MessageRow, QUESTIONS};
 use super::*;
+use crate::domain::params::Value as ParamValue;
 use serde_json::Value;
 use std::collections::BTreeSet;
-use std::fs;
-use std::path::Path;
 
-/// The lines of a file of messages of version 1. These files never change.
-fn frozen(file: &str) -> Vec<String> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/protocol-1");
-    let text = fs::read_to_string(folder.join(file)).unwrap();
-    text.split_inclusive('\n').map(str::to_owned).collect()
+/// The lines of a file of messages of version 1. These files only gain lines.
+fn frozen(file: &str) -> impl Iterator<Item = &str> {
+    file.split_inclusive('\n')
 }
 
 /// Whether `new` contains all fields of `old`. It may have more.
@@ -31,7 +30,7 @@ fn read_and_written<T: Serialize + DeserializeOwned>(file: &str, tag: &str) -> B
     for text in frozen(file) {
         let message: T = read(text.as_bytes()).unwrap_or_else(|e| panic!("{e}: {text}"));
         let written: Value = serde_json::from_slice(&line(&message).unwrap()).unwrap();
-        let fields: Value = serde_json::from_str(&text).unwrap();
+        let fields: Value = serde_json::from_str(text).unwrap();
         assert!(contains(&written, &fields), "{text} became {written}");
         tags.insert(fields[tag].as_str().unwrap().to_owned());
     }
@@ -50,19 +49,18 @@ fn variants<T: DeserializeOwned>(tag: &str) -> BTreeSet<String> {
 #[test]
 fn messages_of_version_1_keep_their_form() {
     assert_eq!(VERSION, 1);
-    let commands = read_and_written::<CommandMessage>("commands.jsonl", "command");
+    let commands = read_and_written::<CommandMessage>(RECORDED_COMMANDS, "command");
     assert_eq!(commands, variants::<Command>("command"));
-    let events = read_and_written::<EventMessage>("events.jsonl", "event");
+    let events = read_and_written::<EventMessage>(RECORDED_EVENTS, "event");
     assert_eq!(events, variants::<Event>("event"));
     let of = |file: &str, field: &str, tag: &str| -> BTreeSet<String> {
-        let lines = frozen(file).into_iter();
-        let fields = lines.map(|line| serde_json::from_str::<Value>(&line).unwrap());
+        let fields = frozen(file).map(|line| serde_json::from_str::<Value>(line).unwrap());
         let tags = fields.filter_map(|f| Some(f[field][tag].as_str()?.to_owned()));
         tags.collect()
     };
-    let questions = of("commands.jsonl", "question", "question");
+    let questions = of(RECORDED_COMMANDS, "question", "question");
     assert_eq!(questions, variants::<Question>("question"));
-    let answers = of("events.jsonl", "answer", "answer");
+    let answers = of(RECORDED_EVENTS, "answer", "answer");
     assert_eq!(answers, variants::<Answer>("answer"));
 }
 
@@ -103,4 +101,114 @@ fn a_line_of_the_metrics_has_a_version_only_where_a_session_begins() {
     assert!(error.contains("version 2"), "{error}");
     let older = text(&started).replacen("\"v\":1,", "", 1);
     assert_eq!(read_recorded(older.as_bytes()).unwrap(), started);
+}
+
+#[test]
+fn the_tables_name_every_kind_of_message_once() {
+    let names = |rows: &[MessageRow]| rows.iter().map(|row| row.name.to_owned()).collect();
+    let lists: [(Vec<String>, BTreeSet<String>); 4] = [
+        (
+            COMMANDS.iter().map(|row| row.name.to_owned()).collect(),
+            variants::<Command>("command"),
+        ),
+        (names(QUESTIONS), variants::<Question>("question")),
+        (names(EVENTS), variants::<Event>("event")),
+        (names(ANSWERS), variants::<Answer>("answer")),
+    ];
+    for (named, variants) in lists {
+        assert_eq!(BTreeSet::from_iter(named.clone()), variants);
+        assert_eq!(named.len(), variants.len(), "{named:?}");
+    }
+}
+
+#[test]
+fn the_page_has_an_example_of_every_kind_of_message() {
+    let page = page();
+    let (commands, rest) = page.split_once("\nQUESTIONS").unwrap();
+    let (questions, rest) = rest.split_once("\nEVENTS").unwrap();
+    let (events, answers) = rest.split_once("\nANSWERS").unwrap();
+    let names = |rows: &[MessageRow]| rows.iter().map(|row| row.name).collect();
+    let commanded: Vec<&str> = COMMANDS.iter().map(|row| row.name).collect();
+    let lists: [(&str, &str, Vec<&str>); 4] = [
+        (commands, "command", commanded),
+        (questions, "question", names(QUESTIONS)),
+        (events, "event", names(EVENTS)),
+        (answers, "answer", names(ANSWERS)),
+    ];
+    for (text, tag, names) in lists {
+        for name in names {
+            let example = format!("\"{tag}\":\"{name}\"");
+            let entry = text.split(&format!("\n  {name}\n")).nth(1).unwrap();
+            let lines = entry
+                .lines()
+                .skip_while(|line| !line.starts_with("      {"));
+            let first = lines.take(1).next().unwrap();
+            assert!(first.contains(&example), "{name}: {first}");
+        }
+    }
+    // The optional fields are there too.
+    for field in [
+        "\"applied_at\"",
+        "\"waits_for\"",
+        "\"average\"",
+        "\"tta\"",
+        "\"reached\"",
+    ] {
+        assert!(events.contains(field), "{field}");
+    }
+    assert!(page.contains("up to 65,536"), "{page}");
+}
+
+#[test]
+fn every_row_that_can_be_typed_makes_its_command() {
+    let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    let sample = |row: &CommandRow| match row.name {
+        "set" => "set learning_rate=0.5".to_owned(),
+        "ask" => "ask runs".into(),
+        "show" => "show test".into(),
+        name => name.into(),
+    };
+    for row in COMMANDS.iter().filter(|row| row.name != "watch") {
+        let (run, request) = parse_words(&words(&sample(row))).unwrap();
+        let (named, again) = parse_words(&words(&format!("a-run {}", sample(row)))).unwrap();
+        assert_eq!((run, named.as_deref()), (None, Some("a-run")));
+        assert_eq!(request, again);
+        let TypedRequest::Send { commands, until } = request else {
+            panic!("{}", row.name);
+        };
+        assert_eq!((commands.len(), until), (1, row.until));
+        let written = serde_json::to_value(&commands[0]).unwrap();
+        assert_eq!(written["command"], row.name);
+        assert!(typed_commands().contains(row.about));
+    }
+    let (_, request) = parse_words(&words("set learning-rate=1% crop=2")).unwrap();
+    let set = |key: &str, value| Command::Set {
+        key: key.into(),
+        value,
+    };
+    let commands = vec![
+        set("learning_rate", ParamValue::Float(0.01)),
+        set("crop", ParamValue::Int(2)),
+    ];
+    let until = Until::Applied;
+    assert_eq!(request, TypedRequest::Send { commands, until });
+    assert_eq!(
+        parse_words(&words("ask status")).unwrap().1,
+        TypedRequest::Status
+    );
+}
+
+#[test]
+fn unknown_fields_have_no_effect() {
+    let line =
+        br#"{"v":1,"id":9,"later":{"x":[1]},"command":"set","key":"crop","value":3,"why":"?"}"#;
+    let message: CommandMessage = read(line).unwrap();
+    let set = Command::Set {
+        key: "crop".into(),
+        value: ParamValue::Int(3),
+    };
+    assert_eq!(message, CommandMessage::new(9, set));
+    let line = br#"{"v":1,"later":1,"event":"notice","text":"x","also":2}"#;
+    let message: EventMessage = read(line).unwrap();
+    assert_eq!(message.event, Event::Notice { text: "x".into() });
 }

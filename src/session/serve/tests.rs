@@ -1,6 +1,5 @@
 use super::super::attach::{AttachError, RunningSession, attach, find};
 use super::super::client::{ATTACHED_QUEUE, channel};
-use super::super::protocol::Command;
 use super::super::run_dir::{HostId, Owner, RunDir};
 use super::*;
 use crate::domain::report::{DataInfo, RunInfo};
@@ -190,7 +189,7 @@ fn a_line_that_is_no_command_closes_its_viewer_and_nothing_else() {
     let (_first, sender) = channel();
     let server = Server::start(sender.broadcaster()).unwrap();
     let socket = server.shared.socket().clone();
-    let long = vec![b'x'; MAX_LINE as usize + 10];
+    let long = vec![b'x'; MAX_COMMAND_LINE as usize + 10];
     for bad in [&b"nonsense\n"[..], b"{\"command\":\"no-such\"}\n", &long] {
         let mut stream = UnixStream::connect(&socket).unwrap();
         stream.write_all(bad).unwrap();
@@ -296,4 +295,96 @@ fn a_socket_that_nobody_listens_to_is_swept() {
     sweep(runs.path());
     assert!(!socket.exists() && runs.path().join("2.sock").exists());
     drop(live);
+}
+
+/// Connects to a server in this process and reads its first message.
+fn connected(server: &Server) -> (UnixStream, Event) {
+    let stream = UnixStream::connect(&*server.shared.socket()).unwrap();
+    let mut line = Vec::new();
+    let mut reader = BufReader::with_capacity(1, stream.try_clone().unwrap());
+    reader.read_until(b'\n', &mut line).unwrap();
+    let message: EventMessage = protocol::read(&line).unwrap();
+    (stream, message.event)
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn one_process_cannot_take_the_places_of_all_viewers() {
+    let (_first, sender) = channel();
+    let server = Server::start(sender.broadcaster()).unwrap();
+    let mut attached = Vec::new();
+    for _ in 0..MAX_VIEWERS_OF_PROCESS {
+        let (stream, event) = connected(&server);
+        assert!(matches!(event, Event::Snapshot { .. }));
+        attached.push(stream);
+    }
+    let (_, event) = connected(&server);
+    let Event::Warning { text } = event else {
+        panic!("{event:?}");
+    };
+    assert!(
+        text.contains("this process has attached 16 viewers"),
+        "{text}"
+    );
+    let other = |process| Peer {
+        process: Some(process),
+        ..server.shared.viewers()[0]
+    };
+    let others: Vec<_> = (1..)
+        .map_while(|process| ViewerPlace::take(&server.shared, other(-process)).ok())
+        .collect();
+    assert_eq!(others.len() + attached.len(), MAX_VIEWERS);
+    drop(others);
+    // A place is free again when its viewer has left.
+    attached.pop();
+    while server.shared.viewers().len() == MAX_VIEWERS_OF_PROCESS {
+        sender.event(notice("wakes those that write"));
+        std::thread::yield_now();
+    }
+    assert!(matches!(connected(&server).1, Event::Snapshot { .. }));
+}
+
+#[test]
+fn a_viewer_with_many_unanswered_commands_is_read_on_when_they_are_answered() {
+    const COMMANDS: u64 = 1000;
+    let (_first, sender) = channel();
+    let server = Server::start(sender.broadcaster()).unwrap();
+    let (mut stream, _) = connected(&server);
+    let lines = (1..=COMMANDS).map(|id| format!("{{\"v\":1,\"id\":{id},\"command\":\"undo\"}}\n"));
+    stream
+        .write_all(lines.collect::<String>().as_bytes())
+        .unwrap();
+    let mut answers = BufReader::new(stream).lines();
+    for id in 1..=COMMANDS {
+        let request = sender.requests.recv_timeout(SOON).unwrap();
+        assert_eq!(request.message.id, id);
+        assert!(sender.requests.len() < MAX_UNANSWERED);
+        sender.done(request.address(), Outcome::AppliedAt(id));
+        let line = answers.next().unwrap().unwrap();
+        let event = protocol::read::<EventMessage>(line.as_bytes())
+            .unwrap()
+            .event;
+        let outcome = Outcome::AppliedAt(id);
+        assert_eq!(event, Event::Done(Done { id, outcome }));
+    }
+}
+
+#[test]
+fn a_session_does_not_wait_for_a_viewer_that_only_watches() {
+    let (first, sender) = channel();
+    let server = Server::start(sender.broadcaster()).unwrap();
+    let (mut stream, _) = connected(&server);
+    assert!(!first.is_alone());
+    stream
+        .write_all(b"{\"v\":1,\"id\":1,\"command\":\"watch\"}\n")
+        .unwrap();
+    let request = sender.requests.recv_timeout(SOON).unwrap();
+    assert!(first.is_alone());
+    sender.done(request.address(), Outcome::AppliedAt(1));
+    drop(stream);
+    while !server.shared.viewers().is_empty() {
+        sender.event(notice("wakes those that write"));
+        std::thread::yield_now();
+    }
+    assert!(first.is_alone());
 }

@@ -104,10 +104,7 @@ impl Worker<'_> {
                     self.request_score(Split::Test);
                 }
             }
-            Command::Checkpoint => match &self.run {
-                Some(_) => self.save(trainer, false),
-                None => return Err("nothing is saved: this session has no runs folder".into()),
-            },
+            Command::Checkpoint => self.save_now(trainer)?,
             Command::Set { key, value } => return self.set(trainer, &key, value).map(Some),
             Command::Undo => match trainer.undo() {
                 Ok(Some((row, outcome))) => {
@@ -122,6 +119,8 @@ impl Worker<'_> {
                 self.sender.answer(request.address(), answer);
             }
             Command::Download => self.download_data()?,
+            // The viewer's connection has handled it.
+            Command::Watch => {}
         }
         Ok(Some(at_next_step(trainer)))
     }
@@ -173,7 +172,14 @@ impl Worker<'_> {
                 return Outcome::PendingUntil(applies);
             }
             ChangeOutcome::Withdrawn => self.sender.event(Event::Withdrawn { key: key.into() }),
-            ChangeOutcome::Unchanged => {}
+            ChangeOutcome::Unchanged => {
+                let pending = &trainer.run_state().pending;
+                if let Some(row) = params::param(key)
+                    && pending.iter().any(|(pending, _)| pending == key)
+                {
+                    return Outcome::PendingUntil(row.applies);
+                }
+            }
         }
         at_next_step(trainer)
     }

@@ -10,6 +10,10 @@ use crossbeam_channel::TryRecvError;
 use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 
+/// Maximum number of commands handled between two steps, so that a viewer that sends commands without end does not stop
+/// the training.
+const MAX_COMMANDS: usize = 256;
+
 impl TrainingHost for Worker<'_> {
     fn poll(&mut self, trainer: &mut Trainer, phase: Phase) -> ControlFlow<()> {
         #[cfg(test)]
@@ -24,6 +28,7 @@ impl TrainingHost for Worker<'_> {
         self.do_periodic_work(trainer);
         // Clear the flag before reading the commands: a command that arrives in the meantime sets it again.
         self.sender.interrupt().store(false, Ordering::SeqCst);
+        let mut handled = 0;
         loop {
             let blocked = phase == Phase::Training && self.paused;
             let wakeup = if blocked {
@@ -39,7 +44,8 @@ impl TrainingHost for Worker<'_> {
                     Err(TryRecvError::Disconnected) => Some(Wakeup::Disconnected),
                 }
             };
-            let idle = wakeup.is_none();
+            handled += 1;
+            let idle = wakeup.is_none() || !blocked && handled >= MAX_COMMANDS;
             match wakeup {
                 Some(Wakeup::Command(request)) => self.handle(request, trainer, phase),
                 Some(Wakeup::Disconnected) => self.exit = Some(Exit::Quit),

@@ -92,6 +92,21 @@ impl Worker<'_> {
         }
     }
 
+    /// Makes a checkpoint and queues it for the saving thread.
+    ///
+    /// # Errors
+    /// Returns the reason if nothing is saved, or no checkpoint can be made.
+    pub(super) fn save_now(&mut self, trainer: &mut Trainer) -> std::result::Result<(), String> {
+        if self.run.is_none() {
+            return Err("nothing is saved: this session has no runs folder".into());
+        }
+        self.save(trainer, false);
+        match self.saved_step == Some(trainer.run_state().step) {
+            true => Ok(()),
+            false => Err("no checkpoint was made; a warning says why".into()),
+        }
+    }
+
     /// Copies the training state and queues it for the saving thread.
     pub(super) fn save(&mut self, trainer: &mut Trainer, best: bool) {
         let Some(run) = &mut self.run else {

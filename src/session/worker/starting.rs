@@ -232,7 +232,8 @@ impl Worker<'_> {
         match made {
             Ok((run, mut new)) => {
                 if self.end_state.is_none() {
-                    self.record(Event::State(State::Stopped));
+                    // Viewers learn it from the start of the new run: the session goes on.
+                    self.write(|run| run.event(&Event::State(State::Stopped)));
                 }
                 self.paused = false;
                 self.begin(&mut new, run, None);
