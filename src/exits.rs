@@ -6,6 +6,12 @@ pub const DONE: u8 = 0;
 pub const FAILED: u8 = 1;
 pub const USAGE: u8 = 2;
 pub const DIVERGED: u8 = 3;
+/// `send`: a command was refused or had no effect.
+pub const REFUSED: u8 = 4;
+/// `send`, `watch`, `attach`: there is no such session.
+pub const NO_SESSION: u8 = 5;
+/// `send`: no answer in time. The exit code that timeout(1) gives.
+pub const TIMED_OUT: u8 = 124;
 
 /// The exit code of a process that ends because of a signal, as shells give it.
 pub fn of_signal(signal: i32) -> u8 {
@@ -62,6 +68,15 @@ pub static EXITS: &[ExitRow] = &[
     ExitRow { cause: "the run has diverged (with a screen: after `q`)", ending: Ending::Code(DIVERGED),
         says: "which value is not finite, and at which step",
         leaves: "the last checkpoint before that step" },
+    ExitRow { cause: "`send`: a command is refused or, with `--wait`, has no effect", ending: Ending::Code(REFUSED),
+        says: "why, in the answer (accepted and in effect: exit code 0)",
+        leaves: "as before; the session goes on" },
+    ExitRow { cause: "`send`, `watch`, `attach`: no such session, or several", ending: Ending::Code(NO_SESSION),
+        says: "what there is, on standard error",
+        leaves: "as before" },
+    ExitRow { cause: "`send --timeout`: no answer in time", ending: Ending::Code(TIMED_OUT),
+        says: "that the command may still take effect",
+        leaves: "as before; the session goes on" },
     ExitRow { cause: "SIGINT, SIGTERM", ending: Ending::Signal,
         says: "the run's folder and the command that resumes it",
         leaves: "a checkpoint of the last step" },

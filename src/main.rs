@@ -1,14 +1,15 @@
 //! Parses the arguments, starts a front end or a command, connects the channels and determines the exit code.
 
 use cifar_tui::cli::{self, Invocation, Task};
-use cifar_tui::commands;
+use cifar_tui::commands::{self, send::NoAnswer};
 use cifar_tui::config::{self, Config, ConfigError, Flags, OnHangup, OnUsr1, Surroundings};
 use cifar_tui::domain::report::State;
 use cifar_tui::domain::text::{Plain, grouped, plain, plain_lines};
-use cifar_tui::exits::{DIVERGED, DONE, FAILED, USAGE, of_signal};
+use cifar_tui::exits::{DIVERGED, DONE, FAILED, NO_SESSION, REFUSED, TIMED_OUT, USAGE, of_signal};
 use cifar_tui::headless::{self, Notice, Style};
+use cifar_tui::session::attach::{AttachError, RunningSession};
 use cifar_tui::session::client::SessionClient;
-use cifar_tui::session::protocol::Command;
+use cifar_tui::session::protocol::{self, Command};
 use cifar_tui::session::run_dir::HostId;
 use cifar_tui::session::status::{Status, run_arguments};
 use cifar_tui::session::{self, Settings, attach};
@@ -47,14 +48,22 @@ fn main() -> ExitCode {
         // The exit code that a shell reports for the writer in `| head`.
         Err(error) if commands::reader_gone(&error) => ExitCode::from(of_signal(libc::SIGPIPE)),
         Err(error) => {
-            let code = match error.is::<ConfigError>() || error.is::<Usage>() {
-                true => USAGE,
-                false => FAILED,
-            };
             // If standard error is closed, the error cannot be reported.
             let _ = writeln!(std::io::stderr(), "error: {}", paragraph(&error));
-            ExitCode::from(code)
+            ExitCode::from(code_of(&error))
         }
+    }
+}
+
+/// The exit code of an error.
+fn code_of(error: &anyhow::Error) -> u8 {
+    if error.is::<ConfigError>() || error.is::<Usage>() {
+        return USAGE;
+    }
+    match (error.downcast_ref(), error.downcast_ref()) {
+        (Some(NoAnswer::TimedOut { .. }), _) | (_, Some(AttachError::Silent { .. })) => TIMED_OUT,
+        (Some(NoAnswer::Ended { .. }), _) | (_, Some(_)) => NO_SESSION,
+        (None, None) => FAILED,
     }
 }
 
@@ -91,14 +100,9 @@ fn run(invocation: &Invocation) -> anyhow::Result<u8> {
         }
         Task::Attach { run } => return attached(run.as_deref(), &config),
         Task::Train { session, json } => {
-            let style = match json {
-                true => Style::Json,
-                false if std::io::stdout().is_terminal() => Style::Bars(config.options.symbols()),
-                false => Style::Lines,
-            };
             return train(
                 settings(&config, &invocation.flags, session)?,
-                style,
+                style(*json, &config),
                 &config,
             );
         }
@@ -139,6 +143,16 @@ fn run(invocation: &Invocation) -> anyhow::Result<u8> {
         Task::Doctor { json } => {
             commands::doctor::run(&config, wrong.as_ref(), &around, *json, out)?;
         }
+        Task::Send(sending) => {
+            return Ok(match commands::send::run(sending, &config, out)? {
+                true => DONE,
+                false => REFUSED,
+            });
+        }
+        Task::Watch { run, json } => {
+            return watch(run.as_deref(), style(*json, &config), &config);
+        }
+        Task::Protocol => out.write_all(protocol::page().as_bytes())?,
         Task::Recipes { json } => commands::recipes::run(*json, out)?,
         Task::Keys => out.write_all(tui::actions::listing(config.options.symbols()).as_bytes())?,
         Task::Config(task) => commands::config::run(task, &config, &around, out)?,
@@ -263,24 +277,52 @@ fn attached(run: Option<&str>, config: &Config) -> anyhow::Result<u8> {
         CloseReason::TerminalGone => Some(libc::SIGHUP),
         _ => screen.signal,
     };
-    let ended = screen.status.ended;
     match (signal, screen.reason) {
         (Some(signal), _) => Ok(of_signal(signal)),
-        (None, CloseReason::SessionEnded) if ended => {
+        (None, CloseReason::SessionEnded) => {
+            check_ended(&screen.status, &found)?;
             print_resume_hint(&screen.status);
             finish(&screen.status, None)
-        }
-        (None, CloseReason::SessionEnded) => {
-            anyhow::bail!(
-                "the session of {} ended unexpectedly; see its log.txt",
-                found.name
-            )
         }
         (None, _) => {
             say(&screen.status.return_hint(true));
             Ok(DONE)
         }
     }
+}
+
+/// How events are written to standard output.
+fn style(json: bool, config: &Config) -> Style {
+    match json {
+        true => Style::Json,
+        false if std::io::stdout().is_terminal() => Style::Bars(config.options.symbols()),
+        false => Style::Lines,
+    }
+}
+
+/// Prints the events of a session of another process until it ends.
+fn watch(run: Option<&str>, style: Style, config: &Config) -> anyhow::Result<u8> {
+    let found = attach::find_one(&config.runs, run, &HostId::this())?;
+    let client = attach::attach(&found)?;
+    let gone = headless::on_closed_output()?;
+    let out = &mut Plain(std::io::stdout());
+    let status = headless::watch(&client, style, &gone, out)?;
+    check_ended(&status, &found)?;
+    if style != Style::Json {
+        print_resume_hint(&status);
+    }
+    finish(&status, None)
+}
+
+/// # Errors
+/// Returns an error if the last event of a session of another process has not arrived.
+fn check_ended(status: &Status, session: &RunningSession) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        status.ended,
+        "the session of {} ended unexpectedly; see its log.txt",
+        session.name
+    );
+    Ok(())
 }
 
 /// How long to wait for blocked output after a signal has ended the session.

@@ -3,6 +3,7 @@
 use crate::config::{OPTIONS, OptionKind, Options};
 use crate::domain::arch;
 use crate::domain::params::{HYPERPARAMS, Hyperparameters, Tta, ValueKind, Weights};
+use crate::session::protocol;
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, Command, value_parser};
 use std::path::PathBuf;
@@ -20,7 +21,8 @@ pub fn command() -> Command {
              cifar-tui --resume seed-0412                  go on with a run\n  \
              cifar-tui train --epochs 5                    without a screen\n\n\
              {}\n\n\
-             Exit codes: 0 done, 1 failed, 2 usage, 3 diverged, 128+n ended by signal n.",
+             Exit codes: 0 done, 1 failed, 2 usage, 3 diverged, 4 a command was refused, 5 no such session, 124 no answer in \
+             time, 128+n ended by signal n.",
             arch::help(),
         ))
         .args(options())
@@ -45,6 +47,14 @@ pub fn command() -> Command {
                      cifar-tui attach\n  \
                      cifar-tui attach seed-0412",
                 ),
+        )
+        .subcommand(send())
+        .subcommand(watch())
+        .subcommand(
+            Command::new("protocol")
+                .about("The messages between a session and other programs")
+                .defer(|command| command.before_help(protocol::page()))
+                .after_help("Example:\n  cifar-tui protocol | less"),
         )
         .subcommand(
             Command::new("eval")
@@ -166,6 +176,61 @@ pub fn command() -> Command {
                      cifar-tui config init\n  \
                      cifar-tui config set learning_rate 0.0005",
                 ),
+        )
+}
+
+fn send() -> Command {
+    Command::new("send")
+        .about("Steer a running session from a script: each answer is one line of JSON")
+        .override_usage("cifar-tui send [OPTIONS] [RUN] COMMAND [ARGUMENT]...")
+        .arg(
+            Arg::new("words")
+                .value_name("COMMAND")
+                .required(true)
+                .num_args(1..)
+                .help("The run's name, unless only one session is running; then a command and what it takes"),
+        )
+        .arg(
+            Arg::new("wait")
+                .long("wait")
+                .action(ArgAction::SetTrue)
+                .help("Answer when the effect is complete, not when the command is accepted"),
+        )
+        .arg(
+            Arg::new("timeout")
+                .long("timeout")
+                .value_name("S")
+                .value_parser(timeout)
+                .help("Give up after this many seconds [default: never]"),
+        )
+        .after_help(format!(
+            "Commands:\n{}\n\
+             Exit codes: 0 accepted and, with --wait, in effect; 4 refused, or without effect; 5 no such session; 124 no \
+             answer in time. Examples:\n  \
+             cifar-tui send pause\n  \
+             cifar-tui send seed-0412 set learning_rate=0.0005 dropout=0.3 --wait\n  \
+             cifar-tui send evaluate --wait | jq .evaluation.accuracy\n  \
+             cifar-tui send ask status | jq .epoch",
+            protocol::typed_commands()
+        ))
+}
+
+fn watch() -> Command {
+    Command::new("watch")
+        .about("Print the events of a running session until it ends")
+        .arg(
+            Arg::new("run")
+                .value_name("RUN")
+                .help("The run's name, unless only one session is running"),
+        )
+        .arg(json(
+            "Write every event as one line of JSON, the first being a snapshot of the session so far",
+        ))
+        .after_help(
+            "The exit code is that of the session. However slowly its output is read, training goes on; see\n\
+             `cifar-tui protocol` for the events. Examples:\n  \
+             cifar-tui watch\n  \
+             cifar-tui watch seed-0412 --json | jq 'select(.event == \"epoch\")'",
         )
 }
 
@@ -363,6 +428,13 @@ fn json(help: &'static str) -> Arg {
         .long("json")
         .action(ArgAction::SetTrue)
         .help(help)
+}
+
+fn timeout(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|s| (0.0..=1e6).contains(s))
+        .ok_or_else(|| "seconds: 0 to 1000000".into())
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

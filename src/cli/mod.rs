@@ -9,8 +9,10 @@ pub use arguments::command;
 
 use crate::config::{Flags, OPTIONS, OptionKind};
 use crate::domain::params::{HYPERPARAMS, Tta, Weights};
+use crate::session::protocol::{self, TypedRequest};
 use clap::ArgMatches;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// The parsed command line.
 #[derive(Clone, Debug)]
@@ -57,6 +59,15 @@ pub enum Task {
     Attach {
         run: Option<String>,
     },
+    /// Steers a running session.
+    Send(Sending),
+    /// Prints the events of a running session.
+    Watch {
+        run: Option<String>,
+        json: bool,
+    },
+    /// Prints the page about the protocol.
+    Protocol,
     Config(ConfigTask),
     /// Lists every key of the screen.
     Keys,
@@ -71,6 +82,17 @@ pub enum Task {
 pub struct Session {
     pub name: Option<String>,
     pub resume: Option<String>,
+}
+
+/// What `send` is to do.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sending {
+    /// The run's name or folder; None: that of the only session.
+    pub run: Option<String>,
+    pub request: TypedRequest,
+    /// Wait until the effect is complete.
+    pub wait: bool,
+    pub timeout: Option<Duration>,
 }
 
 #[derive(Clone, Debug)]
@@ -209,6 +231,12 @@ pub fn parse(
         "attach" => Task::Attach {
             run: text(sub, "run"),
         },
+        "send" => Task::Send(sending(sub)?),
+        "watch" => Task::Watch {
+            run: text(sub, "run"),
+            json: json(sub),
+        },
+        "protocol" => Task::Protocol,
         "doctor" => Task::Doctor { json: json(sub) },
         "keys" => Task::Keys,
         "recipes" => Task::Recipes { json: json(sub) },
@@ -223,6 +251,25 @@ pub fn parse(
         _ => Task::Screen(session),
     };
     Ok(Invocation { flags, task })
+}
+
+fn sending(matches: &ArgMatches) -> Result<Sending, clap::Error> {
+    let words = matches.get_many::<String>("words").unwrap_or_default();
+    let words: Vec<String> = words.cloned().collect();
+    let (run, request) = protocol::parse_words(&words).map_err(|why| {
+        let more = "`cifar-tui send --help` lists the commands";
+        command().error(
+            clap::error::ErrorKind::InvalidValue,
+            format!("{why}. {more}"),
+        )
+    })?;
+    let seconds = matches.get_one::<f64>("timeout");
+    Ok(Sending {
+        run,
+        request,
+        wait: matches.get_flag("wait"),
+        timeout: seconds.map(|seconds| Duration::from_secs_f64(*seconds)),
+    })
 }
 
 /// The weights that `--weights` names.

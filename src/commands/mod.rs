@@ -10,6 +10,7 @@ mod network;
 pub mod predict;
 pub mod recipes;
 pub mod runs;
+pub mod send;
 pub mod suite;
 
 use crate::domain::text::plain_json;

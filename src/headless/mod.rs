@@ -11,9 +11,9 @@ use crate::domain::text::plain;
 use crate::session::client::SessionClient;
 use crate::session::protocol::{Command, Event};
 use crate::session::status::Status;
-use crossbeam_channel::{Receiver, after, never, select};
+use crossbeam_channel::{Receiver, after, bounded, never, select};
 use printer::Printer;
-use std::io::Write;
+use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 /// How events are written.
@@ -58,6 +58,77 @@ const STEP_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Interval at which a session whose run is over checks for viewers.
 const VIEWER_POLL_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Prints the events of a session that belongs to another process, from its snapshot on, until it ends or `gone` says
+/// that nobody reads the output. The session does not wait for this viewer. Returns the session's status; it has not
+/// ended if the connection was lost.
+///
+/// # Errors
+/// Returns an error if the output cannot be written.
+pub fn watch(
+    client: &SessionClient,
+    style: Style,
+    gone: &Receiver<()>,
+    out: &mut impl Write,
+) -> io::Result<Status> {
+    let mut printer = Printer::new(style);
+    let mut status = Status::default();
+    // Sending fails if the session has ended already. A session of an older version refuses it, which has no other
+    // effect.
+    let _ = client.commands.send(Command::Watch);
+    let no_steps = never();
+    let mut steps_closed = false;
+    while !status.ended {
+        let steps_ready = match steps_closed {
+            true => &no_steps,
+            false => &client.steps_ready,
+        };
+        select! {
+            recv(client.events) -> message => {
+                let Ok(message) = message else { break };
+                // The answer to this viewer's own command.
+                if matches!(message.event, Event::Done(_)) {
+                    continue;
+                }
+                printer.steps(client, &mut status, out)?;
+                status.event(&message.event);
+                printer.message(&message, out)?;
+                if let Event::Unsaved { why } = &message.event {
+                    printer.warn(why.as_deref());
+                }
+            }
+            recv(steps_ready) -> token => match token {
+                Ok(()) => printer.steps(client, &mut status, out)?,
+                Err(_) => steps_closed = true,
+            },
+            recv(gone) -> _ => return Err(io::ErrorKind::BrokenPipe.into()),
+        }
+    }
+    printer.finish();
+    Ok(status)
+}
+
+/// A channel that receives a token when the reader of standard output has closed it.
+///
+/// # Errors
+/// Returns an error if the system cannot start a thread.
+pub fn on_closed_output() -> io::Result<Receiver<()>> {
+    let (closed, gone) = bounded(1);
+    std::thread::Builder::new()
+        .name("output".into())
+        .spawn(move || {
+            let mut fds = libc::pollfd {
+                fd: libc::STDOUT_FILENO,
+                events: 0,
+                revents: 0,
+            };
+            // SAFETY: `fds` is one valid pollfd during the call.
+            while unsafe { libc::poll(&raw mut fds, 1, -1) } < 0 {}
+            // Without a receiver, nobody waits for it.
+            let _ = closed.send(());
+        })?;
+    Ok(gone)
+}
 
 /// Prints the events of a session with status `status` until it ends. Asks the session to quit when its run has ended,
 /// or when the reader of the output has closed it. Calls `hangup` when the output's terminal has disappeared; it

@@ -25,6 +25,8 @@ pub struct Text {
     view: Box<RunView>,
     /// The newest epoch that was printed.
     printed: u32,
+    /// Whether an event has arrived.
+    has_begun: bool,
 }
 
 pub struct Bars {
@@ -60,6 +62,7 @@ impl Printer {
                 if let Event::Snapshot { events } = event {
                     return self.missed(events, out);
                 }
+                text.has_begun = true;
                 match text.describe(event) {
                     Some(line) => self.line(out, &line),
                     None => Ok(()),
@@ -100,16 +103,20 @@ impl Printer {
         }
     }
 
-    /// Prints the epochs of a snapshot that have not been printed, because this front end was too slow.
+    /// Prints what has not been printed of a snapshot: everything if this front end attached late, the new epochs if it
+    /// was too slow.
     fn missed(&mut self, events: &[Event], out: &mut impl Write) -> io::Result<()> {
+        let mut is_late = false;
         if let Printer::Text(text) = self {
             *text.view = RunView::default();
+            is_late = !std::mem::replace(&mut text.has_begun, true);
         }
         for event in events {
             let Printer::Text(text) = self else {
                 return Ok(());
             };
-            if !matches!(event, Event::Epoch(epoch) if epoch.epoch > text.printed) {
+            let is_new = matches!(event, Event::Epoch(epoch) if epoch.epoch > text.printed);
+            if !is_new && !is_late {
                 text.view.event(event);
             } else if let Some(line) = text.describe(event) {
                 self.line(out, &line)?;

@@ -388,3 +388,46 @@ fn what_starts_is_told_and_the_sample_set_says_how_to_get_the_real_one() {
         assert!(text.contains(part), "{part} is missing in {text}");
     }
 }
+
+#[test]
+fn a_watcher_prints_the_past_once_and_sends_nothing_but_that_it_watches() {
+    let print = |style| {
+        let (_first, sender) = channel();
+        sender.event(Event::Started(Box::new(run_info())));
+        sender.event(epoch());
+        let client = sender.broadcaster().attach();
+        sender.event(Event::Notice { text: "new".into() });
+        sender.event(Event::Ended {
+            params: Box::default(),
+            state: State::Stopped,
+        });
+        let mut out = Vec::new();
+        let status = watch(&client, style, &never(), &mut out).unwrap();
+        assert!(status.ended);
+        let commands = sender.requests.try_iter().map(|r| r.message.command);
+        assert!(commands.eq([Command::Watch]));
+        String::from_utf8(out).unwrap()
+    };
+    let text = print(Style::Lines);
+    for line in ["run      seed-1 in", "epoch  1/15", "note     new"] {
+        assert_eq!(text.matches(line).count(), 1, "{text}");
+    }
+    let json = print(Style::Json);
+    let events = json
+        .lines()
+        .map(|line| read::<EventMessage>(line.as_bytes()).unwrap().event);
+    let events: Vec<Event> = events.collect();
+    assert!(matches!(&events[0], Event::Snapshot { events } if events.len() == 2));
+    assert_eq!(events.len(), 3);
+}
+
+#[test]
+fn a_watcher_whose_reader_has_gone_ends() {
+    let (_first, sender) = channel();
+    let client = sender.broadcaster().attach();
+    let (close, gone) = unbounded();
+    close.send(()).unwrap();
+    let mut out = Vec::new();
+    let error = watch(&client, Style::Json, &gone, &mut out).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+}

@@ -8,13 +8,14 @@ use crate::domain::report::{
     EpochReport, Evaluation, Health, RunInfo, ScoredWeights, Split, State, StepReport,
     TargetReached,
 };
+use serde::Serialize;
 use std::collections::BTreeMap;
 
 /// Maximum number of marks. Beyond it, consecutive changes are merged.
 const MAX_MARKS: usize = 1000;
 
 /// The best epoch so far, by validation accuracy.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct BestEpoch {
     pub epoch: u32,
     pub step: u64,

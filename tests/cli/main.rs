@@ -9,6 +9,7 @@ mod hostile;
 mod lifecycle;
 mod numbers;
 mod resume;
+mod scripts;
 mod settings;
 mod support;
 mod training;

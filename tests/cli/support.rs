@@ -179,6 +179,22 @@ impl Running {
         line
     }
 
+    /// The remaining output.
+    pub fn rest(&mut self) -> String {
+        let mut rest = String::new();
+        std::io::Read::read_to_string(self.lines.as_mut().unwrap(), &mut rest).unwrap();
+        rest
+    }
+
+    /// Closes the pipe that its output goes to.
+    pub fn close(&mut self) {
+        self.lines = None;
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn signal(&self, signal: i32) {
         let pid = i32::try_from(self.child.id()).unwrap();
         // SAFETY: the child has not been waited for, so the number is still its own.

@@ -209,6 +209,48 @@ fn bring_about(cause: &str, data: &str) -> Vec<Ended> {
             with.keys("q");
             vec![code(without), code(with)]
         }
+        "`send`: a command is refused or, with `--wait`, has no effect" => {
+            let mut pty = train(data, &[]);
+            let mut refused = pty.beside(Size::WIDE, &["send", "runs/long", "go-back"]);
+            refused.wait_for("why", |s| s.contains("\"refused\":"));
+            let mut accepted = pty.beside(Size::WIDE, &["send", "runs/long", "pause"]);
+            accepted.wait_for("the step", |s| s.contains("\"applied_at\":"));
+            accepted.ends_with(0);
+            pty.signal(libc::SIGTERM);
+            assert_eq!(pty.code(), 143);
+            vec![code(refused)]
+        }
+        "`send`, `watch`, `attach`: no such session, or several" => {
+            let without = |command: &[&str]| {
+                let mut pty = start(data, &[command, &["--runs", "runs"]].concat());
+                pty.wait_for("why", |s| s.contains("no session is running"));
+                code(pty)
+            };
+            vec![
+                without(&["send", "pause"]),
+                without(&["watch"]),
+                without(&["attach"]),
+            ]
+        }
+        "`send --timeout`: no answer in time" => {
+            let mut pty = train(data, &[]);
+            let mut waiting = pty.beside(
+                Size::WIDE,
+                &[
+                    "send",
+                    "runs/long",
+                    "set",
+                    "seed=5",
+                    "--wait",
+                    "--timeout",
+                    "0.1",
+                ],
+            );
+            waiting.wait_for("a hint", |s| s.contains("may still take effect"));
+            pty.signal(libc::SIGTERM);
+            assert_eq!(pty.code(), 143);
+            vec![code(waiting)]
+        }
         "SIGINT, SIGTERM" => vec![
             by(train(data, &[]), libc::SIGINT),
             by(training(data, &[]), libc::SIGTERM),

@@ -353,7 +353,7 @@ fn training_without_a_screen_can_be_attached_to() {
 fn attach_without_a_session_is_an_error() {
     let mut pty = Pty::start(Size::SMALL, &["attach", "--runs", "runs"]);
     pty.wait_for("why", |s| s.contains("no session is running"));
-    assert_eq!(pty.code(), 1);
+    assert_eq!(pty.code(), 5);
 }
 
 #[test]

@@ -60,7 +60,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("config", &["files", "domain"]),
-    ("cli", &["config", "domain"]),
+    ("cli", &["config", "session::protocol", "domain"]),
     (
         "commands",
         &[
