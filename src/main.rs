@@ -169,6 +169,7 @@ fn settings(config: &Config, flags: &Flags, session: &cli::Session) -> anyhow::R
         runs: Some(config.runs.clone()),
         name: session.name.clone(),
         resume: session.resume.as_ref().map(Into::into),
+        fork: session.fork.clone(),
         device: config.options.device.parse()?,
         engine: config.options.engine,
         keep: config.options.keep,
@@ -187,7 +188,10 @@ fn settings(config: &Config, flags: &Flags, session: &cli::Session) -> anyhow::R
 }
 
 fn screen(settings: Settings, config: &Config) -> anyhow::Result<u8> {
-    check_terminal()?;
+    check_terminal(match &settings.fork {
+        Some(_) => "cifar-tui fork --headless",
+        None => "cifar-tui train",
+    })?;
     let signals = signals::listen(true)?;
     let (client, worker) = session::start(settings)?;
     let screen = tui::run(&client, &signals, &screen_options(config))?;
@@ -247,17 +251,18 @@ fn say(words: &str) {
     let _ = writeln!(std::io::stdout(), "{}", plain(words));
 }
 
-fn check_terminal() -> Result<(), Usage> {
+/// Checks whether the screen can be shown. `instead` is a command that trains without it.
+fn check_terminal(instead: &str) -> Result<(), Usage> {
     tui::usable().map_err(|why| {
         Usage(format!(
-            "cifar-tui needs a terminal: {why}. `cifar-tui train` trains without one."
+            "cifar-tui needs a terminal: {why}. `{instead}` trains without one."
         ))
     })
 }
 
 /// The screen of a session of another process.
 fn attached(run: Option<&str>, config: &Config) -> anyhow::Result<u8> {
-    check_terminal()?;
+    check_terminal("cifar-tui train")?;
     let signals = signals::listen(true)?;
     let (found, others) = attach::find(&config.runs, run, &HostId::this())?;
     for other in others {

@@ -354,7 +354,7 @@ pub trait Backend {
         batch: ScoringBatch,
     ) -> Result<()> {
         let own = self.export(member)?;
-        self.import(member, state)?;
+        self.import(member, &own.with_weights(state)?)?;
         let scored = self.score(member, batch);
         self.import(member, &own)?;
         scored

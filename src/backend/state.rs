@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 
 /// The beginning of the names of the averaged tensors: `average.conv1.weight`.
 const AVERAGE: &str = "average.";
+/// That of the optimizer's tensors: `optimizer.exp_avg.conv1.weight`.
+const OPTIMIZER: &str = "optimizer.";
 
 /// A tensor: its shape, and its numbers in row-major order.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -25,10 +27,46 @@ pub struct NetworkState {
 impl NetworkState {
     /// Whether every weight and running statistic, and their average, is finite. Does not check the optimizer's state.
     pub fn is_finite(&self) -> bool {
-        let mut weights = self.tensors.iter();
-        weights.all(|(name, tensor)| {
-            name.starts_with("optimizer.") || slices::all_finite(&tensor.values)
-        })
+        let mut tensors = self.tensors.iter();
+        tensors
+            .all(|(name, tensor)| name.starts_with(OPTIMIZER) || slices::all_finite(&tensor.values))
+    }
+
+    /// The weights and running statistics.
+    pub fn weights(&self) -> impl Iterator<Item = (&String, &TensorData)> {
+        let tensors = self.tensors.iter();
+        tensors.filter(|(name, _)| !name.starts_with(OPTIMIZER) && !name.starts_with(AVERAGE))
+    }
+
+    /// Replaces weights, running statistics and their average by those of `other` that have the same name and shape, and
+    /// adds its average if there is none. The optimizer's state stays.
+    pub fn take_weights(&mut self, other: &NetworkState) {
+        for (name, tensor) in &other.tensors {
+            let own = self.tensors.get(name);
+            let fits = match own {
+                Some(own) => own.shape == tensor.shape,
+                None => name.starts_with(AVERAGE),
+            };
+            if fits && !name.starts_with(OPTIMIZER) {
+                self.tensors.insert(name.clone(), tensor.clone());
+            }
+        }
+    }
+
+    /// This state with the weights, running statistics and average of `other`.
+    ///
+    /// # Errors
+    /// Returns an error that names the weights that are missing or have another shape.
+    pub fn with_weights(&self, other: &NetworkState) -> Result<NetworkState> {
+        let own = self.weights();
+        let wanted: Vec<_> = own
+            .map(|(name, tensor)| (name.clone(), tensor.shape.clone()))
+            .collect();
+        other.select(&wanted)?;
+        let mut state = self.clone();
+        state.remove_average();
+        state.take_weights(other);
+        Ok(state)
     }
 
     /// Adds the average of the tensor `name`.

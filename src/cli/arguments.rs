@@ -3,7 +3,7 @@
 use crate::config::{OPTIONS, OptionKind, Options};
 use crate::domain::arch;
 use crate::domain::params::{HYPERPARAMS, Hyperparameters, Tta, ValueKind, Weights};
-use crate::session::protocol;
+use crate::session::protocol::{self, parse_setting};
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, Command, value_parser};
 use std::path::PathBuf;
@@ -19,6 +19,7 @@ pub fn command() -> Command {
              cifar-tui --data ~/cifar-10-python.tar.gz     train on this copy\n  \
              cifar-tui --recipe resnet --epochs 8          a stronger recipe, for 8 epochs\n  \
              cifar-tui --resume seed-0412                  go on with a run\n  \
+             cifar-tui fork seed-0412@best --lr 5e-4       go on from its best epoch in a new run\n  \
              cifar-tui train --epochs 5                    without a screen\n\n\
              {}\n\n\
              Exit codes: 0 done, 1 failed, 2 usage, 3 diverged, 4 a command was refused, 5 no such session, 124 no answer in \
@@ -38,6 +39,7 @@ pub fn command() -> Command {
                      cifar-tui train --json | jq 'select(.event == \"epoch\")'",
                 ),
         )
+        .subcommand(fork())
         .subcommand(
             Command::new("attach")
                 .about("The screen of a session that runs already: one that lost its terminal, was detached with D, or is another's")
@@ -234,6 +236,40 @@ fn watch() -> Command {
         )
 }
 
+fn fork() -> Command {
+    hyperparameters(Command::new("fork"))
+        .about("Begin a new run in a saved state of another one, with changes")
+        .arg(
+            Arg::new("run")
+                .value_name("RUN[@STATE]")
+                .required(true)
+                .help("A run's name or folder, and @5 for the end of epoch 5, @best, or @step:N; without it, its last checkpoint"),
+        )
+        .arg(
+            Arg::new("set")
+                .long("set")
+                .value_name("KEY=VALUE")
+                .action(ArgAction::Append)
+                .value_parser(parse_setting)
+                .help("Change a hyperparameter, as its own flag does"),
+        )
+        .arg(name())
+        .arg(
+            Arg::new("headless")
+                .long("headless")
+                .action(ArgAction::SetTrue)
+                .help("Train without the screen, as `cifar-tui train` does"),
+        )
+        .arg(json("Without the screen: write every event as one line of JSON"))
+        .after_help(
+            "The other run is only read, and may be training. Any hyperparameter may change but `validation`; the images stay\n\
+             divided as they are. Weights that fit another architecture are taken over. Examples:\n  \
+             cifar-tui fork seed-0412@best --lr 5e-4\n  \
+             cifar-tui fork seed-0412@5 --set optimizer=sgd --set learning_rate=0.01 --name sgd\n  \
+             cifar-tui fork seed-0412 --epochs 30 --headless",
+        )
+}
+
 fn runs() -> Command {
     let run = || Arg::new("run").value_name("RUN").required(true);
     Command::new("runs")
@@ -378,21 +414,21 @@ fn hyperparameters(command: Command) -> Command {
     command.args(args)
 }
 
+fn name() -> Arg {
+    Arg::new("name")
+        .long("name")
+        .value_name("NAME")
+        .help("Name of the new run [default: made from the architecture and a number]")
+}
+
 fn session_args(command: Command) -> Command {
-    command
-        .arg(
-            Arg::new("name")
-                .long("name")
-                .value_name("NAME")
-                .help("Name of the new run [default: made from the architecture and a number]"),
-        )
-        .arg(
-            Arg::new("resume")
-                .long("resume")
-                .value_name("NAME")
-                .conflicts_with("name")
-                .help("Go on with this run, where its last checkpoint is"),
-        )
+    command.arg(name()).arg(
+        Arg::new("resume")
+            .long("resume")
+            .value_name("NAME")
+            .conflicts_with("name")
+            .help("Go on with this run, where its last checkpoint is"),
+    )
 }
 
 fn weights() -> Arg {

@@ -8,7 +8,7 @@ mod tests;
 pub use arguments::command;
 
 use crate::config::{Flags, OPTIONS, OptionKind};
-use crate::domain::params::{HYPERPARAMS, Tta, Weights};
+use crate::domain::params::{HYPERPARAMS, Tta, Value, Weights};
 use crate::session::protocol::{self, TypedRequest};
 use clap::ArgMatches;
 use std::path::PathBuf;
@@ -77,11 +77,13 @@ pub enum Task {
     },
 }
 
-/// The run that a session creates or resumes.
+/// The run that a session creates, resumes or forks.
 #[derive(Clone, Debug, Default)]
 pub struct Session {
     pub name: Option<String>,
     pub resume: Option<String>,
+    /// RUN@STATE.
+    pub fork: Option<String>,
 }
 
 /// What `send` is to do.
@@ -151,7 +153,7 @@ pub fn parse(
             flags.options.push((row.key, text));
         }
     }
-    let trains = matches!(name, "" | "train" | "bench");
+    let trains = matches!(name, "" | "train" | "bench" | "fork");
     for row in HYPERPARAMS {
         let given = |m: &ArgMatches| m.try_get_one(row.key).ok().flatten().cloned();
         let outer = given(&matches);
@@ -162,21 +164,32 @@ pub fn parse(
             flags.params.push((row.key, value));
         }
     }
+    let set = sub.try_get_many::<(&'static str, Value)>("set");
+    flags
+        .params
+        .extend(set.ok().flatten().into_iter().flatten().cloned());
     let session = Session {
         name: text(&matches, "name").or_else(|| optional(sub, "name")),
         resume: text(&matches, "resume").or_else(|| optional(sub, "resume")),
+        fork: (name == "fork").then(|| text(sub, "run")).flatten(),
     };
-    if !matches!(name, "" | "train") {
-        for (flag, value) in [("--name", &session.name), ("--resume", &session.resume)] {
-            // Subcommands have arguments with the same names; only arguments before the subcommand are misplaced.
-            if value.is_some() && text(&matches, &flag[2..]).is_some() {
-                return Err(no_effect(flag, name));
-            }
+    let works = [
+        ("--name", matches!(name, "" | "train" | "fork")),
+        ("--resume", matches!(name, "" | "train")),
+    ];
+    for (flag, works) in works {
+        // Subcommands have arguments with the same names; only arguments before the subcommand are misplaced.
+        if !works && text(&matches, &flag[2..]).is_some() {
+            return Err(no_effect(flag, name));
         }
     }
 
     let task = match name {
         "train" => Task::Train {
+            session,
+            json: json(sub),
+        },
+        "fork" if sub.get_flag("headless") || json(sub) => Task::Train {
             session,
             json: json(sub),
         },

@@ -16,13 +16,22 @@ fn clap_finds_no_fault() {
 }
 
 #[test]
-fn every_hyperparameter_is_a_flag_of_the_screen_of_train_and_of_bench() {
+fn every_hyperparameter_is_a_flag_of_each_command_that_trains() {
     for row in HYPERPARAMS {
         let value = row.get(&Hyperparameters::default());
-        for command in ["cifar-tui", "cifar-tui train", "cifar-tui bench"] {
+        for command in [
+            "cifar-tui",
+            "cifar-tui train",
+            "cifar-tui bench",
+            "cifar-tui fork a",
+        ] {
             let line = format!("{command} --{} {value}", row.flag());
             assert_eq!(flags(&line).params, [(row.key, value.clone())], "{line}");
         }
+        let arguments = ["cifar-tui", "fork", "a", "--set"].map(str::to_owned);
+        let set = format!("{}={value}", row.key);
+        let parsed = parse(arguments.into_iter().chain([set])).unwrap();
+        assert_eq!(parsed.flags.params, [(row.key, value)]);
     }
 }
 

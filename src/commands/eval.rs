@@ -70,7 +70,7 @@ pub fn run(
         "validation" => {
             let division = Division::new(
                 dataset.train.len(),
-                run_state.params.seed,
+                run_state.split_seed,
                 run_state.params.validation,
             );
             (Split::Validation, dataset.train, division.validation)

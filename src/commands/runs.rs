@@ -34,11 +34,14 @@ pub fn run(task: &cli::RunsCommand, config: &Config, out: &mut impl Write) -> an
             let all = runs.list()?;
             match json {
                 true => super::json(&all, out),
-                false => list(&all, &config.runs, out),
+                false => list(&all, config, out),
             }
         }
         cli::RunsCommand::Show { name, json } => {
-            let run = one(name)?;
+            let mut run = one(name)?;
+            if run.origin.is_some() {
+                run = with_parent(run)?;
+            }
             match json {
                 true => super::json(&run, out),
                 false => show(&run, out),
@@ -62,6 +65,14 @@ pub fn run(task: &cli::RunsCommand, config: &Config, out: &mut impl Write) -> an
             }
         }
     }
+}
+
+/// The run with its place in the family tree of its runs folder.
+fn with_parent(run: RunSummary) -> anyhow::Result<RunSummary> {
+    let folder = Path::new(&run.folder).parent().unwrap_or(Path::new("."));
+    let all = RunsFolder::new(folder, Owner::new(HostId::this())).list()?;
+    let found = all.into_iter().find(|other| other.name == run.name);
+    Ok(found.unwrap_or(run))
 }
 
 fn share(value: Option<f64>) -> String {
@@ -97,21 +108,19 @@ fn differs(run: &RunSummary) -> String {
     words.join(", ")
 }
 
-fn list(runs: &[RunSummary], folder: &Path, out: &mut impl Write) -> anyhow::Result<()> {
+fn list(runs: &[RunSummary], config: &Config, out: &mut impl Write) -> anyhow::Result<()> {
     if runs.is_empty() {
         writeln!(
             out,
             "No runs in {} yet; `cifar-tui` or `cifar-tui train` makes one.",
-            plain_path(folder)
+            plain_path(&config.runs)
         )?;
         return Ok(());
     }
-    let width = runs
-        .iter()
-        .map(|r| plain(&r.name).chars().count())
-        .max()
-        .unwrap_or(0)
-        .max(4);
+    let symbols = config.options.symbols();
+    let name = |run: &RunSummary| symbols.text(&run.branch()) + &plain(&run.name);
+    let width = runs.iter().map(|run| name(run).chars().count()).max();
+    let width = width.unwrap_or(0).max(4);
     let marks = runs.iter().map(|run| run.test_tta.mark().len());
     let mark = marks.max().unwrap_or(0);
     let (test_width, best_width) = (7 + mark, 9 + mark);
@@ -127,7 +136,7 @@ fn list(runs: &[RunSummary], folder: &Path, out: &mut impl Write) -> anyhow::Res
         let epochs = format!("{}/{}", run.epochs_done, run.params.epochs);
         let line = format!(
             "{:<width$}  {:<status_width$}  {epochs:>7}  {:>8}  {:>test_width$}  {:>best_width$}  {:>8}  {}",
-            plain(&run.name),
+            name(run),
             plain(status),
             share(run.best_val_accuracy),
             share(run.test_accuracy) + run.test_tta.mark(),
@@ -136,13 +145,26 @@ fn list(runs: &[RunSummary], folder: &Path, out: &mut impl Write) -> anyhow::Res
             plain(&differs(run))
         );
         writeln!(out, "{}", line.trim_end())?;
-        for text in [&run.problem, &run.note] {
+        for text in [&forked(run), &run.problem, &run.note] {
             if !text.is_empty() {
                 writeln!(out, "{:<width$}  {}", "", plain(text))?;
             }
         }
     }
     Ok(())
+}
+
+/// `forked from one at the end of epoch 5, step 6,250: learning_rate 0.001 to 0.0005`; empty for a run that is no fork.
+fn forked(run: &RunSummary) -> String {
+    let changes = run
+        .origin
+        .as_ref()
+        .map_or(String::new(), |o| o.describe_changes());
+    match (run.forked_from(), changes.is_empty()) {
+        (None, _) => String::new(),
+        (Some(from), true) => format!("forked from {from}"),
+        (Some(from), false) => format!("forked from {from}: {changes}"),
+    }
 }
 
 fn show(run: &RunSummary, out: &mut impl Write) -> anyhow::Result<()> {
@@ -155,6 +177,11 @@ fn show(run: &RunSummary, out: &mut impl Write) -> anyhow::Result<()> {
     line("note", run.note.clone())?;
     line("outcome", run.status())?;
     line("problem", run.problem.clone())?;
+    if let Some(origin) = &run.origin {
+        line("forked from", run.forked_from().unwrap_or_default())?;
+        line("changes", origin.describe_changes())?;
+        line("weights", origin.describe_weights())?;
+    }
     line("data", run.data.clone())?;
     line("steps", grouped(run.step))?;
     line("time", duration(run.elapsed))?;

@@ -6,6 +6,7 @@ pub mod arch;
 pub mod augment;
 pub mod confusion;
 pub mod engine;
+pub mod fork;
 pub mod health;
 pub mod history;
 pub mod keep;

@@ -1,10 +1,12 @@
 //! Reports of the trainer: plain data that describe the state after the step they name.
 
+mod family;
 mod health;
 mod inspection;
 mod run_summary;
 mod scores;
 
+pub use family::into_families;
 pub use health::{Collapse, Health, Plateau, Symptom};
 pub use inspection::{
     Activations, ModelReport, ParameterHealth, PastPrediction, Picture, Prediction, UnitHealth,
@@ -13,6 +15,7 @@ pub use run_summary::{RunSummary, THIS_COMPUTER, TargetReached};
 pub use scores::{AverageScores, EpochReport, Evaluation, ScoredWeights};
 
 use super::arch::Summary;
+use super::fork::ForkOrigin;
 use super::number;
 use super::params::{Hyperparameters, LossReduction, Optimizer, ParameterGroup, Rates};
 use serde::{Deserialize, Serialize};
@@ -113,10 +116,39 @@ pub struct RunInfo {
     pub validation: u32,
     pub test: u32,
     pub steps_per_epoch: u64,
+    /// The seed that splits the images; a fork keeps that of its parent.
+    #[serde(default)]
+    pub split_seed: u64,
+    /// If the run is a fork: its parent. The run begins there if it was not resumed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<ForkOrigin>,
     /// The next step, if the run was resumed.
     pub resumed_at: Option<u64>,
     /// Seconds since the Unix epoch.
     pub started: f64,
+}
+
+impl RunInfo {
+    /// The parent, if the run begins as a fork with this report.
+    pub fn begins_fork(&self) -> Option<&ForkOrigin> {
+        self.origin.as_ref().filter(|_| self.resumed_at.is_none())
+    }
+
+    /// `two is forked from one at the end of epoch 5, step 6,250`, if the run begins as a fork with this report.
+    pub fn fork_words(&self) -> Option<String> {
+        let origin = self.begins_fork()?;
+        Some(format!(
+            "{} is forked from {}",
+            self.name,
+            origin.describe()
+        ))
+    }
+
+    /// The first step that follows the past of a resumed or forked run; None if the run is new.
+    pub fn continues_at(&self) -> Option<u64> {
+        let forked_at = self.origin.as_ref().map(|origin| origin.step + 1);
+        self.resumed_at.or(forked_at)
+    }
 }
 
 /// The loaded data set.

@@ -369,6 +369,9 @@ pub fn started(run: &RunInfo) -> String {
     if let Some(step) = run.resumed_at {
         lines.push(format!("resumed  at step {}", grouped(step)));
     }
+    if let Some(origin) = run.begins_fork() {
+        lines.push(format!("forked   from {}", plain(&origin.describe())));
+    }
     if run.data.is_sample {
         lines.push(
             "         these are the built-in images; `cifar-tui data download` fetches CIFAR-10"

@@ -68,6 +68,8 @@ fn run_info() -> RunInfo {
         validation: 10_000,
         test: 10_000,
         steps_per_epoch: 1250,
+        split_seed: 4,
+        origin: None,
         resumed_at: Some(17),
         started: 0.0,
     }

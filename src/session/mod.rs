@@ -5,6 +5,7 @@ pub mod attach;
 pub mod broadcaster;
 pub mod client;
 mod download;
+mod fork;
 mod lines;
 mod load;
 pub mod log;
@@ -25,7 +26,7 @@ mod worker;
 use crate::data;
 use crate::domain::engine::EngineChoice;
 use crate::domain::keep::Keep;
-use crate::domain::params::Hyperparameters;
+use crate::domain::params::{self, Hyperparameters, Value};
 use crate::hardware::device::DeviceChoice;
 use client::SessionClient;
 use run_dir::{HostId, Owner};
@@ -37,9 +38,9 @@ use std::time::Duration;
 /// nothing.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Valid hyperparameters (see `domain::params`). A resumed run uses its own, then `overrides`.
+    /// Valid hyperparameters (see `domain::params`). A resumed or forked run uses its own, then `overrides`.
     pub params: Hyperparameters,
-    /// Keys of `params` that the user set explicitly. They replace a resumed run's values.
+    /// Keys of `params` that the user set explicitly. They replace a resumed or forked run's values.
     pub overrides: Vec<String>,
     /// The data set named by the user: a file, a folder, or `sample`. None: search the usual locations.
     pub data: Option<PathBuf>,
@@ -54,6 +55,8 @@ pub struct Settings {
     pub name: Option<String>,
     /// The run to resume: its folder, its name, or a checkpoint file.
     pub resume: Option<PathBuf>,
+    /// The run to fork and the state to begin in: RUN, RUN@5, RUN@best or RUN@step:120.
+    pub fork: Option<String>,
     pub device: DeviceChoice,
     pub engine: EngineChoice,
     /// Which checkpoints of the ends of epochs a run keeps.
@@ -85,6 +88,7 @@ impl Default for Settings {
             runs: None,
             name: None,
             resume: None,
+            fork: None,
             device: DeviceChoice::Auto,
             engine: EngineChoice::Auto,
             keep: Keep::default(),
@@ -96,6 +100,15 @@ impl Default for Settings {
             #[cfg(test)]
             spoil: None,
         }
+    }
+}
+
+impl Settings {
+    /// The hyperparameters that the user set explicitly, as (key, value).
+    fn changes(&self) -> Vec<(String, Value)> {
+        let keys = self.overrides.iter();
+        keys.filter_map(|key| Some((key.clone(), params::param(key)?.get(&self.params))))
+            .collect()
     }
 }
 

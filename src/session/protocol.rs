@@ -18,8 +18,9 @@ mod table;
 
 pub use crate::domain::params::Change;
 pub use page::page;
-pub use table::{TypedRequest, Until, parse_words, typed_commands};
+pub use table::{TypedRequest, Until, parse_setting, parse_words, typed_commands};
 
+use crate::domain::fork::ForkAt;
 use crate::domain::params::{Applies, HyperParamError, Hyperparameters, Value};
 use crate::domain::report::{
     CheckpointReport, DataInfo, EpochReport, Evaluation, Health, ModelReport, Picture, Prediction,
@@ -190,6 +191,8 @@ pub enum Command {
     GoBack,
     /// Start a new run in a new folder, with the changes that are pending for the next run.
     Restart,
+    /// Save and close the run, then begin a new one in a saved state of a run, with the pending changes.
+    Fork(ForkRequest),
     /// End the run: write its last checkpoint and pictures, and report the state `stopped`. The session continues to
     /// answer questions and can restart the run.
     Stop,
@@ -227,6 +230,24 @@ impl Command {
             Command::Ask { .. } | Command::Show { .. } | Command::Download | Command::Watch
         )
     }
+}
+
+/// The run that [`Command::Fork`] begins.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ForkRequest {
+    /// Name of the run to fork. None means the shown run, as it is now if `at` is its last state.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub of: Option<String>,
+    pub at: ForkAt,
+    /// Changes of hyperparameters beside the pending ones, as (key, value).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<(String, Value)>,
+    /// The new run's name. None: generate one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Pause the new run before its first step.
+    pub paused: bool,
 }
 
 /// The outcome of a command.

@@ -1,14 +1,18 @@
-//! Resuming a run: finds what `--resume` names (a run's name, its folder, or a checkpoint file), checks whether the
-//! other settings can take effect, and takes the run's lease before reading its files.
+//! What a session begins with: a new run, a fork, or a run that it resumes. Finds what `--resume` names (a run's name, its
+//! folder, or a checkpoint file), checks whether the other settings can take effect, and takes the run's lease before
+//! reading its files.
 
 use super::Settings;
 use super::broadcaster::EventSender;
+use super::fork::{self, ForkError, ForkPoint};
 use super::protocol::Event;
 use super::run_dir::lease::{Clock, Lease, STALE_AFTER};
 use super::run_dir::name::folder_of;
 use super::run_dir::{InUse, METRICS, Owner, RunError};
+use super::status::run_arguments;
 use super::worker::Inbox;
 use crate::domain::arch;
+use crate::domain::fork::ForkAt;
 use crate::domain::params::{self, Applies, Hyperparameters};
 use crate::domain::text::command_line;
 use crate::train::checkpoint::{Checkpoint, CheckpointError, RunState};
@@ -25,7 +29,7 @@ pub enum ResumeError {
     #[error(transparent)]
     Run(#[from] RunError),
     #[error(
-        "{} is of step {step}, and its run has continued to step {newest}: resuming from it would drop the later steps. `{resume}` resumes from the newest checkpoint. To continue from this one in a new run, copy it out of the run's folder and resume the copy: `{copy}`.",
+        "{} is of step {step}, and its run has continued to step {newest}: resuming from it would drop the later steps. `{resume}` resumes from the newest checkpoint; `{fork}` continues from this one in a new run.",
         file.display()
     )]
     Older {
@@ -33,16 +37,19 @@ pub enum ResumeError {
         step: u64,
         newest: u64,
         resume: String,
-        copy: String,
+        fork: String,
     },
     #[error(
-        "{} cannot change in a resumed run: {}. Leave {} out, or start a new run (without --resume).",
+        "{} cannot change in a resumed run: {}. Leave {} out, start a new run (without --resume), or continue in a new run with `{fork}`.",
         flags.join(" and "), values.join("; "), if flags.len() == 1 { "it" } else { "them" }
     )]
     Fixed {
         flags: Vec<String>,
         values: Vec<String>,
+        fork: String,
     },
+    #[error(transparent)]
+    Fork(#[from] ForkError),
     #[error(
         "--epochs {asked}: the run has {done} epochs {} already. Give --epochs {done} or more, or leave it out.",
         if *under_way { "done or under way" } else { "done" }
@@ -57,73 +64,103 @@ pub enum ResumeError {
 impl ResumeError {
     /// Whether the request itself is impossible, so that nothing was tried.
     pub fn is_usage(&self) -> bool {
-        matches!(
-            self,
-            ResumeError::Older { .. } | ResumeError::Fixed { .. } | ResumeError::Epochs { .. }
-        )
+        match self {
+            ResumeError::Older { .. } | ResumeError::Fixed { .. } | ResumeError::Epochs { .. } => {
+                true
+            }
+            ResumeError::Fork(error) => !matches!(error, ForkError::Checkpoint(_)),
+            ResumeError::Checkpoint(_) | ResumeError::Run(_) => false,
+        }
+    }
+}
+
+/// What a session begins with.
+pub(super) enum StartPoint {
+    New,
+    Resume(Box<ResumePoint>),
+    Fork(Box<ForkPoint>),
+}
+
+impl StartPoint {
+    /// The path of the data of the run that is continued. None if there is no such run, or the path is unknown.
+    pub fn data(&self) -> Option<PathBuf> {
+        let checkpoint = match self {
+            StartPoint::New => return None,
+            StartPoint::Resume(point) => &point.checkpoint,
+            StartPoint::Fork(point) => &point.checkpoint,
+        };
+        let data = &checkpoint.run_state.data_source;
+        (!data.is_empty()).then(|| PathBuf::from(data))
     }
 }
 
 /// A checkpoint to resume from.
 pub(super) struct ResumePoint {
     pub checkpoint: Checkpoint,
-    /// The checkpoint's file.
+    /// The checkpoint's file and the run's folder, which contains it.
     pub path: PathBuf,
-    /// The lease of the run whose folder contains the checkpoint. None if the session does not save there.
-    pub lease: Option<Lease>,
+    pub folder: PathBuf,
+    pub lease: Lease,
     /// A warning about a damaged newer checkpoint.
     pub warning: Option<String>,
 }
 
-impl ResumePoint {
-    /// The path of the run's data. None if it is unknown.
-    pub fn data(&self) -> Option<PathBuf> {
-        let data = &self.checkpoint.run_state.data_source;
-        (!data.is_empty()).then(|| PathBuf::from(data))
-    }
+/// What the settings ask a session to begin with.
+enum Target {
+    New,
+    Fork(Box<ForkPoint>),
+    /// The run in `folder`, from its checkpoint `file`; None means the newest.
+    Resume {
+        folder: PathBuf,
+        file: Option<PathBuf>,
+    },
 }
 
-/// What `--resume` names.
-enum ResumeTarget {
-    /// A run's folder.
-    Run(PathBuf),
-    /// A checkpoint file, and the run's folder if it lies in one.
-    File(PathBuf, Option<PathBuf>),
-}
-
-impl ResumeTarget {
-    fn of(wanted: &Path, runs: Option<&Path>) -> Self {
-        let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.into());
-        if let Some(run) = folder_of(runs.unwrap_or(Path::new("")), wanted) {
-            return ResumeTarget::Run(absolute(&run));
+impl Target {
+    /// # Errors
+    /// Returns an error if the run or the state to fork does not exist.
+    fn of(settings: &Settings) -> Result<Self, ForkError> {
+        let runs = settings.runs.as_deref();
+        let folder = runs.unwrap_or(Path::new(""));
+        if let Some(wanted) = &settings.fork {
+            return Ok(Target::Fork(Box::new(ForkPoint::named(wanted, folder)?)));
         }
-        let file = absolute(wanted);
-        let run = file.parent().filter(|f| f.join(METRICS).is_file());
-        let run = run.map(Path::to_owned);
-        ResumeTarget::File(file, run)
-    }
-
-    fn run(&self) -> Option<&Path> {
-        match self {
-            ResumeTarget::Run(run) => Some(run),
-            ResumeTarget::File(_, run) => run.as_deref(),
-        }
-    }
-
-    /// Reads the checkpoint. Also returns its file, and a warning if a newer checkpoint is damaged.
-    fn read(&self) -> Result<(Checkpoint, PathBuf, Option<String>), ResumeError> {
-        let (file, run) = match self {
-            ResumeTarget::Run(run) => return Ok(newest(run)?),
-            ResumeTarget::File(file, run) => (file, run),
+        let Some(wanted) = &settings.resume else {
+            return Ok(Target::New);
         };
-        let checkpoint = Checkpoint::read(file)?;
-        if let Some(run) = run
-            && let Ok((newest, ..)) = newest(run)
-        {
-            not_older(&checkpoint, file, &newest, run)?;
-        }
-        Ok((checkpoint, file.clone(), None))
+        let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.into());
+        let (folder, file) = match folder_of(folder, wanted) {
+            Some(folder) => (Some(absolute(&folder)), None),
+            None => {
+                let file = absolute(wanted);
+                let run = file.parent().filter(|f| f.join(METRICS).is_file());
+                (run.map(Path::to_owned), Some(file))
+            }
+        };
+        // A file outside of a run's folder continues in a new run, and so does every run if nothing is saved.
+        let point = match (folder, file) {
+            (Some(folder), file) if runs.is_some() => return Ok(Target::Resume { folder, file }),
+            (Some(folder), None) => ForkPoint::of_run(folder, ForkAt::Last)?,
+            (_, file) => ForkPoint::of_file(&file.unwrap_or_default())?,
+        };
+        Ok(Target::Fork(Box::new(point)))
     }
+}
+
+/// Reads the checkpoint `file` of the run in `folder`, or its newest one. Also returns the checkpoint's file, and a
+/// warning if a newer checkpoint is damaged.
+fn read(
+    folder: &Path,
+    file: Option<&Path>,
+) -> Result<(Checkpoint, PathBuf, Option<String>), ResumeError> {
+    let Some(file) = file else {
+        return Ok(newest(folder)?);
+    };
+    let checkpoint = Checkpoint::read(file)?;
+    if let Ok((newest, ..)) = newest(folder) {
+        not_older(&checkpoint, file, &newest, folder)?;
+    }
+    Ok((checkpoint, file.into(), None))
 }
 
 /// Reads the newest undamaged checkpoint of a run. Also returns its file, and a warning if the last checkpoint is
@@ -152,23 +189,22 @@ fn not_older(
         return Ok(());
     }
     let shown = |path: &Path| path.display().to_string();
-    let name = file.file_name().map(Path::new).map_or(String::new(), shown);
-    let copy = [
-        command_line(&["cp", &shown(file), "."]),
-        command_line(&["cifar-tui", "--resume", &format!("./{name}")]),
-    ];
     Err(ResumeError::Older {
         file: file.into(),
         step,
         newest,
         resume: command_line(&["cifar-tui", "--resume", &shown(run)]),
-        copy: copy.join(" && "),
+        fork: command_line(&["cifar-tui", "fork", &shown(file)]),
     })
 }
 
 /// Checks whether the settings given along with `--resume` can take effect. A hyperparameter that is fixed for a run
 /// cannot change, unless it has the requested value already.
-fn check_wanted(run_state: &RunState, settings: &Settings) -> Result<(), ResumeError> {
+fn check_wanted(
+    run_state: &RunState,
+    folder: &Path,
+    settings: &Settings,
+) -> Result<(), ResumeError> {
     // Compare texts, since a preset's name and its text are the same architecture.
     let resolved = |params: &Hyperparameters| Hyperparameters {
         architecture: arch::resolve(&params.architecture)
@@ -198,16 +234,14 @@ fn check_wanted(run_state: &RunState, settings: &Settings) -> Result<(), ResumeE
         }
     }
     if !flags.is_empty() {
-        return Err(ResumeError::Fixed { flags, values });
+        let fork = format!("cifar-tui {}", run_arguments("fork", folder));
+        return Err(ResumeError::Fixed {
+            flags,
+            values,
+            fork,
+        });
     }
-    let under_way = !run_state.is_closed();
-    let done = match (run_state.step_in_epoch, under_way) {
-        (0, _) => run_state.epochs.into(),
-        // The change takes effect after the current epoch.
-        (_, true) => f64::from(run_state.epochs) + 1.0,
-        // The run ended within an epoch.
-        (_, false) => run_state.params.epochs,
-    };
+    let (done, under_way) = epochs_done(run_state);
     let asks = settings.overrides.iter().any(|key| key == "epochs");
     match asks && settings.params.epochs < done {
         true => Err(ResumeError::Epochs {
@@ -219,16 +253,35 @@ fn check_wanted(run_state: &RunState, settings: &Settings) -> Result<(), ResumeE
     }
 }
 
-/// Checks before the session begins whether `--resume` can do what the settings request.
+/// The epochs that a run has done in this state, and whether the last one of them is under way.
+pub(super) fn epochs_done(run_state: &RunState) -> (f64, bool) {
+    let under_way = !run_state.is_closed();
+    let done = match (run_state.step_in_epoch, under_way) {
+        (0, _) => run_state.epochs.into(),
+        // A change of the number takes effect after the current epoch.
+        (_, true) => f64::from(run_state.epochs) + 1.0,
+        // The run ended within an epoch.
+        (_, false) => run_state.params.epochs,
+    };
+    (done, under_way)
+}
+
+/// Checks before the session begins whether `--resume` or `fork` can do what the settings request.
 ///
 /// # Errors
 /// Returns an error if there is no undamaged checkpoint, or a requested setting cannot take effect.
 pub fn check(settings: &Settings) -> Result<(), ResumeError> {
-    let Some(wanted) = &settings.resume else {
-        return Ok(());
-    };
-    let (checkpoint, ..) = ResumeTarget::of(wanted, settings.runs.as_deref()).read()?;
-    check_wanted(&checkpoint.run_state, settings)
+    match Target::of(settings)? {
+        Target::New => {}
+        Target::Fork(point) => {
+            fork::changes(&point.checkpoint.run_state, &settings.changes())?;
+        }
+        Target::Resume { folder, file } => {
+            let (checkpoint, ..) = read(&folder, file.as_deref())?;
+            check_wanted(&checkpoint.run_state, &folder, settings)?;
+        }
+    }
+    Ok(())
 }
 
 /// The worker's clock. Its wait for another session's lease ends early if the front end quits. Other commands are
@@ -249,45 +302,41 @@ impl Clock for InterruptibleClock<'_> {
     }
 }
 
-/// Takes the run's lease, then reads its checkpoint. (Without the lease, another session might write a newer checkpoint
-/// in the meantime.) Returns None if the front end quits during the wait for another session's lease. Other commands
-/// that arrive during the wait are queued in `inbox`.
+/// What the session begins with. To resume a run, takes the run's lease, then reads its checkpoint. (Without the lease,
+/// another session might write a newer checkpoint in the meantime.) Returns None if the front end quits during the wait
+/// for another session's lease. Other commands that arrive during the wait are queued in `inbox`.
 ///
 /// # Errors
 /// Returns an error if another session has the run, there is no undamaged checkpoint, or a requested setting cannot
 /// take effect.
 pub(super) fn begin(
-    wanted: &Path,
     settings: &Settings,
     owner: &Owner,
     sender: &EventSender,
     inbox: &mut Inbox,
-) -> Result<Option<ResumePoint>, ResumeError> {
-    let place = ResumeTarget::of(wanted, settings.runs.as_deref());
-    let mut lease = None;
-    if let (Some(folder), Some(_)) = (place.run(), &settings.runs) {
-        let on_wait = |in_use: &InUse| {
-            let text = format!("{in_use} Looking for up to {} s.", STALE_AFTER.as_secs());
-            sender.event(Event::Notice { text });
-        };
-        lease = Lease::wait_and_take(
-            folder,
-            owner,
-            &mut InterruptibleClock(sender, inbox),
-            on_wait,
-        )?;
-        if lease.is_none() {
-            return Ok(None);
-        }
-    }
-    let (checkpoint, path, warning) = place.read()?;
-    check_wanted(&checkpoint.run_state, settings)?;
-    Ok(Some(ResumePoint {
+) -> Result<Option<StartPoint>, ResumeError> {
+    let (folder, file) = match Target::of(settings)? {
+        Target::New => return Ok(Some(StartPoint::New)),
+        Target::Fork(point) => return Ok(Some(StartPoint::Fork(point))),
+        Target::Resume { folder, file } => (folder, file),
+    };
+    let on_wait = |in_use: &InUse| {
+        let text = format!("{in_use} Looking for up to {} s.", STALE_AFTER.as_secs());
+        sender.event(Event::Notice { text });
+    };
+    let clock = &mut InterruptibleClock(sender, inbox);
+    let Some(lease) = Lease::wait_and_take(&folder, owner, clock, on_wait)? else {
+        return Ok(None);
+    };
+    let (checkpoint, path, warning) = read(&folder, file.as_deref())?;
+    check_wanted(&checkpoint.run_state, &folder, settings)?;
+    Ok(Some(StartPoint::Resume(Box::new(ResumePoint {
         checkpoint,
         path,
+        folder,
         lease,
         warning,
-    }))
+    }))))
 }
 
 #[cfg(test)]
@@ -305,9 +354,17 @@ mod tests {
         fs::write(path, checkpoint.encode().unwrap()).unwrap();
     }
 
+    /// The folder of an empty run, as the runs folder.
+    fn run_folder() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(METRICS), "").unwrap();
+        folder
+    }
+
     fn asking(run: &Path, given: &[(&str, &str)]) -> Settings {
         let mut settings = Settings {
             resume: Some(run.into()),
+            runs: Some("no runs".into()),
             ..Settings::default()
         };
         for (key, value) in given {
@@ -321,41 +378,37 @@ mod tests {
 
     #[test]
     fn a_damaged_last_checkpoint_gives_way_to_the_one_before() {
-        let runs = tempfile::tempdir().unwrap();
-        let run = runs.path().join("a");
-        fs::create_dir(&run).unwrap();
+        let run = run_folder();
+        let run = run.path();
         let file = example().encode().unwrap();
         fs::write(run.join(PREVIOUS), &file).unwrap();
         fs::write(run.join(LAST), &file[..file.len() / 2]).unwrap();
-        let place = ResumeTarget::of(Path::new("a"), Some(runs.path()));
-        assert_eq!(place.run(), Some(&*run));
-        let (_, path, warning) = place.read().unwrap();
+        let (_, path, warning) = newest(run).unwrap();
         assert_eq!(path, run.join(PREVIOUS));
         assert!(warning.unwrap().contains(LAST));
         fs::write(run.join(PREVIOUS), &file[1..]).unwrap();
-        let error = ResumeTarget::of(&run, None)
-            .read()
-            .err()
-            .unwrap()
-            .to_string();
+        let error = check(&asking(run, &[])).unwrap_err().to_string();
         assert!(error.contains(LAST), "the newest is named: {error}");
-        let absent = ResumeTarget::of(Path::new("no such run"), Some(runs.path()));
-        assert!(absent.read().is_err());
+        assert!(check(&asking(Path::new("no such run"), &[])).is_err());
     }
 
     #[test]
     fn an_older_checkpoint_of_a_run_is_refused_unless_it_stands_alone() {
-        let runs = tempfile::tempdir().unwrap();
-        let run = runs.path().join("a");
-        fs::create_dir(&run).unwrap();
-        fs::write(run.join(METRICS), "").unwrap();
+        let run = run_folder();
+        let run = run.path();
         written(&run.join(LAST), 30);
         written(&run.join(BEST), 20);
         let of = |file: &str| check(&asking(&run.join(file), &[]));
         let error = of(BEST).unwrap_err();
         assert!(error.is_usage());
         let text = error.to_string();
-        for part in ["step 20", "step 30", "cifar-tui --resume", "cp ", BEST] {
+        for part in [
+            "step 20",
+            "step 30",
+            "cifar-tui --resume",
+            "cifar-tui fork",
+            BEST,
+        ] {
             assert!(text.contains(part), "'{part}' is not in: {text}");
         }
         of(LAST).unwrap();
@@ -366,14 +419,17 @@ mod tests {
         written(&run.join(BEST), 20);
         fs::write(run.join(LAST), "damaged").unwrap();
         of(BEST).unwrap();
-        let alone = runs.path().join(BEST);
+        let elsewhere = tempfile::tempdir().unwrap();
+        let alone = elsewhere.path().join(BEST);
         written(&alone, 20);
         check(&asking(&alone, &[])).unwrap();
+        // The new run that continues from it may differ in every hyperparameter.
+        check(&asking(&alone, &[("optimizer", "sgd")])).unwrap();
     }
 
     #[test]
     fn every_hyperparameter_that_is_fixed_for_a_run_is_refused_and_every_other_is_not() {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = run_folder();
         let file = folder.path().join(LAST);
         written(&file, 9);
         for row in params::HYPERPARAMS {
@@ -407,11 +463,12 @@ mod tests {
             error.contains("its seed is 4; its optimizer is adam"),
             "{error}"
         );
+        assert!(error.contains("cifar-tui fork "), "{error}");
     }
 
     #[test]
     fn fewer_epochs_than_are_done_are_refused() {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = run_folder();
         let file = folder.path().join(LAST);
         // One epoch is done, and the second has begun.
         written(&file, 9);

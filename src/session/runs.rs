@@ -7,7 +7,7 @@ use super::run_dir::name::check_name;
 use super::run_dir::{CONFIG, METRICS, NOTE, Owner, RunError};
 use super::run_view::RunView;
 use crate::domain::params::{HYPERPARAMS, Hyperparameters, Tta};
-use crate::domain::report::{RunSummary, Split, State, THIS_COMPUTER};
+use crate::domain::report::{RunSummary, Split, State, THIS_COMPUTER, into_families};
 use crate::files;
 use crate::train::files::Folder;
 use crate::train::kept::{self, KEPT};
@@ -43,7 +43,8 @@ impl RunsFolder {
         &self.folder
     }
 
-    /// All runs, newest first. Folders without metrics are skipped. Empty if the folder does not exist.
+    /// All runs, newest first; a run and its forks follow each other. Folders without metrics are skipped. Empty if the
+    /// folder does not exist.
     ///
     /// # Errors
     /// Returns an error if the folder cannot be read.
@@ -58,10 +59,10 @@ impl RunsFolder {
             .filter_map(|entry| self.summary(&entry.path()))
             .collect();
         runs.sort_by(|a, b| b.started.total_cmp(&a.started).then(a.name.cmp(&b.name)));
-        Ok(runs)
+        Ok(into_families(runs))
     }
 
-    /// The summary of one run. None if the folder is not a run or cannot be read.
+    /// The summary of one run, without its place in the family tree. None if the folder is not a run or cannot be read.
     pub fn summary(&mut self, folder: &Path) -> Option<RunSummary> {
         let path = folder.join(METRICS);
         let metadata = fs::metadata(&path).ok()?;
@@ -154,7 +155,7 @@ impl RunsFolder {
     }
 
     /// The folder of a run: a folder in the runs folder, not a link, that contains a run's files.
-    fn run(&self, name: &str) -> Result<PathBuf, RunError> {
+    pub(super) fn run(&self, name: &str) -> Result<PathBuf, RunError> {
         check_name(name)?;
         let folder = self.folder.join(name);
         let real = fs::symlink_metadata(&folder).is_ok_and(|m| m.is_dir());
@@ -169,32 +170,8 @@ impl RunsFolder {
 
 /// Summarises the metrics of the run in `folder`. None if the path has no file name.
 fn read(folder: &Path, metrics: &Path) -> Option<RunSummary> {
-    let mut summary = RunSummary {
-        name: folder.file_name()?.to_string_lossy().into_owned(),
-        folder: folder.display().to_string(),
-        note: String::new(),
-        started: 0.0,
-        outcome: "interrupted".into(),
-        open: None,
-        problem: String::new(),
-        data: String::new(),
-        params: Hyperparameters::default(),
-        epochs_done: 0,
-        step: 0,
-        best_val_accuracy: None,
-        best_epoch: None,
-        reached: None,
-        final_val_accuracy: None,
-        test_accuracy: None,
-        average_test_accuracy: None,
-        best_test_accuracy: None,
-        test_tta: Tta::None,
-        elapsed: 0.0,
-        bytes: 0,
-        kept: 0,
-        differs: Vec::new(),
-        epochs: Vec::new(),
-    };
+    let name = folder.file_name()?.to_string_lossy().into_owned();
+    let mut summary = RunSummary::unread(name, folder.display().to_string());
     match read_into(&mut summary, metrics) {
         Ok(0) => {}
         Ok(too_long) => {
@@ -249,7 +226,6 @@ fn identity(file: &fs::Metadata) -> Option<(u64, u64)> {
 fn read_into(summary: &mut RunSummary, metrics: &Path) -> io::Result<u64> {
     let mut lines = Lines::new(BufReader::new(files::open(metrics)?));
     let mut view = RunView::default();
-    let mut started = None;
     let mut last_steps = Vec::new();
     while let Some(line) = lines.next()? {
         if line.starts_with(br#"{"event":"steps""#) {
@@ -263,9 +239,6 @@ fn read_into(summary: &mut RunSummary, metrics: &Path) -> io::Result<u64> {
         }
         match protocol::read_recorded(line) {
             Ok(event) => {
-                if let Event::Started(info) = &event {
-                    started = started.or(Some(info.started));
-                }
                 view.recorded(&event);
             }
             Err(error @ MessageError::Version { .. }) => {
@@ -305,8 +278,10 @@ fn read_into(summary: &mut RunSummary, metrics: &Path) -> io::Result<u64> {
     summary.test_tta = test.map_or(Tta::None, |test| test.tta);
     summary.average_test_accuracy = view.average(Split::Test).map(|test| test.accuracy);
     summary.best_test_accuracy = view.test_of_current_best().map(|best| best.accuracy);
-    summary.started = started.unwrap_or(summary.started);
     if let Some(run) = view.run {
+        // A fork's metrics begin with those of its parent.
+        summary.started = run.started;
+        summary.origin = run.origin;
         summary.data = run.data.name;
     }
     summary.params = view.params;

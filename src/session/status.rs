@@ -4,7 +4,7 @@
 use super::protocol::Event;
 use crate::domain::report::State;
 use crate::domain::text::{command_line, grouped};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Appended to the reason why a file is not saved, while the session lives.
 pub const RETRY_NOTE: &str = "It is tried again every few seconds.";
@@ -50,11 +50,12 @@ impl Status {
         match event {
             Event::State(state) => self.state = state.clone(),
             Event::Started(run) => {
-                let resumed = run.resumed_at.map(|next| next.saturating_sub(1));
+                let done = run.continues_at().map(|next| next.saturating_sub(1));
                 self.run = run.name.clone();
                 self.folder = run.folder.clone();
-                self.step = resumed.unwrap_or(0);
-                self.saved_step = resumed;
+                self.step = done.unwrap_or(0);
+                // A fork is not saved yet.
+                self.saved_step = done.filter(|_| run.resumed_at.is_some());
             }
             Event::Steps(report) => self.step = report.last,
             Event::Checkpoint(report) if !report.best => self.saved_step = Some(report.step),
@@ -117,20 +118,24 @@ impl Status {
     }
 }
 
-/// `verb` (`attach`, `--resume`) and the run in `folder` as arguments of a command for a shell in the current folder. The
-/// run is named by its path, since its name is known only in its own runs folder.
+/// `verb` (`attach`, `--resume`) and the run in `folder` as arguments of a command for a shell in the current folder.
 pub fn run_arguments(verb: &str, folder: &Path) -> String {
+    command_line(&[verb, &run_path(folder).display().to_string()])
+}
+
+/// The run in `folder` as commands in the current folder name it: by its path, since its name is known only in its own
+/// runs folder.
+pub fn run_path(folder: &Path) -> PathBuf {
     let below = std::env::current_dir()
         .ok()
         .and_then(|here| Some(folder.strip_prefix(here).ok()?.to_owned()))
         .filter(|below| !below.as_os_str().is_empty());
-    let path = match below {
+    match below {
         // A word without a slash would be a name.
         Some(below) if below.components().count() == 1 => Path::new(".").join(below),
         Some(below) => below,
         None => folder.into(),
-    };
-    command_line(&[verb, &path.display().to_string()])
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Tests drive a session as a front end does, through its client alone, on a small generated data set.
 
 mod commands;
+mod fork;
 mod health;
 mod life_cycle;
 #[cfg(target_os = "linux")]
@@ -14,7 +15,8 @@ use super::protocol::{Answer, Command, CommandMessage, Event, Filter, Outcome, Q
 use super::run_dir::{LOG, read_metrics};
 use super::{Settings, start_with};
 use crate::data::{Dataset, Images};
-use crate::domain::params::{Applies, Flip, Hyperparameters, Optimizer, Value};
+use crate::domain::keep::Keep;
+use crate::domain::params::{self, Applies, Flip, Hyperparameters, Optimizer, Value};
 use crate::domain::report::{DataInfo, EpochReport, Evaluation, Split, State};
 use crate::hardware::device::DeviceChoice;
 use crate::train::checkpoint::Checkpoint;

@@ -5,7 +5,11 @@
 //! JSON) and `sha256`: the hash of the whole file with the 64 digits of that hash written as zeros. So no byte of the
 //! file, header or padding included, can change unnoticed.
 
+#[cfg(test)]
+pub(crate) mod tests;
+
 use crate::backend::TensorData;
+use crate::domain::fork::ForkOrigin;
 use crate::domain::params::{Change, Hyperparameters, Value};
 use crate::domain::report::{DataInfo, StepReport};
 use crate::files;
@@ -13,16 +17,18 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 /// The version of [`RunState`] that this program writes. Older ones are read, newer ones refused.
 ///
 /// Format 1 named the optimizer's slots `first` and `second` for every optimizer, and stored the products of the betas
-/// in a separate field.
-pub const FORMAT: u32 = 2;
+/// in a separate field. Up to format 2, the images were always split by the run's own seed.
+pub const FORMAT: u32 = 3;
 /// Maximum size in bytes of a checkpoint file: enough for 100 million parameters and their optimizer state.
 const LARGEST_FILE: u64 = 2 << 30;
+/// Maximum size in bytes of its header, in which the state lists all changes of the run.
+const LARGEST_HEADER: u64 = 64 << 20;
 const STATE: &str = "cifar-tui";
 const HASH: &str = "sha256";
 const HASH_DIGITS: usize = 64;
@@ -93,8 +99,14 @@ pub struct RunState {
     pub run: String,
     /// Seconds since the Unix epoch.
     pub started: f64,
+    /// If the run is a fork: its parent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<ForkOrigin>,
     /// The values in force.
     pub params: Hyperparameters,
+    /// The seed that splits the images into training and validation images. A fork keeps its parent's, whatever its own
+    /// seed is: with another one, it would be scored on images that it has been trained on.
+    pub split_seed: u64,
     /// Changes that take effect at the next epoch or in the next run, as (key, value).
     #[serde(rename = "waiting")]
     pub pending: Vec<(String, Value)>,
@@ -140,6 +152,11 @@ impl RunState {
     /// closed there.
     pub fn is_closed(&self) -> bool {
         self.totals.images == 0
+    }
+
+    /// Whether the state is that of the end of an epoch, or of the run's end within one.
+    pub fn ends_epoch(&self) -> bool {
+        self.is_closed() && self.step > 0
     }
 
     /// Whether the best weights so far are those of this step.
@@ -232,31 +249,7 @@ impl Checkpoint {
                 "its bytes do not match its checksum (cut off or changed)".into(),
             ));
         }
-        let (_, metadata) =
-            SafeTensors::read_metadata(&file).map_err(|e| damaged(e.to_string()))?;
-        let state = metadata
-            .metadata()
-            .as_ref()
-            .and_then(|m| m.get(STATE))
-            .ok_or_else(|| damaged("its metadata lacks the state of the training".into()))?;
-        #[derive(Deserialize)]
-        struct Version {
-            format: u32,
-        }
-        let mut state: serde_json::Value =
-            serde_json::from_str(state).map_err(|e| damaged(e.to_string()))?;
-        let version = Version::deserialize(&state).map_err(|e| damaged(e.to_string()))?;
-        if version.format > FORMAT {
-            return Err(CheckpointError::Newer {
-                path: path.into(),
-                found: version.format,
-            });
-        }
-        let slots = match version.format {
-            1 => from_format_1(&mut state).map_err(damaged)?,
-            _ => &[],
-        };
-        let run_state = RunState::deserialize(state).map_err(|e| damaged(e.to_string()))?;
+        let (run_state, slots) = decode_state(&file, path)?;
         let all = SafeTensors::deserialize(&file).map_err(|e| damaged(e.to_string()))?;
         let mut tensors = BTreeMap::new();
         for (name, view) in all.iter() {
@@ -278,22 +271,98 @@ impl Checkpoint {
     /// # Errors
     /// Returns an error if the file cannot be read or is damaged.
     pub fn read(path: &Path) -> Result<Self, CheckpointError> {
-        let file = files::read(path, LARGEST_FILE).map_err(|error| match error.kind() {
-            ErrorKind::FileTooLarge => CheckpointError::Damaged {
-                path: path.into(),
-                why: format!("{error}, more than any checkpoint of this program"),
-            },
-            _ => CheckpointError::Io {
-                path: path.into(),
-                source: error,
-            },
-        })?;
+        let file = files::read(path, LARGEST_FILE).map_err(|e| unreadable(e, path))?;
         Self::decode(file, path)
     }
+
+    /// Reads the state in a checkpoint's header, and not its tensors. The checksum is not verified: use the state to
+    /// choose a checkpoint, then [`Checkpoint::read`] it.
+    ///
+    /// # Errors
+    /// Returns an error if the file cannot be read or its header is damaged.
+    pub fn read_state(path: &Path) -> Result<RunState, CheckpointError> {
+        let header = || {
+            let mut file = files::open(path)?;
+            let mut header = vec![0; 8];
+            file.read_exact(&mut header)?;
+            let length = u64::from_le_bytes(*header.first_chunk().unwrap_or(&[0; 8]));
+            file.take(length.min(LARGEST_HEADER))
+                .read_to_end(&mut header)?;
+            Ok(header)
+        };
+        let header = header().map_err(|e| unreadable(e, path))?;
+        Ok(decode_state(&header, path)?.0)
+    }
+}
+
+fn unreadable(error: std::io::Error, path: &Path) -> CheckpointError {
+    match error.kind() {
+        ErrorKind::FileTooLarge => CheckpointError::Damaged {
+            path: path.into(),
+            why: format!("{error}, more than any checkpoint of this program"),
+        },
+        _ => CheckpointError::Io {
+            path: path.into(),
+            source: error,
+        },
+    }
+}
+
+/// The state in the header of a checkpoint file, and the names of the optimizer's slots in its format. `file` begins
+/// with the header; `path` is named in errors.
+fn decode_state(file: &[u8], path: &Path) -> Result<(RunState, Renamed), CheckpointError> {
+    let damaged = |why: String| CheckpointError::Damaged {
+        path: path.into(),
+        why,
+    };
+    #[derive(Deserialize)]
+    struct Header {
+        #[serde(rename = "__metadata__")]
+        metadata: HashMap<String, String>,
+    }
+    #[derive(Deserialize)]
+    struct Version {
+        format: u32,
+    }
+    let header = header(file).ok_or_else(|| damaged("its header is cut off".into()))?;
+    let header: Header = serde_json::from_slice(header).map_err(|e| damaged(e.to_string()))?;
+    let state = header
+        .metadata
+        .get(STATE)
+        .ok_or_else(|| damaged("its metadata lacks the state of the training".into()))?;
+    let mut state: serde_json::Value =
+        serde_json::from_str(state).map_err(|e| damaged(e.to_string()))?;
+    let version = Version::deserialize(&state).map_err(|e| damaged(e.to_string()))?;
+    if version.format > FORMAT {
+        return Err(CheckpointError::Newer {
+            path: path.into(),
+            found: version.format,
+        });
+    }
+    let slots = match version.format {
+        1 => from_format_1(&mut state).map_err(damaged)?,
+        _ => &[],
+    };
+    if version.format < 3 {
+        from_format_2(&mut state).map_err(damaged)?;
+    }
+    let run_state = RunState::deserialize(state).map_err(|e| damaged(e.to_string()))?;
+    Ok((run_state, slots))
 }
 
 /// Old and new names of the optimizer's slots.
 type Renamed = &'static [(&'static str, &'static str)];
+
+/// Converts the state of format 2 to format 3.
+fn from_format_2(state: &mut serde_json::Value) -> Result<(), String> {
+    let seed = state["params"]["seed"].clone();
+    let fields = state
+        .as_object_mut()
+        .ok_or("its state is not a JSON object")?;
+    fields.insert("format".into(), FORMAT.into());
+    fields.insert("split_seed".into(), seed);
+    Ok(())
+}
 
 /// Converts the state of format 1 to format 2. Returns the new names of the optimizer's slots.
 fn from_format_1(state: &mut serde_json::Value) -> Result<Renamed, String> {
@@ -309,7 +378,6 @@ fn from_format_1(state: &mut serde_json::Value) -> Result<Renamed, String> {
     let fields = state
         .as_object_mut()
         .ok_or("its state is not a JSON object")?;
-    fields.insert("format".into(), FORMAT.into());
     fields.insert("optimizer".into(), scalars);
     Ok(slots)
 }
@@ -341,12 +409,18 @@ fn sort_header(file: &mut [u8]) -> Option<()> {
     padding.iter().all(|&b| b == b' ').then_some(())
 }
 
+/// The header of a file, which is JSON. None if it is cut off.
+fn header(file: &[u8]) -> Option<&[u8]> {
+    let length = u64::from_le_bytes(*file.first_chunk()?);
+    let end = 8usize.checked_add(usize::try_from(length).ok()?)?;
+    file.get(8..end)
+}
+
 /// The offset of the hash's 64 digits. Quotes inside a JSON string are escaped, so the key cannot be found within a
 /// string.
 fn hash_slot(file: &[u8]) -> Option<usize> {
-    let length = u64::from_le_bytes(*file.first_chunk()?);
-    let end = 8usize.checked_add(usize::try_from(length).ok()?)?;
-    let header = file.get(8..end)?;
+    let header = header(file)?;
+    let end = 8 + header.len();
     let key = format!("\"{HASH}\":\"");
     let at = header
         .windows(key.len())
@@ -368,155 +442,4 @@ pub fn fuzz_sign(mut file: Vec<u8>) -> Vec<u8> {
         file[slot..slot + HASH_DIGITS].copy_from_slice(digest.as_bytes());
     }
     file
-}
-
-#[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-
-    pub(crate) fn example() -> Checkpoint {
-        let run_state = RunState {
-            format: FORMAT,
-            version: "0.1.0".into(),
-            run: "seed-1123-0412".into(),
-            started: 1.5,
-            params: Hyperparameters {
-                architecture: "a \"sha256\":\"quoted\" text".into(),
-                ..Hyperparameters::default()
-            },
-            pending: vec![("batch_size".into(), Value::Int(64))],
-            changes: vec![Applied {
-                change: Change {
-                    key: "learning_rate".into(),
-                    old: Value::Float(1e-3),
-                    new: Value::Float(5e-4),
-                },
-                step: 7,
-                epoch: 1,
-            }],
-            architecture: "dense 10".into(),
-            data: DataIdentity {
-                name: "sample set".into(),
-                train: 10,
-                test: 2,
-                digest: "00".into(),
-            },
-            data_source: "/data/cifar-10-batches-py".into(),
-            classes: vec!["cat".into()],
-            side: 32,
-            mean: vec![0.1, 0.2, 0.3],
-            deviation: vec![0.4; 3],
-            step: 9,
-            epochs: 1,
-            step_in_epoch: 3,
-            images_in_epoch: 96,
-            totals: EpochTotals {
-                loss: 0.1 + 0.2,
-                correct: 3,
-                images: 96,
-                seconds: 0.3,
-            },
-            best: None,
-            elapsed: 1.0 / 3.0,
-            optimizer: BTreeMap::from([
-                ("beta1_product".into(), 0.9 * 0.9),
-                ("beta2_product".into(), 0.999 * 0.999),
-            ]),
-            metrics_bytes: 123,
-            unwritten: None,
-        };
-        let tensor = |n: usize| TensorData {
-            shape: vec![n, 3],
-            // Division is rounded in the same way on every platform, unlike sines and powers.
-            values: (0..3 * n).map(|i| 1.0 - i as f32 / 7.0).collect(),
-        };
-        Checkpoint {
-            run_state,
-            tensors: BTreeMap::from([
-                ("dense1.weight".into(), tensor(10)),
-                ("optimizer.exp_avg.dense1.weight".into(), tensor(10)),
-                ("average.dense1.weight".into(), tensor(10)),
-                ("dense1.bias".into(), tensor(1)),
-            ]),
-        }
-    }
-
-    #[test]
-    fn a_checkpoint_comes_back_bit_for_bit_and_others_can_read_it() {
-        let checkpoint = example();
-        let file = checkpoint.encode().unwrap();
-        let plain = SafeTensors::deserialize(&file).unwrap();
-        assert_eq!(plain.tensor("dense1.weight").unwrap().shape(), [10, 3]);
-        assert_eq!(
-            Checkpoint::decode(file, Path::new("x")).unwrap(),
-            checkpoint
-        );
-    }
-
-    #[test]
-    fn the_same_state_makes_the_same_file() {
-        let file = example().encode().unwrap();
-        for _ in 0..20 {
-            assert_eq!(example().encode().unwrap(), file);
-        }
-    }
-
-    #[test]
-    fn every_flipped_byte_and_every_cut_is_detected() {
-        let file = example().encode().unwrap();
-        let path = Path::new("runs/a/last.safetensors");
-        for at in 0..file.len() {
-            // The lowest bit, and the bit that distinguishes upper and lower case.
-            for bit in [1, 0x20] {
-                let mut bad = file.clone();
-                bad[at] ^= bit;
-                let error = Checkpoint::decode(bad, path).unwrap_err().to_string();
-                assert!(error.contains("runs/a/last.safetensors"), "{at}: {error}");
-                let cut = Checkpoint::decode(file[..at].to_vec(), path);
-                assert!(cut.is_err(), "cut at {at}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_newer_format_is_refused_with_advice() {
-        let mut checkpoint = example();
-        checkpoint.run_state.format = FORMAT + 1;
-        let file = checkpoint.encode().unwrap();
-        let error = Checkpoint::decode(file, Path::new("x")).unwrap_err();
-        assert!(error.to_string().contains("Update"), "{error}");
-    }
-
-    #[test]
-    fn a_checkpoint_is_the_fuzz_target_s_seed() {
-        let bytes = example().encode().unwrap();
-        crate::domain::mutate::is_seed("checkpoint", "example", &bytes);
-    }
-
-    fn mutations(count: u32) {
-        let file = example().encode().unwrap();
-        let path = Path::new("runs/a/last.safetensors");
-        let mut readable = 0;
-        for number in 0..count {
-            let bad = crate::domain::mutate::mutated(&file, number);
-            if bad != file {
-                let error = Checkpoint::decode(bad.clone(), path).unwrap_err();
-                assert!(error.to_string().contains("last.safetensors"), "{number}");
-            }
-            readable += u32::from(Checkpoint::decode(fuzz_sign(bad), path).is_ok());
-        }
-        // Some modifications are harmless, such as other values in a tensor.
-        assert!(readable > 0 && readable < count, "{readable} of {count}");
-    }
-
-    #[test]
-    fn mutations_are_detected_and_signed_ones_never_panic() {
-        mutations(1000);
-    }
-
-    #[test]
-    #[ignore = "the long form: 20,000"]
-    fn twenty_thousand_mutations_are_detected_and_signed_ones_never_panic() {
-        mutations(20_000);
-    }
 }

@@ -374,7 +374,8 @@ impl SessionView {
             return;
         }
         if let Some(next) = self.log.end_replay() {
-            let text = format!("resumed at step {}", grouped(next));
+            let forked = self.view.run.as_ref().and_then(|run| run.fork_words());
+            let text = forked.unwrap_or_else(|| format!("resumed at step {}", grouped(next)));
             self.note_at(next, Severity::Plain, text);
         }
     }
@@ -418,8 +419,8 @@ impl SessionView {
         self.data = Some(run.data.clone());
         self.log = before.log;
         (self.cpu, self.gpu, self.load) = (before.cpu, before.gpu, before.load);
-        self.log.begin_run(run.resumed_at, same);
-        if run.resumed_at.is_none() && !run.name.is_empty() {
+        self.log.begin_run(run.continues_at(), same);
+        if run.continues_at().is_none() && !run.name.is_empty() {
             self.note(Severity::Plain, format!("run {} begins", run.name));
         }
     }

@@ -57,6 +57,8 @@ fn run() -> RunInfo {
         validation: 10_000,
         test: 10_000,
         steps_per_epoch: PER_EPOCH,
+        split_seed: 4,
+        origin: None,
         resumed_at: None,
         started: 0.0,
     }

@@ -4,6 +4,7 @@
 
 mod commands;
 mod faults;
+mod fork;
 mod gpu;
 mod hostile;
 mod lifecycle;

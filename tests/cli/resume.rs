@@ -58,7 +58,11 @@ fn flags_that_cannot_take_effect_are_refused_and_nothing_is_written() {
     place
         .train(&["--resume", "runs/one/best.safetensors"])
         .exits(2)
-        .says(&["best.safetensors is of step", "cifar-tui --resume", "cp "]);
+        .says(&[
+            "best.safetensors is of step",
+            "cifar-tui --resume",
+            "cifar-tui fork ",
+        ]);
     assert_eq!(place.read("runs/one/metrics.jsonl"), metrics);
     // Flags with the run's own values are accepted and change nothing.
     let same = ["--arch", TINY, "--seed", "4", "--epochs", "3"];

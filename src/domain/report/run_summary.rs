@@ -1,6 +1,7 @@
 //! The summary of a run in the runs folder.
 
 use super::EpochReport;
+use crate::domain::fork::ForkOrigin;
 use crate::domain::params::{Hyperparameters, Tta};
 use crate::domain::text::command_line;
 use serde::{Deserialize, Serialize};
@@ -32,6 +33,15 @@ pub struct RunSummary {
     #[serde(default)]
     pub problem: String,
     pub data: String,
+    /// Where it was forked from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<ForkOrigin>,
+    /// Name of the run that it was forked from, if that is still in the runs folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
+    /// Number of its ancestors in the runs folder.
+    #[serde(default)]
+    pub depth: u32,
     pub params: Hyperparameters,
     pub epochs_done: u32,
     pub step: u64,
@@ -67,6 +77,39 @@ pub struct RunSummary {
 pub const THIS_COMPUTER: &str = "here";
 
 impl RunSummary {
+    /// The run in `folder` before anything of it was read.
+    pub fn unread(name: String, folder: String) -> Self {
+        RunSummary {
+            name,
+            folder,
+            note: String::new(),
+            started: 0.0,
+            outcome: "interrupted".into(),
+            open: None,
+            problem: String::new(),
+            data: String::new(),
+            origin: None,
+            parent: None,
+            depth: 0,
+            params: Hyperparameters::default(),
+            epochs_done: 0,
+            step: 0,
+            best_val_accuracy: None,
+            best_epoch: None,
+            reached: None,
+            final_val_accuracy: None,
+            test_accuracy: None,
+            average_test_accuracy: None,
+            best_test_accuracy: None,
+            test_tta: Tta::None,
+            elapsed: 0.0,
+            bytes: 0,
+            kept: 0,
+            differs: Vec::new(),
+            epochs: Vec::new(),
+        }
+    }
+
     /// The command that resumes the run, from any folder.
     pub fn resume_command(&self) -> String {
         let runs = Path::new(&self.folder).parent();
@@ -80,6 +123,27 @@ impl RunSummary {
             .into_iter()
             .chain(resume.iter().map(String::as_str));
         command_line(&words.chain(["--runs", &runs]).collect::<Vec<_>>())
+    }
+
+    /// Where the run was forked from: `one at the end of epoch 5, step 6,250`, and whether that run is gone. None if it is
+    /// not a fork.
+    pub fn forked_from(&self) -> Option<String> {
+        let origin = self.origin.as_ref()?;
+        let from = origin.describe();
+        Some(match &self.parent {
+            None => format!("{from}, a run that is gone"),
+            Some(name) if *name != origin.run => format!("{from}, now called {name}"),
+            Some(_) => from,
+        })
+    }
+
+    /// What stands before its name in the family tree: `  └ ` for a child of a child.
+    pub fn branch(&self) -> String {
+        // Deeper generations would leave no room for the names.
+        match self.depth.min(8) as usize {
+            0 => String::new(),
+            depth => format!("{}└ ", "  ".repeat(depth - 1)),
+        }
     }
 
     /// The state of the run in words: `running`, `done`, `done, open`, `running on gpu-7`.

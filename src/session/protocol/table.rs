@@ -1,8 +1,9 @@
 //! The commands and events as tables: what each is for, how a user types a command, and when its effect is complete.
 //! `cifar-tui send`, its help and the page of the protocol follow them. Tests check that no variant is missing.
 
-use super::{Command, Question};
-use crate::domain::params;
+use super::{Command, ForkRequest, Question};
+use crate::domain::fork::ForkAt;
+use crate::domain::params::{self, Value};
 use crate::domain::report::Split;
 use crate::domain::text::nearest;
 
@@ -99,6 +100,9 @@ pub static COMMANDS: &[CommandRow] = &[
     CommandRow { name: "restart", takes: "", until: Until::Answered,
         about: "Start a new run with the changes that are pending for the next run.",
         typed: Some(|_| Ok(vec![Command::Restart])) },
+    CommandRow { name: "fork", takes: "[RUN][@STATE] [KEY=VALUE...]", until: Until::Answered,
+        about: "Save and close the run, then begin a new one in a state of this run or RUN (its last one, @5, @best or @step:N), with the pending changes and these.",
+        typed: Some(typed_fork) },
     CommandRow { name: "stop", takes: "", until: Until::RunOver,
         about: "End the run, with its last checkpoint; a session with a screen stays.",
         typed: Some(|_| Ok(vec![Command::Stop])) },
@@ -175,17 +179,47 @@ pub static EVENTS: &[MessageRow] = &[
     MessageRow { name: "ended", about: "The session has ended; no event follows." },
 ];
 
+/// Parses `KEY=VALUE` of a hyperparameter.
+///
+/// # Errors
+/// Returns an error if there is no such hyperparameter or the value is not allowed. The message says what is.
+pub fn parse_setting(word: &str) -> Result<(&'static str, Value), String> {
+    let (key, text) = word
+        .split_once('=')
+        .ok_or_else(|| format!("'{word}' is not KEY=VALUE, such as learning_rate=0.0005"))?;
+    let row = params::find(key).map_err(|error| error.to_string())?;
+    let value = row.parse(text).map_err(|error| error.to_string())?;
+    Ok((row.key, value))
+}
+
 fn typed_set(words: &[String]) -> Result<Vec<Command>, String> {
     let command = |word: &String| {
-        let (key, text) = word
-            .split_once('=')
-            .ok_or_else(|| format!("'{word}' is not KEY=VALUE, such as learning_rate=0.0005"))?;
-        let row = params::find(key).map_err(|error| error.to_string())?;
-        let value = row.parse(text).map_err(|error| error.to_string())?;
-        let key = row.key.into();
+        let (key, value) = parse_setting(word)?;
+        let key = key.into();
         Ok(Command::Set { key, value })
     };
     words.iter().map(command).collect()
+}
+
+fn typed_fork(words: &[String]) -> Result<Vec<Command>, String> {
+    let mut request = ForkRequest::default();
+    let settings = match words {
+        [state, settings @ ..] if !state.contains('=') => {
+            let (run, at) = match state.split_once('@') {
+                Some((run, at)) => (run, at.parse()?),
+                None => (state.as_str(), ForkAt::Last),
+            };
+            request.of = Some(run.to_owned()).filter(|run| !run.is_empty());
+            request.at = at;
+            settings
+        }
+        settings => settings,
+    };
+    for word in settings {
+        let (key, value) = parse_setting(word)?;
+        request.changes.push((key.into(), value));
+    }
+    Ok(vec![Command::Fork(request)])
 }
 
 fn typed_show(words: &[String]) -> Result<Vec<Command>, String> {
@@ -261,7 +295,9 @@ pub fn parse_words(words: &[String]) -> Result<(Option<String>, TypedRequest), S
     };
     let request = match (row.takes, arguments) {
         ("", [extra, ..]) => return Err(format!("`{command}` takes nothing, not '{extra}'")),
-        (takes, []) if !takes.is_empty() => return Err(format!("`{command}` takes {takes}")),
+        (takes, []) if !takes.is_empty() && !takes.starts_with('[') => {
+            return Err(format!("`{command}` takes {takes}"));
+        }
         (QUESTIONS_TYPED, [word]) if word == "status" => TypedRequest::Status,
         _ => TypedRequest::Send {
             commands: typed(arguments)?,

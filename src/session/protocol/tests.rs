@@ -181,6 +181,27 @@ fn every_row_that_can_be_typed_makes_its_command() {
         assert_eq!(written["command"], row.name);
         assert!(typed_commands().contains(row.about));
     }
+    for (text, of, at, changes) in [
+        ("fork one@5 seed=7", Some("one"), ForkAt::Epoch(5), 1),
+        ("fork @best", None, ForkAt::Best, 0),
+        ("fork one", Some("one"), ForkAt::Last, 0),
+        ("fork seed=7 lr=1", None, ForkAt::Last, 2),
+    ] {
+        let text = text.replace("lr=", "learning_rate=");
+        let (_, request) = parse_words(&words(&text)).unwrap();
+        let TypedRequest::Send { commands, .. } = request else {
+            panic!("{text}");
+        };
+        let Command::Fork(fork) = &commands[0] else {
+            panic!("{text}");
+        };
+        assert_eq!((fork.of.as_deref(), fork.at), (of, at), "{text}");
+        assert_eq!((fork.changes.len(), fork.paused), (changes, false));
+    }
+    for (text, why) in [("fork one@", "is not a state"), ("fork a b", "KEY=VALUE")] {
+        let error = parse_words(&words(text)).unwrap_err();
+        assert!(error.contains(why), "{error}");
+    }
     let (_, request) = parse_words(&words("set learning-rate=1% crop=2")).unwrap();
     let set = |key: &str, value| Command::Set {
         key: key.into(),

@@ -22,6 +22,16 @@ use std::time::Instant;
 /// Approximate number of lines of training steps in a run's metrics, which limits the size of a long run's file.
 const STEP_LINES: u64 = 2000;
 
+/// The part of another run's metrics that a fork begins with.
+pub struct Past<'a> {
+    /// The other run's folder.
+    pub folder: &'a Path,
+    /// The number of steps done, the length of the metrics in bytes, and the steps that were not written as a line then.
+    pub step: u64,
+    pub bytes: u64,
+    pub unwritten: Option<StepReport>,
+}
+
 /// An open run. No other session can have it while this value lives.
 pub struct RunDir {
     pub name: String,
@@ -48,37 +58,46 @@ impl RunDir {
         params: &Hyperparameters,
         owner: &Owner,
     ) -> Result<Self, RunError> {
-        fs::create_dir_all(runs).map_err(RunError::io("cannot make the runs folder", runs))?;
-        let make = |name: &str| fs::create_dir(runs.join(name));
-        let failed = |name: &str| RunError::io("cannot make the run's folder", &runs.join(name));
-        let name = match name {
-            Some(name) => {
-                check_name(name)?;
-                make(name).map_err(|error| match error.kind() {
-                    io::ErrorKind::AlreadyExists => RunError::Exists(runs.join(name)),
-                    _ => failed(name)(error),
-                })?;
-                name.to_owned()
-            }
-            None => {
-                let stem = generated_name(params, local_time());
-                let mut number = 1;
-                loop {
-                    let name = match number {
-                        1 => stem.clone(),
-                        n => format!("{stem}-{n}"),
-                    };
-                    match make(&name) {
-                        Ok(()) => break name,
-                        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
-                        Err(error) => return Err(failed(&name)(error)),
-                    }
-                }
-            }
-        };
+        let (name, lease) = new_folder(runs, name, params, owner)?;
         let folder = runs.join(&name);
-        let lease = Lease::take(&folder, owner, &mut Watch::default(), Instant::now())?;
         Self::open(name, &folder, lease, params, 0, 1, None)
+    }
+
+    /// Creates the folder of a new run whose metrics begin with those of another run, up to `past`. Also returns false if
+    /// the other run's metrics were shorter than that.
+    ///
+    /// # Errors
+    /// Returns the errors of [`RunDir::create`], and an error if the other run's metrics cannot be read.
+    pub fn fork(
+        runs: &Path,
+        name: Option<&str>,
+        params: &Hyperparameters,
+        owner: &Owner,
+        past: Past,
+    ) -> Result<(Self, bool), RunError> {
+        let theirs = past.folder.join(METRICS);
+        let read = || {
+            let mut lines = Vec::new();
+            let file = crate::files::open(&theirs)?;
+            file.take(past.bytes).read_to_end(&mut lines)?;
+            Ok(lines)
+        };
+        let mut lines = read().map_err(RunError::io("cannot read", &theirs))?;
+        let whole = lines.len() as u64 == past.bytes;
+        if !whole {
+            let end = lines.iter().rposition(|byte| *byte == b'\n');
+            lines.truncate(end.map_or(0, |end| end + 1));
+        }
+        let (name, lease) = new_folder(runs, name, params, owner)?;
+        let folder = runs.join(&name);
+        let files = Folder::with_permit(&folder, lease.permit());
+        files
+            .write(METRICS, &lines)
+            .map_err(RunError::io("cannot write", &folder.join(METRICS)))?;
+        let keep = lines.len() as u64;
+        let next = past.step + 1;
+        let run = Self::open(name, &folder, lease, params, keep, next, past.unwritten)?;
+        Ok((run, whole))
     }
 
     /// Opens an existing run, whose lease has been taken, to continue after `step`. Truncates its metrics to their
@@ -313,6 +332,50 @@ impl RunDir {
         self.events = EventFile::create(&self.files, now(), step + 1)?;
         Ok(())
     }
+}
+
+/// Creates the folder of a new run and takes its lease. Also returns the run's name: without one, it is generated.
+fn new_folder(
+    runs: &Path,
+    name: Option<&str>,
+    params: &Hyperparameters,
+    owner: &Owner,
+) -> Result<(String, Lease), RunError> {
+    fs::create_dir_all(runs).map_err(RunError::io("cannot make the runs folder", runs))?;
+    let make = |name: &str| fs::create_dir(runs.join(name));
+    let failed = |name: &str| RunError::io("cannot make the run's folder", &runs.join(name));
+    let name = match name {
+        Some(name) => {
+            check_name(name)?;
+            make(name).map_err(|error| match error.kind() {
+                io::ErrorKind::AlreadyExists => RunError::Exists(runs.join(name)),
+                _ => failed(name)(error),
+            })?;
+            name.to_owned()
+        }
+        None => {
+            let stem = generated_name(params, local_time());
+            let mut number = 1;
+            loop {
+                let name = match number {
+                    1 => stem.clone(),
+                    n => format!("{stem}-{n}"),
+                };
+                match make(&name) {
+                    Ok(()) => break name,
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+                    Err(error) => return Err(failed(&name)(error)),
+                }
+            }
+        }
+    };
+    let lease = Lease::take(
+        &runs.join(&name),
+        owner,
+        &mut Watch::default(),
+        Instant::now(),
+    )?;
+    Ok((name, lease))
 }
 
 /// Reads the events in the first `bytes` of a run's metrics, in order. Also returns the number of lines that were too

@@ -6,7 +6,7 @@ mod folder;
 pub mod lease;
 pub(super) mod name;
 
-pub use folder::{RunDir, read_metrics};
+pub use folder::{Past, RunDir, read_metrics};
 use lease::{Holder, STALE_AFTER};
 pub use lease::{HostId, Owner};
 

@@ -22,6 +22,8 @@ fn started(folder: &Path) -> Event {
         validation: 1,
         test: 1,
         steps_per_epoch: 1,
+        split_seed: 4,
+        origin: None,
         resumed_at: None,
         started: 0.0,
     }))

@@ -72,6 +72,7 @@ impl Worker<'_> {
                 self.exit = Some(Exit::Restart);
                 return Ok(None);
             }
+            Command::Fork(request) => return self.request_fork(trainer, request),
             Command::GoBack => return self.request_go_back(trainer),
             Command::Stop => match self.end_state {
                 None => self.exit = Some(Exit::Stop),

@@ -62,6 +62,8 @@ impl Worker<'_> {
         if let Some(error) = damage {
             self.warn(error.to_string());
         }
+        // The best checkpoint of a fork may be one of its parent's with another optimizer.
+        found.retain(|(checkpoint, _)| trainer.can_exchange(checkpoint));
         let collapse = self.health.health().collapse.clone();
         let collapsed_after = collapse.and_then(|c| c.best);
         let failed = trainer.run_state();

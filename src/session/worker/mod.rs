@@ -4,6 +4,7 @@
 
 mod commands;
 mod final_scores;
+mod forking;
 mod go_back;
 mod health;
 mod hosting;
@@ -18,10 +19,11 @@ pub(super) use loading::Load;
 use super::Settings;
 use super::client::{EventSender, ReceivedCommand};
 use super::download::Download;
+use super::fork::ForkError;
 use super::load::LoadMeter;
 use super::protocol::Event;
 use super::questions::SplitResults;
-use super::resume::{self, ResumeError, ResumePoint};
+use super::resume::{self, ResumeError, StartPoint};
 use super::run_dir::{Lost, Owner, RunDir, RunError};
 use super::runs::RunsFolder;
 use crate::backend::{self, Device, OpenError};
@@ -33,6 +35,7 @@ use crate::train::checkpoint::CheckpointError;
 use crate::train::saver::Saver;
 use crate::train::trainer::{End, Phase, Trainer};
 use crate::train::training_data::TrainingData;
+use forking::CheckedFork;
 use loading::{load_data, loading};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -60,8 +63,10 @@ enum SessionError {
     Checkpoint(#[from] CheckpointError),
     #[error(transparent)]
     Resume(#[from] ResumeError),
+    #[error(transparent)]
+    Fork(#[from] ForkError),
     #[error(
-        "the run could not be restarted: {restart}. Its own network could not be built again either: {rebuild}. Everything trained is in the run's last checkpoint: resume it with --resume."
+        "the new run could not begin: {restart}. The network of the old one could not be built again either: {rebuild}. Everything trained is in the run's last checkpoint: resume it with --resume."
     )]
     Restart {
         restart: String,
@@ -80,15 +85,10 @@ pub(super) fn run(settings: Settings, owner: Owner, sender: EventSender, load: i
     let mut inbox = Inbox::default();
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         sender.event(Event::State(loading("data", 0, 0)));
-        let point = match &settings.resume {
-            None => None,
-            Some(wanted) => match resume::begin(wanted, &settings, &owner, &sender, &mut inbox)? {
-                None => return Ok(State::Stopped),
-                point => point,
-            },
+        let Some(point) = resume::begin(&settings, &owner, &sender, &mut inbox)? else {
+            return Ok(State::Stopped);
         };
-        let recorded = point.as_ref().and_then(ResumePoint::data);
-        let worker = Worker::new(&settings, owner, &sender, &mut inbox, recorded, load)?;
+        let worker = Worker::new(&settings, owner, &sender, &mut inbox, point.data(), load)?;
         let Some(mut worker) = worker else {
             return Ok(State::Stopped);
         };
@@ -138,6 +138,8 @@ enum Exit {
     Quit,
     Stop,
     Restart,
+    /// Begin the run in [`Worker::fork`].
+    Fork,
     /// Return to an earlier checkpoint.
     GoBack,
     /// An error occurred; it is in [`Worker::error`].
@@ -185,6 +187,8 @@ struct Worker<'a> {
     /// Splits to score at the next poll of the training loop.
     splits_to_score: Vec<Split>,
     exit: Option<Exit>,
+    /// The fork that begins when the training loop has ended.
+    fork: Option<Box<CheckedFork>>,
     error: Option<SessionError>,
     /// The state that was last reported.
     reported_state: State,
@@ -256,6 +260,7 @@ impl<'a> Worker<'a> {
             unrecorded_split: None,
             splits_to_score: Vec::new(),
             exit: None,
+            fork: None,
             error: None,
             reported_state: loading("data", 0, 0),
             state_reported_at: now,
@@ -276,12 +281,13 @@ impl<'a> Worker<'a> {
     /// Trains until the front end quits or disconnects. Returns the state in which the session ended.
     fn train_until_quit(
         &mut self,
-        point: Option<ResumePoint>,
+        point: StartPoint,
         last_params: &mut Hyperparameters,
     ) -> Result<State> {
         let mut trainer = match point {
-            None => self.first_run()?,
-            Some(point) => self.resumed_run(point)?,
+            StartPoint::New => self.first_run()?,
+            StartPoint::Resume(point) => self.resumed_run(*point)?,
+            StartPoint::Fork(point) => self.forked_run(*point)?,
         };
         loop {
             *last_params = trainer.run_state().params.clone();
@@ -319,6 +325,11 @@ impl<'a> Worker<'a> {
                     let (next, restarted) = self.restart(trainer)?;
                     trainer = next;
                     self.answer(restarted, &trainer);
+                }
+                Some(Exit::Fork) => {
+                    let (next, forked) = self.replace_by_fork(trainer)?;
+                    trainer = next;
+                    self.answer(forked, &trainer);
                 }
                 Some(Exit::GoBack) => {
                     let went_back = self.go_back(&mut trainer);

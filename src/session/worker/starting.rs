@@ -2,7 +2,7 @@
 
 use super::{Result, SessionError, Worker, health};
 use crate::domain::health::HealthMonitor;
-use crate::domain::params::{self, Hyperparameters};
+use crate::domain::params::{Hyperparameters, Value};
 use crate::domain::report::{RunInfo, Split, State};
 use crate::session::protocol::Event;
 use crate::session::resume::ResumePoint;
@@ -13,6 +13,9 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
+
+/// The trainer that continues, and why it is that of the old run if no new one could be made.
+pub(super) type Replaced = (Trainer, std::result::Result<(), String>);
 
 impl Worker<'_> {
     /// Starts a new run as the session's first.
@@ -32,44 +35,41 @@ impl Worker<'_> {
         }
         let mut trainer = self.trainer_from(point.checkpoint, &point.path)?;
         let run_state = trainer.run_state();
-        let mut past = Vec::new();
-        let run = match (point.path.parent().zip(point.path.file_name()), point.lease) {
-            // The checkpoint is not in a run's folder, or nothing is saved there.
-            (_, None) => self.new_run(&trainer, self.settings.name.as_deref())?,
-            (None, Some(_)) => None,
-            (Some((folder, file)), Some(lease)) => {
-                let (run, whole) = RunDir::resume(
-                    folder,
-                    lease,
-                    &run_state.params,
-                    run_state.step,
-                    run_state.metrics_bytes,
-                    run_state.unwritten.clone(),
-                )?;
-                if !whole {
-                    self.sender.event(Event::Warning {
-                        text: format!(
-                            "the metrics of {} are shorter than the checkpoint expects; the curves have a gap",
-                            run.name
-                        ),
-                    });
-                }
-                run.adopt(&file.to_string_lossy(), run_state.is_best())?;
-                past = self.read_past(folder, run_state.metrics_bytes)?;
-                Some(run)
-            }
-        };
+        let (run, whole) = RunDir::resume(
+            &point.folder,
+            point.lease,
+            &run_state.params,
+            run_state.step,
+            run_state.metrics_bytes,
+            run_state.unwritten.clone(),
+        )?;
+        self.warn_of_gap(whole, &point.folder);
+        let file = point.path.file_name().unwrap_or_default();
+        run.adopt(&file.to_string_lossy(), run_state.is_best())?;
+        let past = self.read_past(&point.folder, run_state.metrics_bytes)?;
         let step = run_state.step;
-        self.begin(&mut trainer, run, Some(step + 1));
+        self.begin(&mut trainer, Some(run), Some(step + 1));
         self.continue_from(step, trainer.scored_split(), past);
-        for key in &self.settings.overrides {
-            if let Some(row) = params::param(key) {
-                let value = row.get(&self.settings.params);
-                // If the value is refused, every viewer receives the reason.
-                let _ = self.set(&mut trainer, row.key, value);
-            }
-        }
+        self.set_all(&mut trainer, self.settings.changes());
         Ok(trainer)
+    }
+
+    /// Changes hyperparameters. If a value is refused, every viewer receives the reason.
+    pub(super) fn set_all(&mut self, trainer: &mut Trainer, changes: Vec<(String, Value)>) {
+        for (key, value) in changes {
+            let _ = self.set(trainer, &key, value);
+        }
+    }
+
+    /// Warns if the metrics in `folder` are not `whole`.
+    pub(super) fn warn_of_gap(&self, whole: bool, folder: &Path) {
+        if !whole {
+            let text = format!(
+                "the metrics in {} are shorter than the checkpoint expects; the curves have a gap",
+                folder.display()
+            );
+            self.sender.event(Event::Warning { text });
+        }
     }
 
     /// Reads the events in the first `bytes` of a run's metrics. Warns if lines were skipped.
@@ -193,6 +193,8 @@ impl Worker<'_> {
             validation: division.validation.len() as u32,
             test: self.training_data.info.test,
             steps_per_epoch: trainer.steps_per_epoch(),
+            split_seed: run_state.split_seed,
+            origin: run_state.origin.clone(),
             resumed_at,
             started,
         };
@@ -205,20 +207,36 @@ impl Worker<'_> {
         warnings.into_iter().flatten().for_each(|w| self.warn(w));
     }
 
-    /// Replaces the run by a new one with all pending changes. The old network's memory is freed before the new network
-    /// is built. If the new run cannot be started, the old network is built again and its run continues; the reason is
-    /// then the second part of the result.
+    /// Replaces the run by a new one with all pending changes; see [`Worker::replace`].
+    pub(super) fn restart(&mut self, trainer: Trainer) -> Result<Replaced> {
+        let params = trainer.wanted_params();
+        let make = |worker: &Self| {
+            let trainer = worker.new_trainer(params)?;
+            Ok((worker.new_run(&trainer, None)?, trainer))
+        };
+        self.replace(trainer, "restarted", make, |worker, (run, mut trainer)| {
+            worker.begin(&mut trainer, run, None);
+            worker.save(&mut trainer, false);
+            trainer
+        })
+    }
+
+    /// Replaces the run by another one, which `make` builds and `begin` starts. The old network's memory is freed before
+    /// the new network is built. If the new run cannot be made, the old network is built again and its run continues; the
+    /// reason, which says that the run could not be `verb`, is then the second part of the result.
     ///
     /// # Errors
     /// Returns an error if the old run cannot be built again.
-    pub(super) fn restart(
+    pub(super) fn replace<T>(
         &mut self,
         mut trainer: Trainer,
-    ) -> Result<(Trainer, std::result::Result<(), String>)> {
+        verb: &str,
+        make: impl FnOnce(&Self) -> Result<T>,
+        begin: impl FnOnce(&mut Self, T) -> Trainer,
+    ) -> Result<Replaced> {
         let failed =
-            |error: &dyn std::fmt::Display| Err(format!("the run could not be restarted: {error}"));
+            |error: &dyn std::fmt::Display| Err(format!("the run could not be {verb}: {error}"));
         self.save_everything(&mut trainer);
-        let params = trainer.wanted_params();
         let suspended = match trainer.suspend() {
             Ok(suspended) => suspended,
             Err(kept) => {
@@ -226,19 +244,14 @@ impl Worker<'_> {
                 return Ok((trainer, failed(&error)));
             }
         };
-        let made = self
-            .new_trainer(params)
-            .and_then(|new| Ok((self.new_run(&new, None)?, new)));
-        match made {
-            Ok((run, mut new)) => {
+        match make(self) {
+            Ok(new) => {
                 if self.end_state.is_none() {
                     // Viewers learn it from the start of the new run: the session goes on.
                     self.write(|run| run.event(&Event::State(State::Stopped)));
                 }
-                self.paused = false;
-                self.begin(&mut new, run, None);
-                self.save(&mut new, false);
-                Ok((new, Ok(())))
+                (self.paused, self.went_back_to) = (false, None);
+                Ok((begin(self, new), Ok(())))
             }
             Err(restart) => match suspended.rebuild(&*self.device) {
                 Ok(trainer) => Ok((trainer, failed(&restart))),

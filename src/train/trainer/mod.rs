@@ -6,6 +6,7 @@
 //! bit.
 
 mod changes;
+mod fork;
 mod pace;
 mod resume;
 #[cfg(test)]

@@ -53,7 +53,7 @@ fn mismatch(path: &Path, why: String) -> CheckpointError {
 }
 
 /// Whether a run can continue on this data.
-fn check(
+pub(super) fn check(
     run_state: &RunState,
     path: &Path,
     training_data: &TrainingData,
@@ -91,14 +91,42 @@ impl Trainer {
         device: &dyn Device,
         stop: Arc<AtomicBool>,
     ) -> Result<Self> {
+        let split_seed = params.seed;
+        Self::with_split(params, split_seed, training_data, device, stop)
+    }
+
+    /// A run with fresh weights for a state of another run, which the caller then puts into it.
+    pub(super) fn in_state(
+        run_state: &RunState,
+        training_data: Rc<TrainingData>,
+        device: &dyn Device,
+        stop: Arc<AtomicBool>,
+    ) -> Result<Self> {
+        let params = Hyperparameters {
+            architecture: run_state.architecture.clone(),
+            ..run_state.params.clone()
+        };
+        Self::with_split(params, run_state.split_seed, training_data, device, stop)
+    }
+
+    /// [`Trainer::new`] with images that are split by this seed.
+    fn with_split(
+        params: Hyperparameters,
+        split_seed: u64,
+        training_data: Rc<TrainingData>,
+        device: &dyn Device,
+        stop: Arc<AtomicBool>,
+    ) -> Result<Self> {
         let info = &training_data.info;
         let architecture = arch::resolve(&params.architecture)?;
-        let division = Division::new(training_data.train.len(), params.seed, params.validation);
+        let division = Division::new(training_data.train.len(), split_seed, params.validation);
         let run_state = RunState {
             format: FORMAT,
             version: env!("CARGO_PKG_VERSION").into(),
             run: String::new(),
             started: 0.0,
+            origin: None,
+            split_seed,
             pending: Vec::new(),
             changes: Vec::new(),
             architecture: architecture.to_string(),
@@ -158,14 +186,14 @@ impl Trainer {
         stop: Arc<AtomicBool>,
     ) -> Result<Self> {
         check(&checkpoint.run_state, path, &training_data)?;
-        let run_state = &checkpoint.run_state;
-        let params = Hyperparameters {
-            architecture: run_state.architecture.clone(),
-            ..run_state.params.clone()
-        };
-        let mut trainer = Self::new(params, training_data, device, stop)?;
+        let mut trainer = Self::in_state(&checkpoint.run_state, training_data, device, stop)?;
         trainer.take_over(checkpoint, path)?;
         Ok(trainer)
+    }
+
+    /// Whether a checkpoint is of this network.
+    pub fn can_exchange(&self, checkpoint: &Checkpoint) -> bool {
+        network_spec(&checkpoint.run_state).is_ok_and(|spec| spec == self.spec)
     }
 
     /// Continues from another checkpoint of this run. Its state is put into the network that is there, so that no second
@@ -176,7 +204,7 @@ impl Trainer {
     /// then.
     pub fn exchange(&mut self, checkpoint: Checkpoint, path: &Path) -> Result<Checkpoint> {
         check(&checkpoint.run_state, path, &self.training_data)?;
-        if network_spec(&checkpoint.run_state)? != self.spec {
+        if !self.can_exchange(&checkpoint) {
             return Err(mismatch(path, "it is of another network".into()).into());
         }
         let before = self.whole_state()?;
@@ -209,7 +237,7 @@ impl Trainer {
     }
 
     /// Puts a checkpoint's state into the network. If it fails, nothing has changed.
-    fn take_over(&mut self, checkpoint: Checkpoint, path: &Path) -> Result<()> {
+    pub(super) fn take_over(&mut self, checkpoint: Checkpoint, path: &Path) -> Result<()> {
         let Checkpoint { run_state, tensors } = checkpoint;
         let steps = self.steps_per_epoch_of(&run_state.params);
         let images = self.epoch_images_of(&run_state.params);

@@ -18,6 +18,8 @@ fn run(resumed_at: Option<u64>) -> Event {
         validation: 800,
         test: 1000,
         steps_per_epoch: 100,
+        split_seed: 4,
+        origin: None,
         resumed_at,
         started: 0.0,
     }))

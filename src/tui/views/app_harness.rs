@@ -3,6 +3,7 @@
 
 use crate::domain::arch::{Shape, resolve};
 use crate::domain::confusion::Confusion;
+use crate::domain::fork::ForkOrigin;
 use crate::domain::params::Hyperparameters;
 use crate::domain::report::*;
 use crate::domain::symbols::Symbols;
@@ -238,6 +239,8 @@ pub fn run_info() -> RunInfo {
         validation: 10_000,
         test: 10_000,
         steps_per_epoch: 1250,
+        split_seed: 4,
+        origin: None,
         resumed_at: None,
         started: 1.7e9,
     }
@@ -364,6 +367,20 @@ pub fn prediction(index: u32, truth: u16, predicted: u16) -> Prediction {
     }
 }
 
+/// The parent of a fork that began at the end of its eighth epoch.
+pub fn origin(run: &str, run_started: f64) -> ForkOrigin {
+    ForkOrigin {
+        run: run.into(),
+        run_started,
+        step: 10_000,
+        epoch: 8,
+        epoch_over: true,
+        changes: Vec::new(),
+        taken: 10,
+        fresh: Vec::new(),
+    }
+}
+
 fn run_summary(name: &str, outcome: &str, gain: f64, lr: &str) -> RunSummary {
     let epochs: Vec<EpochReport> = (1..=8)
         .map(|e| EpochReport {
@@ -384,6 +401,9 @@ fn run_summary(name: &str, outcome: &str, gain: f64, lr: &str) -> RunSummary {
         open: (outcome == "running").then(|| crate::domain::report::THIS_COMPUTER.into()),
         problem: String::new(),
         data: "CIFAR-10".into(),
+        origin: None,
+        parent: None,
+        depth: 0,
         params: Hyperparameters::default(),
         epochs_done: 8,
         step: 10_000,
