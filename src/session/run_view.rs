@@ -34,6 +34,8 @@ pub struct TestScore {
 #[derive(Clone, Debug)]
 pub struct RunView {
     pub state: State,
+    /// Whether the run is paused, also while its images are scored.
+    pub paused: bool,
     /// None until a run has begun.
     pub run: Option<Box<RunInfo>>,
     /// The acknowledged hyperparameters.
@@ -66,6 +68,7 @@ impl Default for RunView {
                 done: 0,
                 total: 0,
             },
+            paused: false,
             run: None,
             params: Hyperparameters::default(),
             steps: None,
@@ -86,7 +89,11 @@ impl RunView {
     /// Processes an event of a session. A start of a run drops what is known of the previous one.
     pub fn event(&mut self, event: &Event) {
         match event {
-            Event::State(state) => self.state = state.clone(),
+            Event::State(state) => {
+                let scoring = matches!(state, State::Evaluating { .. });
+                self.paused = *state == State::Paused || scoring && self.paused;
+                self.state = state.clone();
+            }
             Event::Started(run) => {
                 *self = RunView {
                     state: self.state.clone(),

@@ -23,7 +23,7 @@ use ratatui::layout::{Position, Rect};
 const TOAST_SECONDS: f64 = 5.0;
 
 /// Why a question is asked before a run is ended.
-const UNSAVED: &str = "Not everything of this run is saved; the banner says why.";
+pub(super) const UNSAVED: &str = "Not everything of this run is saved; the banner says why.";
 
 /// The input of [`App::update`].
 #[derive(Clone, Debug)]
@@ -419,7 +419,7 @@ impl App {
     fn program(&mut self, does: ProgramAction, effects: &mut Vec<Effect>) {
         let send = |effects: &mut Vec<Effect>, command| effects.push(Effect::Send(command));
         match does {
-            ProgramAction::Pause if self.session.state == State::Paused => {
+            ProgramAction::Pause if self.session.paused => {
                 send(effects, Command::Resume);
             }
             ProgramAction::Pause => send(effects, Command::Pause),

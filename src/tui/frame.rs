@@ -523,7 +523,7 @@ fn footer(app: &App, area: Rect, buf: &mut Buffer) {
     let mut items: Vec<(u8, bool, String, &str)> = Vec::new();
     for action in on_screen(app.screen).filter(|a| a.rank > 0 && !a.keys.is_empty()) {
         let name = match action.does {
-            Do::Program(ProgramAction::Pause) if app.session.state == State::Paused => "resume",
+            Do::Program(ProgramAction::Pause) if app.session.paused => "resume",
             // Padded to the width of `resume`, which replaces it.
             Do::Program(ProgramAction::Pause) => "pause ",
             _ => action.name,

@@ -6,6 +6,7 @@
 
 mod clipboard;
 mod exits;
+mod fork;
 mod hangup;
 mod mouse;
 mod panics;

@@ -83,6 +83,15 @@ fn begun(session: &SessionView) -> Result<(), String> {
     Ok(())
 }
 
+/// Whether this run, or another one of the session's runs folder, can be forked.
+fn forkable(session: &SessionView) -> Result<(), String> {
+    begun(session)?;
+    match &session.run {
+        Some(run) if run.name.is_empty() => Err("this run is not saved to a folder".into()),
+        _ => Ok(()),
+    }
+}
+
 fn downloadable(session: &SessionView) -> Result<(), String> {
     alive(session)?;
     if session.download.is_some() {
@@ -186,6 +195,7 @@ pub static ACTIONS: &[Action] = &[
     view(Train(TrainAction::PanRight), &[ch('>')], 0, "pan", "move the zoomed x axis to the right"),
     view(Train(TrainAction::Copy), &[ch('y')], 0, "copy", "copy the chosen hyperparameter as `key = value`"),
     view(Train(TrainAction::Picture), &[ch('s')], 0, "save", "save the chart as a PNG picture in the run's folder"),
+    when(view(Train(TrainAction::Fork), &[ch('F')], 11, "fork", "fork here, or from the epoch at the cursor: a new run with the pending changes, paused"), forkable),
     // Confusion
     view(Confusion(ConfusionAction::Choose(Move::Up)), UP, 0, "move", "the row above; the images before, when a cell is open"),
     view(Confusion(ConfusionAction::Choose(Move::Down)), DOWN, 0, "move", "the row below; the images after, when a cell is open"),
@@ -215,7 +225,6 @@ pub static ACTIONS: &[Action] = &[
     view(Samples(SamplesAction::Enlarge), ENTER, 2, "look", "one image large, its probabilities and earlier predictions"),
     view(Samples(SamplesAction::Back), ESC, 0, "back", "back to the grid"),
     view(Samples(SamplesAction::NextFilter), &[ch('f')], 2, "filter", "all, wrong, most confident wrong, least sure, one class, pinned"),
-    view(Samples(SamplesAction::PreviousFilter), &[ch('F')], 0, "filter", "the filter before"),
     view(Samples(SamplesAction::Class), &[ch('c')], 3, "class", "the images of one class; again: of the next"),
     view(Samples(SamplesAction::Pin), &[ch('p')], 3, "pin", "keep an eye on this image, or no longer"),
     view(Samples(SamplesAction::OtherSplit), &[ch('t')], 3, "split", "turn between the validation and the test images"),
@@ -243,6 +252,7 @@ pub static ACTIONS: &[Action] = &[
     view(Runs(RunsAction::Choose(Move::HalfUp)), HALF_UP, 0, "page up", "half a page up"),
     view(Runs(RunsAction::Choose(Move::HalfDown)), HALF_DOWN, 0, "page down", "half a page down"),
     view(Runs(RunsAction::Mark), &[ch('m'), key(KeyCode::Enter)], 2, "mark", "lay this run's curve over the others, or no longer"),
+    when(view(Runs(RunsAction::Fork), &[ch('F')], 2, "fork", "fork from the run's best epoch: a new run with the pending changes, paused"), forkable),
     view(Runs(RunsAction::Rename), &[ch('r')], 3, "rename", "give the run another name"),
     view(Runs(RunsAction::Note), &[ch('o')], 3, "note", "write a note about the run"),
     view(Runs(RunsAction::Delete), &[ch('d'), key(KeyCode::Delete)], 3, "delete", "delete the run's folder (asks first)"),
@@ -298,7 +308,7 @@ pub static README_ACTIONS: &[Do] = &[
     Do::View(Train(TrainAction::Zoom)),
     Do::Program(ProgramAction::Undo),
     Do::Program(ProgramAction::Evaluate),
-    Do::Program(ProgramAction::Checkpoint),
+    Do::View(Train(TrainAction::Fork)),
     Do::Program(ProgramAction::Restart),
     Do::Program(ProgramAction::Stop),
     Do::View(Confusion(ConfusionAction::NextWorst)),

@@ -1,6 +1,8 @@
 //! Keys, the mouse and pasted text.
 
 use super::*;
+use crate::domain::fork::ForkAt;
+use crate::session::protocol::ForkRequest;
 use proptest::prelude::*;
 
 fn set(key: &str, value: Value) -> Command {
@@ -32,6 +34,14 @@ fn keys_send_commands() {
     );
     app.update(Msg::Event(Box::new(Event::State(State::Paused))));
     assert_eq!(commands(&mut app, "n "), [Command::Step, Command::Resume]);
+    // It stays paused while images are scored.
+    let (split, done, total) = (Split::Validation, 0, 100);
+    let scoring = State::Evaluating { split, done, total };
+    app.update(Msg::Event(Box::new(Event::State(scoring.clone()))));
+    assert_eq!(commands(&mut app, " "), [Command::Resume]);
+    app.update(Msg::Event(Box::new(Event::State(State::Running))));
+    app.update(Msg::Event(Box::new(Event::State(scoring))));
+    assert_eq!(commands(&mut app, " "), [Command::Pause]);
 }
 
 #[test]
@@ -297,4 +307,32 @@ proptest! {
             paint(&app);
         }
     }
+}
+
+#[test]
+fn a_fork_begins_here_or_at_the_epoch_of_the_cursor() {
+    let fork = |at| {
+        Command::Fork(ForkRequest {
+            at,
+            paused: true,
+            ..ForkRequest::default()
+        })
+    };
+    let mut app = app(Colors::True, 120, 36, &story(8114));
+    assert_eq!(commands(&mut app, "F"), [fork(ForkAt::Last)]);
+    // The cursor to the end of the epoch before this one, and to that of the one before.
+    assert_eq!(commands(&mut app, "{F"), [fork(ForkAt::Epoch(6))]);
+    assert_eq!(commands(&mut app, "{F"), [fork(ForkAt::Epoch(5))]);
+    // What is not saved is lost for good.
+    let why = Some("the disk is full".into());
+    app.update(Msg::Event(Box::new(Event::Unsaved { why })));
+    assert_eq!(commands(&mut app, "F"), []);
+    assert!(rows(&paint(&app)).contains("Fork all the same?"));
+    // Without a folder there is nothing to fork.
+    let mut app = running();
+    app.update(Msg::Event(Box::new(Event::Started(Box::new(RunInfo {
+        name: String::new(),
+        ..run()
+    })))));
+    assert_eq!(commands(&mut app, "F"), []);
 }

@@ -30,14 +30,15 @@ mod tests;
 pub mod train;
 
 use super::actions::Do;
-use super::app::Effect;
+use super::app::{Effect, UNSAVED};
 use super::frame;
 use super::pictures::Request;
 use super::session_view::{SessionView, Severity};
 use super::theme::Theme;
+use crate::domain::fork::ForkAt;
 use crate::domain::params::Value;
 use crate::session::client::CommandIds;
-use crate::session::protocol::{Command, Event, Question};
+use crate::session::protocol::{Command, Event, ForkRequest, Question};
 use crossterm::event::{KeyEvent, MouseEvent};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -186,6 +187,21 @@ impl Context<'_> {
     pub fn asking(&mut self, question: Question) -> (u64, Effect) {
         let id = self.ids.next();
         (id, Effect::Ask { id, question })
+    }
+
+    /// Begins a fork of a run, of the shown one if `of` is None. It is paused, so that it can be changed before its first
+    /// step.
+    pub fn fork(&mut self, of: Option<String>, at: ForkAt) {
+        let fork = Effect::Send(Command::Fork(ForkRequest {
+            of,
+            at,
+            paused: true,
+            ..ForkRequest::default()
+        }));
+        match self.session.unsaved {
+            Some(_) => self.confirm(format!("{UNSAVED} Fork all the same?"), fork),
+            None => self.effects.push(fork),
+        }
     }
 
     /// Writes a picture into a file.

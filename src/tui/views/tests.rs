@@ -84,12 +84,30 @@ fn no_cell_contains_a_character_that_a_terminal_interprets() {
 }
 
 #[test]
+fn forks_are_drawn_below_their_parents() {
+    for (width, height) in [(80, 24), (100, 30), (120, 36), (200, 60)] {
+        let mut harness = AppHarness::new(width, height);
+        harness.answers = false;
+        harness.play();
+        harness.open(Screen::Runs);
+        let (id, _) = harness.open.pop().unwrap();
+        let answer = Answer::Runs {
+            folder: "runs".into(),
+            items: runs::family(),
+        };
+        harness.event(Event::Answer { id, answer });
+        harness.key("j");
+        insta::assert_snapshot!(format!("runs_family_{width}x{height}"), harness.body());
+    }
+}
+
+#[test]
 fn goldens_of_what_keys_open() {
     let cases = [
         (Screen::Confusion, "m enter", "cell"),
         (Screen::Confusion, "v v", "change"),
         (Screen::Samples, "f l enter", "large"),
-        (Screen::Samples, "F", "nothing_pinned"),
+        (Screen::Samples, "f f f f f", "nothing_pinned"),
         (Screen::Model, "enter x", "typed_wrong"),
         (Screen::Model, "a", "preset"),
         (Screen::Runs, "m j m", "marked"),

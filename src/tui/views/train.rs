@@ -5,6 +5,7 @@ mod panel;
 mod pulse;
 
 use super::{Context, View};
+use crate::domain::fork::ForkAt;
 use crate::domain::text::{duration, grouped};
 use crate::session::protocol::Event;
 use crate::tui::actions::{Move, key_of};
@@ -45,6 +46,7 @@ pub enum TrainAction {
     Wider,
     PanLeft,
     PanRight,
+    Fork,
 }
 
 /// The part that fills the whole screen, if any.
@@ -167,7 +169,7 @@ impl TrainView {
             )),
             Choose(_) | Copy | Filter | Back | Zoom | Picture | LogScale | Smoother | Rougher
             | CursorLeft | CursorRight | CursorFarLeft | CursorFarRight | Closer | Wider
-            | PanLeft | PanRight => Ok(()),
+            | PanLeft | PanRight | Fork => Ok(()),
         }
     }
 
@@ -223,6 +225,13 @@ impl TrainView {
             Wider => self.charts.zoom_out(ctx.session),
             PanLeft => self.charts.pan(-0.25, ctx.session),
             PanRight => self.charts.pan(0.25, ctx.session),
+            Fork => {
+                let at = match self.charts.cursor_epoch() {
+                    Some(epoch) => ForkAt::Epoch(epoch),
+                    None => ForkAt::Last,
+                };
+                ctx.fork(None, at);
+            }
         }
     }
 
@@ -265,10 +274,13 @@ impl View for TrainView {
         draw_progress(session, theme, area, buf);
     }
 
-    fn event(&mut self, event: &Event, _ctx: &mut Context) {
-        if let Event::Started(_) = event {
+    fn event(&mut self, event: &Event, ctx: &mut Context) {
+        if let Event::Started(run) = event {
             self.charts.restart();
             self.scroll = 0;
+            if let Some(words) = run.fork_words() {
+                ctx.say(Severity::Plain, words);
+            }
         }
     }
 

@@ -5,7 +5,8 @@ mod curves;
 mod table;
 
 use super::query::{Query, QueryKey};
-use super::{Context, View};
+use super::{Context, Screen, View};
+use crate::domain::fork::ForkAt;
 use crate::domain::report::RunSummary;
 use crate::domain::text::{bytes, duration, grouped};
 use crate::session::protocol::{Answer, Event, Question};
@@ -25,6 +26,7 @@ use ratatui::text::{Line, Span};
 pub enum RunsAction {
     Choose(Move),
     Mark,
+    Fork,
     Rename,
     Note,
     Delete,
@@ -110,10 +112,10 @@ impl RunsView {
         };
         let here = session.run.as_ref().is_some_and(|r| r.name == run.name);
         match does {
-            Rename | Note | Delete if session.ended => Err("the session is over".into()),
+            Rename | Note | Delete | Fork if session.ended => Err("the session is over".into()),
             Note if run.open.is_some() && !here => Err(format!("{} is in use", run.name)),
             Rename | Delete if here || run.open.is_some() => Err(format!("{} is in use", run.name)),
-            Choose(_) | Mark | Rename | Note | Delete | Back | Copy => Ok(()),
+            Choose(_) | Mark | Fork | Rename | Note | Delete | Back | Copy => Ok(()),
         }
     }
 
@@ -128,6 +130,17 @@ impl RunsView {
             Choose(step) => self.select(step.by(1, half)),
             Mark => self.mark(ctx),
             Back => self.marked.clear(),
+            Fork => {
+                if let Some(run) = self.current() {
+                    let at = match run.best_epoch {
+                        Some(_) => ForkAt::Best,
+                        None => ForkAt::Last,
+                    };
+                    let name = run.name.clone();
+                    ctx.fork(Some(name), at);
+                    ctx.go(Screen::Train);
+                }
+            }
             Rename => {
                 let name = self.current().map(|r| r.name.clone());
                 self.editing = name.map(|n| (Edit::Rename, TextField::new(&n)));
@@ -259,6 +272,9 @@ impl RunsView {
             1 => ", 1 checkpoint kept".into(),
             many => format!(", {many} checkpoints kept"),
         };
+        if let Some(from) = run.forked_from() {
+            put(&format!("forked from {from}"), theme.text());
+        }
         put(
             &format!(
                 "{}, {} epochs, step {}, {}, {}{kept}",

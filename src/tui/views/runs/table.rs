@@ -167,8 +167,12 @@ impl Columns {
         (area, y): (Rect, u16),
         buf: &mut Buffer,
     ) {
-        let name = fitted(&run.name, usize::from(self.name.saturating_sub(1)));
-        text(buf, area, area.x + 2, y, name, style);
+        let room = usize::from(self.name.saturating_sub(1));
+        // Deep branches leave at least half of the room to the name.
+        let branch = run.branch();
+        let skip = (branch.chars().count().saturating_sub(room / 2)) / 2 * 2;
+        let name = branch.chars().skip(skip).collect::<String>() + &run.name;
+        text(buf, area, area.x + 2, y, fitted(&name, room), style);
         let outcome = match run.outcome.as_str() {
             _ if chosen => style,
             "diverged" | "failed" => theme.wrong(),

@@ -29,7 +29,6 @@ pub enum SamplesAction {
     Enlarge,
     Back,
     NextFilter,
-    PreviousFilter,
     Class,
     Pin,
     OtherSplit,
@@ -99,7 +98,7 @@ impl SamplesView {
             _ if session.evaluation(session.shown).is_none() => {
                 Err("nothing has been scored yet".into())
             }
-            NextFilter | PreviousFilter | Class => Ok(()),
+            NextFilter | Class => Ok(()),
             LargerImages | SmallerImages if self.open.is_some() => Err(format!(
                 "one image is on the screen; {} returns to the grid",
                 key_of(Back)
@@ -136,8 +135,7 @@ impl SamplesView {
             Right => self.step(1),
             Enlarge => self.follow_or_open(),
             Back => self.open = None,
-            NextFilter => self.turn_filter(1),
-            PreviousFilter => self.turn_filter(FILTERS.len() - 1),
+            NextFilter => self.next_filter(),
             Class => {
                 self.open = None;
                 if self.chosen == Chosen::Class {
@@ -153,10 +151,10 @@ impl SamplesView {
         self.refresh(ctx);
     }
 
-    fn turn_filter(&mut self, by: usize) {
+    fn next_filter(&mut self) {
         self.open = None;
         let at = FILTERS.iter().position(|f| *f == self.chosen).unwrap_or(0);
-        self.choose(FILTERS[(at + by) % FILTERS.len()]);
+        self.choose(FILTERS[(at + 1) % FILTERS.len()]);
     }
 
     fn filter(&self, session: &SessionView) -> Filter {
@@ -348,7 +346,7 @@ impl View for SamplesView {
             self.open = None;
             let numbering = (
                 run.data.source.clone(),
-                run.params.seed,
+                run.split_seed,
                 run.params.validation,
             );
             if self.pinned_of.as_ref() != Some(&numbering) {

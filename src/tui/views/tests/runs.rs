@@ -1,6 +1,10 @@
 //! The table of runs.
 
 use super::*;
+use crate::domain::fork::ForkAt;
+use crate::domain::params::Value;
+use crate::domain::report::RunInfo;
+use crate::session::protocol::ForkRequest;
 
 #[test]
 fn runs_are_renamed_noted_and_deleted_after_asking() {
@@ -152,4 +156,71 @@ fn the_run_in_use_is_not_deleted() {
     harness.key("d");
     assert_eq!(harness.questions(), []);
     harness.line("seed-0412 is in use");
+}
+
+/// A run, a fork of it, a fork of that one, and one whose parent is gone.
+pub(super) fn family() -> Vec<crate::domain::report::RunSummary> {
+    let Answer::Runs { mut items, .. } = app_harness::answer(&Question::Runs) else {
+        unreachable!("the question asks for runs")
+    };
+    let mut last = items[1].clone();
+    last.name = "tenth".into();
+    items.push(last);
+    for (i, (parent, started)) in [("seed-0412", 1.0), ("wide", 2.0), ("gone", 9.0)]
+        .into_iter()
+        .enumerate()
+    {
+        items[i].started = (i + 1) as f64;
+        items[i + 1].origin = Some(app_harness::origin(parent, started));
+    }
+    crate::domain::report::into_families(items)
+}
+
+#[test]
+fn four_keys_fork_from_the_best_epoch_with_half_the_rate() {
+    let mut harness = AppHarness::running(120, 36, Screen::Train);
+    let keys = "5 F h space";
+    harness.key("5 F");
+    let forked = Command::Fork(ForkRequest {
+        of: Some("seed-0412".into()),
+        at: ForkAt::Best,
+        paused: true,
+        ..ForkRequest::default()
+    });
+    assert_eq!(harness.sent, [forked]);
+    let info = RunInfo {
+        name: "seed-0413".into(),
+        origin: Some(app_harness::origin("seed-0412", 1.7e9)),
+        ..app_harness::run_info()
+    };
+    harness.event(Event::Started(Box::new(info)));
+    harness.line("seed-0413 is forked from seed-0412 at the end of epoch 8, step 10,000");
+    harness.event(Event::State(State::Paused));
+    harness.forget_sent();
+    harness.key("h space");
+    let half = Command::Set {
+        key: "learning_rate".into(),
+        value: Value::Float(0.0005),
+    };
+    assert_eq!(harness.sent, [half, Command::Resume]);
+    assert_eq!(keys.split(' ').count(), 4);
+}
+
+#[test]
+fn a_run_without_a_best_epoch_is_forked_where_it_ended() {
+    let mut harness = AppHarness::new(120, 36);
+    harness.answers = false;
+    harness.play();
+    harness.open(Screen::Runs);
+    let (id, _) = harness.open.pop().unwrap();
+    let mut run = listed("tests-only");
+    run.best_epoch = None;
+    let answer = Answer::Runs {
+        folder: "runs".into(),
+        items: vec![run],
+    };
+    harness.event(Event::Answer { id, answer });
+    harness.key("F");
+    let last = matches!(&harness.sent[..], [Command::Fork(fork)] if fork.at == ForkAt::Last);
+    assert!(last, "{:?}", harness.sent);
 }

@@ -113,6 +113,11 @@ impl Charts {
         self.cursor.is_some()
     }
 
+    /// The epoch whose end is nearest to the cursor, if the cursor is shown.
+    pub fn cursor_epoch(&self) -> Option<u32> {
+        self.cursor.map(|x| x.round().max(0.0) as u32)
+    }
+
     /// Whether only a part of the x axis is shown.
     pub fn is_zoomed(&self) -> bool {
         self.window.is_some()
