@@ -90,7 +90,10 @@ pub fn watch(
                 if matches!(message.event, Event::Done(_)) {
                     continue;
                 }
-                printer.steps(client, &mut status, out)?;
+                // Steps that wait behind a snapshot were made after it.
+                if !message.event.is_snapshot() {
+                    printer.steps(client, &mut status, out)?;
+                }
                 status.event(&message.event);
                 printer.message(&message, out)?;
                 if let Event::Unsaved { why } = &message.event {
@@ -98,6 +101,8 @@ pub fn watch(
                 }
             }
             recv(steps_ready) -> token => match token {
+                // The events that wait may begin with a snapshot.
+                Ok(()) if !client.events.is_empty() => {}
                 Ok(()) => printer.steps(client, &mut status, out)?,
                 Err(_) => steps_closed = true,
             },

@@ -398,6 +398,7 @@ fn a_watcher_prints_the_past_once_and_sends_nothing_but_that_it_watches() {
         sender.event(Event::Started(Box::new(run_info())));
         sender.event(epoch());
         let client = sender.broadcaster().attach();
+        sender.event(steps(9));
         sender.event(Event::Notice { text: "new".into() });
         sender.event(Event::Ended {
             params: Box::default(),
@@ -419,8 +420,10 @@ fn a_watcher_prints_the_past_once_and_sends_nothing_but_that_it_watches() {
         .lines()
         .map(|line| read::<EventMessage>(line.as_bytes()).unwrap().event);
     let events: Vec<Event> = events.collect();
+    // The steps after the snapshot are not printed before it.
     assert!(matches!(&events[0], Event::Snapshot { events } if events.len() == 2));
-    assert_eq!(events.len(), 3);
+    assert!(matches!(&events[1], Event::Steps(report) if report.last == 9));
+    assert_eq!(events.len(), 4);
 }
 
 #[test]

@@ -269,9 +269,11 @@ fn connect(
     Ok(client)
 }
 
-/// Queues the session's events until the session or the client is gone.
+/// Queues the session's events until the session or the client is gone. A newer session may send events that this
+/// program does not know: it is said once, and they are left out.
 fn read_events(mut lines: BufReader<UnixStream>, queue: &BlockingQueue) {
     let mut line = Vec::new();
+    let mut is_warned = false;
     loop {
         line.clear();
         match (&mut lines)
@@ -281,16 +283,19 @@ fn read_events(mut lines: BufReader<UnixStream>, queue: &BlockingQueue) {
             Ok(1..) => {}
             Ok(0) | Err(_) => break,
         }
-        let message = protocol::read(&line);
-        let understood = message.is_ok();
-        let message = message.unwrap_or_else(|error| {
-            let text = format!(
-                "a message of the session cannot be read: {error}. Attach with the cifar-tui that started the session."
-            );
-            tracing::error!("{text}");
-            EventMessage::new(None, Event::Warning { text })
-        });
-        if !queue.event(message) || !understood {
+        let message = match protocol::read(&line) {
+            Ok(message) => message,
+            Err(_) if is_warned => continue,
+            Err(error) => {
+                is_warned = true;
+                let text = format!(
+                    "a message of the session cannot be read: {error}. The cifar-tui that started the session reads all of them."
+                );
+                tracing::error!("{text}");
+                EventMessage::new(None, Event::Warning { text })
+            }
+        };
+        if !queue.event(message) {
             break;
         }
     }

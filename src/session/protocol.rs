@@ -433,6 +433,7 @@ pub enum Event {
     Done(Done),
     /// Sent to a viewer that attaches late or fell behind: drop all state; these events describe the session so far.
     Snapshot {
+        #[serde(deserialize_with = "known_events")]
         events: Vec<Event>,
     },
     /// The session has ended; no event follows.
@@ -442,7 +443,27 @@ pub enum Event {
     },
 }
 
+/// Reads the events of a snapshot. A newer session may send events that this program does not know; they are left out.
+fn known_events<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<Event>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Known {
+        Event(Box<Event>),
+        Unknown(serde::de::IgnoredAny),
+    }
+    let events = Vec::<Known>::deserialize(from)?;
+    let known = events.into_iter().filter_map(|event| match event {
+        Known::Event(event) => Some(*event),
+        Known::Unknown(_) => None,
+    });
+    Ok(known.collect())
+}
+
 impl Event {
+    pub fn is_snapshot(&self) -> bool {
+        matches!(self, Event::Snapshot { .. })
+    }
+
     /// Whether the event is about a run, not about the session or one viewer.
     fn is_of_run(&self) -> bool {
         !matches!(

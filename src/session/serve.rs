@@ -436,8 +436,10 @@ fn send_events(
         };
         select! {
             recv(client.events) -> message => {
-                // Steps made before the event are sent before it.
-                if let Some(steps) = client.take_steps_message() {
+                // Steps made before the event are sent before it; those that wait behind a snapshot were made after it.
+                if !matches!(&message, Ok(message) if message.event.is_snapshot())
+                    && let Some(steps) = client.take_steps_message()
+                {
                     write(&mut out, &steps)?;
                 }
                 let Ok(message) = message else { return out.flush() };
@@ -451,7 +453,10 @@ fn send_events(
             }
             recv(steps_ready) -> token => {
                 steps_closed |= token.is_err();
-                if let Some(steps) = client.take_steps_message() {
+                // The events that wait may begin with a snapshot.
+                if client.events.is_empty()
+                    && let Some(steps) = client.take_steps_message()
+                {
                     write(&mut out, &steps)?;
                     out.flush()?;
                 }

@@ -257,12 +257,18 @@ fn typed_rows() -> impl Iterator<Item = &'static CommandRow> {
 pub fn typed_commands() -> String {
     let head = |row: &CommandRow| format!("{} {}", row.name, row.takes).trim_end().to_owned();
     let width = typed_rows().map(|row| head(row).len()).max().unwrap_or(0);
+    let indent = " ".repeat(width + 4);
     let lines = typed_rows().map(|row| {
         let wait = match row.until.describe() {
-            Some(until) => format!(" With --wait: until {until}."),
+            Some(until) => format!(" --wait: until {until}."),
             None => String::new(),
         };
-        format!("  {:<width$}  {}{wait}\n", head(row), row.about)
+        let first = format!("  {:<width$}  ", head(row));
+        // Narrower than a terminal, so that it is not wrapped again.
+        let options = textwrap::Options::new(78)
+            .initial_indent(&first)
+            .subsequent_indent(&indent);
+        textwrap::fill(&format!("{}{wait}", row.about), options) + "\n"
     });
     lines.collect()
 }

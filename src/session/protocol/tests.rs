@@ -179,7 +179,9 @@ fn every_row_that_can_be_typed_makes_its_command() {
         assert_eq!((commands.len(), until), (1, row.until));
         let written = serde_json::to_value(&commands[0]).unwrap();
         assert_eq!(written["command"], row.name);
-        assert!(typed_commands().contains(row.about));
+        let help = format!("\n{}", typed_commands());
+        assert!(help.contains(&format!("\n  {} ", row.name)), "{help}");
+        assert!(help.lines().all(|line| line.len() <= 78), "{help}");
     }
     for (text, of, at, changes) in [
         ("fork one@5 seed=7", Some("one"), ForkAt::Epoch(5), 1),

@@ -2,7 +2,7 @@ use super::super::attach::{AttachError, RunningSession, attach, find};
 use super::super::client::{ATTACHED_QUEUE, channel};
 use super::super::run_dir::{HostId, Owner, RunDir};
 use super::*;
-use crate::domain::report::{DataInfo, RunInfo};
+use crate::domain::report::{DataInfo, RunInfo, StepReport};
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(60);
@@ -289,6 +289,35 @@ fn attaching_to_a_session_of_another_version_fails_with_both_and_what_to_do() {
 }
 
 #[test]
+fn what_a_newer_session_sends_besides_is_left_out_and_said_once() {
+    let runs = tempfile::tempdir().unwrap();
+    let socket = runs.path().join("1.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let session = RunningSession::of_test("one", runs.path(), &socket, 4711);
+    let client = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let (mut stream, _) = listener.accept().unwrap();
+            let known = r#"{"event":"notice","text":"a","also":[1]}"#;
+            let unknown = r#"{"event":"later","x":{"y":1}}"#;
+            let snapshot = format!(r#""event":"snapshot","events":[{unknown},{known}]"#);
+            for fields in [&*snapshot, r#""event":"later""#, r#""event":"later","x":2"#] {
+                writeln!(stream, r#"{{"v":1,{fields}}}"#).unwrap();
+            }
+            writeln!(stream, r#"{{"v":1,"event":"notice","text":"b"}}"#).unwrap();
+        });
+        attach(&session).unwrap()
+    });
+    let events: Vec<Event> = client.events.iter().map(|message| message.event).collect();
+    let [snapshot, Event::Warning { text }, last] = &events[..] else {
+        panic!("{events:?}");
+    };
+    let events = vec![notice("a")];
+    assert_eq!(*snapshot, Event::Snapshot { events });
+    assert!(text.contains("unknown variant `later`"), "{text}");
+    assert_eq!(*last, notice("b"));
+}
+
+#[test]
 fn a_socket_that_nobody_listens_to_is_swept() {
     let runs = tempfile::tempdir().unwrap();
     let socket = runs.path().join("1.sock");
@@ -389,4 +418,42 @@ fn a_session_does_not_wait_for_a_viewer_that_only_watches() {
         std::thread::yield_now();
     }
     assert!(first.is_alone());
+}
+
+#[test]
+fn steps_made_after_a_snapshot_are_sent_after_it() {
+    let report = StepReport {
+        first: 1,
+        last: 1,
+        epoch: 1,
+        step_in_epoch: 1,
+        steps_per_epoch: 1,
+        images: 1,
+        loss: 1.0,
+        loss_min: 1.0,
+        loss_max: 1.0,
+        correct: 0,
+        grad_norm: 1.0,
+        learning_rate: 0.1,
+        images_per_s: 1.0,
+        elapsed: 1.0,
+        eta: None,
+    };
+    // Which of the two waits longer is up to chance.
+    for _ in 0..20 {
+        let (_first, sender) = channel();
+        let client = sender.broadcaster().attach();
+        sender.event(Event::Steps(report.clone()));
+        let (stream, viewer) = UnixStream::pair().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| serve(&client, stream));
+            let lines = BufReader::new(viewer).lines().take(2);
+            let events = lines.map(|line| {
+                let message: EventMessage = protocol::read(line.unwrap().as_bytes()).unwrap();
+                message.event
+            });
+            let events: Vec<Event> = events.collect();
+            assert!(events[0].is_snapshot() && events[1] == Event::Steps(report.clone()));
+        });
+    }
 }
