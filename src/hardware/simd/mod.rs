@@ -142,7 +142,9 @@ impl Level {
 pub trait Kernel {
     type Output;
 
-    /// Implementations and all functions that they call must be `#[inline(always)]`.
+    /// Implementations and all functions that they call must be `#[inline(always)]`. Closures cannot be, so none may
+    /// contain vectors (nor [`std::array::from_fn`] and the like): one that is not inlined lacks the instructions of
+    /// `S`, and each of its operations becomes a call.
     ///
     /// # Safety
     /// The processor must have the instructions of `S`, which [`Level::run`] ensures.

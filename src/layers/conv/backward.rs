@@ -94,7 +94,9 @@ impl Kernel for Backward<'_> {
             && self.arriving.output.is_none()
             && !self.bias
             && g.outputs.is_multiple_of(S::LANES);
-        let changed = (!as_it_is).then(|| {
+        let changed = if as_it_is {
+            None
+        } else {
             let mut grads = scratch(self.images * field_len + SLACK);
             for (image, field_grad) in grads
                 .chunks_exact_mut(field_len)
@@ -110,8 +112,8 @@ impl Kernel for Backward<'_> {
                 // SAFETY: the caller guarantees it.
                 unsafe { spread::<S>(g, field, &arriving, field_grad, bias_sums) };
             }
-            grads
-        });
+            Some(grads)
+        };
         let grads = changed.as_deref().unwrap_or(self.arriving.grad);
         let grad = Pixels {
             at: grads.as_ptr(),

@@ -28,7 +28,7 @@ use super::pack;
 use super::tile::{Convolve, Pixels};
 use crate::hardware::simd::{Kernel, Simd, prefetch};
 use crate::layers::slices::scratch;
-use scheme::{Scheme, Transforms};
+use scheme::{Scheme, Transforms, across};
 use std::ops::Range;
 
 /// f32 in a cache line.
@@ -247,8 +247,7 @@ impl Input<'_> {
                     }
                     let mut out = out.add(n * step + first);
                     for y in 0..REACH {
-                        let row = std::array::from_fn(|x| columns[x][y]);
-                        for v in Transforms::<SIDE, REACH>::input(row) {
+                        for v in Transforms::<SIDE, REACH>::input(across(&columns, y)) {
                             v.store(out);
                             out = out.add(plane);
                         }
@@ -413,13 +412,18 @@ impl Winograd<'_> {
                 let bias = S::load(self.bias.as_ptr().add(first));
                 let mut columns = [[S::zero(); SIDE]; REACH];
                 for (x, column) in columns.iter_mut().enumerate() {
-                    let m = |y| S::load(from.add((REACH * y + x) * plane + first));
-                    *column = Transforms::<SIDE, REACH>::output(std::array::from_fn(m));
+                    let mut m = [S::zero(); REACH];
+                    for (y, m) in m.iter_mut().enumerate() {
+                        *m = S::load(from.add((REACH * y + x) * plane + first));
+                    }
+                    *column = Transforms::<SIDE, REACH>::output(m);
                 }
                 let mut results = [[S::zero(); SIDE]; SIDE];
                 for (y, results) in results.iter_mut().enumerate() {
-                    let row = std::array::from_fn(|x| columns[x][y]);
-                    *results = Transforms::<SIDE, REACH>::output(row).map(|v| v.add(bias));
+                    *results = Transforms::<SIDE, REACH>::output(across(&columns, y));
+                    for result in results {
+                        *result = result.add(bias);
+                    }
                 }
                 match self.taken {
                     Some(_) => self.pool(tile, &results, first, lanes),

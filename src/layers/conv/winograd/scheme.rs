@@ -40,6 +40,19 @@ pub trait Scheme<const SIDE: usize, const REACH: usize> {
     fn back(s: [f32; REACH]) -> [f32; 3];
 }
 
+/// The line across the lines of a tile: number `at` of each.
+#[inline(always)]
+pub fn across<T: Copy, const LINES: usize, const LINE: usize>(
+    tile: &[[T; LINE]; LINES],
+    at: usize,
+) -> [T; LINES] {
+    let mut line = [tile[0][at]; LINES];
+    for (n, numbers) in line.iter_mut().zip(tile) {
+        *n = numbers[at];
+    }
+    line
+}
+
 /// The transforms of `SIDE` and `REACH`.
 #[derive(Clone, Copy, Debug)]
 pub struct Transforms<const SIDE: usize, const REACH: usize>;
@@ -85,7 +98,7 @@ impl Scheme<4, 6> for Transforms<4, 6> {
     unsafe fn input<S: Simd>([a, b, c, d, e, f]: [S; 6]) -> [S; 6] {
         // SAFETY: the caller guarantees it.
         unsafe {
-            let [two, four, five] = [2.0, -4.0, -5.0].map(|v| S::splat(v));
+            let (two, four, five) = (S::splat(2.0), S::splat(-4.0), S::splat(-5.0));
             // 4 (a - c) + (e - c), and so on.
             let (even, odd) = (c.mul_add(four, e), b.mul_add(four, d));
             let (near, far) = (minus(e, c), minus(d, b));

@@ -1,6 +1,6 @@
 //! The weight gradient: the steps of the convolution backwards.
 
-use super::scheme::{Scheme, Tile, Transforms};
+use super::scheme::{Scheme, Tile, Transforms, across};
 use super::{Input, LINE, Place, Tiles, line_step, tiles_of, tiles_of_image};
 use crate::hardware::simd::{Kernel, Simd};
 use crate::layers::conv::geometry::{Geometry, cut};
@@ -162,13 +162,13 @@ impl WeightSums<'_> {
                         };
                     }
                 }
-                let columns: [[S; REACH]; SIDE] = std::array::from_fn(|x| {
-                    Transforms::<SIDE, REACH>::spread(std::array::from_fn(|y| d[y][x]))
-                });
+                let mut columns = [[S::zero(); REACH]; SIDE];
+                for (x, column) in columns.iter_mut().enumerate() {
+                    *column = Transforms::<SIDE, REACH>::spread(across(&d, x));
+                }
                 let mut out = out.add(first);
                 for y in 0..REACH {
-                    let row = std::array::from_fn(|x| columns[x][y]);
-                    for v in Transforms::<SIDE, REACH>::spread(row) {
+                    for v in Transforms::<SIDE, REACH>::spread(across(&columns, y)) {
                         v.store(out);
                         out = out.add(plane);
                     }
@@ -199,7 +199,7 @@ where
             *half = Transforms::<SIDE, REACH>::back(std::array::from_fn(|x| sums[at(y, x)]));
         }
         for x in 0..3 {
-            let column = Transforms::<SIDE, REACH>::back(std::array::from_fn(|y| half[y][x]));
+            let column = Transforms::<SIDE, REACH>::back(across(&half, x));
             for (y, v) in column.into_iter().enumerate() {
                 sums[(3 * y + x) * line + output] = v;
             }

@@ -105,5 +105,9 @@ where
             row[x] = v;
         }
     }
-    rows.map(Transforms::<SIDE, REACH>::weights)
+    let mut places = [[0.0; REACH]; REACH];
+    for (places, row) in places.iter_mut().zip(rows) {
+        *places = Transforms::<SIDE, REACH>::weights(row);
+    }
+    places
 }
