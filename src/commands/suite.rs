@@ -237,14 +237,14 @@ pub fn difference(device: &dyn Device, text: &str, precision: Precision) -> anyh
         ..Hyperparameters::default()
     };
     let arch = arch::resolve(text)?;
-    let (count, side) = match arch.makes_choices(Shape::CIFAR, 10)? {
+    let (count, side) = match arch.makes_choices(Shape::CIFAR, arch::CIFAR_CLASSES)? {
         true => COMPARED_CLEAR,
         false => COMPARED,
     };
     let spec = NetworkSpec {
         arch,
         input: Shape::new(3, side as u32, side as u32),
-        classes: 10,
+        classes: arch::CIFAR_CLASSES,
         scaling: Scaling::standard(&[0.5; 3], &[0.25; 3]),
         optimizer: rule(params.optimizer),
         precision,

@@ -14,7 +14,7 @@ pub use inspection::{
 pub use run_summary::{RunSummary, THIS_COMPUTER, TargetReached};
 pub use scores::{AverageScores, EpochReport, Evaluation, ScoredWeights};
 
-use super::arch::Summary;
+use super::arch::{Shape, Summary};
 use super::fork::ForkOrigin;
 use super::number;
 use super::params::{Hyperparameters, LossReduction, Optimizer, ParameterGroup, Rates};
@@ -178,6 +178,11 @@ pub struct DataInfo {
 }
 
 impl DataInfo {
+    /// The shape of an image.
+    pub fn shape(&self) -> Shape {
+        Shape::new(self.mean.len() as u32, self.side, self.side)
+    }
+
     /// The loading time preceded by the words `before`; empty if it is unknown.
     pub fn load_time(&self, before: &str) -> String {
         self.load_seconds

@@ -93,6 +93,9 @@ pub struct Shape {
     pub width: u32,
 }
 
+/// Number of classes of CIFAR-10.
+pub const CIFAR_CLASSES: usize = 10;
+
 impl Shape {
     /// A CIFAR-10 image.
     pub const CIFAR: Shape = Shape::new(3, 32, 32);
@@ -277,13 +280,14 @@ pub fn resolve(name_or_text: &str) -> Result<Arch, ArchError> {
     })
 }
 
-/// Whether `text` is a preset's name or a well-formed architecture for 32x32 RGB images and ten classes.
+/// Whether `text` is a preset's name or a well-formed architecture for the images of CIFAR-10. Settings are checked before
+/// the data is loaded; data of other shapes is checked when a network is made for it.
 ///
 /// # Errors
 /// Returns an error that names the layer and the reason.
 pub fn check(text: &str) -> Result<(), String> {
     resolve(text)
-        .and_then(|arch| arch.infer_shapes(Shape::CIFAR, 10))
+        .and_then(|arch| arch.infer_shapes(Shape::CIFAR, CIFAR_CLASSES))
         .map(|_| ())
         .map_err(|error| error.to_string())
 }

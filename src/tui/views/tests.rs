@@ -374,6 +374,25 @@ fn an_architecture_is_checked_as_it_is_typed_and_set_for_the_next_run() {
 }
 
 #[test]
+fn an_architecture_is_checked_for_the_images_of_the_session() {
+    let mut harness = AppHarness::new(120, 36);
+    let mut info = app_harness::data();
+    info.classes.truncate(3);
+    info.mean.truncate(1);
+    info.side = 28;
+    harness.event(Event::Data(info));
+    harness.open(Screen::Model);
+    harness.key("enter ctrl-u");
+    harness.types("dense 10");
+    harness.line("^");
+    harness.key("ctrl-u");
+    harness.types("dense 3");
+    harness.line("✓ It fits.");
+    // One channel of 28 x 28, and a bias for each class.
+    harness.line("2,355");
+}
+
+#[test]
 fn a_preset_goes_by_its_name() {
     let mut harness = AppHarness::running(120, 36, Screen::Model);
     harness.forget_sent();

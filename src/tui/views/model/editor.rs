@@ -1,7 +1,7 @@
 //! The architecture as text: editing, errors, and presets.
 
 use super::ModelView;
-use crate::domain::arch::{ARCHS, ArchError, Shape, Summary, resolve};
+use crate::domain::arch::{self, ARCHS, ArchError, Shape, Summary, resolve};
 use crate::domain::params::{Value, param};
 use crate::domain::recipes;
 use crate::tui::actions::{ProgramAction, key_of};
@@ -15,12 +15,14 @@ use ratatui::layout::Rect;
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
-/// Number of CIFAR-10's classes, which architectures are checked against.
-const CLASSES: usize = 10;
-
-/// The layers of a text, or its error.
-pub(super) fn summary(text: &str) -> Result<Vec<Summary>, ArchError> {
-    resolve(text)?.summary(Shape::CIFAR, CLASSES)
+/// The layers of a text for the images of the session, or the text's error.
+pub(super) fn summary(text: &str, session: &SessionView) -> Result<Vec<Summary>, ArchError> {
+    let arch = resolve(text)?;
+    match &session.data {
+        Some(data) => arch.summary(data.shape(), data.classes.len()),
+        // Nothing is loaded yet.
+        None => arch.summary(Shape::CIFAR, arch::CIFAR_CLASSES),
+    }
 }
 
 /// The architecture of the next run: a preset's name or a text.
@@ -70,7 +72,7 @@ impl ModelView {
         let Some(row) = param("architecture") else {
             return;
         };
-        if let Err(error) = summary(&text) {
+        if let Err(error) = summary(&text, ctx.session) {
             ctx.say(Severity::Warning, error.to_string());
             return;
         }
@@ -108,7 +110,7 @@ impl ModelView {
         buf: &mut Buffer,
     ) {
         let content = self.text(session);
-        let error = summary(&content).err();
+        let error = summary(&content, session).err();
         let name = preset(&content).unwrap_or("your own");
         let of_recipe = session.coming(recipes::KEY).is_some();
         let recipe = match of_recipe {

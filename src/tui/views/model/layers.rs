@@ -16,7 +16,7 @@ use ratatui::text::{Line, Span};
 impl ModelView {
     /// The layers to list: those of the text if it is valid, otherwise those of the running network.
     pub(super) fn layers(&self, session: &SessionView) -> Vec<Summary> {
-        summary(&self.text(session)).unwrap_or_else(|_| {
+        summary(&self.text(session), session).unwrap_or_else(|_| {
             session
                 .run
                 .as_ref()
