@@ -140,6 +140,9 @@ fn run(invocation: &Invocation) -> anyhow::Result<u8> {
         Task::Bench { json, .. } => {
             commands::suite::run(&config, *json, out, &mut std::io::stderr())?;
         }
+        Task::FindLr { run, steps, json } => {
+            commands::find_lr::run(&config, run.as_deref(), *steps, *json, out)?;
+        }
         Task::Doctor { json } => {
             commands::doctor::run(&config, wrong.as_ref(), &around, *json, out)?;
         }

@@ -3,8 +3,9 @@
 use crate::config::{OPTIONS, OptionKind, Options};
 use crate::domain::arch;
 use crate::domain::params::{HYPERPARAMS, Hyperparameters, Tta, ValueKind, Weights};
+use crate::domain::rate_test::{MAX_STEPS, MIN_STEPS, STEPS};
 use crate::session::protocol::{self, parse_setting};
-use clap::builder::PossibleValuesParser;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Arg, ArgAction, Command, value_parser};
 use std::path::PathBuf;
 
@@ -134,6 +135,7 @@ pub fn command() -> Command {
                      cifar-tui bench --suite --device cuda --data cifar-10-batches-bin",
                 ),
         )
+        .subcommand(find_lr())
         .subcommand(
             Command::new("doctor")
                 .about("Show what this machine has: device, CPU, terminal, data, folders")
@@ -178,6 +180,32 @@ pub fn command() -> Command {
                      cifar-tui config init\n  \
                      cifar-tui config set learning_rate 0.0005",
                 ),
+        )
+}
+
+fn find_lr() -> Command {
+    let steps = value_parser!(u64).range(MIN_STEPS as u64..=MAX_STEPS as u64);
+    hyperparameters(Command::new("find-lr"))
+        .about("Find a learning rate: train a copy of the network while the rate grows, and see where the loss falls")
+        .arg(
+            Arg::new("run")
+                .value_name("RUN")
+                .value_parser(value_parser!(PathBuf))
+                .help("A run (its last checkpoint) or a checkpoint, which is only read; without one a new network"),
+        )
+        .arg(
+            Arg::new("steps")
+                .long("steps")
+                .value_name("N")
+                .value_parser(steps.map(|n| n as usize))
+                .help(format!("Number of steps [default: {STEPS}]")),
+        )
+        .arg(json("Write the result as one line of JSON"))
+        .after_help(
+            "Examples:\n  \
+             cifar-tui find-lr --optimizer sgd\n  \
+             cifar-tui find-lr --recipe resnet --steps 200\n  \
+             cifar-tui find-lr seed-0412 --json | jq .suggestion",
         )
 }
 

@@ -9,6 +9,7 @@ pub use arguments::command;
 
 use crate::config::{Flags, OPTIONS, OptionKind};
 use crate::domain::params::{HYPERPARAMS, Tta, Value, Weights};
+use crate::domain::rate_test;
 use crate::session::protocol::{self, TypedRequest};
 use clap::ArgMatches;
 use std::path::PathBuf;
@@ -50,6 +51,12 @@ pub enum Task {
         seconds: f64,
         eval: bool,
         suite: bool,
+        json: bool,
+    },
+    /// Tests learning rates, on a new network or on that of a run.
+    FindLr {
+        run: Option<PathBuf>,
+        steps: usize,
         json: bool,
     },
     Doctor {
@@ -153,7 +160,7 @@ pub fn parse(
             flags.options.push((row.key, text));
         }
     }
-    let trains = matches!(name, "" | "train" | "bench" | "fork");
+    let trains = matches!(name, "" | "train" | "bench" | "find-lr" | "fork");
     for row in HYPERPARAMS {
         let given = |m: &ArgMatches| m.try_get_one(row.key).ok().flatten().cloned();
         let outer = given(&matches);
@@ -168,6 +175,14 @@ pub fn parse(
     flags
         .params
         .extend(set.ok().flatten().into_iter().flatten().cloned());
+    if name == "find-lr"
+        && sub.contains_id("run")
+        && let Some((key, _)) = flags.params.first()
+    {
+        let row = HYPERPARAMS.iter().find(|row| row.key == *key);
+        let flag = row.map_or_else(|| (*key).to_owned(), |row| format!("--{}", row.flag()));
+        return Err(no_effect(&flag, "find-lr RUN"));
+    }
     let session = Session {
         name: text(&matches, "name").or_else(|| optional(sub, "name")),
         resume: text(&matches, "resume").or_else(|| optional(sub, "resume")),
@@ -239,6 +254,11 @@ pub fn parse(
             seconds: sub.get_one("seconds").copied().unwrap_or(5.0),
             eval: sub.get_flag("eval"),
             suite: sub.get_flag("suite"),
+            json: json(sub),
+        },
+        "find-lr" => Task::FindLr {
+            run: sub.get_one("run").cloned(),
+            steps: sub.get_one("steps").copied().unwrap_or(rate_test::STEPS),
             json: json(sub),
         },
         "attach" => Task::Attach {

@@ -5,6 +5,7 @@ use crate::config::Config;
 use crate::domain::params::{Tta, Weights};
 use crate::hardware::device::DeviceChoice;
 use crate::train::checkpoint::{Checkpoint, RunState};
+use crate::train::saver::{BEST, LAST};
 use crate::train::trainer;
 use anyhow::{Context, ensure};
 use std::path::{Path, PathBuf};
@@ -96,7 +97,7 @@ impl Trained {
         weights: Weights,
         tta: Option<Tta>,
     ) -> anyhow::Result<Self> {
-        let file = find(named, &config.runs)?;
+        let file = find(named, &config.runs, [BEST, LAST])?;
         let Checkpoint { run_state, tensors } = Checkpoint::read(&file)?;
         let device = device(config)?;
         let build = || -> anyhow::Result<(Box<dyn Backend>, MemberId)> {
@@ -143,8 +144,9 @@ impl Trained {
         score(backend, self.member, classes, images, which, how, progress)
     }
 }
-/// The checkpoint file for `named`.
-fn find(named: &Path, runs: &Path) -> anyhow::Result<PathBuf> {
+/// The checkpoint that `named` means: a file, or the first of these in a run's folder or the folder of the run with this
+/// name.
+pub fn find(named: &Path, runs: &Path, checkpoints: [&str; 2]) -> anyhow::Result<PathBuf> {
     // Opening refuses anything but a regular file.
     if named.exists() && !named.is_dir() {
         return Ok(named.into());
@@ -153,7 +155,7 @@ fn find(named: &Path, runs: &Path) -> anyhow::Result<PathBuf> {
         true => named.to_owned(),
         false => runs.join(named),
     };
-    ["best.safetensors", "last.safetensors"]
+    checkpoints
         .iter()
         .map(|name| folder.join(name))
         .find(|file| file.is_file())

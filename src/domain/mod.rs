@@ -15,6 +15,7 @@ pub mod marks;
 pub(crate) mod mutate;
 pub mod number;
 pub mod params;
+pub mod rate_test;
 pub mod recipes;
 pub mod report;
 pub mod rng;

@@ -319,3 +319,58 @@ fn bench_ends_with_one_line_of_json() {
         assert!(text.contains(part), "'{part}' is missing in\n{text}");
     }
 }
+
+#[test]
+fn find_lr_tests_a_new_network_or_that_of_a_run_which_stays_as_it_is() {
+    let place = trained();
+    let find = |args: &[&str]| place.run(&[&["find-lr", "--runs", "runs"], args].concat());
+    let new = [
+        "--data",
+        "data",
+        "--architecture",
+        TINY,
+        "--batch-size",
+        "8",
+    ];
+    let test = find(&[&new[..], &["--steps", "40", "--json"]].concat())
+        .exits(0)
+        .json()
+        .remove(0);
+    assert_eq!(
+        (&test["run"], &test["step"]),
+        (&serde_json::Value::Null, &0.into())
+    );
+    let rates: Vec<f64> = test["points"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|point| point["rate"].as_f64().unwrap())
+        .collect();
+    assert!(rates[0] == 1e-6 && rates.is_sorted(), "{rates:?}");
+    assert_eq!(rates.len() == 40, test["end"] == "all-rates", "{test}");
+
+    let file = place.path("runs/one/last.safetensors");
+    let before = std::fs::read(&file).unwrap();
+    let test = find(&["one", "--json"]).exits(0).json().remove(0);
+    assert_eq!(test["run"], "one");
+    assert!(test["step"].as_u64().unwrap() > 0);
+    assert!(std::fs::read(&file).unwrap() == before);
+    let shown = find(&["one"]).exits(0).out;
+    assert!(
+        shown.starts_with("one, step ") && shown.contains("smoothed"),
+        "{shown}"
+    );
+
+    for (args, says) in [
+        (&["two"][..], "'two' is neither a checkpoint file nor a run"),
+        (
+            &["one", "--dropout", "0.1"],
+            "--dropout has no effect on `find-lr RUN`",
+        ),
+        (&["--steps", "5"], "20"),
+    ] {
+        let done = find(args);
+        assert_ne!(done.code, Some(0), "{args:?}");
+        done.says(&[says]);
+    }
+}

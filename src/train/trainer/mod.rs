@@ -8,6 +8,7 @@
 mod changes;
 mod fork;
 mod pace;
+mod rate_test;
 mod resume;
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,7 @@ use crate::backend::{self, Device, DeviceInfo, ImageSet, NetworkState, PartTime,
 use crate::data::{Dataset, Images};
 use crate::domain::engine::EngineChoice;
 use crate::domain::params::{self, Tta, Weights};
+use crate::domain::rate_test::{RateTest, RateTestEnd};
 use crate::domain::report::DataInfo;
 use crate::hardware::device::DeviceChoice;
 use std::cell::Cell;
@@ -202,12 +203,18 @@ struct Recorder {
     epochs: Vec<(u32, u64)>,
     reports: Vec<EpochReport>,
     steps: Vec<u64>,
+    losses: Vec<f64>,
     images: u64,
+    /// Number of steps after which to leave.
+    leave_after: Option<usize>,
 }
 
 impl TrainingHost for Recorder {
     fn poll(&mut self, _: &mut Trainer, _: Phase) -> ControlFlow<()> {
-        ControlFlow::Continue(())
+        match self.leave_after == Some(self.steps.len()) {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
     }
     fn change_refused(&mut self, why: String) {
         panic!("{why}");
@@ -216,6 +223,7 @@ impl TrainingHost for Recorder {
     fn epoch_begins(&mut self, _: &Trainer) {}
     fn stepped(&mut self, report: &StepReport) {
         self.steps.push(report.last);
+        self.losses.push(report.loss);
         self.images += report.images;
     }
     fn evaluated(&mut self, _: Scores) {}
@@ -544,4 +552,42 @@ fn the_channels_of_the_network_are_those_of_the_statistics() {
     assert_eq!(three, (Shape::new(3, 28, 28), [-2.0; 3]));
     assert!(spec(&[], &[]).is_err());
     assert!(spec(&[0.5; 3], &[0.25]).is_err());
+}
+
+#[test]
+fn a_test_of_rates_changes_nothing_of_the_run() {
+    let mut runs = [short_run(2.0, false), short_run(2.0, false)];
+    for run in &mut runs {
+        let mut host = Recorder {
+            leave_after: Some(13),
+            ..Recorder::default()
+        };
+        assert_eq!(run.run(&mut host).unwrap(), End::Left);
+    }
+    let [mut tested, mut plain] = runs;
+    let before = tested.run_state().clone();
+    // Longer than the rest of the epoch, and than an epoch.
+    let mut calls = 0;
+    let test = tested
+        .test_rates(25, &mut |_| {
+            calls += 1;
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    assert_eq!((test.points.len(), calls), (25, 25));
+    assert!(*tested.run_state() == before);
+
+    let mut hosts = [Recorder::default(), Recorder::default()];
+    tested.run(&mut hosts[0]).unwrap();
+    plain.run(&mut hosts[1]).unwrap();
+    assert_eq!(hosts[0].losses, hosts[1].losses);
+    assert!(tested.state().unwrap() == plain.state().unwrap());
+    // The first loss is that of the run's next step, since a rate acts only on the losses after its step.
+    assert_eq!(test.points[0].loss, hosts[1].losses[0]);
+    assert_ne!(test.points[1].loss, hosts[1].losses[1]);
+
+    let stop = &mut |_: &RateTest| ControlFlow::Break(());
+    let stopped = tested.test_rates(25, stop).unwrap();
+    assert_eq!(stopped.points.len(), 1);
+    assert_eq!(stopped.end, Some(RateTestEnd::Stopped));
 }
