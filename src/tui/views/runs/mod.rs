@@ -348,6 +348,12 @@ impl View for RunsView {
     }
 
     fn event(&mut self, event: &Event, ctx: &mut Context) {
+        // A run that has just begun, a fork too, is the one that the next key is likely to mean.
+        if let Event::Started(run) = event
+            && !run.name.is_empty()
+        {
+            self.chosen = Some(run.name.clone());
+        }
         if self.change.take(event) {
             let renamed = self.renaming.take();
             if let Some(why) = self.change.failure() {

@@ -224,3 +224,21 @@ fn a_run_without_a_best_epoch_is_forked_where_it_ended() {
     let last = matches!(&harness.sent[..], [Command::Fork(fork)] if fork.at == ForkAt::Last);
     assert!(last, "{:?}", harness.sent);
 }
+
+#[test]
+fn the_run_that_begins_is_chosen() {
+    let mut harness = AppHarness::running(120, 36, Screen::Runs);
+    harness.key("j j");
+    let info = RunInfo {
+        name: "wide".into(),
+        ..app_harness::run_info()
+    };
+    harness.event(Event::Started(Box::new(info)));
+    harness.forget_sent();
+    harness.key("F");
+    let forked = harness.sent.iter().find_map(|command| match command {
+        Command::Fork(request) => request.of.clone(),
+        _ => None,
+    });
+    assert_eq!(forked.as_deref(), Some("wide"));
+}
