@@ -498,7 +498,7 @@ fn bad_input_is_one_paragraph_that_says_what_to_do() {
         for args in [
             &["eval", file, "--data", "data"][..],
             &[
-                "train", "--resume", file, "--data", "data", "--runs", "runs",
+                "train", "--resume", file, "--data", "data", "--runs", "runs", "--epochs", "9",
             ],
         ] {
             let begin = Instant::now();

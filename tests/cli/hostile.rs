@@ -119,6 +119,8 @@ const COMMANDS: &[&[&str]] = &[
         "0.01",
     ],
     &["bench", "--data", "NAME"],
+    &["find-lr", "RUN", "--runs", "runs", "--data", "DATA"],
+    &["find-lr", "--data", "NAME", "--arch", TINY],
     &["doctor", "--data", "NAME", "--runs", "runs/RUN"],
     &["doctor", "--data", "DATA", "--json"],
     &["config", "show", "--data", "DATA", "--runs", "NAME"],

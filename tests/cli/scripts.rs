@@ -124,6 +124,7 @@ fn waiting_lasts_until_the_change_has_taken_effect_or_cannot() {
     let running = session(&place, "one", &[]);
     let now = answer(&place, "pause", 0)["applied_at"].as_u64().unwrap();
     answer(&place, "step --wait", 0);
+    step_into_an_epoch(&place);
     send(&place, "set batch_size=8 --wait --timeout 0.3")
         .exits(124)
         .says(&["has not answered within 0.3 s", "ask status"]);
@@ -177,6 +178,7 @@ fn waiting_lasts_until_the_change_has_taken_effect_or_cannot() {
     let (code, out) = output(restarted);
     assert_eq!((code, &out[0]["applied_at"]), (Some(0), &1.into()));
     answer(&place, "pause --wait", 0);
+    step_into_an_epoch(&place);
     let dropped = place.start(&["send", "--runs", "runs", "--wait", "set", "batch_size=32"]);
     next(&mut running, |e| {
         e["event"] == "pending" && e["change"]["key"] == "batch_size"
@@ -190,6 +192,18 @@ fn waiting_lasts_until_the_change_has_taken_effect_or_cannot() {
         "{out:?}"
     );
     assert_eq!(running.end(), Some(0));
+}
+
+/// Makes steps of a paused run until it is within an epoch, so that a new batch size has to wait for its end.
+fn step_into_an_epoch(place: &Place) {
+    let epoch_is_over = || {
+        let status = answer(place, "ask status", 0);
+        let per_epoch = status["steps"]["steps_per_epoch"].as_u64().unwrap();
+        status["step"].as_u64().unwrap().is_multiple_of(per_epoch)
+    };
+    while epoch_is_over() {
+        answer(place, "step --wait", 0);
+    }
 }
 
 /// Waits for the end of a command that prints JSON.

@@ -1,6 +1,6 @@
 //! A new run that begins in the state of another one, with changes that no running run can make.
 
-use super::resume::check;
+use super::resume::{check, mismatch};
 use super::{Trainer, network_spec};
 use crate::backend::{Device, NetworkState};
 use crate::domain::arch;
@@ -22,8 +22,8 @@ impl Trainer {
     /// seed.
     ///
     /// # Errors
-    /// Returns an error if the run was trained on other data, a change is not allowed or does not fit, or the device has
-    /// too little memory or fails.
+    /// Returns an error if the run was trained on other data, its weights do not fit its own architecture, a change is not
+    /// allowed or does not fit, or the device has too little memory or fails.
     pub fn fork(
         checkpoint: Checkpoint,
         path: &Path,
@@ -48,6 +48,14 @@ impl Trainer {
         let same_optimizer = trainer.spec.optimizer.word == before.optimizer.word;
         let weights = new.weights().count();
         let (state, fresh) = taken_over(old, new, same_optimizer);
+        // Only a change of the architecture may leave weights out.
+        if !fresh.is_empty() && trainer.spec.arch == before.arch {
+            let why = format!(
+                "these weights are missing or have another shape: {}",
+                fresh.join(", ")
+            );
+            return Err(mismatch(path, why).into());
+        }
         origin.taken = (weights - fresh.len()) as u32;
         origin.fresh = fresh;
         // The best weights so far are of no use to another network.

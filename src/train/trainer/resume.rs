@@ -45,7 +45,7 @@ impl Suspended {
     }
 }
 
-fn mismatch(path: &Path, why: String) -> CheckpointError {
+pub(super) fn mismatch(path: &Path, why: String) -> CheckpointError {
     CheckpointError::Mismatch {
         path: path.into(),
         why,

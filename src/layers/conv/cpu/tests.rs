@@ -8,7 +8,7 @@ use crate::domain::rng::{Rng, Stream};
 use crate::hardware::threads::Threads;
 use crate::layers::cpu::TrainingPass;
 use candle_core::{DType, Device, Var};
-use case::{Case, Numbers, Results, close};
+use case::{Case, Drawn, Results, close};
 use proptest::prelude::*;
 
 fn seed_like(
@@ -186,7 +186,7 @@ fn finite_differences_agree() {
         other.taken == results.taken && open(other) == open(&results)
     };
     // The slope where `change` moves one number by so much; None where a ReLU or a maximum switches on the way.
-    let slope = |change: &dyn Fn(&mut Numbers, f32)| -> Option<f64> {
+    let slope = |change: &dyn Fn(&mut Drawn, f32)| -> Option<f64> {
         let h = 2e-3f32;
         let loss = |by: f32| {
             let mut moved = case.numbers();
@@ -203,8 +203,8 @@ fn finite_differences_agree() {
     };
     let mut compared = 0;
     for at in (0..216).step_by(5) {
-        let weight = slope(&|n: &mut Numbers, by| n.weight[at] += by);
-        let input = slope(&|n: &mut Numbers, by| n.x[at] += by);
+        let weight = slope(&|n: &mut Drawn, by| n.weight[at] += by);
+        let input = slope(&|n: &mut Drawn, by| n.x[at] += by);
         for (slope, found) in [
             (weight, results.grad_weight[at]),
             (input, results.grad_input[at]),

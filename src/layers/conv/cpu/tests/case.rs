@@ -16,7 +16,7 @@ pub struct Case {
     pub tile: Option<Tile>,
 }
 
-pub struct Numbers {
+pub struct Drawn {
     pub x: Vec<f32>,
     pub weight: Vec<f32>,
     pub bias: Vec<f32>,
@@ -41,11 +41,11 @@ pub fn draw(seed: u64, stream: u16, count: usize) -> Vec<f32> {
 }
 
 impl Case {
-    pub fn numbers(&self) -> Numbers {
+    pub fn numbers(&self) -> Drawn {
         let g = &self.geometry;
         let out = self.out_len();
         let keep = draw(self.seed, 5, self.images * out);
-        Numbers {
+        Drawn {
             x: draw(self.seed, 1, self.images * g.input_len()),
             weight: draw(self.seed, 2, g.outputs * g.patch()),
             bias: if self.bias {
@@ -89,7 +89,7 @@ impl Case {
         }
     }
 
-    pub fn layer(&self, numbers: &Numbers, level: Level) -> Conv {
+    pub fn layer(&self, numbers: &Drawn, level: Level) -> Conv {
         let g = self.geometry;
         let dims = (g.outputs, g.inputs, g.kernel, g.kernel);
         let parameter = |t: candle_core::Result<Tensor>| {
@@ -114,17 +114,17 @@ impl Case {
         self
     }
 
-    pub fn run(&self, numbers: &Numbers, level: Level, threads: &Threads) -> Results {
+    pub fn run(&self, numbers: &Drawn, level: Level, threads: &Threads) -> Results {
         self.run_and(numbers, level, threads, true)
     }
 
-    pub fn run_unchecked(&self, numbers: &Numbers, level: Level, threads: &Threads) -> Results {
+    pub fn run_unchecked(&self, numbers: &Drawn, level: Level, threads: &Threads) -> Results {
         self.run_and(numbers, level, threads, false)
     }
 
     pub fn run_and(
         &self,
-        numbers: &Numbers,
+        numbers: &Drawn,
         level: Level,
         threads: &Threads,
         first_layer: bool,
@@ -176,7 +176,7 @@ impl Case {
     /// that fall differently in f32 do not count.
     pub fn reference(
         &self,
-        n: &Numbers,
+        n: &Drawn,
         choices: &Results,
     ) -> (Vec<f64>, Vec<f64>, Vec<f64>, Vec<f64>) {
         let g = &self.geometry;
