@@ -1,6 +1,6 @@
 //! Saves checkpoints on a thread of its own, so that training does not wait for the disk.
 
-use super::checkpoint::{Checkpoint, CheckpointError};
+use super::checkpoint::{Checkpoint, CheckpointError, RunState};
 use super::files::Folder;
 use super::kept;
 use crate::domain::keep::Keep;
@@ -39,6 +39,9 @@ pub enum NewBest {
     This,
     /// The checkpoint of an earlier job that was merged into this one.
     Earlier(Box<Checkpoint>),
+    /// The best checkpoint of another run, in whose state this run begins. It is written after the checkpoint of this job:
+    /// alone in the folder, it would be resumed as this run.
+    Inherited(Box<Checkpoint>),
 }
 
 impl Job {
@@ -196,8 +199,19 @@ fn save(job: Job, pending: &mut Option<PendingBest>) -> SaveOutcome {
     } = job;
     let mut written = Vec::new();
     let is_best = matches!(best, NewBest::This);
-    if let NewBest::Earlier(best) = best {
-        written = write(&best, &folder, true, keep, metrics.take(), pending)?;
+    match best {
+        NewBest::None | NewBest::This => {}
+        NewBest::Earlier(best) => {
+            written = write(&best, &folder, true, keep, metrics.take(), pending)?;
+        }
+        NewBest::Inherited(best) => {
+            let bytes = best.encode()?;
+            *pending = Some(PendingBest {
+                report: report(&best.run_state, &folder, BEST, bytes.len()),
+                folder: folder.clone(),
+                bytes,
+            });
+        }
     }
     written.extend(write(
         &checkpoint,
@@ -208,6 +222,16 @@ fn save(job: Job, pending: &mut Option<PendingBest>) -> SaveOutcome {
         pending,
     )?);
     Ok(written)
+}
+
+fn report(run_state: &RunState, folder: &Folder, name: &str, bytes: usize) -> CheckpointReport {
+    CheckpointReport {
+        step: run_state.step,
+        epoch: run_state.epoch(),
+        path: folder.join(name).display().to_string(),
+        bytes: bytes as u64,
+        best: name == BEST,
+    }
 }
 
 /// Writes a checkpoint as `last`, and keeps it if it ends an epoch. Also writes `best` if this checkpoint is the best or
@@ -229,13 +253,7 @@ fn write(
         )
     };
     let bytes = checkpoint.encode()?;
-    let report = |name: &str| CheckpointReport {
-        step: run_state.step,
-        epoch: run_state.epoch(),
-        path: folder.join(name).display().to_string(),
-        bytes: bytes.len() as u64,
-        best: name == BEST,
-    };
+    let report = |name: &str| report(run_state, folder, name, bytes.len());
     if is_best {
         *pending = Some(PendingBest {
             folder: folder.clone(),

@@ -6,10 +6,10 @@ use crate::domain::fork::ForkAt;
 use crate::domain::params::{Applies, Change, Value, param};
 use crate::session::fork::{self, ForkPoint};
 use crate::session::protocol::{Event, ForkRequest, Outcome};
-use crate::session::run_dir::{Past, RunDir, RunError};
-use crate::train::saver::BEST;
+use crate::session::run_dir::{Past, RunDir};
+use crate::train::checkpoint::Checkpoint;
+use crate::train::saver::NewBest;
 use crate::train::trainer::Trainer;
-use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -26,6 +26,8 @@ pub(super) struct Fork {
     run: Option<RunDir>,
     /// The parent's events up to there.
     past: Vec<Event>,
+    /// The best checkpoint up to there.
+    best: NewBest,
 }
 
 impl Worker<'_> {
@@ -138,10 +140,17 @@ impl Worker<'_> {
             }
             _ => self.new_run(&trainer, name)?,
         };
-        if let (Some(run), Some(best), Some(_)) = (&run, best, run_state.best) {
-            copy_best(&best, run)?;
-        }
-        Ok(Fork { trainer, run, past })
+        let best = match best.filter(|_| run_state.best.is_some() && !run_state.is_best()) {
+            Some(best) => NewBest::Inherited(Box::new(Checkpoint::read(&best)?)),
+            None if run_state.is_best() => NewBest::This,
+            None => NewBest::None,
+        };
+        Ok(Fork {
+            trainer,
+            run,
+            past,
+            best,
+        })
     }
 
     /// Makes a fork the run of the session.
@@ -150,6 +159,7 @@ impl Worker<'_> {
             mut trainer,
             run,
             past,
+            best,
         } = fork;
         let (step, epochs) = (trainer.run_state().step, trainer.run_state().epochs);
         self.begin(&mut trainer, run, None);
@@ -173,16 +183,7 @@ impl Worker<'_> {
             self.notice(&weights);
         }
         // Save the state at once, so that the run can be resumed whatever happens.
-        let is_best = trainer.run_state().is_best();
-        self.save(&mut trainer, is_best);
+        self.save_with(&mut trainer, best);
         trainer
     }
-}
-
-/// Copies the parent's best checkpoint, which remains the best until an epoch is better.
-fn copy_best(best: &Path, run: &RunDir) -> Result<()> {
-    let bytes = std::fs::read(best).map_err(RunError::io("cannot read", best))?;
-    let files = run.files();
-    let written = files.write(BEST, &bytes);
-    Ok(written.map_err(RunError::io("cannot write", &files.join(BEST)))?)
 }

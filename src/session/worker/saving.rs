@@ -109,6 +109,11 @@ impl Worker<'_> {
 
     /// Copies the training state and queues it for the saving thread.
     pub(super) fn save(&mut self, trainer: &mut Trainer, best: bool) {
+        self.save_with(trainer, if best { NewBest::This } else { NewBest::None });
+    }
+
+    /// The same with a best checkpoint.
+    pub(super) fn save_with(&mut self, trainer: &mut Trainer, best: NewBest) {
         let Some(run) = &mut self.run else {
             return;
         };
@@ -122,7 +127,7 @@ impl Worker<'_> {
                 self.saver.save(Job {
                     checkpoint,
                     folder,
-                    best: if best { NewBest::This } else { NewBest::None },
+                    best,
                     keep: self.settings.keep,
                     metrics: Some(metrics),
                 });
