@@ -80,17 +80,17 @@ impl Worker<'_> {
         request.changes = pending.chain(request.changes).collect();
         fork::changes(&point.checkpoint.run_state, &request.changes)
             .map_err(|error| error.to_string())?;
-        self.fork = Some(Box::new(CheckedFork { point, request }));
-        self.exit = Some(Exit::Fork);
+        self.exit = Some(Exit::Fork(Box::new(CheckedFork { point, request })));
         Ok(None)
     }
 
     /// Replaces the run by the requested fork; see [`Worker::replace`].
-    pub(super) fn replace_by_fork(&mut self, trainer: Trainer) -> Result<Replaced> {
-        let Some(fork) = self.fork.take() else {
-            return Ok((trainer, Err("no fork was asked for".into())));
-        };
-        let CheckedFork { point, request } = *fork;
+    pub(super) fn replace_by_fork(
+        &mut self,
+        trainer: Trainer,
+        fork: CheckedFork,
+    ) -> Result<Replaced> {
+        let CheckedFork { point, request } = fork;
         let make =
             |worker: &Self| worker.prepare_fork(point, &request.changes, request.name.as_deref());
         self.replace(trainer, "forked", make, |worker, fork| {

@@ -133,13 +133,12 @@ pub(super) fn run(settings: Settings, owner: Owner, sender: EventSender, load: i
 }
 
 /// Why the training loop is to end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Exit {
     Quit,
     Stop,
     Restart,
-    /// Begin the run in [`Worker::fork`].
-    Fork,
+    /// Replace the run by a fork.
+    Fork(Box<CheckedFork>),
     /// Return to an earlier checkpoint.
     GoBack,
     /// An error occurred; it is in [`Worker::error`].
@@ -187,8 +186,6 @@ struct Worker<'a> {
     /// Splits to score at the next poll of the training loop.
     splits_to_score: Vec<Split>,
     exit: Option<Exit>,
-    /// The fork that begins when the training loop has ended.
-    fork: Option<Box<CheckedFork>>,
     error: Option<SessionError>,
     /// The state that was last reported.
     reported_state: State,
@@ -260,7 +257,6 @@ impl<'a> Worker<'a> {
             unrecorded_split: None,
             splits_to_score: Vec::new(),
             exit: None,
-            fork: None,
             error: None,
             reported_state: loading("data", 0, 0),
             state_reported_at: now,
@@ -297,7 +293,7 @@ impl<'a> Worker<'a> {
             if end == End::Finished && !self.score_at_the_end(&mut trainer)? {
                 end = End::Left;
             }
-            self.end_state = match (end, self.exit) {
+            self.end_state = match (end, &self.exit) {
                 (End::Finished, _) => Some(State::Done),
                 (End::Diverged { step, first }, _) => Some(State::Diverged { step, first }),
                 (End::Left, Some(Exit::Stop)) => Some(State::Stopped),
@@ -326,8 +322,8 @@ impl<'a> Worker<'a> {
                     trainer = next;
                     self.answer(restarted, &trainer);
                 }
-                Some(Exit::Fork) => {
-                    let (next, forked) = self.replace_by_fork(trainer)?;
+                Some(Exit::Fork(fork)) => {
+                    let (next, forked) = self.replace_by_fork(trainer, *fork)?;
                     trainer = next;
                     self.answer(forked, &trainer);
                 }
@@ -417,7 +413,7 @@ impl<'a> Worker<'a> {
             self.error = Some(RunError::Lost(lost).into());
             self.exit = Some(Exit::Failed);
         }
-        self.exit == Some(Exit::Failed)
+        matches!(self.exit, Some(Exit::Failed))
     }
 
     /// Does the periodic work: reports, checkpoints, and retries of failed saves.
