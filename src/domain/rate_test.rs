@@ -76,11 +76,11 @@ impl RateTest {
     /// Adds the loss of a step with [`RateTest::next_rate`].
     pub fn add(&mut self, loss: f64) {
         let rate = self.next_rate();
-        // The mean with weights that fall by DECAY from step to step, whatever their number.
-        let sum = |numbers: &mut dyn Iterator<Item = f64>| numbers.fold(0.0, |s, n| DECAY * s + n);
-        let losses = self.points.iter().map(|p| p.loss).chain([loss]);
-        let weights = sum(&mut losses.clone().map(|_| 1.0));
-        let smoothed = sum(&mut losses.clone()) / weights;
+        // The mean of all losses so far, each with DECAY times the weight of the next one.
+        let weights = |losses: usize| (1.0 - DECAY.powf(losses as f64)) / (1.0 - DECAY);
+        let before = self.points.len();
+        let sum = self.points.last().map_or(0.0, |p| p.smoothed) * weights(before);
+        let smoothed = (DECAY * sum + loss) / weights(before + 1);
         self.points.push(RatePoint {
             rate,
             loss,
