@@ -109,7 +109,7 @@ pub fn command() -> Command {
                     Arg::new("seconds")
                         .long("seconds")
                         .value_name("S")
-                        .value_parser(seconds)
+                        .value_parser(|text: &str| seconds(text, 0.01, 3600.0))
                         .default_value("5")
                         .help("How long to measure, after the warm-up"),
                 )
@@ -230,7 +230,7 @@ fn send() -> Command {
             Arg::new("timeout")
                 .long("timeout")
                 .value_name("S")
-                .value_parser(timeout)
+                .value_parser(|text: &str| seconds(text, 0.0, 1e6))
                 .help("Give up after this many seconds [default: never]"),
         )
         .after_help(format!(
@@ -494,16 +494,9 @@ fn json(help: &'static str) -> Arg {
         .help(help)
 }
 
-fn timeout(text: &str) -> Result<f64, String> {
+fn seconds(text: &str, least: f64, most: f64) -> Result<f64, String> {
     text.parse()
         .ok()
-        .filter(|s| (0.0..=1e6).contains(s))
-        .ok_or_else(|| "seconds: 0 to 1000000".into())
-}
-
-fn seconds(text: &str) -> Result<f64, String> {
-    text.parse()
-        .ok()
-        .filter(|s| (0.01..=3600.0).contains(s))
-        .ok_or_else(|| "seconds: 0.01 to 3600".into())
+        .filter(|s| (least..=most).contains(s))
+        .ok_or_else(|| format!("seconds: {least} to {most}"))
 }

@@ -8,7 +8,7 @@ mod tests;
 pub use arguments::command;
 
 use crate::config::{Flags, OPTIONS, OptionKind};
-use crate::domain::params::{HYPERPARAMS, Tta, Value, Weights};
+use crate::domain::params::{HYPERPARAMS, Tta, Value, Weights, param};
 use crate::domain::rate_test;
 use crate::session::protocol::{self, TypedRequest};
 use clap::ArgMatches;
@@ -179,8 +179,7 @@ pub fn parse(
         && sub.contains_id("run")
         && let Some((key, _)) = flags.params.first()
     {
-        let row = HYPERPARAMS.iter().find(|row| row.key == *key);
-        let flag = row.map_or_else(|| (*key).to_owned(), |row| format!("--{}", row.flag()));
+        let flag = param(key).map_or_else(|| (*key).to_owned(), |row| format!("--{}", row.flag()));
         return Err(no_effect(&flag, "find-lr RUN"));
     }
     let session = Session {

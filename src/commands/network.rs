@@ -144,6 +144,7 @@ impl Trained {
         score(backend, self.member, classes, images, which, how, progress)
     }
 }
+
 /// The checkpoint that `named` means: a file, or the first of these in a run's folder or the folder of the run with this
 /// name.
 pub fn find(named: &Path, runs: &Path, checkpoints: [&str; 2]) -> anyhow::Result<PathBuf> {
