@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 /// The beginning of the names of the averaged tensors: `average.conv1.weight`.
 const AVERAGE: &str = "average.";
-/// That of the optimizer's tensors: `optimizer.exp_avg.conv1.weight`.
+/// The beginning of the names of the optimizer's tensors: `optimizer.exp_avg.conv1.weight`.
 const OPTIMIZER: &str = "optimizer.";
 
 /// A tensor: its shape, and its numbers in row-major order.

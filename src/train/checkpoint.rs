@@ -154,7 +154,7 @@ impl RunState {
         self.totals.images == 0
     }
 
-    /// Whether the state is that of the end of an epoch, or of the run's end within one.
+    /// Whether the last step ended an epoch, or ended the run within one.
     pub fn ends_epoch(&self) -> bool {
         self.is_closed() && self.step > 0
     }

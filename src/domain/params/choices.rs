@@ -130,7 +130,7 @@ impl Tta {
         *self == Tta::None
     }
 
-    /// What stands behind a score that was made with it, such as ` tta`; nothing without.
+    /// The mark after a score that was made with it, such as ` tta`; empty without.
     pub fn mark(self) -> &'static str {
         match self {
             Tta::None => "",

@@ -137,7 +137,7 @@ impl RunSummary {
         })
     }
 
-    /// What stands before its name in the family tree: `  └ ` for a child of a child.
+    /// The indentation and symbol before its name in the family tree: `  └ ` for a child of a child.
     pub fn branch(&self) -> String {
         // Deeper generations would leave no room for the names.
         match self.depth.min(8) as usize {
