@@ -12,6 +12,7 @@ use cifar_tui::session::client::SessionClient;
 use cifar_tui::session::protocol::{self, Command};
 use cifar_tui::session::run_dir::HostId;
 use cifar_tui::session::status::{Status, run_arguments};
+use cifar_tui::session::sweep::SweepEnd;
 use cifar_tui::session::{self, Settings, attach};
 use cifar_tui::signals;
 use cifar_tui::tui::{self, CloseReason, terminal};
@@ -143,6 +144,11 @@ fn run(invocation: &Invocation) -> anyhow::Result<u8> {
         Task::FindLr { run, steps, json } => {
             commands::find_lr::run(&config, run.as_deref(), *steps, *json, out)?;
         }
+        Task::Sweep {
+            plan,
+            parallel,
+            json,
+        } => return sweep(plan, *parallel, *json, &config, out),
         Task::Doctor { json } => {
             commands::doctor::run(&config, wrong.as_ref(), &around, *json, out)?;
         }
@@ -422,6 +428,42 @@ fn run_to_end(
 fn detach() {
     if let Err(error) = terminal::detach() {
         tracing::warn!("cannot detach from the terminal: {error}");
+    }
+}
+
+/// Trains the runs of a sweep. A signal ends it; a checkpoint of each run under way is written.
+fn sweep(
+    plan: &cli::SweepPlan,
+    parallel: Option<usize>,
+    json: bool,
+    config: &Config,
+    out: &mut impl Write,
+) -> anyhow::Result<u8> {
+    let signals = signals::listen(false)?;
+    let (stop, stopped) = crossbeam_channel::unbounded();
+    let told = Arc::new(AtomicI32::new(0));
+    let signal = Arc::clone(&told);
+    std::thread::Builder::new()
+        .name("stop".into())
+        .spawn(move || {
+            for number in signals {
+                let _ = told.compare_exchange(0, number, Ordering::SeqCst, Ordering::SeqCst);
+                // Sending fails if the sweep has ended already.
+                let _ = stop.send(());
+            }
+        })?;
+    let outcome = commands::sweep::run(config, plan, parallel, json, &stopped, out)?;
+    match (outcome, signal.load(Ordering::SeqCst)) {
+        (SweepEnd::Done { failed }, _) if failed.is_empty() => Ok(DONE),
+        (SweepEnd::Done { failed }, _) => {
+            let (run, why) = &failed[0];
+            anyhow::bail!(
+                "runs that could not be trained: {}. The first is {run}: {why}",
+                failed.len()
+            )
+        }
+        (SweepEnd::Stopped, 0) => Ok(DONE),
+        (SweepEnd::Stopped, signal) => Ok(of_signal(signal)),
     }
 }
 

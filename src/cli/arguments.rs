@@ -4,6 +4,7 @@ use crate::config::{OPTIONS, OptionKind, Options};
 use crate::domain::arch;
 use crate::domain::params::{HYPERPARAMS, Hyperparameters, Tta, ValueKind, Weights};
 use crate::domain::rate_test::{MAX_STEPS, MIN_STEPS, STEPS};
+use crate::domain::sweep::{MAX_TRIALS, Strategy};
 use crate::session::protocol::{self, parse_setting};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Arg, ArgAction, Command, value_parser};
@@ -136,6 +137,7 @@ pub fn command() -> Command {
                 ),
         )
         .subcommand(find_lr())
+        .subcommand(sweep())
         .subcommand(
             Command::new("doctor")
                 .about("Show what this machine has: device, CPU, terminal, data, folders")
@@ -206,6 +208,58 @@ fn find_lr() -> Command {
              cifar-tui find-lr --optimizer sgd\n  \
              cifar-tui find-lr --recipe resnet --steps 200\n  \
              cifar-tui find-lr seed-0412 --json | jq .suggestion",
+        )
+}
+
+fn sweep() -> Command {
+    let count = |most: usize| {
+        value_parser!(u64)
+            .range(1..=most as u64)
+            .map(|n| n as usize)
+    };
+    session_args(hyperparameters(Command::new("sweep")))
+        .about("Train many runs with different hyperparameters, several at a time, and rank them")
+        .arg(
+            Arg::new("axes")
+                .value_name("KEY=VALUES")
+                .num_args(0..)
+                .conflicts_with("resume")
+                .help("A hyperparameter and what to try: dropout=0.3,0.5, seed=1..4, or learning_rate=1e-4..1e-2 log 5 for 5 points"),
+        )
+        .arg(
+            Arg::new("strategy")
+                .long("strategy")
+                .value_name(Strategy::ALL.map(Strategy::word).join("|"))
+                .hide_possible_values(true)
+                .conflicts_with("resume")
+                .value_parser(PossibleValuesParser::new(Strategy::ALL.map(Strategy::word)))
+                .help("Which combinations to train, and how far [default: grid, or random with --trials]"),
+        )
+        .arg(
+            Arg::new("trials")
+                .long("trials")
+                .value_name("N")
+                .conflicts_with("resume")
+                .value_parser(count(MAX_TRIALS))
+                .help("Draw this many combinations at random"),
+        )
+        .arg(
+            Arg::new("parallel")
+                .long("parallel")
+                .value_name("N")
+                .value_parser(count(64))
+                .help("How many runs to train at the same time [default: one per thread on the CPU, 1 on a GPU]"),
+        )
+        .arg(json("Write what happens, and at the end the results, as lines of JSON"))
+        .after_help(
+            "grid trains every combination. random draws --trials of them; each draw is repeated with every value of `seed`.\n\
+             halving trains all for a few epochs, the best third three times as long, and so on. population trains all side by\n\
+             side; every few epochs the worst quarter continues with copies of the best and with changed values.\n\
+             The runs are in a folder of their own in the runs folder. A sweep that was interrupted goes on with --resume, and\n\
+             several processes can work on one. Examples:\n  \
+             cifar-tui sweep 'learning_rate=1e-4..1e-2 log' dropout=0.3,0.5 seed=1..3\n  \
+             cifar-tui sweep 'lr=0.01..1 log' weight_decay=1e-4,5e-4 --recipe resnet --trials 12 --strategy halving\n  \
+             cifar-tui sweep --resume sweep-1123-0412",
         )
 }
 

@@ -10,6 +10,7 @@ pub use arguments::command;
 use crate::config::{Flags, OPTIONS, OptionKind};
 use crate::domain::params::{HYPERPARAMS, Tta, Value, Weights, param};
 use crate::domain::rate_test;
+use crate::domain::sweep::Strategy;
 use crate::session::protocol::{self, TypedRequest};
 use clap::ArgMatches;
 use std::path::PathBuf;
@@ -59,6 +60,13 @@ pub enum Task {
         steps: usize,
         json: bool,
     },
+    /// Trains many runs with different hyperparameters.
+    Sweep {
+        plan: SweepPlan,
+        /// Number of runs to train at the same time. None: as many as the device has threads.
+        parallel: Option<usize>,
+        json: bool,
+    },
     Doctor {
         json: bool,
     },
@@ -91,6 +99,19 @@ pub struct Session {
     pub resume: Option<String>,
     /// RUN@STATE.
     pub fork: Option<String>,
+}
+
+/// The sweep to begin or to continue.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SweepPlan {
+    New {
+        axes: Vec<String>,
+        strategy: Option<Strategy>,
+        trials: Option<usize>,
+        name: Option<String>,
+    },
+    /// The sweep with this name or folder.
+    Resume(String),
 }
 
 /// What `send` is to do.
@@ -160,7 +181,7 @@ pub fn parse(
             flags.options.push((row.key, text));
         }
     }
-    let trains = matches!(name, "" | "train" | "bench" | "find-lr" | "fork");
+    let trains = matches!(name, "" | "train" | "bench" | "find-lr" | "fork" | "sweep");
     for row in HYPERPARAMS {
         let given = |m: &ArgMatches| m.try_get_one(row.key).ok().flatten().cloned();
         let outer = given(&matches);
@@ -188,8 +209,8 @@ pub fn parse(
         fork: (name == "fork").then(|| text(sub, "run")).flatten(),
     };
     let works = [
-        ("--name", matches!(name, "" | "train" | "fork")),
-        ("--resume", matches!(name, "" | "train")),
+        ("--name", matches!(name, "" | "train" | "fork" | "sweep")),
+        ("--resume", matches!(name, "" | "train" | "sweep")),
     ];
     for (flag, works) in works {
         // Subcommands have arguments with the same names; only arguments before the subcommand are misplaced.
@@ -260,6 +281,11 @@ pub fn parse(
             steps: sub.get_one("steps").copied().unwrap_or(rate_test::STEPS),
             json: json(sub),
         },
+        "sweep" => Task::Sweep {
+            plan: sweep_plan(sub, session, &flags)?,
+            parallel: sub.get_one("parallel").copied(),
+            json: json(sub),
+        },
         "attach" => Task::Attach {
             run: text(sub, "run"),
         },
@@ -283,6 +309,34 @@ pub fn parse(
         _ => Task::Screen(session),
     };
     Ok(Invocation { flags, task })
+}
+
+/// The sweep that the arguments describe.
+///
+/// # Errors
+/// Returns an error if a sweep is to be continued and also changed.
+fn sweep_plan(
+    matches: &ArgMatches,
+    session: Session,
+    flags: &Flags,
+) -> Result<SweepPlan, clap::Error> {
+    if let Some(resume) = session.resume {
+        return match flags.params.first() {
+            Some((key, _)) => Err(no_effect(
+                &format!("--{}", key.replace('_', "-")),
+                "sweep --resume",
+            )),
+            None => Ok(SweepPlan::Resume(resume)),
+        };
+    }
+    let axes = matches.get_many::<String>("axes").unwrap_or_default();
+    let strategy = matches.get_one::<String>("strategy");
+    Ok(SweepPlan::New {
+        axes: axes.cloned().collect(),
+        strategy: strategy.and_then(|word| Strategy::named(word)),
+        trials: matches.get_one("trials").copied(),
+        name: session.name,
+    })
 }
 
 fn sending(matches: &ArgMatches) -> Result<Sending, clap::Error> {

@@ -13,6 +13,7 @@ pub mod recipes;
 pub mod runs;
 pub mod send;
 pub mod suite;
+pub mod sweep;
 
 use crate::domain::text::plain_json;
 use std::io::{self, Write};

@@ -20,6 +20,7 @@ pub mod recipes;
 pub mod report;
 pub mod rng;
 pub mod scale;
+pub mod sweep;
 pub mod symbols;
 pub mod terminal;
 pub mod text;

@@ -21,6 +21,8 @@ pub enum Stream {
     Sample,
     /// Which images the first epoch mirrors with `flip = "alternate"`; `index` is the image's index.
     Mirror,
+    /// The draws and perturbations of a sweep; `step` is the draw's number.
+    Sweep,
 }
 
 impl Stream {
@@ -34,6 +36,7 @@ impl Stream {
             Stream::Dropout(n) => 5 | (n as u32) << 8,
             Stream::Sample => 6,
             Stream::Mirror => 7,
+            Stream::Sweep => 8,
         }
     }
 }

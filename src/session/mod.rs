@@ -18,6 +18,7 @@ pub mod run_view;
 pub mod runs;
 pub mod serve;
 pub mod status;
+pub mod sweep;
 #[cfg(test)]
 mod tests;
 mod tfevents;
@@ -65,6 +66,8 @@ pub struct Settings {
     pub threads: usize,
     /// Begin paused, before the first step.
     pub paused: bool,
+    /// Stop the run at the end of this epoch, if it is not its last. It can be resumed.
+    pub until_epoch: Option<u32>,
     /// Open a socket so that viewers can attach.
     pub serve: bool,
     /// The computer that the session runs on.
@@ -94,6 +97,7 @@ impl Default for Settings {
             keep: Keep::default(),
             threads: 0,
             paused: false,
+            until_epoch: None,
             serve: false,
             host: HostId::this(),
             report_interval: Duration::from_millis(40),

@@ -148,9 +148,17 @@ impl RunsFolder {
     /// Returns an error if there is no such run, it is in use, or the file system refuses.
     pub fn delete(&mut self, name: &str) -> Result<(), RunError> {
         let folder = self.run(name)?;
-        let _lease = self.take(&folder)?;
-        fs::remove_dir_all(&folder).map_err(RunError::io("cannot delete", &folder))?;
-        self.known.remove(&folder);
+        self.remove(&folder)
+    }
+
+    /// Deletes a folder with all its files.
+    ///
+    /// # Errors
+    /// Returns an error if a session has it, or the file system refuses.
+    pub(super) fn remove(&mut self, folder: &Path) -> Result<(), RunError> {
+        let _lease = self.take(folder)?;
+        fs::remove_dir_all(folder).map_err(RunError::io("cannot delete", folder))?;
+        self.known.remove(folder);
         Ok(())
     }
 

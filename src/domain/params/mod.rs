@@ -529,12 +529,13 @@ pub fn param(key: &str) -> Option<&'static HyperParam> {
     HYPERPARAMS.iter().find(|p| p.key == key)
 }
 
-/// The row of `key`, or an error that suggests what may have been meant.
+/// The row of a typed key or alias, or an error that suggests what may have been meant.
 ///
 /// # Errors
 /// Returns an error if there is no such hyperparameter.
 pub fn find(key: &str) -> Result<&'static HyperParam, HyperParamError> {
-    param(key).ok_or_else(|| {
+    let aliased = || HYPERPARAMS.iter().find(|row| row.alias == Some(key));
+    param(key).or_else(aliased).ok_or_else(|| {
         let keys = || HYPERPARAMS.iter().map(|p| p.key);
         HyperParamError {
             key: key.into(),

@@ -2,7 +2,7 @@
 //! Every write needs the permit of the run's lease.
 
 use super::lease::{Lease, Watch};
-use super::name::{check_name, generated_name, local_time};
+use super::name::{generated_name, local_time, make_folder};
 use super::{LOG, Lost, METRICS, Owner, RunError, config, now};
 use crate::domain::params::Hyperparameters;
 use crate::domain::report::{Split, StepReport};
@@ -341,34 +341,7 @@ fn new_folder(
     params: &Hyperparameters,
     owner: &Owner,
 ) -> Result<(String, Lease), RunError> {
-    fs::create_dir_all(runs).map_err(RunError::io("cannot make the runs folder", runs))?;
-    let make = |name: &str| fs::create_dir(runs.join(name));
-    let failed = |name: &str| RunError::io("cannot make the run's folder", &runs.join(name));
-    let name = match name {
-        Some(name) => {
-            check_name(name)?;
-            make(name).map_err(|error| match error.kind() {
-                io::ErrorKind::AlreadyExists => RunError::Exists(runs.join(name)),
-                _ => failed(name)(error),
-            })?;
-            name.to_owned()
-        }
-        None => {
-            let stem = generated_name(params, local_time());
-            let mut number = 1;
-            loop {
-                let name = match number {
-                    1 => stem.clone(),
-                    n => format!("{stem}-{n}"),
-                };
-                match make(&name) {
-                    Ok(()) => break name,
-                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
-                    Err(error) => return Err(failed(&name)(error)),
-                }
-            }
-        }
-    };
+    let name = make_folder(runs, name, || generated_name(params, local_time()))?;
     let lease = Lease::take(
         &runs.join(&name),
         owner,

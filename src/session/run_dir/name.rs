@@ -2,6 +2,8 @@
 
 use super::{RunError, now};
 use crate::domain::params::Hyperparameters;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// A name must be a plain folder name, so that no path leads out of the runs folder.
@@ -28,6 +30,44 @@ pub(in crate::session) fn check_name(name: &str) -> Result<(), RunError> {
     Ok(())
 }
 
+/// Makes a folder in the runs folder, and the runs folder if it is missing. Without a name, it is `stem` or, if that is
+/// taken, `stem-2` and so on. Returns the folder's name.
+///
+/// # Errors
+/// Returns an error if the name is taken or is not a plain folder name, or the file system refuses.
+pub(in crate::session) fn make_folder(
+    runs: &Path,
+    name: Option<&str>,
+    stem: impl FnOnce() -> String,
+) -> Result<String, RunError> {
+    fs::create_dir_all(runs).map_err(RunError::io("cannot make the runs folder", runs))?;
+    let make = |name: &str| fs::create_dir(runs.join(name));
+    let failed = |name: &str| RunError::io("cannot make the run's folder", &runs.join(name));
+    if let Some(name) = name {
+        check_name(name)?;
+        return match make(name) {
+            Ok(()) => Ok(name.to_owned()),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                Err(RunError::Exists(runs.join(name)))
+            }
+            Err(error) => Err(failed(name)(error)),
+        };
+    }
+    let stem = stem();
+    let mut name = stem.clone();
+    let mut number = 1;
+    loop {
+        match make(&name) {
+            Ok(()) => return Ok(name),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                number += 1;
+                name = format!("{stem}-{number}");
+            }
+            Err(error) => return Err(failed(&name)(error)),
+        }
+    }
+}
+
 /// The folder of the run `wanted`: the run with this name in `runs`, otherwise the folder with this path. None if
 /// neither exists.
 pub(in crate::session) fn folder_of(runs: &Path, wanted: &Path) -> Option<PathBuf> {
@@ -40,10 +80,10 @@ pub(in crate::session) fn folder_of(runs: &Path, wanted: &Path) -> Option<PathBu
 }
 
 /// Month, day, hour, minute.
-pub(super) type LocalTime = [u32; 4];
+pub(in crate::session) type LocalTime = [u32; 4];
 
 #[cfg(unix)]
-pub(super) fn local_time() -> LocalTime {
+pub(in crate::session) fn local_time() -> LocalTime {
     let seconds = now() as libc::time_t;
     // SAFETY: both pointers are to values on this stack; `tm` is plain numbers and a pointer that may be null.
     let tm = unsafe {
@@ -56,7 +96,7 @@ pub(super) fn local_time() -> LocalTime {
 
 /// Elsewhere than on Unix the name only has to be unique: day and minute since the Unix epoch.
 #[cfg(not(unix))]
-pub(super) fn local_time() -> LocalTime {
+pub(in crate::session) fn local_time() -> LocalTime {
     let minutes = now() as u64 / 60;
     let days = (minutes / 1440) as u32;
     [
@@ -68,16 +108,16 @@ pub(super) fn local_time() -> LocalTime {
 }
 
 /// `seed-1123-0412`: the preset (or `custom`), the day and the time.
-pub(super) fn generated_name(
-    params: &Hyperparameters,
-    [month, day, hour, minute]: LocalTime,
-) -> String {
+pub(super) fn generated_name(params: &Hyperparameters, time: LocalTime) -> String {
     let stem = params.architecture.to_ascii_lowercase();
-    let stem = if check_name(&stem).is_ok() && stem.len() <= 20 {
-        stem
-    } else {
-        "custom".into()
-    };
+    match check_name(&stem).is_ok() && stem.len() <= 20 {
+        true => dated(&stem, time),
+        false => dated("custom", time),
+    }
+}
+
+/// `STEM-1123-0412`: with the day and the time.
+pub(in crate::session) fn dated(stem: &str, [month, day, hour, minute]: LocalTime) -> String {
     format!("{stem}-{month:02}{day:02}-{hour:02}{minute:02}")
 }
 

@@ -30,6 +30,9 @@ impl TrainingHost for Worker<'_> {
         self.sender.interrupt().store(false, Ordering::SeqCst);
         let mut handled = 0;
         loop {
+            if self.exit.is_some() {
+                return ControlFlow::Break(());
+            }
             let blocked = phase == Phase::Training && self.paused;
             let wakeup = if blocked {
                 self.report_steps();
@@ -136,5 +139,8 @@ impl TrainingHost for Worker<'_> {
         self.record(Event::Epoch(report.clone()));
         self.check_health(trainer, report);
         self.save(trainer, report.best);
+        if (self.settings.until_epoch).is_some_and(|last| report.epoch >= last) {
+            self.exit.get_or_insert(Exit::Stop);
+        }
     }
 }

@@ -1,0 +1,337 @@
+//! Trains the runs of a sweep: a session for each, several at a time.
+
+use super::{SweepFolder, SweepFolderError};
+use crate::data::{self, Dataset};
+use crate::domain::report::{EpochReport, State};
+use crate::domain::sweep::{Job, Next, Progress, TrialEnd, TrialProgress, next_job};
+use crate::session::client::SessionClient;
+use crate::session::protocol::{Command, Event};
+use crate::session::run_dir::RunError;
+use crate::session::status::Status;
+use crate::session::{Settings, find_data, start_with};
+use crossbeam_channel::{Receiver, Select};
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// Interval at which a process that waits for the runs of other processes looks at them.
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
+
+/// What happens in a sweep.
+#[derive(Clone, Debug)]
+pub enum SweepEvent {
+    /// A session begins or resumes the job's run.
+    Began(Job),
+    Epoch {
+        job: Job,
+        report: EpochReport,
+    },
+    Warning {
+        run: String,
+        text: String,
+    },
+    /// The job's run has ended, or has reached the epoch up to which it was to be trained (None).
+    Ended {
+        job: Job,
+        end: Option<TrialEnd>,
+        why: String,
+    },
+}
+
+/// How the execution of a sweep ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SweepEnd {
+    /// The plan is carried out. These runs could not be trained; the reasons follow their names.
+    Done { failed: Vec<(String, String)> },
+    /// It was asked to stop. What was trained is saved.
+    Stopped,
+}
+
+/// A run that is being trained.
+struct Slot {
+    job: Job,
+    client: SessionClient,
+    worker: JoinHandle<()>,
+    status: Status,
+    /// The first step of this session; the epochs before it are the run's past.
+    first_step: u64,
+    /// The last epoch that this session has trained.
+    epoch: u32,
+    quitting: bool,
+}
+
+/// Trains what a sweep's plan says.
+pub struct SweepRunner<'a> {
+    folder: &'a mut SweepFolder,
+    /// The settings that all sessions share.
+    settings: Settings,
+    /// Number of runs that are trained at the same time.
+    parallel: usize,
+    slots: Vec<Slot>,
+    /// The runs that this process could not train, and why.
+    failed: HashMap<String, String>,
+    /// The data set, once a session has loaded it.
+    data: Arc<Mutex<Option<Arc<Dataset>>>>,
+}
+
+impl<'a> SweepRunner<'a> {
+    /// `settings` are those of every session but for its run and its hyperparameters.
+    pub fn new(folder: &'a mut SweepFolder, settings: Settings, parallel: usize) -> Self {
+        SweepRunner {
+            folder,
+            settings,
+            parallel: parallel.max(1),
+            slots: Vec::new(),
+            failed: HashMap::new(),
+            data: Arc::default(),
+        }
+    }
+
+    /// Trains until the plan is carried out or `stop` has a message. `report` is called on this thread.
+    ///
+    /// # Errors
+    /// Returns an error if the sweep's folder cannot be read, or the system refuses a thread. What was trained is saved.
+    pub fn run(
+        mut self,
+        stop: &Receiver<()>,
+        report: &mut dyn FnMut(&SweepEvent),
+    ) -> Result<SweepEnd, SweepFolderError> {
+        let mut stopping = false;
+        let outcome = loop {
+            let mut next = Next::Wait;
+            while !stopping && self.slots.len() < self.parallel {
+                next = match self.next() {
+                    Ok(next) => next,
+                    Err(error) => return self.abandon(error, report),
+                };
+                let Next::Job(job) = &next else { break };
+                if let Err(error) = self.begin(job.clone(), report) {
+                    return self.abandon(error, report);
+                }
+            }
+            match (self.slots.is_empty(), stopping, &next) {
+                (true, true, _) => break SweepEnd::Stopped,
+                (true, false, Next::Over) => {
+                    let mut failed: Vec<_> = self.failed.into_iter().collect();
+                    failed.sort();
+                    break SweepEnd::Done { failed };
+                }
+                _ => {}
+            }
+            if self.wait(stop, stopping, report)? {
+                stopping = true;
+                self.quit_all();
+            }
+        };
+        Ok(outcome)
+    }
+
+    /// Ends all sessions before an error is returned.
+    fn abandon(
+        mut self,
+        error: SweepFolderError,
+        report: &mut dyn FnMut(&SweepEvent),
+    ) -> Result<SweepEnd, SweepFolderError> {
+        self.quit_all();
+        let never = crossbeam_channel::never();
+        while !self.slots.is_empty() {
+            self.wait(&never, true, report)?;
+        }
+        Err(error)
+    }
+
+    fn quit_all(&mut self) {
+        self.slots.iter_mut().for_each(Slot::quit);
+    }
+
+    fn next(&mut self) -> Result<Next, SweepFolderError> {
+        let mut progress = self.folder.progress()?;
+        for run in self.failed.keys() {
+            progress.entry(run.clone()).or_default().end = Some(TrialEnd::Failed);
+        }
+        // A session may not have made its run's folder yet.
+        for slot in &self.slots {
+            progress.entry(slot.job.run.clone()).or_default().busy = true;
+        }
+        Ok(next_job(&self.folder.plan, &progress)?)
+    }
+
+    /// Starts a session for a job.
+    fn begin(
+        &mut self,
+        job: Job,
+        report: &mut dyn FnMut(&SweepEvent),
+    ) -> Result<(), SweepFolderError> {
+        let plan = &self.folder.plan;
+        let mut settings = Settings {
+            runs: Some(self.folder.path().into()),
+            until_epoch: job.until,
+            params: plan.params_of(&job.start.values),
+            ..self.settings.clone()
+        };
+        if self.folder.has_checkpoint(&job.run) {
+            settings.resume = Some(self.folder.path().join(&job.run));
+        } else {
+            match self.folder.remove_unbegun(&job.run) {
+                // Another process has just begun it.
+                Err(SweepFolderError::Run(RunError::InUse(_))) => return Ok(()),
+                removed => removed?,
+            }
+            settings.name = Some(job.run.clone());
+            if let Some((donor, epoch)) = &job.start.copy_of {
+                let donor = self.folder.path().join(donor);
+                settings.fork = Some(format!("{}@{epoch}", donor.display()));
+                settings.overrides = job
+                    .start
+                    .values
+                    .iter()
+                    .map(|(key, _)| key.clone())
+                    .collect();
+            }
+        }
+        let (named, threads) = (settings.data.clone(), settings.threads);
+        let shared = Arc::clone(&self.data);
+        let load = move |_: Option<&Path>, progress: &mut dyn FnMut(u64, u64)| {
+            let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
+            let data = match &*shared {
+                Some(data) => Arc::clone(data),
+                None => {
+                    let found = find_data(named.as_deref(), None)?;
+                    Arc::clone(shared.insert(Arc::new(data::load(&found, progress, threads)?)))
+                }
+            };
+            drop(shared);
+            Ok(Dataset::clone(&data))
+        };
+        let (client, worker) = start_with(settings, load).map_err(SweepFolderError::Thread)?;
+        report(&SweepEvent::Began(job.clone()));
+        self.slots.push(Slot {
+            job,
+            client,
+            worker,
+            status: Status::default(),
+            first_step: 1,
+            epoch: 0,
+            quitting: false,
+        });
+        Ok(())
+    }
+
+    /// Waits for the next event of a session or a message of `stop`, and handles it. Returns whether to stop.
+    fn wait(
+        &mut self,
+        stop: &Receiver<()>,
+        stopping: bool,
+        report: &mut dyn FnMut(&SweepEvent),
+    ) -> Result<bool, SweepFolderError> {
+        let mut select = Select::new();
+        for slot in &self.slots {
+            select.recv(&slot.client.events);
+        }
+        if !stopping {
+            select.recv(stop);
+        }
+        let Ok(ready) = select.ready_timeout(POLL_INTERVAL) else {
+            return Ok(false);
+        };
+        let Some(slot) = self.slots.get_mut(ready) else {
+            return Ok(stop.try_recv() != Err(crossbeam_channel::TryRecvError::Empty));
+        };
+        match slot.client.events.try_recv() {
+            Ok(message) => {
+                let own = message.run.as_deref() == Some(&*slot.job.run);
+                slot.event(&message.event, own, report);
+            }
+            Err(crossbeam_channel::TryRecvError::Empty) => {}
+            Err(crossbeam_channel::TryRecvError::Disconnected) => {
+                let slot = self.slots.swap_remove(ready);
+                self.ended(slot, stopping, report)?;
+            }
+        }
+        Ok(false)
+    }
+
+    /// Records how a session ended.
+    fn ended(
+        &mut self,
+        slot: Slot,
+        stopping: bool,
+        report: &mut dyn FnMut(&SweepEvent),
+    ) -> Result<(), SweepFolderError> {
+        let Slot {
+            job,
+            worker,
+            status,
+            epoch,
+            ..
+        } = slot;
+        let panicked = worker.join().is_err() || !status.ended;
+        let unsaved = status
+            .unsaved
+            .map(|why| format!("not everything is saved: {why}"));
+        let (end, why) = match (status.state, unsaved) {
+            _ if panicked => (
+                Some(TrialEnd::Failed),
+                "its thread died; see its log.txt".into(),
+            ),
+            (State::Failed { why }, _) | (_, Some(why)) => (Some(TrialEnd::Failed), why),
+            (State::Done, _) => (Some(TrialEnd::Done), String::new()),
+            (State::Diverged { .. }, _) => (Some(TrialEnd::Diverged), String::new()),
+            // The strategy or this process ended it.
+            _ if stopping || job.until.is_some_and(|until| epoch >= until) => (None, String::new()),
+            _ => (Some(TrialEnd::Stopped), String::new()),
+        };
+        match end {
+            Some(TrialEnd::Failed) if self.is_taken(&job.run)? => return Ok(()),
+            Some(TrialEnd::Failed) => drop(self.failed.insert(job.run.clone(), why.clone())),
+            Some(TrialEnd::Stopped) => self.folder.record_stopped(&job.run)?,
+            _ => {}
+        }
+        report(&SweepEvent::Ended { job, end, why });
+        Ok(())
+    }
+
+    /// Whether another process trains the run.
+    fn is_taken(&mut self, run: &str) -> Result<bool, SweepFolderError> {
+        let progress: Progress = self.folder.progress()?;
+        Ok(progress
+            .get(run)
+            .is_some_and(|run: &TrialProgress| run.busy))
+    }
+}
+
+impl Slot {
+    fn event(&mut self, event: &Event, own: bool, report: &mut dyn FnMut(&SweepEvent)) {
+        self.status.event(event);
+        match event {
+            Event::Started(run) if own => {
+                let forked_at = run.origin.as_ref().map(|origin| origin.step + 1);
+                self.first_step = run.resumed_at.or(forked_at).unwrap_or(1);
+            }
+            Event::Epoch(epoch) if own && epoch.step >= self.first_step => {
+                self.epoch = epoch.epoch;
+                report(&SweepEvent::Epoch {
+                    job: self.job.clone(),
+                    report: epoch.clone(),
+                });
+            }
+            Event::Warning { text } => report(&SweepEvent::Warning {
+                run: self.job.run.clone(),
+                text: text.clone(),
+            }),
+            _ => {}
+        }
+        if self.status.state.is_over() {
+            self.quit();
+        }
+    }
+
+    fn quit(&mut self) {
+        if !std::mem::replace(&mut self.quitting, true) {
+            // Sending fails if the session has ended already.
+            let _ = self.client.commands.send(Command::Quit);
+        }
+    }
+}
