@@ -2,6 +2,7 @@
 
 use crate::cli::SweepPlan;
 use crate::config::Config;
+use crate::data;
 use crate::domain::keep::Keep;
 use crate::domain::params::Value;
 use crate::domain::report::{RunSummary, Split};
@@ -89,11 +90,12 @@ pub fn run(
             name,
         } => {
             let mut plan = Plan::new(axes, *strategy, *trials, &config.params)?;
-            plan.data = config
-                .options
-                .data
-                .as_ref()
-                .map(|path| path.display().to_string());
+            // Wrong data fails here, and not once for every run.
+            let found = data::find(config.options.data.as_deref())?;
+            plan.data = Some(match found.is_sample() {
+                true => data::SAMPLE.into(),
+                false => std::path::absolute(&found.path)?.display().to_string(),
+            });
             SweepFolder::create(&config.runs, name.as_deref(), plan, owner())?
         }
     };

@@ -8,6 +8,7 @@ mod life_cycle;
 mod memory;
 mod resume;
 mod saving;
+mod sweep;
 mod training;
 
 use super::client::SessionClient;

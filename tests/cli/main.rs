@@ -13,4 +13,5 @@ mod resume;
 mod scripts;
 mod settings;
 mod support;
+mod sweep;
 mod training;

@@ -155,16 +155,18 @@ fn halving(plan: &Plan, progress: &Progress) -> Next {
         arrived.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
         arrived
     };
+    // All trials are known beforehand, so the lower rungs come first: whoever is promoted has been compared with all.
+    let new = all.clone().find(|i| waits(*i) && trials[*i].epochs() == 0);
+    if let Some(i) = new {
+        return job(plan, i, rungs.first().copied());
+    }
     let stands_at = |i: usize, rung: u32| waits(i) && trials[i].epochs() == rung;
-    for rung in rungs.iter().rev() {
+    for rung in &rungs {
         let arrived = arrived(*rung);
         let best = &arrived[..arrived.len() / REDUCTION as usize];
         if let Some((i, _)) = best.iter().find(|(i, _)| stands_at(*i, *rung)) {
             return job(plan, *i, rung_after(*rung));
         }
-    }
-    if let Some(i) = all.clone().find(|i| waits(*i) && trials[*i].epochs() == 0) {
-        return job(plan, i, rungs.first().copied());
     }
     if trials.iter().any(|trial| trial.busy) {
         return Next::Wait;
@@ -259,14 +261,8 @@ fn exchange(
     epoch: u32,
 ) -> Result<(), SweepError> {
     let axes = plan.parsed_axes()?;
-    let accuracy = |member: &Member| {
-        let run = of(progress, &member.run);
-        match run.end {
-            // Stopped by the user, or finished early.
-            Some(TrialEnd::Stopped | TrialEnd::Done) => None,
-            Some(TrialEnd::Diverged | TrialEnd::Failed) | None => run.accuracy_after(epoch),
-        }
-    };
+    // Only what was known at that epoch may count, since this is computed again after later ones.
+    let accuracy = |member: &Member| of(progress, &member.run).accuracy_after(epoch);
     let mut ranked: Vec<(usize, f64)> = (0..members.len())
         .filter_map(|i| Some((i, accuracy(&members[i])?)))
         .collect();
@@ -284,8 +280,8 @@ fn exchange(
         let step = 1_000_000 * u64::from(epoch) + *i as u64;
         let rng = Rng::new(plan.seed, Stream::Sweep, step);
         let (donor, best) = ranked[rng.below(0, quarter as u32) as usize];
-        // A run that has diverged or failed has no weights to copy.
-        if best <= *worst || of(progress, &before[donor].run).end.is_some() {
+        // Not a run that has diverged either, which has no weights to copy.
+        if best <= *worst {
             continue;
         }
         let mut values = before[donor].start.values.clone();

@@ -111,7 +111,7 @@ impl TrialProgress {
         let at = (epoch as usize).checked_sub(1)?;
         match (self.accuracies.get(at), self.end) {
             (Some(accuracy), _) => Some(*accuracy),
-            (None, Some(TrialEnd::Diverged | TrialEnd::Failed)) => Some(f64::NEG_INFINITY),
+            (None, Some(TrialEnd::Diverged)) => Some(f64::NEG_INFINITY),
             (None, _) => None,
         }
     }

@@ -33,7 +33,8 @@ fn an_axis_is_a_list_or_a_range() {
             "architecture=dense 10; relu, dense 10",
             &["dense 10", "relu, dense 10"],
         ),
-        ("dropout=off,50%", &["0", "0.5"]),
+        ("clip_norm=off,0.5", &["0", "0.5"]),
+        ("dropout=50%", &["0.5"]),
     ];
     for (text, expected) in cases {
         assert_eq!(points(text), *expected, "{text}");

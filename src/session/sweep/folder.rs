@@ -3,7 +3,7 @@
 use super::SweepFolderError;
 use crate::domain::report::{EpochReport, RunSummary};
 use crate::domain::sweep::{
-    JobStart, Plan, Progress, SweepError, TrialEnd, TrialProgress, current_runs,
+    JobStart, Plan, Progress, Strategy, SweepError, TrialEnd, TrialProgress, current_runs,
 };
 use crate::files;
 use crate::session::run_dir::name::{dated, folder_of, local_time, make_folder};
@@ -11,6 +11,7 @@ use crate::session::run_dir::{Owner, RunError};
 use crate::session::runs::RunsFolder;
 use crate::train::checkpoint::Checkpoint;
 use crate::train::files::Folder;
+use crate::train::kept;
 use crate::train::saver::{BEST, LAST, PREVIOUS};
 use std::path::{Path, PathBuf};
 
@@ -62,7 +63,13 @@ impl SweepFolder {
         plan: Plan,
         owner: Owner,
     ) -> Result<Self, SweepFolderError> {
-        let name = make_folder(runs, name, || dated("sweep", local_time()))?;
+        let name =
+            make_folder(runs, name, || dated("sweep", local_time())).map_err(
+                |error| match error {
+                    RunError::Exists(path) => SweepFolderError::Exists(path),
+                    error => error.into(),
+                },
+            )?;
         let path = std::path::absolute(runs.join(&name)).unwrap_or_else(|_| runs.join(&name));
         let file = path.join(PLAN);
         let text = serde_json::to_string_pretty(&plan).map_err(|error| SweepFolderError::Read {
@@ -105,8 +112,8 @@ impl SweepFolder {
         name.to_string_lossy().into_owned()
     }
 
-    /// What the runs have reached. A run that no session has open counts up to its last checkpoint, from which it would
-    /// be resumed.
+    /// What the runs have reached. A run that has not ended counts up to its last checkpoint, from which it would be
+    /// resumed.
     ///
     /// # Errors
     /// Returns an error if the folder cannot be read.
@@ -126,20 +133,29 @@ impl SweepFolder {
             _ if self.path.join(STOPPED).join(&run.name).exists() => Some(TrialEnd::Stopped),
             _ => None,
         };
-        let busy = run.open.is_some();
         let mut accuracies = accuracies(&run.epochs);
-        if end.is_none() && !busy {
-            let last = Checkpoint::read_state(&self.path.join(&run.name).join(LAST));
-            let saved = last.map_or(0, |state| match state.is_closed() {
-                true => state.epoch(),
-                false => state.epochs,
-            });
-            accuracies.truncate(saved as usize);
+        if end.is_none() {
+            accuracies.truncate(self.saved_epochs(&run.name) as usize);
         }
+        let busy = run.open.is_some();
         TrialProgress {
             accuracies,
             end,
             busy,
+        }
+    }
+
+    /// The epochs that a run can be continued from, or copied at, with what is on the disk.
+    fn saved_epochs(&self, run: &str) -> u32 {
+        let folder = self.path.join(run);
+        match self.plan.strategy {
+            Strategy::Population => kept::epochs(&folder).last().copied().unwrap_or_default(),
+            _ => Checkpoint::read_state(&folder.join(LAST)).map_or(0, |state| {
+                match state.is_closed() {
+                    true => state.epoch(),
+                    false => state.epochs,
+                }
+            }),
         }
     }
 

@@ -5,14 +5,14 @@
 
 mod folder;
 mod runner;
-#[cfg(test)]
-mod tests;
 
 pub use folder::{SweepFolder, SweepRow};
 pub use runner::{SweepEnd, SweepEvent, SweepRunner};
 
 use super::run_dir::RunError;
+use super::status::run_path;
 use crate::domain::sweep::{Plan, SweepError};
+use crate::domain::text::shell_word;
 use std::io;
 use std::path::PathBuf;
 
@@ -23,6 +23,11 @@ pub enum SweepFolderError {
     Run(#[from] RunError),
     #[error(transparent)]
     Plan(#[from] SweepError),
+    #[error(
+        "{} exists already. Choose another name; if it is a sweep, `cifar-tui sweep --resume {}` continues it.",
+        .0.display(), shell_word(&run_path(.0).display().to_string())
+    )]
+    Exists(PathBuf),
     #[error("there is no sweep '{name}' in {}; --runs names another folder.", runs.display())]
     Absent { name: String, runs: PathBuf },
     #[error("cannot read the plan {}: {why}", path.display())]

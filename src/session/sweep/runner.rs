@@ -73,7 +73,7 @@ pub struct SweepRunner<'a> {
     /// The runs that this process could not train, and why.
     failed: HashMap<String, String>,
     /// The data set, once a session has loaded it.
-    data: Arc<Mutex<Option<Arc<Dataset>>>>,
+    pub(in crate::session) data: Arc<Mutex<Option<Arc<Dataset>>>>,
 }
 
 impl<'a> SweepRunner<'a> {
