@@ -119,6 +119,16 @@ const COMMANDS: &[&[&str]] = &[
         "0.01",
     ],
     &["bench", "--data", "NAME"],
+    &[
+        "sweep", "seed=1,2", "--name", "NAME", "--data", "DATA", "--arch", TINY, "--epochs", "1",
+        "--runs", "new",
+    ],
+    &[
+        "sweep", "seed=3,4", "--name", "NAME", "--data", "DATA", "--arch", TINY, "--runs", "new",
+    ],
+    &["sweep", "--resume", "NAME", "--json", "--runs", "new"],
+    &["sweep", "NAME=1,2", "NAME", "--runs", "new"],
+    &["sweep", "--resume", "../NAME", "--runs", "runs"],
     &["find-lr", "RUN", "--runs", "runs", "--data", "DATA"],
     &["find-lr", "--data", "NAME", "--arch", TINY],
     &["doctor", "--data", "NAME", "--runs", "runs/RUN"],

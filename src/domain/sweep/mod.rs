@@ -9,7 +9,7 @@ mod ranking;
 mod tests;
 
 pub use axis::{Axis, AxisValues, Range, number};
-pub use next::{Job, JobStart, Next, Progress, current_runs, next_job};
+pub use next::{JobStart, Next, Progress, TrialJob, current_runs, next_job};
 pub use plan::{MAX_TRIALS, Plan, Strategy, Trial, TrialEnd, TrialProgress, describe};
 pub use ranking::{Repeats, repeats};
 

@@ -20,7 +20,7 @@ pub type Progress = HashMap<String, TrialProgress>;
 
 /// A run to train.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Job {
+pub struct TrialJob {
     /// Index of the trial.
     pub trial: usize,
     /// Name of the run. If it has begun already, it is resumed.
@@ -42,7 +42,7 @@ pub struct JobStart {
 /// What to do next.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Next {
-    Job(Job),
+    Job(TrialJob),
     /// It depends on runs that are being trained.
     Wait,
     /// The plan is carried out.
@@ -97,7 +97,7 @@ fn of<'a>(progress: &'a Progress, run: &str) -> &'a TrialProgress {
 
 fn job(plan: &Plan, trial: usize, until: Option<u32>) -> Next {
     let member = Member::new(&plan.trials[trial]);
-    Next::Job(Job {
+    Next::Job(TrialJob {
         trial,
         run: member.run,
         start: member.start,
@@ -220,7 +220,7 @@ fn population(plan: &Plan, progress: &Progress) -> Result<Next, SweepError> {
             TrialProgress { busy: true, .. } => next = Next::Wait,
             _ => {
                 let Member { run, start } = member;
-                return Ok(Next::Job(Job {
+                return Ok(Next::Job(TrialJob {
                     trial,
                     run,
                     start,

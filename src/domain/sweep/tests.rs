@@ -136,25 +136,23 @@ fn draws_are_spread_over_their_ranges_and_repeated_with_every_seed() {
 #[test]
 fn impossible_plans_are_refused() {
     use Strategy::{Grid, Halving, Population, Random};
-    let cases: &[(&[&str], Option<Strategy>, Option<usize>, &str)] = &[
-        (&[], None, None, "needs hyperparameters"),
-        (&["seed=1..4", "seed=5"], None, None, "seed is given twice"),
-        (&["seed=1..400", "crop=0..3"], None, None, "1600 trials"),
-        (&["seed=1..4"], Some(Grid), Some(3), "no effect on a grid"),
-        (&["seed=1..4"], Some(Random), None, "needs --trials"),
-        (&["seed=1..4"], None, Some(1001), "4004 trials"),
-        (&["epochs=1..4"], Some(Halving), None, "epochs cannot vary"),
-        (
-            &["validation=0.1,0.2"],
-            Some(Population),
-            None,
-            "validation cannot vary",
-        ),
-    ];
-    for (axes, strategy, trials, part) in cases {
-        let error = plan(axes, *strategy, *trials).unwrap_err().to_string();
+    let refused = |axes: &[&str], strategy, trials, part: &str| {
+        let error = plan(axes, strategy, trials).unwrap_err().to_string();
         assert!(error.contains(part), "{axes:?}: {error}");
-    }
+    };
+    refused(&[], None, None, "needs hyperparameters");
+    refused(&["seed=1..4", "seed=5"], None, None, "seed is given twice");
+    refused(&["seed=1..400", "crop=0..3"], None, None, "1600 trials");
+    refused(&["seed=1..4"], Some(Grid), Some(3), "no effect on a grid");
+    refused(&["seed=1..4"], Some(Random), None, "needs --trials");
+    refused(&["seed=1..4"], None, Some(1001), "4004 trials");
+    refused(&["epochs=1..4"], Some(Halving), None, "epochs cannot vary");
+    refused(
+        &["validation=0.1,0.2"],
+        Some(Population),
+        None,
+        "validation cannot vary",
+    );
     let params = Hyperparameters {
         validation: 0.0,
         ..Default::default()
@@ -169,7 +167,7 @@ fn impossible_plans_are_refused() {
 struct Simulation {
     plan: Plan,
     progress: Progress,
-    running: Vec<Job>,
+    running: Vec<TrialJob>,
     started: BTreeMap<String, JobStart>,
     /// Epochs trained in all.
     trained: u32,
@@ -228,11 +226,8 @@ impl Simulation {
         }
     }
 
-    fn begin(&mut self, job: Job) {
-        let run = self
-            .progress
-            .entry(job.run.clone())
-            .or_insert_with(|| TrialProgress::default());
+    fn begin(&mut self, job: TrialJob) {
+        let run = self.progress.entry(job.run.clone()).or_default();
         assert!(!run.busy && run.end.is_none(), "{job:?}");
         run.busy = true;
         if !self.started.contains_key(&job.run) {

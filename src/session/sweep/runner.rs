@@ -3,7 +3,7 @@
 use super::{SweepFolder, SweepFolderError};
 use crate::data::{self, Dataset};
 use crate::domain::report::{EpochReport, State};
-use crate::domain::sweep::{Job, Next, Progress, TrialEnd, TrialProgress, next_job};
+use crate::domain::sweep::{Next, Progress, TrialEnd, TrialJob, TrialProgress, next_job};
 use crate::session::client::SessionClient;
 use crate::session::protocol::{Command, Event};
 use crate::session::run_dir::RunError;
@@ -23,9 +23,9 @@ const POLL_INTERVAL: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug)]
 pub enum SweepEvent {
     /// A session begins or resumes the job's run.
-    Began(Job),
+    Began(TrialJob),
     Epoch {
-        job: Job,
+        job: TrialJob,
         report: EpochReport,
     },
     Warning {
@@ -34,7 +34,7 @@ pub enum SweepEvent {
     },
     /// The job's run has ended, or has reached the epoch up to which it was to be trained (None).
     Ended {
-        job: Job,
+        job: TrialJob,
         end: Option<TrialEnd>,
         why: String,
     },
@@ -51,7 +51,7 @@ pub enum SweepEnd {
 
 /// A run that is being trained.
 struct Slot {
-    job: Job,
+    job: TrialJob,
     client: SessionClient,
     worker: JoinHandle<()>,
     status: Status,
@@ -161,7 +161,7 @@ impl<'a> SweepRunner<'a> {
     /// Starts a session for a job.
     fn begin(
         &mut self,
-        job: Job,
+        job: TrialJob,
         report: &mut dyn FnMut(&SweepEvent),
     ) -> Result<(), SweepFolderError> {
         let plan = &self.folder.plan;
