@@ -1,5 +1,8 @@
 //! Parses the arguments, starts a front end or a command, connects the channels and determines the exit code.
 
+#[path = "main/sweep.rs"]
+mod sweep;
+
 use cifar_tui::cli::{self, Invocation, Task};
 use cifar_tui::commands::{self, send::NoAnswer};
 use cifar_tui::config::{self, Config, ConfigError, Flags, OnHangup, OnUsr1, Surroundings};
@@ -12,7 +15,6 @@ use cifar_tui::session::client::SessionClient;
 use cifar_tui::session::protocol::{self, Command};
 use cifar_tui::session::run_dir::HostId;
 use cifar_tui::session::status::{Status, run_arguments};
-use cifar_tui::session::sweep::SweepEnd;
 use cifar_tui::session::{self, Settings, attach};
 use cifar_tui::signals;
 use cifar_tui::tui::{self, CloseReason, terminal};
@@ -147,8 +149,12 @@ fn run(invocation: &Invocation) -> anyhow::Result<u8> {
         Task::Sweep {
             plan,
             parallel,
+            headless,
             json,
-        } => return sweep(plan, *parallel, *json, &config, out),
+        } => {
+            let prepared = commands::sweep::prepare(&config, plan, *parallel)?;
+            return sweep::sweep(prepared, *headless, *json, &config);
+        }
         Task::Doctor { json } => {
             commands::doctor::run(&config, wrong.as_ref(), &around, *json, out)?;
         }
@@ -428,42 +434,6 @@ fn run_to_end(
 fn detach() {
     if let Err(error) = terminal::detach() {
         tracing::warn!("cannot detach from the terminal: {error}");
-    }
-}
-
-/// Trains the runs of a sweep. A signal ends it; a checkpoint of each run under way is written.
-fn sweep(
-    plan: &cli::SweepPlan,
-    parallel: Option<usize>,
-    json: bool,
-    config: &Config,
-    out: &mut impl Write,
-) -> anyhow::Result<u8> {
-    let signals = signals::listen(false)?;
-    let (stop, stopped) = crossbeam_channel::unbounded();
-    let told = Arc::new(AtomicI32::new(0));
-    let signal = Arc::clone(&told);
-    std::thread::Builder::new()
-        .name("stop".into())
-        .spawn(move || {
-            for number in signals {
-                let _ = told.compare_exchange(0, number, Ordering::SeqCst, Ordering::SeqCst);
-                // Sending fails if the sweep has ended already.
-                let _ = stop.send(());
-            }
-        })?;
-    let outcome = commands::sweep::run(config, plan, parallel, json, &stopped, out)?;
-    match (outcome, signal.load(Ordering::SeqCst)) {
-        (SweepEnd::Done { failed }, _) if failed.is_empty() => Ok(DONE),
-        (SweepEnd::Done { failed }, _) => {
-            let (run, why) = &failed[0];
-            anyhow::bail!(
-                "runs that could not be trained: {}. The first is {run}: {why}",
-                failed.len()
-            )
-        }
-        (SweepEnd::Stopped, 0) => Ok(DONE),
-        (SweepEnd::Stopped, signal) => Ok(of_signal(signal)),
     }
 }
 

@@ -212,11 +212,7 @@ fn find_lr() -> Command {
 }
 
 fn sweep() -> Command {
-    let count = |most: usize| {
-        value_parser!(u64)
-            .range(1..=most as u64)
-            .map(|n| n as usize)
-    };
+    let count = |least: u64, most: u64| value_parser!(u64).range(least..=most).map(|n| n as usize);
     session_args(hyperparameters(Command::new("sweep")))
         .about("Train many runs with different hyperparameters, several at a time, and rank them")
         .arg(
@@ -240,15 +236,21 @@ fn sweep() -> Command {
                 .long("trials")
                 .value_name("N")
                 .conflicts_with("resume")
-                .value_parser(count(MAX_TRIALS))
+                .value_parser(count(1, MAX_TRIALS as u64))
                 .help("Draw this many combinations at random"),
         )
         .arg(
             Arg::new("parallel")
                 .long("parallel")
                 .value_name("N")
-                .value_parser(count(64))
-                .help("How many runs to train at the same time [default: one per thread on the CPU, 1 on a GPU]"),
+                .value_parser(count(0, 64))
+                .help("How many runs to train at the same time; 0 only shows what other processes train [default: one per thread on the CPU, 1 on a GPU]"),
+        )
+        .arg(
+            Arg::new("headless")
+                .long("headless")
+                .action(ArgAction::SetTrue)
+                .help("Write lines instead of showing the screen, as in a pipe"),
         )
         .arg(json("Write what happens, and at the end the results, as lines of JSON"))
         .after_help(

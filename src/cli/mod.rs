@@ -63,8 +63,10 @@ pub enum Task {
     /// Trains many runs with different hyperparameters.
     Sweep {
         plan: SweepPlan,
-        /// Number of runs to train at the same time. None: as many as the device has threads.
+        /// Number of runs to train at the same time; 0 only shows the sweep. None: as many as the device has threads.
         parallel: Option<usize>,
+        /// Without the screen, even on a terminal.
+        headless: bool,
         json: bool,
     },
     Doctor {
@@ -284,6 +286,7 @@ pub fn parse(
         "sweep" => Task::Sweep {
             plan: sweep_plan(sub, session, &flags)?,
             parallel: sub.get_one("parallel").copied(),
+            headless: sub.get_flag("headless"),
             json: json(sub),
         },
         "attach" => Task::Attach {

@@ -168,7 +168,8 @@ pub fn banner(session: &SessionView, size: Rect) -> Vec<String> {
     lines
 }
 
-fn too_small(theme: Theme, size: Rect, buf: &mut Buffer) {
+/// What a terminal shows that is too small.
+pub(super) fn too_small(theme: Theme, size: Rect, buf: &mut Buffer) {
     let rows = [
         format!("have {}x{}", size.width, size.height),
         format!("need {}x{}", MIN_SIZE.0, MIN_SIZE.1),

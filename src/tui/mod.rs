@@ -3,7 +3,7 @@
 //! file format. It never waits for the worker, and the worker never waits for it.
 //!
 //! Modules: `actions` every key · `views` one file per screen, and how a view gets keys, state and answers ·
-//! `session_view` what is known of the session · `frame` header, tabs, footer · `overlays` help, palette, questions ·
+//! `session_view` what is known of the session · `sweep` the screen of a sweep · `frame` header, tabs, footer · `overlays` help, palette, questions ·
 //! `widgets` charts and other things to draw · `theme` colours by meaning · `terminal` modes and output.
 
 pub mod actions;
@@ -12,6 +12,7 @@ pub mod frame;
 pub mod overlays;
 pub mod pictures;
 pub mod session_view;
+pub mod sweep;
 pub mod terminal;
 pub mod theme;
 pub mod views;

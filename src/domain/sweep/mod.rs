@@ -5,6 +5,7 @@ mod axis;
 mod next;
 mod plan;
 mod ranking;
+mod report;
 #[cfg(test)]
 mod tests;
 
@@ -12,6 +13,7 @@ pub use axis::{Axis, AxisValues, Range, number};
 pub use next::{JobStart, Next, Progress, TrialJob, current_runs, next_job};
 pub use plan::{MAX_TRIALS, Plan, Strategy, Trial, TrialEnd, TrialProgress, describe};
 pub use ranking::{Repeats, repeats};
+pub use report::{SweepReport, TrialRow};
 
 use super::params::HyperParamError;
 

@@ -3,7 +3,8 @@
 use super::SweepFolderError;
 use crate::domain::report::{EpochReport, RunSummary};
 use crate::domain::sweep::{
-    JobStart, Plan, Progress, Strategy, SweepError, TrialEnd, TrialProgress, current_runs,
+    JobStart, Plan, Progress, Strategy, SweepError, SweepReport, TrialEnd, TrialProgress, TrialRow,
+    current_runs,
 };
 use crate::files;
 use crate::session::run_dir::name::{dated, folder_of, local_time, make_folder};
@@ -27,29 +28,6 @@ pub struct SweepFolder {
     pub plan: Plan,
     path: PathBuf,
     runs: RunsFolder,
-}
-
-/// A trial and the run that it has now.
-#[derive(Clone, Debug)]
-pub struct SweepRow {
-    /// Index of the trial.
-    pub trial: usize,
-    pub run: String,
-    pub start: JobStart,
-    pub progress: TrialProgress,
-    /// None if the run has not begun.
-    pub summary: Option<RunSummary>,
-}
-
-impl SweepRow {
-    /// The accuracy by which trials are compared: the best of the validation images, or the last of the test images if
-    /// none are held out.
-    pub fn accuracy(&self) -> Option<f64> {
-        let summary = self.summary.as_ref()?;
-        summary
-            .best_val_accuracy
-            .or_else(|| self.progress.accuracies.last().copied())
-    }
 }
 
 impl SweepFolder {
@@ -159,25 +137,29 @@ impl SweepFolder {
         }
     }
 
-    /// The trials, each with the run that it has now.
+    /// What the sweep has reached.
     ///
     /// # Errors
     /// Returns an error if the folder cannot be read.
-    pub fn rows(&mut self) -> Result<Vec<SweepRow>, SweepFolderError> {
+    pub fn report(&mut self) -> Result<SweepReport, SweepFolderError> {
         let runs = self.runs.list()?;
         let progress: Progress = runs
             .iter()
             .map(|run| (run.name.clone(), self.reached(run)))
             .collect();
         let current = current_runs(&self.plan, &progress)?.into_iter().enumerate();
-        let row = |(trial, (run, start)): (usize, (String, JobStart))| SweepRow {
+        let row = |(trial, (run, start)): (usize, (String, JobStart))| TrialRow {
             trial,
             progress: progress.get(&run).cloned().unwrap_or_default(),
             summary: runs.iter().find(|summary| summary.name == run).cloned(),
             run,
             start,
         };
-        Ok(current.map(row).collect())
+        Ok(SweepReport {
+            name: self.name(),
+            plan: self.plan.clone(),
+            rows: current.map(row).collect(),
+        })
     }
 
     /// Records that the user has stopped a run: it is not trained further.

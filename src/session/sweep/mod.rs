@@ -6,7 +6,7 @@
 mod folder;
 mod runner;
 
-pub use folder::{SweepFolder, SweepRow};
+pub use folder::SweepFolder;
 pub use runner::{SweepEnd, SweepEvent, SweepRunner};
 
 use super::run_dir::RunError;

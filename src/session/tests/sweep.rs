@@ -145,10 +145,10 @@ fn halving_trains_the_best_third_further() {
         3.0,
     );
     assert!(train_with_interruptions(&mut folder) > 1);
-    let rows = folder.rows().unwrap();
+    let rows = folder.report().unwrap().rows;
     let epochs: Vec<u32> = rows.iter().map(|row| row.progress.epochs()).collect();
     let first =
-        |row: &crate::session::sweep::SweepRow| row.summary.as_ref().unwrap().epochs[0].accuracy;
+        |row: &crate::domain::sweep::TrialRow| row.summary.as_ref().unwrap().epochs[0].accuracy;
     assert!(
         (2..=3).contains(&epochs.iter().filter(|epochs| **epochs == 3).count()),
         "{epochs:?}"

@@ -152,15 +152,15 @@ impl fmt::Display for Key {
     }
 }
 
-const fn ch(c: char) -> Key {
+pub(in crate::tui) const fn ch(c: char) -> Key {
     key(KeyCode::Char(c))
 }
 
-const fn key(code: KeyCode) -> Key {
+pub(in crate::tui) const fn key(code: KeyCode) -> Key {
     Key { code, ctrl: false }
 }
 
-const fn ctrl(c: char) -> Key {
+pub(in crate::tui) const fn ctrl(c: char) -> Key {
     Key {
         code: KeyCode::Char(c),
         ctrl: true,
@@ -242,6 +242,8 @@ pub fn listing(symbols: Symbols) -> String {
             }
         }
     }
+    text += "\nthe screen of `cifar-tui sweep`\n";
+    text += &super::sweep::listing(symbols);
     text
 }
 

@@ -5,6 +5,7 @@ pub mod chart;
 pub mod half_block;
 pub mod heatmap;
 pub mod list;
+pub mod plot;
 pub mod sparkline;
 pub mod text_field;
 
