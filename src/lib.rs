@@ -35,7 +35,7 @@
 //! | [`cli`] | the command line | config, session's `protocol`, domain |
 //! | [`commands`] | the subcommands besides training | everything but tui |
 //!
-//! `main.rs` parses the arguments, starts a front end or a command, connects the channels and determines the exit code.
+//! `main.rs` (with `main/`) parses the arguments, starts a front end or a command, connects the channels and determines the exit code.
 //!
 //! # Invariants
 //!
@@ -67,7 +67,7 @@
 //! | a command or an event of the protocol | its variant in [`session::protocol`] and its row in the table beside it: `send`, its help and the protocol's page follow |
 //! | any other setting | a row in [`config::OPTIONS`]: config.toml, flag, docs follow |
 //! | a screen | its file under [`tui::views`] and a row in VIEWS |
-//! | a key | a row in [`tui::actions::ACTIONS`]: dispatch, footer, help, palette, README follow |
+//! | a key | a row in [`tui::actions::ACTIONS`], or [`tui::sweep::SWEEP_KEYS`] for the screen of a sweep: dispatch, footer, help, palette, README follow |
 //! | a symbol to draw with | its row in [`domain::symbols::SYMBOLS`] with its replacements |
 //! | a kind of terminal | its row in [`domain::terminal::TERMINALS`] |
 //! | an architecture | a row of text in [`domain::arch::ARCHS`] |

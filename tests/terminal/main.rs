@@ -12,6 +12,7 @@ mod mouse;
 mod panics;
 mod pty;
 mod storm;
+mod sweep;
 
 use pty::{Pty, Size};
 

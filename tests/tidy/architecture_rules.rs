@@ -351,7 +351,8 @@ fn rooms_import_only_what_the_layering_allows() {
     let mut seen = 0;
     for file in files {
         let from = place(&file, &src);
-        if from == ["lib"] || from == ["main"] {
+        // The program may know every room.
+        if from == ["lib"] || from[0] == "main" {
             continue;
         }
         let source = std::fs::read_to_string(&file).unwrap();

@@ -17,7 +17,7 @@ use crate::session::run_dir::{HostId, Owner};
 use crate::session::status::run_path;
 use crate::session::sweep::{SweepEnd, SweepEvent, SweepFolder, SweepFolderError, SweepRunner};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use printer::Printer;
+use printer::SweepPrinter;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -135,7 +135,7 @@ impl PreparedSweep {
         (stopper, stop): &(Sender<()>, Receiver<()>),
         out: &mut impl Write,
     ) -> anyhow::Result<SweepEnd> {
-        let mut printer = Printer { json, out };
+        let mut printer = SweepPrinter { json, out };
         let mut written = printer.begin(&self.folder, self.parallel);
         let mut report = |event: &SweepEvent| {
             if written.is_ok() {
@@ -167,7 +167,7 @@ pub fn stopper() -> (Sender<()>, Receiver<()>) {
 /// Returns an error if the folder cannot be read or the output cannot be written.
 pub fn print_results(folder: &Path, over: bool, out: &mut impl Write) -> anyhow::Result<()> {
     let mut sweep = open(folder, &folder.display().to_string())?;
-    let mut printer = Printer { json: false, out };
+    let mut printer = SweepPrinter { json: false, out };
     printer.results(&mut sweep)?;
     if !over {
         writeln!(printer.out, "{}", resume_hint(folder))?;

@@ -60,12 +60,12 @@ impl Serialize for Values<'_> {
 }
 
 /// Writes the events and the results of a sweep.
-pub(super) struct Printer<W> {
+pub(super) struct SweepPrinter<W> {
     pub json: bool,
     pub out: W,
 }
 
-impl<W: Write> Printer<W> {
+impl<W: Write> SweepPrinter<W> {
     pub fn begin(&mut self, folder: &SweepFolder, parallel: usize) -> anyhow::Result<()> {
         let Plan {
             strategy, trials, ..

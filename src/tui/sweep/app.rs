@@ -50,8 +50,8 @@ pub struct SweepApp {
     pub changed: bool,
     pub(super) size: Rect,
     pub(super) report: Option<SweepReport>,
-    /// The index of the chosen trial.
-    pub(super) chosen: usize,
+    /// The index of the chosen trial. None: that of the first row.
+    pub(super) chosen: Option<usize>,
     pub(super) sort: SortBy,
     /// The axis that accuracy is plotted against.
     pub(super) axis: usize,
@@ -72,7 +72,7 @@ impl SweepApp {
             changed: true,
             size: Rect::ZERO,
             report: None,
-            chosen: 0,
+            chosen: None,
             sort: SortBy::Accuracy,
             axis: 0,
             overlay: None,
@@ -134,7 +134,17 @@ impl SweepApp {
     }
 
     pub(super) fn chosen(&self) -> Option<&TrialRow> {
-        self.rows().into_iter().find(|row| row.trial == self.chosen)
+        let mut rows = self.rows().into_iter();
+        match self.chosen {
+            Some(trial) => rows.find(|row| row.trial == trial),
+            None => rows.next(),
+        }
+    }
+
+    /// The place of the chosen trial in the table.
+    pub(super) fn place(&self) -> usize {
+        let chosen = |row: &&TrialRow| Some(row.trial) == self.chosen;
+        self.rows().iter().position(chosen).unwrap_or(0)
     }
 
     /// Handles a key. Returns what it leads to.
@@ -166,15 +176,12 @@ impl SweepApp {
 
     fn act(&mut self, does: SweepAction) -> Option<SweepEffect> {
         let rows = self.rows();
-        let place = rows
-            .iter()
-            .position(|row| row.trial == self.chosen)
-            .unwrap_or(0);
+        let place = self.place();
         match does {
             SweepAction::Choose(how) => {
                 let page = usize::from(self.size.height / 4).max(1);
                 let next = rows.get(moved(place, how.by(1, page), rows.len()))?;
-                self.chosen = next.trial;
+                self.chosen = Some(next.trial);
             }
             SweepAction::Open => return self.running().map(SweepEffect::Open),
             SweepAction::Pause => {

@@ -8,7 +8,7 @@ use crate::domain::sweep::{Axis, SweepReport, TrialRow, number};
 use crate::domain::terminal::MIN_SIZE;
 use crate::domain::text::{duration, is_hidden, percent};
 use crate::tui::frame::too_small;
-use crate::tui::widgets::plot::{self, Curve, Dot};
+use crate::tui::widgets::plot::{self, PlotCurve, PlotDot};
 use crate::tui::widgets::sparkline::sparkline;
 use crate::tui::widgets::{fitted, line, list, panel, text, text_right, wrap};
 use ratatui::buffer::Buffer;
@@ -119,12 +119,9 @@ impl SweepApp {
         let inner = panel(buf, area, theme.frame(), &title, &right);
         let Some(report) = &self.report else { return };
         let lines = usize::from(inner.height.saturating_sub(1)).max(1);
-        let at = rows
-            .iter()
-            .position(|row| row.trial == self.chosen)
-            .unwrap_or(0);
+        let at = self.place();
         let first = list::first_row(at, rows.len(), lines);
-        let columns = Columns::of(inner.width, report);
+        let columns = Columns::of(inner.width, report, &self.keys().collect::<Vec<_>>());
         columns.header(report, theme.dim(), inner, buf);
         let best = report
             .ranked()
@@ -167,19 +164,20 @@ impl SweepApp {
             _ => "validation accuracy",
         };
         let title = Line::from(Span::styled(title, theme.text()));
-        let chosen = self.chosen().map(|row| row.run.clone()).unwrap_or_default();
-        let right = Line::from(Span::styled(chosen, theme.accent()));
+        let name = self.chosen().map(|row| row.run.clone());
+        let right = Line::from(Span::styled(name.unwrap_or_default(), theme.accent()));
         let inner = panel(buf, area, theme.frame(), &title, &right);
-        let curve = |row: &TrialRow, style: Style| Curve {
+        let curve = |row: &TrialRow, style: Style| PlotCurve {
             style,
             letter: "",
             points: row.curve(),
         };
+        let chosen = self.chosen().map(|row| row.trial);
         let others = self
             .rows()
             .into_iter()
-            .filter(|row| row.trial != self.chosen);
-        let mut curves: Vec<Curve> = others.map(|row| curve(row, theme.train_raw())).collect();
+            .filter(|row| Some(row.trial) != chosen);
+        let mut curves: Vec<PlotCurve> = others.map(|row| curve(row, theme.train_raw())).collect();
         curves.extend(self.chosen().map(|row| curve(row, theme.accent())));
         if curves.iter().all(|curve| curve.points.is_empty()) {
             text(
@@ -209,20 +207,21 @@ impl SweepApp {
             .filter_map(|row| Some((row, self.value(row, self.axis)?)))
             .collect();
         let place = Places::of(&key, report, &rows);
+        let chosen = self.chosen().map(|row| row.trial);
         let best = report.ranked().first().map(|row| row.trial);
         let dots = rows.iter().filter_map(|(row, value)| {
-            Some(Dot {
+            Some(PlotDot {
                 style: match row.trial {
-                    trial if trial == self.chosen => theme.accent(),
+                    trial if Some(trial) == chosen => theme.accent(),
                     trial if Some(trial) == best => theme.best(),
                     _ => theme.train(),
                 },
                 x: place.of_value(value),
                 y: row.accuracy()?,
-                chosen: row.trial == self.chosen,
+                chosen: Some(row.trial) == chosen,
             })
         });
-        let dots: Vec<Dot> = dots.collect();
+        let dots: Vec<PlotDot> = dots.collect();
         if dots.is_empty() {
             text(
                 buf,
@@ -293,7 +292,9 @@ impl SweepApp {
             Some(SweepOverlay::Help) => {
                 let keys = listing(theme.symbols);
                 (
-                    keys.lines().map(str::to_owned).collect(),
+                    keys.lines()
+                        .map(|words| words.trim_start().to_owned())
+                        .collect(),
                     "any key closes this",
                 )
             }
@@ -363,36 +364,53 @@ fn label(key: &str) -> String {
     param(key).map_or_else(|| key.to_owned(), |row| row.label.to_owned())
 }
 
-/// The columns of the table, by their right edges.
+/// The columns of the table. Figures and values are given by their right edges.
 struct Columns {
     run: u16,
     state: u16,
-    spark: u16,
+    /// Where the curves begin, if there is room for them.
+    spark: Option<u16>,
     figures: [u16; 3],
+    /// Index, heading and right edge of each hyperparameter that fits.
+    values: Vec<(usize, String, u16)>,
 }
 
 impl Columns {
-    fn of(width: u16, report: &SweepReport) -> Self {
-        let run = report
-            .rows
-            .iter()
-            .map(|row| row.run.chars().count() as u16)
-            .max();
-        let run = run.unwrap_or(2).clamp(3, 12);
+    fn of(width: u16, report: &SweepReport, keys: &[String]) -> Self {
+        let longest = |words: &mut dyn Iterator<Item = usize>| words.max().unwrap_or(0) as u16;
+        let run = longest(&mut report.rows.iter().map(|row| row.run.chars().count())).clamp(3, 12);
+        let value = |row: &TrialRow, i: usize| {
+            row.start
+                .values
+                .get(i)
+                .map_or(0, |(_, value)| value.to_string().chars().count())
+        };
+        let wanted = keys.iter().enumerate().map(|(i, key)| {
+            let heading = short(key);
+            let width = longest(&mut report.rows.iter().map(|row| value(row, i)));
+            let width = width.max(heading.chars().count() as u16).min(16) + 2;
+            (i, heading, width)
+        });
+        let wanted: Vec<_> = wanted.collect();
         let state = run + 2;
-        let spark = state + 10;
-        // A narrow table has no curves.
-        let figures = spark + if width >= 70 { SPARK as u16 + 1 } else { 0 };
+        let begin = state + 10;
+        // What is tried matters more than the curves, which the chart shows too.
+        let room: u16 = wanted.iter().map(|column| column.2).sum();
+        let spark = (begin + SPARK as u16 + 27 + room <= width).then_some(begin);
+        let after = begin + spark.map_or(0, |_| SPARK as u16 + 1);
+        let figures = [after + 7, after + 17, after + 26];
+        let mut right = figures[2];
+        let values = wanted.into_iter().map_while(|(i, heading, wide)| {
+            right += wide;
+            (right <= width).then_some((i, heading, right))
+        });
         Columns {
             run,
             state,
             spark,
-            figures: [figures + 7, figures + 15, figures + 23],
+            figures,
+            values: values.collect(),
         }
-    }
-
-    fn has_spark(&self) -> bool {
-        self.figures[0] > self.spark + 7
     }
 
     fn header(&self, report: &SweepReport, style: Style, area: Rect, buf: &mut Buffer) {
@@ -400,13 +418,15 @@ impl Columns {
         text(buf, area, at(1), area.y, "run", style);
         text(buf, area, at(self.state), area.y, "state", style);
         let best = match report.plan.params.scored_split() {
-            Split::Test => "test",
+            Split::Test => "last test",
             _ => "best val",
         };
         for (words, x) in ["epochs", best, "test"].into_iter().zip(self.figures) {
             text_right(buf, area, at(x), area.y, words, style);
         }
-        text(buf, area, at(self.figures[2] + 2), area.y, "values", style);
+        for (_, words, x) in &self.values {
+            text_right(buf, area, at(*x), area.y, words, style);
+        }
     }
 
     /// `styles`: of the text, the state, the curve and the accuracy.
@@ -429,10 +449,10 @@ impl Columns {
             style,
         );
         text(buf, area, at(self.state), y, row.state(), state);
-        if self.has_spark() {
+        if let Some(x) = self.spark {
             let points = row.curve();
             let words = sparkline(&points, (0.0, report.plan.params.epochs), SPARK, None);
-            text(buf, area, at(self.spark), y, words, curve);
+            text(buf, area, at(x), y, words, curve);
         }
         let share = |share: Option<f64>| share.map_or_else(|| "-".into(), percent);
         let test = row.summary.as_ref().and_then(|run| run.test_accuracy);
@@ -447,8 +467,23 @@ impl Columns {
             accuracy,
         );
         text_right(buf, area, at(self.figures[2]), y, &share(test), style);
-        let values = crate::domain::sweep::describe(&row.start.values);
-        text(buf, area, at(self.figures[2] + 2), y, values, style);
+        for (i, _, x) in &self.values {
+            let value = row
+                .start
+                .values
+                .get(*i)
+                .map_or_else(String::new, |(_, value)| value.to_string());
+            text_right(buf, area, at(*x), y, &fitted(&value, 16), style);
+        }
+    }
+}
+
+/// A hyperparameter's name in as few letters as charts have.
+fn short(key: &str) -> String {
+    match param(key) {
+        Some(row) if !row.short.is_empty() => row.short.into(),
+        Some(row) => row.label.into(),
+        None => key.into(),
     }
 }
 

@@ -11,7 +11,7 @@ use ratatui::widgets::canvas::{Canvas, Line as Stroke};
 
 /// A curve of a plot.
 #[derive(Clone, Debug)]
-pub struct Curve {
+pub struct PlotCurve {
     pub style: Style,
     /// Drawn at the curve's end; may be empty.
     pub letter: &'static str,
@@ -21,7 +21,7 @@ pub struct Curve {
 
 /// A point of a scatter plot.
 #[derive(Clone, Debug)]
-pub struct Dot {
+pub struct PlotDot {
     pub style: Style,
     /// From 0, the left end, to 1.
     pub x: f64,
@@ -94,7 +94,7 @@ impl Axes {
 }
 
 /// Draws curves over epochs; later ones over earlier ones.
-pub fn curves(curves: &[Curve], theme: Theme, area: Rect, buf: &mut Buffer) {
+pub fn curves(curves: &[PlotCurve], theme: Theme, area: Rect, buf: &mut Buffer) {
     let all = || curves.iter().flat_map(|curve| curve.points.iter().copied());
     let Some(axes) = axes(all().map(|p| p.1), theme, area, buf) else {
         return;
@@ -149,7 +149,13 @@ pub fn curves(curves: &[Curve], theme: Theme, area: Rect, buf: &mut Buffer) {
 }
 
 /// Draws points over an axis whose labels stand at these places, from 0 (the left end) to 1.
-pub fn scatter(dots: &[Dot], labels: &[(f64, String)], theme: Theme, area: Rect, buf: &mut Buffer) {
+pub fn scatter(
+    dots: &[PlotDot],
+    labels: &[(f64, String)],
+    theme: Theme,
+    area: Rect,
+    buf: &mut Buffer,
+) {
     let Some(axes) = axes(dots.iter().map(|dot| dot.y), theme, area, buf) else {
         return;
     };
@@ -166,7 +172,7 @@ pub fn scatter(dots: &[Dot], labels: &[(f64, String)], theme: Theme, area: Rect,
             free = at + width + 2;
         }
     }
-    let (chosen, others): (Vec<&Dot>, Vec<&Dot>) = dots.iter().partition(|dot| dot.chosen);
+    let (chosen, others): (Vec<&PlotDot>, Vec<&PlotDot>) = dots.iter().partition(|dot| dot.chosen);
     for dot in others
         .into_iter()
         .chain(chosen)

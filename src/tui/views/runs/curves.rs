@@ -5,7 +5,7 @@ use super::{LETTERS, MAX_MARKED, RunsView};
 use crate::domain::report::Split;
 use crate::tui::session_view::SessionView;
 use crate::tui::theme::Theme;
-use crate::tui::widgets::plot::{self, Curve};
+use crate::tui::widgets::plot::{self, PlotCurve};
 use crate::tui::widgets::{fitted, panel};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -49,9 +49,9 @@ impl RunsView {
         let inner = panel(buf, area, theme.frame(), &title, &Line::from(names));
         let _ = session;
         let letters = !self.marked.is_empty();
-        let curves: Vec<Curve> = drawn
+        let curves: Vec<PlotCurve> = drawn
             .iter()
-            .map(|(i, run)| Curve {
+            .map(|(i, run)| PlotCurve {
                 style: curve_style(*i, theme),
                 letter: if letters { LETTERS[*i] } else { "" },
                 points: run
