@@ -225,6 +225,9 @@ fn screen(settings: Settings, config: &Config) -> anyhow::Result<u8> {
         anyhow::bail!("the training thread died; see the run's log.txt");
     }
     print_resume_hint(&screen.status);
+    if let (Some(plan), None) = (screen.sweep, stopped_by) {
+        return sweep::show(commands::sweep::begin(config, plan)?, signals, config);
+    }
     finish(&screen.status, stopped_by)
 }
 

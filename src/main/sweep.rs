@@ -29,7 +29,7 @@ pub fn sweep(
 ) -> anyhow::Result<u8> {
     match headless || json || tui::usable().is_err() {
         true => sweep_lines(prepared, json),
-        false => sweep_screen(prepared, config),
+        false => show(prepared, signals::listen(true)?, config),
     }
 }
 
@@ -75,8 +75,11 @@ fn finish_sweep(end: SweepEnd, signal: i32) -> anyhow::Result<u8> {
 }
 
 /// Shows the sweep while it is trained. Opened runs are shown as `attach` shows them.
-fn sweep_screen(mut prepared: PreparedSweep, config: &Config) -> anyhow::Result<u8> {
-    let signals = signals::listen(true)?;
+pub fn show(
+    mut prepared: PreparedSweep,
+    signals: Receiver<i32>,
+    config: &Config,
+) -> anyhow::Result<u8> {
     let (path, trains) = (prepared.path().to_owned(), prepared.parallel > 0);
     let (stopper, stop) = commands::sweep::stopper();
     let (note, notes) = crossbeam_channel::unbounded();

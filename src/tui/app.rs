@@ -9,6 +9,7 @@ use super::theme::Theme;
 use super::views::{Context, Screen, VIEWS, View, Views};
 use crate::domain::params::Value;
 use crate::domain::report::{State, StepReport};
+use crate::domain::sweep::Plan;
 use crate::domain::text::grouped;
 use crate::session::client::CommandIds;
 use crate::session::protocol::{Command, Event, Question};
@@ -57,6 +58,8 @@ pub enum Effect {
     Go(Screen),
     Confirm(String, Box<Effect>),
     Quit,
+    /// Saves and quits, and begins a sweep.
+    Sweep(Box<Plan>),
 
     Send(Command),
     /// Sends a question as command number `id`.
@@ -117,6 +120,8 @@ pub struct App {
     pub attached: bool,
     /// Whether the worker has been asked to quit.
     pub quitting: bool,
+    /// The sweep to begin once the session has ended.
+    pub sweep: Option<Plan>,
     /// The most urgent change since the last frame.
     pub changed: Urgency,
     size: Rect,
@@ -139,6 +144,7 @@ impl App {
             mouse: true,
             attached: false,
             quitting: false,
+            sweep: None,
             changed: Urgency::User,
             size: Rect::new(0, 0, width, height),
             views: Views::default(),
@@ -171,6 +177,17 @@ impl App {
         self.toast
             .as_ref()
             .map(|t| t.until.unwrap_or(self.session.now))
+    }
+
+    /// The sweep to begin now that the session has ended, with the session's data.
+    pub fn sweep_to_begin(&self) -> Option<Plan> {
+        let mut plan = self.sweep.clone().filter(|_| self.session.ended)?;
+        let data = self.session.data.as_ref();
+        plan.data = data.map(|data| match data.is_sample {
+            true => "sample".into(),
+            false => data.source.clone(),
+        });
+        Some(plan)
     }
 
     /// Draws everything.
@@ -250,6 +267,16 @@ impl App {
                 }
                 Effect::Confirm(question, yes) => {
                     self.overlay = Some(Overlay::Confirm { question, yes });
+                }
+                Effect::Sweep(_) if self.attached => self.say(
+                    Severity::Warning,
+                    "a sweep begins on the session's own screen; `cifar-tui sweep` begins one beside it".into(),
+                ),
+                Effect::Sweep(plan) => {
+                    let mut more = Vec::new();
+                    self.quit(&mut more);
+                    self.sweep = Some(*plan);
+                    queue.extend(more);
                 }
                 Effect::Quit => {
                     if !self.quitting {
@@ -504,6 +531,7 @@ impl App {
     }
 
     fn quit(&mut self, effects: &mut Vec<Effect>) {
+        self.sweep = None;
         let unsaved = self.session.run.as_ref().is_some_and(|r| r.name.is_empty())
             && self.session.step() > 0
             && !self.session.ended;

@@ -24,6 +24,7 @@ mod tests;
 pub use terminal::usable;
 
 use crate::domain::report::State;
+use crate::domain::sweep::Plan;
 use crate::domain::symbols::Symbols;
 use crate::domain::terminal::Terminal;
 use crate::session::client::SessionClient;
@@ -83,6 +84,8 @@ pub struct ScreenOutcome {
     pub status: Status,
     /// The signal that closed the screen, if any.
     pub signal: Option<i32>,
+    /// The sweep that the user wants to begin, once the session has ended.
+    pub sweep: Option<Plan>,
 }
 
 /// Minimum time between two frames, by the most urgent change. Training steps alone are drawn five times a second,
@@ -153,6 +156,7 @@ pub fn run(
     }
     Ok(ScreenOutcome {
         reason,
+        sweep: app.sweep_to_begin(),
         status: app.status,
         signal,
     })

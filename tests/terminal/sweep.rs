@@ -68,3 +68,25 @@ fn a_terminal_that_vanishes_does_not_end_the_sweep() {
     pty.signal(libc::SIGTERM);
     assert_eq!(pty.code(), 143);
 }
+
+/// The text and three keys sweep three rates from the panel.
+#[test]
+fn a_range_in_the_panel_and_three_keys_begin_a_sweep() {
+    let mut pty = Pty::start(Size::WIDE, super::LONG);
+    pty.wait_for("an epoch", |s| s.contains("best") && s.contains("img/s"));
+    pty.keys("\r");
+    pty.keys("1e-4..1e-2 log");
+    pty.keys("\r");
+    pty.wait_for("the range", |s| s.contains("1e-4..1e-2 log"));
+    pty.keys("S");
+    pty.wait_for("the sweep", |s| {
+        s.contains("of 3 ended") && s.contains("training") && s.contains("0.0001")
+    });
+    pty.keys("qy");
+    pty.wait_for("how to go on", |s| s.contains("sweep --resume"));
+    pty.ends_with(0);
+    assert!(
+        pty.path("runs/long/last.safetensors").exists(),
+        "the run is saved"
+    );
+}

@@ -43,8 +43,6 @@ pub fn prepare(
     plan: &SweepPlan,
     parallel: Option<usize>,
 ) -> anyhow::Result<PreparedSweep> {
-    let device: DeviceChoice = config.options.device.parse()?;
-    let opened = device.open()?;
     let folder = match plan {
         SweepPlan::Resume(name) => open(&config.runs, name)?,
         SweepPlan::New {
@@ -63,6 +61,25 @@ pub fn prepare(
             SweepFolder::create(&config.runs, name.as_deref(), plan, owner())?
         }
     };
+    with_folder(config, folder, parallel)
+}
+
+/// Makes the sweep of a plan whose data is known.
+///
+/// # Errors
+/// Returns an error if its folder cannot be written.
+pub fn begin(config: &Config, plan: Plan) -> anyhow::Result<PreparedSweep> {
+    let folder = SweepFolder::create(&config.runs, None, plan, owner())?;
+    with_folder(config, folder, None)
+}
+
+fn with_folder(
+    config: &Config,
+    folder: SweepFolder,
+    parallel: Option<usize>,
+) -> anyhow::Result<PreparedSweep> {
+    let device: DeviceChoice = config.options.device.parse()?;
+    let opened = device.open()?;
     let threads = match config.options.threads {
         0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
         threads => threads,
@@ -77,9 +94,9 @@ pub fn prepare(
         (Strategy::Population, _) | (_, Some(_)) => config.options.keep,
         (_, None) => Keep::Last,
     };
-    let recorded = folder.plan.data.as_ref().map(PathBuf::from);
+    let planned = folder.plan.data.as_ref().map(PathBuf::from);
     let settings = Settings {
-        data: config.options.data.clone().or(recorded),
+        data: planned.or_else(|| config.options.data.clone()),
         device,
         engine: config.options.engine,
         keep,

@@ -196,6 +196,7 @@ pub static ACTIONS: &[Action] = &[
     view(Train(TrainAction::Copy), &[ch('y')], 0, "copy", "copy the chosen hyperparameter as `key = value`"),
     view(Train(TrainAction::Picture), &[ch('s')], 0, "save", "save the chart as a PNG picture in the run's folder"),
     when(view(Train(TrainAction::Fork), &[ch('F')], 11, "fork", "fork here, or from the epoch at the cursor: a new run with the pending changes, paused"), forkable),
+    view(Train(TrainAction::Sweep), &[ch('S')], 0, "sweep", "end this run and train one for every combination of the typed ranges"),
     // Confusion
     view(Confusion(ConfusionAction::Choose(Move::Up)), UP, 0, "move", "the row above; the images before, when a cell is open"),
     view(Confusion(ConfusionAction::Choose(Move::Down)), DOWN, 0, "move", "the row below; the images after, when a cell is open"),

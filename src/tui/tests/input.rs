@@ -336,3 +336,62 @@ fn a_fork_begins_here_or_at_the_epoch_of_the_cursor() {
     })))));
     assert_eq!(commands(&mut app, "F"), []);
 }
+
+#[test]
+fn a_typed_range_is_for_a_sweep_and_esc_forgets_it() {
+    let mut app = running();
+    let text = |app: &App| rows(&paint(app));
+    let toast = |app: &App| app.toast.as_ref().map_or(String::new(), |t| t.text.clone());
+    commands(&mut app, "S");
+    assert!(
+        toast(&app).contains("no hyperparameter has a range"),
+        "{}",
+        toast(&app)
+    );
+    // The learning rate, then dropout.
+    for (down, typed) in [("", "1e-4..1e-2 log"), ("jj", "0.1,0.5")] {
+        commands(&mut app, down);
+        app.update(Msg::Key(press(KeyCode::Enter, false)));
+        assert_eq!(commands(&mut app, typed), []);
+        app.update(Msg::Key(press(KeyCode::Enter, false)));
+        assert!(text(&app).contains(typed), "{}", text(&app));
+    }
+    let mut attached = running();
+    std::mem::swap(&mut attached, &mut app);
+    attached.attached = true;
+    assert_eq!(commands(&mut attached, "S"), []);
+    assert!(
+        toast(&attached).contains("own screen"),
+        "{}",
+        toast(&attached)
+    );
+    attached.attached = false;
+    assert_eq!(commands(&mut attached, "S"), [Command::SaveAndQuit]);
+    assert!(
+        attached.sweep_to_begin().is_none(),
+        "not before the session has ended"
+    );
+    let ended = Event::Ended {
+        params: Box::default(),
+        state: State::Stopped,
+    };
+    attached.update(Msg::Event(Box::new(ended)));
+    let plan = attached.sweep_to_begin().unwrap();
+    assert_eq!(plan.trials.len(), 6);
+    assert_eq!(plan.trials[5].describe(), "lr 0.01, drop 0.5");
+
+    // A wrong range says what is wrong with it, and stays in the field.
+    app.update(Msg::Key(press(KeyCode::Enter, false)));
+    commands(&mut app, "0..1 log");
+    app.update(Msg::Key(press(KeyCode::Enter, false)));
+    assert!(text(&app).contains("must begin above 0"), "{}", text(&app));
+    app.update(Msg::Key(press(KeyCode::Esc, false)));
+    app.update(Msg::Key(press(KeyCode::Enter, false)));
+    commands(&mut app, "1e-3,1e-2");
+    app.update(Msg::Key(press(KeyCode::Enter, false)));
+    assert!(text(&app).contains("1e-3,1e-2"));
+    app.update(Msg::Key(press(KeyCode::Esc, false)));
+    assert!(!text(&app).contains("1e-3,1e-2"));
+    commands(&mut app, "S");
+    assert!(app.sweep.is_none());
+}

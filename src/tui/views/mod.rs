@@ -37,6 +37,7 @@ use super::session_view::{SessionView, Severity};
 use super::theme::Theme;
 use crate::domain::fork::ForkAt;
 use crate::domain::params::Value;
+use crate::domain::sweep::Plan;
 use crate::session::client::CommandIds;
 use crate::session::protocol::{Command, Event, ForkRequest, Question};
 use crossterm::event::{KeyEvent, MouseEvent};
@@ -187,6 +188,11 @@ impl Context<'_> {
     pub fn asking(&mut self, question: Question) -> (u64, Effect) {
         let id = self.ids.next();
         (id, Effect::Ask { id, question })
+    }
+
+    /// Ends the session and begins a sweep.
+    pub fn sweep(&mut self, plan: Plan) {
+        self.effects.push(Effect::Sweep(Box::new(plan)));
     }
 
     /// Begins a fork of a run, of the shown one if `of` is None. It is paused, so that it can be changed before its first

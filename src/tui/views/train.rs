@@ -6,6 +6,7 @@ mod pulse;
 
 use super::{Context, View};
 use crate::domain::fork::ForkAt;
+use crate::domain::sweep::Plan;
 use crate::domain::text::{duration, grouped};
 use crate::session::protocol::Event;
 use crate::tui::actions::{Move, key_of};
@@ -47,6 +48,7 @@ pub enum TrainAction {
     PanLeft,
     PanRight,
     Fork,
+    Sweep,
 }
 
 /// The part that fills the whole screen, if any.
@@ -170,6 +172,11 @@ impl TrainView {
             Choose(_) | Copy | Filter | Back | Zoom | Picture | LogScale | Smoother | Rougher
             | CursorLeft | CursorRight | CursorFarLeft | CursorFarRight | Closer | Wider
             | PanLeft | PanRight | Fork => Ok(()),
+            Sweep if self.panel.axes().is_empty() => Err(format!(
+                "no hyperparameter has a range; {} types one, such as 1e-4..1e-2 log, or a list",
+                key_of(Type)
+            )),
+            Sweep => Ok(()),
         }
     }
 
@@ -185,7 +192,10 @@ impl TrainView {
             Copy => self.panel.copy(ctx),
             Filter => self.panel.edit_filter(),
             Back => {
-                let left = self.panel.leave() || self.charts.leave() || self.zoom.take().is_some();
+                let left = self.panel.leave()
+                    || self.charts.leave()
+                    || self.zoom.take().is_some()
+                    || self.panel.forget_ranges();
                 if !left {
                     self.scroll = 0;
                 }
@@ -232,6 +242,10 @@ impl TrainView {
                 };
                 ctx.fork(None, at);
             }
+            Sweep => match Plan::new(&self.panel.axes(), None, None, &ctx.session.wanted()) {
+                Ok(plan) => ctx.sweep(plan),
+                Err(error) => ctx.say(Severity::Warning, error.to_string()),
+            },
         }
     }
 
@@ -242,6 +256,7 @@ impl TrainView {
             || self.charts.is_zoomed()
             || self.zoom.is_some()
             || self.scroll > 0
+            || !self.panel.axes().is_empty()
     }
 
     fn charted(&self, ctx: &Context) -> ChartKind {

@@ -2,6 +2,7 @@
 
 use super::TrainAction;
 use crate::domain::params::{Applies, HYPERPARAMS, HyperParam, Value};
+use crate::domain::sweep::{Axis, SweepError};
 use crate::domain::text::nearest;
 use crate::tui::actions::{Move, key_of, moved};
 use crate::tui::session_view::{SessionView, Severity};
@@ -35,6 +36,8 @@ pub struct Panel {
     chosen: usize,
     filter: String,
     editor: Option<Editor>,
+    /// The values to try in a sweep, as typed, by hyperparameter.
+    ranges: Vec<(&'static str, String)>,
 }
 
 /// Number of rows of a half page.
@@ -85,11 +88,29 @@ impl Panel {
         self.chosen = moved(self.chosen, step.by(1, HALF_PAGE), self.rows().len());
     }
 
+    /// The axes of the sweep that was typed, as `KEY=VALUES`.
+    pub fn axes(&self) -> Vec<String> {
+        let ranges = self.ranges.iter();
+        ranges
+            .map(|(key, values)| format!("{key}={values}"))
+            .collect()
+    }
+
+    /// Forgets the ranges. Returns false if there were none.
+    pub fn forget_ranges(&mut self) -> bool {
+        !std::mem::take(&mut self.ranges).is_empty()
+    }
+
     /// Opens a text field for the chosen value.
     pub fn edit(&mut self, session: &SessionView) {
         if let Some(row) = self.row() {
+            let range = self.ranges.iter().find(|(key, _)| *key == row.key);
+            let shown = match range {
+                Some((_, values)) => values.clone(),
+                None => row.show(&Self::value(row, session)),
+            };
             self.editor = Some(Editor::Value {
-                field: TextField::new(&row.show(&Self::value(row, session))),
+                field: TextField::new(&shown),
                 fresh: true,
                 error: None,
             });
@@ -173,14 +194,24 @@ impl Panel {
                     self.editor = None;
                     return;
                 };
-                match row.parse(field.text()) {
-                    Ok(value) => {
+                let typed = field.text().trim();
+                match (row.parse(typed), Axis::of(row, typed)) {
+                    (Ok(value), _) => {
                         if value != Self::value(row, ctx.session) {
                             ctx.set(row.key, value);
                         }
+                        self.ranges.retain(|(key, _)| *key != row.key);
                         self.editor = None;
                     }
-                    Err(wrong) => *error = Some(wrong.why),
+                    (Err(_), Ok(_)) => {
+                        let typed = typed.to_owned();
+                        self.ranges.retain(|(key, _)| *key != row.key);
+                        self.ranges.push((row.key, typed));
+                        self.editor = None;
+                    }
+                    // Only who types a range or a list wants to know what is wrong with it.
+                    (Err(_), Err(SweepError::Values { why, .. })) => *error = Some(why),
+                    (Err(wrong), Err(_)) => *error = Some(wrong.why),
                 }
             }
             (
@@ -328,8 +359,18 @@ impl Panel {
         let rate = effective.filter(|rate| {
             row.key == "learning_rate" && differs(*rate, session.params.learning_rate)
         });
+        let range = self.ranges.iter().find(|(key, _)| *key == row.key);
         // The text beside the value, its style, and whether it is right-aligned.
         let (words, words_style, right) = match (session.coming(row.key), rate) {
+            _ if range.is_some() => {
+                let values = range.map_or("", |(_, values)| values);
+                let sweep = key_of(TrainAction::Sweep);
+                (
+                    format!("→ {values}  {sweep} sweeps"),
+                    theme.pending(),
+                    false,
+                )
+            }
             (Some(coming), _) => {
                 let when = match session.pending.get(row.key) {
                     Some((_, at)) => at.to_string(),
@@ -380,7 +421,10 @@ impl Panel {
                             .map(|l| (l, theme.validation())),
                     );
                     let enter = theme.symbols.enter();
-                    rows.push((format!("{enter} sets it, esc leaves it"), theme.dim()));
+                    rows.push((
+                        format!("{enter} sets it, esc leaves it; a range or a list is for a sweep"),
+                        theme.dim(),
+                    ));
                 }
             }
         } else {
