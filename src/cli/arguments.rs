@@ -257,6 +257,7 @@ fn sweep() -> Command {
             "grid trains every combination. random draws --trials of them; each draw is repeated with every value of `seed`.\n\
              halving trains all for a few epochs, the best third three times as long, and so on. population trains all side by\n\
              side; every few epochs the worst quarter continues with copies of the best and with changed values.\n\
+             Without KEY=VALUES, the sweep of config.toml is begun, if it has one.\n\
              The runs are in a folder of their own in the runs folder. A sweep that was interrupted goes on with --resume, and\n\
              several processes can work on one. Examples:\n  \
              cifar-tui sweep 'learning_rate=1e-4..1e-2 log' dropout=0.3,0.5 seed=1..3\n  \

@@ -72,6 +72,17 @@ fn show(config: &Config, out: &mut impl Write) -> anyhow::Result<()> {
         let origin = config.origin(row.key).unwrap_or(none);
         line(row.key, &value, origin)?;
     }
+    let sweep = &config.sweep;
+    let counts = [("trials", sweep.trials), ("parallel", sweep.parallel)];
+    let counts = counts
+        .into_iter()
+        .filter_map(|(key, count)| Some(format!("{key}={}", count?)));
+    let strategy = sweep
+        .strategy
+        .map(|strategy| format!("strategy={}", strategy.word()));
+    for setting in sweep.axes.iter().cloned().chain(strategy).chain(counts) {
+        line("sweep", &setting, &sweep.said)?;
+    }
     Ok(())
 }
 

@@ -1,8 +1,8 @@
 //! Loads the configuration: defaults, environment, config.toml and flags, each overriding the one before.
 
 use super::{
-    Config, ConfigError, Flags, MAX_FILE, OPTIONS, OptionKind, OptionRow, Options, Origin,
-    Surroundings, unknown_key,
+    Config, ConfigError, ConfiguredSweep, Flags, MAX_FILE, OPTIONS, OptionKind, OptionRow, Options,
+    Origin, Surroundings, sweep, unknown_key,
 };
 use crate::domain::params::{self, HYPERPARAMS, HyperParam, Hyperparameters, Value};
 use crate::domain::recipes;
@@ -39,6 +39,7 @@ fn layers(
         runs: PathBuf::new(),
         runs_because: String::new(),
         origins: Vec::new(),
+        sweep: ConfiguredSweep::default(),
     };
     for row in OPTIONS {
         let Some(name) = row.env else { continue };
@@ -184,6 +185,8 @@ fn read_file(config: &mut Config, file: &Path, around: &Surroundings) -> Result<
                 row.parse(&mut config.options, &written).map_err(wrong)?;
                 config.origins.push(Origin { key: row.key, said });
             }
+        } else if key == "sweep" {
+            config.sweep = sweep::read(item, said.clone()).map_err(wrong)?;
         } else {
             return Err(wrong(unknown_key(key)));
         }

@@ -6,6 +6,7 @@
 mod edit;
 mod load;
 mod options;
+mod sweep;
 mod template;
 #[cfg(test)]
 mod tests;
@@ -13,6 +14,7 @@ mod tests;
 pub use edit::with_value;
 pub use load::{load, load_without_file};
 pub use options::{OPTIONS, OnHangup, OnUsr1, OptionKind, OptionRow, Options};
+pub use sweep::ConfiguredSweep;
 pub use template::{parameter_table, template};
 
 use crate::domain::params::{HYPERPARAMS, Hyperparameters, Value};
@@ -101,6 +103,8 @@ pub struct Config {
     pub runs_because: String,
     /// The origin of each setting that was set.
     pub origins: Vec<Origin>,
+    /// The sweep of config.toml.
+    pub sweep: ConfiguredSweep,
 }
 
 impl Config {

@@ -1,6 +1,6 @@
 //! Texts generated from the tables: a config.toml with every key, and the README's table of hyperparameters.
 
-use super::{OPTIONS, toml_value};
+use super::{OPTIONS, sweep, toml_value};
 use crate::domain::params::{HYPERPARAMS, Hyperparameters};
 use std::fmt::Write as _;
 
@@ -40,7 +40,7 @@ pub fn template() -> String {
             toml_value(&row.get(&defaults))
         );
     }
-    text
+    text + sweep::TEMPLATE
 }
 
 /// `text` as comment lines of at most 118 columns.

@@ -276,3 +276,43 @@ fn a_recipe_is_changed_by_the_keys_of_its_layer_and_by_all_later_ones() {
     assert_eq!(text, "recipe = \"resnet\"\n");
     assert!(with_value("", "recipe", "x").is_err());
 }
+
+#[test]
+fn a_sweep_is_read_and_a_wrong_one_is_refused() {
+    let table = "[sweep]\nlr = \"1e-4..1e-2 log\"\ndropout = [0.3, 0.5]\nseed = 7\narchitecture = [\"seed\", \"relu, dense 10\"]\n\
+         strategy = \"random\"\ntrials = 10\nparallel = 2\n";
+    let (_folder, around) = folder_with(&format!("epochs = 3\n{table}"));
+    let config = load(&around, &Flags::default()).unwrap();
+    let axes = [
+        "learning_rate=1e-4..1e-2 log",
+        "dropout=0.3,0.5",
+        "seed=7",
+        "architecture=seed; relu, dense 10",
+    ];
+    assert_eq!(config.sweep.axes, axes);
+    assert_eq!(
+        (config.sweep.trials, config.sweep.parallel),
+        (Some(10), Some(2))
+    );
+    assert_eq!(config.sweep.said, "config.toml, line 2");
+    for (wrong, part) in [
+        ("[sweep]\ndropuot = 1", "did you mean 'dropout'"),
+        ("[sweep]\ndropout = \"0..3\"", "0 to 0.95"),
+        ("[sweep]\ndropout = {}", "a list of values"),
+        ("[sweep]\nstrategy = \"best\"", "one of grid"),
+        ("[sweep]\ntrials = -1", "a whole number"),
+        ("sweep = 3", "[sweep]"),
+    ] {
+        let (_folder, around) = folder_with(wrong);
+        let error = load(&around, &Flags::default()).unwrap_err().to_string();
+        assert!(error.contains(part), "{wrong}: {error}");
+    }
+    // The template's lines are such a table.
+    let lines = template();
+    let (_, lines) = lines.split_once("#   [sweep]").unwrap();
+    let (_folder, around) = folder_with(&format!("[sweep]{}", lines.replace("\n#", "\n")));
+    assert_eq!(
+        load(&around, &Flags::default()).unwrap().sweep.axes.len(),
+        3
+    );
+}

@@ -51,7 +51,16 @@ pub fn prepare(
             trials,
             name,
         } => {
-            let mut plan = Plan::new(axes, *strategy, *trials, &config.params)?;
+            // The sweep of config.toml stands for one that was not typed.
+            let (axes, strategy, trials) = match (axes.is_empty(), &config.sweep) {
+                (true, sweep) => (
+                    &sweep.axes,
+                    strategy.or(sweep.strategy),
+                    trials.or(sweep.trials),
+                ),
+                (false, _) => (axes, *strategy, *trials),
+            };
+            let mut plan = Plan::new(axes, strategy, trials, &config.params)?;
             // Wrong data fails here, and not once for every run.
             let found = data::find(config.options.data.as_deref())?;
             plan.data = Some(match found.is_sample() {
@@ -84,10 +93,12 @@ fn with_folder(
         0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
         threads => threads,
     };
-    let parallel = parallel.unwrap_or(match opened.gpu() {
-        Some(_) => 1,
-        None => threads.min(folder.plan.trials.len()),
-    });
+    let parallel = parallel
+        .or(config.sweep.parallel)
+        .unwrap_or(match opened.gpu() {
+            Some(_) => 1,
+            None => threads.min(folder.plan.trials.len()),
+        });
     let keep = match (folder.plan.strategy, config.origin("keep")) {
         // A copy begins at the end of an epoch that its donor has left behind.
         (Strategy::Population, _) if config.options.keep == Keep::Last => Keep::Thin,

@@ -26,7 +26,9 @@ pub enum SweepError {
     HyperParam(#[from] HyperParamError),
     #[error("{key}: {why}")]
     Values { key: String, why: String },
-    #[error("a sweep needs hyperparameters to vary, such as learning_rate=1e-4..1e-2 or seed=1..4")]
+    #[error(
+        "a sweep needs hyperparameters to vary, such as learning_rate=1e-4..1e-2 or seed=1..4, as arguments or in [sweep] of config.toml"
+    )]
     NoAxes,
     #[error("{key} is given twice")]
     Twice { key: String },
