@@ -35,7 +35,7 @@ pub fn parameter_health(
             name: name.clone(),
             shape: weight.shape.clone(),
             weight_norm: norm(&weight.values),
-            grad_norm: norm(&gradient.values),
+            grad_norm: Some(norm(&gradient.values)),
         })
     };
     gradients.iter().filter_map(health).collect()

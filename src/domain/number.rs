@@ -28,6 +28,31 @@ impl Float for f32 {
     }
 }
 
+/// For fields of `Option<f32>` or `Option<f64>`: `#[serde(default, with = "number::optional")]`. None is null.
+pub mod optional {
+    use super::Float;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(bound = "F: Float")]
+    struct Number<F: Float>(#[serde(with = "super")] F);
+
+    /// # Errors
+    /// Returns an error if the serializer fails.
+    pub fn serialize<F: Float, S: Serializer>(value: &Option<F>, to: S) -> Result<S::Ok, S::Error> {
+        value.map(Number).serialize(to)
+    }
+
+    /// # Errors
+    /// Returns an error if the value is not null, a number or one of the three words.
+    pub fn deserialize<'de, F: Float, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<F>, D::Error> {
+        let number = Option::<Number<F>>::deserialize(from)?;
+        Ok(number.map(|number| number.0))
+    }
+}
+
 /// # Errors
 /// Returns an error if the serializer fails.
 pub fn serialize<F: Float, S: Serializer>(value: &F, serializer: S) -> Result<S::Ok, S::Error> {

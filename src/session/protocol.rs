@@ -210,6 +210,9 @@ pub enum Command {
     /// Ask a question. The sender receives an `Event::Answer` with the command's id before the `Event::Done`.
     Ask {
         question: Question,
+        /// Answer as it was at the end of this epoch, from the checkpoint that the run keeps of it. None: as it is now.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        epoch: Option<u32>,
     },
     /// Download CIFAR-10 into the data folder. Progress is reported as `Event::Download`.
     Download,
@@ -273,10 +276,13 @@ pub struct Done {
     pub outcome: Outcome,
 }
 
-/// A question about the newest evaluation, the data, the network or the runs.
+/// A question about the newest evaluation, the data, the network or the runs. [`Question::Evaluation`],
+/// [`Question::Samples`], [`Question::Cell`] and [`Question::Model`] can also be asked about the past.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "question")]
 pub enum Question {
+    /// The newest evaluation of the shown split. Of the past: that of the images that are scored after each epoch.
+    Evaluation,
     /// Of the images of the shown split that pass the filter, `count` from `offset` on.
     Samples {
         filter: Filter,
@@ -346,6 +352,10 @@ pub enum Filter {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "answer")]
 pub enum Answer {
+    /// The answer to `Evaluation`.
+    Evaluation {
+        evaluation: Box<Evaluation>,
+    },
     /// The answer to `Samples` and `Cell`. `total` is the number of images that pass the filter.
     Predictions {
         split: Split,

@@ -26,6 +26,13 @@ pub(super) struct SplitResults {
 }
 
 impl SplitResults {
+    /// The newest evaluation.
+    pub fn evaluation(&self) -> Result<Answer> {
+        Ok(Answer::Evaluation {
+            evaluation: Box::new(self.scores()?.evaluation.clone()),
+        })
+    }
+
     /// The predictions for the images that pass the filter, `count` of them from `offset` on.
     pub fn samples(
         &self,
@@ -240,6 +247,19 @@ pub(super) fn model(
         filters: filters(trainer.spec(), &state),
         activations: inspected.activations,
     })))
+}
+
+/// [`model`] of a network that has made no step since its weights were loaded: it has no gradients.
+pub(super) fn model_of_checkpoint(
+    trainer: &mut Trainer,
+    split: Split,
+    activations_of: Option<u32>,
+) -> Result<Answer> {
+    let mut answer = model(trainer, split, activations_of)?;
+    if let Answer::Model(report) = &mut answer {
+        (report.parameters.iter_mut()).for_each(|parameter| parameter.grad_norm = None);
+    }
+    Ok(answer)
 }
 
 /// The first `count` of the images that are scored after each epoch.

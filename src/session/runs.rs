@@ -491,7 +491,13 @@ mod tests {
             offset: 1,
             count: 2,
         };
-        let command = CommandMessage::new(1, Command::Ask { question });
+        let command = CommandMessage::new(
+            1,
+            Command::Ask {
+                question,
+                epoch: None,
+            },
+        );
         is_seed("protocol", "command", &protocol::line(&command).unwrap());
         let snapshot = Event::Snapshot {
             events: events.into(),

@@ -6,6 +6,7 @@ mod health;
 mod life_cycle;
 #[cfg(target_os = "linux")]
 mod memory;
+mod past;
 mod resume;
 mod saving;
 mod sweep;
@@ -216,7 +217,12 @@ impl FrontEnd {
     }
 
     fn ask(&mut self, question: Question) -> Answer {
-        let id = self.send(Command::Ask { question });
+        self.ask_about(None, question)
+    }
+
+    /// Asks a question about the end of an epoch.
+    fn ask_about(&mut self, epoch: Option<u32>, question: Question) -> Answer {
+        let id = self.send(Command::Ask { question, epoch });
         self.until(|e| match e {
             Event::Answer { id: i, answer } if *i == id => Some(answer.clone()),
             _ => None,

@@ -101,11 +101,12 @@ impl Scores {
 }
 
 /// The predictions for every image of a split at each evaluation.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct History {
     evaluations: Vec<Past>,
 }
 
+#[derive(Clone)]
 struct Past {
     step: u64,
     predicted: Vec<u16>,
@@ -140,6 +141,14 @@ impl History {
                 .map(|i| scores.confidence(i))
                 .collect(),
         });
+    }
+
+    /// The evaluations before this step.
+    pub fn before(&self, step: u64) -> History {
+        let evaluations = self.evaluations.iter().filter(|past| past.step < step);
+        History {
+            evaluations: evaluations.cloned().collect(),
+        }
     }
 
     /// The predictions for image `index` of the split, oldest first.
@@ -208,5 +217,7 @@ mod tests {
         assert!(past.windows(2).all(|w| w[0].step < w[1].step));
         assert_eq!((past[0].step, past[past.len() - 1].step), (1, 1000));
         assert!(history.of(3).is_empty());
+        let earlier = history.before(past[9].step);
+        assert_eq!(earlier.of(0), past[..9]);
     }
 }

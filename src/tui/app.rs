@@ -1,6 +1,9 @@
 //! The state of the whole screen: one [`App`], changed only by `update`, which takes a message and returns effects. It
 //! uses no terminal and no channel, so that tests drive it with scripted messages.
 
+mod asking;
+mod past;
+
 use super::actions::{self, Action, Do, Key, ProgramAction, key_of};
 use super::frame::{self, FrameLayout};
 use super::overlays::{Choice, Overlay};
@@ -17,6 +20,7 @@ use crate::session::status::Status;
 use crossterm::event::{
     KeyCode, KeyEvent, KeyEventKind, KeyModifiers, MouseButton, MouseEvent, MouseEventKind,
 };
+use past::{LookBack, NOW};
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
 
@@ -56,16 +60,19 @@ pub enum Effect {
     /// Sets the share of the past that smoothed training curves keep.
     Smooth(f64),
     Go(Screen),
+    /// Shows the end of an earlier epoch.
+    LookBack(u32),
     Confirm(String, Box<Effect>),
     Quit,
     /// Saves and quits, and begins a sweep.
     Sweep(Box<Plan>),
 
     Send(Command),
-    /// Sends a question as command number `id`.
+    /// Sends a question as command number `id`, about the end of `epoch` or about now.
     Ask {
         id: u64,
         question: Question,
+        epoch: Option<u32>,
     },
     /// Puts `text` on the clipboard. A [`Msg::Report`] with the result names `what`.
     Copy {
@@ -126,6 +133,7 @@ pub struct App {
     pub changed: Urgency,
     size: Rect,
     views: Views,
+    look_back: LookBack,
     ids: CommandIds,
 }
 
@@ -148,6 +156,7 @@ impl App {
             changed: Urgency::User,
             size: Rect::new(0, 0, width, height),
             views: Views::default(),
+            look_back: LookBack::None,
             ids,
         }
     }
@@ -260,11 +269,13 @@ impl App {
                     queue.extend(more);
                 }
                 Effect::Go(screen) => {
+                    self.goes_to(screen);
                     self.screen = screen;
                     let mut more = Vec::new();
                     self.with_view(screen, &mut more, |view, ctx| view.shown(ctx));
                     queue.extend(more);
                 }
+                Effect::LookBack(epoch) => out.push(self.look_back(epoch)),
                 Effect::Confirm(question, yes) => {
                     self.overlay = Some(Overlay::Confirm { question, yes });
                 }
@@ -318,7 +329,7 @@ impl App {
     ) {
         let area = self.layout().body;
         let mut ctx = Context {
-            session: &self.session,
+            session: self.look_back.session_on(screen, &self.session),
             area,
             visible: screen == self.screen,
             effects,
@@ -330,6 +341,7 @@ impl App {
     fn event(&mut self, event: &Event, effects: &mut Vec<Effect>) {
         self.session.event(event);
         self.status.event(event);
+        self.look_back_event(event, effects);
         // Views treat a snapshot like the start of a run, since their earlier answers are outdated.
         let begun = match (event, &self.session.run) {
             (Event::Snapshot { .. }, Some(run)) => Some(Event::Started(run.clone())),
@@ -408,15 +420,20 @@ impl App {
             return;
         }
         if self.view().editing() {
+            if self.past().is_some() {
+                self.return_to_now(NOW, effects);
+            }
             self.with_view(self.screen, effects, |view, ctx| view.typed(event, ctx));
             return;
         }
         let Some(action) = actions::find(key, self.screen) else {
             return;
         };
-        // If there is nothing else to leave, esc removes the message.
+        // If there is nothing else to leave, esc leaves the past or removes the message.
         let idle = key.code == KeyCode::Esc && self.enabled(action).is_err();
-        if !idle || self.toast.take().is_none() {
+        if idle && self.past().is_some() {
+            effects.push(Effect::Go(Screen::Train));
+        } else if !idle || self.toast.take().is_none() {
             self.perform(action, effects);
         }
     }
@@ -426,11 +443,18 @@ impl App {
         (action.enabled)(&self.session)?;
         match action.does {
             Do::Program(_) => Ok(()),
-            Do::View(does) => self.views.enabled(does, &self.session, self.layout().body),
+            Do::View(does) => {
+                let session = self.session_on(does.screen());
+                self.views.enabled(does, session, self.layout().body)
+            }
         }
     }
 
     fn perform(&mut self, action: &'static Action, effects: &mut Vec<Effect>) {
+        if action.does.steers() && self.past().is_some() {
+            let again = format!("{NOW}; {} again: {}", key_of(action.does), action.name);
+            return self.return_to_now(&again, effects);
+        }
         if let Err(why) = self.enabled(action) {
             self.say(Severity::Warning, format!("{}: {why}", action.name));
             return;
@@ -486,86 +510,6 @@ impl App {
 
     fn neighbour(&self, by: usize) -> Screen {
         VIEWS[(self.screen as usize + by) % VIEWS.len()].screen
-    }
-
-    fn restart(&mut self, effects: &mut Vec<Effect>) {
-        let yes = Effect::Send(Command::Restart);
-        if self.session.unsaved.is_some() {
-            let question = format!("{UNSAVED} Start a new run all the same?");
-            effects.push(Effect::Confirm(question, Box::new(yes)));
-            return;
-        }
-        if self.session.trainable().is_err() {
-            effects.push(yes);
-            return;
-        }
-        let pending: Vec<String> = self
-            .session
-            .pending
-            .values()
-            .map(|(change, _)| describe(change))
-            .collect();
-        let with = match pending.len() {
-            0 => "with the same settings".to_owned(),
-            _ => format!("with {}", pending.join(", ")),
-        };
-        effects.push(Effect::Confirm(
-            format!("End this run here and start a new one {with}?"),
-            Box::new(yes),
-        ));
-    }
-
-    /// Asks before going back after a collapse, which loses whole epochs. A divergence loses a few steps only.
-    fn go_back(&self, effects: &mut Vec<Effect>) {
-        let yes = Effect::Send(Command::GoBack);
-        let collapse = self.session.health.collapse.as_ref();
-        effects.push(match collapse.and_then(|c| c.best) {
-            Some(epoch) => Effect::Confirm(
-                format!(
-                    "Go back to epoch {epoch} with a lower learning rate? What came after it is cut from this run."
-                ),
-                Box::new(yes),
-            ),
-            None => yes,
-        });
-    }
-
-    fn quit(&mut self, effects: &mut Vec<Effect>) {
-        self.sweep = None;
-        let unsaved = self.session.run.as_ref().is_some_and(|r| r.name.is_empty())
-            && self.session.step() > 0
-            && !self.session.ended;
-        let asked = match &self.overlay {
-            Some(Overlay::Confirm { yes, .. })
-                if matches!(**yes, Effect::Quit | Effect::Send(Command::Quit)) =>
-            {
-                Some((**yes).clone())
-            }
-            _ => None,
-        };
-        if self.session.ended {
-            effects.push(Effect::Leave);
-        } else if self.quitting {
-            self.say(Severity::Plain, "saving; it ends by itself".into());
-        } else if let Some(yes) = asked {
-            self.overlay = None;
-            effects.push(yes);
-        } else if self.attached {
-            effects.push(Effect::Confirm(
-                format!(
-                    "Save and end this session, for everyone? ({} leaves and lets it train)",
-                    key_of(ProgramAction::Detach)
-                ),
-                Box::new(Effect::Quit),
-            ));
-        } else if unsaved {
-            effects.push(Effect::Confirm(
-                "This run is not saved anywhere. Quit and lose it?".into(),
-                Box::new(Effect::Quit),
-            ));
-        } else {
-            effects.push(Effect::Quit);
-        }
     }
 
     fn mouse(&mut self, mouse: MouseEvent, effects: &mut Vec<Effect>) {

@@ -1,12 +1,15 @@
 //! The frame around every screen: header, tabs, banner, status line and footer. The layout depends on the size alone,
 //! and values keep their positions while they grow. This module knows no particular screen.
 
+mod message;
+mod past;
+
 use super::actions::{Action, Do, ProgramAction, key_of, on_screen};
-use super::app::{App, Toast};
-use super::session_view::{SessionView, Severity};
+use super::app::App;
+use super::session_view::SessionView;
 use super::theme::Theme;
 use super::views::train::TrainAction;
-use super::views::{Screen, VIEWS};
+use super::views::{Screen, VIEWS, ViewAction};
 use super::widgets::sparkline::{growing, sparkline};
 use super::widgets::{fitted, line, text, text_right, wrap};
 use crate::domain::report::State;
@@ -15,11 +18,11 @@ use crate::domain::terminal::MIN_SIZE;
 use crate::domain::text::{compact, duration, grouped, is_hidden, percent as share};
 use crate::session::status::RETRY_NOTE;
 use crossterm::event::KeyCode;
+use message::message;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
-use ratatui::style::Style;
+use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Clear, Widget};
 
 /// The rectangles of the parts of the screen.
 #[derive(Clone, Copy, Debug)]
@@ -102,10 +105,15 @@ pub fn draw(app: &App, buf: &mut Buffer) {
     }
     header(app, layout.header, buf);
     draw_tabs(app, layout.tabs, buf);
-    app.view().draw(&app.session, app.theme, layout.body, buf);
-    match &app.toast {
-        Some(toast) => message(toast, app.theme, layout.status, buf),
-        None => app
+    let session = app.session_on(app.screen);
+    app.view().draw(session, app.theme, layout.body, buf);
+    if app.past().is_some() {
+        past::dash_frames(layout.body, buf);
+    }
+    match (&app.toast, app.past()) {
+        (Some(toast), _) => message(toast, app.theme, layout.status, buf),
+        (None, Some(past)) => past::status(past, &app.session, app.theme, layout.status, buf),
+        (None, None) => app
             .view()
             .status(&app.session, app.theme, layout.status, buf),
     }
@@ -263,8 +271,14 @@ fn header(app: &App, area: Rect, buf: &mut Buffer) {
     } else {
         STATE_COLUMNS.0
     };
-    let state = format!("{:<columns$}", format!("{mark} {word}"));
-    left.push(HeaderItem::new(0, vec![Span::styled(state, style)]));
+    let state = match app.past() {
+        Some(past) => Span::styled(
+            past::words(past),
+            theme.accent().add_modifier(Modifier::BOLD),
+        ),
+        None => Span::styled(format!("{:<columns$}", format!("{mark} {word}")), style),
+    };
+    left.push(HeaderItem::new(0, vec![state]));
     let mut middle = Vec::new();
     if let Some(data) = &session.data {
         let (train, held) = session
@@ -305,7 +319,12 @@ fn header(app: &App, area: Rect, buf: &mut Buffer) {
         let step = format!("{:>step_width$}", grouped(session.step()));
         let rate = steps.map_or(String::new(), |s| images_per_s(s.images_per_s));
         let elapsed = steps.map_or(0.0, |s| s.elapsed);
-        right.push(HeaderItem::new(1, vec![dim("epoch ".into()), plain(epoch)]));
+        let label = if app.past().is_some() {
+            "now epoch "
+        } else {
+            "epoch "
+        };
+        right.push(HeaderItem::new(1, vec![dim(label.into()), plain(epoch)]));
         right.push(HeaderItem::new(8, vec![dim("step ".into()), plain(step)]));
         right.push(HeaderItem::new(
             4,
@@ -486,44 +505,18 @@ fn footer_key(action: &Action, symbols: Symbols) -> String {
         .map_or(String::new(), |key| key.name(symbols))
 }
 
-/// Maximum number of lines of a message.
-const MESSAGE_LINES: usize = 3;
-
-/// Draws a message on the status line. A long message also takes lines above it.
-fn message(toast: &Toast, theme: Theme, status: Rect, buf: &mut Buffer) {
-    let (mark, style) = match toast.severity {
-        Severity::Plain => ("·", theme.text()),
-        Severity::Good => ("✓", theme.best()),
-        Severity::Warning => ("!", theme.validation()),
-        Severity::Bad => ("✗", theme.wrong()),
-    };
-    let room = usize::from(status.width.saturating_sub(4));
-    let mut lines = wrap(&toast.text, room.max(20));
-    if lines.len() > MESSAGE_LINES {
-        // Text that does not fit makes the last line too long, so that it is shortened with an ellipsis.
-        let rest = lines.split_off(MESSAGE_LINES - 1).join(" ");
-        lines.push(rest);
-    }
-    let height = lines.len() as u16;
-    let area = Rect::new(
-        status.x,
-        (status.y + 1).saturating_sub(height),
-        status.width,
-        height,
-    )
-    .intersection(buf.area);
-    Clear.render(area, buf);
-    text(buf, area, area.x + 1, area.y, mark, style);
-    for (y, words) in (area.top()..area.bottom()).zip(lines) {
-        text(buf, area, area.x + 3, y, words, style);
-    }
-}
-
 fn footer(app: &App, area: Rect, buf: &mut Buffer) {
     let theme = app.theme;
     let mut items: Vec<(u8, bool, String, &str)> = Vec::new();
-    for action in on_screen(app.screen).filter(|a| a.rank > 0 && !a.keys.is_empty()) {
+    if app.past().is_some() {
+        items.extend(past::keys());
+    }
+    let works = |does: Do| app.past().is_none() || !does.steers();
+    for action in
+        on_screen(app.screen).filter(|a| a.rank > 0 && !a.keys.is_empty() && works(a.does))
+    {
         let name = match action.does {
+            Do::View(ViewAction::Train(TrainAction::Type)) if app.reads_curves() => "look back",
             Do::Program(ProgramAction::Pause) if app.session.paused => "resume",
             // Padded to the width of `resume`, which replaces it.
             Do::Program(ProgramAction::Pause) => "pause ",

@@ -383,8 +383,13 @@ impl Loop<'_> {
         for effect in self.app.update(msg) {
             match effect {
                 Effect::Send(command) => self.send(command),
-                Effect::Ask { id, question } => {
-                    self.send_message(CommandMessage::new(id, Command::Ask { question }));
+                Effect::Ask {
+                    id,
+                    question,
+                    epoch,
+                } => {
+                    let ask = Command::Ask { question, epoch };
+                    self.send_message(CommandMessage::new(id, ask));
                 }
                 Effect::Copy { what, text } => leave |= self.copy(&what, text),
                 Effect::Mouse(on) => {

@@ -2,6 +2,7 @@
 //! acknowledged by the worker. It uses no terminal.
 
 mod log;
+mod past;
 #[cfg(test)]
 mod tests;
 
@@ -72,6 +73,8 @@ pub struct SessionView {
     pub evaluations: BTreeMap<&'static str, (Evaluation, Option<Evaluation>)>,
     /// The images that Confusion and Samples show.
     pub shown: Split,
+    /// The epoch at whose end the session is shown; None: now.
+    pub as_of: Option<u32>,
     pub checkpoint: Option<CheckpointReport>,
     /// Why the newest save failed. None if it succeeded.
     pub unsaved: Option<String>,
@@ -116,6 +119,7 @@ impl Default for SessionView {
             smoothing: SMOOTHING,
             evaluations: BTreeMap::new(),
             shown: Split::Validation,
+            as_of: None,
             checkpoint: None,
             unsaved: None,
             log: Log::default(),

@@ -96,6 +96,12 @@ fn a_script_steers_a_session_and_each_answer_is_a_line() {
     let scored = answer(&place, "evaluate --wait", 0);
     assert_eq!(scored["evaluation"]["step"], next_step);
     assert_eq!(scored["evaluation"]["split"], "validation");
+    let evaluation = answer(&place, "ask evaluation", 0);
+    let matrix = &evaluation["answer"]["evaluation"]["confusion"];
+    assert_eq!(matrix, &scored["evaluation"]["confusion"]);
+    let early = answer(&place, "ask evaluation 900", 4);
+    let why = early["refused"].as_str().unwrap();
+    assert!(why.contains("no checkpoint of the end of"), "{why}");
     let runs = answer(&place, "ask runs", 0);
     assert_eq!(runs["answer"]["items"][0]["name"], "one");
     let browse =

@@ -309,3 +309,40 @@ fn a_run_that_diverges_ends_at_the_step_that_did() {
         "{first}"
     );
 }
+
+#[test]
+fn looking_back_changes_nothing_of_the_run() {
+    if left_out() {
+        return;
+    }
+    let device = processor();
+    let left_at = |step| {
+        let mut trainer = trainer(wanted(), &*device);
+        let leave_at = Some(step);
+        let mut notes = Notes {
+            leave_at,
+            ..Notes::default()
+        };
+        assert_eq!(trainer.run(&mut notes).unwrap(), End::Left);
+        trainer
+    };
+    let [mut past, mut plain, mut looking] = [3, 6, 6].map(left_at);
+    let checkpoint = past.checkpoint().unwrap().unwrap();
+    let expected = past.score_epoch(|| false).unwrap().unwrap();
+    let scores = looking
+        .look_back(&checkpoint, Path::new("a test"), |past| {
+            past.score_epoch(|| false)
+        })
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        (scores.step, scores.probabilities),
+        (3, expected.probabilities)
+    );
+    let mut notes = [Notes::default(), Notes::default()];
+    looking.run(&mut notes[0]).unwrap();
+    plain.run(&mut notes[1]).unwrap();
+    let losses = |notes: &Notes| notes.steps.iter().map(|s| s.loss).collect::<Vec<_>>();
+    assert_eq!(losses(&notes[0]), losses(&notes[1]));
+    assert!(looking.state().unwrap() == plain.state().unwrap());
+}

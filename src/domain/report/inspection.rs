@@ -57,11 +57,11 @@ pub struct ParameterHealth {
     /// The name in the checkpoint: `conv1.weight`.
     pub name: String,
     pub shape: Vec<usize>,
-    /// L2 norms of the weights and of their last gradient.
+    /// L2 norms of the weights and of their last gradient. A checkpoint has no gradient.
     #[serde(with = "number")]
     pub weight_norm: f64,
-    #[serde(with = "number")]
-    pub grad_norm: f64,
+    #[serde(default, with = "number::optional")]
+    pub grad_norm: Option<f64>,
 }
 
 /// Health of one layer's outputs over a sample of validation images.

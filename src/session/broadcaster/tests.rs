@@ -94,7 +94,13 @@ fn answers_go_to_the_viewer_that_asked_under_the_id_it_gave() {
     second.events.try_iter().count();
     for viewer in [&first, &second] {
         let question = Question::Runs;
-        let ask = CommandMessage::new(7, Command::Ask { question });
+        let ask = CommandMessage::new(
+            7,
+            Command::Ask {
+                question,
+                epoch: None,
+            },
+        );
         viewer.commands.send_message(ask).unwrap();
     }
     let answer = |why: &str| Answer::Failed { why: why.into() };

@@ -69,7 +69,7 @@ pub enum TypedRequest {
 }
 
 /// The questions that have a word; any other is typed as JSON.
-const QUESTIONS_TYPED: &str = "status|runs|model|JSON";
+const QUESTIONS_TYPED: &str = "status|runs|model|evaluation|JSON [EPOCH]";
 
 #[rustfmt::skip]
 pub static COMMANDS: &[CommandRow] = &[
@@ -110,7 +110,7 @@ pub static COMMANDS: &[CommandRow] = &[
         about: "Choose the images that Confusion, Samples and the questions about them show.",
         typed: Some(typed_show) },
     CommandRow { name: "ask", takes: QUESTIONS_TYPED, until: Until::Answered,
-        about: "Ask a question; the sender alone receives the answer, before the command is done.",
+        about: "Ask a question; the sender alone receives the answer, before the command is done. With `epoch`, questions about predictions and the network are answered as it was at the end of that epoch, if the run keeps a checkpoint of it.",
         typed: Some(typed_ask) },
     CommandRow { name: "download", takes: "", until: Until::Answered,
         about: "Download CIFAR-10 into the data folder.",
@@ -134,6 +134,7 @@ pub struct MessageRow {
 
 #[rustfmt::skip]
 pub static QUESTIONS: &[MessageRow] = &[
+    MessageRow { name: "evaluation", about: "The newest evaluation of the shown split, with its confusion matrix." },
     MessageRow { name: "samples", about: "Predictions of the shown split that pass the filter (all, wrong, most-confident-wrong, least-sure, class or pinned)." },
     MessageRow { name: "cell", about: "Predictions of one cell of the confusion matrix, the most confident first." },
     MessageRow { name: "browse", about: "Images as they are in the data, of one class or of all." },
@@ -147,6 +148,7 @@ pub static QUESTIONS: &[MessageRow] = &[
 
 #[rustfmt::skip]
 pub static ANSWERS: &[MessageRow] = &[
+    MessageRow { name: "evaluation", about: "To evaluation." },
     MessageRow { name: "predictions", about: "To samples and cell: `total` images pass, these are those from `offset` on." },
     MessageRow { name: "pictures", about: "To browse and augmented: (index, class, picture) each." },
     MessageRow { name: "model", about: "To model." },
@@ -231,21 +233,31 @@ fn typed_show(words: &[String]) -> Result<Vec<Command>, String> {
 }
 
 fn typed_ask(words: &[String]) -> Result<Vec<Command>, String> {
-    let question = match words {
-        [word] if word == "runs" => Question::Runs,
-        [word] if word == "model" => Question::Model {
+    let (word, epoch) = match words {
+        [word] => (word.as_str(), None),
+        [word, epoch] => {
+            let number = epoch.parse();
+            let wrong = |_| format!("'{epoch}' is not the number of an epoch");
+            (word.as_str(), Some(number.map_err(wrong)?))
+        }
+        _ => ("", None),
+    };
+    let question = match word {
+        "runs" => Question::Runs,
+        "evaluation" => Question::Evaluation,
+        "model" => Question::Model {
             activations_of: None,
         },
-        [json] if json.starts_with('{') => serde_json::from_str(json)
+        json if json.starts_with('{') => serde_json::from_str(json)
             .map_err(|error| format!("not a question: {error}; see `cifar-tui protocol`"))?,
         _ => {
             return Err(
-                "`ask` takes `status`, `runs`, `model`, or a question as JSON, such as '{\"question\":\"augmented\",\"index\":4,\"count\":6}'"
+                "`ask` takes `status`, `runs`, `model`, `evaluation`, or a question as JSON, such as '{\"question\":\"augmented\",\"index\":4,\"count\":6}'; after it may come an epoch"
                     .into(),
             );
         }
     };
-    Ok(vec![Command::Ask { question }])
+    Ok(vec![Command::Ask { question, epoch }])
 }
 
 /// The rows of the commands that a user can type.

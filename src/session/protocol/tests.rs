@@ -200,7 +200,23 @@ fn every_row_that_can_be_typed_makes_its_command() {
         assert_eq!((fork.of.as_deref(), fork.at), (of, at), "{text}");
         assert_eq!((fork.changes.len(), fork.paused), (changes, false));
     }
-    for (text, why) in [("fork one@", "is not a state"), ("fork a b", "KEY=VALUE")] {
+    for (text, question, epoch) in [
+        ("ask runs", Question::Runs, None),
+        ("ask evaluation", Question::Evaluation, None),
+        ("ask evaluation 3", Question::Evaluation, Some(3)),
+        (r#"ask {"question":"runs"} 12"#, Question::Runs, Some(12)),
+    ] {
+        let (_, request) = parse_words(&words(text)).unwrap();
+        let commands = vec![Command::Ask { question, epoch }];
+        let until = Until::Answered;
+        assert_eq!(request, TypedRequest::Send { commands, until });
+    }
+    for (text, why) in [
+        ("fork one@", "is not a state"),
+        ("fork a b", "KEY=VALUE"),
+        ("ask evaluation x", "'x' is not the number of an epoch"),
+        ("ask runs 1 2", "`ask` takes"),
+    ] {
         let error = parse_words(&words(text)).unwrap_err();
         assert!(error.contains(why), "{error}");
     }

@@ -159,7 +159,7 @@ fn every_question_has_an_answer() {
             assert_eq!(report.step, 30);
             assert_eq!(report.filters.len(), 4);
             assert!(!report.activations.is_empty() && !report.units.is_empty());
-            assert!(report.parameters.iter().any(|p| p.grad_norm > 0.0));
+            assert!(report.parameters.iter().any(|p| p.grad_norm > Some(0.0)));
         }
         other => panic!("{other:?}"),
     }
@@ -251,6 +251,7 @@ fn each_command_is_answered_once_with_its_step_or_the_reason_against_it() {
     };
     let ask = Command::Ask {
         question: Question::Runs,
+        epoch: None,
     };
     for (command, outcome) in [
         (Command::Pause, Outcome::AppliedAt(1)),

@@ -115,8 +115,13 @@ impl Worker<'_> {
                 Err(error) => return Err(self.refuse(error)),
             },
             Command::Show { split } => self.show(trainer, split)?,
-            Command::Ask { question } => {
-                let answer = self.answer_to(trainer, question);
+            Command::Ask { question, epoch } => {
+                let answer = match epoch {
+                    None => self.answer_to(trainer, question),
+                    Some(epoch) => self
+                        .answer_about(trainer, epoch, question)
+                        .unwrap_or_else(|why| Answer::Failed { why }),
+                };
                 self.sender.answer(request.address(), answer);
             }
             Command::Download => self.download_data()?,
@@ -209,6 +214,7 @@ impl Worker<'_> {
     fn answer_to(&mut self, trainer: &mut Trainer, question: Question) -> Answer {
         let shown = split_index(self.shown);
         let answer = match question {
+            Question::Evaluation => self.results[shown].evaluation(),
             Question::Samples {
                 filter,
                 offset,

@@ -10,6 +10,7 @@ mod health;
 mod hosting;
 mod inbox;
 mod loading;
+mod past;
 mod saving;
 mod starting;
 
@@ -37,6 +38,7 @@ use crate::train::trainer::{End, Phase, Trainer};
 use crate::train::training_data::TrainingData;
 use forking::CheckedFork;
 use loading::{load_data, loading};
+use past::EarlierEpoch;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -168,6 +170,8 @@ struct Worker<'a> {
     /// The results of the validation and the test images, by [`split_index`].
     results: [SplitResults; 2],
     shown: Split,
+    /// Earlier epochs of the run that were asked about, the last one at the end.
+    earlier: Vec<EarlierEpoch>,
     health: HealthMonitor,
     /// The step to which the run last went back.
     went_back_to: Option<u64>,
@@ -247,6 +251,7 @@ impl<'a> Worker<'a> {
             logging: None,
             results: Default::default(),
             shown: Split::Validation,
+            earlier: Vec::new(),
             health: HealthMonitor::default(),
             went_back_to: None,
             best_scored: None,

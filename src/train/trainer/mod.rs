@@ -7,9 +7,11 @@
 
 mod changes;
 mod fork;
+mod look_back;
 mod pace;
 mod rate_test;
 mod resume;
+mod scoring;
 #[cfg(test)]
 mod tests;
 
@@ -17,12 +19,11 @@ pub use changes::ChangeOutcome;
 pub use resume::Suspended;
 
 use super::checkpoint::{Applied, Best, RunState};
-use super::evaluate::{Scores, Scoring};
+use super::evaluate::Scores;
 use super::training_data::TrainingData;
 use super::{Error, Result, schedule};
 use crate::backend::{
-    Backend, Inspected, Inspection, MemberId, NetworkSpec, NetworkState, Scaling, ScoringBatch,
-    StepOutcome, StepPlan, rule,
+    Backend, Inspected, Inspection, MemberId, NetworkSpec, Scaling, StepOutcome, StepPlan, rule,
 };
 use crate::data::batches::{self, Division};
 use crate::domain::arch::{self, Shape};
@@ -350,93 +351,6 @@ impl Trainer {
     /// Returns an error if the device fails.
     pub fn has_average(&mut self) -> Result<bool> {
         Ok(self.backend.has_average(self.member)?)
-    }
-
-    /// Scores all images of a split, with these weights and in these views. Returns None if the host left before the end.
-    ///
-    /// # Errors
-    /// Returns an error if the average is to be scored and there is none; if the device runs out of memory or a kernel
-    /// launch fails.
-    pub fn evaluate(
-        &mut self,
-        host: &mut impl TrainingHost,
-        split: Split,
-        weights: Weights,
-        tta: Tta,
-    ) -> Result<Option<Scores>> {
-        self.evaluate_with(None, host, split, (weights, tta))
-    }
-
-    /// The same with the last weights of `state`. The time that it takes does not count.
-    ///
-    /// # Errors
-    /// Returns an error if the state is of another network; if the device runs out of memory or a kernel launch fails.
-    pub fn evaluate_state(
-        &mut self,
-        state: &NetworkState,
-        host: &mut impl TrainingHost,
-        split: Split,
-        tta: Tta,
-    ) -> Result<Option<Scores>> {
-        let elapsed = self.run_state.elapsed;
-        let scores = self.evaluate_with(Some(state), host, split, (Weights::Last, tta));
-        self.run_state.elapsed = elapsed;
-        scores
-    }
-
-    fn evaluate_with(
-        &mut self,
-        state: Option<&NetworkState>,
-        host: &mut impl TrainingHost,
-        split: Split,
-        (weights, tta): (Weights, Tta),
-    ) -> Result<Option<Scores>> {
-        let data = Rc::clone(&self.training_data);
-        let set = data.images(split);
-        let images = self.images(split);
-        let labels = images.iter().map(|&i| set.labels()[i as usize]).collect();
-        let classes = self.run_state.classes.len();
-        let total = images.len() as u32;
-        let mut scoring = Scoring::new(images, labels, classes);
-        let mut done = 0;
-        while done < total as usize {
-            let phase = Phase::Evaluating {
-                split,
-                done: done as u32,
-                total,
-            };
-            if host.poll(self, phase).is_break() {
-                return Ok(None);
-            }
-            let watch = Stopwatch::start();
-            let at_once = self.backend.capacity() / tta.views().len();
-            let end = (done + at_once).min(total as usize);
-            let batch = ScoringBatch {
-                images: set,
-                numbers: &scoring.images[done..end],
-                weights,
-                tta,
-                probabilities: &mut scoring.probabilities[done * classes..end * classes],
-                losses: &mut scoring.losses[done..end],
-            };
-            match state {
-                None => self.backend.score(self.member, batch)?,
-                Some(state) => self.backend.score_state(self.member, state, batch)?,
-            }
-            // If the process was suspended, assume the usual time for this number of images.
-            let usual = || scoring.seconds / done.max(1) as f64 * (end - done) as f64;
-            let seconds = watch.seconds().unwrap_or_else(usual);
-            scoring.seconds += seconds;
-            self.run_state.elapsed += seconds;
-            done = end;
-        }
-        let (step, epoch) = (self.run_state.step, self.epoch());
-        Ok(Some(scoring.finish(
-            split,
-            (weights, tta),
-            (step, epoch),
-            classes,
-        )))
     }
 
     /// The indices of a split's images in their image set, in the split's order.

@@ -1,3 +1,5 @@
+mod look_back;
+
 use super::*;
 use crate::backend::{self, Device, DeviceInfo, ImageSet, NetworkState, PartTime, ScoringBatch};
 use crate::data::{Dataset, Images};

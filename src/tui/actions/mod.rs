@@ -8,6 +8,7 @@ mod table;
 pub use table::{ACTIONS, README_ACTIONS};
 
 use super::session_view::SessionView;
+use super::views::model::ModelAction;
 use super::views::{Screen, VIEWS, ViewAction};
 use crate::domain::symbols::Symbols;
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
@@ -42,6 +43,24 @@ pub enum ProgramAction {
     Suspend,
     Detach,
     Quit,
+}
+
+impl Do {
+    /// Whether the action changes the run or what the next one begins with.
+    pub fn steers(self) -> bool {
+        use ProgramAction::*;
+        match self {
+            Do::Program(does) => matches!(
+                does,
+                Pause | Step | Evaluate | Checkpoint | Restart | GoBack | Stop | Undo
+            ),
+            Do::View(ViewAction::Model(does)) => matches!(
+                does,
+                ModelAction::Edit | ModelAction::Presets | ModelAction::Recipe
+            ),
+            Do::View(_) => false,
+        }
+    }
 }
 
 impl From<ProgramAction> for Do {

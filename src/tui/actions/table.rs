@@ -173,7 +173,8 @@ pub static ACTIONS: &[Action] = &[
     view(Train(TrainAction::Raise), RIGHT, 2, "nudge", "raise the chosen hyperparameter"),
     view(Train(TrainAction::LowerMuch), &[ch('H')], 0, "nudge more", "lower it by a large step"),
     view(Train(TrainAction::RaiseMuch), &[ch('L')], 0, "nudge more", "raise it by a large step"),
-    view(Train(TrainAction::Type), ENTER, 3, "type", "type a value for the chosen hyperparameter"),
+    view(Train(TrainAction::Type), ENTER, 3, "type", "type a value for the chosen hyperparameter; with the cursor on the curves: look back at its epoch"),
+    view(Train(TrainAction::LookBack), &[], 0, "look back", "Confusion, Samples and Model as they were at the end of the epoch at the cursor"),
     view(Train(TrainAction::Back), ESC, 0, "back", "leave the editor, the cursor, the zoom or the filter"),
     view(Train(TrainAction::Choose(Move::Top)), TOP, 0, "first", "the first hyperparameter"),
     view(Train(TrainAction::Choose(Move::Bottom)), BOTTOM, 0, "last", "the last hyperparameter"),
@@ -214,6 +215,7 @@ pub static ACTIONS: &[Action] = &[
     view(Confusion(ConfusionAction::Choose(Move::HalfDown)), HALF_DOWN, 0, "page down", "the page of images after"),
     view(Confusion(ConfusionAction::Copy), &[ch('y')], 0, "copy", "copy the matrix, tabs between its columns"),
     view(Confusion(ConfusionAction::Picture), &[ch('s')], 0, "save", "save the matrix as a PNG picture in the run's folder"),
+    view(Confusion(ConfusionAction::Fork), &[ch('F')], 0, "fork", "fork from the earlier epoch that is shown: a new run with the pending changes, paused"),
     // Samples
     view(Samples(SamplesAction::Choose(Move::Up)), UP, 0, "choose", "the image above"),
     view(Samples(SamplesAction::Choose(Move::Down)), DOWN, 0, "choose", "the image below"),
@@ -231,6 +233,7 @@ pub static ACTIONS: &[Action] = &[
     view(Samples(SamplesAction::OtherSplit), &[ch('t')], 3, "split", "turn between the validation and the test images"),
     view(Samples(SamplesAction::LargerImages), &[ch('+'), ch('=')], 0, "larger", "larger images"),
     view(Samples(SamplesAction::SmallerImages), &[ch('-')], 0, "smaller", "smaller images"),
+    view(Samples(SamplesAction::Fork), &[ch('F')], 0, "fork", "fork from the earlier epoch that is shown: a new run with the pending changes, paused"),
     // Model
     view(Model(ModelAction::Edit), &[key(KeyCode::Enter), ch('i')], 2, "edit", "edit the architecture; enter applies it to the next run"),
     view(Model(ModelAction::Presets), &[ch('a')], 3, "presets", "the next architecture that comes with the program"),
@@ -245,6 +248,7 @@ pub static ACTIONS: &[Action] = &[
     view(Model(ModelAction::OtherPictures), &[ch('v')], 3, "filters", "turn between activations and first-layer filters"),
     view(Model(ModelAction::NextImage), &[ch(']'), ch('l'), key(KeyCode::Right)], 3, "image", "activations of the next image"),
     view(Model(ModelAction::PreviousImage), &[ch('['), ch('h'), key(KeyCode::Left)], 0, "image", "activations of the previous image"),
+    view(Model(ModelAction::Fork), &[ch('F')], 0, "fork", "fork from the earlier epoch that is shown: a new run with the pending changes, paused"),
     // Runs
     view(Runs(RunsAction::Choose(Move::Up)), UP, 0, "choose", "the run above"),
     view(Runs(RunsAction::Choose(Move::Down)), DOWN, 0, "choose", "the run below"),

@@ -33,8 +33,9 @@ pub const CLASSES: [&str; 10] = [
 pub struct AppHarness {
     pub app: App,
     pub sent: Vec<Command>,
-    /// Questions sent, answered or not.
+    /// Questions sent, answered or not, and the epochs that they are about.
     pub asked: Vec<Question>,
+    pub epochs: Vec<Option<u32>>,
     /// Number of effects returned by the app, commands included.
     pub effects: usize,
     /// Questions that were sent and not answered.
@@ -58,6 +59,7 @@ impl AppHarness {
             app: App::new(theme, width, height, 0.0, CommandIds::default()),
             sent: Vec::new(),
             asked: Vec::new(),
+            epochs: Vec::new(),
             effects: 0,
             open: Vec::new(),
             answers: true,
@@ -133,8 +135,13 @@ impl AppHarness {
             self.effects += 1;
             match effect {
                 Effect::Send(command) => self.sent.push(command),
-                Effect::Ask { id, question } => {
+                Effect::Ask {
+                    id,
+                    question,
+                    epoch,
+                } => {
                     self.asked.push(question.clone());
+                    self.epochs.push(epoch);
                     self.open.push((id, question));
                 }
                 _ => {}
@@ -440,7 +447,7 @@ fn model_report(image: Option<u32>) -> ModelReport {
                 name,
                 shape: vec![32, 3, 3, 3],
                 weight_norm: 3.5 + i as f64,
-                grad_norm: 0.04 / (i + 1) as f64,
+                grad_norm: Some(0.04 / (i + 1) as f64),
             })
             .collect(),
         units: named
@@ -485,6 +492,9 @@ pub fn answer(question: &Question) -> Answer {
     let class = |i: u32| (i % 10) as u16;
     let called = |i: u32| ((i + i / 3 % 2 * 4) % 10) as u16;
     match question {
+        Question::Evaluation => Answer::Evaluation {
+            evaluation: Box::new(evaluation(1)),
+        },
         Question::Samples {
             filter,
             offset,

@@ -146,6 +146,13 @@ views! {
         "The data set and its source, the images, and augmented variants of them.";
 }
 
+impl Views {
+    /// Whether the cursor of Train's curves is shown.
+    pub fn reads_curves(&self) -> bool {
+        self.train.has_cursor()
+    }
+}
+
 impl Screen {
     /// Its row in VIEWS.
     pub fn row(self) -> &'static ViewRow {
@@ -160,7 +167,7 @@ impl Screen {
 
 /// The effects of a view: commands, questions, messages on the status line, another screen.
 pub struct Context<'a> {
-    /// The state of the session, computed from its events.
+    /// The state of the session, computed from its events; or as it was, while the view shows the past.
     pub session: &'a SessionView,
     /// The area in which the view is drawn.
     pub area: Rect,
@@ -176,7 +183,7 @@ impl Context<'_> {
         self.effects.push(Effect::Send(command));
     }
 
-    /// Sends a question to the worker. The answer arrives as an event with the returned id. Keep only the newest id;
+    /// Sends a question to the worker, about the time that is shown. The answer arrives as an event with the returned id. Keep only the newest id;
     /// answers to older ones are outdated.
     pub fn ask(&mut self, question: Question) -> u64 {
         let (id, ask) = self.asking(question);
@@ -187,7 +194,25 @@ impl Context<'_> {
     /// A question for later, for example after a confirmation, and its id.
     pub fn asking(&mut self, question: Question) -> (u64, Effect) {
         let id = self.ids.next();
-        (id, Effect::Ask { id, question })
+        let epoch = self.session.as_of;
+        let ask = Effect::Ask {
+            id,
+            question,
+            epoch,
+        };
+        (id, ask)
+    }
+
+    /// Shows Confusion, Samples and Model as they were at the end of an epoch, if the run keeps a checkpoint of it.
+    pub fn look_back(&mut self, epoch: u32) {
+        self.effects.push(Effect::LookBack(epoch));
+    }
+
+    /// Begins a fork of the shown run at the end of the epoch that is shown.
+    pub fn fork_past(&mut self) {
+        if let Some(epoch) = self.session.as_of {
+            self.fork(None, ForkAt::Epoch(epoch));
+        }
     }
 
     /// Ends the session and begins a sweep.

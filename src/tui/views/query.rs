@@ -13,12 +13,14 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use unicode_width::UnicodeWidthStr;
 
-/// The run, split and step for which an answer is valid. The question is sent again when the key changes.
+/// The run, split, step and earlier epoch for which an answer is valid. The question is sent again when the key changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueryKey {
     run: String,
     split: Split,
     step: u64,
+    /// The earlier epoch that the question is about.
+    epoch: Option<u32>,
 }
 
 impl QueryKey {
@@ -49,6 +51,7 @@ impl QueryKey {
                 .map_or_else(String::new, |r| r.name.clone()),
             split: session.shown,
             step: 0,
+            epoch: session.as_of,
         }
     }
 }
@@ -57,7 +60,7 @@ impl QueryKey {
 pub type Shown = (u32, u16, Picture);
 
 /// A question to the worker and the newest answer. The previous answer is kept until the next one arrives, so that the
-/// screen does not flicker.
+/// screen does not flicker, unless it is of another time.
 #[derive(Debug, Default)]
 pub struct Query {
     asked: Option<(Question, QueryKey)>,
@@ -68,6 +71,9 @@ pub struct Query {
 impl Query {
     /// Sends the question, unless the last question sent was the same and had the same key.
     pub fn want(&mut self, question: Question, key: QueryKey, ctx: &mut Context) {
+        if (self.asked.as_ref()).is_some_and(|(_, asked)| asked.epoch != key.epoch) {
+            self.clear();
+        }
         let wanted = (question, key);
         if self.asked.as_ref() != Some(&wanted) {
             self.waiting = Some(ctx.ask(wanted.0.clone()));
@@ -111,11 +117,11 @@ impl Query {
         self.waiting.is_some()
     }
 
-    /// Whether the last question differs from `question`.
-    pub fn is_about_other(&self, question: &Question) -> bool {
-        self.asked
-            .as_ref()
-            .is_none_or(|(asked, _)| asked != question)
+    /// Whether the last question differs from `question`, or was about another time.
+    pub fn is_about_other(&self, question: &Question, session: &SessionView) -> bool {
+        let same =
+            |(asked, key): &(Question, QueryKey)| asked == question && key.epoch == session.as_of;
+        !self.asked.as_ref().is_some_and(same)
     }
 
     /// The reason, if the worker could not answer.

@@ -2,6 +2,7 @@
 
 mod images;
 mod input;
+mod past;
 mod runs;
 
 use super::app_harness::{self, AppHarness};

@@ -49,6 +49,7 @@ pub enum TrainAction {
     PanRight,
     Fork,
     Sweep,
+    LookBack,
 }
 
 /// The part that fills the whole screen, if any.
@@ -140,6 +141,12 @@ impl TrainView {
                 "no hyperparameter passes the filter; {} clears it",
                 key_of(Back)
             )),
+            Type if self.charts.has_cursor() => can_look_back(session),
+            LookBack if !self.charts.has_cursor() => Err(format!(
+                "no epoch is chosen; {} shows the cursor of the curves",
+                key_of(CursorFarLeft)
+            )),
+            LookBack => can_look_back(session),
             Lower | Raise | LowerMuch | RaiseMuch | Type => {
                 if session.ended {
                     Err("the session is over".into())
@@ -188,7 +195,10 @@ impl TrainView {
             Raise => self.panel.nudge(true, false, ctx),
             LowerMuch => self.panel.nudge(false, true, ctx),
             RaiseMuch => self.panel.nudge(true, true, ctx),
-            Type => self.panel.edit(ctx.session),
+            Type | LookBack => match self.charts.cursor_epoch() {
+                Some(epoch) => ctx.look_back(epoch),
+                None => self.panel.edit(ctx.session),
+            },
             Copy => self.panel.copy(ctx),
             Filter => self.panel.edit_filter(),
             Back => {
@@ -247,6 +257,11 @@ impl TrainView {
                 Err(error) => ctx.say(Severity::Warning, error.to_string()),
             },
         }
+    }
+
+    /// Whether the cursor of the curves is shown.
+    pub fn has_cursor(&self) -> bool {
+        self.charts.has_cursor()
     }
 
     /// Whether esc would leave something on this screen.
@@ -351,6 +366,16 @@ impl View for TrainView {
 
     fn paste(&mut self, text: &str, _ctx: &mut Context) {
         self.panel.paste(text);
+    }
+}
+
+/// Whether there may be checkpoints of earlier epochs.
+fn can_look_back(session: &SessionView) -> Result<(), String> {
+    match &session.run {
+        _ if session.ended => Err("the session is over".into()),
+        Some(run) if run.name.is_empty() => Err("this run is not saved to a folder".into()),
+        Some(_) => Ok(()),
+        None => Err("no run has begun".into()),
     }
 }
 

@@ -111,8 +111,12 @@ impl ConfusionView {
         ]);
         let inner = panel(buf, area, theme.frame(), &title, &right);
         if self.values == Values::Change && session.evaluation_before(session.shown).is_none() {
+            let why = match session.as_of {
+                Some(_) => "Changes are shown of the newest evaluation only.",
+                None => "There is no earlier evaluation to compare with.",
+            };
             let lines = [
-                "There is no earlier evaluation to compare with.".to_owned(),
+                why.to_owned(),
                 format!("{} shows the counts.", key_of(ConfusionAction::Values)),
             ];
             return message(&lines, theme, inner, buf);
@@ -446,7 +450,10 @@ fn cell_words(
             let by = if by.abs() < 0.05 { 0.0 } else { by };
             format!("{by:+.1} since last evaluation")
         }
-        _ => "first evaluation".into(),
+        _ => match session.as_of {
+            Some(epoch) => format!("at the end of epoch {epoch}"),
+            None => "first evaluation".into(),
+        },
     };
     (count, change)
 }

@@ -37,6 +37,7 @@ pub enum ConfusionAction {
     OtherSplit,
     Copy,
     Picture,
+    Fork,
 }
 
 /// The values in the cells.
@@ -149,6 +150,7 @@ impl ConfusionView {
             OtherSplit => can_switch_split(session),
             Back if !self.open => Err("the matrix is on the screen".into()),
             Back => Ok(()),
+            Fork => session.is_past(),
             _ if evaluation.is_none() => Err("nothing has been scored yet".into()),
             Choose(Move::HalfUp | Move::HalfDown) if !self.open => Err(format!(
                 "only through a cell's images; {} shows them",
@@ -205,6 +207,7 @@ impl ConfusionView {
                     ctx.picture(request);
                 }
             }
+            Fork => ctx.fork_past(),
             NextWorst => self.worst(true, ctx.session),
             PreviousWorst => self.worst(false, ctx.session),
             Choose(Move::HalfDown | Move::Down) if self.open => self.page(true, ctx),
@@ -355,6 +358,10 @@ fn inside(area: Rect) -> Rect {
 pub fn can_switch_split(session: &SessionView) -> Result<(), String> {
     match session.params.scored_split() {
         Split::Test => Err("no images are held out for validation".into()),
+        split if session.as_of.is_some() => Err(format!(
+            "only the {} images are scored with the weights of an earlier epoch",
+            split.name()
+        )),
         _ => Ok(()),
     }
 }

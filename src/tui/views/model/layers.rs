@@ -121,9 +121,10 @@ impl ModelView {
             }
             if wide && let Some(report) = report {
                 let health = LayerHealth::of(report, layer);
-                if let Some((weights, gradient)) = health.norms {
-                    text_right(buf, inner, right_of(38), y, &norm(weights), style);
-                    text_right(buf, inner, right_of(47), y, &norm(gradient), style);
+                for (value, end) in [(health.weights, 38), (health.gradient, 47)] {
+                    if let Some(value) = value {
+                        text_right(buf, inner, right_of(end), y, &norm(value), style);
+                    }
                 }
                 if let Some(dead) = health.dead {
                     let style = if dead > 0.5 && !chosen {
@@ -147,11 +148,10 @@ impl ModelView {
         {
             let health = LayerHealth::of(report, layer);
             let y = inner.bottom() - 1;
-            let norms = health
-                .norms
-                .map(|(w, g)| format!("|w| {}  |grad| {}", norm(w), norm(g)));
+            let weights = health.weights.map(|w| format!("|w| {}", norm(w)));
+            let gradient = health.gradient.map(|g| format!("|grad| {}", norm(g)));
             let dead = health.dead.map(|d| format!("dead {:.1}%", 100.0 * d));
-            let words = [norms, dead]
+            let words = [weights, gradient, dead]
                 .into_iter()
                 .flatten()
                 .collect::<Vec<_>>()
@@ -167,19 +167,19 @@ impl ModelView {
 }
 
 /// Figures of a layer's parameters and units.
+#[derive(Default)]
 struct LayerHealth {
-    /// Norm of the weights and of their last gradient.
-    norms: Option<(f64, f64)>,
+    /// Norm of the weights.
+    weights: Option<f64>,
+    /// Norm of their last gradient, if it is known.
+    gradient: Option<f64>,
     dead: Option<f64>,
 }
 
 impl LayerHealth {
     fn of(report: &ModelReport, layer: &Summary) -> Self {
         if layer.name.is_empty() {
-            return LayerHealth {
-                norms: None,
-                dead: None,
-            };
+            return LayerHealth::default();
         }
         // Only the layer's own parameters: `conv1.weight`, but not `residual1.conv1.weight` for `residual1`.
         let own = |name: &str| {
@@ -187,14 +187,15 @@ impl LayerHealth {
                 .and_then(|rest| rest.strip_prefix('.'))
                 .is_some_and(|rest| !rest.contains('.'))
         };
-        let (mut weights, mut gradient, mut any) = (0.0, 0.0, false);
+        let (mut weights, mut gradient, mut any) = (0.0, Some(0.0), false);
         for p in report.parameters.iter().filter(|p| own(&p.name)) {
             weights += p.weight_norm * p.weight_norm;
-            gradient += p.grad_norm * p.grad_norm;
+            gradient = gradient.zip(p.grad_norm).map(|(sum, g)| sum + g * g);
             any = true;
         }
         LayerHealth {
-            norms: any.then(|| (weights.sqrt(), gradient.sqrt())),
+            weights: any.then(|| weights.sqrt()),
+            gradient: gradient.filter(|_| any).map(f64::sqrt),
             dead: report
                 .units
                 .iter()

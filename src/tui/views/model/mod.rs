@@ -32,6 +32,7 @@ pub enum ModelAction {
     OtherPictures,
     NextImage,
     PreviousImage,
+    Fork,
 }
 
 /// Seconds of training between two reports while the screen is open; each costs a forward pass.
@@ -107,6 +108,7 @@ impl ModelView {
         match does {
             Edit | Presets | Recipe if session.ended => Err("the session is over".into()),
             Back => Err("nothing was typed".into()),
+            Fork => session.is_past(),
             OtherPictures | NextImage | PreviousImage if !activations && !filters => {
                 Err("there is no room for pictures beside the layers".into())
             }
@@ -140,6 +142,7 @@ impl ModelView {
                 let n = images(ctx.session).max(1);
                 self.image = (self.image % n + n - 1) % n;
             }
+            Fork => ctx.fork_past(),
         }
         self.refresh(ctx);
     }
@@ -156,7 +159,7 @@ impl ModelView {
         let seconds = ctx.session.steps.as_ref().map_or(0.0, |s| s.elapsed);
         let at = format!("{:.0}", (seconds / REFRESH_SECONDS).floor());
         // Do not ask again before the answer has arrived.
-        if !self.report.is_waiting() || self.report.is_about_other(&question) {
+        if !self.report.is_waiting() || self.report.is_about_other(&question, ctx.session) {
             self.report
                 .want(question, QueryKey::and(ctx.session, &at), ctx);
         }
@@ -228,8 +231,11 @@ impl View for ModelView {
             MouseEventKind::ScrollDown => self.select(1, ctx.session),
             MouseEventKind::ScrollUp => self.select(-1, ctx.session),
             MouseEventKind::Down(MouseButton::Left)
-                if layout.text.contains(here) && self.draft.is_none() && !ctx.session.ended =>
+                if layout.text.contains(here) && self.draft.is_none() =>
             {
+                if ctx.session.ended || ctx.session.as_of.is_some() {
+                    return;
+                }
                 self.draft = Some(TextField::new(&self.text(ctx.session)));
             }
             MouseEventKind::Down(MouseButton::Left) if layout.layers.contains(here) => {

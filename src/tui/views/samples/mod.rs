@@ -34,6 +34,7 @@ pub enum SamplesAction {
     OtherSplit,
     LargerImages,
     SmallerImages,
+    Fork,
 }
 
 /// The chosen filter. The class and the pinned images are separate fields.
@@ -95,6 +96,7 @@ impl SamplesView {
             OtherSplit => can_switch_split(session),
             Back if self.open.is_none() => Err("the grid is on the screen".into()),
             Back => Ok(()),
+            Fork => session.is_past(),
             _ if session.evaluation(session.shown).is_none() => {
                 Err("nothing has been scored yet".into())
             }
@@ -147,6 +149,7 @@ impl SamplesView {
             Pin => self.pin(ctx),
             LargerImages => self.width = self.other_width(true, ctx.area).or(self.width),
             SmallerImages => self.width = self.other_width(false, ctx.area).or(self.width),
+            Fork => ctx.fork_past(),
         }
         self.refresh(ctx);
     }
