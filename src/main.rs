@@ -135,10 +135,18 @@ fn run(invocation: &Invocation) -> anyhow::Result<u8> {
         Task::Data(cli::DataCommand::Verify) => commands::data::verify(&config, out)?,
         Task::Data(cli::DataCommand::Download) => return download(&config, out),
         Task::Bench {
+            explain: true,
+            seconds,
+            gpu,
+            json,
+            ..
+        } => commands::explain::run(&config, *gpu, *seconds, *json, out)?,
+        Task::Bench {
             seconds,
             eval,
             suite: false,
             json,
+            ..
         } => commands::bench::run(&config, *seconds, *eval, *json, out)?,
         Task::Bench { json, .. } => {
             commands::suite::run(&config, *json, out, &mut std::io::stderr())?;

@@ -33,6 +33,7 @@ use crate::hardware::executor::ExecutorError;
 use crate::hardware::threads::Threads;
 use crate::layers::kind::SeenImages;
 use candle::CandleDevice;
+use gpu::timing::LaunchTimes;
 use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
 
@@ -193,6 +194,20 @@ pub trait Device {
     /// measured.
     fn peak_flops(&self) -> Option<f64> {
         None
+    }
+
+    /// Measures each launch of a training step and of a scoring pass alone, on a network that is then dropped. The step's
+    /// batch is the largest that the network takes. None on a device without launches.
+    ///
+    /// # Errors
+    /// Returns an error if the step or the architecture does not fit, memory is short, or the device fails.
+    fn time_launches(
+        &self,
+        _spec: &NetworkSpec,
+        _images: &Rc<ImageSet>,
+        _step: &StepPlan,
+    ) -> Result<Option<LaunchTimes>> {
+        Ok(None)
     }
 
     /// A backend without members, for batches of up to `capacity` images.

@@ -2,6 +2,7 @@
 
 use crate::config::{OPTIONS, OptionKind, Options};
 use crate::domain::arch;
+use crate::domain::gpus;
 use crate::domain::params::{HYPERPARAMS, Hyperparameters, Tta, ValueKind, Weights};
 use crate::domain::rate_test::{MAX_STEPS, MIN_STEPS, STEPS};
 use crate::domain::sweep::{MAX_TRIALS, Strategy};
@@ -127,12 +128,29 @@ pub fn command() -> Command {
                         .conflicts_with_all(["seconds", "eval"])
                         .help("All checks and figures of the device, in some minutes"),
                 )
+                .arg(
+                    Arg::new("explain")
+                        .long("explain")
+                        .action(ArgAction::SetTrue)
+                        .conflicts_with_all(["suite", "eval"])
+                        .help("Each kernel launch of a step on a GPU: its work, the least time for it, and its own time"),
+                )
+                .arg(
+                    Arg::new("gpu")
+                        .long("gpu")
+                        .value_name("NAME")
+                        .requires("explain")
+                        .conflicts_with_all(["seconds", "device"])
+                        .value_parser(PossibleValuesParser::new(gpus::words()))
+                        .help("Explain them for this GPU, which need not be here"),
+                )
                 .arg(json("Write the result as one line of JSON"))
                 .after_help(
                     "Examples:\n  \
                      cifar-tui bench\n  \
                      cifar-tui bench --device cpu --threads 1 --batch 128 --seconds 10\n  \
                      cifar-tui bench --arch resnet --eval --json\n  \
+                     cifar-tui bench --explain --gpu h200 --recipe airbench --precision bf16\n  \
                      cifar-tui bench --suite --device cuda --data cifar-10-batches-bin",
                 ),
         )

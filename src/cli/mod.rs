@@ -8,6 +8,7 @@ mod tests;
 pub use arguments::command;
 
 use crate::config::{Flags, OPTIONS, OptionKind};
+use crate::domain::gpus::{self, GpuRates};
 use crate::domain::params::{HYPERPARAMS, Tta, Value, Weights, param};
 use crate::domain::rate_test;
 use crate::domain::sweep::Strategy;
@@ -52,6 +53,10 @@ pub enum Task {
         seconds: f64,
         eval: bool,
         suite: bool,
+        /// Explain each launch of a step on a GPU.
+        explain: bool,
+        /// The GPU to explain for, if not the device.
+        gpu: Option<&'static GpuRates>,
         json: bool,
     },
     /// Tests learning rates, on a new network or on that of a run.
@@ -276,6 +281,8 @@ pub fn parse(
             seconds: sub.get_one("seconds").copied().unwrap_or(5.0),
             eval: sub.get_flag("eval"),
             suite: sub.get_flag("suite"),
+            explain: sub.get_flag("explain"),
+            gpu: text(sub, "gpu").and_then(|word| gpus::find(&word)),
             json: json(sub),
         },
         "find-lr" => Task::FindLr {

@@ -6,6 +6,7 @@ pub mod config;
 pub mod data;
 pub mod doctor;
 pub mod eval;
+pub mod explain;
 pub mod find_lr;
 mod network;
 pub mod predict;

@@ -7,6 +7,7 @@ pub mod augment;
 pub mod confusion;
 pub mod engine;
 pub mod fork;
+pub mod gpus;
 pub mod health;
 pub mod history;
 pub mod keep;

@@ -61,6 +61,49 @@ impl Launch {
     }
 }
 
+/// The least that a launch does with a full batch, whatever its kernel does beyond that: the figures of
+/// `bench --explain`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// Floating-point operations of products of matrices in the network's number format: two for each multiply-add.
+    pub product_flop: u64,
+    /// All other floating-point operations, in f32. A function such as `erff` counts as one.
+    pub flop: u64,
+    /// Bytes of what it reads and of what it writes, each counted once.
+    pub bytes: u64,
+}
+
+impl Cost {
+    /// Of a launch that reads and writes so many f32, with so many operations outside of products.
+    pub fn of_f32(numbers: usize, flop: usize) -> Self {
+        Cost {
+            product_flop: 0,
+            flop: flop as u64,
+            bytes: 4 * numbers as u64,
+        }
+    }
+
+    /// With some more bytes.
+    pub fn and_bytes(self, bytes: usize) -> Self {
+        Cost {
+            bytes: self.bytes + bytes as u64,
+            ..self
+        }
+    }
+}
+
+impl std::ops::Add for Cost {
+    type Output = Cost;
+
+    fn add(self, other: Cost) -> Cost {
+        Cost {
+            product_flop: self.product_flop + other.product_flop,
+            flop: self.flop + other.flop,
+            bytes: self.bytes + other.bytes,
+        }
+    }
+}
+
 /// The number of a prepared list of launches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KernelList(pub usize);
@@ -137,4 +180,11 @@ pub trait KernelExecutor {
     /// # Errors
     /// Returns an error if the device fails.
     fn run(&mut self, list: KernelList, times: usize) -> Result<()>;
+
+    /// Runs a list twice and waits for it. Returns the seconds that the device takes for the second run, which is
+    /// submitted while the first one is running.
+    ///
+    /// # Errors
+    /// Returns an error if this or an earlier call failed on the device.
+    fn time(&mut self, list: KernelList) -> Result<f64>;
 }

@@ -6,7 +6,7 @@
 //! the layer.
 
 use crate::domain::params::Precision;
-use crate::hardware::executor::{Launch, Offset};
+use crate::hardware::executor::{Cost, Launch, Offset};
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::rc::Rc;
@@ -43,6 +43,8 @@ pub struct Activation {
 /// The dropout, ReLU and pooling with which a layer ends. The kernel that computes the gradient of its output undoes
 /// them.
 pub struct Upstream {
+    /// Number of elements of the prepared gradient of one image.
+    pub grad_len: usize,
     /// The constants UPSTREAM_* of `apply_upstream_mask`.
     pub constants: String,
     /// For each element of the output, the position of the largest number in its pooling window.
@@ -81,6 +83,8 @@ pub struct KernelPair {
     /// Reads the output's gradient and writes the input's.
     pub backward: &'static str,
     pub backward_reads: BackwardReads,
+    /// Floating-point operations of the two kernels for each element that they write.
+    pub flop: [usize; 2],
 }
 
 /// The tensor that a backward kernel reads besides the gradient.
@@ -89,6 +93,15 @@ pub enum BackwardReads {
     GradientOnly,
     Input,
     Output,
+}
+
+/// A launch of a network, and what it is for.
+#[derive(Clone, Debug)]
+pub struct ScheduledLaunch {
+    pub launch: Launch,
+    /// The name of its layer; `input`, `loss` and `optimizer` are parts of their own.
+    pub layer: Rc<str>,
+    pub cost: Cost,
 }
 
 /// Allocates a network's memory and collects its launches.
@@ -105,9 +118,11 @@ pub struct LaunchBuilder {
     pub packings: HashMap<String, [u32; 9]>,
     /// Number of sums of squares of gradients so far.
     pub square_count: usize,
-    pub forward: Vec<Launch>,
-    pub scoring: Vec<Launch>,
-    pub backward: Vec<Launch>,
+    /// The layer whose launches are being added.
+    layer: Rc<str>,
+    forward: Vec<ScheduledLaunch>,
+    scoring: Vec<ScheduledLaunch>,
+    backward: Vec<ScheduledLaunch>,
 }
 
 impl LaunchBuilder {
@@ -120,6 +135,7 @@ impl LaunchBuilder {
             offsets: HashMap::new(),
             packings: HashMap::new(),
             square_count: 0,
+            layer: Rc::default(),
             forward: Vec::new(),
             scoring: Vec::new(),
             backward: Vec::new(),
@@ -132,6 +148,23 @@ impl LaunchBuilder {
 
     pub fn precision(&self) -> Precision {
         self.target.precision
+    }
+
+    /// The layer named `layer` adds its launches.
+    pub fn within<T>(&mut self, layer: &str, add: impl FnOnce(&mut Self) -> T) -> T {
+        let outer = std::mem::replace(&mut self.layer, layer.into());
+        let added = add(self);
+        self.layer = outer;
+        added
+    }
+
+    /// A launch of the current layer.
+    pub fn scheduled(&self, launch: Launch, cost: Cost) -> ScheduledLaunch {
+        ScheduledLaunch {
+            launch,
+            layer: Rc::clone(&self.layer),
+            cost,
+        }
     }
 
     /// The settings of the current step: the first argument of most kernels.
@@ -232,17 +265,24 @@ impl LaunchBuilder {
         let arguments = vec![self.step(), Some(input.at), Some(output.at)];
         let constants = &pair.constants;
         let launch = self.elementwise(pair.source, constants, pair.forward, output_len, arguments);
-        self.add_forward(launch);
+        let capacity = self.capacity();
+        let cost = move |read: usize, written: usize, flop: usize| {
+            Cost::of_f32(capacity * (read + written), capacity * written * flop)
+        };
+        let [forward_flop, backward_flop] = pair.flop;
+        self.add_forward(launch, cost(input.len, output_len, forward_flop));
         let (input, grad) = (input.clone(), output.grad);
         let also_read = match pair.backward_reads {
             BackwardReads::GradientOnly => None,
-            BackwardReads::Input => Some(input.at),
-            BackwardReads::Output => Some(output.at),
+            BackwardReads::Input => Some((input.at, input.len)),
+            BackwardReads::Output => Some((output.at, output_len)),
         };
+        let read = output_len + also_read.map_or(0, |(_, len)| len);
+        let cost = cost(read, input.len, backward_flop);
         let backward = move |builder: &mut LaunchBuilder| {
-            builder.input_grad(&input, |b, to| {
+            builder.input_grad(&input, cost, |b, to| {
                 let mut arguments = vec![b.step(), grad];
-                arguments.extend(also_read.map(Some));
+                arguments.extend(also_read.map(|(at, _)| Some(at)));
                 arguments.push(Some(to));
                 b.elementwise(
                     pair.source,
@@ -257,9 +297,24 @@ impl LaunchBuilder {
     }
 
     /// Adds a launch of the forward pass of training and scoring.
-    pub fn add_forward(&mut self, launch: Launch) {
-        self.scoring.push(launch.clone());
-        self.forward.push(launch);
+    pub fn add_forward(&mut self, launch: Launch, cost: Cost) {
+        self.add_scoring(launch.clone(), cost);
+        self.add_training(launch, cost);
+    }
+
+    /// Adds a launch of the forward pass of training alone.
+    pub fn add_training(&mut self, launch: Launch, cost: Cost) {
+        self.forward.push(self.scheduled(launch, cost));
+    }
+
+    /// Adds a launch of scoring alone.
+    pub fn add_scoring(&mut self, launch: Launch, cost: Cost) {
+        self.scoring.push(self.scheduled(launch, cost));
+    }
+
+    /// Adds a launch of the backward pass.
+    pub fn add_backward(&mut self, launch: Launch, cost: Cost) {
+        self.backward.push(self.scheduled(launch, cost));
     }
 
     /// The offset at which a kernel that does not prepare gradients writes the gradient of its input.
@@ -286,16 +341,25 @@ impl LaunchBuilder {
             ];
             let entry = "apply_upstream";
             let launch = self.elementwise(GRADIENTS, &constants, entry, input.len, arguments);
-            self.backward.push(launch);
+            let capacity = self.capacity();
+            let numbers = capacity * (2 * input.len + upstream.grad_len);
+            let taken = upstream.argmax.map_or(0, |_| capacity * input.len);
+            let cost = Cost::of_f32(numbers, capacity * input.len).and_bytes(taken);
+            self.add_backward(launch, cost);
         }
     }
 
     /// Adds the backward launch of a layer whose kernel does not prepare gradients, if the gradient of its input is
     /// needed. The second argument of `launch` is the offset at which to write it.
-    pub fn input_grad(&mut self, input: &Activation, launch: impl Fn(&Self, usize) -> Launch) {
+    pub fn input_grad(
+        &mut self,
+        input: &Activation,
+        cost: Cost,
+        launch: impl Fn(&Self, usize) -> Launch,
+    ) {
         if let Some(to) = self.plain_grad(input) {
             let launch = launch(self, to);
-            self.backward.push(launch);
+            self.add_backward(launch, cost);
             self.deliver(to, input);
         }
     }
@@ -307,7 +371,9 @@ impl LaunchBuilder {
         define!(constants, LEN = len, RELU = u32::from(relu));
         let arguments = vec![self.step(), from, Some(output), Some(to)];
         let launch = self.elementwise(GRADIENTS, &constants, "mask", len, arguments);
-        self.backward.push(launch);
+        let all = self.capacity() * len;
+        let read = if relu { 2 } else { 1 };
+        self.add_backward(launch, Cost::of_f32((read + 1) * all, 0));
     }
 
     /// Adds a launch that adds a gradient of `len` elements for each image to another.
@@ -316,7 +382,8 @@ impl LaunchBuilder {
         define!(constants, LEN = len, RELU = 0);
         let arguments = vec![self.step(), Some(from), Some(to)];
         let launch = self.elementwise(GRADIENTS, &constants, "add", len, arguments);
-        self.backward.push(launch);
+        let all = self.capacity() * len;
+        self.add_backward(launch, Cost::of_f32(3 * all, all));
     }
 
     /// Passes a finished gradient to the layer that computes `end`.
@@ -330,15 +397,25 @@ impl LaunchBuilder {
 
     /// The launches of a training step, of which the optimizer's `updates` are the last. The sums of squares are at
     /// `squares`.
-    pub fn training(&mut self, mut updates: Vec<Launch>, squares: usize) -> Vec<Launch> {
+    pub fn training(
+        &mut self,
+        mut updates: Vec<ScheduledLaunch>,
+        squares: usize,
+    ) -> Vec<ScheduledLaunch> {
         let mut training = std::mem::take(&mut self.forward);
         training.append(&mut self.backward);
         training.append(&mut updates);
-        for offset in training.iter_mut().flat_map(|l| &mut l.arguments).flatten() {
+        let arguments = training.iter_mut().flat_map(|l| &mut l.launch.arguments);
+        for offset in arguments.flatten() {
             if *offset >= SQUARES {
                 *offset = *offset - SQUARES + squares;
             }
         }
         training
+    }
+
+    /// The launches of a scoring pass.
+    pub fn scoring(&mut self) -> Vec<ScheduledLaunch> {
+        std::mem::take(&mut self.scoring)
     }
 }

@@ -162,13 +162,14 @@ impl Sequential {
     ) -> (Activation, BackwardLaunches) {
         let mut backward = Vec::new();
         for layer in &self.layers {
-            let (output, of_layer) = layer.schedule(builder, &input);
-            backward.push(of_layer);
+            let name = layer.name();
+            let (output, of_layer) = builder.within(name, |b| layer.schedule(b, &input));
+            backward.push((name.to_owned(), of_layer));
             input = output;
         }
         let all = move |builder: &mut LaunchBuilder| {
-            for of_layer in backward.into_iter().rev() {
-                of_layer(builder);
+            for (name, of_layer) in backward.into_iter().rev() {
+                builder.within(&name, of_layer);
             }
         };
         (input, Box::new(all))

@@ -24,6 +24,7 @@ pub const RULE: Rule = Rule {
         SLOT(1) = square; \
         w = decay_factor * w - learning_rate * (mean / (sqrtf(square) * inv_sqrt_bias_correction2 + 1e-7f)); \
     }",
+    flop: 17,
     filters: None,
 };
 

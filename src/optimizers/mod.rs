@@ -11,6 +11,7 @@ mod sgd;
 
 use crate::domain::params::{Optimizer, ParameterGroup};
 use crate::domain::report::StepSettings;
+use crate::hardware::executor::Cost;
 use crate::hardware::threads::Threads;
 use std::collections::BTreeMap;
 
@@ -52,6 +53,8 @@ pub struct Rule {
     /// The CUDA statements, in one line, that update one element. They see its gradient `g` (clipped, with the L2 penalty),
     /// its weight `w`, the `decay_factor`, the rule's own coefficients `OWN[i]` and the state tensors `SLOT(i)`.
     pub cuda: &'static str,
+    /// Floating-point operations of these statements, and of clipping and the L2 penalty before them.
+    pub flop: usize,
     /// How the filters of convolutions are updated, if not element by element.
     pub filters: Option<MatrixRule>,
 }
@@ -69,6 +72,8 @@ pub struct MatrixRule {
     /// The CUDA statements that update one element. They see what those of [`Rule::cuda`] see, and the element's
     /// `direction` and its matrix's `weight_scale`.
     pub cuda: &'static str,
+    /// Floating-point operations of these statements, and of clipping and the L2 penalty before them.
+    pub flop: usize,
 }
 
 /// A launch of a kernel of a [`MatrixRule`].
@@ -77,6 +82,8 @@ pub struct MatrixLaunch {
     pub entry: &'static str,
     pub grid: MatrixGrid,
     pub arguments: &'static [MatrixArgument],
+    /// What it does to a matrix, given its shorter and its longer side.
+    pub cost: fn(usize, usize) -> Cost,
 }
 
 /// The blocks of a launch for all matrices.

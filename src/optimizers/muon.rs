@@ -14,6 +14,7 @@ use super::{
 };
 use crate::domain::params::{Optimizer, ParameterGroup};
 use crate::domain::report::StepSettings;
+use crate::hardware::executor::Cost;
 use crate::hardware::threads::{SharedSlice, Threads};
 
 /// The coefficients of the quintic that each Newton-Schulz step applies to the singular values. The CUDA text repeats
@@ -31,6 +32,7 @@ pub const RULE: Rule = Rule {
     coefficients,
     update: sgd::update,
     cuda: sgd::CUDA,
+    flop: sgd::FLOP,
     filters: Some(MatrixRule {
         update,
         source: concat!(include_str!("pieces.cuh"), include_str!("muon.cu")),
@@ -52,6 +54,7 @@ pub const RULE: Rule = Rule {
             SLOT(0) = momentum * SLOT(0) + g; \
             w = weight_scale * w - learning_rate * direction; \
         }",
+        flop: 8,
     }),
 };
 
@@ -61,18 +64,25 @@ const LOOK_AHEAD: MatrixLaunch = MatrixLaunch {
     arguments: &[
         Step, Pieces, Weights, Gradients, State, Squares, First, Parts,
     ],
+    // Five operations for the momentum, two for each of the sums.
+    cost: |small, large| Cost::of_f32(4 * small * large, 9 * small * large),
 };
 
 const NORMALISE: MatrixLaunch = MatrixLaunch {
     entry: "normalise",
     grid: MatrixGrid::Pieces,
     arguments: &[Pieces, Matrices, First, Parts, WeightScales],
+    cost: |small, large| Cost::of_f32(2 * small * large, small * large),
 };
 
 const POLYNOMIAL: MatrixLaunch = MatrixLaunch {
     entry: "polynomial",
     grid: MatrixGrid::Squares,
     arguments: &[Matrices, Products, Polynomials],
+    cost: |small, _| {
+        let square = small * small;
+        Cost::of_f32(2 * square, 2 * square * small + 3 * square)
+    },
 };
 
 const fn square(arguments: &'static [MatrixArgument]) -> MatrixLaunch {
@@ -80,6 +90,7 @@ const fn square(arguments: &'static [MatrixArgument]) -> MatrixLaunch {
         entry: "square",
         grid: MatrixGrid::Squares,
         arguments,
+        cost: |small, large| Cost::of_f32(small * (large + small), 2 * small * small * large),
     }
 }
 
@@ -88,6 +99,10 @@ const fn transform(arguments: &'static [MatrixArgument]) -> MatrixLaunch {
         entry: "transform",
         grid: MatrixGrid::Matrices,
         arguments,
+        cost: |small, large| {
+            let flop = 2 * small * small * large + 2 * small * large;
+            Cost::of_f32(small * small + 2 * small * large, flop)
+        },
     }
 }
 

@@ -11,6 +11,7 @@ pub const RULE: Rule = Rule {
     coefficients,
     update,
     cuda: CUDA,
+    flop: FLOP,
     filters: None,
 };
 
@@ -21,6 +22,9 @@ pub const CUDA: &str = "{ \
         SLOT(0) = buffer; \
         w -= learning_rate * (nesterov != 0.0f ? g + momentum * buffer : buffer); \
     }";
+
+/// Floating-point operations of these statements, and of clipping and the L2 penalty before them.
+pub const FLOP: usize = 9;
 
 fn coefficients(settings: &StepSettings, _: &mut [f64]) -> GroupCoefficients {
     let own = [

@@ -321,6 +321,78 @@ fn bench_ends_with_one_line_of_json() {
 }
 
 #[test]
+fn bench_explains_each_launch_of_a_gpu_that_is_not_here() {
+    let place = Place::new();
+    let args = [
+        "bench",
+        "--explain",
+        "--gpu",
+        "h200",
+        "--arch",
+        TINY,
+        "--batch",
+        "8",
+    ];
+    let report = place
+        .run(&[&args[..], &["--json"]].concat())
+        .exits(0)
+        .json()
+        .remove(0);
+    assert_eq!(report["gpu"], "NVIDIA H200");
+    for (table, kernel) in [("training", "backward"), ("scoring", "score")] {
+        let table = &report[table];
+        let launches = table["launches"].as_array().unwrap();
+        assert!(
+            launches.iter().any(|row| row["kernel"] == kernel),
+            "{table}"
+        );
+        let sum: f64 = launches
+            .iter()
+            .map(|row| row["floor_us"].as_f64().unwrap())
+            .sum();
+        assert!(
+            (sum - table["floor_us"].as_f64().unwrap()).abs() < 1e-6,
+            "{table}"
+        );
+        assert!(table["measured_us"].is_null(), "{table}");
+    }
+    let floor = &report["run"]["floor"];
+    let seconds = |key: &str| floor[key].as_f64().unwrap();
+    assert!(seconds("training") > seconds("final_score"), "{report}");
+    let text = place.run(&args).exits(0).out;
+    for part in ["conv1", "forward", "floor us", "images/s", "on CIFAR-10"] {
+        assert!(text.contains(part), "'{part}' is missing in\n{text}");
+    }
+    // Data that is named has its own shapes.
+    let place = Place::with_data();
+    let done = place
+        .run(&[&args[..], &["--data", "data"]].concat())
+        .exits(0);
+    assert!(!done.out.contains("on CIFAR-10"), "{}", done.out);
+}
+
+#[test]
+fn bench_explain_says_what_to_do_without_a_gpu() {
+    let place = Place::new();
+    place
+        .run(&["bench", "--explain", "--device", "cpu"])
+        .exits(1)
+        .says(&["CPU", "--gpu NAME", "h200"]);
+    place
+        .run(&["bench", "--explain", "--gpu", "voodoo2"])
+        .exits(2)
+        .says(&["voodoo2", "h200"]);
+    place
+        .run(&["bench", "--gpu", "h200"])
+        .exits(2)
+        .says(&["--explain"]);
+    for other in [["--suite"].as_slice(), &["--eval"], &["--device", "cuda"]] {
+        let args = [&["bench", "--explain", "--gpu", "h200"], other].concat();
+        place.run(&args).exits(2).says(&["cannot be used with"]);
+    }
+}
+
+#[test]
 fn find_lr_tests_a_new_network_or_that_of_a_run_which_stays_as_it_is() {
     let place = trained();
     let find = |args: &[&str]| place.run(&[&["find-lr", "--runs", "runs"], args].concat());

@@ -10,7 +10,7 @@ use cifar_tui::backend::{self, Device, NetworkSpec, Rule};
 use cifar_tui::domain::arch::{self, Arch, ArchError, InferContext, Node, Shape};
 use cifar_tui::domain::params::{Optimizer, ParameterGroup};
 use cifar_tui::domain::report::StepSettings;
-use cifar_tui::hardware::executor::Launch;
+use cifar_tui::hardware::executor::{Cost, Launch};
 use cifar_tui::layers::KINDS;
 use cifar_tui::layers::candle::CandlePass;
 use cifar_tui::layers::cpu::{CpuPlace, Layer, Parameter, Pass, image_len};
@@ -157,11 +157,14 @@ impl Layer for Gain {
             Some(shift),
             Some(output.at),
         ];
-        builder.add_forward(builder.elementwise(CUDA, &constants, "gain", input.len, arguments));
+        let all = builder.capacity() * input.len;
+        let cost = Cost::of_f32(2 * all + 2 * channels, 2 * all);
+        let launch = builder.elementwise(CUDA, &constants, "gain", input.len, arguments);
+        builder.add_forward(launch, cost);
         let (input, grad) = (input.clone(), output.grad);
         let backward = move |builder: &mut LaunchBuilder| {
             let squares = builder.squares(channels);
-            builder.backward.push(Launch {
+            let launch = Launch {
                 source: CUDA,
                 constants: constants.as_str().into(),
                 entry: "gain_weight",
@@ -176,8 +179,9 @@ impl Layer for Gain {
                 ],
                 shared_memory: 64 * size_of::<f64>() as u32,
                 starts_early: true,
-            });
-            builder.input_grad(&input, |b, to| {
+            };
+            builder.add_backward(launch, Cost::of_f32(2 * all + channels, 3 * all));
+            builder.input_grad(&input, cost, |b, to| {
                 let arguments = vec![b.step(), grad, Some(weight), None, Some(to)];
                 b.elementwise(CUDA, &constants, "gain", input.len, arguments)
             });
@@ -212,6 +216,7 @@ extern "C" __global__ void __launch_bounds__(64) gain_weight(const Step *now, co
 /// Gradient descent that adds half of the previous step. It uses SGD's word, since a new word would need a row in
 /// another file.
 static HALF: Rule = Rule {
+    flop: 5,
     word: Optimizer::Sgd,
     slots: &["last"],
     scalars: &[("steps", 0.0)],

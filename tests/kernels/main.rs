@@ -410,6 +410,48 @@ fn the_order_of_threads_and_blocks_does_not_matter() {
     }
 }
 
+#[test]
+fn each_launch_is_measured_alone() {
+    if left_out() {
+        return;
+    }
+    for optimizer in [Optimizer::Adam, Optimizer::Muon] {
+        let mut world = world(8, 3);
+        world.params.optimizer = optimizer;
+        world.params.average_decay = 0.9;
+        world.params.learning_rate = 1e-3;
+        let text = "conv 4, relu, pool, residual(conv 4 same, norm), gelu, dense 10";
+        let spec = world.spec(text);
+        let step = &world.plans(1, &[8])[0];
+        let device = HostDevice::new(20, false).device();
+        let times = device
+            .time_launches(&spec, &world.images, step)
+            .unwrap()
+            .unwrap();
+        assert_eq!(times.multiprocessors, 20);
+        let schedule = KernelSchedule::of(&spec, 8, 20, true).unwrap();
+        for (timed, expected) in [
+            (times.training, schedule.training),
+            (times.scoring, schedule.scoring),
+        ] {
+            assert_eq!(timed.len(), expected.len());
+            for ((launch, seconds), expected) in timed.iter().zip(expected) {
+                assert_eq!(launch.launch, expected.launch);
+                assert!(*seconds > 0.0, "{}", launch.launch.entry);
+            }
+        }
+    }
+    let world = world(8, 3);
+    let spec = world.spec("conv 4, dense 10");
+    let step = &world.plans(1, &[8])[0];
+    assert!(
+        cpu()
+            .time_launches(&spec, &world.images, step)
+            .unwrap()
+            .is_none()
+    );
+}
+
 /// Launches that use every kernel in every number format.
 fn all_launches() -> Vec<Vec<Launch>> {
     const ALL: &str = "conv 8 same, relu, pool, drop, residual(conv 8 same, norm), relu, residual(conv 8 s2 p1), norm, relu, \
@@ -423,8 +465,9 @@ fn all_launches() -> Vec<Vec<Launch>> {
     ];
     let lists = uses.map(|(text, precision, optimizer)| {
         (world.precision, world.params.optimizer) = (precision, optimizer);
-        let schedule = KernelSchedule::of(&world.spec(text), 16, 40).unwrap();
+        let schedule = KernelSchedule::of(&world.spec(text), 16, 20, false).unwrap();
         [schedule.training, schedule.scoring, schedule.packing]
+            .map(|list| list.into_iter().map(|scheduled| scheduled.launch).collect())
     });
     lists.into_iter().flatten().collect()
 }

@@ -8,6 +8,7 @@ use crate::backend::{Error, ImageSet, NetworkSpec, Result, StepOutcome, StepPlan
 use crate::domain::params::{CropPadding, LossReduction};
 use crate::hardware::executor::{ExecutorError, KernelExecutor, KernelList};
 use crate::layers::dropout::Mask;
+use crate::layers::gpu::ScheduledLaunch;
 use crate::layers::input::Scaling;
 use crate::layers::slices;
 use crate::optimizers::{GroupCoefficients, MAX_COEFFICIENTS};
@@ -72,12 +73,11 @@ impl Member {
             self.executor
                 .write(schedule.layout.matrices, &words(&schedule.matrices))?;
         }
-        let mut lists = vec![
-            schedule.training.clone(),
-            schedule.scoring.clone(),
-            schedule.packing.clone(),
-        ];
-        lists.extend(schedule.swapping.clone());
+        let mut lists = vec![&schedule.training, &schedule.scoring, &schedule.packing];
+        lists.extend(&schedule.swapping);
+        let launches =
+            |list: &Vec<ScheduledLaunch>| list.iter().map(|l| l.launch.clone()).collect();
+        let lists = lists.into_iter().map(launches).collect();
         let lists = self.executor.prepare(COMMON, lists)?;
         if let [training, scoring, packing, ref swapping @ ..] = lists[..] {
             (self.training, self.scoring, self.packing) = (training, scoring, packing);

@@ -6,6 +6,7 @@ mod member;
 mod optimizer;
 mod records;
 pub mod schedule;
+pub mod timing;
 
 pub use records::COMMON;
 
@@ -29,6 +30,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use timing::LaunchTimes;
 
 /// Device addresses of a copy of an image set.
 #[derive(Clone, Copy)]
@@ -74,16 +76,32 @@ impl Device for GpuDevice {
         &[Precision::F32, Precision::Tf32, Precision::Bf16]
     }
 
+    fn time_launches(
+        &self,
+        spec: &NetworkSpec,
+        images: &Rc<ImageSet>,
+        step: &StepPlan,
+    ) -> Result<Option<LaunchTimes>> {
+        let mut backend = self.backend_of(spec, step.images.len())?;
+        timing::time_launches(&mut backend, images, step).map(Some)
+    }
+
     fn backend(&self, spec: &NetworkSpec, capacity: usize) -> Result<Box<dyn Backend>> {
+        Ok(Box::new(self.backend_of(spec, capacity)?))
+    }
+}
+
+impl GpuDevice {
+    fn backend_of(&self, spec: &NetworkSpec, capacity: usize) -> Result<GpuBackend> {
         let mirror = Network::new(spec, CPU_MIRROR_BATCH, 0)?;
-        Ok(Box::new(GpuBackend {
+        Ok(GpuBackend {
             gpu: Rc::clone(&self.shared),
             spec: spec.clone(),
             capacity: capacity.max(1),
             optimizer: CpuOptimizer::new(spec.optimizer, &mirror.trained_params())?,
             mirror,
             members: Members::default(),
-        }))
+        })
     }
 }
 
@@ -120,8 +138,7 @@ impl SharedGpu {
 
 impl GpuBackend {
     fn schedule(&self, capacity: usize, multiprocessors: u32, averages: bool) -> KernelSchedule {
-        let blocks = multiprocessors as usize * 2;
-        KernelSchedule::new(&self.mirror, capacity, blocks, averages)
+        KernelSchedule::new(&self.mirror, capacity, multiprocessors, averages)
     }
 
     /// A new member with allocated memory and weights of zero.

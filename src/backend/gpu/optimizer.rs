@@ -3,9 +3,9 @@
 use super::schedule::{MemoryLayout, Slot};
 use crate::backend::cpu::network::Network;
 use crate::domain::params::ParameterGroup;
-use crate::hardware::executor::Launch;
-use crate::layers::gpu::{LaunchBuilder, define};
-use crate::optimizers::{self, MatrixArgument, MatrixGrid, MatrixRule};
+use crate::hardware::executor::{Cost, Launch};
+use crate::layers::gpu::{LaunchBuilder, ScheduledLaunch, define};
+use crate::optimizers::{self, MatrixArgument, MatrixGrid, MatrixRule, Rule};
 use std::fmt::Write;
 
 /// Numbers that a block of the optimizer updates.
@@ -20,11 +20,11 @@ pub struct OptimizerSchedule {
     /// Each a `Matrix` of muon.cu.
     pub matrices: Vec<u32>,
     /// The end of a training step.
-    pub training: Vec<Launch>,
+    pub training: Vec<ScheduledLaunch>,
     /// The packing of all weights.
-    pub packing: Launch,
+    pub packing: ScheduledLaunch,
     /// The exchange of the weights and their average, if there is one. The weights must be packed after it.
-    pub swapping: Option<Launch>,
+    pub swapping: Option<ScheduledLaunch>,
     /// Where the sums of squares of the gradients are.
     pub squares: usize,
 }
@@ -76,10 +76,12 @@ impl OptimizerSchedule {
         // The packed weights are counted from the beginning of the memory.
         let pack = vec![layout.pieces, layout.weights, 0];
         let packing = launch("pack", tables.count + tables.fixed_count, pack);
+        let packing = b.scheduled(packing, Cost::of_f32(row + tables.packed.0, 0));
         let swapping = layout.average.map(|average| {
-            let blocks = (row + running_len).div_ceil(256);
+            let numbers = row + running_len;
             let arguments = vec![layout.weights, layout.running, average];
-            launch("swap_average", blocks, arguments)
+            let swap = launch("swap_average", numbers.div_ceil(256), arguments);
+            b.scheduled(swap, Cost::of_f32(4 * numbers, 0))
         });
         let mut update = launch(
             "update",
@@ -103,7 +105,9 @@ impl OptimizerSchedule {
             ],
         );
         update.arguments.push(layout.average);
-        training.push(update);
+        let averaged = if layout.average.is_some() { 2 } else { 0 };
+        let cost = tables.update_cost(rule, running_len, averaged);
+        training.push(b.scheduled(update, cost));
         OptimizerSchedule {
             pieces: tables.pieces,
             matrices: tables.matrices,
@@ -129,6 +133,12 @@ struct Tables {
     large: usize,
     /// Numbers of the square matrices of all matrices.
     squares: usize,
+    /// Shorter and longer side of each matrix.
+    sides: Vec<(usize, usize)>,
+    /// Numbers of the trained parameters.
+    trained: usize,
+    /// Numbers of the packed copies of all parameters, and of the trained ones.
+    packed: (usize, usize),
 }
 
 impl Tables {
@@ -142,6 +152,9 @@ impl Tables {
             small: 0,
             large: 0,
             squares: 0,
+            sides: Vec::new(),
+            trained: 0,
+            packed: (0, 0),
         };
         let (trained, fixed): (Vec<_>, Vec<_>) = slots
             .iter()
@@ -162,8 +175,19 @@ impl Tables {
                 tables.pieces.extend([param.group as u32, matrix as u32]);
                 tables.pieces.extend(packing);
             }
+            // The last word is where the second copy begins.
+            let copies = match packing {
+                [0, ..] => 0,
+                [.., 0] => 1,
+                _ => 2,
+            };
+            tables.packed.0 += copies * slot.len;
             match param.trained {
-                true => tables.count += count,
+                true => {
+                    tables.count += count;
+                    tables.trained += slot.len;
+                    tables.packed.1 += copies * slot.len;
+                }
                 false => tables.fixed_count += count,
             }
         }
@@ -191,9 +215,26 @@ impl Tables {
         ];
         self.matrices.extend(matrix.map(|v| v as u32));
         self.matrix_count += 1;
+        self.sides.push((small, large));
         self.small = self.small.max(small);
         self.large = self.large.max(large);
         self.squares += small * small;
+    }
+
+    /// The cost of the kernel `update`, which reads and writes so many numbers of averages for each one.
+    fn update_cost(&self, rule: &Rule, running_len: usize, averaged: usize) -> Cost {
+        let matrices: usize = self.sides.iter().map(|(small, large)| small * large).sum();
+        // A state tensor, like the weight, is read and written; a matrix has one, and its direction is read.
+        let element = |slots: usize, flop: usize, count: usize| {
+            Cost::of_f32(count * (3 + 2 * slots + averaged), count * flop)
+        };
+        let mut cost = element(rule.slots.len(), rule.flop, self.trained - matrices);
+        if let Some(filters) = rule.filters {
+            let of_matrices = element(1, filters.flop, matrices);
+            cost.flop += of_matrices.flop;
+            cost = cost.and_bytes(of_matrices.bytes as usize + 4 * matrices);
+        }
+        cost.and_bytes(4 * (self.packed.1 + running_len * (2 + averaged)))
     }
 }
 
@@ -206,7 +247,7 @@ fn find_directions(
     rule: MatrixRule,
     squares: usize,
     row: usize,
-    launches: &mut Vec<Launch>,
+    launches: &mut Vec<ScheduledLaunch>,
 ) -> (usize, usize) {
     let (first, second) = (b.allocate(4 * row), b.allocate(4 * row));
     let (products, polynomials) = (
@@ -236,7 +277,12 @@ fn find_directions(
     };
     let tiles = |side: usize| side.div_ceil(TILE) as u32;
     for launch in rule.launches {
-        launches.push(Launch {
+        let costs = tables
+            .sides
+            .iter()
+            .map(|&(small, large)| (launch.cost)(small, large));
+        let cost = costs.fold(Cost::default(), |sum, cost| sum + cost);
+        let launch = Launch {
             source: rule.source,
             constants: constants.as_str().into(),
             entry: launch.entry,
@@ -254,7 +300,8 @@ fn find_directions(
             block: 256,
             arguments: launch.arguments.iter().map(offset).collect(),
             ..Launch::default()
-        });
+        };
+        launches.push(b.scheduled(launch, cost));
     }
     (second, weight_scales)
 }

@@ -7,16 +7,21 @@ use super::records::{OutcomeRecord, ProgressRecord, StepRecord};
 use crate::backend::cpu::network::Network;
 use crate::backend::{NetworkSpec, Result};
 use crate::domain::arch::Shape;
-use crate::hardware::executor::Launch;
+use crate::hardware::executor::{Cost, Launch};
 use crate::layers::gpu::{Activation, LaunchBuilder, LaunchTarget, SharedOffsets, define};
 use std::collections::HashMap;
 use std::fmt::Write;
+
+pub use crate::layers::gpu::ScheduledLaunch;
 
 const INPUT: &str = include_str!("../../layers/input.cu");
 const LOSS: &str = include_str!("../../layers/loss.cu");
 
 /// Steps that are asked for at once, at most.
 pub const MAX_STEPS: usize = 512;
+/// Blocks for each multiprocessor among which a product is divided, if it is large enough.
+const BLOCKS_PER_MULTIPROCESSOR: usize = 2;
+
 /// A parameter or a running statistic: where it begins in its row, and how long it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Slot {
@@ -74,20 +79,20 @@ pub struct KernelSchedule {
     /// The optimizer's pieces and matrices, as its kernels read them.
     pub pieces: Vec<u32>,
     pub matrices: Vec<u32>,
-    pub training: Vec<Launch>,
-    pub scoring: Vec<Launch>,
-    pub packing: Vec<Launch>,
+    pub training: Vec<ScheduledLaunch>,
+    pub scoring: Vec<ScheduledLaunch>,
+    pub packing: Vec<ScheduledLaunch>,
     /// Exchanges the weights and their average, if there is one.
-    pub swapping: Option<Vec<Launch>>,
+    pub swapping: Option<Vec<ScheduledLaunch>>,
 }
 
 impl KernelSchedule {
-    /// The schedule of a network for a device that runs `blocks` blocks at the same time. Only the network's shapes
-    /// matter. With `averages`, training steps move an average of the weights too.
+    /// The schedule of a network for a device with so many multiprocessors. Only the network's shapes matter. With
+    /// `averages`, training steps move an average of the weights too.
     pub(super) fn new(
         network: &Network,
         capacity: usize,
-        blocks: usize,
+        multiprocessors: u32,
         averages: bool,
     ) -> KernelSchedule {
         let spec = &network.spec;
@@ -103,7 +108,7 @@ impl KernelSchedule {
 
         let mut b = LaunchBuilder::new(LaunchTarget {
             capacity,
-            blocks,
+            blocks: multiprocessors as usize * BLOCKS_PER_MULTIPROCESSOR,
             precision: spec.precision,
         });
         let rule = spec.optimizer;
@@ -135,18 +140,15 @@ impl KernelSchedule {
         layout.probabilities = b.allocate(4 * capacity * spec.classes);
         layout.losses = b.allocate(4 * capacity);
         layout.images = b.allocate(4 * capacity * MAX_STEPS);
-        let input = gather(&mut b, &mut layout, spec.input);
+        let input = b.within("input", |b| gather(b, &mut layout, spec.input));
         let (logits, backward) = network.layers.schedule(&mut b, input);
-        loss(&mut b, &layout, spec.classes, &logits);
+        b.within("loss", |b| loss(b, &layout, spec.classes, &logits));
         backward(&mut b);
 
-        let optimizer = OptimizerSchedule::new(
-            &mut b,
-            network,
-            (&param_slots, weights_len),
-            &mut layout,
-            running_len,
-        );
+        let slots = (&param_slots[..], weights_len);
+        let optimizer = b.within("optimizer", |b| {
+            OptimizerSchedule::new(b, network, slots, &mut layout, running_len)
+        });
         let training = b.training(optimizer.training, optimizer.squares);
         layout.bytes = b.bytes;
         KernelSchedule {
@@ -155,11 +157,11 @@ impl KernelSchedule {
             params: param_slots,
             row: weights_len,
             running: running_slots,
-            zeroed: b.zeroed,
+            zeroed: std::mem::take(&mut b.zeroed),
             pieces: optimizer.pieces,
             matrices: optimizer.matrices,
             training,
-            scoring: b.scoring,
+            scoring: b.scoring(),
             swapping: optimizer
                 .swapping
                 .map(|swap| vec![swap, optimizer.packing.clone()]),
@@ -167,17 +169,18 @@ impl KernelSchedule {
         }
     }
 
-    /// The schedule of an architecture, for a device that runs `blocks` blocks at a time.
+    /// The schedule of an architecture, for a device with so many multiprocessors.
     ///
     /// # Errors
     /// Returns an error if the architecture does not fit.
-    pub fn of(spec: &NetworkSpec, capacity: usize, blocks: usize) -> Result<KernelSchedule> {
-        Ok(Self::new(
-            &Network::new(spec, 1, 0)?,
-            capacity,
-            blocks,
-            false,
-        ))
+    pub fn of(
+        spec: &NetworkSpec,
+        capacity: usize,
+        multiprocessors: u32,
+        averages: bool,
+    ) -> Result<KernelSchedule> {
+        let network = Network::new(spec, 1, 0)?;
+        Ok(Self::new(&network, capacity, multiprocessors, averages))
     }
 
     /// The parameters that the optimizer moves, and so has state for.
@@ -236,7 +239,9 @@ fn gather(b: &mut LaunchBuilder, layout: &mut MemoryLayout, image: Shape) -> Act
     define!(constants, SIDE = side, CHANNELS = channels);
     let arguments = vec![b.step(), Some(layout.input)];
     let launch = b.elementwise(INPUT, &constants, "gather", pixels, arguments);
-    b.add_forward(launch);
+    // From bytes to f32, by a multiply-add.
+    let all = b.capacity() * channels * pixels;
+    b.add_forward(launch, Cost::of_f32(all, 2 * all).and_bytes(all));
     Activation {
         at: layout.input,
         len: channels * pixels,
@@ -274,6 +279,12 @@ fn loss(b: &mut LaunchBuilder, layout: &MemoryLayout, classes: usize, logits: &A
             .to_vec(),
         ..train.clone()
     };
-    b.forward.push(train);
-    b.scoring.push(score);
+    // The label is two bytes, at an index of four. Each class takes a maximum, a difference, an exponential, two sums
+    // and a quotient; its gradient a further three.
+    let all = b.capacity() * classes;
+    let labels = 6 * b.capacity();
+    b.add_training(train, Cost::of_f32(2 * all, 9 * all).and_bytes(labels));
+    let losses = b.capacity();
+    let cost = Cost::of_f32(2 * all + losses, 6 * all);
+    b.add_scoring(score, cost.and_bytes(labels));
 }

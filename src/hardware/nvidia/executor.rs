@@ -7,11 +7,11 @@ use crate::hardware::executor::{
     ExecutorDevice, ExecutorError, KernelExecutor, KernelList, Launch, Offset, Result,
 };
 use cudarc::driver::sys::{
-    CUdeviceptr, CUfunction, CUfunction_attribute, CUgraphInstantiate_flags, CUlaunchAttribute,
-    CUlaunchAttributeID, CUlaunchAttributeValue, CUlaunchConfig, CUstreamCaptureMode,
-    cuFuncSetAttribute, cuLaunchKernelEx,
+    CUdeviceptr, CUevent_flags, CUfunction, CUfunction_attribute, CUgraphInstantiate_flags,
+    CUlaunchAttribute, CUlaunchAttributeID, CUlaunchAttributeValue, CUlaunchConfig,
+    CUstreamCaptureMode, cuFuncSetAttribute, cuLaunchKernelEx,
 };
-use cudarc::driver::{CudaGraph, CudaSlice, CudaStream, DevicePtr, DriverError, result};
+use cudarc::driver::{CudaEvent, CudaGraph, CudaSlice, CudaStream, DevicePtr, DriverError, result};
 use std::collections::HashMap;
 use std::ffi::c_void;
 use std::rc::Rc;
@@ -338,9 +338,29 @@ impl KernelExecutor for CudaExecutor {
         self.lists[list.0] = prepared;
         done
     }
+
+    fn time(&mut self, list: KernelList) -> Result<f64> {
+        self.run(list, 1)?;
+        let begin = self.event()?;
+        self.run(list, 1)?;
+        let end = self.event()?;
+        let milliseconds = begin
+            .elapsed_ms(&end)
+            .map_err(self.lost("running kernels"))?;
+        Ok(f64::from(milliseconds) / 1e3)
+    }
 }
 
 impl CudaExecutor {
+    /// A clock reading after the work that was submitted so far.
+    fn event(&self) -> Result<CudaEvent> {
+        // Events record no time by default.
+        let flags = Some(CUevent_flags::CU_EVENT_DEFAULT);
+        self.stream
+            .record_event(flags)
+            .map_err(self.lost("recording an event"))
+    }
+
     fn run_prepared(&self, prepared: &mut PreparedList, times: usize) -> Result<()> {
         let lost = self.lost("running kernels");
         for _ in 0..times {

@@ -3,7 +3,7 @@
 use super::Geometry;
 use super::cpu::Conv;
 use crate::domain::params::Precision;
-use crate::hardware::executor::{Launch, Offset};
+use crate::hardware::executor::{Cost, Launch, Offset};
 use crate::layers::cpu::Layer;
 use crate::layers::dropout::{self, Dropout};
 use crate::layers::gpu::{Activation, BackwardLaunches, LaunchBuilder, Upstream, define};
@@ -91,12 +91,8 @@ impl Gemm {
             upstream: (self.relu || self.pool).then(|| Rc::new(self.upstream(argmax))),
         };
         let (packed, packed_back) = self.pack(name, builder, input.grad.is_some());
-        let wanted = match self.pool {
-            true => height * width * 4,
-            false => height * width,
-        };
         let tiles = (
-            (capacity * wanted).div_ceil(TILE.0),
+            (capacity * self.wanted()).div_ceil(TILE.0),
             g.outputs.div_ceil(TILE.1),
         );
         let rounds = g.patch().div_ceil(TERMS);
@@ -106,7 +102,7 @@ impl Gemm {
         let (parts, counters) = shared_sums(builder, tiles.0 * tiles.1, splits);
         let weight = builder.offset_of(name, "weight");
         let bias = self.bias.then(|| builder.offset_of(name, "bias"));
-        builder.add_forward(Launch {
+        let launch = Launch {
             source: SOURCE,
             constants: constants.as_str().into(),
             entry: "forward",
@@ -123,7 +119,8 @@ impl Gemm {
                 counters,
             ],
             ..Launch::default()
-        });
+        };
+        builder.add_forward(launch, self.forward_cost(capacity));
 
         let (input, grad) = (input.clone(), output.grad);
         let backward = move |builder: &mut LaunchBuilder| {
@@ -133,7 +130,7 @@ impl Gemm {
             let blocks =
                 grid.weight_tiles * grid.weight_splits + grid.input_tiles * grid.input_splits;
             let squares = builder.squares(grid.weight_tiles);
-            builder.backward.push(Launch {
+            let launch = Launch {
                 source: SOURCE,
                 constants: constants.as_str().into(),
                 entry: "backward",
@@ -155,9 +152,62 @@ impl Gemm {
                     shared.1,
                 ],
                 ..Launch::default()
-            });
+            };
+            builder.add_backward(launch, self.backward_cost(capacity, &input));
         };
         (output, Box::new(backward))
+    }
+
+    /// Pixels of the convolution's result that the output is made of: pooling leaves odd edges out.
+    fn wanted(&self) -> usize {
+        let (height, width) = self.output_size();
+        height * width * if self.pool { 4 } else { 1 }
+    }
+
+    /// Numbers of the weight and the bias.
+    fn parameters(&self) -> usize {
+        (self.geometry.patch() + usize::from(self.bias)) * self.geometry.outputs
+    }
+
+    fn forward_cost(&self, capacity: usize) -> Cost {
+        let g = &self.geometry;
+        let (height, width) = self.output_size();
+        let output = capacity * height * width * g.outputs;
+        // A stride beyond the kernel leaves pixels out.
+        let read = capacity * g.input_len().min(self.wanted() * g.patch());
+        let taken = if self.pool { output } else { 0 };
+        Cost {
+            product_flop: 2 * (capacity * self.wanted() * g.outputs * g.patch()) as u64,
+            ..Cost::of_f32(read + self.parameters() + output, 0).and_bytes(taken)
+        }
+    }
+
+    fn backward_cost(&self, capacity: usize, input: &Activation) -> Cost {
+        let g = &self.geometry;
+        let result = capacity * g.out_height * g.out_width * g.outputs;
+        let one = 2 * (result * g.patch()) as u64;
+        let mut cost = Cost::of_f32(result, if self.bias { result } else { 0 });
+        if self.trained {
+            cost.product_flop += one;
+            cost = cost.and_bytes(4 * (capacity * g.input_len() + self.parameters()));
+        }
+        if input.grad.is_some() {
+            // The layer before has its gradient prepared: its output and where pooling took it from are read too.
+            let upstream = input.upstream.as_deref();
+            let written = upstream.map_or(input.len, |u| u.grad_len);
+            let mut bytes = 4 * (capacity * written + g.patch() * g.outputs);
+            if let Some(upstream) = upstream {
+                bytes += upstream.argmax.map_or(0, |_| capacity * input.len);
+                bytes += if self.trained {
+                    0
+                } else {
+                    4 * capacity * input.len
+                };
+            }
+            cost.product_flop += one;
+            cost = cost.and_bytes(bytes);
+        }
+        cost
     }
 
     /// What the kernel that computes the output's gradient must undo.
@@ -176,7 +226,11 @@ impl Gemm {
             UPSTREAM_RELU = u32::from(self.relu),
         );
         constants.push_str(&dropout::gpu::upstream_constants(self.dropout));
-        Upstream { constants, argmax }
+        Upstream {
+            grad_len: g.out_height * g.out_width * g.outputs,
+            constants,
+            argmax,
+        }
     }
 
     /// Room for the weight's copies in the orders of the two products, which the optimizer's kernel keeps up to date.

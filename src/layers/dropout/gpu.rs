@@ -23,6 +23,7 @@ pub fn schedule(
         forward: "dropout",
         backward: "dropout",
         backward_reads: BackwardReads::GradientOnly,
+        flop: [1, 1],
     };
     builder.kernel_pair(pair, input, input.len)
 }

@@ -20,6 +20,7 @@ pub fn schedule(
         forward: "global_pool_forward",
         backward: "global_pool_backward",
         backward_reads: BackwardReads::GradientOnly,
+        flop: [pixels + 1, 1],
     };
     builder.kernel_pair(pair, input, channels)
 }

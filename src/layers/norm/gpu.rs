@@ -1,7 +1,7 @@
 //! The norm's launches.
 
 use super::cpu::Norm;
-use crate::hardware::executor::{Launch, Offset};
+use crate::hardware::executor::{Cost, Launch, Offset};
 use crate::layers::activation;
 use crate::layers::cpu::Layer;
 use crate::layers::gpu::{Activation, BackwardLaunches, LaunchBuilder, define};
@@ -23,8 +23,10 @@ pub struct PlacedNorm {
     /// Partial sums, and how many blocks have written theirs.
     parts: usize,
     counter: usize,
-    /// Numbers of an image of the input.
+    /// Numbers of an image of the input, and of those that the output is made of: pooling leaves odd edges out.
     len: usize,
+    read: usize,
+    has_relu: bool,
 }
 
 pub fn schedule(
@@ -85,6 +87,11 @@ pub fn forward(
         parts: builder.allocate(8 * 2 * shards * c),
         counter: builder.zeros(4),
         len: h * w * c,
+        read: match after.pool {
+            true => 4 * output.len,
+            false => output.len,
+        },
+        has_relu: after.relu,
         constants,
     };
     let mean = builder.offset_of(name, "running_mean");
@@ -131,13 +138,24 @@ pub fn forward(
         placed.argmax,
     ];
     let apply = builder.elementwise(SOURCE, &placed.constants, "apply", output.len, arguments);
-    builder.forward.push(moments);
-    builder.scoring.push(from_running_statistics);
-    builder.add_forward(apply);
+    // A difference, a sum, and a multiply-add.
+    let all = capacity * placed.len;
+    builder.add_training(moments, Cost::of_f32(all + 11 * c, 4 * all));
+    builder.add_scoring(from_running_statistics, Cost::of_f32(6 * c, 5 * c));
+    let read = capacity * placed.read;
+    let written = capacity * output.len;
+    let skipped = skip.map_or(0, |_| written);
+    let cost = Cost::of_f32(read + skipped + written, 2 * read + skipped);
+    builder.add_forward(apply, cost.and_bytes(placed.taken(written)));
     (output, placed)
 }
 
 impl PlacedNorm {
+    /// Bytes of the positions that pooling took of so many outputs.
+    fn taken(&self, outputs: usize) -> usize {
+        self.argmax.map_or(0, |_| outputs)
+    }
+
     /// Adds the launches of the backward pass, which write the gradient before the ReLU to `masked`, if it is given.
     pub fn backward(
         &self,
@@ -171,7 +189,13 @@ impl PlacedNorm {
             ],
             ..Launch::default()
         };
-        builder.backward.push(reduce);
+        let capacity = builder.capacity();
+        let (all, outputs) = (capacity * self.len, capacity * output.len);
+        let masks = if self.has_relu { outputs } else { 0 };
+        let wanted = masked.map_or(0, |_| outputs);
+        // With pooling, only the inputs that it took have a gradient: as many as there are outputs.
+        let cost = Cost::of_f32(2 * outputs + masks + wanted, 4 * outputs);
+        builder.add_backward(reduce, cost.and_bytes(self.taken(outputs)));
         if let Some(to) = to {
             let arguments = vec![
                 builder.step(),
@@ -189,7 +213,10 @@ impl PlacedNorm {
                 self.len,
                 arguments,
             );
-            builder.backward.push(apply);
+            // With a shortcut the gradient is masked already.
+            let masks = if masked.is_none() { masks } else { 0 };
+            let cost = Cost::of_f32(2 * all + outputs + masks, 4 * all);
+            builder.add_backward(apply, cost.and_bytes(self.taken(outputs)));
             builder.deliver(to, input);
         }
     }

@@ -1,6 +1,7 @@
 //! Max-pooling's launches, where it is a layer of its own.
 
 use super::cpu::MaxPool;
+use crate::hardware::executor::Cost;
 use crate::layers::gpu::{Activation, BackwardLaunches, LaunchBuilder, define};
 use std::fmt::Write;
 
@@ -32,10 +33,17 @@ pub fn schedule(
         Some(argmax),
     ];
     let launch = builder.elementwise(SOURCE, &constants, "largest", output.len, arguments);
-    builder.add_forward(launch);
+    let capacity = builder.capacity();
+    // Each output compares the numbers of its window.
+    let compared = output.len * size.kernel * size.kernel;
+    let numbers = capacity * (input.len + output.len);
+    let taken = 2 * capacity * output.len;
+    let cost = Cost::of_f32(numbers, capacity * compared).and_bytes(taken);
+    builder.add_forward(launch, cost);
     let (input, grad) = (input.clone(), output.grad);
+    let cost = Cost::of_f32(numbers, capacity * output.len).and_bytes(taken);
     let backward = move |builder: &mut LaunchBuilder| {
-        builder.input_grad(&input, |b, to| {
+        builder.input_grad(&input, cost, |b, to| {
             let arguments = vec![b.step(), grad, Some(argmax), Some(to)];
             b.elementwise(SOURCE, &constants, "spread", input.len, arguments)
         });

@@ -16,6 +16,7 @@ pub fn schedule(builder: &mut LaunchBuilder, input: &Activation) -> (Activation,
         forward: "relu_forward",
         backward: "relu_backward",
         backward_reads: BackwardReads::Output,
+        flop: [1, 1],
     };
     builder.kernel_pair(pair, input, input.len)
 }

@@ -1,6 +1,7 @@
 //! The launches of a residual block.
 
 use super::cpu::{Residual, ResidualSum};
+use crate::hardware::executor::Cost;
 use crate::layers::gpu::{Activation, BackwardLaunches, LaunchBuilder, define};
 use crate::layers::norm;
 use std::fmt::Write;
@@ -49,7 +50,8 @@ pub fn schedule(
                 Some(output.at),
             ];
             let launch = builder.elementwise(SOURCE, &constants, "residual_add", len, arguments);
-            builder.add_forward(launch);
+            let all = builder.capacity() * len;
+            builder.add_forward(launch, Cost::of_f32(3 * all, all));
             let y = output.clone();
             let backward = move |builder: &mut LaunchBuilder, sum_grad: usize| {
                 builder.mask(y.grad, y.at, relu, len, sum_grad);

@@ -24,6 +24,7 @@ pub fn schedule(
         forward: "scale",
         backward: "scale",
         backward_reads: BackwardReads::GradientOnly,
+        flop: [1, 1],
     };
     builder.kernel_pair(pair, input, input.len)
 }

@@ -461,7 +461,8 @@ impl Trainer {
     }
 }
 
-fn capacity(params: &Hyperparameters) -> usize {
+/// Maximum number of images that the network of a run computes at once.
+pub fn capacity(params: &Hyperparameters) -> usize {
     (params.batch_size as usize).max(MIN_CAPACITY)
 }
 

@@ -1,0 +1,116 @@
+//! What some of NVIDIA's GPUs can do at most: arithmetic, memory, launches. From these rates `bench --explain` computes the
+//! least time that a launch takes.
+
+use super::params::Precision;
+
+/// A GPU and its rates.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct GpuRates {
+    /// The word of `--gpu`.
+    pub word: &'static str,
+    /// The driver's name of it.
+    pub name: &'static str,
+    /// Compute capability: major and minor.
+    pub capability: (u32, u32),
+    pub multiprocessors: u32,
+    /// Floating-point operations a second in products of f32, tf32 and bf16 numbers, with sums in f32 and without
+    /// sparsity.
+    pub flops: [f64; 3],
+    /// Bytes a second from and to device memory.
+    pub bandwidth: f64,
+    /// Seconds from the beginning of a kernel to that of the kernel after it in a graph, if both do nothing.
+    pub launch: f64,
+    /// What our kernels reach on it, where that was measured.
+    pub reached: Option<Reached>,
+}
+
+/// What our kernels reach on a GPU.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Reached {
+    /// Seconds that a launch takes besides its arithmetic and its bytes.
+    pub launch: f64,
+    /// Floating-point operations a second in products of f32, tf32 and bf16 numbers.
+    pub flops: [f64; 3],
+}
+
+/// Fitted to the measured training steps of four cases on one H200, one run each: `seed` in batches of 32, 512 and 4,096
+/// and `resnet` in batches of 128. The time of every launch is taken as `launch` and the longer one of its arithmetic at
+/// these rates and its bytes at [`GpuRates::bandwidth`]. The twelve steps so computed take from 0.94 to 1.12 times the
+/// measured ones.
+const REACHED_ON_H200: Reached = Reached {
+    launch: 6.25e-6,
+    flops: [13.6e12, 19.0e12, 18.4e12],
+};
+
+/// The distance of two kernels that depend on each other in a graph: an assumption for every GPU, until
+/// `bench --explain` has run on one.
+const LAUNCH: f64 = 2e-6;
+
+/// The GPUs of `--gpu`.
+pub const GPUS: &[GpuRates] = &[
+    // f32 and tf32: data sheet of the SXM part. bf16: a product of two 8192 x 8192 matrices in PyTorch on random numbers
+    // (data sheet: 989e12). Memory: a copy in device memory, reads and writes counted (data sheet: 4.8e12).
+    GpuRates {
+        word: "h200",
+        name: "NVIDIA H200",
+        capability: (9, 0),
+        multiprocessors: 132,
+        flops: [67e12, 494e12, 790e12],
+        bandwidth: 4.3e12,
+        launch: LAUNCH,
+        reached: Some(REACHED_ON_H200),
+    },
+    // The same sources. Memory by the data sheet: 3.35e12.
+    GpuRates {
+        word: "h100",
+        name: "NVIDIA H100 80GB HBM3",
+        capability: (9, 0),
+        multiprocessors: 132,
+        flops: [67e12, 494e12, 798e12],
+        bandwidth: 3.0e12,
+        launch: LAUNCH,
+        reached: None,
+    },
+    // Data sheet.
+    GpuRates {
+        word: "a100",
+        name: "NVIDIA A100-SXM4-80GB",
+        capability: (8, 0),
+        multiprocessors: 108,
+        flops: [19.5e12, 156e12, 312e12],
+        bandwidth: 2.039e12,
+        launch: LAUNCH,
+        reached: None,
+    },
+    // NVIDIA's white paper on the Ada architecture.
+    GpuRates {
+        word: "rtx4090",
+        name: "NVIDIA GeForce RTX 4090",
+        capability: (8, 9),
+        multiprocessors: 128,
+        flops: [82.6e12, 82.6e12, 165.2e12],
+        bandwidth: 1.008e12,
+        launch: LAUNCH,
+        reached: None,
+    },
+];
+
+/// The words of [`GPUS`], in order.
+pub fn words() -> impl Iterator<Item = &'static str> {
+    GPUS.iter().map(|gpu| gpu.word)
+}
+
+/// The GPU of this word, or of this name.
+pub fn find(word_or_name: &str) -> Option<&'static GpuRates> {
+    let is_it = |gpu: &&GpuRates| [gpu.word, gpu.name].contains(&word_or_name);
+    GPUS.iter().find(is_it)
+}
+
+/// The rate of these numbers.
+pub fn rate_of([f32, tf32, bf16]: [f64; 3], precision: Precision) -> f64 {
+    match precision {
+        Precision::F32 => f32,
+        Precision::Tf32 => tf32,
+        Precision::Bf16 => bf16,
+    }
+}
