@@ -148,8 +148,9 @@ fn run(invocation: &Invocation) -> anyhow::Result<u8> {
             json,
             ..
         } => commands::bench::run(&config, *seconds, *eval, *json, out)?,
-        Task::Bench { json, .. } => {
-            commands::suite::run(&config, *json, out, &mut std::io::stderr())?;
+        Task::Bench { peer, json, .. } => {
+            let progress = &mut std::io::stderr();
+            commands::suite::run(&config, peer.as_deref(), *json, out, progress)?;
         }
         Task::FindLr { run, steps, json } => {
             commands::find_lr::run(&config, run.as_deref(), *steps, *json, out)?;

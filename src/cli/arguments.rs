@@ -129,6 +129,14 @@ pub fn command() -> Command {
                         .help("All checks and figures of the device, in some minutes"),
                 )
                 .arg(
+                    Arg::new("peer")
+                        .long("peer")
+                        .value_name("SCRIPT")
+                        .requires("suite")
+                        .value_parser(value_parser!(PathBuf))
+                        .help("Python script that trains the same networks: its speed beside ours at the end of the suite"),
+                )
+                .arg(
                     Arg::new("explain")
                         .long("explain")
                         .action(ArgAction::SetTrue)

@@ -8,7 +8,7 @@ mod tests;
 pub use arguments::command;
 
 use crate::config::{Flags, OPTIONS, OptionKind};
-use crate::domain::gpus::{self, GpuRates};
+use crate::domain::gpus::{self, KnownGpu};
 use crate::domain::params::{HYPERPARAMS, Tta, Value, Weights, param};
 use crate::domain::rate_test;
 use crate::domain::sweep::Strategy;
@@ -53,10 +53,12 @@ pub enum Task {
         seconds: f64,
         eval: bool,
         suite: bool,
+        /// A script whose speed the suite shows beside ours.
+        peer: Option<PathBuf>,
         /// Explain each launch of a step on a GPU.
         explain: bool,
         /// The GPU to explain for, if not the device.
-        gpu: Option<&'static GpuRates>,
+        gpu: Option<&'static KnownGpu>,
         json: bool,
     },
     /// Tests learning rates, on a new network or on that of a run.
@@ -281,6 +283,7 @@ pub fn parse(
             seconds: sub.get_one("seconds").copied().unwrap_or(5.0),
             eval: sub.get_flag("eval"),
             suite: sub.get_flag("suite"),
+            peer: sub.get_one("peer").cloned(),
             explain: sub.get_flag("explain"),
             gpu: text(sub, "gpu").and_then(|word| gpus::find(&word)),
             json: json(sub),

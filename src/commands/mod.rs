@@ -9,6 +9,7 @@ pub mod eval;
 pub mod explain;
 pub mod find_lr;
 mod network;
+pub mod peer;
 pub mod predict;
 pub mod recipes;
 pub mod runs;

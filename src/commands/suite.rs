@@ -1,8 +1,8 @@
 //! `bench --suite`: checks and measures a device in one command of about ten minutes: its results against a reference
-//! in double precision, its speed in training and scoring, and the time and accuracy of whole runs. Prints a table or
-//! JSON at the end.
+//! in double precision, its speed in training and scoring, and the time and accuracy of whole runs; on a GPU each kernel
+//! launch too, and beside them a peer's speed. Prints tables or JSON at the end.
 
-use super::{bench, network};
+use super::{bench, explain, network, peer};
 use crate::backend::candle::CandleDevice;
 use crate::backend::{
     Backend, Device, ImageSet, Inspection, NetworkSpec, Scaling, StepPlan, TensorData, rule,
@@ -34,6 +34,14 @@ const ZERO_GRADIENT: f32 = 1e-9;
 const MAX_DRAWS: u64 = 2_000;
 /// Seconds that each throughput is measured.
 const SECONDS: f64 = 2.0;
+/// The networks and batch sizes whose speed is measured, and whether their scoring is measured too.
+const SPEEDS: [(&str, u32, bool); 5] = [
+    ("seed", 32, true),
+    ("seed", 512, false),
+    ("seed", 4096, false),
+    ("resnet", 128, false),
+    ("resnet", 512, false),
+];
 /// Epochs of a whole run: those of the seed recipe.
 const EPOCHS: f64 = 15.0;
 
@@ -78,20 +86,37 @@ impl Row {
     }
 }
 
+/// Our training throughput.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Speed {
+    pub architecture: &'static str,
+    pub batch: u32,
+    pub precision: &'static str,
+    pub images_per_s: f64,
+}
+
 #[derive(Clone, Debug, Serialize)]
 struct Report {
     device: String,
     rows: Vec<Row>,
     passed: bool,
+    /// The launches of each measured step on a GPU.
+    launches: Vec<explain::Report>,
+    /// Why the launches of a step are missing.
+    not_explained: Option<String>,
+    speeds: Vec<Speed>,
+    peer: Vec<peer::PeerSpeed>,
 }
 
-/// Runs the suite and prints the report to `out`. Writes each row to `progress` as soon as it is measured.
+/// Runs the suite, with the script `peer` if one is given, and prints the report to `out`. Writes each row to `progress` as
+/// soon as it is measured.
 ///
 /// # Errors
 /// Returns an error if the device, the data or a network cannot be used; after the table, if a figure exceeds its
 /// limit.
 pub fn run(
     config: &Config,
+    peer: Option<&Path>,
     json: bool,
     out: &mut impl Write,
     progress: &mut impl Write,
@@ -120,13 +145,10 @@ pub fn run(
             })?;
         }
     }
+    let (mut launches, mut speeds) = (Vec::new(), Vec::new());
+    let mut not_explained = None;
     for &&(precision, name, _) in &formats {
-        for (arch, batch, eval) in [
-            ("seed", 32, true),
-            ("seed", 512, false),
-            ("seed", 4096, false),
-            ("resnet", 128, false),
-        ] {
+        for (arch, batch, eval) in SPEEDS {
             let config = with(config, |p| {
                 p.architecture = arch.into();
                 p.batch_size = batch;
@@ -147,6 +169,21 @@ pub fn run(
                     unit: "images/s",
                     most: None,
                 })?;
+            }
+            speeds.push(Speed {
+                architecture: arch,
+                batch,
+                precision: name,
+                images_per_s: report.images_per_s,
+            });
+            if device.info().gpu_index.is_some() {
+                match explain::measure(&config) {
+                    Ok(explained) => launches.push(explain::Report {
+                        step_images_per_s: Some(report.images_per_s),
+                        ..explained
+                    }),
+                    Err(error) => not_explained = Some(format!("{error:#}")),
+                }
             }
         }
     }
@@ -180,10 +217,22 @@ pub fn run(
             most: None,
         })?;
     }
+    let mut peers = Vec::new();
+    if let Some(script) = peer {
+        for arch in ["seed", "resnet"] {
+            let of_arch = SPEEDS.iter().filter(|(name, ..)| *name == arch);
+            let batches: Vec<u32> = of_arch.map(|(_, batch, _)| *batch).collect();
+            peers.extend(peer::measure(script, arch, &batches)?);
+        }
+    }
     let report = Report {
         device: device.info().words.clone(),
         passed: rows.iter().all(Row::passed),
         rows,
+        launches,
+        not_explained,
+        speeds,
+        peer: peers,
     };
     if json {
         super::json(&report, out)?;
@@ -191,6 +240,16 @@ pub fn run(
         writeln!(out, "\n{}", report.device)?;
         for row in &report.rows {
             writeln!(out, "{}", line(row))?;
+        }
+        if let Some(why) = &report.not_explained {
+            writeln!(out, "\nlaunches were not measured: {why}")?;
+        }
+        for launches in &report.launches {
+            writeln!(out)?;
+            explain::print(launches, out)?;
+        }
+        if !report.peer.is_empty() {
+            peer::print(&report.speeds, &report.peer, out)?;
         }
     }
     let failed = report.rows.iter().filter(|row| !row.passed()).count();

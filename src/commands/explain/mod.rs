@@ -12,7 +12,7 @@ use crate::backend::{NetworkSpec, StepPlan};
 use crate::config::Config;
 use crate::data::{self, Dataset};
 use crate::domain::arch::{CIFAR_CLASSES, Shape};
-use crate::domain::gpus::{self, GpuRates};
+use crate::domain::gpus::{self, GpuRates, KnownGpu};
 use crate::domain::params::{Hyperparameters, Precision};
 use crate::domain::text::{grouped, plain};
 use crate::hardware::nvidia::driver::{Driver, driver};
@@ -88,14 +88,21 @@ struct Subject {
 /// Returns an error if the device, the data or the network cannot be used.
 pub fn run(
     config: &Config,
-    gpu: Option<&GpuRates>,
+    gpu: Option<&KnownGpu>,
     seconds: f64,
     json: bool,
     out: &mut impl Write,
 ) -> anyhow::Result<()> {
     let report = match gpu {
-        Some(rates) => lay_out(config, rates)?,
-        None => measure(config, seconds)?,
+        Some(gpu) => lay_out(config, gpu)?,
+        None => {
+            let launches = measure(config)?;
+            let step = bench::measure(config, seconds, false)?;
+            Report {
+                step_images_per_s: Some(step.images_per_s),
+                ..launches
+            }
+        }
     };
     if json {
         return super::json(&report, out);
@@ -107,21 +114,26 @@ pub fn run(
 ///
 /// # Errors
 /// Returns an error if the data or the network cannot be used.
-pub fn lay_out(config: &Config, rates: &GpuRates) -> anyhow::Result<Report> {
+pub fn lay_out(config: &Config, gpu: &KnownGpu) -> anyhow::Result<Report> {
     let subject = subject(config, named_data(config)?.as_ref())?;
     let batch = subject.params.batch_size as usize;
     let averages = subject.params.average_decay > 0.0;
-    let schedule = KernelSchedule::of(&subject.spec, batch, rates.multiprocessors, averages)?;
+    let schedule = KernelSchedule::of(&subject.spec, batch, gpu.multiprocessors, averages)?;
     let unmeasured = |launches: &[ScheduledLaunch]| {
         let rows = launches.iter().map(|launch| (launch.clone(), None));
         rows.collect::<Vec<_>>()
     };
     let tables = [&schedule.training, &schedule.scoring].map(|list| unmeasured(list));
-    report(&subject, rates, rates.multiprocessors, tables)
+    let device = (gpu.name, gpu.multiprocessors);
+    report(&subject, device, &gpu.rates, tables)
 }
 
-/// The report for the configured GPU, with measured times.
-fn measure(config: &Config, seconds: f64) -> anyhow::Result<Report> {
+/// The report for the configured GPU, with the measured time of each launch.
+///
+/// # Errors
+/// Returns an error if the device is no GPU, its rates are not known, or the device, the data or the network cannot be
+/// used.
+pub fn measure(config: &Config) -> anyhow::Result<Report> {
     let words: Vec<_> = gpus::words().collect();
     let instead = format!("--gpu NAME ({}) explains them without it", words.join(", "));
     let no_gpu = || format!("the launches cannot be measured; {instead}");
@@ -137,14 +149,16 @@ fn measure(config: &Config, seconds: f64) -> anyhow::Result<Report> {
         _ => None,
     };
     let gpu = gpu.context("the driver no longer describes the GPU")?;
-    let Some(rates) = gpus::find(&gpu.name) else {
-        let known: Vec<_> = gpus::GPUS.iter().map(|gpu| gpu.name).collect();
-        bail!(
-            "the rates of {} are not known, only those of {}",
-            gpu.name,
-            known.join(", ")
-        );
+    let rates = match gpus::find(&gpu.name) {
+        Some(known) => Some(known.rates),
+        None => GpuRates::by_clocks(
+            gpu.capability,
+            gpu.multiprocessors,
+            gpu.clocks.map(|khz| 1e3 * f64::from(khz)),
+            gpu.bus_bits,
+        ),
     };
+    let rates = rates.with_context(|| format!("the rates of {} are not known", gpu.name))?;
     let named = named_data(config)?;
     let dataset = match &named {
         Some(dataset) => dataset.clone(),
@@ -171,9 +185,8 @@ fn measure(config: &Config, seconds: f64) -> anyhow::Result<Report> {
         rows.collect::<Vec<_>>()
     };
     let tables = [measured(timed.training), measured(timed.scoring)];
-    let mut report = report(&subject, rates, timed.multiprocessors, tables)?;
-    report.step_images_per_s = Some(bench::measure(config, seconds, false)?.images_per_s);
-    Ok(report)
+    let device = (gpu.name.as_str(), timed.multiprocessors);
+    report(&subject, device, &rates, tables)
 }
 
 fn load(named: &Path, config: &Config) -> anyhow::Result<Dataset> {
@@ -214,8 +227,8 @@ fn subject(config: &Config, dataset: Option<&Dataset>) -> anyhow::Result<Subject
 
 fn report(
     subject: &Subject,
+    (gpu, multiprocessors): (&str, u32),
     rates: &GpuRates,
-    multiprocessors: u32,
     tables: [Vec<(ScheduledLaunch, Option<f64>)>; 2],
 ) -> anyhow::Result<Report> {
     let Subject { params, spec, .. } = subject;
@@ -226,7 +239,7 @@ fn report(
     };
     let [training, scoring] = tables.map(|list| table(&list, images, model));
     Ok(Report {
-        gpu: rates.name.into(),
+        gpu: gpu.into(),
         multiprocessors,
         architecture: params.architecture.clone(),
         optimizer: params.optimizer.word(),
@@ -307,7 +320,11 @@ fn table(launches: &[(ScheduledLaunch, Option<f64>)], images: usize, model: Mode
     }
 }
 
-fn print(r: &Report, out: &mut impl Write) -> anyhow::Result<()> {
+/// Prints both tables and the times of a run.
+///
+/// # Errors
+/// Returns an error if `out` cannot be written.
+pub fn print(r: &Report, out: &mut impl Write) -> anyhow::Result<()> {
     writeln!(
         out,
         "{}, {}, {}, on {} with {} multiprocessors",

@@ -303,6 +303,7 @@ mod tests {
             name: "Test GPU".into(),
             memory: 1,
             capability,
+            ..Gpu::default()
         }
     }
 

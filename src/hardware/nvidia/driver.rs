@@ -12,13 +12,18 @@ const LIBRARY: &str = "libcuda.so.1";
 pub type Version = (u32, u32);
 
 /// A GPU as the driver describes it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Gpu {
     pub name: String,
     /// Bytes.
     pub memory: u64,
     /// Compute capability: major and minor.
     pub capability: (u32, u32),
+    pub multiprocessors: u32,
+    /// Of the multiprocessors and of the memory, in kHz; 0 if the driver does not tell.
+    pub clocks: [u32; 2],
+    /// Bits of the memory bus; 0 if the driver does not tell.
+    pub bus_bits: u32,
 }
 
 impl fmt::Display for Gpu {
@@ -106,17 +111,23 @@ fn gpus() -> Result<Vec<Gpu>, DriverError> {
         .map(|index| {
             let device = result::device::get(index)?;
             // SAFETY: the driver gave this device.
-            let (memory, major, minor) = unsafe {
-                (
-                    result::device::total_mem(device)?,
-                    result::device::get_attribute(device, MAJOR)?,
-                    result::device::get_attribute(device, MINOR)?,
-                )
-            };
+            let attribute = |which| unsafe { result::device::get_attribute(device, which) };
+            let (major, minor) = (attribute(MAJOR)?, attribute(MINOR)?);
+            let figure = |which| attribute(which).map_or(0, |value| value.max(0) as u32);
+            // SAFETY: the driver gave this device.
+            let memory = unsafe { result::device::total_mem(device) }?;
             Ok(Gpu {
                 name: result::device::get_name(device)?,
                 memory: memory as u64,
                 capability: (major as u32, minor as u32),
+                multiprocessors: figure(
+                    CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT,
+                ),
+                clocks: [
+                    figure(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_CLOCK_RATE),
+                    figure(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE),
+                ],
+                bus_bits: figure(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH),
             })
         })
         .collect()
@@ -165,6 +176,7 @@ mod tests {
             name: "A GPU".into(),
             memory: 24_000_000_000,
             capability: (8, 9),
+            ..Gpu::default()
         };
         assert_eq!(gpu.to_string(), "A GPU, 24.0 GB, compute capability 8.9");
     }
