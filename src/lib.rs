@@ -72,6 +72,7 @@
 //! | a kind of terminal | its row in [`domain::terminal::TERMINALS`] |
 //! | an architecture | a row of text in [`domain::arch::ARCHS`] |
 //! | a recipe | a row in [`domain::recipes::RECIPES`] |
+//! | a GPU for `bench --explain` without it | a row in [`domain::gpus::GPUS`] |
 //! | a kind of layer | its folder under [`layers`], and its `pub mod` line and row of [`layers::KINDS`]: grammar, shapes, initial weights, every backend follow |
 //! | a strategy of sweeps | its word in [`domain::sweep::Strategy`] and its rule in `domain/sweep/next.rs` |
 //! | an optimizer | its word in [`domain::params::Optimizer`], its file and its row in [`optimizers`]: backends, checkpoint, panel follow |

@@ -101,7 +101,7 @@ struct Report {
     rows: Vec<Row>,
     passed: bool,
     /// The launches of each measured step on a GPU.
-    launches: Vec<explain::Report>,
+    launches: Vec<explain::LaunchReport>,
     /// Why the launches of a step are missing.
     not_explained: Option<String>,
     speeds: Vec<Speed>,
@@ -178,7 +178,7 @@ pub fn run(
             });
             if device.info().gpu_index.is_some() {
                 match explain::measure(&config) {
-                    Ok(explained) => launches.push(explain::Report {
+                    Ok(explained) => launches.push(explain::LaunchReport {
                         step_images_per_s: Some(report.images_per_s),
                         ..explained
                     }),

@@ -27,12 +27,12 @@ pub struct GpuRates {
     /// Seconds from the beginning of a kernel to that of the kernel after it in a graph, if both do nothing.
     pub launch: f64,
     /// What our kernels reach on it, where that was measured.
-    pub reached: Option<Reached>,
+    pub reached: Option<KernelRates>,
 }
 
 /// What our kernels reach on a GPU.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Reached {
+pub struct KernelRates {
     /// Seconds that a launch takes besides its arithmetic and its bytes.
     pub launch: f64,
     /// Floating-point operations a second in products of f32, tf32 and bf16 numbers.
@@ -43,7 +43,7 @@ pub struct Reached {
 /// and `resnet` in batches of 128. The time of every launch is taken as `launch` and the longer one of its arithmetic at
 /// these rates and its bytes at [`GpuRates::bandwidth`]. The twelve steps so computed take from 0.94 to 1.12 times the
 /// measured ones.
-const REACHED_ON_H200: Reached = Reached {
+const REACHED_ON_H200: KernelRates = KernelRates {
     launch: 6.25e-6,
     flops: [13.6e12, 19.0e12, 18.4e12],
 };

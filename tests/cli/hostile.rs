@@ -120,6 +120,16 @@ const COMMANDS: &[&[&str]] = &[
     ],
     &["bench", "--data", "NAME"],
     &[
+        "bench",
+        "--explain",
+        "--gpu",
+        "h200",
+        "--data",
+        "DATA",
+        "--arch",
+        TINY,
+    ],
+    &[
         "sweep", "seed=1,2", "--name", "NAME", "--data", "DATA", "--arch", TINY, "--epochs", "1",
         "--runs", "new",
     ],

@@ -27,7 +27,7 @@ use std::rc::Rc;
 
 /// One launch. Times are in microseconds.
 #[derive(Clone, Debug, Serialize)]
-pub struct Row {
+pub struct LaunchRow {
     pub layer: String,
     pub kernel: &'static str,
     pub grid: [u32; 3],
@@ -44,10 +44,10 @@ pub struct Row {
 
 /// The launches of a training step or of a scoring pass, and their sums.
 #[derive(Clone, Debug, Serialize)]
-pub struct Table {
+pub struct LaunchTable {
     /// Images in the batch.
     pub images: usize,
-    pub launches: Vec<Row>,
+    pub launches: Vec<LaunchRow>,
     pub flop: u64,
     pub bytes: u64,
     pub floor_us: f64,
@@ -60,14 +60,14 @@ pub struct Table {
 }
 
 #[derive(Clone, Debug, Serialize)]
-pub struct Report {
+pub struct LaunchReport {
     pub gpu: String,
     pub multiprocessors: u32,
     pub architecture: String,
     pub optimizer: &'static str,
     pub precision: &'static str,
-    pub training: Table,
-    pub scoring: Table,
+    pub training: LaunchTable,
+    pub scoring: LaunchTable,
     /// The whole training step as `bench` measures it, in images a second.
     pub step_images_per_s: Option<f64>,
     pub run: RunTimes,
@@ -98,7 +98,7 @@ pub fn run(
         None => {
             let launches = measure(config)?;
             let step = bench::measure(config, seconds, false)?;
-            Report {
+            LaunchReport {
                 step_images_per_s: Some(step.images_per_s),
                 ..launches
             }
@@ -114,7 +114,7 @@ pub fn run(
 ///
 /// # Errors
 /// Returns an error if the data or the network cannot be used.
-pub fn lay_out(config: &Config, gpu: &KnownGpu) -> anyhow::Result<Report> {
+pub fn lay_out(config: &Config, gpu: &KnownGpu) -> anyhow::Result<LaunchReport> {
     let subject = subject(config, named_data(config)?.as_ref())?;
     let batch = subject.params.batch_size as usize;
     let averages = subject.params.average_decay > 0.0;
@@ -133,7 +133,7 @@ pub fn lay_out(config: &Config, gpu: &KnownGpu) -> anyhow::Result<Report> {
 /// # Errors
 /// Returns an error if the device is no GPU, its rates are not known, or the device, the data or the network cannot be
 /// used.
-pub fn measure(config: &Config) -> anyhow::Result<Report> {
+pub fn measure(config: &Config) -> anyhow::Result<LaunchReport> {
     let words: Vec<_> = gpus::words().collect();
     let instead = format!("--gpu NAME ({}) explains them without it", words.join(", "));
     let no_gpu = || format!("the launches cannot be measured; {instead}");
@@ -230,7 +230,7 @@ fn report(
     (gpu, multiprocessors): (&str, u32),
     rates: &GpuRates,
     tables: [Vec<(ScheduledLaunch, Option<f64>)>; 2],
-) -> anyhow::Result<Report> {
+) -> anyhow::Result<LaunchReport> {
     let Subject { params, spec, .. } = subject;
     let images = params.batch_size as usize;
     let model = Model {
@@ -238,7 +238,7 @@ fn report(
         precision: spec.precision,
     };
     let [training, scoring] = tables.map(|list| table(&list, images, model));
-    Ok(Report {
+    Ok(LaunchReport {
         gpu: gpu.into(),
         multiprocessors,
         architecture: params.architecture.clone(),
@@ -285,10 +285,10 @@ impl Model<'_> {
     }
 }
 
-fn table(launches: &[(ScheduledLaunch, Option<f64>)], images: usize, model: Model) -> Table {
+fn table(launches: &[(ScheduledLaunch, Option<f64>)], images: usize, model: Model) -> LaunchTable {
     let row = |(scheduled, seconds): &(ScheduledLaunch, Option<f64>)| {
         let floor = model.floor(scheduled, 1.0);
-        Row {
+        LaunchRow {
             layer: scheduled.layer.to_string(),
             kernel: scheduled.launch.entry,
             grid: scheduled.launch.grid,
@@ -301,12 +301,12 @@ fn table(launches: &[(ScheduledLaunch, Option<f64>)], images: usize, model: Mode
             measured_per_floor: seconds.map(|s| s / floor),
         }
     };
-    let launches: Vec<Row> = launches.iter().map(row).collect();
+    let launches: Vec<LaunchRow> = launches.iter().map(row).collect();
     let floor_us = launches.iter().map(|row| row.floor_us).sum();
     let expected_us: Option<f64> = launches.iter().map(|row| row.expected_us).sum();
     let measured_us: Option<f64> = launches.iter().map(|row| row.measured_us).sum();
     let images_per_s = |us: f64| 1e6 * images as f64 / us;
-    Table {
+    LaunchTable {
         images,
         flop: launches.iter().map(|row| row.flop).sum(),
         bytes: launches.iter().map(|row| row.bytes).sum(),
@@ -324,7 +324,7 @@ fn table(launches: &[(ScheduledLaunch, Option<f64>)], images: usize, model: Mode
 ///
 /// # Errors
 /// Returns an error if `out` cannot be written.
-pub fn print(r: &Report, out: &mut impl Write) -> anyhow::Result<()> {
+pub fn print(r: &LaunchReport, out: &mut impl Write) -> anyhow::Result<()> {
     writeln!(
         out,
         "{}, {}, {}, on {} with {} multiprocessors",
@@ -367,7 +367,7 @@ fn print_row(out: &mut impl Write, cells: [&str; 6], times: &[String]) -> std::i
     writeln!(out)
 }
 
-fn print_table(table: &Table, out: &mut impl Write) -> anyhow::Result<()> {
+fn print_table(table: &LaunchTable, out: &mut impl Write) -> anyhow::Result<()> {
     let titles = [
         "layer",
         "kernel",

@@ -1,10 +1,9 @@
 use super::*;
-use crate::backend::rule;
+use crate::backend::{Scaling, rule};
 use crate::config;
 use crate::domain::arch::{ARCHS, Node, resolve};
 use crate::domain::params::Optimizer;
 use crate::domain::recipes;
-use crate::layers::input::Scaling;
 
 const H200: &str = "h200";
 
