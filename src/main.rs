@@ -157,11 +157,20 @@ fn run(invocation: &Invocation) -> anyhow::Result<u8> {
         }
         Task::Sweep {
             plan,
+            slurm: Some(slurm),
             parallel,
+            json,
+            ..
+        } => commands::sweep::submit(&config, plan, slurm, *parallel, *json, out)?,
+        Task::Sweep {
+            plan,
+            parallel,
+            waits,
             headless,
+            slurm: None,
             json,
         } => {
-            let prepared = commands::sweep::prepare(&config, plan, *parallel)?;
+            let prepared = commands::sweep::prepare(&config, plan, *parallel, *waits)?;
             return sweep::sweep(prepared, *headless, *json, &config);
         }
         Task::Doctor { json } => {

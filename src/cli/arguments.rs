@@ -278,6 +278,35 @@ fn sweep() -> Command {
                 .action(ArgAction::SetTrue)
                 .help("Write lines instead of showing the screen, as in a pipe"),
         )
+        .arg(
+            Arg::new("no-wait")
+                .long("no-wait")
+                .action(ArgAction::SetTrue)
+                .help("End when other processes train all that is left, instead of waiting in case that one dies (halving and population always wait)"),
+        )
+        .arg(
+            Arg::new("slurm")
+                .long("slurm")
+                .action(ArgAction::SetTrue)
+                .conflicts_with_all(["headless", "no-wait"])
+                .help("Train on a Slurm cluster: write a job script into the sweep's folder and submit it with sbatch"),
+        )
+        .arg(
+            Arg::new("slurm-args")
+                .long("slurm-args")
+                .value_name("OPTIONS")
+                .requires("slurm")
+                .allow_hyphen_values(true)
+                .help("Options of sbatch for the job script: '--partition=gpu --gres=gpu:1 --time=4:00:00'"),
+        )
+        .arg(
+            Arg::new("slurm-tasks")
+                .long("slurm-tasks")
+                .value_name("N")
+                .requires("slurm")
+                .value_parser(count(1, MAX_TRIALS as u64))
+                .help("Most tasks of the job array [default: one for each trial]"),
+        )
         .arg(json("Write what happens, and at the end the results, as lines of JSON"))
         .after_help(
             "grid trains every combination. random draws --trials of them; each draw is repeated with every value of `seed`.\n\
@@ -285,9 +314,12 @@ fn sweep() -> Command {
              side; every few epochs the worst quarter continues with copies of the best and with changed values.\n\
              Without KEY=VALUES, the sweep of config.toml is begun, if it has one.\n\
              The runs are in a folder of their own in the runs folder. A sweep that was interrupted goes on with --resume, and\n\
-             several processes can work on one. Examples:\n  \
+             several processes can work on one. With --slurm these are the tasks of a job array, which take trials until none is\n\
+             left: the command itself trains nothing, and --parallel is the number of runs that a task trains at the same time\n\
+             [default: 1]. --resume NAME --slurm submits again. Examples:\n  \
              cifar-tui sweep 'learning_rate=1e-4..1e-2 log' dropout=0.3,0.5 seed=1..3\n  \
              cifar-tui sweep 'lr=0.01..1 log' weight_decay=1e-4,5e-4 --recipe resnet --trials 12 --strategy halving\n  \
+             cifar-tui sweep lr=1e-3,1e-2 seed=1..4 --slurm --slurm-args '--gres=gpu:1 --time=2:00:00'\n  \
              cifar-tui sweep --resume sweep-1123-0412",
         )
 }

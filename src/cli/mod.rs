@@ -72,8 +72,12 @@ pub enum Task {
         plan: SweepPlan,
         /// Number of runs to train at the same time; 0 only shows the sweep. None: as many as the device has threads.
         parallel: Option<usize>,
+        /// Wait for the runs of other processes when nothing is left to begin.
+        waits: bool,
         /// Without the screen, even on a terminal.
         headless: bool,
+        /// Submit it to Slurm instead of training.
+        slurm: Option<Slurm>,
         json: bool,
     },
     Doctor {
@@ -121,6 +125,15 @@ pub enum SweepPlan {
     },
     /// The sweep with this name or folder.
     Resume(String),
+}
+
+/// How to submit a sweep to Slurm.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Slurm {
+    /// Options of sbatch, as typed.
+    pub args: Option<String>,
+    /// Most tasks of the array. None: one for each trial.
+    pub tasks: Option<usize>,
 }
 
 /// What `send` is to do.
@@ -296,7 +309,12 @@ pub fn parse(
         "sweep" => Task::Sweep {
             plan: sweep_plan(sub, session, &flags)?,
             parallel: sub.get_one("parallel").copied(),
+            waits: !sub.get_flag("no-wait"),
             headless: sub.get_flag("headless"),
+            slurm: sub.get_flag("slurm").then(|| Slurm {
+                args: text(sub, "slurm-args"),
+                tasks: sub.get_one("slurm-tasks").copied(),
+            }),
             json: json(sub),
         },
         "attach" => Task::Attach {

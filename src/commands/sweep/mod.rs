@@ -1,8 +1,10 @@
 //! `sweep`: prepares a sweep and trains its runs, without a screen or for one.
 
 mod printer;
+mod slurm;
 mod steer;
 
+pub use slurm::submit;
 pub use steer::steer;
 
 use crate::cli::SweepPlan;
@@ -31,9 +33,10 @@ pub struct PreparedSweep {
     settings: Settings,
     /// Number of runs to train at the same time; 0: only show what other processes train.
     pub parallel: usize,
+    waits: bool,
 }
 
-/// Makes or opens the sweep that the arguments describe.
+/// Makes or opens the sweep that the arguments describe. `waits` is that of [`SweepRunner::new`].
 ///
 /// # Errors
 /// Returns an error if there is no such sweep, it cannot be planned, its data does not exist, or its folder cannot be
@@ -42,35 +45,9 @@ pub fn prepare(
     config: &Config,
     plan: &SweepPlan,
     parallel: Option<usize>,
+    waits: bool,
 ) -> anyhow::Result<PreparedSweep> {
-    let folder = match plan {
-        SweepPlan::Resume(name) => open(&config.runs, name)?,
-        SweepPlan::New {
-            axes,
-            strategy,
-            trials,
-            name,
-        } => {
-            // The sweep of config.toml stands for one that was not typed.
-            let (axes, strategy, trials) = match (axes.is_empty(), &config.sweep) {
-                (true, sweep) => (
-                    &sweep.axes,
-                    strategy.or(sweep.strategy),
-                    trials.or(sweep.trials),
-                ),
-                (false, _) => (axes, *strategy, *trials),
-            };
-            let mut plan = Plan::new(axes, strategy, trials, &config.params)?;
-            // Wrong data fails here, and not once for every run.
-            let found = data::find(config.options.data.as_deref())?;
-            plan.data = Some(match found.is_sample() {
-                true => data::SAMPLE.into(),
-                false => std::path::absolute(&found.path)?.display().to_string(),
-            });
-            SweepFolder::create(&config.runs, name.as_deref(), plan, owner())?
-        }
-    };
-    with_folder(config, folder, parallel)
+    with_folder(config, folder(config, plan)?, parallel, waits)
 }
 
 /// Makes the sweep of a plan whose data is known.
@@ -79,13 +56,14 @@ pub fn prepare(
 /// Returns an error if its folder cannot be written.
 pub fn begin(config: &Config, plan: Plan) -> anyhow::Result<PreparedSweep> {
     let folder = SweepFolder::create(&config.runs, None, plan, owner())?;
-    with_folder(config, folder, None)
+    with_folder(config, folder, None, true)
 }
 
 fn with_folder(
     config: &Config,
     folder: SweepFolder,
     parallel: Option<usize>,
+    waits: bool,
 ) -> anyhow::Result<PreparedSweep> {
     let device: DeviceChoice = config.options.device.parse()?;
     let opened = device.open()?;
@@ -119,6 +97,42 @@ fn with_folder(
         folder,
         settings,
         parallel,
+        waits,
+    })
+}
+
+/// Makes or opens the folder of the sweep that the arguments describe.
+///
+/// # Errors
+/// Returns an error if there is no such sweep, it cannot be planned, its data does not exist, or its folder cannot be
+/// written.
+fn folder(config: &Config, plan: &SweepPlan) -> anyhow::Result<SweepFolder> {
+    Ok(match plan {
+        SweepPlan::Resume(name) => open(&config.runs, name)?,
+        SweepPlan::New {
+            axes,
+            strategy,
+            trials,
+            name,
+        } => {
+            // The sweep of config.toml stands for one that was not typed.
+            let (axes, strategy, trials) = match (axes.is_empty(), &config.sweep) {
+                (true, sweep) => (
+                    &sweep.axes,
+                    strategy.or(sweep.strategy),
+                    trials.or(sweep.trials),
+                ),
+                (false, _) => (axes, *strategy, *trials),
+            };
+            let mut plan = Plan::new(axes, strategy, trials, &config.params)?;
+            // Wrong data fails here, and not once for every run.
+            let found = data::find(config.options.data.as_deref())?;
+            plan.data = Some(match found.is_sample() {
+                true => data::SAMPLE.into(),
+                false => std::path::absolute(&found.path)?.display().to_string(),
+            });
+            SweepFolder::create(&config.runs, name.as_deref(), plan, owner())?
+        }
     })
 }
 
@@ -149,7 +163,7 @@ impl PreparedSweep {
         report: &mut dyn FnMut(&SweepEvent),
     ) -> Result<SweepEnd, SweepFolderError> {
         let settings = self.settings.clone();
-        SweepRunner::new(&mut self.folder, settings, self.parallel).run(stop, report)
+        SweepRunner::new(&mut self.folder, settings, self.parallel, self.waits).run(stop, report)
     }
 
     /// Trains, and prints what happens and, at the end, the results. A message of `stop` ends it early, and so does an

@@ -1,7 +1,7 @@
 //! The folder of a sweep: its plan and its runs.
 
 use super::SweepFolderError;
-use crate::domain::report::{EpochReport, RunSummary};
+use crate::domain::report::{EpochReport, RunSummary, THIS_COMPUTER};
 use crate::domain::sweep::{
     JobStart, Plan, Progress, Strategy, SweepError, SweepReport, TrialEnd, TrialProgress, TrialRow,
     current_runs,
@@ -121,6 +121,16 @@ impl SweepFolder {
             end,
             busy,
         }
+    }
+
+    /// Whether a process on another computer has one of the runs, or had it and has died less than a minute ago.
+    ///
+    /// # Errors
+    /// Returns an error if the folder cannot be read.
+    pub(super) fn is_open_elsewhere(&mut self) -> Result<bool, SweepFolderError> {
+        let runs = self.runs.list()?;
+        let elsewhere = |run: &RunSummary| run.open.as_ref().is_some_and(|at| at != THIS_COMPUTER);
+        Ok(runs.iter().any(elsewhere))
     }
 
     /// The epochs that a run can be continued from, or copied at, with what is on the disk.

@@ -7,6 +7,7 @@ use crate::domain::sweep::{Next, Progress, TrialEnd, TrialJob, TrialProgress, ne
 use crate::session::client::SessionClient;
 use crate::session::protocol::{Command, Event};
 use crate::session::run_dir::RunError;
+use crate::session::run_dir::lease::STALE_AFTER;
 use crate::session::status::Status;
 use crate::session::{Settings, find_data, start_with};
 use crossbeam_channel::{Receiver, Select};
@@ -14,7 +15,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Interval at which a process that waits for the runs of other processes looks at them.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
@@ -43,7 +44,8 @@ pub enum SweepEvent {
 /// How the execution of a sweep ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SweepEnd {
-    /// The plan is carried out. These runs could not be trained; the reasons follow their names.
+    /// The plan is carried out, or other processes train the rest of it. These runs could not be trained; the reasons
+    /// follow their names.
     Done { failed: Vec<(String, String)> },
     /// It was asked to stop. What was trained is saved.
     Stopped,
@@ -69,6 +71,8 @@ pub struct SweepRunner<'a> {
     settings: Settings,
     /// Number of runs that are trained at the same time.
     parallel: usize,
+    /// Whether to wait for the runs of other processes when nothing is left to begin.
+    waits: bool,
     slots: Vec<Slot>,
     /// The runs that this process could not train, and why.
     failed: HashMap<String, String>,
@@ -77,12 +81,21 @@ pub struct SweepRunner<'a> {
 }
 
 impl<'a> SweepRunner<'a> {
-    /// `settings` are those of every session but for its run and its hyperparameters.
-    pub fn new(folder: &'a mut SweepFolder, settings: Settings, parallel: usize) -> Self {
+    /// `settings` are those of every session but for its run and its hyperparameters. With `waits`, it ends when the plan
+    /// is carried out, and trains the runs of processes that end before; without, it ends when other processes train
+    /// all that is left. A strategy that compares trials always waits, since what follows depends on them.
+    pub fn new(
+        folder: &'a mut SweepFolder,
+        settings: Settings,
+        parallel: usize,
+        waits: bool,
+    ) -> Self {
+        let waits = waits || folder.plan.strategy.compares();
         SweepRunner {
             folder,
             settings,
             parallel: parallel.max(1),
+            waits,
             slots: Vec::new(),
             failed: HashMap::new(),
             data: Arc::default(),
@@ -99,6 +112,7 @@ impl<'a> SweepRunner<'a> {
         report: &mut dyn FnMut(&SweepEvent),
     ) -> Result<SweepEnd, SweepFolderError> {
         let mut stopping = false;
+        let mut idle_since = None;
         let outcome = loop {
             let mut next = Next::Wait;
             while !stopping && self.slots.len() < self.parallel {
@@ -113,12 +127,12 @@ impl<'a> SweepRunner<'a> {
             }
             match (self.slots.is_empty(), stopping, &next) {
                 (true, true, _) => break SweepEnd::Stopped,
-                (true, false, Next::Over) => {
-                    let mut failed: Vec<_> = self.failed.into_iter().collect();
-                    failed.sort();
-                    break SweepEnd::Done { failed };
+                (true, false, Next::Over) => break self.done(),
+                (true, false, _) if self.leaves(*idle_since.get_or_insert_with(Instant::now))? => {
+                    break self.done();
                 }
-                _ => {}
+                (true, ..) => {}
+                (false, ..) => idle_since = None,
             }
             if self.wait(stop, stopping, report)? {
                 stopping = true;
@@ -126,6 +140,19 @@ impl<'a> SweepRunner<'a> {
             }
         };
         Ok(outcome)
+    }
+
+    fn done(self) -> SweepEnd {
+        let mut failed: Vec<_> = self.failed.into_iter().collect();
+        failed.sort();
+        SweepEnd::Done { failed }
+    }
+
+    /// Whether to leave the rest to the processes that train it, after it has had nothing to begin since `idle_since`. A
+    /// process on another computer may have died up to [`STALE_AFTER`] ago.
+    fn leaves(&mut self, idle_since: Instant) -> Result<bool, SweepFolderError> {
+        Ok(!self.waits
+            && (idle_since.elapsed() > STALE_AFTER || !self.folder.is_open_elsewhere()?))
     }
 
     /// Ends all sessions before an error is returned.

@@ -31,7 +31,7 @@ fn train(
         threads: 1,
         ..Settings::default()
     };
-    let mut runner = SweepRunner::new(folder, settings, parallel);
+    let mut runner = SweepRunner::new(folder, settings, parallel, true);
     runner.data = Arc::new(Mutex::new(Some(Arc::new(dataset()))));
     runner.run(stop, report).unwrap()
 }
