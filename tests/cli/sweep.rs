@@ -269,3 +269,167 @@ fn a_run_that_the_user_stops_is_left_as_it_is() {
     let again = sweep(&place, &["--resume", "one"]).exits(0);
     assert_eq!(again.json().len(), 3, "{}", again.out);
 }
+
+/// Starts `sweep` with a Slurm whose sbatch is a script: it prints `answer` and ends with `code`, and writes its arguments
+/// to the file `asked`.
+fn slurm(place: &Place, answer: &str, code: i32, more: &[&str]) -> Done {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::create_dir_all(place.path("bin")).unwrap();
+    place.write(
+        "bin/sbatch",
+        format!("#!/bin/sh\n[ \"$1\" = --version ] && exit\nprintf '%s\\n' \"$@\" > asked\n{answer}\nexit {code}\n"),
+    );
+    let mode = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(place.path("bin/sbatch"), mode).unwrap();
+    let path = format!("{}:/usr/bin:/bin", place.path("bin").display());
+    let args = arguments(&[&["--slurm"], more].concat());
+    Done::of(
+        place.command(&args).env("PATH", path).output().unwrap(),
+        &args,
+    )
+}
+
+/// Whether sh accepts the script's syntax.
+fn assert_is_shell(script: &std::path::Path) {
+    let checked = std::process::Command::new("sh")
+        .arg("-n")
+        .arg(script)
+        .status();
+    assert!(checked.unwrap().success());
+}
+
+#[test]
+fn a_sweep_is_submitted_to_slurm_with_a_script_that_can_be_changed() {
+    let place = Place::with_data();
+    let axes = ["seed=1..4", "--name", "one", "--slurm-tasks", "3"];
+    let args = [
+        &axes[..],
+        &["--slurm-args", "--partition=gpu --time=1:00:00"],
+    ]
+    .concat();
+    let out = slurm(&place, "echo '12;east'", 0, &args).exits(0).json();
+    assert_eq!(out.len(), 1, "{out:?}");
+    assert_eq!(out[0]["job"], "12");
+    assert_eq!(out[0]["tasks"], 3);
+    let script = place.path("runs/one/job.sh");
+    assert_eq!(
+        place.read("asked"),
+        format!("--parsable\n--array=1-3\n{}\n", script.display())
+    );
+    let text = place.read("runs/one/job.sh");
+    let folder = place.path("runs/one").display().to_string();
+    for part in [
+        "#!/bin/sh\n",
+        "#SBATCH --array=1-3\n",
+        &format!("#SBATCH --output={folder}/slurm/%A_%a.txt\n"),
+        "#SBATCH --open-mode=append\n#SBATCH --requeue\n#SBATCH --signal=B:USR1@60\n#SBATCH --partition=gpu --time=1:00:00\n",
+        &format!(
+            "cifar-tui sweep --resume {folder} --headless --no-wait --on-usr1 checkpoint-and-stop --parallel 1 --device cpu --threads 2 &\n"
+        ),
+        "scontrol requeue \"${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}\"\n",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert_is_shell(&script);
+    assert!(place.path("runs/one/slurm").is_dir());
+    assert!(!place.path("runs/one/01").exists(), "nothing is trained");
+
+    // A script that was changed is submitted as it is.
+    place.write("runs/one/job.sh", "#!/bin/sh\necho mine\n");
+    let again = |more: &[&str]| {
+        let args = [&["sweep", "--resume", "runs/one", "--slurm"], more].concat();
+        let path = format!("{}:/usr/bin:/bin", place.path("bin").display());
+        Done::of(
+            place.command(&args).env("PATH", path).output().unwrap(),
+            &args,
+        )
+    };
+    let out = again(&[]).exits(0).out;
+    for part in [
+        "sweep    one in ",
+        ": 4 trials, grid\nslurm    job 12 with 4 tasks, from ",
+        "`cifar-tui sweep --resume runs/one --parallel 0` and `squeue --jobs 12`\n",
+    ] {
+        assert!(out.contains(part), "{part}: {out}");
+    }
+    assert!(place.read("runs/one/job.sh").ends_with("echo mine\n"));
+    again(&["--device", "cpu"])
+        .exits(1)
+        .says(&["--device cpu", "no effect", "--slurm-args too"]);
+    again(&["--slurm-args", "--time=5", "--parallel", "2"]).exits(0);
+    let text = place.read("runs/one/job.sh");
+    assert!(
+        text.contains(" --parallel 2 &\n") && text.contains("#SBATCH --time=5\n"),
+        "{text}"
+    );
+
+    // The rest is trained here, and then nothing is left to submit.
+    sweep(&place, &["--resume", "one"]).exits(0);
+    again(&[]).exits(1).says(&["every trial of", "has ended"]);
+}
+
+#[test]
+fn a_slurm_that_refuses_a_sweep_is_quoted() {
+    let place = Place::with_data();
+    let args = arguments(&["seed=1..2", "--slurm"]);
+    let mut without = place.command(&args);
+    Done::of(without.env("PATH", "").output().unwrap(), &args)
+        .exits(1)
+        .says(&["there is no sbatch in PATH", "login node"]);
+    for (args, code, part) in [
+        (
+            &["--slurm-args", "gpu"][..],
+            1,
+            "'gpu': these are options of sbatch",
+        ),
+        (&["--slurm-args", "--a\n--b"], 1, "on one line"),
+        (&["--parallel", "0"], 1, "--parallel 0 trains nothing"),
+        (&["--headless"], 2, "cannot be used with"),
+        (&["--slurm-tasks", "0"], 2, "0 is not in 1..=1000"),
+    ] {
+        slurm(&place, "echo 1", 0, &[&["seed=1..2"], args].concat())
+            .exits(code)
+            .says(&[part]);
+    }
+    sweep(&place, &["seed=1..2", "--slurm-tasks", "2"])
+        .exits(2)
+        .says(&["--slurm"]);
+    assert!(!place.path("runs").exists());
+    let refusal = "echo 'sbatch: error: invalid partition specified: gpu' >&2";
+    slurm(&place, refusal, 1, &["seed=1..2", "--name", "one"])
+        .exits(1)
+        .says(&[
+            "sbatch refuses the job: sbatch: error: invalid partition specified: gpu",
+            "sweep --resume runs/one --slurm` submits it again",
+        ]);
+    slurm(&place, "echo hello", 0, &["seed=1..2", "--name", "two"])
+        .exits(1)
+        .says(&["but with 'hello'"]);
+}
+
+/// Without other trials to begin, a process leaves those of a living process to it.
+#[test]
+fn a_process_that_does_not_wait_leaves_the_rest_to_the_others() {
+    let place = Place::with_data();
+    let args = ["seed=1,2", "--name", "one", "--parallel", "2"];
+    let mut args = arguments(&args);
+    let epochs = args.iter().position(|arg| *arg == "4").unwrap();
+    args[epochs] = "9999";
+    let mut first = place.start(&args);
+    for run in ["01", "02"] {
+        first.wait_for(&format!("\"began\",\"run\":\"{run}\""));
+    }
+    first.wait_for("\"event\":\"epoch\"");
+    while !["01", "02"].iter().all(|run| {
+        place
+            .path(&format!("runs/one/{run}/metrics.jsonl"))
+            .exists()
+    }) {
+        first.line();
+    }
+    let second = sweep(&place, &["--resume", "one", "--no-wait"]).exits(0);
+    let began = second.json().iter().any(|line| line["event"] == "began");
+    assert!(!began, "{}", second.out);
+    first.signal(libc::SIGTERM);
+    assert_eq!(first.end(), Some(143));
+}

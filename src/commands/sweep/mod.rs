@@ -212,14 +212,14 @@ pub fn print_results(folder: &Path, over: bool, out: &mut impl Write) -> anyhow:
     let mut printer = SweepPrinter { json: false, out };
     printer.results(&mut sweep)?;
     if !over {
-        writeln!(printer.out, "{}", resume_hint(folder))?;
+        writeln!(printer.out, "\n{}", resume_hint(folder))?;
     }
     Ok(())
 }
 
 /// How to go on with a sweep that was stopped.
 pub fn resume_hint(folder: &Path) -> String {
-    format!("\nstopped  `{}` goes on", resume(folder, &[]))
+    format!("stopped  `{}` goes on", resume(folder, &[]))
 }
 
 /// How to look at a sweep that goes on without its screen.

@@ -73,9 +73,7 @@ pub fn submit(
         let text = script_text(&report, &path, &flags, tasks, arguments)?;
         let folder = Folder::from(&*path);
         folder.create_inner(OUTPUT).with_context(cannot)?;
-        folder
-            .write(SCRIPT, text.as_bytes())
-            .with_context(cannot)?;
+        folder.write(SCRIPT, text.as_bytes()).with_context(cannot)?;
     } else if !flags.is_empty() {
         bail!(
             "{} have no effect on {}, which is submitted as it is. Change that file, or give --slurm-args too, which writes a new one.",

@@ -128,7 +128,9 @@ impl<'a> SweepRunner<'a> {
             match (self.slots.is_empty(), stopping, &next) {
                 (true, true, _) => break SweepEnd::Stopped,
                 (true, false, Next::Over) => break self.done(),
-                (true, false, _) if self.leaves(*idle_since.get_or_insert_with(Instant::now))? => {
+                (true, false, _)
+                    if self.leaves(*idle_since.get_or_insert_with(Instant::now))? =>
+                {
                     break self.done();
                 }
                 (true, ..) => {}
