@@ -20,6 +20,10 @@ use std::time::{Duration, Instant};
 /// Interval at which a process that waits for the runs of other processes looks at them.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
+/// How often a run is begun that fails before its first step. Another process may have been faster to begin it, and may
+/// have ended it already.
+const MAX_STARTS: u32 = 3;
+
 /// What happens in a sweep.
 #[derive(Clone, Debug)]
 pub enum SweepEvent {
@@ -57,6 +61,8 @@ struct Slot {
     client: SessionClient,
     worker: JoinHandle<()>,
     status: Status,
+    /// Whether the session has the run.
+    started: bool,
     /// The first step of this session; the epochs before it are the run's past.
     first_step: u64,
     /// The last epoch that this session has trained.
@@ -76,6 +82,8 @@ pub struct SweepRunner<'a> {
     slots: Vec<Slot>,
     /// The runs that this process could not train, and why.
     failed: HashMap<String, String>,
+    /// How often this process has failed to begin a run.
+    starts: HashMap<String, u32>,
     /// The data set, once a session has loaded it.
     pub(in crate::session) data: Arc<Mutex<Option<Arc<Dataset>>>>,
 }
@@ -98,6 +106,7 @@ impl<'a> SweepRunner<'a> {
             waits,
             slots: Vec::new(),
             failed: HashMap::new(),
+            starts: HashMap::new(),
             data: Arc::default(),
         }
     }
@@ -121,14 +130,16 @@ impl<'a> SweepRunner<'a> {
                     Err(error) => return self.abandon(error, report),
                 };
                 let Next::Job(job) = &next else { break };
-                if let Err(error) = self.begin(job.clone(), report) {
-                    return self.abandon(error, report);
+                match self.begin(job.clone(), report) {
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    Err(error) => return self.abandon(error, report),
                 }
             }
             match (self.slots.is_empty(), stopping, &next) {
                 (true, true, _) => break SweepEnd::Stopped,
                 (true, false, Next::Over) => break self.done(),
-                (true, false, _)
+                (true, false, Next::Wait)
                     if self.leaves(*idle_since.get_or_insert_with(Instant::now))? =>
                 {
                     break self.done();
@@ -187,12 +198,12 @@ impl<'a> SweepRunner<'a> {
         Ok(next_job(&self.folder.plan, &progress)?)
     }
 
-    /// Starts a session for a job.
+    /// Starts a session for a job. Returns false if another process has just begun its run.
     fn begin(
         &mut self,
         job: TrialJob,
         report: &mut dyn FnMut(&SweepEvent),
-    ) -> Result<(), SweepFolderError> {
+    ) -> Result<bool, SweepFolderError> {
         let plan = &self.folder.plan;
         let mut settings = Settings {
             runs: Some(self.folder.path().into()),
@@ -204,8 +215,7 @@ impl<'a> SweepRunner<'a> {
             settings.resume = Some(self.folder.path().join(&job.run));
         } else {
             match self.folder.remove_unbegun(&job.run) {
-                // Another process has just begun it.
-                Err(SweepFolderError::Run(RunError::InUse(_))) => return Ok(()),
+                Err(SweepFolderError::Run(RunError::InUse(_))) => return Ok(false),
                 removed => removed?,
             }
             settings.name = Some(job.run.clone());
@@ -241,11 +251,12 @@ impl<'a> SweepRunner<'a> {
             client,
             worker,
             status: Status::default(),
+            started: false,
             first_step: 1,
             epoch: 0,
             quitting: false,
         });
-        Ok(())
+        Ok(true)
     }
 
     /// Waits for the next event of a session or a message of `stop`, and handles it. Returns whether to stop.
@@ -293,6 +304,7 @@ impl<'a> SweepRunner<'a> {
             job,
             worker,
             status,
+            started,
             epoch,
             ..
         } = slot;
@@ -314,12 +326,20 @@ impl<'a> SweepRunner<'a> {
         };
         match end {
             Some(TrialEnd::Failed) if self.is_taken(&job.run)? => return Ok(()),
+            Some(TrialEnd::Failed) if !started && !self.is_last_start(&job.run) => return Ok(()),
             Some(TrialEnd::Failed) => drop(self.failed.insert(job.run.clone(), why.clone())),
             Some(TrialEnd::Stopped) => self.folder.record_stopped(&job.run)?,
             _ => {}
         }
         report(&SweepEvent::Ended { job, end, why });
         Ok(())
+    }
+
+    /// Counts a failure to begin a run. Returns whether it is the last that is allowed.
+    fn is_last_start(&mut self, run: &str) -> bool {
+        let starts = self.starts.entry(run.into()).or_default();
+        *starts += 1;
+        *starts >= MAX_STARTS
     }
 
     /// Whether another process trains the run.
@@ -336,6 +356,7 @@ impl Slot {
         self.status.event(event);
         match event {
             Event::Started(run) if own => {
+                self.started = true;
                 let forked_at = run.origin.as_ref().map(|origin| origin.step + 1);
                 self.first_step = run.resumed_at.or(forked_at).unwrap_or(1);
             }
