@@ -2,8 +2,7 @@
 
 use super::{folder, resume};
 use crate::cli::{Slurm, SweepPlan};
-use crate::config::Config;
-use crate::data;
+use crate::config::{Config, OPTIONS};
 use crate::domain::sweep::SweepReport;
 use crate::domain::text::{command_line, plain, plain_lines, plain_path, shell_word};
 use crate::hardware::device::DeviceChoice;
@@ -18,8 +17,8 @@ use std::process::Command;
 const SCRIPT: &str = "job.sh";
 /// The folder of the tasks' output in the sweep's folder.
 const OUTPUT: &str = "slurm";
-/// Settings that the tasks get as flags.
-const PASSED_ON: [&str; 5] = ["data", "device", "engine", "threads", "keep"];
+/// Settings that the tasks get as flags. The plan has the data.
+const PASSED_ON: [&str; 4] = ["device", "engine", "threads", "keep"];
 
 /// What `--json` writes.
 #[derive(Serialize)]
@@ -67,7 +66,7 @@ pub fn submit(
     );
     let tasks = left.min(slurm.tasks.unwrap_or(left));
     let script = path.join(SCRIPT);
-    let flags = flags(config, plan, parallel)?;
+    let flags = flags(config, plan, parallel);
     let cannot = || format!("cannot write {}", script.display());
     if slurm.args.is_some() || !script.exists() {
         let text = script_text(&report, &path, &flags, tasks, arguments)?;
@@ -116,32 +115,22 @@ pub fn submit(
     Ok(())
 }
 
-/// The flags of the tasks: what the user has set, by flags or config.toml, so that all nodes do the same.
-fn flags(
-    config: &Config,
-    plan: &SweepPlan,
-    parallel: Option<usize>,
-) -> anyhow::Result<Vec<String>> {
+/// The flags of the tasks: what the user has set, by flags or config.toml, so that all nodes do the same. A script that
+/// exists has what config.toml said.
+fn flags(config: &Config, plan: &SweepPlan, parallel: Option<usize>) -> Vec<String> {
+    let resumes = matches!(plan, SweepPlan::Resume(_));
     let mut flags = Vec::new();
-    for row in crate::config::OPTIONS {
+    for row in OPTIONS {
         let said = config.origin(row.key);
-        let resumes = matches!(plan, SweepPlan::Resume(_));
-        // A script that exists has what config.toml said.
         let applies = said.is_some_and(|said| !resumes || said.starts_with("--"));
-        // The plan has the data of a new sweep.
-        if !PASSED_ON.contains(&row.key) || !applies || (row.key == "data" && !resumes) {
-            continue;
+        if applies && PASSED_ON.contains(&row.key) {
+            flags.extend([format!("--{}", row.flag()), row.show(&config.options)]);
         }
-        let mut value = row.show(&config.options);
-        if row.key == "data" && value != data::SAMPLE {
-            value = std::path::absolute(&value)?.display().to_string();
-        }
-        flags.extend([format!("--{}", row.flag()), value]);
     }
     if let Some(parallel) = parallel {
         flags.extend(["--parallel".into(), parallel.to_string()]);
     }
-    Ok(flags)
+    flags
 }
 
 /// The job script.
