@@ -28,28 +28,34 @@ pub fn sweep(
     config: &Config,
 ) -> anyhow::Result<u8> {
     match headless || json || tui::usable().is_err() {
-        true => sweep_lines(prepared, json),
+        true => sweep_lines(prepared, json, config),
         false => show(prepared, signals::listen(true)?, config),
     }
 }
 
-/// Prints what happens. A signal ends the sweep; a checkpoint of each run under way is written.
-fn sweep_lines(mut prepared: PreparedSweep, json: bool) -> anyhow::Result<u8> {
+/// Prints what happens. A signal ends the sweep, with a checkpoint of each run under way; a hangup does if the
+/// configuration says so.
+fn sweep_lines(mut prepared: PreparedSweep, json: bool, config: &Config) -> anyhow::Result<u8> {
     let signals = signals::listen(false)?;
     let stop = commands::sweep::stopper();
     let told = Arc::new(AtomicI32::new(0));
     let (signal, stopper) = (Arc::clone(&told), stop.0.clone());
-    std::thread::Builder::new()
-        .name("stop".into())
-        .spawn(move || {
-            for number in signals {
-                let _ = told.compare_exchange(0, number, Ordering::SeqCst, Ordering::SeqCst);
-                // Sending fails if the sweep has ended already.
-                let _ = stopper.send(());
+    let hangup_stops = config.options.on_hangup == OnHangup::CheckpointAndStop;
+    spawn("stop", move || {
+        for number in signals {
+            if number == libc::SIGHUP && !hangup_stops {
+                // Writing to the terminal now fails at once instead of stopping the process.
+                detach();
+                continue;
             }
-        })?;
+            let _ = told.compare_exchange(0, number, Ordering::SeqCst, Ordering::SeqCst);
+            // Sending fails if the sweep has ended already.
+            let _ = stopper.send(());
+        }
+    })?;
     let path = prepared.path().to_owned();
-    let end = prepared.print(json, &stop, &mut Plain(std::io::stdout()))?;
+    let out = &mut Plain(std::io::stdout());
+    let end = prepared.print(json, hangup_stops, &stop, out)?;
     if end == SweepEnd::Stopped && !json {
         say(&commands::sweep::resume_hint(&path));
     }
@@ -92,6 +98,9 @@ pub fn show(
                 let _ = warn.send(format!("{run}: {text}"));
             }
         });
+        if let Err(error) = &end {
+            let _ = warn.send(error.to_string());
+        }
         let _ = done.send(());
         end
     };

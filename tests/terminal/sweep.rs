@@ -53,20 +53,26 @@ fn a_run_is_opened_steered_and_left_and_the_sweep_goes_on() {
     }
 }
 
+/// With the screen and without it.
 #[test]
 fn a_terminal_that_vanishes_does_not_end_the_sweep() {
-    let mut pty = Pty::start(Size::WIDE, &[SWEEP, &["--on-hangup", "continue"]].concat());
-    pty.wait_for("epochs", |s| s.contains("training 2") && s.contains("best"));
-    pty.vanish();
-    let metrics = pty.path("runs/many/01/metrics.jsonl");
-    let epochs = || {
-        let text = std::fs::read_to_string(&metrics).unwrap();
-        text.matches("\"epoch\"").count()
-    };
-    let before = epochs();
-    pty.until("more epochs", || epochs() > before + 2);
-    pty.signal(libc::SIGTERM);
-    assert_eq!(pty.code(), 143);
+    for (more, shown) in [
+        (&[][..], "training 2"),
+        (&["--headless"], "02       epoch 1"),
+    ] {
+        let mut pty = Pty::start(Size::WIDE, &[SWEEP, more].concat());
+        pty.wait_for("epochs", |s| s.contains(shown));
+        let metrics = pty.path("runs/many/01/metrics.jsonl");
+        pty.vanish();
+        let epochs = || {
+            let text = std::fs::read_to_string(&metrics).unwrap_or_default();
+            text.matches("\"epoch\"").count()
+        };
+        let before = epochs();
+        pty.until("more epochs", || epochs() > before + 2);
+        pty.signal(libc::SIGTERM);
+        assert_eq!(pty.code(), 143);
+    }
 }
 
 /// The text and three keys sweep three rates from the panel.

@@ -167,13 +167,14 @@ impl PreparedSweep {
     }
 
     /// Trains, and prints what happens and, at the end, the results. A message of `stop` ends it early, and so does an
-    /// output that nobody reads.
+    /// output that nobody reads; with a terminal that has disappeared, it ends if `hangup_stops`, and is silent otherwise.
     ///
     /// # Errors
     /// Returns the errors of [`PreparedSweep::train`], and an error if the output cannot be written.
     pub fn print(
         &mut self,
         json: bool,
+        hangup_stops: bool,
         (stopper, stop): &(Sender<()>, Receiver<()>),
         out: &mut impl Write,
     ) -> anyhow::Result<SweepEnd> {
@@ -182,7 +183,10 @@ impl PreparedSweep {
         let mut report = |event: &SweepEvent| {
             if written.is_ok() {
                 written = printer.event(event);
-                if written.is_err() {
+                if written
+                    .as_ref()
+                    .is_err_and(|error| hangup_stops || !is_of_terminal(error))
+                {
                     // Sending cannot fail while `stop` exists.
                     let _ = stopper.send(());
                 }
@@ -192,10 +196,21 @@ impl PreparedSweep {
             0 => SweepEnd::Stopped,
             _ => self.train(stop, &mut report)?,
         };
-        written?;
+        match written {
+            Err(error) if !hangup_stops && is_of_terminal(&error) => return Ok(end),
+            written => written?,
+        }
         printer.results(&mut self.folder)?;
         Ok(end)
     }
+}
+
+/// Whether an error of writing means that the terminal has disappeared.
+fn is_of_terminal(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let io = cause.downcast_ref::<std::io::Error>();
+        io.is_some_and(|error| error.raw_os_error() == Some(libc::EIO))
+    })
 }
 
 /// A channel that ends a sweep.
