@@ -10,11 +10,11 @@ use cifar_tui::exits::{DONE, of_signal};
 use cifar_tui::session::attach;
 use cifar_tui::session::protocol::Command;
 use cifar_tui::session::run_dir::HostId;
-use cifar_tui::session::sweep::{SweepEnd, SweepEvent};
+use cifar_tui::session::sweep::{SweepEnd, SweepEvent, SweepRequest};
 use cifar_tui::signals;
 use cifar_tui::tui::sweep::{Steering, SweepApp, SweepInputs, SweepScreenEnd};
 use cifar_tui::tui::{self, CloseReason, terminal};
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, Sender};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -37,25 +37,30 @@ pub fn sweep(
 /// configuration says so.
 fn sweep_lines(mut prepared: PreparedSweep, json: bool, config: &Config) -> anyhow::Result<u8> {
     let signals = signals::listen(false)?;
-    let stop = commands::sweep::stopper();
+    let requests = commands::sweep::requests();
     let told = Arc::new(AtomicI32::new(0));
-    let (signal, stopper) = (Arc::clone(&told), stop.0.clone());
+    let (signal, asks) = (Arc::clone(&told), requests.0.clone());
     let hangup_stops = config.options.on_hangup == OnHangup::CheckpointAndStop;
+    let usr1_stops = config.options.on_usr1 == OnUsr1::CheckpointAndStop;
     spawn("stop", move || {
         for number in signals {
+            if matches!(number, libc::SIGUSR1 | libc::SIGUSR2) && !usr1_stops {
+                // Sending fails if the sweep has ended already.
+                let _ = asks.send(SweepRequest::Checkpoint);
+                continue;
+            }
             if number == libc::SIGHUP && !hangup_stops {
                 // Writing to the terminal now fails at once instead of stopping the process.
                 detach();
                 continue;
             }
             let _ = told.compare_exchange(0, number, Ordering::SeqCst, Ordering::SeqCst);
-            // Sending fails if the sweep has ended already.
-            let _ = stopper.send(());
+            let _ = asks.send(SweepRequest::Stop);
         }
     })?;
     let path = prepared.path().to_owned();
     let out = &mut Plain(std::io::stdout());
-    let end = prepared.print(json, hangup_stops, &stop, out)?;
+    let end = prepared.print(json, hangup_stops, &requests, out)?;
     if end == SweepEnd::Stopped && !json {
         say(&commands::sweep::resume_hint(&path));
     }
@@ -87,12 +92,12 @@ pub fn show(
     config: &Config,
 ) -> anyhow::Result<u8> {
     let (path, trains) = (prepared.path().to_owned(), prepared.parallel > 0);
-    let (stopper, stop) = commands::sweep::stopper();
+    let (asks, requests) = commands::sweep::requests();
     let (note, notes) = crossbeam_channel::unbounded();
     let (done, over) = crossbeam_channel::bounded(1);
     let warn = note.clone();
     let train = move || {
-        let end = prepared.train(&stop, &mut |event| {
+        let end = prepared.train(&requests, &mut |event| {
             if let SweepEvent::Warning { run, text } = event {
                 // Sending fails if the screen has closed.
                 let _ = warn.send(format!("{run}: {text}"));
@@ -110,11 +115,16 @@ pub fn show(
     };
     let reports = commands::sweep::reports(&path)?;
     let mut app = SweepApp::new(runner.is_some());
+    let checkpoint = || {
+        // Sending fails if the sweep has ended already.
+        let _ = asks.send(SweepRequest::Checkpoint);
+    };
     let inputs = SweepInputs {
         reports: &reports,
         notes: &notes,
         signals: &signals,
         over: &over,
+        checkpoint: &checkpoint,
     };
     let steer = |run: &str, what: Steering| {
         let (path, run, note) = (path.clone(), run.to_owned(), note.clone());
@@ -156,14 +166,14 @@ pub fn show(
                     terminal::to_background()?;
                 }
                 detach();
-                signal = train_unseen(&signals, &over, config)?;
+                signal = train_unseen(&signals, &over, &asks, config)?;
             }
             _ => {}
         }
         break;
     }
     // Sending fails if the sweep has ended already.
-    let _ = stopper.send(());
+    let _ = asks.send(SweepRequest::Stop);
     let Some(runner) = runner else {
         return Ok(if signal == 0 { DONE } else { of_signal(signal) });
     };
@@ -217,6 +227,7 @@ fn open_run(
 fn train_unseen(
     signals: &Receiver<i32>,
     over: &Receiver<()>,
+    asks: &Sender<SweepRequest>,
     config: &Config,
 ) -> anyhow::Result<i32> {
     loop {
@@ -224,7 +235,9 @@ fn train_unseen(
             recv(over) -> _ => return Ok(0),
             recv(signals) -> signal => match signal? {
                 libc::SIGHUP if config.options.on_hangup == OnHangup::Continue => {}
-                libc::SIGUSR1 | libc::SIGUSR2 if config.options.on_usr1 == OnUsr1::Checkpoint => {}
+                libc::SIGUSR1 | libc::SIGUSR2 if config.options.on_usr1 == OnUsr1::Checkpoint => {
+                    let _ = asks.send(SweepRequest::Checkpoint);
+                }
                 libc::SIGTSTP | libc::SIGCONT | libc::SIGWINCH => {}
                 signal => return Ok(signal),
             },

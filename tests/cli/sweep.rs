@@ -433,3 +433,18 @@ fn a_process_that_does_not_wait_leaves_the_rest_to_the_others() {
     first.signal(libc::SIGTERM);
     assert_eq!(first.end(), Some(143));
 }
+
+#[test]
+fn a_signal_for_a_checkpoint_ends_a_sweep_only_if_the_option_says_so() {
+    let place = Place::with_data();
+    for (name, more, code) in [
+        ("on", &[][..], 0),
+        ("off", &["--on-usr1", "checkpoint-and-stop"], 138),
+    ] {
+        let args = [&["seed=1..3", "--name", name], more].concat();
+        let mut running = begin(&place, &args);
+        running.wait_for("\"event\":\"epoch\"");
+        running.signal(libc::SIGUSR1);
+        assert_eq!(running.end(), Some(code), "{name}");
+    }
+}

@@ -17,7 +17,9 @@ use crate::hardware::device::DeviceChoice;
 use crate::session::Settings;
 use crate::session::run_dir::{HostId, Owner};
 use crate::session::status::run_path;
-use crate::session::sweep::{SweepEnd, SweepEvent, SweepFolder, SweepFolderError, SweepRunner};
+use crate::session::sweep::{
+    SweepEnd, SweepEvent, SweepFolder, SweepFolderError, SweepRequest, SweepRunner,
+};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use printer::SweepPrinter;
 use std::io::Write;
@@ -153,21 +155,22 @@ impl PreparedSweep {
         self.folder.path()
     }
 
-    /// Trains until the plan is carried out or `stop` has a message.
+    /// Trains until the plan is carried out or it is asked to stop.
     ///
     /// # Errors
     /// Returns an error if the sweep's folder cannot be read, or the system refuses a thread.
     pub fn train(
         &mut self,
-        stop: &Receiver<()>,
+        requests: &Receiver<SweepRequest>,
         report: &mut dyn FnMut(&SweepEvent),
     ) -> Result<SweepEnd, SweepFolderError> {
         let settings = self.settings.clone();
-        SweepRunner::new(&mut self.folder, settings, self.parallel, self.waits).run(stop, report)
+        SweepRunner::new(&mut self.folder, settings, self.parallel, self.waits)
+            .run(requests, report)
     }
 
-    /// Trains, and prints what happens and, at the end, the results. A message of `stop` ends it early, and so does an
-    /// output that nobody reads; with a terminal that has disappeared, it ends if `hangup_stops`, and is silent otherwise.
+    /// Trains, and prints what happens and, at the end, the results. An output that nobody reads ends it early. If its
+    /// terminal has disappeared, it ends if `hangup_stops`, and is silent otherwise.
     ///
     /// # Errors
     /// Returns the errors of [`PreparedSweep::train`], and an error if the output cannot be written.
@@ -175,7 +178,7 @@ impl PreparedSweep {
         &mut self,
         json: bool,
         hangup_stops: bool,
-        (stopper, stop): &(Sender<()>, Receiver<()>),
+        (asks, requests): &(Sender<SweepRequest>, Receiver<SweepRequest>),
         out: &mut impl Write,
     ) -> anyhow::Result<SweepEnd> {
         let mut printer = SweepPrinter { json, out };
@@ -187,14 +190,14 @@ impl PreparedSweep {
                     .as_ref()
                     .is_err_and(|error| hangup_stops || !is_of_terminal(error))
                 {
-                    // Sending cannot fail while `stop` exists.
-                    let _ = stopper.send(());
+                    // Sending cannot fail while `requests` exists.
+                    let _ = asks.send(SweepRequest::Stop);
                 }
             }
         };
         let end = match self.parallel {
             0 => SweepEnd::Stopped,
-            _ => self.train(stop, &mut report)?,
+            _ => self.train(requests, &mut report)?,
         };
         match written {
             Err(error) if !hangup_stops && is_of_terminal(&error) => return Ok(end),
@@ -213,8 +216,8 @@ fn is_of_terminal(error: &anyhow::Error) -> bool {
     })
 }
 
-/// A channel that ends a sweep.
-pub fn stopper() -> (Sender<()>, Receiver<()>) {
+/// A channel of requests.
+pub fn requests() -> (Sender<SweepRequest>, Receiver<SweepRequest>) {
     unbounded()
 }
 

@@ -10,7 +10,7 @@ use crate::session::run_dir::RunError;
 use crate::session::run_dir::lease::STALE_AFTER;
 use crate::session::status::Status;
 use crate::session::{Settings, find_data, start_with};
-use crossbeam_channel::{Receiver, Select};
+use crossbeam_channel::{Receiver, Select, TryRecvError};
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -43,6 +43,15 @@ pub enum SweepEvent {
         end: Option<TrialEnd>,
         why: String,
     },
+}
+
+/// What a sweep is asked to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SweepRequest {
+    /// Write a checkpoint of every run under way.
+    Checkpoint,
+    /// Save and end.
+    Stop,
 }
 
 /// How the execution of a sweep ended.
@@ -111,52 +120,74 @@ impl<'a> SweepRunner<'a> {
         }
     }
 
-    /// Trains until the plan is carried out or `stop` has a message. `report` is called on this thread.
+    /// Trains until the plan is carried out or it is asked to stop. `report` is called on this thread.
     ///
     /// # Errors
     /// Returns an error if the sweep's folder cannot be read, or the system refuses a thread. What was trained is saved.
     pub fn run(
         mut self,
-        stop: &Receiver<()>,
+        requests: &Receiver<SweepRequest>,
+        report: &mut dyn FnMut(&SweepEvent),
+    ) -> Result<SweepEnd, SweepFolderError> {
+        let outcome = self.train(requests, report);
+        // After an error, sessions are still under way.
+        self.quit_all();
+        for slot in self.slots.drain(..) {
+            // A panic was reported by the session's last event.
+            let _ = slot.worker.join();
+        }
+        outcome
+    }
+
+    fn train(
+        &mut self,
+        requests: &Receiver<SweepRequest>,
         report: &mut dyn FnMut(&SweepEvent),
     ) -> Result<SweepEnd, SweepFolderError> {
         let mut stopping = false;
         let mut idle_since = None;
-        let outcome = loop {
+        loop {
             let mut next = Next::Wait;
             while !stopping && self.slots.len() < self.parallel {
-                next = match self.next() {
-                    Ok(next) => next,
-                    Err(error) => return self.abandon(error, report),
-                };
+                next = self.next()?;
                 let Next::Job(job) = &next else { break };
-                match self.begin(job.clone(), report) {
-                    Ok(true) => {}
-                    Ok(false) => break,
-                    Err(error) => return self.abandon(error, report),
+                if !self.begin(job.clone(), report)? {
+                    break;
                 }
             }
             match (self.slots.is_empty(), stopping, &next) {
-                (true, true, _) => break SweepEnd::Stopped,
-                (true, false, Next::Over) => break self.done(),
+                (true, true, _) => return Ok(SweepEnd::Stopped),
+                (true, false, Next::Over) => return Ok(self.done()),
                 (true, false, Next::Wait)
                     if self.leaves(*idle_since.get_or_insert_with(Instant::now))? =>
                 {
-                    break self.done();
+                    return Ok(self.done());
                 }
                 (true, ..) => {}
                 (false, ..) => idle_since = None,
             }
-            if self.wait(stop, stopping, report)? {
-                stopping = true;
-                self.quit_all();
+            match self.wait(requests, stopping, report)? {
+                None => {}
+                Some(SweepRequest::Checkpoint) => {
+                    for slot in &self.slots {
+                        // Sending fails if the session has ended already.
+                        let _ = slot.client.commands.send(Command::Checkpoint);
+                    }
+                }
+                Some(SweepRequest::Stop) => {
+                    stopping = true;
+                    self.quit_all();
+                }
             }
-        };
-        Ok(outcome)
+        }
     }
 
-    fn done(self) -> SweepEnd {
-        let mut failed: Vec<_> = self.failed.into_iter().collect();
+    fn done(&self) -> SweepEnd {
+        let failed = self
+            .failed
+            .iter()
+            .map(|(run, why)| (run.clone(), why.clone()));
+        let mut failed: Vec<_> = failed.collect();
         failed.sort();
         SweepEnd::Done { failed }
     }
@@ -166,20 +197,6 @@ impl<'a> SweepRunner<'a> {
     fn leaves(&mut self, idle_since: Instant) -> Result<bool, SweepFolderError> {
         Ok(!self.waits
             && (idle_since.elapsed() > STALE_AFTER || !self.folder.is_open_elsewhere()?))
-    }
-
-    /// Ends all sessions before an error is returned.
-    fn abandon(
-        mut self,
-        error: SweepFolderError,
-        report: &mut dyn FnMut(&SweepEvent),
-    ) -> Result<SweepEnd, SweepFolderError> {
-        self.quit_all();
-        let never = crossbeam_channel::never();
-        while !self.slots.is_empty() {
-            self.wait(&never, true, report)?;
-        }
-        Err(error)
     }
 
     fn quit_all(&mut self) {
@@ -259,38 +276,43 @@ impl<'a> SweepRunner<'a> {
         Ok(true)
     }
 
-    /// Waits for the next event of a session or a message of `stop`, and handles it. Returns whether to stop.
+    /// Waits for the next event of a session and handles it, or for a request, which it returns.
     fn wait(
         &mut self,
-        stop: &Receiver<()>,
+        requests: &Receiver<SweepRequest>,
         stopping: bool,
         report: &mut dyn FnMut(&SweepEvent),
-    ) -> Result<bool, SweepFolderError> {
+    ) -> Result<Option<SweepRequest>, SweepFolderError> {
         let mut select = Select::new();
         for slot in &self.slots {
             select.recv(&slot.client.events);
         }
         if !stopping {
-            select.recv(stop);
+            select.recv(requests);
         }
         let Ok(ready) = select.ready_timeout(POLL_INTERVAL) else {
-            return Ok(false);
+            return Ok(None);
         };
         let Some(slot) = self.slots.get_mut(ready) else {
-            return Ok(stop.try_recv() != Err(crossbeam_channel::TryRecvError::Empty));
+            return Ok(match requests.try_recv() {
+                Ok(request) => Some(request),
+                Err(TryRecvError::Empty) => None,
+                // Who could ask has gone.
+                Err(TryRecvError::Disconnected) => Some(SweepRequest::Stop),
+            });
         };
         match slot.client.events.try_recv() {
             Ok(message) => {
                 let own = message.run.as_deref() == Some(&*slot.job.run);
                 slot.event(&message.event, own, report);
             }
-            Err(crossbeam_channel::TryRecvError::Empty) => {}
-            Err(crossbeam_channel::TryRecvError::Disconnected) => {
+            Err(TryRecvError::Empty) => {}
+            Err(TryRecvError::Disconnected) => {
                 let slot = self.slots.swap_remove(ready);
                 self.ended(slot, stopping, report)?;
             }
         }
-        Ok(false)
+        Ok(None)
     }
 
     /// Records how a session ended.

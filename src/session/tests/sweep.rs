@@ -3,7 +3,9 @@
 use super::*;
 use crate::domain::sweep::{JobStart, Plan, Strategy, TrialEnd, current_runs};
 use crate::session::run_dir::{HostId, Owner};
-use crate::session::sweep::{SweepEnd, SweepEvent, SweepFolder, SweepFolderError, SweepRunner};
+use crate::session::sweep::{
+    SweepEnd, SweepEvent, SweepFolder, SweepFolderError, SweepRequest, SweepRunner,
+};
 use crossbeam_channel::{Receiver, bounded, never};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -19,11 +21,11 @@ fn begin(runs: &Path, axes: &[&str], strategy: Strategy, epochs: f64) -> SweepFo
     SweepFolder::create(runs, Some("sweep"), plan, owner()).unwrap()
 }
 
-/// Carries out a sweep, until it ends or `stop` has a message.
+/// Carries out a sweep, until it ends or is asked to stop.
 fn train(
     folder: &mut SweepFolder,
     parallel: usize,
-    stop: &Receiver<()>,
+    requests: &Receiver<SweepRequest>,
     report: &mut dyn FnMut(&SweepEvent),
 ) -> SweepEnd {
     let settings = Settings {
@@ -33,7 +35,7 @@ fn train(
     };
     let mut runner = SweepRunner::new(folder, settings, parallel, true);
     runner.data = Arc::new(Mutex::new(Some(Arc::new(dataset()))));
-    runner.run(stop, report).unwrap()
+    runner.run(requests, report).unwrap()
 }
 
 fn done() -> SweepEnd {
@@ -84,7 +86,7 @@ fn train_with_interruptions(folder: &mut SweepFolder) -> usize {
         let mut report = |event: &SweepEvent| {
             epochs += usize::from(matches!(event, SweepEvent::Epoch { .. }));
             if epochs == 2 {
-                let _ = stop.try_send(());
+                let _ = stop.try_send(SweepRequest::Stop);
             }
         };
         let end = train(folder, 1 + interruptions % 3, &stopped, &mut report);

@@ -40,6 +40,8 @@ pub struct SweepInputs<'a> {
     pub signals: &'a Receiver<i32>,
     /// Receives a message when this process trains no more.
     pub over: &'a Receiver<()>,
+    /// Asks for a checkpoint of every run under way.
+    pub checkpoint: &'a dyn Fn(),
 }
 
 /// Why the screen was closed.
@@ -107,6 +109,7 @@ impl Loop<'_> {
             notes,
             signals,
             over,
+            ..
         } = self.inputs;
         let (mut over, nothing) = ((*over).clone(), never());
         let mut reports = (*reports).clone();
@@ -214,8 +217,10 @@ impl Loop<'_> {
             SIGHUP => self.gone(),
             SIGTSTP => self.suspend(),
             SIGCONT => self.set_up_again(),
-            // Each run writes a checkpoint every half minute and after each epoch.
-            SIGUSR1 | SIGUSR2 if !self.usr1_stops => Ok(()),
+            SIGUSR1 | SIGUSR2 if !self.usr1_stops => {
+                (self.inputs.checkpoint)();
+                Ok(())
+            }
             signal => Err(SweepScreenEnd::Signal(signal)),
         }
     }
