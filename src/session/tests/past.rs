@@ -52,10 +52,36 @@ impl FrontEnd {
         looks
     }
 
-    fn steps_to(&mut self, steps: u32) {
-        for _ in 0..steps {
+    /// Trains a number of steps.
+    fn steps(&mut self, count: u32) {
+        for _ in 0..count {
             self.send(Command::Step);
             self.until_state(State::Paused);
+        }
+    }
+
+    /// Trains an epoch and waits for its checkpoint: of saves that wait for another one, only the newest is made.
+    fn kept_epoch(&mut self, steps: u32) {
+        self.steps(steps);
+        let step = self.epochs().last().unwrap().step;
+        let saved = |e: &Event| matches!(e, Event::Checkpoint(c) if c.step == step && !c.best);
+        if !self.events.iter().any(saved) {
+            self.until(|e| saved(e).then_some(()));
+        }
+    }
+
+    fn epochs(&self) -> Vec<EpochReport> {
+        let epochs = self.events.iter().filter_map(|event| match event {
+            Event::Epoch(epoch) => Some(epoch.clone()),
+            _ => None,
+        });
+        epochs.collect()
+    }
+
+    /// Waits for the end of the run, which may have come already.
+    fn until_done(&mut self) {
+        if !self.events.contains(&Event::State(State::Done)) {
+            self.until_state(State::Done);
         }
     }
 
@@ -113,10 +139,10 @@ fn looking_back_shows_what_was_then_and_changes_nothing() {
             ..with(watched.path())
         });
         front.until_state(State::Paused);
-        front.steps_to(per_epoch);
+        front.kept_epoch(per_epoch);
         let first = scored_at(&front.events, per_epoch);
         let then = front.looks(None);
-        front.steps_to(per_epoch / 2);
+        front.steps(per_epoch / 2);
         // While it is paused.
         assert_eq!(timeless(front.evaluation_of(1)), first);
         assert_eq!(
@@ -125,10 +151,11 @@ fn looking_back_shows_what_was_then_and_changes_nothing() {
         );
         assert_eq!(front.looks(Some(1)), then);
         assert_ne!(front.looks(None), then);
+        front.kept_epoch(per_epoch - per_epoch / 2);
         // While it trains, and after it has ended.
         front.send(Command::Resume);
         assert_eq!(front.looks(Some(1)), then);
-        front.until_state(State::Done);
+        front.until_done();
         let second = scored_at(&front.events, 2 * per_epoch);
         for epoch in [2, 1, 2, 3, 1] {
             let past = timeless(front.evaluation_of(epoch));
@@ -150,7 +177,13 @@ fn looking_back_shows_what_was_then_and_changes_nothing() {
 #[test]
 fn a_resumed_run_looks_back_too() {
     let runs = tempfile::tempdir().unwrap();
-    let events = train_through(keeping(runs.path()));
+    let mut front = FrontEnd::start(Settings {
+        paused: true,
+        ..keeping(runs.path())
+    });
+    front.until_state(State::Paused);
+    front.kept_epoch(10);
+    let (_, events) = front.quit();
     let mut front = FrontEnd::start(resuming(runs.path()));
     front.until_state(State::Done);
     let first = scored_at(&events, 10);
@@ -169,6 +202,8 @@ fn an_epoch_that_is_not_kept_is_answered_with_the_nearest_one() {
     front.until_state(State::Paused);
     let why = front.failed_about(1, Scored);
     assert!(why.contains("kept yet"), "{why}");
+    front.kept_epoch(10);
+    front.kept_epoch(10);
     front.send(Command::Resume);
     front.until_state(State::Done);
     front.evaluation_of(3);
