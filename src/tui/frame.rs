@@ -11,11 +11,11 @@ use super::theme::Theme;
 use super::views::train::TrainAction;
 use super::views::{Screen, VIEWS, ViewAction};
 use super::widgets::sparkline::{growing, sparkline};
-use super::widgets::{fitted, line, text, text_right, wrap};
+use super::widgets::{fitted, line, show_hidden, text, text_right, wrap};
 use crate::domain::report::State;
 use crate::domain::symbols::Symbols;
 use crate::domain::terminal::MIN_SIZE;
-use crate::domain::text::{compact, duration, grouped, is_hidden, percent as share};
+use crate::domain::text::{compact, duration, grouped, percent as share};
 use crate::session::status::RETRY_NOTE;
 use crossterm::event::KeyCode;
 use message::message;
@@ -121,12 +121,7 @@ pub fn draw(app: &App, buf: &mut Buffer) {
     if let Some(overlay) = &app.overlay {
         overlay.draw(app, buf);
     }
-    // Names and notes come from files. ratatui drops control characters, but not characters that hide others.
-    for cell in &mut buf.content {
-        if cell.symbol().contains(is_hidden) {
-            cell.set_symbol("?");
-        }
-    }
+    show_hidden(buf);
 }
 
 /// The lines of the banner: errors and warnings of the run, and what to do. Empty if there are none.

@@ -54,6 +54,15 @@ fn matching(query: &str, screen: Screen) -> Vec<&'static Action> {
     scored.into_iter().map(|s| s.2).collect()
 }
 
+/// The answer that a key gives to a question. None if it is no answer.
+pub fn confirmed(key: KeyCode) -> Option<bool> {
+    match key {
+        KeyCode::Char('y' | 'Y') | KeyCode::Enter => Some(true),
+        KeyCode::Char('n' | 'N' | 'q') | KeyCode::Esc => Some(false),
+        _ => None,
+    }
+}
+
 impl Overlay {
     pub fn help() -> Self {
         Overlay::Help { scroll: 0 }
@@ -159,10 +168,10 @@ impl Overlay {
                     _ => {}
                 }
             }
-            Overlay::Confirm { yes, .. } => match key.code {
-                KeyCode::Char('y' | 'Y') | KeyCode::Enter => return Choice::Do((**yes).clone()),
-                KeyCode::Char('n' | 'N' | 'q') | KeyCode::Esc => return Choice::Close,
-                _ => {}
+            Overlay::Confirm { yes, .. } => match confirmed(key.code) {
+                Some(true) => return Choice::Do((**yes).clone()),
+                Some(false) => return Choice::Close,
+                None => {}
             },
         }
         Choice::Stay

@@ -110,7 +110,7 @@ fn with_folder(
 /// written.
 fn folder(config: &Config, plan: &SweepPlan) -> anyhow::Result<SweepFolder> {
     Ok(match plan {
-        SweepPlan::Resume(name) => open(&config.runs, name)?,
+        SweepPlan::Resume(name) => open(&config.runs, Path::new(name))?,
         SweepPlan::New {
             axes,
             strategy,
@@ -146,7 +146,7 @@ fn owner() -> Owner {
 ///
 /// # Errors
 /// Returns an error if there is no such sweep, or its plan cannot be read.
-pub fn open(runs: &Path, name: &str) -> Result<SweepFolder, SweepFolderError> {
+fn open(runs: &Path, name: &Path) -> Result<SweepFolder, SweepFolderError> {
     SweepFolder::open(runs, name, owner())
 }
 
@@ -226,7 +226,7 @@ pub fn requests() -> (Sender<SweepRequest>, Receiver<SweepRequest>) {
 /// # Errors
 /// Returns an error if the folder cannot be read or the output cannot be written.
 pub fn print_results(folder: &Path, over: bool, out: &mut impl Write) -> anyhow::Result<()> {
-    let mut sweep = open(folder, &folder.display().to_string())?;
+    let mut sweep = open(folder, folder)?;
     let mut printer = SweepPrinter { json: false, out };
     printer.results(&mut sweep)?;
     if !over {
@@ -256,7 +256,7 @@ fn resume(folder: &Path, more: &[&str]) -> String {
 /// # Errors
 /// Returns an error if the sweep cannot be read, or the system refuses a thread.
 pub fn reports(folder: &Path) -> anyhow::Result<Receiver<SweepReport>> {
-    let mut sweep = open(folder, &folder.display().to_string())?;
+    let mut sweep = open(folder, folder)?;
     let (sender, reports) = bounded(0);
     std::thread::Builder::new()
         .name("reports".into())

@@ -1,13 +1,11 @@
 //! The axes of a sweep: a hyperparameter and the values to try, as a user types them.
 
-use super::SweepError;
+use super::{MAX_TRIALS, SweepError};
 use crate::domain::params::{self, HyperParam, Value, ValueKind};
 use crate::domain::rng::Rng;
 
 /// Number of points of a range of real numbers whose text gives none.
 const POINTS: usize = 3;
-/// Most points of one axis.
-const MAX_POINTS: usize = 1000;
 
 /// A hyperparameter and the values to try.
 #[derive(Clone, Debug)]
@@ -222,12 +220,12 @@ fn range_of(row: &HyperParam, text: &str) -> Result<Option<Range>, SweepError> {
     for word in words {
         match (word, word.parse::<usize>()) {
             ("log", _) if !range.log => range.log = true,
-            (_, Ok(points)) if range.points.is_none() && (2..=MAX_POINTS).contains(&points) => {
+            (_, Ok(points)) if range.points.is_none() && (2..=MAX_TRIALS).contains(&points) => {
                 range.points = Some(points);
             }
             _ => {
                 return Err(wrong(format!(
-                    "'{word}' cannot follow the range {}..{}: `log` can, and the number of points, 2 to {MAX_POINTS}",
+                    "'{word}' cannot follow the range {}..{}: `log` can, and the number of points, 2 to {MAX_TRIALS}",
                     row.show(&range.value(range.from)),
                     row.show(&range.value(range.to)),
                 )));
@@ -243,10 +241,10 @@ fn range_of(row: &HyperParam, text: &str) -> Result<Option<Range>, SweepError> {
     if whole
         && range.points.is_none()
         && !range.log
-        && (range.to - range.from).abs() >= MAX_POINTS as f64
+        && (range.to - range.from).abs() >= MAX_TRIALS as f64
     {
         return Err(wrong(format!(
-            "the range holds more than {MAX_POINTS} whole numbers; say how many to try: `{}..{} 5`",
+            "the range holds more than {MAX_TRIALS} whole numbers; say how many to try: `{}..{} 5`",
             range.from, range.to
         )));
     }

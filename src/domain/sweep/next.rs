@@ -55,7 +55,7 @@ pub enum Next {
 /// Returns an error if the plan's axes cannot be read by this version.
 pub fn next_job(plan: &Plan, progress: &Progress) -> Result<Next, SweepError> {
     Ok(match plan.strategy {
-        Strategy::Grid | Strategy::Random => first_waiting(plan, progress, None),
+        Strategy::Grid | Strategy::Random => first_waiting(plan, progress),
         Strategy::Halving => halving(plan, progress),
         Strategy::Population => population(plan, progress)?,
     })
@@ -106,13 +106,13 @@ fn job(plan: &Plan, trial: usize, until: Option<u32>) -> Next {
 }
 
 /// The first trial that is neither over nor being trained.
-fn first_waiting(plan: &Plan, progress: &Progress, until: Option<u32>) -> Next {
+fn first_waiting(plan: &Plan, progress: &Progress) -> Next {
     let mut next = Next::Over;
     for (i, trial) in plan.trials.iter().enumerate() {
         match of(progress, &trial.name) {
             TrialProgress { end: Some(_), .. } => {}
             TrialProgress { busy: true, .. } => next = Next::Wait,
-            _ => return job(plan, i, until),
+            _ => return job(plan, i, None),
         }
     }
     next

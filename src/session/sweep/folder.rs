@@ -64,10 +64,10 @@ impl SweepFolder {
     ///
     /// # Errors
     /// Returns an error if there is no such sweep, or its plan cannot be read.
-    pub fn open(runs: &Path, wanted: &str, owner: Owner) -> Result<Self, SweepFolderError> {
-        let folder = folder_of(runs, Path::new(wanted));
+    pub fn open(runs: &Path, wanted: &Path, owner: Owner) -> Result<Self, SweepFolderError> {
+        let folder = folder_of(runs, wanted);
         let Some(path) = folder.filter(|folder| folder.join(PLAN).is_file()) else {
-            let (name, runs) = (wanted.into(), runs.into());
+            let (name, runs) = (wanted.display().to_string(), runs.into());
             return Err(SweepFolderError::Absent { name, runs });
         };
         let path = std::path::absolute(&path).unwrap_or(path);
@@ -97,10 +97,12 @@ impl SweepFolder {
     /// Returns an error if the folder cannot be read.
     pub fn progress(&mut self) -> Result<Progress, SweepFolderError> {
         let runs = self.runs.list()?;
-        Ok(runs
-            .iter()
-            .map(|run| (run.name.clone(), self.reached(run)))
-            .collect())
+        Ok(self.progress_of(&runs))
+    }
+
+    fn progress_of(&self, runs: &[RunSummary]) -> Progress {
+        let reached = runs.iter().map(|run| (run.name.clone(), self.reached(run)));
+        reached.collect()
     }
 
     fn reached(&self, run: &RunSummary) -> TrialProgress {
@@ -153,10 +155,7 @@ impl SweepFolder {
     /// Returns an error if the folder cannot be read.
     pub fn report(&mut self) -> Result<SweepReport, SweepFolderError> {
         let runs = self.runs.list()?;
-        let progress: Progress = runs
-            .iter()
-            .map(|run| (run.name.clone(), self.reached(run)))
-            .collect();
+        let progress = self.progress_of(&runs);
         let current = current_runs(&self.plan, &progress)?.into_iter().enumerate();
         let row = |(trial, (run, start)): (usize, (String, JobStart))| TrialRow {
             trial,

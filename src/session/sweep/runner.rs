@@ -146,13 +146,19 @@ impl<'a> SweepRunner<'a> {
     ) -> Result<SweepEnd, SweepFolderError> {
         let mut stopping = false;
         let mut idle_since = None;
+        let mut next = Next::Wait;
+        // When to read the folder again for something to begin. Nothing new can come of this process's runs before one
+        // of its sessions has ended.
+        let mut look_at = Instant::now();
         loop {
-            let mut next = Next::Wait;
-            while !stopping && self.slots.len() < self.parallel {
+            while !stopping && self.slots.len() < self.parallel && Instant::now() >= look_at {
                 next = self.next()?;
-                let Next::Job(job) = &next else { break };
-                if !self.begin(job.clone(), report)? {
-                    break;
+                let begun = match &next {
+                    Next::Job(job) => self.begin(job.clone(), report)?,
+                    Next::Wait | Next::Over => false,
+                };
+                if !begun {
+                    look_at = Instant::now() + POLL_INTERVAL;
                 }
             }
             match (self.slots.is_empty(), stopping, &next) {
@@ -166,7 +172,12 @@ impl<'a> SweepRunner<'a> {
                 (true, ..) => {}
                 (false, ..) => idle_since = None,
             }
-            match self.wait(requests, stopping, report)? {
+            let sessions = self.slots.len();
+            let request = self.wait(requests, stopping, report)?;
+            if self.slots.len() < sessions {
+                look_at = Instant::now();
+            }
+            match request {
                 None => {}
                 Some(SweepRequest::Checkpoint) => {
                     for slot in &self.slots {

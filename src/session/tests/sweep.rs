@@ -257,7 +257,7 @@ fn a_run_that_was_killed_before_its_first_checkpoint_begins_again() {
 fn a_plan_is_read_again_and_a_wrong_one_is_refused_with_words() {
     let runs = tempfile::tempdir().unwrap();
     let folder = begin(runs.path(), &["lr=1e-4..1e-2 log"], Strategy::Grid, 1.0);
-    let read = SweepFolder::open(runs.path(), "sweep", owner()).unwrap();
+    let read = SweepFolder::open(runs.path(), Path::new("sweep"), owner()).unwrap();
     assert_eq!((&read.plan, read.path()), (&folder.plan, folder.path()));
     let again = SweepFolder::create(runs.path(), Some("sweep"), folder.plan.clone(), owner());
     let error = again.err().unwrap().to_string();
@@ -272,13 +272,13 @@ fn a_plan_is_read_again_and_a_wrong_one_is_refused_with_words() {
         ("{", "[", "cannot read the plan"),
     ] {
         std::fs::write(&file, text.replacen(old, new, 1)).unwrap();
-        let error = SweepFolder::open(runs.path(), "sweep", owner())
+        let error = SweepFolder::open(runs.path(), Path::new("sweep"), owner())
             .err()
             .unwrap();
         let words = error.to_string();
         assert!(words.contains(part), "{words}");
     }
-    let absent = SweepFolder::open(runs.path(), "other", owner())
+    let absent = SweepFolder::open(runs.path(), Path::new("other"), owner())
         .err()
         .unwrap();
     assert!(matches!(absent, SweepFolderError::Absent { .. }));

@@ -7,8 +7,9 @@ use crate::domain::sweep::{SweepReport, TrialRow, number};
 use crate::domain::symbols::Symbols;
 use crate::domain::terminal::Colors;
 use crate::tui::actions::{Key, moved};
+use crate::tui::overlays::confirmed;
 use crate::tui::theme::Theme;
-use crossterm::event::{KeyCode, KeyEvent, KeyEventKind};
+use crossterm::event::{KeyEvent, KeyEventKind};
 use ratatui::layout::Rect;
 use std::cmp::Ordering;
 
@@ -158,10 +159,10 @@ impl SweepApp {
             // Any key closes the help.
             Some(SweepOverlay::Help) => return None,
             Some(SweepOverlay::Confirm(question, effect)) => {
-                return match event.code {
-                    KeyCode::Char('y' | 'Y') | KeyCode::Enter => Some(effect),
-                    KeyCode::Char('n' | 'N' | 'q') | KeyCode::Esc => None,
-                    _ => {
+                return match confirmed(event.code) {
+                    Some(true) => Some(effect),
+                    Some(false) => None,
+                    None => {
                         self.overlay = Some(SweepOverlay::Confirm(question, effect));
                         None
                     }

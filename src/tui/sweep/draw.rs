@@ -6,11 +6,11 @@ use crate::domain::params::{Value, param};
 use crate::domain::report::Split;
 use crate::domain::sweep::{Axis, SweepReport, TrialRow, number};
 use crate::domain::terminal::MIN_SIZE;
-use crate::domain::text::{duration, is_hidden, percent};
+use crate::domain::text::{duration, percent};
 use crate::tui::frame::too_small;
 use crate::tui::widgets::plot::{self, PlotCurve, PlotDot};
 use crate::tui::widgets::sparkline::sparkline;
-use crate::tui::widgets::{fitted, line, list, panel, text, text_right, wrap};
+use crate::tui::widgets::{fitted, line, list, panel, show_hidden, text, text_right, wrap};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
@@ -36,12 +36,7 @@ impl SweepApp {
         self.status(row(size.height - 2), buf);
         self.footer(row(size.height - 1), buf);
         self.draw_overlay(buf);
-        // Names come from files; ratatui does not drop characters that hide others.
-        for cell in &mut buf.content {
-            if cell.symbol().contains(is_hidden) {
-                cell.set_symbol("?");
-            }
-        }
+        show_hidden(buf);
         self.theme.fit(buf);
     }
 

@@ -9,6 +9,7 @@ pub mod plot;
 pub mod sparkline;
 pub mod text_field;
 
+use crate::domain::text::is_hidden;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
@@ -112,6 +113,16 @@ pub fn text_right(buf: &mut Buffer, area: Rect, right: u16, y: u16, content: &st
     let width = content.width() as u16;
     let x = right.saturating_sub(width).max(area.left());
     text(buf, area, x, y, content, style);
+}
+
+/// Replaces the characters that hide others, in a finished frame. Names and notes come from files, and ratatui drops control
+/// characters only.
+pub fn show_hidden(buf: &mut Buffer) {
+    for cell in &mut buf.content {
+        if cell.symbol().contains(is_hidden) {
+            cell.set_symbol("?");
+        }
+    }
 }
 
 /// Draws a frame with a title at the upper left and a line at the upper right. Returns the area within.
