@@ -1,5 +1,7 @@
 //! Parses the arguments, starts a front end or a command, connects the channels and determines the exit code.
 
+#[path = "main/attach.rs"]
+mod attach;
 #[path = "main/sweep.rs"]
 mod sweep;
 
@@ -13,9 +15,10 @@ use cifar_tui::headless::{self, Notice, Style};
 use cifar_tui::session::attach::{AttachError, RunningSession};
 use cifar_tui::session::client::SessionClient;
 use cifar_tui::session::protocol::{self, Command};
+use cifar_tui::session::remote::RemoteError;
 use cifar_tui::session::run_dir::HostId;
 use cifar_tui::session::status::{Status, run_arguments};
-use cifar_tui::session::{self, Settings, attach};
+use cifar_tui::session::{self, Settings, attach as sessions};
 use cifar_tui::signals;
 use cifar_tui::tui::{self, CloseReason, terminal};
 use crossbeam_channel::Receiver;
@@ -63,6 +66,9 @@ fn code_of(error: &anyhow::Error) -> u8 {
     if error.is::<ConfigError>() || error.is::<Usage>() {
         return USAGE;
     }
+    if let Some(error) = error.downcast_ref::<RemoteError>() {
+        return error.exit_code();
+    }
     match (error.downcast_ref(), error.downcast_ref()) {
         (Some(NoAnswer::TimedOut { .. }), _) | (_, Some(AttachError::Silent { .. })) => TIMED_OUT,
         (Some(NoAnswer::Ended { .. }), _) | (_, Some(_)) => NO_SESSION,
@@ -101,7 +107,7 @@ fn run(invocation: &Invocation) -> anyhow::Result<u8> {
         Task::Screen(session) => {
             return screen(settings(&config, &invocation.flags, session)?, &config);
         }
-        Task::Attach { run } => return attached(run.as_deref(), &config),
+        Task::Attach(attach) => return attach::attach(attach, &config),
         Task::Train { session, json } => {
             return train(
                 settings(&config, &invocation.flags, session)?,
@@ -296,42 +302,6 @@ fn check_terminal(instead: &str) -> Result<(), Usage> {
     })
 }
 
-/// The screen of a session of another process.
-fn attached(run: Option<&str>, config: &Config) -> anyhow::Result<u8> {
-    check_terminal("cifar-tui train")?;
-    let signals = signals::listen(true)?;
-    let (found, others) = attach::find(&config.runs, run, &HostId::this())?;
-    for other in others {
-        println!(
-            "also running: {}; `cifar-tui {}`",
-            plain(&other.name),
-            run_arguments("attach", &other.folder)
-        );
-    }
-    let client = attach::attach(&found)?;
-    let options = tui::ScreenOptions {
-        attached: true,
-        ..screen_options(config)
-    };
-    let screen = tui::run(&client, &signals, &options)?;
-    let signal = match screen.reason {
-        CloseReason::TerminalGone => Some(libc::SIGHUP),
-        _ => screen.signal,
-    };
-    match (signal, screen.reason) {
-        (Some(signal), _) => Ok(of_signal(signal)),
-        (None, CloseReason::SessionEnded) => {
-            check_ended(&screen.status, &found)?;
-            print_resume_hint(&screen.status);
-            finish(&screen.status, None)
-        }
-        (None, _) => {
-            say(&screen.status.return_hint(true));
-            Ok(DONE)
-        }
-    }
-}
-
 /// How events are written to standard output.
 fn style(json: bool, config: &Config) -> Style {
     match json {
@@ -343,8 +313,8 @@ fn style(json: bool, config: &Config) -> Style {
 
 /// Prints the events of a session of another process until it ends.
 fn watch(run: Option<&str>, style: Style, config: &Config) -> anyhow::Result<u8> {
-    let found = attach::find_one(&config.runs, run, &HostId::this())?;
-    let client = attach::attach(&found)?;
+    let found = sessions::find_one(&config.runs, run, &HostId::this())?;
+    let client = sessions::attach(&found)?;
     let gone = headless::on_closed_output()?;
     let out = &mut Plain(std::io::stdout());
     let status = headless::watch(&client, style, &gone, out)?;

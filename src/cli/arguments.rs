@@ -44,16 +44,7 @@ pub fn command() -> Command {
                 ),
         )
         .subcommand(fork())
-        .subcommand(
-            Command::new("attach")
-                .about("The screen of a session that runs already: one that lost its terminal, was detached with D, or is another's")
-                .arg(Arg::new("run").value_name("RUN").help("The run's name; without one the newest session"))
-                .after_help(
-                    "The whole history is there, and every key works. D leaves, and training goes on. Examples:\n  \
-                     cifar-tui attach\n  \
-                     cifar-tui attach seed-0412",
-                ),
-        )
+        .subcommand(super::attach::subcommand())
         .subcommand(send())
         .subcommand(watch())
         .subcommand(

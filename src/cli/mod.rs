@@ -2,6 +2,7 @@
 //! from their tables. Nothing is executed here.
 
 mod arguments;
+mod attach;
 #[cfg(test)]
 mod tests;
 
@@ -84,9 +85,7 @@ pub enum Task {
         json: bool,
     },
     /// The screen of a running session.
-    Attach {
-        run: Option<String>,
-    },
+    Attach(Attach),
     /// Steers a running session.
     Send(Sending),
     /// Prints the events of a running session.
@@ -112,6 +111,26 @@ pub struct Session {
     pub resume: Option<String>,
     /// RUN@STATE.
     pub fork: Option<String>,
+}
+
+/// The running session to attach to. A run is named by its name or folder; without one, it is the newest session.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Attach {
+    Here {
+        run: Option<String>,
+    },
+    /// Passes the protocol's lines between the session and standard input and output.
+    Pipe {
+        run: Option<String>,
+    },
+    Remote {
+        host: String,
+        run: Option<String>,
+        /// The program that connects, with its arguments.
+        ssh: Option<Vec<String>>,
+        /// The runs folder over there.
+        runs: Option<String>,
+    },
 }
 
 /// The sweep to begin or to continue.
@@ -317,9 +336,7 @@ pub fn parse(
             }),
             json: json(sub),
         },
-        "attach" => Task::Attach {
-            run: text(sub, "run"),
-        },
+        "attach" => Task::Attach(attach::attach(sub, &mut flags)?),
         "send" => Task::Send(sending(sub)?),
         "watch" => Task::Watch {
             run: text(sub, "run"),

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Time limit for a session's first message.
-const FIRST_MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const FIRST_MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why no session can be attached to.
 #[derive(Debug, thiserror::Error)]
@@ -189,19 +189,8 @@ pub fn attach_within(
         run: session.folder.clone(),
         source,
     };
-    let stream = UnixStream::connect(&session.socket).map_err(io)?;
-    let mut lines = BufReader::with_capacity(1 << 16, stream.try_clone().map_err(io)?);
-    let first = match first(&stream, &mut lines, limit) {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-            return Err(AttachError::Silent {
-                name: session.name.clone(),
-                process: session.process,
-                seconds: limit.as_secs_f64(),
-            });
-        }
-        first => first.map_err(io)?,
-    };
-    let snapshot = match first {
+    let (stream, lines, line) = open(session, limit)?;
+    let snapshot = match protocol::read::<EventMessage>(&line) {
         Ok(message) => match message.event {
             // The session says why it takes no viewer.
             Event::Warning { text } => return Err(io(io::Error::other(text))),
@@ -219,12 +208,37 @@ pub fn attach_within(
     connect(stream, lines, snapshot).map_err(io)
 }
 
-/// Waits for the first message of a session. The error is `WouldBlock` if nothing arrives for `limit`.
+/// Connects to a session that answers within `limit`. Returns the connection and its first line.
+///
+/// # Errors
+/// Returns an error if the session has ended in the meantime, or does not answer.
+pub(super) fn open(
+    session: &RunningSession,
+    limit: Duration,
+) -> Result<(UnixStream, BufReader<UnixStream>, Vec<u8>), AttachError> {
+    let io = |source| AttachError::Io {
+        run: session.folder.clone(),
+        source,
+    };
+    let stream = UnixStream::connect(&session.socket).map_err(io)?;
+    let mut lines = BufReader::with_capacity(1 << 16, stream.try_clone().map_err(io)?);
+    match first(&stream, &mut lines, limit) {
+        Ok(line) => Ok((stream, lines, line)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(AttachError::Silent {
+            name: session.name.clone(),
+            process: session.process,
+            seconds: limit.as_secs_f64(),
+        }),
+        Err(error) => Err(io(error)),
+    }
+}
+
+/// Waits for the first line of a session. The error is `WouldBlock` if nothing arrives for `limit`.
 fn first(
     stream: &UnixStream,
     lines: &mut BufReader<UnixStream>,
     limit: Duration,
-) -> io::Result<Result<EventMessage, MessageError>> {
+) -> io::Result<Vec<u8>> {
     // Zero would mean no limit.
     stream.set_read_timeout(Some(limit.max(Duration::from_millis(1))))?;
     let mut line = Vec::new();
@@ -232,7 +246,7 @@ fn first(
     stream.set_read_timeout(None)?;
     match read {
         Ok(0) => Err(io::Error::other("it has ended, or takes no more viewers")),
-        Ok(_) => Ok(protocol::read(&line)),
+        Ok(_) => Ok(line),
         Err(error) => Err(error),
     }
 }
@@ -269,8 +283,7 @@ fn connect(
     Ok(client)
 }
 
-/// Queues the session's events until the session or the client is gone. A newer session may send events that this
-/// program does not know: it is said once, and they are left out.
+/// Queues the session's events until the session or the client is gone.
 fn read_events(mut lines: BufReader<UnixStream>, queue: &BlockingQueue) {
     let mut line = Vec::new();
     let mut is_warned = false;
@@ -283,22 +296,29 @@ fn read_events(mut lines: BufReader<UnixStream>, queue: &BlockingQueue) {
             Ok(1..) => {}
             Ok(0) | Err(_) => break,
         }
-        let message = match protocol::read(&line) {
-            Ok(message) => message,
-            Err(_) if is_warned => continue,
-            Err(error) => {
-                is_warned = true;
-                let text = format!(
-                    "a message of the session cannot be read: {error}. The cifar-tui that started the session reads all of them."
-                );
-                tracing::error!("{text}");
-                EventMessage::new(None, Event::Warning { text })
-            }
-        };
-        if !queue.event(message) {
+        if let Some(message) = message(&line, &mut is_warned)
+            && !queue.event(message)
+        {
             break;
         }
     }
     // The thread that sends commands may be blocked in a write that the session does not read.
     let _ = lines.get_ref().shutdown(Shutdown::Both);
+}
+
+/// The message of a line. A newer session may send events that this program does not know: one warning says so for all
+/// of them, and they are left out.
+pub(super) fn message(line: &[u8], is_warned: &mut bool) -> Option<EventMessage> {
+    let error = match protocol::read(line) {
+        Ok(message) => return Some(message),
+        Err(error) => error,
+    };
+    if std::mem::replace(is_warned, true) {
+        return None;
+    }
+    let text = format!(
+        "a message of the session cannot be read: {error}. The cifar-tui that started the session reads all of them."
+    );
+    tracing::error!("{text}");
+    Some(EventMessage::new(None, Event::Warning { text }))
 }

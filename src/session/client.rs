@@ -5,7 +5,7 @@
 pub use super::broadcaster::{EventSender, channel};
 use super::protocol::{Command, CommandMessage, Event, EventMessage, MAX_UNREAD};
 use crate::domain::report::StepReport;
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, never, unbounded};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -32,6 +32,9 @@ pub struct SessionClient {
     /// Receives a token when there are unread step reports; then call [`SessionClient::take_steps`]. Disconnected when
     /// the session is over.
     pub steps_ready: Receiver<()>,
+    /// Of a session on another computer: why the connection is broken, or None when it is there again. Nothing arrives
+    /// here from other sessions.
+    pub connection: Receiver<Option<String>>,
     slot: Arc<StepSlot>,
 }
 
@@ -218,6 +221,7 @@ impl StepSender {
             commands,
             events,
             steps_ready,
+            connection: never(),
             slot,
         };
         (client, steps)

@@ -12,6 +12,7 @@ pub mod log;
 mod pictures;
 pub mod protocol;
 mod questions;
+pub mod remote;
 pub mod resume;
 pub mod run_dir;
 pub mod run_view;

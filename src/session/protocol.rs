@@ -28,6 +28,7 @@ use crate::domain::report::{
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// The version of the messages. It changes when readers of the old version cannot read them.
 pub const VERSION: u64 = 1;
@@ -43,6 +44,9 @@ pub const MAX_VIEWERS_OF_PROCESS: usize = 16;
 pub const MAX_UNANSWERED: usize = 64;
 /// Number of unread events of a viewer at which they are replaced by a snapshot.
 pub const MAX_UNREAD: usize = 2048;
+
+/// While a session sends nothing, `attach --pipe` writes an empty line after each such interval: the connection holds.
+pub const PIPE_HEARTBEAT: Duration = Duration::from_secs(5);
 
 /// A command with its envelope.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -96,14 +96,19 @@ impl Status {
         })
     }
 
-    /// What happens to the session after its screen has closed and, if viewers can attach to it, how to return.
-    pub fn return_hint(&self, can_return: bool) -> String {
-        let Status { run, .. } = self;
-        let does = match self.state {
+    /// What the session does after its screen has closed.
+    pub fn goes_on(&self) -> &'static str {
+        match self.state {
             State::Paused => "stays paused",
             _ if self.state.is_over() => "stays for attached viewers",
             _ => "trains on",
-        };
+        }
+    }
+
+    /// What happens to the session after its screen has closed and, if viewers can attach to it, how to return.
+    pub fn return_hint(&self, can_return: bool) -> String {
+        let Status { run, .. } = self;
+        let does = self.goes_on();
         match run.as_str() {
             run if !can_return => {
                 let run = if run.is_empty() { "the session" } else { run };

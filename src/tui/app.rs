@@ -45,6 +45,8 @@ pub enum Msg {
     Terminate,
     /// A message for the log and the status line, for example the result of saving a picture.
     Report(Severity, String),
+    /// Why the connection to a session on another computer is broken. None: it is there again.
+    Connection(Option<String>),
     /// The worker's thread has ended without sending `Event::Ended`.
     WorkerGone,
 }
@@ -240,9 +242,20 @@ impl App {
                 self.session.note(severity, text.clone());
                 self.say(severity, text);
             }
+            Msg::Connection(broken) => self.connection(broken),
             Msg::WorkerGone => effects.push(Effect::Leave),
         }
         self.resolve(effects)
+    }
+
+    fn connection(&mut self, broken: Option<String>) {
+        if broken.is_none() {
+            self.say(Severity::Good, "connected again".into());
+        }
+        // The session may never have received the command.
+        self.quitting &= broken.is_none();
+        self.session.disconnected = broken;
+        self.changes(Urgency::Event);
     }
 
     fn changes(&mut self, urgency: Urgency) {

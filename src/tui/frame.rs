@@ -128,6 +128,8 @@ pub fn draw(app: &App, buf: &mut Buffer) {
 pub fn banner(session: &SessionView, size: Rect) -> Vec<String> {
     let back = key_of(ProgramAction::GoBack);
     let restart = key_of(ProgramAction::Restart);
+    let disconnected = (session.disconnected.as_ref())
+        .map(|why| format!("! No connection, and the screen shows what was known before: {why}."));
     let state = match &session.state {
         State::Diverged { step, first } => Some(format!(
             "✗ At step {} {first} stopped being finite. {back}: back to a checkpoint from before, with a lower learning \
@@ -162,7 +164,7 @@ pub fn banner(session: &SessionView, size: Rect) -> Vec<String> {
         .map(|plateau| format!("! {}", plateau.describe()));
     let width = usize::from(size.width.saturating_sub(2)).max(20);
     // The first warning matters most. The log shows those that do not fit beside it.
-    let mut lines: Vec<String> = [state.or(unsaved), collapse.or(plateau)]
+    let mut lines: Vec<String> = [disconnected, state.or(unsaved), collapse.or(plateau)]
         .into_iter()
         .flatten()
         .flat_map(|words| wrap(&words, width))

@@ -49,6 +49,8 @@ pub struct ScreenOptions {
     pub mouse: bool,
     /// The session belongs to another process: leaving the screen does not end it.
     pub attached: bool,
+    /// The session is on another computer, and so are its files: pictures are saved in the current folder.
+    pub remote: bool,
     /// SIGUSR1 and SIGUSR2 end the session; otherwise they request a checkpoint.
     pub usr1_stops: bool,
 }
@@ -59,6 +61,7 @@ impl Default for ScreenOptions {
             symbols: None,
             mouse: true,
             attached: false,
+            remote: false,
             usr1_stops: false,
         }
     }
@@ -136,6 +139,8 @@ pub fn run(
         input,
         said: unbounded(),
         signals,
+        connection: client.connection.clone(),
+        remote: options.remote,
         usr1_stops: options.usr1_stops,
         drawn: None,
         signal: None,
@@ -176,6 +181,9 @@ struct Loop<'a> {
     /// The channel of results of threads that save pictures or copy text.
     said: (Sender<Msg>, Receiver<Msg>),
     signals: &'a Receiver<i32>,
+    /// Whether there is a connection to a session on another computer.
+    connection: Receiver<Option<String>>,
+    remote: bool,
     usr1_stops: bool,
     /// Time of the last frame.
     drawn: Option<Instant>,
@@ -226,6 +234,11 @@ impl Loop<'_> {
                 },
                 recv(self.signals) -> signal => if let Ok(signal) = signal {
                     leave |= self.signalled(signal);
+                },
+                recv(self.connection) -> broken => match broken {
+                    Ok(broken) => leave |= self.update(Msg::Connection(broken)),
+                    // The end of the events says that the session is over.
+                    Err(_) => self.connection = never(),
                 },
                 recv(self.said.1) -> said => if let Ok(said) = said {
                     leave |= self.update(said);
@@ -442,7 +455,10 @@ impl Loop<'_> {
     }
 
     /// Saves a picture on its own thread: drawing takes a tenth of a second, and writing may take longer.
-    fn save(&self, request: pictures::Request) {
+    fn save(&self, mut request: pictures::Request) {
+        if self.remote {
+            request.set_folder(String::new());
+        }
         self.spawn("picture", move || match request.write() {
             Ok(path) => Msg::Report(Severity::Plain, format!("saved {path}")),
             Err(why) => Msg::Report(Severity::Warning, format!("not saved: {why:#}")),

@@ -1,4 +1,5 @@
-//! Saves what the screen shows as a PNG beside the run's files, or in the current folder if the run is not saved. Each
+//! Saves what the screen shows as a PNG beside the run's files, or in the current folder if the run is not saved
+//! or is on another computer. Each
 //! picture gets a new file; existing files are never replaced.
 
 use crate::domain::confusion::Confusion;
@@ -36,6 +37,13 @@ pub enum Request {
 }
 
 impl Request {
+    /// Sets the folder; an empty one is the current one.
+    pub fn set_folder(&mut self, to: String) {
+        match self {
+            Request::Curves { folder, .. } | Request::Matrix { folder, .. } => *folder = to,
+        }
+    }
+
     /// Draws the picture and writes it to a new file. Returns the path.
     ///
     /// # Errors

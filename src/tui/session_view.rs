@@ -82,6 +82,8 @@ pub struct SessionView {
     pub load: SystemLoad,
     /// Bytes done and total of a running download.
     pub download: Option<(u64, u64)>,
+    /// Why there is no connection to the session, which is on another computer.
+    pub disconnected: Option<String>,
     /// The session has ended: no event follows.
     pub ended: bool,
     /// Estimated end of the run in seconds since the Unix epoch.
@@ -125,6 +127,7 @@ impl Default for SessionView {
             log: Log::default(),
             load: SystemLoad::default(),
             download: None,
+            disconnected: None,
             ended: false,
             ends_at: None,
             now: 0.0,
@@ -189,9 +192,7 @@ impl SessionView {
 
     /// The evaluation of a split before the newest.
     pub fn evaluation_before(&self, split: Split) -> Option<&Evaluation> {
-        self.evaluations
-            .get(split.name())
-            .and_then(|e| e.1.as_ref())
+        self.evaluations.get(split.name())?.1.as_ref()
     }
 
     /// Epochs done, as a fraction.

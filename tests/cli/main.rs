@@ -9,6 +9,7 @@ mod gpu;
 mod hostile;
 mod lifecycle;
 mod numbers;
+mod pipe;
 mod resume;
 mod scripts;
 mod settings;

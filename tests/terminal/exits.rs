@@ -3,6 +3,7 @@
 use crate::LONG;
 use crate::hangup::{ATTACH, WILD, few_images};
 use crate::pty::{Pty, Size};
+use crate::remote;
 use cifar_tui::exits::{EXITS, Ending, of_signal};
 use cifar_tui::headless::{self, Style};
 use cifar_tui::session::status::Status;
@@ -231,6 +232,14 @@ fn bring_about(cause: &str, data: &str) -> Vec<Ended> {
                 without(&["watch"]),
                 without(&["attach"]),
             ]
+        }
+        "`attach HOST:RUN`: no connection to HOST, or no such session there" => {
+            let mut unreachable = start(data, &["attach", "--ssh", "false", "gpu-3:one"]);
+            unreachable.wait_for("why", |s| s.contains("error: no connection to gpu-3"));
+            let pty = remote::training();
+            let mut far = pty.beside(Size::WIDE, &["attach", "--ssh", "./ssh", "gpu-3:nothing"]);
+            far.wait_for("why", |s| s.contains("error: on gpu-3: there is no run"));
+            vec![code(unreachable), code(far)]
         }
         "`send --timeout`: no answer in time" => {
             let mut pty = train(data, &[]);

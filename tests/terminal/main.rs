@@ -11,6 +11,7 @@ mod hangup;
 mod mouse;
 mod panics;
 mod pty;
+mod remote;
 mod storm;
 mod sweep;
 

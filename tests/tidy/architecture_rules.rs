@@ -20,7 +20,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "session",
         &[
-            "train", "backend", "data", "hardware", "plot", "files", "domain",
+            "train", "backend", "data", "hardware", "plot", "files", "exits", "domain",
         ],
     ),
     ("session::protocol", &["domain"]),

@@ -4,7 +4,7 @@
 use super::table::{ANSWERS, COMMANDS, EVENTS, MessageRow, QUESTIONS, Until};
 use super::{
     CommandMessage, EventMessage, MAX_COMMAND_LINE, MAX_EVENT_LINE, MAX_UNANSWERED, MAX_UNREAD,
-    MAX_VIEWERS, MAX_VIEWERS_OF_PROCESS, VERSION, line, read,
+    MAX_VIEWERS, MAX_VIEWERS_OF_PROCESS, PIPE_HEARTBEAT, VERSION, line, read,
 };
 use crate::domain::text::grouped;
 use serde::{Serialize, de::DeserializeOwned};
@@ -51,7 +51,9 @@ fn introduction() -> String {
 `cifar-tui send` and `cifar-tui watch --json` speak it for scripts. A program may also speak it itself.
 
 Where. Every session listens on a Unix socket, which only its user can open. The file `lease-...` in the folder of the
-session's run (TOML) has its path as `socket`.
+session's run (TOML) has its path as `socket`. `cifar-tui attach --pipe RUN` passes its lines to standard output, and
+those of standard input to it, until either ends; `ssh HOST cifar-tui attach --pipe RUN` does so on another computer.
+While nothing happens, it writes an empty line every {heartbeat} s.
 
 Lines. Each message is one JSON object on one line in UTF-8, which a line feed ends. Lines from the session have up to
 {event} bytes, lines to it up to {command}. `v` is the version. `run` names the run that a message is about; a
@@ -78,6 +80,7 @@ In the examples, `...` stands for the rest of a list.
 "#,
         event = grouped(MAX_EVENT_LINE),
         command = grouped(MAX_COMMAND_LINE),
+        heartbeat = PIPE_HEARTBEAT.as_secs(),
         unread = grouped(MAX_UNREAD as u64),
     )
 }

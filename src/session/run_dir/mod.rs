@@ -100,12 +100,12 @@ pub(super) fn attach_command(folder: &Path, host: Option<&str>) -> String {
     };
     let name = text(folder.file_name());
     let runs = text(folder.parent().map(Path::as_os_str));
-    let command = command_line(&["cifar-tui", "attach", &name, "--runs", &runs]);
     match host {
-        None => command,
-        // Quote the command again, since the other computer's shell parses it.
-        Some(host) if command.contains('\'') => command_line(&["ssh", "-t", host, &command]),
-        Some(host) => format!("{} {command}", command_line(&["ssh", "-t", host])),
+        None => command_line(&["cifar-tui", "attach", &name, "--runs", &runs]),
+        Some(host) => {
+            let place = format!("{host}:{}", folder.display());
+            command_line(&["cifar-tui", "attach", &place])
+        }
     }
 }
 

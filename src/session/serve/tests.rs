@@ -178,8 +178,8 @@ fn a_session_on_another_computer_is_named_with_the_way_to_it_and_nothing_is_chan
     for name in [None, Some("one")] {
         let error = found(runs.path(), name).unwrap_err().to_string();
         let command = format!(
-            "ssh -t gpu-7 cifar-tui attach one --runs {}",
-            runs.path().display()
+            "cifar-tui attach gpu-7:{}",
+            runs.path().join("one").display()
         );
         assert!(error.contains(&command), "{error}");
     }

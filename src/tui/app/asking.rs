@@ -64,6 +64,9 @@ impl App {
         };
         if self.session.ended {
             effects.push(Effect::Leave);
+        } else if self.session.disconnected.is_some() {
+            let words = format!("not connected; {} leaves", key_of(ProgramAction::Detach));
+            self.say(Severity::Warning, words);
         } else if self.quitting {
             self.say(Severity::Plain, "saving; it ends by itself".into());
         } else if let Some(yes) = asked {

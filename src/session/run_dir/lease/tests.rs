@@ -164,10 +164,7 @@ fn a_session_on_another_computer_is_found_by_its_counter_and_left_alone() {
     let in_use = refusal(outcome.map(|_| unreachable!()));
     assert!(in_use.certain && !in_use.here);
     let command = attach_command(folder.path(), Some("gpu-7"));
-    assert!(
-        command.starts_with("ssh -t gpu-7 cifar-tui attach "),
-        "{command}"
-    );
+    assert!(command.starts_with("cifar-tui attach gpu-7:/"), "{command}");
     let text = in_use.to_string();
     assert!(
         text.contains("open on gpu-7") && text.contains(&command),
@@ -433,14 +430,11 @@ fn looking_changes_nothing_and_nothing_in_a_folder_makes_it_fail_or_wait() {
 }
 
 #[test]
-fn commands_for_another_computer_are_quoted_for_both_shells() {
+fn commands_that_attach_are_quoted() {
     let plain = attach_command(Path::new("/nfs/runs/one"), Some("gpu-7"));
-    assert_eq!(plain, "ssh -t gpu-7 cifar-tui attach one --runs /nfs/runs");
+    assert_eq!(plain, "cifar-tui attach gpu-7:/nfs/runs/one");
     let odd = attach_command(Path::new("/my runs/one"), Some("gpu-7"));
-    assert_eq!(
-        odd,
-        r"ssh -t gpu-7 'cifar-tui attach one --runs '\''/my runs'\'''"
-    );
+    assert_eq!(odd, "cifar-tui attach 'gpu-7:/my runs/one'");
     let here = attach_command(Path::new("/my runs/one"), None);
     assert_eq!(here, "cifar-tui attach one --runs '/my runs'");
 }
