@@ -32,10 +32,10 @@ pub(super) fn subcommand() -> Command {
         )
         .after_help(
             "The whole history is there, and every key works. D leaves, and training goes on.\n\n\
-             On another computer, cifar-tui must be in the PATH of commands over ssh. RUN and --runs are found from the\n\
-             home folder there; only the protocol crosses, and the screen is drawn here. A broken connection is taken up\n\
-             again. What stands before the first colon is HOST unless it has a slash; write [HOST]:RUN for one with\n\
-             colons, and ./RUN for a folder here with one. Examples:\n  \
+             On another computer, cifar-tui must be in the PATH of commands over ssh. RUN is a name in the runs folder\n\
+             there or a path from the home folder there, as is --runs. Only the protocol crosses, and the screen is drawn\n\
+             here. A broken connection is taken up again. HOST is what stands before the first colon, unless that has a\n\
+             slash; write [HOST]:RUN for one with colons, and ./RUN for a folder here with one. Examples:\n  \
              cifar-tui attach\n  \
              cifar-tui attach seed-0412\n  \
              cifar-tui attach me@gpu-3:seed-0412\n  \

@@ -129,7 +129,7 @@ pub fn banner(session: &SessionView, size: Rect) -> Vec<String> {
     let back = key_of(ProgramAction::GoBack);
     let restart = key_of(ProgramAction::Restart);
     let disconnected = (session.disconnected.as_ref())
-        .map(|why| format!("! No connection, and the screen shows what was known before: {why}."));
+        .map(|why| format!("! No connection; this was known before it broke. {why}."));
     let state = match &session.state {
         State::Diverged { step, first } => Some(format!(
             "✗ At step {} {first} stopped being finite. {back}: back to a checkpoint from before, with a lower learning \

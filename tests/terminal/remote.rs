@@ -74,7 +74,7 @@ fn a_broken_connection_is_said_and_taken_up_again() {
     std::fs::write(far.path("refuse"), "").unwrap();
     kill_ssh(&far);
     far.wait_for("why", |s| {
-        s.contains("No connection, and the screen shows what was known before")
+        s.contains("No connection; this was known before it broke.")
     });
     far.wait_for("the next reason", |s| s.contains("No route to host"));
     far.keys(" ");

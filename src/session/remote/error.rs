@@ -177,6 +177,15 @@ impl RemoteError {
         }
     }
 
+    /// The cause as one line, for a screen that says already that there is no connection.
+    pub(super) fn reason(&self) -> String {
+        let words = match self {
+            RemoteError::Ssh { said, .. } => said.clone(),
+            other => other.to_string(),
+        };
+        words.lines().last().unwrap_or_default().to_owned()
+    }
+
     /// The exit code of this program.
     pub fn exit_code(&self) -> u8 {
         match self {

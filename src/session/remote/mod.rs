@@ -439,10 +439,7 @@ impl Reader {
                     *lock(&self.shared.error) = Some(error);
                     return None;
                 }
-                Err(error) => {
-                    let words = error.to_string();
-                    why = words.lines().next().unwrap_or_default().to_owned();
-                }
+                Err(error) => why = error.reason(),
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
