@@ -24,7 +24,7 @@ fn start(data: &str, args: &[&str]) -> Pty {
 }
 
 /// `args` with `data` in the place of the sample set.
-fn on<'a>(data: &'a str, args: &[&'a str]) -> Vec<&'a str> {
+pub fn on<'a>(data: &'a str, args: &[&'a str]) -> Vec<&'a str> {
     let replaced = args.iter().map(|arg| match *arg {
         "sample" => data,
         arg => arg,
@@ -236,7 +236,7 @@ fn bring_about(cause: &str, data: &str) -> Vec<Ended> {
         "`attach HOST:RUN`: no connection to HOST, or no such session there" => {
             let mut unreachable = start(data, &["attach", "--ssh", "false", "gpu-3:one"]);
             unreachable.wait_for("why", |s| s.contains("error: no connection to gpu-3"));
-            let pty = remote::training();
+            let pty = remote::training(data);
             let mut far = pty.beside(Size::WIDE, &["attach", "--ssh", "./ssh", "gpu-3:nothing"]);
             far.wait_for("why", |s| s.contains("error: on gpu-3: there is no run"));
             vec![code(unreachable), code(far)]

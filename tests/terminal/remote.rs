@@ -1,13 +1,15 @@
 //! Tests of the screen of a session on another computer. A script stands in for ssh: it runs the command here.
 
 use crate::LONG;
+use crate::exits::on;
+use crate::hangup::few_images;
 use crate::pty::{Pty, Size};
 use std::os::unix::fs::PermissionsExt;
 
 /// Starts a session, and makes `ssh` in its folder: a script that writes its number to `ssh.pid` and, as ssh does,
 /// leaves the command to a shell.
-pub fn training() -> Pty {
-    let mut pty = Pty::start(Size::SMALL, LONG);
+pub fn training(data: &str) -> Pty {
+    let mut pty = Pty::start(Size::SMALL, &on(data, LONG));
     pty.wait_for("an epoch", |s| s.contains("best"));
     let program = env!("CARGO_BIN_EXE_cifar-tui");
     let folder = std::path::Path::new(program).parent().unwrap();
@@ -34,7 +36,8 @@ fn kill_ssh(pty: &Pty) {
 
 #[test]
 fn a_screen_from_afar_shows_steers_leaves_and_returns() {
-    let mut pty = training();
+    let data = few_images();
+    let mut pty = training(data.path().to_str().unwrap());
     let mut far = pty.beside(Size::WIDE, REMOTE);
     far.wait_for("the history", |s| {
         s.contains("long") && s.contains("best") && s.contains("training")
@@ -68,7 +71,8 @@ fn a_screen_from_afar_shows_steers_leaves_and_returns() {
 
 #[test]
 fn a_broken_connection_is_said_and_taken_up_again() {
-    let mut pty = training();
+    let data = few_images();
+    let mut pty = training(data.path().to_str().unwrap());
     let mut far = pty.beside(Size::WIDE, REMOTE);
     far.wait_for("the screen", |s| s.contains("training"));
     std::fs::write(far.path("refuse"), "").unwrap();
@@ -106,7 +110,8 @@ fn a_broken_connection_is_said_and_taken_up_again() {
 
 #[test]
 fn without_a_connection_the_screen_is_not_taken() {
-    let pty = training();
+    let data = few_images();
+    let pty = training(data.path().to_str().unwrap());
     let mut far = pty.beside(Size::WIDE, &["attach", "--ssh", "./ssh", "gpu-3:nothing"]);
     far.ends_with(5);
     far.wait_for("why", |s| {
