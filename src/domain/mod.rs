@@ -4,6 +4,7 @@
 
 pub mod arch;
 pub mod augment;
+pub mod comparison;
 pub mod confusion;
 pub mod engine;
 pub mod fork;

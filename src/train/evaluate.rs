@@ -94,6 +94,12 @@ impl Scores {
         &self.probabilities[index * self.classes..(index + 1) * self.classes]
     }
 
+    /// Whether each image is predicted correctly.
+    pub fn correct(&self) -> impl Iterator<Item = bool> {
+        let pairs = self.predicted.iter().zip(&self.labels);
+        pairs.map(|(predicted, label)| predicted == label)
+    }
+
     /// The probability of the class predicted for image `index`.
     pub fn confidence(&self, index: usize) -> f32 {
         self.row(index)[usize::from(self.predicted[index])]

@@ -127,14 +127,17 @@ impl Backend for CpuBackend {
     ) -> Result<Vec<Vec<StepOutcome>>> {
         let at_once = self.members_at_once();
         check_work(&self.spec, self.capacity, at_once, images, work)?;
-        if let [(id, plans)] = work {
-            let member = self.members.get(*id)?;
-            let threads = &self.threads;
-            let outcomes = make_steps(plans, |plan| member.step(images, plan, threads, stop))?;
-            return Ok(vec![outcomes]);
-        }
         let members = self.members.get_all(work.iter().map(|(id, _)| *id))?;
         let jobs = members.into_iter().zip(work.iter().map(|(_, plans)| plans));
+        let threads = &self.threads;
+        if work.len() < threads.count() || work.len() == 1 {
+            // A thread for each would leave threads idle: train the members in turn on all of them.
+            return jobs
+                .map(|(member, plans)| {
+                    make_steps(plans, |plan| member.step(images, plan, threads, stop))
+                })
+                .collect();
+        }
         // Train each member on its own thread: members do not depend on each other.
         let images = &**images;
         std::thread::scope(|scope| {

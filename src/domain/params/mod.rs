@@ -302,6 +302,17 @@ pub struct HyperParamError {
     pub why: String,
 }
 
+/// What a change of a hyperparameter has an effect on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// On the steps of training; their batches stay the same.
+    Steps,
+    /// On the batches themselves, or their number.
+    Batches,
+    /// Only on what is scored and reported.
+    Reports,
+}
+
 /// One hyperparameter.
 pub struct HyperParam {
     /// The key in config.toml; the flag is the same with `-` for `_`.
@@ -322,6 +333,7 @@ pub struct HyperParam {
     pub kind: ValueKind,
     /// Whether zero means that it is off.
     pub zero_is_off: bool,
+    pub effect: Effect,
     get: fn(&Hyperparameters) -> Value,
     set: fn(&mut Hyperparameters, Value),
 }
@@ -333,6 +345,24 @@ impl fmt::Debug for HyperParam {
 }
 
 impl HyperParam {
+    /// Whether training can go on with and without a change of it, step by step on the same batches.
+    ///
+    /// # Errors
+    /// Returns the reason if it cannot.
+    pub fn comparable(&self) -> Result<(), String> {
+        let label = self.label;
+        match (self.applies, self.effect) {
+            (Applies::NextRun, _) => Err(format!(
+                "a change of {label} needs a run of its own: fork this one"
+            )),
+            (_, Effect::Batches) => Err(format!(
+                "{label} changes the batches, so the steps could not be compared: fork the run"
+            )),
+            (_, Effect::Reports) => Err(format!("{label} changes nothing in the training")),
+            (_, Effect::Steps) => Ok(()),
+        }
+    }
+
     /// The value that `params` holds.
     pub fn get(&self, params: &Hyperparameters) -> Value {
         (self.get)(params)

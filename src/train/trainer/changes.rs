@@ -7,7 +7,7 @@ use crate::domain::params::{
 };
 use crate::domain::recipes;
 use crate::train::Result;
-use crate::train::checkpoint::Applied;
+use crate::train::checkpoint::{Applied, RunState};
 
 /// The result of a request to change a hyperparameter.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,13 +25,14 @@ impl Trainer {
     /// Changes a hyperparameter: at once, at the next epoch or in the next run, as its row in HYPERPARAMS says.
     ///
     /// # Errors
-    /// Returns an error if the value is not allowed.
+    /// Returns an error if the value is not allowed, or the hyperparameter is being compared.
     pub fn request_change(
         &mut self,
         row: &'static HyperParam,
         value: Value,
     ) -> std::result::Result<ChangeOutcome, HyperParamError> {
         let value = row.check(value)?;
+        self.check_not_compared(row)?;
         let before = self.wanted(row);
         if value == before {
             return Ok(ChangeOutcome::Unchanged);
@@ -43,11 +44,13 @@ impl Trainer {
     /// Undoes the last request. Returns None if there is none.
     ///
     /// # Errors
-    /// Returns an error if the earlier value is not allowed, which cannot happen, since it was checked when it was
-    /// requested.
+    /// Returns an error if the hyperparameter is being compared. (The earlier value was checked when it was requested.)
     pub fn undo(
         &mut self,
     ) -> std::result::Result<Option<(&'static HyperParam, ChangeOutcome)>, HyperParamError> {
+        if let Some((row, _)) = self.requests.last() {
+            self.check_not_compared(row)?;
+        }
         match self.requests.pop() {
             Some((row, before)) => Ok(Some((row, self.accept(row, before)?))),
             None => Ok(None),
@@ -114,19 +117,8 @@ impl Trainer {
         row: &'static HyperParam,
         value: Value,
     ) -> std::result::Result<Applied, HyperParamError> {
-        let old = row.get(&self.run_state.params);
-        row.set(&mut self.run_state.params, value.clone())?;
-        let applied = Applied {
-            change: Change {
-                key: row.key.into(),
-                old,
-                new: value,
-            },
-            step: self.run_state.step + 1,
-            epoch: self.run_state.epochs + 1,
-        };
-        self.run_state.changes.push(applied.clone());
-        Ok(applied)
+        self.apply_to_variant(row, value.clone())?;
+        apply_to(&mut self.run_state, row, value)
     }
 
     /// Undoes, for lack of memory, a change that switched the average of the weights on with the next step, and reports it
@@ -194,5 +186,34 @@ impl Trainer {
             other => other?,
         }
         Ok(())
+    }
+}
+
+/// Makes a change from the next step on.
+pub(super) fn apply_to(
+    run_state: &mut RunState,
+    row: &'static HyperParam,
+    value: Value,
+) -> std::result::Result<Applied, HyperParamError> {
+    let old = row.get(&run_state.params);
+    row.set(&mut run_state.params, value.clone())?;
+    let applied = Applied {
+        change: Change {
+            key: row.key.into(),
+            old,
+            new: value,
+        },
+        step: run_state.step + 1,
+        epoch: run_state.epochs + 1,
+    };
+    run_state.changes.push(applied.clone());
+    Ok(applied)
+}
+
+/// The error that refuses a change.
+pub(super) fn refuse(row: &HyperParam, why: &str) -> HyperParamError {
+    HyperParamError {
+        key: row.key.into(),
+        why: why.into(),
     }
 }

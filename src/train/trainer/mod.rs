@@ -6,6 +6,7 @@
 //! bit.
 
 mod changes;
+mod comparison;
 mod fork;
 mod look_back;
 mod pace;
@@ -16,6 +17,7 @@ mod scoring;
 mod tests;
 
 pub use changes::ChangeOutcome;
+pub use comparison::{CompareError, Kept};
 pub use resume::Suspended;
 
 use super::checkpoint::{Applied, Best, RunState};
@@ -27,11 +29,13 @@ use crate::backend::{
 };
 use crate::data::batches::{self, Division};
 use crate::domain::arch::{self, Shape};
+use crate::domain::comparison::ComparisonReport;
 use crate::domain::params::{HyperParam, Hyperparameters, Rates, Tta, Value, Weights};
 use crate::domain::report::{AverageScores, EpochReport, Evaluation, Split, StepReport};
 use crate::hardware::stopwatch::Stopwatch;
 use std::ops::ControlFlow;
 use std::rc::Rc;
+use comparison::Variant;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -73,6 +77,30 @@ pub trait TrainingHost {
     fn evaluated(&mut self, scores: Scores);
     /// An epoch has ended; a checkpoint of its end may be made now.
     fn epoch_over(&mut self, trainer: &mut Trainer, report: &EpochReport);
+    /// The variant made a step, or an epoch was scored with it, or it diverged (None).
+    fn compared(&mut self, _step: Option<&StepReport>, _report: &ComparisonReport) {}
+    fn variant_evaluated(&mut self, _evaluation: &Evaluation) {}
+    fn variant_epoch_over(&mut self, _report: &EpochReport) {}
+    /// The comparison ended because memory was short.
+    fn comparison_refused(&mut self, _report: ComparisonReport, _why: String) {}
+}
+
+/// Which of the trainer's networks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Network {
+    Run,
+    /// That with the change of a comparison.
+    Variant,
+}
+
+/// The scores at the end of an epoch.
+struct EpochScores {
+    last: Evaluation,
+    average: Option<Evaluation>,
+    /// The scores of the test images, if `test_each_epoch` asks for them.
+    test: Option<(Evaluation, Option<Evaluation>)>,
+    /// Whether the last weights predict each scored image correctly.
+    correct: Vec<bool>,
 }
 
 /// The reason why [`Trainer::run`] returned.
@@ -98,6 +126,8 @@ pub struct Trainer {
     division: Division,
     layers: Vec<arch::Summary>,
     run_state: RunState,
+    /// The network with the change of a comparison, while there is one.
+    variant: Option<Variant>,
     /// Whether to score the test images too at each evaluation, since a viewer shows them.
     pub watch_test: bool,
     /// The order of the images in the current epoch.
@@ -152,40 +182,41 @@ impl Trainer {
         let fits = (SECONDS_PER_SUBMISSION * self.speed / batch_size) as usize;
         let left = self.steps_of_epoch() - self.run_state.step_in_epoch;
         let most = self.backend.max_steps().min(left as usize);
-        let work = [(
-            self.member,
-            self.plan_steps(host.steps_to_submit(fits).clamp(1, most)),
-        )];
-        let trained = self
-            .backend
-            .train(&self.training_data.train, &work, &self.stop);
-        let outcomes = match trained {
-            Err(error) if error.is_out_of_memory() && self.refuse_average(host, &error)? => {
+        let count = host.steps_to_submit(fits).clamp(1, most);
+        let plans = self.plan_steps(&self.run_state, count);
+        let (outcomes, of_variant) = match self.train_networks(&plans) {
+            Err(Error::Backend(error))
+                if error.is_out_of_memory() && self.refuse_average(host, &error)? =>
+            {
                 return Ok(None);
             }
             other => other?,
         };
-        let [(_, plans)] = work;
         let seconds = watch.seconds().map(|all| all / plans.len() as f64);
-        for (plan, outcome) in plans.iter().zip(outcomes.into_iter().flatten()) {
+        let mut not_finite = None;
+        for (plan, outcome) in plans.iter().zip(&outcomes) {
             if outcome.not_finite.is_some() {
-                return Ok(outcome.not_finite);
+                not_finite = outcome.not_finite.clone();
+                break;
             }
-            host.stepped(&self.advance(plan, &outcome, seconds));
+            host.stepped(&self.advance(plan, outcome, seconds));
         }
-        Ok(None)
+        if let Some(steps) = of_variant {
+            self.advance_variant(host, steps, &outcomes, seconds)?;
+        }
+        Ok(not_finite)
     }
 
-    /// The batches and settings of the next `count` steps of the current epoch.
-    fn plan_steps(&self, count: usize) -> Vec<StepPlan> {
-        let params = &self.run_state.params;
+    /// The batches and settings of the next `count` steps of the current epoch, for a network in this state.
+    fn plan_steps(&self, run_state: &RunState, count: usize) -> Vec<StepPlan> {
+        let params = &run_state.params;
         let mut ahead = 0;
         let mut plan = |i: u64| {
-            let number = self.run_state.step_in_epoch + i;
+            let number = run_state.step_in_epoch + i;
             let batch = batches::batch(&self.order, number, params.batch_size);
-            let rates = self.learning_rates(ahead, batch.len() as u64);
+            let rates = self.learning_rates(run_state, ahead, batch.len() as u64);
             ahead += batch.len() as u64;
-            let number = (self.run_state.step + 1 + i, self.run_state.epochs + 1);
+            let number = (run_state.step + 1 + i, run_state.epochs + 1);
             StepPlan::new(params, rates, number, batch)
         };
         (0..count as u64).map(&mut plan).collect()
@@ -207,20 +238,24 @@ impl Trainer {
             0 => 0.0,
             _ => images as f64 / self.speed,
         });
-        let run_state = &mut self.run_state;
-        run_state.step = outcome.step;
-        run_state.step_in_epoch += 1;
-        run_state.images_in_epoch += images;
-        run_state.elapsed += seconds;
-        run_state.totals.loss += outcome.loss * images as f64;
-        run_state.totals.correct += u64::from(outcome.correct);
-        run_state.totals.images += images;
-        run_state.totals.seconds += seconds;
+        count(&mut self.run_state, images, outcome, seconds);
+        self.step_report(&self.run_state, plan, outcome, seconds)
+    }
+
+    /// The report of the last step of a network in this state.
+    fn step_report(
+        &self,
+        run_state: &RunState,
+        plan: &StepPlan,
+        outcome: &StepOutcome,
+        seconds: f64,
+    ) -> StepReport {
+        let images = plan.images.len() as u64;
         StepReport {
             first: outcome.step,
             last: outcome.step,
-            epoch: self.run_state.epochs + 1,
-            step_in_epoch: self.run_state.step_in_epoch,
+            epoch: run_state.epochs + 1,
+            step_in_epoch: run_state.step_in_epoch,
             steps_per_epoch: self.steps_per_epoch(),
             images,
             loss: outcome.loss,
@@ -233,89 +268,72 @@ impl Trainer {
                 0.0 => 0.0,
                 seconds => images as f64 / seconds.max(1e-9),
             },
-            elapsed: self.run_state.elapsed,
+            elapsed: run_state.elapsed,
             eta: self.eta(),
         }
     }
 
     /// Scores the validation images (and the test images if asked for, or if there are no others), then counts the epoch
-    /// and reports it. The last weights decide whether it is the best one and whether it reached the target.
+    /// and reports it; with a comparison, for both networks. The last weights decide whether it is the best one and
+    /// whether it reached the target.
     fn close_epoch(&mut self, host: &mut impl TrainingHost) -> Result<ControlFlow<()>> {
         let before = self.run_state.elapsed;
-        let split = self.scored_split();
-        let tta = self.run_state.params.tta_of_evaluations();
-        let Some((last, average)) = self.evaluate_all(host, split, tta)? else {
+        let Some(scores) = self.score_epoch_end(host, Network::Run)? else {
             return Ok(ControlFlow::Break(()));
         };
-        let (loss, accuracy) = (last.loss, last.accuracy);
-        let tested = |e: &Evaluation| (e.split == Split::Test).then_some(e.accuracy);
-        let mut test_accuracy = tested(&last);
-        let mut average = average.map(|e| AverageScores {
-            loss: e.loss,
-            accuracy: e.accuracy,
-            test_accuracy: tested(&e),
-        });
-        let wanted = self.run_state.params.test_each_epoch;
-        if split != Split::Test && (wanted || self.watch_test) {
-            let Some((last, of_average)) = self.evaluate_all(host, Split::Test, tta)? else {
-                return Ok(ControlFlow::Break(()));
-            };
-            if wanted {
-                test_accuracy = tested(&last);
-                if let (Some(average), Some(test)) = (&mut average, of_average) {
-                    average.test_accuracy = tested(&test);
-                }
-            }
-        }
-        self.evaluation_seconds = self.run_state.elapsed - before;
-
-        let part = self.run_state.step_in_epoch as f64 / self.steps_per_epoch().max(1) as f64;
-        let position = f64::from(self.run_state.epochs) + part;
-        let run_state = &mut self.run_state;
-        let epoch = run_state.epochs + 1;
-        // The best checkpoint is never chosen by the test images: their accuracy would then be biased.
-        let best =
-            split == Split::Validation && run_state.best.is_none_or(|b| accuracy > b.accuracy);
-        if best {
-            run_state.best = Some(Best {
-                accuracy,
-                epoch,
-                step: run_state.step,
-            });
-        }
-        let target = run_state.params.target;
-        let reached = (target > 0.0 && accuracy >= target).then_some(target);
-        let totals = std::mem::take(&mut run_state.totals);
-        let images = totals.images.max(1) as f64;
-        let report = EpochReport {
-            epoch,
-            step: run_state.step,
-            train_loss: totals.loss / images,
-            train_accuracy: totals.correct as f64 / images,
-            split,
-            tta,
-            loss,
-            accuracy,
-            test_accuracy,
-            average,
-            best,
-            images_per_s: images / totals.seconds.max(1e-9),
-            elapsed: run_state.elapsed,
-            position,
-            reached,
+        let of_variant = match self.variant_member() {
+            Some(_) => match self.score_epoch_end(host, Network::Variant)? {
+                None => return Ok(ControlFlow::Break(())),
+                scores => scores,
+            },
+            None => None,
         };
-        // A run that ends within an epoch keeps its position, and continues there if it gets more epochs.
-        if self.run_state.step_in_epoch >= self.steps_per_epoch() {
-            self.run_state.epochs = epoch;
-            self.run_state.step_in_epoch = 0;
-            self.run_state.images_in_epoch = 0;
+        self.evaluation_seconds = self.run_state.elapsed - before;
+        if let Some(of_variant) = of_variant {
+            self.close_variant_epoch(host, &scores, &of_variant)?;
+        }
+        let steps_per_epoch = self.steps_per_epoch();
+        let report = end_epoch(&mut self.run_state, &scores, steps_per_epoch);
+        if self.at_epoch_start() {
             self.shuffle();
         }
-        if reached.is_some() && self.run_state.params.stop_at_target && !self.is_finished() {
+        let stops = report.reached.is_some() && self.run_state.params.stop_at_target;
+        if stops && !self.is_finished() {
             self.end_here(host)?;
         }
         host.epoch_over(self, &report);
         Ok(ControlFlow::Continue(()))
+    }
+
+    /// Scores what is scored after each epoch. Returns None if the host left before the end.
+    fn score_epoch_end(
+        &mut self,
+        host: &mut impl TrainingHost,
+        network: Network,
+    ) -> Result<Option<EpochScores>> {
+        let split = self.scored_split();
+        let tta = self.run_state.params.tta_of_evaluations();
+        let Some(scores) = self.evaluate_network(host, network, split, tta)? else {
+            return Ok(None);
+        };
+        let (last, average, correct) = scores;
+        let mut test = None;
+        let wanted = self.run_state.params.test_each_epoch;
+        let watched = self.watch_test && network == Network::Run;
+        if split != Split::Test && (wanted || watched) {
+            let Some((last, average, _)) =
+                self.evaluate_network(host, network, Split::Test, tta)?
+            else {
+                return Ok(None);
+            };
+            test = wanted.then_some((last, average));
+        }
+        Ok(Some(EpochScores {
+            last,
+            average,
+            test,
+            correct,
+        }))
     }
 
     /// Scores all images of a split with the last weights and, if there is one, with their average, and gives the scores
@@ -329,20 +347,44 @@ impl Trainer {
         split: Split,
         tta: Tta,
     ) -> Result<Option<(Evaluation, Option<Evaluation>)>> {
-        let Some(scores) = self.evaluate(host, split, Weights::Last, tta)? else {
+        let scores = self.evaluate_network(host, Network::Run, split, tta)?;
+        Ok(scores.map(|(last, average, _)| (last, average)))
+    }
+
+    /// The same for either network. Also returns whether the last weights predict each image correctly.
+    fn evaluate_network(
+        &mut self,
+        host: &mut impl TrainingHost,
+        network: Network,
+        split: Split,
+        tta: Tta,
+    ) -> Result<Option<(Evaluation, Option<Evaluation>, Vec<bool>)>> {
+        let Some(scores) = self.score_network(host, network, split, (Weights::Last, tta))? else {
             return Ok(None);
         };
-        let last = scores.evaluation.clone();
-        host.evaluated(scores);
-        if !self.has_average()? {
-            return Ok(Some((last, None)));
+        let correct = scores.correct().collect();
+        let last = give(host, network, scores);
+        if !self.has_average_of(network)? {
+            return Ok(Some((last, None, correct)));
         }
-        let Some(scores) = self.evaluate(host, split, Weights::Average, tta)? else {
+        let views = (Weights::Average, tta);
+        let Some(scores) = self.score_network(host, network, split, views)? else {
             return Ok(None);
         };
-        let average = scores.evaluation.clone();
-        host.evaluated(scores);
-        Ok(Some((last, Some(average))))
+        let average = give(host, network, scores);
+        Ok(Some((last, Some(average), correct)))
+    }
+
+    fn has_average_of(&mut self, network: Network) -> Result<bool> {
+        let member = self.member_of(network);
+        Ok(self.backend.has_average(member)?)
+    }
+
+    fn member_of(&self, network: Network) -> MemberId {
+        match (&self.variant, network) {
+            (Some(variant), Network::Variant) => variant.member(),
+            _ => self.member,
+        }
     }
 
     /// Whether there is an average of the weights: the last step had an `average_decay`.
@@ -350,7 +392,7 @@ impl Trainer {
     /// # Errors
     /// Returns an error if the device fails.
     pub fn has_average(&mut self) -> Result<bool> {
-        Ok(self.backend.has_average(self.member)?)
+        self.has_average_of(Network::Run)
     }
 
     /// The indices of a split's images in their image set, in the split's order.
@@ -451,14 +493,91 @@ impl Trainer {
 
     /// The learning rates of a step of `images` images that comes after `ahead` images which are planned but not
     /// yet trained on.
-    fn learning_rates(&self, ahead: u64, images: u64) -> Rates {
+    fn learning_rates(&self, run_state: &RunState, ahead: u64, images: u64) -> Rates {
         let whole = self.epoch_images().max(1.0);
-        let epochs = f64::from(self.run_state.epochs);
-        let seen = self.run_state.images_in_epoch + ahead;
+        let epochs = f64::from(run_state.epochs);
+        let seen = run_state.images_in_epoch + ahead;
         let before = epochs + seen as f64 / whole;
         let after = epochs + (seen + images) as f64 / whole;
-        schedule::rates(&self.run_state.params, before, after)
+        schedule::rates(&run_state.params, before, after)
     }
+}
+
+/// Gives the scores of a network to the host. Returns their evaluation.
+fn give(host: &mut impl TrainingHost, network: Network, scores: Scores) -> Evaluation {
+    let evaluation = scores.evaluation.clone();
+    match network {
+        Network::Run => host.evaluated(scores),
+        Network::Variant => host.variant_evaluated(&evaluation),
+    }
+    evaluation
+}
+
+/// Counts a finished step of `images` images, which took `seconds`.
+fn count(run_state: &mut RunState, images: u64, outcome: &StepOutcome, seconds: f64) {
+    run_state.step = outcome.step;
+    run_state.step_in_epoch += 1;
+    run_state.images_in_epoch += images;
+    run_state.elapsed += seconds;
+    run_state.totals.loss += outcome.loss * images as f64;
+    run_state.totals.correct += u64::from(outcome.correct);
+    run_state.totals.images += images;
+    run_state.totals.seconds += seconds;
+}
+
+/// Counts an epoch that has been scored, and returns its report.
+fn end_epoch(run_state: &mut RunState, scores: &EpochScores, steps_per_epoch: u64) -> EpochReport {
+    let EpochScores { last, .. } = scores;
+    let tested = |e: &Evaluation| (e.split == Split::Test).then_some(e.accuracy);
+    let (test, test_of_average) = match &scores.test {
+        Some((last, average)) => (Some(last), average.as_ref()),
+        None => (None, None),
+    };
+    let average = scores.average.as_ref().map(|e| AverageScores {
+        loss: e.loss,
+        accuracy: e.accuracy,
+        test_accuracy: tested(e).or(test_of_average.map(|e| e.accuracy)),
+    });
+    let part = run_state.step_in_epoch as f64 / steps_per_epoch.max(1) as f64;
+    let position = f64::from(run_state.epochs) + part;
+    let epoch = run_state.epochs + 1;
+    // The best checkpoint is never chosen by the test images: their accuracy would then be biased.
+    let best = last.split == Split::Validation
+        && run_state.best.is_none_or(|b| last.accuracy > b.accuracy);
+    if best {
+        run_state.best = Some(Best {
+            accuracy: last.accuracy,
+            epoch,
+            step: run_state.step,
+        });
+    }
+    let target = run_state.params.target;
+    let totals = std::mem::take(&mut run_state.totals);
+    let images = totals.images.max(1) as f64;
+    let report = EpochReport {
+        epoch,
+        step: run_state.step,
+        train_loss: totals.loss / images,
+        train_accuracy: totals.correct as f64 / images,
+        split: last.split,
+        tta: last.tta,
+        loss: last.loss,
+        accuracy: last.accuracy,
+        test_accuracy: tested(last).or(test.map(|e| e.accuracy)),
+        average,
+        best,
+        images_per_s: images / totals.seconds.max(1e-9),
+        elapsed: run_state.elapsed,
+        position,
+        reached: (target > 0.0 && last.accuracy >= target).then_some(target),
+    };
+    // A run that ends within an epoch keeps its position, and continues there if it gets more epochs.
+    if run_state.step_in_epoch >= steps_per_epoch {
+        run_state.epochs = epoch;
+        run_state.step_in_epoch = 0;
+        run_state.images_in_epoch = 0;
+    }
+    report
 }
 
 /// Maximum number of images that the network of a run computes at once.

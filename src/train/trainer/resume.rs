@@ -163,6 +163,7 @@ impl Trainer {
             training_data,
             division,
             run_state,
+            variant: None,
             watch_test: false,
             order: Vec::new(),
             requests: Vec::new(),

@@ -1,7 +1,7 @@
 //! Scores the images of a split.
 
-use super::{Phase, Trainer, TrainingHost};
-use crate::backend::{NetworkState, ScoringBatch};
+use super::{Network, Phase, Trainer, TrainingHost};
+use crate::backend::{MemberId, NetworkState, ScoringBatch};
 use crate::domain::params::{Tta, Weights};
 use crate::domain::report::Split;
 use crate::hardware::stopwatch::Stopwatch;
@@ -23,7 +23,19 @@ impl Trainer {
         weights: Weights,
         tta: Tta,
     ) -> Result<Option<Scores>> {
-        self.score(None, split, (weights, tta), &mut |trainer, phase| {
+        self.score_network(host, Network::Run, split, (weights, tta))
+    }
+
+    /// The same for either network.
+    pub(super) fn score_network(
+        &mut self,
+        host: &mut impl TrainingHost,
+        network: Network,
+        split: Split,
+        views: (Weights, Tta),
+    ) -> Result<Option<Scores>> {
+        let scored = (self.member_of(network), None);
+        self.score(scored, split, views, &mut |trainer, phase| {
             host.poll(trainer, phase)
         })
     }
@@ -41,18 +53,19 @@ impl Trainer {
     ) -> Result<Option<Scores>> {
         let elapsed = self.run_state.elapsed;
         let views = (Weights::Last, tta);
-        let scores = self.score(Some(state), split, views, &mut |trainer, phase| {
+        let scored = (self.member, Some(state));
+        let scores = self.score(scored, split, views, &mut |trainer, phase| {
             host.poll(trainer, phase)
         });
         self.run_state.elapsed = elapsed;
         scores
     }
 
-    /// Scores all images of a split, with the weights of `state` or the network's own. Calls `poll` before each chunk;
-    /// returns None if it breaks.
+    /// Scores all images of a split with a network, with the weights of `state` or its own. Calls `poll` before each
+    /// chunk; returns None if it breaks.
     fn score(
         &mut self,
-        state: Option<&NetworkState>,
+        (member, state): (MemberId, Option<&NetworkState>),
         split: Split,
         (weights, tta): (Weights, Tta),
         poll: &mut dyn FnMut(&mut Trainer, Phase) -> ControlFlow<()>,
@@ -86,8 +99,8 @@ impl Trainer {
                 losses: &mut scoring.losses[done..end],
             };
             match state {
-                None => self.backend.score(self.member, batch)?,
-                Some(state) => self.backend.score_state(self.member, state, batch)?,
+                None => self.backend.score(member, batch)?,
+                Some(state) => self.backend.score_state(member, state, batch)?,
             }
             // If the process was suspended, assume the usual time for this number of images.
             let usual = || scoring.seconds / done.max(1) as f64 * (end - done) as f64;
@@ -113,7 +126,8 @@ impl Trainer {
     pub fn score_epoch(&mut self, stops: impl Fn() -> bool) -> Result<Option<Scores>> {
         let views = (Weights::Last, self.run_state.params.tta_of_evaluations());
         let split = self.scored_split();
-        self.score(None, split, views, &mut |_, _| match stops() {
+        let scored = (self.member, None);
+        self.score(scored, split, views, &mut |_, _| match stops() {
             true => ControlFlow::Break(()),
             false => ControlFlow::Continue(()),
         })

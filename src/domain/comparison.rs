@@ -1,0 +1,218 @@
+//! A comparison of training with and without a change, from one state, on the same batches with the same random numbers:
+//! the difference that the change makes, and how far that difference is from noise.
+
+use super::number;
+use serde::{Deserialize, Serialize};
+
+/// Maximum number of blocks of steps whose means are kept. An even number.
+const BLOCKS: usize = 32;
+/// Fewest blocks from which an error is estimated.
+const MIN_BLOCKS: usize = 4;
+/// A difference counts as one if it exceeds this many standard errors.
+const ERRORS: f64 = 2.0;
+
+/// A difference, with minus without the change.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Difference {
+    #[serde(with = "number")]
+    pub mean: f64,
+    /// Its standard error.
+    #[serde(with = "number")]
+    pub error: f64,
+}
+
+impl Difference {
+    /// Whether it exceeds its noise: two standard errors.
+    pub fn is_clear(&self) -> bool {
+        self.mean.abs() > ERRORS * self.error
+    }
+
+    /// The difference of two accuracies on the same images; each item says whether an image was predicted correctly
+    /// without and with the change. The standard error is that of the mean of the paired differences (McNemar, 1947).
+    pub fn of_accuracies(images: impl IntoIterator<Item = (bool, bool)>) -> Option<Self> {
+        let (mut count, mut gained, mut lost) = (0u64, 0u64, 0u64);
+        for (without, with) in images {
+            count += 1;
+            gained += u64::from(with && !without);
+            lost += u64::from(without && !with);
+        }
+        if count == 0 {
+            return None;
+        }
+        let n = count as f64;
+        let mean = (gained as f64 - lost as f64) / n;
+        let variance = (gained + lost) as f64 / n - mean * mean;
+        Some(Difference {
+            mean,
+            error: (variance.max(0.0) / n).sqrt(),
+        })
+    }
+}
+
+/// The differences of the losses of single steps. It keeps the means of at most 32 blocks of consecutive steps; when
+/// there are more, neighbouring blocks are merged.
+#[derive(Clone, Debug)]
+pub struct StepDifferences {
+    /// Number of steps in a block.
+    size: u64,
+    blocks: Vec<f64>,
+    /// Sum and number of the steps that do not fill a block yet.
+    open: (f64, u64),
+}
+
+impl Default for StepDifferences {
+    fn default() -> Self {
+        StepDifferences {
+            size: 1,
+            blocks: Vec::new(),
+            open: (0.0, 0),
+        }
+    }
+}
+
+impl StepDifferences {
+    /// Adds the next step's difference.
+    pub fn add(&mut self, difference: f64) {
+        self.open.0 += difference;
+        self.open.1 += 1;
+        if self.open.1 < self.size {
+            return;
+        }
+        self.blocks.push(self.open.0 / self.size as f64);
+        self.open = (0.0, 0);
+        if self.blocks.len() > BLOCKS {
+            // The newest block alone has no neighbour: it becomes the first half of the next block.
+            if let Some(last) = self.blocks.pop() {
+                self.open = (last * self.size as f64, self.size);
+            }
+            let merged = self.blocks.chunks(2).map(|pair| (pair[0] + pair[1]) / 2.0);
+            self.blocks = merged.collect();
+            self.size *= 2;
+        }
+    }
+
+    /// The mean difference over the newer half of the steps, and the number of steps in it. Its error comes from the
+    /// spread of the blocks' means, since differences of consecutive steps are alike (the method of batch means). None
+    /// after too few steps.
+    pub fn newest(&self) -> Option<(Difference, u64)> {
+        let newer = &self.blocks[self.blocks.len() / 2..];
+        if newer.len() < MIN_BLOCKS {
+            return None;
+        }
+        let n = newer.len() as f64;
+        let mean = newer.iter().sum::<f64>() / n;
+        let squares: f64 = newer.iter().map(|block| (block - mean).powi(2)).sum();
+        let error = (squares / (n - 1.0) / n).sqrt();
+        Some((Difference { mean, error }, newer.len() as u64 * self.size))
+    }
+}
+
+/// What is known of the difference that a change makes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ComparisonReport {
+    /// Steps since the change.
+    pub steps: u64,
+    /// Mean difference of the batches' losses over the newer half of these steps.
+    pub loss: Option<Difference>,
+    /// Number of steps that `loss` covers.
+    pub loss_steps: u64,
+    /// Difference of the accuracies on the images that are scored after each epoch.
+    pub accuracy: Option<Difference>,
+    /// Epochs after which `accuracy` was measured, counted from the change; the first and the last one may be partial.
+    pub epochs: u32,
+    /// The step at which the network with the change diverged, and the first value that was not finite.
+    pub diverged: Option<(u64, String)>,
+}
+
+impl ComparisonReport {
+    /// Whether the network with the change is better (true) or worse (false), as far as that is clear: by the accuracy,
+    /// or by the loss before the first evaluation.
+    pub fn is_better(&self) -> Option<bool> {
+        if self.diverged.is_some() {
+            return Some(false);
+        }
+        match (&self.accuracy, &self.loss) {
+            (Some(accuracy), _) => accuracy.is_clear().then_some(accuracy.mean > 0.0),
+            (None, Some(loss)) => loss.is_clear().then_some(loss.mean < 0.0),
+            (None, None) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::rng::{Rng, Stream};
+
+    #[test]
+    fn paired_accuracies_differ_by_what_changed_sides() {
+        // 10 images: 3 gained, 1 lost.
+        let images = [
+            [(false, true); 3].as_slice(),
+            &[(true, false)],
+            &[(true, true); 4],
+            &[(false, false); 2],
+        ]
+        .concat();
+        let difference = Difference::of_accuracies(images).unwrap();
+        assert!((difference.mean - 0.2).abs() < 1e-12);
+        // The variance of +1 (3 times), -1 (once) and 0 (6 times) is 0.4 - 0.04.
+        assert!((difference.error - (0.36f64 / 10.0).sqrt()).abs() < 1e-12);
+        assert!(!difference.is_clear());
+        assert_eq!(Difference::of_accuracies([]), None);
+    }
+
+    #[test]
+    fn the_mean_difference_is_of_the_newer_half() {
+        let mut differences = StepDifferences::default();
+        for step in 0..10_000u32 {
+            differences.add(if step < 5000 { 5.0 } else { -1.0 });
+        }
+        let (difference, steps) = differences.newest().unwrap();
+        assert!((4000..=5200).contains(&steps), "{steps}");
+        assert!((difference.mean + 1.0).abs() < 1e-9, "{difference:?}");
+        assert!(differences.blocks.len() <= BLOCKS);
+    }
+
+    #[test]
+    fn every_step_is_in_exactly_one_block() {
+        let mut differences = StepDifferences::default();
+        for step in 1..=1000u32 {
+            differences.add(f64::from(step));
+            let blocks: f64 = differences.blocks.iter().sum();
+            let all = blocks * differences.size as f64 + differences.open.0;
+            assert!((all - f64::from(step * (step + 1) / 2)).abs() < 1e-6);
+        }
+    }
+
+    #[test]
+    fn noise_is_seldom_taken_for_a_difference() {
+        let clear = (0..200u64).filter(|&stream| {
+            let mut differences = StepDifferences::default();
+            let rng = Rng::new(1, Stream::Sample, stream);
+            for i in 0..3000 {
+                differences.add(f64::from(rng.uniform(i)) - 0.5);
+            }
+            differences.newest().unwrap().0.is_clear()
+        });
+        // Two standard errors with 15 degrees of freedom: 6.4% of 200 are 13.
+        let clear = clear.count();
+        assert!((2..=30).contains(&clear), "{clear}");
+    }
+
+    #[test]
+    fn the_better_one_is_known_when_the_difference_is_clear() {
+        let difference = |mean, error| Some(Difference { mean, error });
+        let mut report = ComparisonReport::default();
+        assert_eq!(report.is_better(), None);
+        report.loss = difference(-0.1, 0.01);
+        assert_eq!(report.is_better(), Some(true));
+        report.accuracy = difference(0.01, 0.008);
+        assert_eq!(report.is_better(), None);
+        report.accuracy = difference(-0.02, 0.008);
+        assert_eq!(report.is_better(), Some(false));
+        report.accuracy = difference(0.02, 0.008);
+        report.diverged = Some((7, "the loss".into()));
+        assert_eq!(report.is_better(), Some(false));
+    }
+}
