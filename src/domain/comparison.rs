@@ -166,7 +166,7 @@ mod tests {
     fn the_mean_difference_is_of_the_newer_half() {
         let mut differences = StepDifferences::default();
         for step in 0..10_000u32 {
-            differences.add(if step < 5000 { 5.0 } else { -1.0 });
+            differences.add(if step < 4500 { 5.0 } else { -1.0 });
         }
         let (difference, steps) = differences.newest().unwrap();
         assert!((4000..=5200).contains(&steps), "{steps}");

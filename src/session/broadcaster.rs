@@ -3,10 +3,11 @@
 //! never blocks the worker. This module knows the protocol and the domain; `serve` knows the socket.
 
 use super::client::{Address, Commands, ReceivedCommand, SessionClient, ViewerCount, ViewerQueue};
+use super::comparison::settle;
 use super::protocol::{Answer, Done, Event, EventMessage, Outcome};
 use crate::domain::confusion::Confusion;
 use crate::domain::params::param;
-use crate::domain::report::{Evaluation, State, SystemLoad};
+use crate::domain::report::{Evaluation, State, StepReport, SystemLoad};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::AtomicBool;
@@ -35,8 +36,11 @@ pub struct EventHistory {
 }
 
 /// Number of classes of events; each has its own bound.
-const CLASSES: usize = 5;
-const BOUNDS: [usize; CLASSES] = [STEPS, SCORES, SCORES, CHANGES, LINES];
+const CLASSES: usize = 7;
+const BOUNDS: [usize; CLASSES] = [STEPS, SCORES, SCORES, CHANGES, LINES, STEPS, SCORES];
+const LINES_CLASS: usize = 4;
+/// The classes of the step reports of the run's network and of the variant.
+const STEP_CLASSES: [usize; 2] = [0, 5];
 
 fn class(event: &Event) -> usize {
     match event {
@@ -44,7 +48,18 @@ fn class(event: &Event) -> usize {
         Event::Epoch(_) => 1,
         Event::Evaluation(_) => 2,
         Event::Applied { .. } => 3,
-        _ => 4,
+        Event::Variant { of } if matches!(**of, Event::Steps(_)) => 5,
+        Event::Variant { .. } => 6,
+        _ => LINES_CLASS,
+    }
+}
+
+/// The step report in an event of a class of step reports.
+fn steps_in(event: &mut Event, of: usize) -> Option<&mut StepReport> {
+    match event {
+        Event::Variant { of: inner } if of == STEP_CLASSES[1] => steps_in(inner, STEP_CLASSES[0]),
+        Event::Steps(report) if of == STEP_CLASSES[0] => Some(report),
+        _ => None,
     }
 }
 
@@ -67,6 +82,7 @@ impl EventHistory {
                 }
             }
             Event::State(state) if self.replace_progress(state) => return,
+            Event::Compared(_) => self.forget_compared(),
             Event::Started(_) => self.forget_run(),
             Event::Evaluation(evaluation) => self.forget_matrix(evaluation),
             _ => {}
@@ -74,12 +90,25 @@ impl EventHistory {
         let class = class(event);
         self.events.push_back(event.clone());
         self.counts[class] += 1;
+        if matches!(event, Event::ComparisonOver { .. }) {
+            self.events = settle(std::mem::take(&mut self.events)).into();
+            self.recount();
+        }
         if self.counts[class] > BOUNDS[class] {
-            match class {
-                0 => self.merge_steps(),
-                _ => self.drop_oldest(class),
+            match STEP_CLASSES.contains(&class) {
+                true => self.merge_steps(class),
+                false => self.drop_oldest(class),
             }
             self.recount();
+        }
+    }
+
+    /// Drops the older report about a comparison, before a newer one.
+    fn forget_compared(&mut self) {
+        let is_report = |e: &Event| matches!(e, Event::Compared(_));
+        if let Some(at) = self.events.iter().rposition(is_report) {
+            self.events.remove(at);
+            self.counts[LINES_CLASS] -= 1;
         }
     }
 
@@ -158,23 +187,26 @@ impl EventHistory {
         }
     }
 
-    /// Merges pairs of consecutive step reports. If too many remain, also merges pairs with other events between them.
-    fn merge_steps(&mut self) {
+    /// Merges pairs of consecutive step reports of a class. If too many remain, also merges pairs with other events
+    /// between them.
+    fn merge_steps(&mut self, of: usize) {
         for over in [false, true] {
             let mut steps = 0;
             // Index of the report that the next one may be merged into.
             let mut open: Option<usize> = None;
             let mut merged: VecDeque<Event> = VecDeque::with_capacity(self.events.len());
-            for event in self.events.drain(..) {
-                if let Event::Steps(report) = &event {
-                    let at = open.take();
-                    if let Some(Event::Steps(before)) = at.and_then(|at| merged.get_mut(at)) {
+            for mut event in self.events.drain(..) {
+                // The step reports of the other network do not come between those of this one.
+                let other = STEP_CLASSES.contains(&class(&event));
+                if let Some(report) = steps_in(&mut event, of) {
+                    let before = open.take().and_then(|at| merged.get_mut(at));
+                    if let Some(before) = before.and_then(|event| steps_in(event, of)) {
                         before.extend(report);
                         continue;
                     }
                     open = Some(merged.len());
                     steps += 1;
-                } else if !over || matches!(event, Event::Started(_)) {
+                } else if !(over || other) || matches!(event, Event::Started(_)) {
                     open = None;
                 }
                 merged.push_back(event);
@@ -310,10 +342,13 @@ impl Broadcaster {
             Event::Ended { .. } => inner.ended = true,
             _ => {}
         }
+        // The past is another one: what a viewer knows of it is no longer true.
+        let rewritten = matches!(event, Event::ComparisonOver { kept: true, .. });
         let message = inner.message(event);
         inner.viewers.retain(|(_, queue)| queue.is_read());
         for (_, queue) in &inner.viewers {
-            if queue.is_behind() && !matches!(message.event, Event::Steps(_)) {
+            let behind = queue.is_behind() && !matches!(message.event, Event::Steps(_));
+            if behind || rewritten {
                 queue.catch_up(inner.message(inner.history.snapshot()));
             } else {
                 queue.event(message.clone());
@@ -371,6 +406,17 @@ impl EventSender {
                 queue.in_order(message.clone());
             }
         }
+    }
+
+    /// The bounded history of the session.
+    pub(super) fn history(&self) -> Vec<Event> {
+        self.broadcaster
+            .inner()
+            .history
+            .events
+            .iter()
+            .cloned()
+            .collect()
     }
 
     /// A flag that is set when a viewer sends a command that must not wait for the end of a training step. The worker

@@ -4,6 +4,7 @@
 pub mod attach;
 pub mod broadcaster;
 pub mod client;
+mod comparison;
 mod download;
 mod fork;
 mod lines;

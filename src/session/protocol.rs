@@ -20,6 +20,7 @@ pub use crate::domain::params::Change;
 pub use page::page;
 pub use table::{TypedRequest, Until, parse_setting, parse_words, typed_commands};
 
+use crate::domain::comparison::ComparisonReport;
 use crate::domain::fork::ForkAt;
 use crate::domain::params::{Applies, HyperParamError, Hyperparameters, Value};
 use crate::domain::report::{
@@ -207,6 +208,15 @@ pub enum Command {
     },
     /// Undo the last change.
     Undo,
+    /// Train with and without this change from here on, side by side, until one of them is chosen.
+    Compare {
+        key: String,
+        value: Value,
+    },
+    /// End the comparison: the run goes on with the change, as if it had been made when the comparison began.
+    KeepChange,
+    /// End the comparison: the run goes on without the change.
+    DropChange,
     /// Choose the images that Confusion and Samples show: validation or test.
     Show {
         split: Split,
@@ -412,6 +422,25 @@ pub enum Event {
     },
     Refused {
         error: HyperParamError,
+    },
+    /// A comparison begins: the change is made in a second network only, the variant, with step `step` as its first.
+    ComparisonBegan {
+        change: Change,
+        step: u64,
+        epoch: u32,
+    },
+    /// What is known of the difference that the change makes.
+    Compared(ComparisonReport),
+    /// An event of the variant: `steps`, `epoch`, `evaluation` or `applied`.
+    Variant {
+        of: Box<Event>,
+    },
+    /// The comparison ended. If the change was kept, the variant is the run's network: its events since the comparison
+    /// began replace the run's.
+    ComparisonOver {
+        change: Change,
+        kept: bool,
+        report: ComparisonReport,
     },
     Epoch(EpochReport),
     Evaluation(Evaluation),

@@ -58,6 +58,8 @@ pub struct RunView {
     pub test_of_best: Option<Evaluation>,
     /// Anchors that convert steps to epochs: (step before the epoch, x there, steps per epoch).
     anchors: Vec<(u64, f64, u64)>,
+    /// The state when the comparison that is under way began.
+    before_comparison: Option<Box<RunView>>,
 }
 
 impl Default for RunView {
@@ -81,6 +83,7 @@ impl Default for RunView {
             averages: BTreeMap::new(),
             test_of_best: None,
             anchors: Vec::new(),
+            before_comparison: None,
         }
     }
 }
@@ -104,6 +107,11 @@ impl RunView {
             }
             Event::Steps(report) => self.step_report(report),
             Event::Applied { change, step, .. } => self.applied(change, *step),
+            Event::ComparisonBegan { .. } => {
+                self.before_comparison = None;
+                self.before_comparison = Some(Box::new(self.clone()));
+            }
+            Event::ComparisonOver { kept, .. } => self.comparison_over(*kept),
             Event::Epoch(report) => self.epoch(report),
             Event::Evaluation(evaluation) => self.evaluation(evaluation),
             Event::Health(health) => self.health = health.clone(),
@@ -123,6 +131,8 @@ impl RunView {
     pub fn recorded(&mut self, event: &Event) {
         match event {
             Event::Started(run) if self.run.is_some() => {
+                // A new session has no comparison of an earlier one.
+                self.before_comparison = None;
                 self.begin(run);
                 self.state = State::Running;
             }
@@ -142,6 +152,19 @@ impl RunView {
     fn begin(&mut self, run: &RunInfo) {
         self.params = run.params.clone();
         self.run = Some(Box::new(run.clone()));
+    }
+
+    /// If the change of a comparison was kept, the events of the network with the change follow, from where the
+    /// comparison began.
+    fn comparison_over(&mut self, kept: bool) {
+        let before = self.before_comparison.take();
+        if let Some(before) = before.filter(|_| kept) {
+            *self = RunView {
+                state: self.state.clone(),
+                paused: self.paused,
+                ..*before
+            };
+        }
     }
 
     fn step_report(&mut self, report: &StepReport) {

@@ -56,6 +56,20 @@ pub fn keep_last(folder: &Folder, run_state: &RunState, keep: Keep) -> io::Resul
     Ok(())
 }
 
+/// Removes the checkpoints of the ends of epochs after `epoch`, but that of this state.
+///
+/// # Errors
+/// Returns an error if the file system does.
+pub fn remove_after(folder: &Folder, epoch: u32, run_state: &RunState) -> io::Result<()> {
+    let own = run_state.ends_epoch().then(|| run_state.epoch());
+    for old in epochs(folder.path()) {
+        if old > epoch && Some(old) != own {
+            folder.remove(&file_of(old))?;
+        }
+    }
+    Ok(())
+}
+
 /// Removes the temporary files of interrupted saves.
 ///
 /// # Errors

@@ -1,6 +1,7 @@
 //! The state of the session as the screens show it. Only events change it, so that every shown value has been
 //! acknowledged by the worker. It uses no terminal.
 
+mod comparison;
 mod log;
 mod past;
 #[cfg(test)]
@@ -17,6 +18,7 @@ use crate::domain::report::{
 use crate::domain::text::{bytes, grouped};
 use crate::session::protocol::{Change, Done, Event, Outcome};
 use crate::session::run_view::RunView;
+pub use comparison::{ComparisonView, DifferenceOf};
 pub use log::Severity;
 use log::{Entry, Log};
 use std::collections::BTreeMap;
@@ -45,7 +47,7 @@ pub struct Point {
 }
 
 /// The state of the session.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct SessionView {
     /// The state of the run, computed from its events.
     view: RunView,
@@ -76,6 +78,8 @@ pub struct SessionView {
     /// The epoch at whose end the session is shown; None: now.
     pub as_of: Option<u32>,
     pub checkpoint: Option<CheckpointReport>,
+    /// The comparison that is under way.
+    pub comparison: Option<Box<ComparisonView>>,
     /// Why the newest save failed. None if it succeeded.
     pub unsaved: Option<String>,
     pub log: Log,
@@ -123,6 +127,7 @@ impl Default for SessionView {
             shown: Split::Validation,
             as_of: None,
             checkpoint: None,
+            comparison: None,
             unsaved: None,
             log: Log::default(),
             load: SystemLoad::default(),
@@ -282,6 +287,10 @@ impl SessionView {
                 self.sent.remove(&error.key);
                 self.note(Severity::Warning, error.to_string());
             }
+            Event::ComparisonBegan { .. }
+            | Event::Compared(_)
+            | Event::Variant { .. }
+            | Event::ComparisonOver { .. } => self.comparison_event(event),
             Event::Epoch(report) => self.epoch(report),
             Event::Evaluation(evaluation) => self.evaluated(evaluation),
             Event::Health(health) => self.health_changed(&before.1, health),

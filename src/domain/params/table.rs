@@ -1,8 +1,8 @@
 //! The table of hyperparameters.
 
 use super::{
-    Applies, CropPadding, Effect, Flip, HyperParam, Hyperparameters, LossReduction, Nudge, Optimizer,
-    Precision, Schedule, Tta, Value, ValueKind,
+    Applies, CropPadding, Effect, Flip, HyperParam, Hyperparameters, LossReduction, Nudge,
+    Optimizer, Precision, Schedule, Tta, Value, ValueKind,
 };
 
 use crate::domain::recipes;

@@ -88,6 +88,15 @@ pub static COMMANDS: &[CommandRow] = &[
     CommandRow { name: "undo", takes: "", until: Until::Applied,
         about: "Take back the last change.",
         typed: Some(|_| Ok(vec![Command::Undo])) },
+    CommandRow { name: "compare", takes: "KEY=VALUE", until: Until::Answered,
+        about: "Train with and without this change from here on, side by side, from the same state, on the same batches with the same random numbers. All other changes are made in both.",
+        typed: Some(typed_compare) },
+    CommandRow { name: "keep-change", takes: "", until: Until::Answered,
+        about: "End the comparison: the run goes on with the change, as if it had been made when the comparison began.",
+        typed: Some(|_| Ok(vec![Command::KeepChange])) },
+    CommandRow { name: "drop-change", takes: "", until: Until::Answered,
+        about: "End the comparison: the run goes on without the change.",
+        typed: Some(|_| Ok(vec![Command::DropChange])) },
     CommandRow { name: "evaluate", takes: "", until: Until::Scored,
         about: "Score the validation images now.",
         typed: Some(|_| Ok(vec![Command::Evaluate])) },
@@ -171,6 +180,10 @@ pub static EVENTS: &[MessageRow] = &[
     MessageRow { name: "withdrawn", about: "A pending change was withdrawn." },
     MessageRow { name: "applied", about: "A change took effect: `step` is the first that used it." },
     MessageRow { name: "refused", about: "A change was refused." },
+    MessageRow { name: "comparison-began", about: "A comparison begins: from `step` on, a second network, the variant, trains with the change beside the run's." },
+    MessageRow { name: "compared", about: "The difference that the change makes, with minus without it, each with its standard error: of the loss (mean over the newest `loss_steps` steps) and of the accuracy after the newest epoch, and whether the variant diverged." },
+    MessageRow { name: "variant", about: "An event of the variant: steps, epoch, evaluation or applied." },
+    MessageRow { name: "comparison-over", about: "The comparison ended. If the change was kept, the variant's events since it began replace the run's; a snapshot follows." },
     MessageRow { name: "health", about: "The run has collapsed, stands still, or has recovered." },
     MessageRow { name: "checkpoint", about: "A checkpoint is on the disk." },
     MessageRow { name: "unsaved", about: "Why a file of the run could not be saved (it is tried again); null when everything is saved." },
@@ -201,6 +214,15 @@ fn typed_set(words: &[String]) -> Result<Vec<Command>, String> {
         Ok(Command::Set { key, value })
     };
     words.iter().map(command).collect()
+}
+
+fn typed_compare(words: &[String]) -> Result<Vec<Command>, String> {
+    let [word] = words else {
+        return Err("`compare` takes one KEY=VALUE: it compares one change".into());
+    };
+    let (key, value) = parse_setting(word)?;
+    let key = key.into();
+    Ok(vec![Command::Compare { key, value }])
 }
 
 fn typed_fork(words: &[String]) -> Result<Vec<Command>, String> {

@@ -6,6 +6,7 @@ use super::name::{generated_name, local_time, make_folder};
 use super::{LOG, Lost, METRICS, Owner, RunError, config, now};
 use crate::domain::params::Hyperparameters;
 use crate::domain::report::{Split, StepReport};
+use crate::session::comparison::settled_past;
 use crate::session::lines::Lines;
 use crate::session::log::RunLog;
 use crate::session::protocol::{self, Event, MessageError};
@@ -39,12 +40,46 @@ pub struct RunDir {
     metrics: Appender,
     metrics_bytes: u64,
     events: EventFile,
-    /// Number of steps per line.
-    stride: u64,
-    unwritten: Option<StepReport>,
+    steps: StepLines,
+    /// The events of the variant of a comparison, which are written if its change is kept.
+    variant: Option<VariantEvents>,
     log: RunLog,
     /// Dropped last, so that the other fields can still write.
     lease: Lease,
+}
+
+/// Joins training steps to lines. Lines end at multiples of the stride and at the end of an epoch, so they do not depend
+/// on time.
+#[derive(Clone)]
+struct StepLines {
+    /// Number of steps per line.
+    stride: u64,
+    unwritten: Option<StepReport>,
+}
+
+impl StepLines {
+    /// Adds a step. Returns the line that it completes.
+    fn add(&mut self, report: &StepReport) -> Option<StepReport> {
+        let line = match self.unwritten.take() {
+            Some(mut line) => {
+                line.extend(report);
+                line
+            }
+            None => report.clone(),
+        };
+        let epoch_over = line.step_in_epoch == line.steps_per_epoch;
+        if line.last.is_multiple_of(self.stride) || epoch_over {
+            return Some(line);
+        }
+        self.unwritten = Some(line);
+        None
+    }
+}
+
+struct VariantEvents {
+    events: Vec<Event>,
+    steps: StepLines,
+    first_step: u64,
 }
 
 impl RunDir {
@@ -156,8 +191,11 @@ impl RunDir {
             metrics,
             metrics_bytes: keep,
             events,
-            stride: 1,
-            unwritten,
+            steps: StepLines {
+                stride: 1,
+                unwritten,
+            },
+            variant: None,
             log,
             lease,
         })
@@ -194,7 +232,7 @@ impl RunDir {
 
     /// Size of metrics.jsonl in bytes, and the steps that are not written yet. A checkpoint records both.
     pub fn position(&self) -> (u64, Option<StepReport>) {
-        (self.metrics_bytes, self.unwritten.clone())
+        (self.metrics_bytes, self.steps.unwritten.clone())
     }
 
     /// Flushes the metrics and returns their file. It must be synced before a checkpoint that records its size.
@@ -208,38 +246,88 @@ impl RunDir {
 
     /// Sets the length of the run, which determines the number of steps per line.
     pub fn set_length(&mut self, steps: u64) {
-        self.stride = steps.div_ceil(STEP_LINES).max(1);
+        self.steps.stride = steps.div_ceil(STEP_LINES).max(1);
+        if let Some(variant) = &mut self.variant {
+            variant.steps.stride = self.steps.stride;
+        }
     }
 
-    /// Adds one training step. Lines end at multiples of the stride and at the end of an epoch, so they do not depend
-    /// on time.
+    /// Adds one training step.
     ///
     /// # Errors
     /// Returns an error if a file operation fails.
     pub fn step(&mut self, report: &StepReport) -> io::Result<()> {
-        let waiting = match self.unwritten.take() {
-            Some(mut waiting) => {
-                waiting.extend(report);
-                waiting
-            }
-            None => report.clone(),
-        };
-        let epoch_over = waiting.step_in_epoch == waiting.steps_per_epoch;
-        if !waiting.last.is_multiple_of(self.stride) && !epoch_over {
-            self.unwritten = Some(waiting);
-            return Ok(());
+        match self.steps.add(report) {
+            Some(line) => self.steps_line(line),
+            None => Ok(()),
         }
-        let images = waiting.images.max(1) as f64;
+    }
+
+    fn steps_line(&mut self, line: StepReport) -> io::Result<()> {
+        let images = line.images.max(1) as f64;
         let scalars = [
-            ("loss/train", waiting.loss),
-            ("accuracy/train", waiting.correct as f64 / images),
-            ("learning_rate", waiting.learning_rate),
-            ("grad_norm", waiting.grad_norm),
-            ("images_per_s", waiting.images_per_s),
+            ("loss/train", line.loss),
+            ("accuracy/train", line.correct as f64 / images),
+            ("learning_rate", line.learning_rate),
+            ("grad_norm", line.grad_norm),
+            ("images_per_s", line.images_per_s),
         ];
-        let last = waiting.last;
-        self.line(&Event::Steps(waiting))?;
+        let last = line.last;
+        self.line(&Event::Steps(line))?;
         self.events.scalars(now(), last, &scalars)
+    }
+
+    /// Begins to collect the events of a comparison's variant, whose first step is `first_step`.
+    pub fn begin_variant(&mut self, first_step: u64) {
+        self.variant = Some(VariantEvents {
+            events: Vec::new(),
+            steps: self.steps.clone(),
+            first_step,
+        });
+    }
+
+    /// Adds one training step of the variant.
+    pub fn variant_step(&mut self, report: &StepReport) {
+        if let Some(variant) = &mut self.variant {
+            let line = variant.steps.add(report);
+            variant.events.extend(line.map(Event::Steps));
+        }
+    }
+
+    /// Adds another event of the variant.
+    pub fn variant_event(&mut self, event: &Event) {
+        if let Some(variant) = &mut self.variant {
+            variant.events.push(event.clone());
+        }
+    }
+
+    /// Ends the comparison with `over`, which says whether the change was kept. If it was, the variant's events become the
+    /// run's. Returns the length of the metrics in bytes after the report of the epoch that ended with step `best`, if it
+    /// is among them.
+    ///
+    /// # Errors
+    /// Returns an error if a file operation fails.
+    pub fn end_variant(&mut self, over: &Event, best: Option<u64>) -> io::Result<Option<u64>> {
+        let variant = self.variant.take();
+        let kept = matches!(over, Event::ComparisonOver { kept: true, .. });
+        self.line(over)?;
+        let mut after_best = None;
+        if let Some(variant) = variant.filter(|_| kept) {
+            self.steps = variant.steps;
+            self.events = EventFile::create(&self.files, now(), variant.first_step)?;
+            for event in variant.events {
+                let ends_best = matches!(&event, Event::Epoch(e) if Some(e.step) == best);
+                match event {
+                    Event::Steps(line) => self.steps_line(line)?,
+                    event => self.add(&event)?,
+                }
+                if ends_best {
+                    after_best = Some(self.metrics_bytes);
+                }
+            }
+        }
+        self.flush()?;
+        Ok(after_best)
     }
 
     /// Adds an event that is not a training step.
@@ -247,31 +335,30 @@ impl RunDir {
     /// # Errors
     /// Returns an error if a file operation fails.
     pub fn event(&mut self, event: &Event) -> io::Result<()> {
-        match event {
-            Event::Epoch(epoch) => {
-                let mut scalars = match epoch.split {
-                    Split::Test => vec![("loss/test", epoch.loss)],
-                    _ => vec![
-                        ("loss/validation", epoch.loss),
-                        ("accuracy/validation", epoch.accuracy),
-                    ],
-                };
-                scalars.extend(epoch.test_accuracy.map(|a| ("accuracy/test", a)));
-                if let Some(average) = epoch.average {
-                    scalars.extend([
-                        ("loss/average", average.loss),
-                        ("accuracy/average", average.accuracy),
-                    ]);
-                }
-                self.line(event)?;
-                self.events.scalars(now(), epoch.step, &scalars)?;
-                self.flush()
-            }
-            _ => {
-                self.line(event)?;
-                self.flush()
-            }
+        self.add(event)?;
+        self.flush()
+    }
+
+    fn add(&mut self, event: &Event) -> io::Result<()> {
+        self.line(event)?;
+        let Event::Epoch(epoch) = event else {
+            return Ok(());
+        };
+        let mut scalars = match epoch.split {
+            Split::Test => vec![("loss/test", epoch.loss)],
+            _ => vec![
+                ("loss/validation", epoch.loss),
+                ("accuracy/validation", epoch.accuracy),
+            ],
+        };
+        scalars.extend(epoch.test_accuracy.map(|a| ("accuracy/test", a)));
+        if let Some(average) = epoch.average {
+            scalars.extend([
+                ("loss/average", average.loss),
+                ("accuracy/average", average.accuracy),
+            ]);
         }
+        self.events.scalars(now(), epoch.step, &scalars)
     }
 
     /// Whether everything has been written.
@@ -328,7 +415,8 @@ impl RunDir {
         self.flush()?;
         self.metrics.cut(bytes)?;
         self.metrics_bytes = bytes;
-        self.unwritten = unwritten;
+        self.steps.unwritten = unwritten;
+        self.variant = None;
         self.events = EventFile::create(&self.files, now(), step + 1)?;
         Ok(())
     }
@@ -352,7 +440,7 @@ fn new_folder(
 }
 
 /// Reads the events in the first `bytes` of a run's metrics, in order. Also returns the number of lines that were too
-/// long to be read. Skips lines that are not events.
+/// long to be read. Skips lines that are not events, and settles comparisons.
 ///
 /// # Errors
 /// Returns an error if a file operation fails, the metrics are not a regular file, or a session of another version of
@@ -370,7 +458,7 @@ pub fn read_metrics(folder: &Path, bytes: u64) -> io::Result<(Vec<Event>, u64)> 
             Err(MessageError::Content { .. }) => {}
         }
     }
-    Ok((events, lines.too_long))
+    Ok((settled_past(events), lines.too_long))
 }
 
 /// The length of the file up to its last line break.

@@ -1,5 +1,6 @@
 //! Handles the commands of the front ends.
 
+use super::comparison::Decision;
 use super::{Exit, Worker, split_index};
 use crate::domain::params::{self, HyperParamError, Value, Weights};
 use crate::domain::report::{Split, State};
@@ -114,6 +115,11 @@ impl Worker<'_> {
                 Ok(None) => return Err("there is no change to undo".into()),
                 Err(error) => return Err(self.refuse(error)),
             },
+            Command::Compare { key, value } => {
+                return self.compare(trainer, &key, value).map(Some);
+            }
+            Command::KeepChange => return self.request_decision(trainer, Decision::Keep),
+            Command::DropChange => return self.request_decision(trainer, Decision::Drop),
             Command::Show { split } => self.show(trainer, split)?,
             Command::Ask { question, epoch } => {
                 let answer = match epoch {
@@ -307,6 +313,6 @@ impl Worker<'_> {
 }
 
 /// The outcome of a command that has taken effect.
-fn at_next_step(trainer: &Trainer) -> Outcome {
+pub(super) fn at_next_step(trainer: &Trainer) -> Outcome {
     Outcome::AppliedAt(trainer.run_state().step + 1)
 }

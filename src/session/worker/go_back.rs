@@ -53,6 +53,7 @@ impl Worker<'_> {
 
     /// Does the work of [`Worker::go_back`]. Returns false if there is no checkpoint to go back to.
     fn try_go_back(&mut self, trainer: &mut Trainer) -> Result<bool> {
+        self.drop_change(trainer);
         self.report_saved(true);
         let Some(run) = &self.run else {
             return Ok(false);

@@ -1,7 +1,8 @@
 //! The worker as the trainer's host.
 
 use super::{Exit, Wakeup, Worker, split_index};
-use crate::domain::report::{EpochReport, ScoredWeights, Split, State, StepReport};
+use crate::domain::comparison::ComparisonReport;
+use crate::domain::report::{EpochReport, Evaluation, ScoredWeights, Split, State, StepReport};
 use crate::session::protocol::Event;
 use crate::train::checkpoint::Applied;
 use crate::train::evaluate::Scores;
@@ -96,6 +97,7 @@ impl TrainingHost for Worker<'_> {
             step: applied.step,
             epoch: applied.epoch,
         });
+        self.variant_applied(applied);
     }
 
     fn epoch_begins(&mut self, trainer: &Trainer) {
@@ -142,5 +144,22 @@ impl TrainingHost for Worker<'_> {
         if (self.settings.until_epoch).is_some_and(|last| report.epoch >= last) {
             self.exit.get_or_insert(Exit::Stop);
         }
+    }
+
+    fn compared(&mut self, step: Option<&StepReport>, report: &ComparisonReport) {
+        self.variant_stepped(step, report);
+    }
+
+    fn variant_evaluated(&mut self, evaluation: &Evaluation) {
+        self.variant_scored(evaluation);
+    }
+
+    fn variant_epoch_over(&mut self, report: &EpochReport) {
+        self.variant_closed_epoch(report);
+    }
+
+    fn comparison_refused(&mut self, report: ComparisonReport, why: String) {
+        self.warn(format!("the comparison ended: {why}"));
+        self.comparison_dropped(report);
     }
 }

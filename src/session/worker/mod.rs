@@ -3,6 +3,7 @@
 //! arrives.
 
 mod commands;
+mod comparison;
 mod final_scores;
 mod forking;
 mod go_back;
@@ -36,6 +37,7 @@ use crate::train::checkpoint::CheckpointError;
 use crate::train::saver::Saver;
 use crate::train::trainer::{End, Phase, Trainer};
 use crate::train::training_data::TrainingData;
+use comparison::{Comparison, Decision};
 use forking::CheckedFork;
 use loading::{load_data, loading};
 use past::EarlierEpoch;
@@ -143,6 +145,8 @@ enum Exit {
     Fork(Box<CheckedFork>),
     /// Return to an earlier checkpoint.
     GoBack,
+    /// End the comparison.
+    Decide(Decision),
     /// An error occurred; it is in [`Worker::error`].
     Failed,
 }
@@ -173,6 +177,7 @@ struct Worker<'a> {
     /// Earlier epochs of the run that were asked about, the last one at the end.
     earlier: Vec<EarlierEpoch>,
     health: HealthMonitor,
+    comparison: Option<Comparison>,
     /// The step to which the run last went back.
     went_back_to: Option<u64>,
     /// The step of the best weights with which the test images were scored.
@@ -253,6 +258,7 @@ impl<'a> Worker<'a> {
             shown: Split::Validation,
             earlier: Vec::new(),
             health: HealthMonitor::default(),
+            comparison: None,
             went_back_to: None,
             best_scored: None,
             average_scored: None,
@@ -295,6 +301,9 @@ impl<'a> Worker<'a> {
             self.end_state = None;
             let mut end = trainer.run(self)?;
             self.report_steps();
+            if end == End::Left {
+                self.leave_comparison(&mut trainer);
+            }
             if end == End::Finished && !self.score_at_the_end(&mut trainer)? {
                 end = End::Left;
             }
@@ -308,6 +317,7 @@ impl<'a> Worker<'a> {
                 self.exit = None;
                 self.close_run(&mut trainer, state);
                 self.idle(&mut trainer);
+                self.leave_comparison(&mut trainer);
             }
             *last_params = trainer.run_state().params.clone();
             match self.exit.take() {
@@ -335,6 +345,10 @@ impl<'a> Worker<'a> {
                 Some(Exit::GoBack) => {
                     let went_back = self.go_back(&mut trainer);
                     self.answer(went_back, &trainer);
+                }
+                Some(Exit::Decide(decision)) => {
+                    let decided = self.decide(&mut trainer, decision);
+                    self.answer(decided, &trainer);
                 }
                 Some(Exit::Failed) => {
                     if let Some(error) = self.error.take() {
@@ -445,6 +459,7 @@ impl<'a> Worker<'a> {
         if let Some(report) = self.steps.take() {
             self.sender.event(Event::Steps(report));
         }
+        self.report_comparison();
     }
 
     fn report_state(&mut self, state: State) {

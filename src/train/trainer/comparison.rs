@@ -104,6 +104,23 @@ impl Trainer {
         Ok(applied)
     }
 
+    /// Whether the change could be kept.
+    ///
+    /// # Errors
+    /// Returns the reason if the variant has diverged.
+    pub fn can_keep_variant(&self) -> std::result::Result<(), String> {
+        match self
+            .variant
+            .as_ref()
+            .and_then(|v| v.report.diverged.as_ref())
+        {
+            Some((step, first)) => Err(format!(
+                "the network with the change diverged at step {step} ({first} was not finite): drop the change"
+            )),
+            None => Ok(()),
+        }
+    }
+
     /// Whether a comparison is under way.
     pub fn is_comparing(&self) -> bool {
         self.variant.is_some()
@@ -141,13 +158,7 @@ impl Trainer {
     /// # Errors
     /// Returns the reason if the variant has diverged. The comparison goes on.
     pub fn keep_variant(&mut self) -> std::result::Result<Option<Kept>, String> {
-        if let Some(variant) = &self.variant
-            && let Some((step, first)) = &variant.report.diverged
-        {
-            return Err(format!(
-                "the network with the change diverged at step {step} ({first} was not finite): drop the change"
-            ));
-        }
+        self.can_keep_variant()?;
         let Some(variant) = self.variant.take() else {
             return Ok(None);
         };
@@ -220,7 +231,12 @@ impl Trainer {
             if made.len() < most && !diverged {
                 let rest = [(*member, plans[made.len()..most].to_vec())];
                 let never = AtomicBool::new(false);
-                made.extend(self.backend.train(images, &rest, &never)?.into_iter().flatten());
+                made.extend(
+                    self.backend
+                        .train(images, &rest, &never)?
+                        .into_iter()
+                        .flatten(),
+                );
             }
         }
         let [_, (_, plans)] = work;

@@ -33,9 +33,9 @@ use crate::domain::comparison::ComparisonReport;
 use crate::domain::params::{HyperParam, Hyperparameters, Rates, Tta, Value, Weights};
 use crate::domain::report::{AverageScores, EpochReport, Evaluation, Split, StepReport};
 use crate::hardware::stopwatch::Stopwatch;
+use comparison::Variant;
 use std::ops::ControlFlow;
 use std::rc::Rc;
-use comparison::Variant;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -466,7 +466,7 @@ impl Trainer {
     }
 
     /// Number of steps in the current epoch: fewer than in others if the run ends within it, 0 if the run has ended.
-    fn steps_of_epoch(&self) -> u64 {
+    pub fn steps_of_epoch(&self) -> u64 {
         let whole = self.steps_per_epoch();
         let before = u64::from(self.run_state.epochs) * whole;
         whole.min(self.total_steps().saturating_sub(before))

@@ -1,3 +1,4 @@
+mod comparison;
 mod look_back;
 
 use super::*;

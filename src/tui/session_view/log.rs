@@ -36,7 +36,7 @@ struct Replay {
 }
 
 /// The newest lines, oldest first.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Log {
     entries: VecDeque<Entry>,
     /// Number of the current run.

@@ -249,6 +249,12 @@ impl Context<'_> {
         });
     }
 
+    /// Trains with and without a change, side by side.
+    pub fn compare(&mut self, key: &str, value: Value) {
+        let key = key.to_owned();
+        self.send(Command::Compare { key, value });
+    }
+
     /// Sets the smoothing of the training curves on every screen.
     pub fn smooth(&mut self, share: f64) {
         self.effects.push(Effect::Smooth(share));

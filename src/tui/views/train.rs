@@ -6,9 +6,10 @@ mod pulse;
 
 use super::{Context, View};
 use crate::domain::fork::ForkAt;
+use crate::domain::report::State;
 use crate::domain::sweep::Plan;
 use crate::domain::text::{duration, grouped};
-use crate::session::protocol::Event;
+use crate::session::protocol::{Command, Event};
 use crate::tui::actions::{Move, key_of};
 use crate::tui::session_view::{SessionView, Severity};
 use crate::tui::theme::Theme;
@@ -50,6 +51,9 @@ pub enum TrainAction {
     Fork,
     Sweep,
     LookBack,
+    Compare,
+    KeepChange,
+    DropChange,
 }
 
 /// The part that fills the whole screen, if any.
@@ -147,6 +151,16 @@ impl TrainView {
                 key_of(CursorFarLeft)
             )),
             LookBack => can_look_back(session),
+            Compare => can_compare(session),
+            KeepChange | DropChange => match session.comparison {
+                _ if session.ended => Err("the session is over".into()),
+                Some(_) => Ok(()),
+                None => Err(format!(
+                    "there is no comparison; {} and a change begin one",
+                    key_of(Compare)
+                )),
+            },
+            Type if session.comparison.is_some() && !session.ended => Ok(()),
             Lower | Raise | LowerMuch | RaiseMuch | Type => {
                 if session.ended {
                     Err("the session is over".into())
@@ -158,7 +172,9 @@ impl TrainView {
                     Ok(())
                 }
             }
-            Back if !self.can_leave() => Err("there is nothing to leave".into()),
+            Back if !self.can_leave() && session.comparison.is_none() => {
+                Err("there is nothing to leave".into())
+            }
             FlipChart => match self.zoom {
                 Some(Zoomed::Panel | Zoomed::Log) => Err("no chart is on the screen".into()),
                 None if TrainLayout::new(area, None).either.is_empty() => {
@@ -197,17 +213,23 @@ impl TrainView {
             RaiseMuch => self.panel.nudge(true, true, ctx),
             Type | LookBack => match self.charts.cursor_epoch() {
                 Some(epoch) => ctx.look_back(epoch),
+                None if self.decides(ctx.session) => ctx.send(Command::KeepChange),
                 None => self.panel.edit(ctx.session),
             },
+            Compare => self.panel.compare(ctx),
+            KeepChange => ctx.send(Command::KeepChange),
+            DropChange => ctx.send(Command::DropChange),
             Copy => self.panel.copy(ctx),
             Filter => self.panel.edit_filter(),
             Back => {
                 let left = self.panel.leave()
+                    || self.panel.forget_comparison()
                     || self.charts.leave()
                     || self.zoom.take().is_some()
-                    || self.panel.forget_ranges();
-                if !left {
-                    self.scroll = 0;
+                    || self.panel.forget_ranges()
+                    || std::mem::take(&mut self.scroll) > 0;
+                if !left && self.decides(ctx.session) {
+                    ctx.send(Command::DropChange);
                 }
             }
             Zoom => {
@@ -259,6 +281,11 @@ impl TrainView {
         }
     }
 
+    /// Whether a key decides on the change of a comparison.
+    fn decides(&self, session: &SessionView) -> bool {
+        session.comparison.is_some() && !session.ended && !self.panel.compares()
+    }
+
     /// Whether the cursor of the curves is shown.
     pub fn has_cursor(&self) -> bool {
         self.charts.has_cursor()
@@ -267,6 +294,7 @@ impl TrainView {
     /// Whether esc would leave something on this screen.
     fn can_leave(&self) -> bool {
         self.panel.is_filtered()
+            || self.panel.compares()
             || self.charts.has_cursor()
             || self.charts.is_zoomed()
             || self.zoom.is_some()
@@ -366,6 +394,22 @@ impl View for TrainView {
 
     fn paste(&mut self, text: &str, _ctx: &mut Context) {
         self.panel.paste(text);
+    }
+}
+
+/// Whether a comparison can begin.
+fn can_compare(session: &SessionView) -> Result<(), String> {
+    session.trainable()?;
+    if let State::Diverged { .. } = session.state {
+        return Err("the run has diverged".into());
+    }
+    match session.comparison {
+        Some(_) => Err(format!(
+            "a comparison is under way: {} keeps its change, {} drops it",
+            key_of(TrainAction::Type),
+            key_of(TrainAction::Back)
+        )),
+        None => Ok(()),
     }
 }
 

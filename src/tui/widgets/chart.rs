@@ -12,6 +12,16 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
 
+/// The curves of one of two networks that are compared, from where they part.
+#[derive(Clone, Debug)]
+pub struct Branch<'a> {
+    /// The name at its end.
+    pub name: &'a str,
+    pub train: &'a [(f64, f64)],
+    pub validation: &'a [(f64, f64)],
+    pub style: Style,
+}
+
 /// The contents of a chart. All x have the same unit; values of y that are not finite are skipped.
 #[derive(Clone, Debug, Default)]
 pub struct Chart<'a> {
@@ -23,6 +33,8 @@ pub struct Chart<'a> {
     pub raw: &'a [(f64, f64)],
     pub train: &'a [(f64, f64)],
     pub validation: &'a [(f64, f64)],
+    /// Branches of both curves, the most important one last; at most two.
+    pub branches: &'a [Branch<'a>],
     /// The best of the validation points.
     pub best: Option<(f64, f64)>,
     /// Changes: position and a short label.
@@ -42,6 +54,8 @@ const RAW: u8 = 1;
 // The points show the validation curve, so the line between them is drawn below the others.
 const VALIDATION: u8 = 2;
 const TRAIN: u8 = 3;
+/// Of the first branch; that of the next one follows.
+const BRANCH: u8 = 4;
 
 struct Canvas {
     width: usize,
@@ -177,6 +191,10 @@ impl Chart<'_> {
         let mut values: Vec<f64> = raw[cut..raw.len() - cut].to_vec();
         values.extend(seen(self.train));
         values.extend(seen(self.validation));
+        for branch in self.branches {
+            values.extend(seen(branch.train));
+            values.extend(seen(branch.validation));
+        }
         values.extend(self.target);
         if self.log_y {
             values.retain(|v| *v > 0.0);
@@ -246,12 +264,20 @@ impl Chart<'_> {
         self.curve(&axis, self.raw, RAW, &mut canvas);
         self.curve(&axis, self.train, TRAIN, &mut canvas);
         self.curve(&axis, self.validation, VALIDATION, &mut canvas);
+        for (layer, branch) in (BRANCH..).zip(self.branches) {
+            self.curve(&axis, branch.train, layer, &mut canvas);
+            self.curve(&axis, branch.validation, layer, &mut canvas);
+        }
         for (i, &(layer, dots)) in canvas.cells.iter().enumerate() {
             let style = match layer {
                 RAW => theme.train_raw(),
                 TRAIN => theme.train(),
                 VALIDATION => theme.validation(),
-                _ => continue,
+                0 => continue,
+                layer => match self.branches.get(usize::from(layer - BRANCH)) {
+                    Some(branch) => branch.style,
+                    None => continue,
+                },
             };
             let x = plot.x + (i % canvas.width) as u16;
             let y = plot.y + (i / canvas.width) as u16;
@@ -262,11 +288,36 @@ impl Chart<'_> {
         for (x, y) in self.validation.iter().filter_map(|&p| at(p)) {
             buf[(x, y)].set_char('•').set_style(theme.validation());
         }
+        for branch in self.branches {
+            for (x, y) in branch.validation.iter().filter_map(|&p| at(p)) {
+                buf[(x, y)].set_char('•').set_style(branch.style);
+            }
+        }
         if let Some((x, y)) = self.best.and_then(at) {
             buf[(x, y)].set_char('◆').set_style(theme.best());
         }
+        self.draw_branch_names(&axis, plot, buf);
         self.draw_beyond(&axis, theme, plot, buf);
         self.draw_marks(theme, area, plot, buf);
+    }
+
+    /// The branches' names beside the ends of their training curves, the most important one where it fits best.
+    fn draw_branch_names(&self, axis: &YAxis, plot: Rect, buf: &mut Buffer) {
+        let mut taken = Vec::new();
+        for branch in self.branches.iter().rev() {
+            let visible = branch.train.iter().rev().filter(|p| self.inside(p.0));
+            let end = visible.filter_map(|&p| self.cell(axis, plot, p)).next();
+            let Some((x, y)) = end else { continue };
+            let width = branch.name.chars().count() as u16;
+            let x = (x + 2).min(plot.right().saturating_sub(width));
+            let rows = [y, y + 1, y.saturating_sub(1)];
+            let free =
+                |row: &u16| (plot.top()..plot.bottom()).contains(row) && !taken.contains(row);
+            if let Some(row) = rows.into_iter().find(free) {
+                text(buf, plot, x, row, branch.name, branch.style);
+                taken.push(row);
+            }
+        }
     }
 
     /// A dotted line at the target.

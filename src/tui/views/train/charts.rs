@@ -1,17 +1,19 @@
 //! The loss and accuracy charts: their contents, the visible range of x, and the cursor that reads values.
 
+use super::TrainAction;
 use crate::domain::history::Series;
 use crate::domain::marks::merged;
 use crate::domain::report::{Evaluation, Split, State};
 use crate::domain::text::{compact, grouped, percent};
 use crate::plot::Curve;
+use crate::tui::actions::key_of;
 use crate::tui::pictures::Request;
-use crate::tui::session_view::{SessionView, Severity};
+use crate::tui::session_view::{ComparisonView, DifferenceOf, SessionView, Severity};
 use crate::tui::theme::Theme;
 use crate::tui::views::Context;
-use crate::tui::widgets::chart::Chart;
+use crate::tui::widgets::chart::{Branch, Chart};
 use crate::tui::widgets::sparkline::growing;
-use crate::tui::widgets::{panel, text};
+use crate::tui::widgets::{panel, text, text_right};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
@@ -44,6 +46,15 @@ impl ChartKind {
         match self {
             ChartKind::Loss => evaluation.loss,
             ChartKind::Accuracy => evaluation.accuracy,
+        }
+    }
+
+    /// The points of the validation curve.
+    fn validation(self, session: &SessionView) -> Vec<(f64, f64)> {
+        let points = session.validation.iter();
+        match self {
+            ChartKind::Loss => points.map(|p| (p.x, p.loss)).collect(),
+            ChartKind::Accuracy => points.map(|p| (p.x, p.accuracy)).collect(),
         }
     }
 
@@ -272,17 +283,7 @@ impl Charts {
                 .filter_map(|b| Some((b.x, b.mean()?)))
                 .collect(),
         };
-        let validation: Vec<(f64, f64)> = session
-            .validation
-            .iter()
-            .map(|p| {
-                let y = match what {
-                    ChartKind::Loss => p.loss,
-                    ChartKind::Accuracy => p.accuracy,
-                };
-                (p.x, y)
-            })
-            .collect();
+        let validation = what.validation(session);
         let best = match what {
             ChartKind::Loss => session.lowest_loss,
             ChartKind::Accuracy => session.best.map(|b| (b.epoch, b.accuracy)),
@@ -306,17 +307,49 @@ impl Charts {
         let width = |spans: &[Span]| spans.iter().map(Span::width).sum::<usize>();
         let wide = |figures: &[Vec<Span>]| figures.iter().map(|f| width(f)).sum::<usize>();
         while width(&title) + wide(&figures) > room && figures.pop().is_some() {}
-        let inner = panel(
+        let mut inner = panel(
             buf,
             area,
             theme.frame(),
             &Line::from(title),
             &Line::from(figures.concat()),
         );
+        let comparison = session.comparison.as_deref();
+        if let Some(comparison) = comparison.filter(|_| inner.height > 6) {
+            draw_comparison(what, comparison, theme, inner, buf);
+            (inner.y, inner.height) = (inner.y + 1, inner.height - 1);
+        }
+        let parting = comparison.map(|comparison| comparison.x);
+        let (smooth, without) = parted(&smooth, parting);
+        let (validation, without_validation) = parted(&validation, parting);
+        let with = comparison.map(|comparison| {
+            let with = &comparison.with;
+            let train = with.smoothed(what.series(with));
+            let validation = what.validation(with);
+            let [train, validation] = [train, validation].map(|all| parted(&all, parting).1);
+            (train, validation)
+        });
+        let mut branches = Vec::new();
+        if let Some((train, validation)) = &with {
+            branches.push(Branch {
+                name: "without",
+                train: &without,
+                validation: &without_validation,
+                style: theme.dim(),
+            });
+            branches.push(Branch {
+                name: "with",
+                train,
+                validation,
+                style: theme.accent(),
+            });
+        }
+        // The change that is compared is one of the changes with it.
+        let changes = comparison.map_or(&session.marks, |comparison| &comparison.with.marks);
         let x = self.shown(session);
         // Marks of one hyperparameter that are closer than a label is wide are merged.
         let gap = (x.1 - x.0) * LABEL_COLUMNS / f64::from(inner.width.max(1));
-        let marks: Vec<(f64, String)> = merged(&session.marks, gap)
+        let marks: Vec<(f64, String)> = merged(changes, gap)
             .iter()
             .map(|m| (m.x, m.label()))
             .collect();
@@ -333,6 +366,7 @@ impl Charts {
             raw: &raw,
             train: &smooth,
             validation: &validation,
+            branches: &branches,
             best: best.map(|(epoch, value)| (f64::from(epoch), value)),
             marks: &marks,
             broken: &broken,
@@ -419,6 +453,45 @@ impl Charts {
             ]);
         }
         figures
+    }
+}
+
+/// The points of a curve up to `x` and from there on. The point before `x` begins the second part too.
+type Parted = (Vec<(f64, f64)>, Vec<(f64, f64)>);
+
+fn parted(points: &[(f64, f64)], x: Option<f64>) -> Parted {
+    let Some(x) = x else {
+        return (points.to_vec(), Vec::new());
+    };
+    let n = points.partition_point(|p| p.0 <= x + 1e-9);
+    (points[..n].to_vec(), points[n.saturating_sub(1)..].to_vec())
+}
+
+/// The line that says how a comparison stands.
+fn draw_comparison(
+    what: ChartKind,
+    comparison: &ComparisonView,
+    theme: Theme,
+    area: Rect,
+    buf: &mut Buffer,
+) {
+    let words = comparison.words(match what {
+        ChartKind::Loss => DifferenceOf::Loss,
+        ChartKind::Accuracy => DifferenceOf::Accuracy,
+    });
+    let x = text(buf, area, area.x + 1, area.y, words, theme.accent());
+    let x = match comparison.report.is_better() {
+        Some(true) => text(buf, area, x, area.y, "  ◆ better", theme.best()),
+        Some(false) => text(buf, area, x, area.y, "  worse", theme.wrong()),
+        None => x,
+    };
+    let keys = format!(
+        "{} keeps it, {} drops it",
+        theme.symbols.enter(),
+        key_of(TrainAction::Back)
+    );
+    if x + 2 + keys.chars().count() as u16 <= area.right() {
+        text_right(buf, area, area.right() - 1, area.y, &keys, theme.dim());
     }
 }
 

@@ -38,6 +38,8 @@ pub struct Panel {
     editor: Option<Editor>,
     /// The values to try in a sweep, as typed, by hyperparameter.
     ranges: Vec<(&'static str, String)>,
+    /// The next change is compared, not made.
+    compares: bool,
 }
 
 /// Number of rows of a half page.
@@ -149,8 +151,47 @@ impl Panel {
                 Severity::Warning,
                 format!("{} is at its limit: {}", row.label, row.range()),
             ),
-            Some(next) => ctx.set(row.key, next),
+            Some(next) => self.change(row, next, ctx),
         }
+    }
+
+    /// Requests a change, or compares training with and without it.
+    fn change(&mut self, row: &HyperParam, value: Value, ctx: &mut Context) {
+        if !std::mem::take(&mut self.compares) {
+            return ctx.set(row.key, value);
+        }
+        match row.comparable() {
+            Ok(()) => ctx.compare(row.key, value),
+            Err(why) => ctx.say(Severity::Warning, why),
+        }
+    }
+
+    /// Compares the next change, or that of the chosen row if it is pending.
+    pub fn compare(&mut self, ctx: &mut Context) {
+        self.compares = true;
+        let pending = self
+            .row()
+            .and_then(|row| Some((row, ctx.session.pending.get(row.key)?.0.new.clone())));
+        match pending {
+            Some((row, value)) => self.change(row, value, ctx),
+            None => ctx.say(
+                Severity::Plain,
+                format!(
+                    "the next change is compared: training goes on with and without it; {} leaves",
+                    key_of(TrainAction::Back)
+                ),
+            ),
+        }
+    }
+
+    /// Whether the next change is compared.
+    pub fn compares(&self) -> bool {
+        self.compares
+    }
+
+    /// Makes the next change instead of comparing it. Returns false if it would have been made.
+    pub fn forget_comparison(&mut self) -> bool {
+        std::mem::take(&mut self.compares)
     }
 
     pub fn paste(&mut self, pasted: &str) {
@@ -197,11 +238,11 @@ impl Panel {
                 let typed = field.text().trim();
                 match (row.parse(typed), Axis::of(row, typed)) {
                     (Ok(value), _) => {
-                        if value != Self::value(row, ctx.session) {
-                            ctx.set(row.key, value);
-                        }
                         self.ranges.retain(|(key, _)| *key != row.key);
                         self.editor = None;
+                        if value != Self::value(row, ctx.session) {
+                            self.change(row, value, ctx);
+                        }
                     }
                     (Err(_), Ok(_)) => {
                         let typed = typed.to_owned();
@@ -291,6 +332,13 @@ impl Panel {
             }
             _ if !self.filter.is_empty() => Line::styled(
                 format!("/{}  {} clears", self.filter, key_of(TrainAction::Back)),
+                theme.accent(),
+            ),
+            _ if self.compares => Line::styled(
+                format!(
+                    "the next change is compared; {} leaves",
+                    key_of(TrainAction::Back)
+                ),
                 theme.accent(),
             ),
             _ => Line::default(),

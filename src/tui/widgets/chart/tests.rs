@@ -162,6 +162,12 @@ fn nothing_panics() {
                             raw: &wild,
                             train: &wild,
                             validation: &wild,
+                            branches: &[Branch {
+                                name: "with",
+                                train: &wild,
+                                validation: &wild,
+                                style: Style::default(),
+                            }],
                             best: Some((0.3, f64::INFINITY)),
                             marks: &[(0.5, "a label that is longer than the chart".into())],
                             broken: &[0.4, f64::NAN],

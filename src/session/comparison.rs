@@ -1,0 +1,66 @@
+//! The record of comparisons. While one is under way, viewers receive the events of both networks; when it is over, only
+//! those of the network that was chosen are part of the run's past.
+
+use super::protocol::Event;
+
+/// The past of a run with its comparisons settled: if a change was kept, the run's training since the comparison began
+/// is left out and the variant's takes its place; otherwise the variant's is left out. Of a comparison that is not over,
+/// everything stays.
+pub fn settle(events: impl IntoIterator<Item = Event>) -> Vec<Event> {
+    let mut settled: Vec<Event> = Vec::new();
+    let mut began = None;
+    for event in events {
+        match &event {
+            Event::ComparisonBegan { .. } => began = Some(settled.len()),
+            // A new session has no comparison of an earlier one.
+            Event::Started(_) => leave_out(&mut settled, began.take(), false),
+            Event::ComparisonOver { kept, .. } => {
+                leave_out(&mut settled, began.take(), *kept);
+            }
+            _ => {}
+        }
+        settled.push(event);
+    }
+    settled
+}
+
+/// The past of a run that is read from its files: settled, and without a comparison that was under way when it was
+/// written.
+pub fn settled_past(events: Vec<Event>) -> Vec<Event> {
+    let mut settled = settle(events);
+    let is_edge = |e: &Event| {
+        matches!(
+            e,
+            Event::ComparisonBegan { .. } | Event::ComparisonOver { .. }
+        )
+    };
+    let last = settled.iter().rposition(is_edge);
+    let open = last.filter(|&at| matches!(settled[at], Event::ComparisonBegan { .. }));
+    leave_out(&mut settled, open, false);
+    settled
+}
+
+/// Leaves out, from the event `began` on, the training of the network that was not chosen.
+fn leave_out(events: &mut Vec<Event>, began: Option<usize>, kept: bool) {
+    let Some(began) = began else { return };
+    let since = events.split_off(began);
+    events.extend(since.into_iter().filter_map(|event| match event {
+        Event::ComparisonBegan { .. } | Event::Compared(_) => None,
+        Event::Variant { of } => kept.then_some(*of),
+        event if kept && is_training(&event) => None,
+        event => Some(event),
+    }));
+}
+
+/// Whether an event tells how a network trains.
+fn is_training(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::Steps(_)
+            | Event::Epoch(_)
+            | Event::Evaluation(_)
+            | Event::Applied { .. }
+            | Event::Health(_)
+            | Event::Checkpoint(_)
+    )
+}
