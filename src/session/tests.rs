@@ -1,6 +1,7 @@
 //! Tests drive a session as a front end does, through its client alone, on a small generated data set.
 
 mod commands;
+mod comparison;
 mod fork;
 mod health;
 mod life_cycle;
