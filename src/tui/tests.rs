@@ -1,5 +1,6 @@
 //! Tests of the screen with scripted events, without a worker, a terminal or a clock.
 
+mod comparison;
 mod frame;
 mod input;
 
@@ -232,6 +233,7 @@ fn states() -> Vec<(&'static str, Vec<Event>)> {
             ],
         ),
         ("running", story(8100)),
+        ("compared", comparison::compared()),
         ("paused", with(8100, vec![Event::State(State::Paused)])),
         (
             "diverged",
@@ -333,6 +335,10 @@ fn running() -> App {
 #[test]
 fn train_looks_as_it_should() {
     for (name, events) in states() {
+        // Comparisons have goldens of their own.
+        if name == "compared" {
+            continue;
+        }
         for (width, height) in [(80, 24), (120, 36), (200, 60)] {
             let mut app = app(Colors::True, width, height, &events);
             // Time out the message on the status line.

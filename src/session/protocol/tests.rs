@@ -165,6 +165,7 @@ fn every_row_that_can_be_typed_makes_its_command() {
     let sample = |row: &CommandRow| match row.name {
         "set" => "set learning_rate=0.5".to_owned(),
         "ask" => "ask runs".into(),
+        "compare" => "compare dropout=0.5".into(),
         "show" => "show test".into(),
         name => name.into(),
     };

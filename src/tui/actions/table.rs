@@ -323,7 +323,6 @@ pub static README_ACTIONS: &[Do] = &[
     Do::View(Confusion(ConfusionAction::NextWorst)),
     Do::View(Samples(SamplesAction::NextFilter)),
     Do::View(Model(ModelAction::Edit)),
-    Do::View(Runs(RunsAction::Mark)),
     Do::Program(ProgramAction::NextScreen),
     Do::Program(ProgramAction::Palette),
     Do::Program(ProgramAction::Help),

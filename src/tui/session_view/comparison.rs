@@ -3,6 +3,7 @@
 use super::{SessionView, Severity, describe};
 use crate::domain::comparison::{ComparisonReport, Difference};
 use crate::domain::params::{Change, param};
+use crate::domain::report::Split;
 use crate::domain::text::grouped;
 use crate::session::protocol::Event;
 
@@ -25,43 +26,39 @@ pub enum DifferenceOf {
 }
 
 impl ComparisonView {
-    /// The difference in words: `with lr 0.0005: val +0.80 ±0.50 after 2 epochs`.
+    /// The difference in words: `with lr 0.0005: val +0.80 ±0.50 % after 2 epochs`.
     pub fn words(&self, of: DifferenceOf) -> String {
-        let known = match (&self.report.diverged, of) {
-            (Some((step, _)), _) => Some(format!("diverged at step {}", grouped(*step))),
-            (None, DifferenceOf::Accuracy) => self.accuracy_words().or_else(|| self.loss_words()),
-            (None, DifferenceOf::Loss) => self.loss_words(),
-        };
-        let known = known.unwrap_or_else(|| "no difference is known yet".into());
-        format!("with {}: {known}", self.changed())
+        let split = self.with.params.scored_split();
+        words(&self.change, &self.report, split, of)
     }
+}
 
-    /// The hyperparameter with its other value: `lr 0.0005`.
-    fn changed(&self) -> String {
-        let Change { key, new, .. } = &self.change;
-        match param(key) {
-            Some(row) => format!("{} {}", row.short, row.show(new)),
-            None => format!("{key} {new}"),
-        }
-    }
-
-    fn accuracy_words(&self) -> Option<String> {
-        let Difference { mean, error } = self.report.accuracy?;
-        let split = self.with.params.scored_split().short();
-        let epochs = match self.report.epochs {
+fn words(change: &Change, report: &ComparisonReport, split: Split, of: DifferenceOf) -> String {
+    let accuracy = || {
+        let Difference { mean, error } = report.accuracy?;
+        let epochs = match report.epochs {
             1 => "1 epoch".to_owned(),
             n => format!("{n} epochs"),
         };
         let (mean, error) = (100.0 * mean, 100.0 * error);
+        let split = split.short();
         Some(format!("{split} {mean:+.2} ±{error:.2} % after {epochs}"))
-    }
-
-    fn loss_words(&self) -> Option<String> {
-        let Difference { mean, error } = self.report.loss?;
-        let steps = grouped(self.report.loss_steps);
-        Some(format!(
-            "loss {mean:+.4} ±{error:.4} over the last {steps} steps"
-        ))
+    };
+    let loss = || {
+        let Difference { mean, error } = report.loss?;
+        let steps = grouped(report.loss_steps);
+        Some(format!("loss {mean:+.4} ±{error:.4} over {steps} steps"))
+    };
+    let known = match (&report.diverged, of) {
+        (Some((step, _)), _) => Some(format!("diverged at step {}", grouped(*step))),
+        (None, DifferenceOf::Accuracy) => accuracy().or_else(loss),
+        (None, DifferenceOf::Loss) => loss(),
+    };
+    let known = known.unwrap_or_else(|| "no difference is known yet".into());
+    let Change { key, new, .. } = change;
+    match param(key) {
+        Some(row) => format!("with {} {}: {known}", row.short, row.show(new)),
+        None => format!("with {key} {new}: {known}"),
     }
 }
 
@@ -100,20 +97,14 @@ impl SessionView {
                 kept,
                 report,
             } => {
-                let comparison = self.comparison.take();
+                self.comparison = None;
                 let (severity, verb) = match kept {
                     true => (Severity::Good, "kept"),
                     false => (Severity::Plain, "dropped"),
                 };
-                let known = comparison.map(|comparison| {
-                    let comparison = ComparisonView {
-                        report: report.clone(),
-                        ..*comparison
-                    };
-                    comparison.words(DifferenceOf::Accuracy)
-                });
-                let known = known.map_or(String::new(), |words| format!(" ({words})"));
-                self.note(severity, format!("{} {verb}{known}", describe(change)));
+                let split = self.params.scored_split();
+                let known = words(change, report, split, DifferenceOf::Accuracy);
+                self.note(severity, format!("{} {verb} ({known})", describe(change)));
             }
             _ => {}
         }

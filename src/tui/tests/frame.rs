@@ -10,7 +10,7 @@ fn no_end_is_estimated_while_nothing_is_trained() {
         let foretold = text.contains("ETA") || text.contains("ends about");
         assert_eq!(
             foretold,
-            matches!(name, "running" | "disk_full"),
+            matches!(name, "running" | "compared" | "disk_full"),
             "{name}: {text}"
         );
     }

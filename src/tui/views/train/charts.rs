@@ -486,7 +486,7 @@ fn draw_comparison(
         None => x,
     };
     let keys = format!(
-        "{} keeps it, {} drops it",
+        "{} keeps, {} drops",
         theme.symbols.enter(),
         key_of(TrainAction::Back)
     );

@@ -336,7 +336,15 @@ impl Panel {
             ),
             _ if self.compares => Line::styled(
                 format!(
-                    "the next change is compared; {} leaves",
+                    "comparing the next change; {} leaves",
+                    key_of(TrainAction::Back)
+                ),
+                theme.accent(),
+            ),
+            _ if session.comparison.is_some() => Line::styled(
+                format!(
+                    "comparing: {} keeps the change, {} drops it",
+                    theme.symbols.enter(),
                     key_of(TrainAction::Back)
                 ),
                 theme.accent(),
