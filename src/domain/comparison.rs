@@ -2,6 +2,9 @@
 //! the difference that the change makes, and how far that difference is from noise.
 
 use super::number;
+use super::params::{Change, param};
+use super::report::Split;
+use super::text::grouped;
 use serde::{Deserialize, Serialize};
 
 /// Maximum number of blocks of steps whose means are kept. An even number.
@@ -107,6 +110,13 @@ impl StepDifferences {
     }
 }
 
+/// What a difference is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DifferenceOf {
+    Loss,
+    Accuracy,
+}
+
 /// What is known of the difference that a change makes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ComparisonReport {
@@ -135,6 +145,37 @@ impl ComparisonReport {
             (Some(accuracy), _) => accuracy.is_clear().then_some(accuracy.mean > 0.0),
             (None, Some(loss)) => loss.is_clear().then_some(loss.mean < 0.0),
             (None, None) => None,
+        }
+    }
+
+    /// The difference in words: `with lr 0.0005: val +0.80 ±0.50 % after 2 epochs`. `split` is what is scored after each
+    /// epoch.
+    pub fn words(&self, change: &Change, split: Split, of: DifferenceOf) -> String {
+        let accuracy = || {
+            let Difference { mean, error } = self.accuracy?;
+            let epochs = match self.epochs {
+                1 => "1 epoch".to_owned(),
+                n => format!("{n} epochs"),
+            };
+            let (mean, error) = (100.0 * mean, 100.0 * error);
+            let split = split.short();
+            Some(format!("{split} {mean:+.2} ±{error:.2} % after {epochs}"))
+        };
+        let loss = || {
+            let Difference { mean, error } = self.loss?;
+            let steps = grouped(self.loss_steps);
+            Some(format!("loss {mean:+.4} ±{error:.4} over {steps} steps"))
+        };
+        let known = match (&self.diverged, of) {
+            (Some((step, _)), _) => Some(format!("diverged at step {}", grouped(*step))),
+            (None, DifferenceOf::Accuracy) => accuracy().or_else(loss),
+            (None, DifferenceOf::Loss) => loss(),
+        };
+        let known = known.unwrap_or_else(|| "no difference is known yet".into());
+        let Change { key, new, .. } = change;
+        match param(key) {
+            Some(row) => format!("with {} {}: {known}", row.short, row.show(new)),
+            None => format!("with {key} {new}: {known}"),
         }
     }
 }

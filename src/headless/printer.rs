@@ -1,6 +1,7 @@
 //! Writes events as JSON, as lines of text, or as lines above progress bars.
 
 use super::Style;
+use crate::domain::comparison::DifferenceOf;
 use crate::domain::params::{Hyperparameters, Weights};
 use crate::domain::report::{Health, RunInfo, ScoredWeights, Split, State, StepReport};
 use crate::domain::symbols::Symbols;
@@ -111,11 +112,17 @@ impl Printer {
             *text.view = RunView::default();
             is_late = !std::mem::replace(&mut text.has_begun, true);
         }
-        for event in events {
+        let newest = events.iter().rposition(|e| !matches!(e, Event::Load(_)));
+        for (i, event) in events.iter().enumerate() {
             let Printer::Text(text) = self else {
                 return Ok(());
             };
-            let is_new = matches!(event, Event::Epoch(epoch) if epoch.epoch > text.printed);
+            let is_new = match event {
+                Event::Epoch(epoch) => epoch.epoch > text.printed,
+                // It was replaced by this snapshot.
+                Event::ComparisonOver { .. } => Some(i) == newest,
+                _ => false,
+            };
             if !is_new && !is_late {
                 text.view.event(event);
             } else if let Some(line) = text.describe(event) {
@@ -226,6 +233,26 @@ impl Text {
                     grouped(*step)
                 )
             }
+            Event::ComparisonBegan { change, step, .. } => format!(
+                "compare  with and without {} {} to {} from step {}",
+                change.key,
+                change.old,
+                change.new,
+                grouped(*step)
+            ),
+            Event::ComparisonOver {
+                change,
+                kept,
+                report,
+            } => format!(
+                "compare  {} ({})",
+                if *kept { "kept" } else { "dropped" },
+                report.words(
+                    change,
+                    self.view.params.scored_split(),
+                    DifferenceOf::Accuracy
+                )
+            ),
             Event::Refused { error } => format!("refused  {}", plain(&error.to_string())),
             Event::Done(Done {
                 outcome: Outcome::Refused(why),

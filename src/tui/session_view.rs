@@ -18,7 +18,7 @@ use crate::domain::report::{
 use crate::domain::text::{bytes, grouped};
 use crate::session::protocol::{Change, Done, Event, Outcome};
 use crate::session::run_view::RunView;
-pub use comparison::{ComparisonView, DifferenceOf};
+pub use comparison::ComparisonView;
 pub use log::Severity;
 use log::{Entry, Log};
 use std::collections::BTreeMap;

@@ -1,10 +1,8 @@
 //! What the screens know of a comparison.
 
 use super::{SessionView, Severity, describe};
-use crate::domain::comparison::{ComparisonReport, Difference};
-use crate::domain::params::{Change, param};
-use crate::domain::report::Split;
-use crate::domain::text::grouped;
+use crate::domain::comparison::{ComparisonReport, DifferenceOf};
+use crate::domain::params::Change;
 use crate::session::protocol::Event;
 
 /// A comparison that is under way.
@@ -18,47 +16,11 @@ pub struct ComparisonView {
     pub report: ComparisonReport,
 }
 
-/// What a difference is of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DifferenceOf {
-    Loss,
-    Accuracy,
-}
-
 impl ComparisonView {
     /// The difference in words: `with lr 0.0005: val +0.80 ±0.50 % after 2 epochs`.
     pub fn words(&self, of: DifferenceOf) -> String {
         let split = self.with.params.scored_split();
-        words(&self.change, &self.report, split, of)
-    }
-}
-
-fn words(change: &Change, report: &ComparisonReport, split: Split, of: DifferenceOf) -> String {
-    let accuracy = || {
-        let Difference { mean, error } = report.accuracy?;
-        let epochs = match report.epochs {
-            1 => "1 epoch".to_owned(),
-            n => format!("{n} epochs"),
-        };
-        let (mean, error) = (100.0 * mean, 100.0 * error);
-        let split = split.short();
-        Some(format!("{split} {mean:+.2} ±{error:.2} % after {epochs}"))
-    };
-    let loss = || {
-        let Difference { mean, error } = report.loss?;
-        let steps = grouped(report.loss_steps);
-        Some(format!("loss {mean:+.4} ±{error:.4} over {steps} steps"))
-    };
-    let known = match (&report.diverged, of) {
-        (Some((step, _)), _) => Some(format!("diverged at step {}", grouped(*step))),
-        (None, DifferenceOf::Accuracy) => accuracy().or_else(loss),
-        (None, DifferenceOf::Loss) => loss(),
-    };
-    let known = known.unwrap_or_else(|| "no difference is known yet".into());
-    let Change { key, new, .. } = change;
-    match param(key) {
-        Some(row) => format!("with {} {}: {known}", row.short, row.show(new)),
-        None => format!("with {key} {new}: {known}"),
+        self.report.words(&self.change, split, of)
     }
 }
 
@@ -103,7 +65,7 @@ impl SessionView {
                     false => (Severity::Plain, "dropped"),
                 };
                 let split = self.params.scored_split();
-                let known = words(change, report, split, DifferenceOf::Accuracy);
+                let known = report.words(change, split, DifferenceOf::Accuracy);
                 self.note(severity, format!("{} {verb} ({known})", describe(change)));
             }
             _ => {}

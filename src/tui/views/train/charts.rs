@@ -1,6 +1,7 @@
 //! The loss and accuracy charts: their contents, the visible range of x, and the cursor that reads values.
 
 use super::TrainAction;
+use crate::domain::comparison::DifferenceOf;
 use crate::domain::history::Series;
 use crate::domain::marks::merged;
 use crate::domain::report::{Evaluation, Split, State};
@@ -8,7 +9,7 @@ use crate::domain::text::{compact, grouped, percent};
 use crate::plot::Curve;
 use crate::tui::actions::key_of;
 use crate::tui::pictures::Request;
-use crate::tui::session_view::{ComparisonView, DifferenceOf, SessionView, Severity};
+use crate::tui::session_view::{ComparisonView, SessionView, Severity};
 use crate::tui::theme::Theme;
 use crate::tui::views::Context;
 use crate::tui::widgets::chart::{Branch, Chart};
