@@ -3,8 +3,7 @@
 //! never blocks the worker. This module knows the protocol and the domain; `serve` knows the socket.
 
 use super::client::{Address, Commands, ReceivedCommand, SessionClient, ViewerCount, ViewerQueue};
-use super::comparison::settle;
-use super::protocol::{Answer, Done, Event, EventMessage, Outcome};
+use super::protocol::{Answer, Done, Event, EventMessage, Outcome, settle};
 use crate::domain::confusion::Confusion;
 use crate::domain::params::param;
 use crate::domain::report::{Evaluation, State, StepReport, SystemLoad};

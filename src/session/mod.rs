@@ -4,7 +4,6 @@
 pub mod attach;
 pub mod broadcaster;
 pub mod client;
-mod comparison;
 mod download;
 mod fork;
 mod lines;

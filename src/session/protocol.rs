@@ -13,10 +13,12 @@
 //! [`Event::Done`], which only its sender receives; after [`Event::Ended`], no more answers follow. In metrics.jsonl, which belongs to one run, an event has no envelope; only
 //! the lines at which a session begins have a version.
 
+mod comparison;
 mod page;
 mod table;
 
 pub use crate::domain::params::Change;
+pub use comparison::{settle, settled_past};
 pub use page::page;
 pub use table::{TypedRequest, Until, parse_setting, parse_words, typed_commands};
 

@@ -304,7 +304,7 @@ pub struct HyperParamError {
 
 /// What a change of a hyperparameter has an effect on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effect {
+pub enum Influence {
     /// On the steps of training; their batches stay the same.
     Steps,
     /// On the batches themselves, or their number.
@@ -333,7 +333,7 @@ pub struct HyperParam {
     pub kind: ValueKind,
     /// Whether zero means that it is off.
     pub zero_is_off: bool,
-    pub effect: Effect,
+    pub influence: Influence,
     get: fn(&Hyperparameters) -> Value,
     set: fn(&mut Hyperparameters, Value),
 }
@@ -351,15 +351,15 @@ impl HyperParam {
     /// Returns the reason if it cannot.
     pub fn comparable(&self) -> Result<(), String> {
         let label = self.label;
-        match (self.applies, self.effect) {
+        match (self.applies, self.influence) {
             (Applies::NextRun, _) => Err(format!(
                 "a change of {label} needs a run of its own: fork this one"
             )),
-            (_, Effect::Batches) => Err(format!(
+            (_, Influence::Batches) => Err(format!(
                 "{label} changes the batches, so the steps could not be compared: fork the run"
             )),
-            (_, Effect::Reports) => Err(format!("{label} changes nothing in the training")),
-            (_, Effect::Steps) => Ok(()),
+            (_, Influence::Reports) => Err(format!("{label} changes nothing in the training")),
+            (_, Influence::Steps) => Ok(()),
         }
     }
 

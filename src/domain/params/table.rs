@@ -1,7 +1,7 @@
 //! The table of hyperparameters.
 
 use super::{
-    Applies, CropPadding, Effect, Flip, HyperParam, Hyperparameters, LossReduction, Nudge,
+    Applies, CropPadding, Flip, HyperParam, Hyperparameters, Influence, LossReduction, Nudge,
     Optimizer, Precision, Schedule, Tta, Value, ValueKind,
 };
 
@@ -88,7 +88,7 @@ const fn row(
         applies,
         kind,
         zero_is_off: false,
-        effect: Effect::Steps,
+        influence: Influence::Steps,
         get: access.0,
         set: access.1,
     }
@@ -111,8 +111,8 @@ impl HyperParam {
         self
     }
 
-    const fn on(mut self, effect: Effect) -> Self {
-        self.effect = effect;
+    const fn on(mut self, influence: Influence) -> Self {
+        self.influence = influence;
         self
     }
 
@@ -174,25 +174,25 @@ pub static HYPERPARAMS: &[HyperParam] = &[
     row("cutout", "cutout", "px", Applies::Now, int(0, 32, Nudge::Add(1.0, 4.0)), field!(int cutout),
         "Blank a square of this side at a random place of each training image; 0 is off.").off_at_zero(),
     row("batch_size", "batch size", "", Applies::NextEpoch, int(1, 8192, Nudge::Times(2.0, 8.0, 1.0)), field!(int batch_size),
-        "Images in one training step.").short("batch").alias("batch").on(Effect::Batches),
+        "Images in one training step.").short("batch").alias("batch").on(Influence::Batches),
     row("drop_last", "drop last", "", Applies::NextEpoch, ValueKind::Bool, field!(bool drop_last),
-        "Leave an epoch's last batch out when it is smaller than the others.").on(Effect::Batches),
+        "Leave an epoch's last batch out when it is smaller than the others.").on(Influence::Batches),
     row("epochs", "epochs", "", Applies::NextEpoch, float(0.01, 10_000.0, Nudge::Add(1.0, 10.0)), field!(float epochs),
-        "Passes over the training images; 2.5 ends in the middle of the third.").on(Effect::Batches),
+        "Passes over the training images; 2.5 ends in the middle of the third.").on(Influence::Batches),
     row("schedule", "schedule", "", Applies::NextEpoch, ValueKind::Choice(Schedule::WORDS), field!(choice schedule: Schedule),
         "How the learning rate moves over the run."),
     row("warmup", "warm-up", "epochs", Applies::NextEpoch, float(0.0, 1000.0, Nudge::Add(0.5, 5.0)), field!(float warmup),
         "Epochs over which the learning rate first rises from zero; 0 is off.").off_at_zero(),
     row("target", "target", "", Applies::Now, float(0.0, 1.0, Nudge::Add(0.01, 0.05)), field!(float target),
-        "Accuracy to reach: a line on the chart, with the time and the step of the first epoch that reaches it; 0 is off.").off_at_zero().on(Effect::Reports),
+        "Accuracy to reach: a line on the chart, with the time and the step of the first epoch that reaches it; 0 is off.").off_at_zero().on(Influence::Reports),
     row("stop_at_target", "stop at target", "", Applies::Now, ValueKind::Bool, field!(bool stop_at_target),
-        "End the run after the first epoch that reaches the target.").on(Effect::Reports),
+        "End the run after the first epoch that reaches the target.").on(Influence::Reports),
     row("test_each_epoch", "test each epoch", "", Applies::NextEpoch, ValueKind::Bool, field!(bool test_each_epoch),
-        "Score the test images after every epoch, not only at the end.").short("test").on(Effect::Reports),
+        "Score the test images after every epoch, not only at the end.").short("test").on(Influence::Reports),
     row("tta", "tta", "", Applies::Now, ValueKind::Choice(Tta::WORDS), field!(choice tta: Tta),
-        "Views of each image that the final test score, `eval` and `predict` average over: its mirror image, and shifts by one pixel.").on(Effect::Reports),
+        "Views of each image that the final test score, `eval` and `predict` average over: its mirror image, and shifts by one pixel.").on(Influence::Reports),
     row("tta_each_evaluation", "tta each eval", "", Applies::Now, ValueKind::Bool, field!(bool tta_each_evaluation),
-        "Score after each epoch with tta too.").short("tta each").on(Effect::Reports),
+        "Score after each epoch with tta too.").short("tta each").on(Influence::Reports),
     row(recipes::KEY, "recipe", "", Applies::NextRun, ValueKind::Choice(recipes::NAMES), field!(text recipe),
         "An architecture and the hyperparameters that belong to it; what is set beside it changes it. See `cifar-tui recipes`."),
     row("architecture", "architecture", "", Applies::NextRun, ValueKind::Text(crate::domain::arch::check), field!(text architecture),

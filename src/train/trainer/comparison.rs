@@ -3,7 +3,8 @@
 //! variant, trains with it, step by step beside it. All other changes are made in both.
 
 use super::changes::{apply_to, refuse};
-use super::{EpochScores, Network, Trainer, TrainingHost, count, end_epoch};
+use super::epochs::{EpochScores, end_epoch};
+use super::{Network, Trainer, TrainingHost, count};
 use crate::backend::{MemberId, StepOutcome, StepPlan};
 use crate::domain::comparison::{ComparisonReport, Difference, StepDifferences};
 use crate::domain::params::{HyperParam, HyperParamError, Value};
@@ -318,8 +319,8 @@ impl Trainer {
                 tensors: state.tensors,
             }));
         }
-        let pairs = own.correct.iter().copied();
-        let pairs = pairs.zip(scores.correct.iter().copied());
+        let pairs = own.scored.correct.iter().copied();
+        let pairs = pairs.zip(scores.scored.correct.iter().copied());
         variant.report.accuracy = Difference::of_accuracies(pairs);
         variant.report.epochs += 1;
         host.variant_epoch_over(&report);

@@ -7,6 +7,7 @@
 
 mod changes;
 mod comparison;
+mod epochs;
 mod fork;
 mod look_back;
 mod pace;
@@ -18,9 +19,10 @@ mod tests;
 
 pub use changes::ChangeOutcome;
 pub use comparison::{CompareError, Kept};
+pub use epochs::SplitScores;
 pub use resume::Suspended;
 
-use super::checkpoint::{Applied, Best, RunState};
+use super::checkpoint::{Applied, RunState};
 use super::evaluate::Scores;
 use super::training_data::TrainingData;
 use super::{Error, Result, schedule};
@@ -30,8 +32,8 @@ use crate::backend::{
 use crate::data::batches::{self, Division};
 use crate::domain::arch::{self, Shape};
 use crate::domain::comparison::ComparisonReport;
-use crate::domain::params::{HyperParam, Hyperparameters, Rates, Tta, Value, Weights};
-use crate::domain::report::{AverageScores, EpochReport, Evaluation, Split, StepReport};
+use crate::domain::params::{HyperParam, Hyperparameters, Rates, Value};
+use crate::domain::report::{EpochReport, Evaluation, Split, StepReport};
 use crate::hardware::stopwatch::Stopwatch;
 use comparison::Variant;
 use std::ops::ControlFlow;
@@ -91,16 +93,6 @@ enum Network {
     Run,
     /// That with the change of a comparison.
     Variant,
-}
-
-/// The scores at the end of an epoch.
-struct EpochScores {
-    last: Evaluation,
-    average: Option<Evaluation>,
-    /// The scores of the test images, if `test_each_epoch` asks for them.
-    test: Option<(Evaluation, Option<Evaluation>)>,
-    /// Whether the last weights predict each scored image correctly.
-    correct: Vec<bool>,
 }
 
 /// The reason why [`Trainer::run`] returned.
@@ -273,108 +265,6 @@ impl Trainer {
         }
     }
 
-    /// Scores the validation images (and the test images if asked for, or if there are no others), then counts the epoch
-    /// and reports it; with a comparison, for both networks. The last weights decide whether it is the best one and
-    /// whether it reached the target.
-    fn close_epoch(&mut self, host: &mut impl TrainingHost) -> Result<ControlFlow<()>> {
-        let before = self.run_state.elapsed;
-        let Some(scores) = self.score_epoch_end(host, Network::Run)? else {
-            return Ok(ControlFlow::Break(()));
-        };
-        let of_variant = match self.variant_member() {
-            Some(_) => match self.score_epoch_end(host, Network::Variant)? {
-                None => return Ok(ControlFlow::Break(())),
-                scores => scores,
-            },
-            None => None,
-        };
-        self.evaluation_seconds = self.run_state.elapsed - before;
-        if let Some(of_variant) = of_variant {
-            self.close_variant_epoch(host, &scores, &of_variant)?;
-        }
-        let steps_per_epoch = self.steps_per_epoch();
-        let report = end_epoch(&mut self.run_state, &scores, steps_per_epoch);
-        if self.at_epoch_start() {
-            self.shuffle();
-        }
-        let stops = report.reached.is_some() && self.run_state.params.stop_at_target;
-        if stops && !self.is_finished() {
-            self.end_here(host)?;
-        }
-        host.epoch_over(self, &report);
-        Ok(ControlFlow::Continue(()))
-    }
-
-    /// Scores what is scored after each epoch. Returns None if the host left before the end.
-    fn score_epoch_end(
-        &mut self,
-        host: &mut impl TrainingHost,
-        network: Network,
-    ) -> Result<Option<EpochScores>> {
-        let split = self.scored_split();
-        let tta = self.run_state.params.tta_of_evaluations();
-        let Some(scores) = self.evaluate_network(host, network, split, tta)? else {
-            return Ok(None);
-        };
-        let (last, average, correct) = scores;
-        let mut test = None;
-        let wanted = self.run_state.params.test_each_epoch;
-        let watched = self.watch_test && network == Network::Run;
-        if split != Split::Test && (wanted || watched) {
-            let Some((last, average, _)) =
-                self.evaluate_network(host, network, Split::Test, tta)?
-            else {
-                return Ok(None);
-            };
-            test = wanted.then_some((last, average));
-        }
-        Ok(Some(EpochScores {
-            last,
-            average,
-            test,
-            correct,
-        }))
-    }
-
-    /// Scores all images of a split with the last weights and, if there is one, with their average, and gives the scores
-    /// to the host. Returns None if the host left before the end.
-    ///
-    /// # Errors
-    /// Returns an error if the device runs out of memory or a kernel launch fails.
-    pub fn evaluate_all(
-        &mut self,
-        host: &mut impl TrainingHost,
-        split: Split,
-        tta: Tta,
-    ) -> Result<Option<(Evaluation, Option<Evaluation>)>> {
-        let scores = self.evaluate_network(host, Network::Run, split, tta)?;
-        Ok(scores.map(|(last, average, _)| (last, average)))
-    }
-
-    /// The same for either network. Also returns whether the last weights predict each image correctly.
-    fn evaluate_network(
-        &mut self,
-        host: &mut impl TrainingHost,
-        network: Network,
-        split: Split,
-        tta: Tta,
-    ) -> Result<Option<(Evaluation, Option<Evaluation>, Vec<bool>)>> {
-        let Some(scores) = self.score_network(host, network, split, (Weights::Last, tta))? else {
-            return Ok(None);
-        };
-        let correct = scores.correct().collect();
-        let last = give(host, network, scores);
-        if !self.has_average_of(network)? {
-            return Ok(Some((last, None, correct)));
-        }
-        let views = (Weights::Average, tta);
-        let Some(scores) = self.score_network(host, network, split, views)? else {
-            return Ok(None);
-        };
-        let average = give(host, network, scores);
-        Ok(Some((last, Some(average), correct)))
-    }
-
     fn has_average_of(&mut self, network: Network) -> Result<bool> {
         let member = self.member_of(network);
         Ok(self.backend.has_average(member)?)
@@ -503,16 +393,6 @@ impl Trainer {
     }
 }
 
-/// Gives the scores of a network to the host. Returns their evaluation.
-fn give(host: &mut impl TrainingHost, network: Network, scores: Scores) -> Evaluation {
-    let evaluation = scores.evaluation.clone();
-    match network {
-        Network::Run => host.evaluated(scores),
-        Network::Variant => host.variant_evaluated(&evaluation),
-    }
-    evaluation
-}
-
 /// Counts a finished step of `images` images, which took `seconds`.
 fn count(run_state: &mut RunState, images: u64, outcome: &StepOutcome, seconds: f64) {
     run_state.step = outcome.step;
@@ -523,61 +403,6 @@ fn count(run_state: &mut RunState, images: u64, outcome: &StepOutcome, seconds: 
     run_state.totals.correct += u64::from(outcome.correct);
     run_state.totals.images += images;
     run_state.totals.seconds += seconds;
-}
-
-/// Counts an epoch that has been scored, and returns its report.
-fn end_epoch(run_state: &mut RunState, scores: &EpochScores, steps_per_epoch: u64) -> EpochReport {
-    let EpochScores { last, .. } = scores;
-    let tested = |e: &Evaluation| (e.split == Split::Test).then_some(e.accuracy);
-    let (test, test_of_average) = match &scores.test {
-        Some((last, average)) => (Some(last), average.as_ref()),
-        None => (None, None),
-    };
-    let average = scores.average.as_ref().map(|e| AverageScores {
-        loss: e.loss,
-        accuracy: e.accuracy,
-        test_accuracy: tested(e).or(test_of_average.map(|e| e.accuracy)),
-    });
-    let part = run_state.step_in_epoch as f64 / steps_per_epoch.max(1) as f64;
-    let position = f64::from(run_state.epochs) + part;
-    let epoch = run_state.epochs + 1;
-    // The best checkpoint is never chosen by the test images: their accuracy would then be biased.
-    let best = last.split == Split::Validation
-        && run_state.best.is_none_or(|b| last.accuracy > b.accuracy);
-    if best {
-        run_state.best = Some(Best {
-            accuracy: last.accuracy,
-            epoch,
-            step: run_state.step,
-        });
-    }
-    let target = run_state.params.target;
-    let totals = std::mem::take(&mut run_state.totals);
-    let images = totals.images.max(1) as f64;
-    let report = EpochReport {
-        epoch,
-        step: run_state.step,
-        train_loss: totals.loss / images,
-        train_accuracy: totals.correct as f64 / images,
-        split: last.split,
-        tta: last.tta,
-        loss: last.loss,
-        accuracy: last.accuracy,
-        test_accuracy: tested(last).or(test.map(|e| e.accuracy)),
-        average,
-        best,
-        images_per_s: images / totals.seconds.max(1e-9),
-        elapsed: run_state.elapsed,
-        position,
-        reached: (target > 0.0 && last.accuracy >= target).then_some(target),
-    };
-    // A run that ends within an epoch keeps its position, and continues there if it gets more epochs.
-    if run_state.step_in_epoch >= steps_per_epoch {
-        run_state.epochs = epoch;
-        run_state.step_in_epoch = 0;
-        run_state.images_in_epoch = 0;
-    }
-    report
 }
 
 /// Maximum number of images that the network of a run computes at once.

@@ -2,21 +2,23 @@
 
 use super::*;
 use crate::domain::comparison::ComparisonReport;
-use crate::domain::params::{Applies, Effect, HYPERPARAMS, HyperParam};
+use crate::domain::params::{Applies, HYPERPARAMS, HyperParam, Influence};
+
+/// What to do before the step with a number.
+type Act = (u64, fn(&mut Trainer));
 
 /// A host that acts at one step of the run's own network, and records both networks.
 struct Comparing {
     own: Recorder,
     variant: Recorder,
     reports: Vec<ComparisonReport>,
-    /// What to do before the step with this number.
-    acts: Vec<(u64, fn(&mut Trainer))>,
+    acts: Vec<Act>,
     /// Abandon every second submission of steps.
     impatient: Option<Arc<AtomicBool>>,
 }
 
 impl Comparing {
-    fn new(acts: &[(u64, fn(&mut Trainer))]) -> Self {
+    fn new(acts: &[Act]) -> Self {
         Comparing {
             own: Recorder::default(),
             variant: Recorder::default(),
@@ -117,7 +119,7 @@ fn all_timeless(reports: &[EpochReport]) -> Vec<EpochReport> {
 
 #[test]
 fn with_and_without_are_the_runs_that_would_have_been() {
-    let run = |acts: &[(u64, fn(&mut Trainer))]| {
+    let run = |acts: &[Act]| {
         let (mut trainer, mut host) = (threads(1, four_epochs()), Comparing::new(acts));
         assert_eq!(trainer.run(&mut host).unwrap(), End::Finished);
         (trainer.state().unwrap(), host)
@@ -128,8 +130,7 @@ fn with_and_without_are_the_runs_that_would_have_been() {
     // One thread trains the networks in turn, as three do; of two, each trains one.
     for (count, impatient) in [(1, false), (2, false), (3, false), (2, true)] {
         for keeps in [None, Some(33), Some(20)] {
-            let mut acts: Vec<(u64, fn(&mut Trainer))> =
-                vec![(14, compare_rate), (25, more_dropout)];
+            let mut acts: Vec<Act> = vec![(14, compare_rate), (25, more_dropout)];
             acts.extend(keeps.map(|step| (step, keep as fn(&mut Trainer))));
             let mut trainer = threads(count, four_epochs());
             let mut host = Comparing::new(&acts);
@@ -203,7 +204,7 @@ fn only_what_leaves_the_batches_alone_can_be_compared() {
         let before = trainer.run_state().clone();
         let compared = trainer.compare(row, other.clone(), None);
         let allowed = row.applies != Applies::NextRun
-            && row.effect == Effect::Steps
+            && row.influence == Influence::Steps
             && row.applies_to(before.params.optimizer);
         match compared {
             Ok(applied) => {

@@ -1,7 +1,7 @@
 //! The record of comparisons. While one is under way, viewers receive the events of both networks; when it is over, only
 //! those of the network that was chosen are part of the run's past.
 
-use super::protocol::Event;
+use super::Event;
 
 /// The past of a run with its comparisons settled: if a change was kept, the run's training since the comparison began
 /// is left out and the variant's takes its place; otherwise the variant's is left out. Of a comparison that is not over,
