@@ -3,7 +3,7 @@
 //! variant, trains with it, step by step beside it. All other changes are made in both.
 
 use super::changes::{apply_to, refuse};
-use super::epochs::{EpochScores, end_epoch};
+use super::epochs::{ScoredEpoch, end_epoch};
 use super::{Network, Trainer, TrainingHost, count};
 use crate::backend::{MemberId, StepOutcome, StepPlan};
 use crate::domain::comparison::{ComparisonReport, Difference, StepDifferences};
@@ -301,8 +301,8 @@ impl Trainer {
     pub(super) fn close_variant_epoch(
         &mut self,
         host: &mut impl TrainingHost,
-        own: &EpochScores,
-        scores: &EpochScores,
+        own: &ScoredEpoch,
+        scores: &ScoredEpoch,
     ) -> Result<()> {
         let steps_per_epoch = self.steps_per_epoch();
         let member = self.member_of(Network::Variant);

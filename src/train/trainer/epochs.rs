@@ -18,7 +18,7 @@ pub struct SplitScores {
 }
 
 /// The scores at the end of an epoch.
-pub(super) struct EpochScores {
+pub(super) struct ScoredEpoch {
     /// Those of the images that are scored after each epoch.
     pub scored: SplitScores,
     /// Those of the test images, if `test_each_epoch` asks for them.
@@ -63,7 +63,7 @@ impl Trainer {
         &mut self,
         host: &mut impl TrainingHost,
         network: Network,
-    ) -> Result<Option<EpochScores>> {
+    ) -> Result<Option<ScoredEpoch>> {
         let split = self.scored_split();
         let tta = self.run_state.params.tta_of_evaluations();
         let Some(scored) = self.score_split(host, network, split, tta)? else {
@@ -78,7 +78,7 @@ impl Trainer {
                 scores => test = scores.filter(|_| wanted),
             }
         }
-        Ok(Some(EpochScores { scored, test }))
+        Ok(Some(ScoredEpoch { scored, test }))
     }
 
     /// Scores all images of a split with the last weights and, if there is one, with their average, and gives the scores
@@ -137,7 +137,7 @@ fn give(host: &mut impl TrainingHost, network: Network, scores: Scores) -> Evalu
 /// Counts an epoch that has been scored, and returns its report.
 pub(super) fn end_epoch(
     run_state: &mut RunState,
-    scores: &EpochScores,
+    scores: &ScoredEpoch,
     steps_per_epoch: u64,
 ) -> EpochReport {
     let SplitScores { last, average, .. } = &scores.scored;
