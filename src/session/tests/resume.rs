@@ -55,6 +55,30 @@ fn continues_from(interruptions: &[u64]) {
 }
 
 #[test]
+fn a_change_at_the_step_of_the_newest_checkpoint_is_not_lost() {
+    for steps in [0, 10] {
+        let runs = tempfile::tempdir().unwrap();
+        let mut front = FrontEnd::start(Settings {
+            paused: true,
+            ..settings(runs.path())
+        });
+        front.until_state(State::Paused);
+        for _ in 0..steps {
+            front.send(Command::Step);
+            front.until_state(State::Paused);
+        }
+        // The end of the epoch was saved.
+        front.set("learning_rate", Value::Float(5e-4));
+        front.applied();
+        front.set("seed", Value::Int(9));
+        front.quit();
+        let saved = content(&runs.path().join("one").join(LAST)).run_state;
+        assert_eq!((saved.step, saved.params.learning_rate), (steps, 5e-4));
+        assert_eq!(saved.pending, [("seed".into(), Value::Int(9))]);
+    }
+}
+
+#[test]
 fn a_new_run_continues_from_the_end_of_an_epoch_that_was_kept() {
     let runs = tempfile::tempdir().unwrap();
     let one = runs.path().join("one");

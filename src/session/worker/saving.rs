@@ -41,7 +41,7 @@ impl Worker<'_> {
         // The user may have deleted the run's folder.
         let deleted = |run: &RunDir| !self.saver.is_busy() && !run.folder().join(LAST).is_file();
         let deleted = self.run.as_ref().is_some_and(deleted);
-        if step > 0 && (self.saved_step != Some(step) || deleted) {
+        if self.saved_step != Some(step) || deleted {
             self.save(trainer, false);
         }
     }
