@@ -3,7 +3,7 @@
 use super::{data, network};
 use crate::config::Config;
 use crate::data::{find, load};
-use crate::domain::rate_test::{RatePoint, RateTest, RateTestEnd};
+use crate::domain::rate_test::{RatePoint, RateTest};
 use crate::domain::text::{command_line, compact, grouped, plain};
 use crate::train::checkpoint::{Checkpoint, RunState};
 use crate::train::saver::{BEST, LAST};
@@ -49,7 +49,7 @@ pub fn run(
     let mut trainer = trainer(config, named)?;
     let bar = data::bar(config, "testing rates {bar:32} {percent:>3}%");
     bar.set_length(steps as u64);
-    let tested = trainer.test_rates(steps, &mut |test| {
+    let tested = trainer.test_rates(steps, &mut |_, test| {
         bar.set_position(test.points.len() as u64);
         ControlFlow::Continue(())
     });
@@ -133,22 +133,13 @@ fn print(
     }
     writeln!(out)?;
     let last = test.points.last().map_or(0.0, |point| point.rate);
-    match &test.end {
-        Some(RateTestEnd::Rose) => writeln!(
-            out,
-            "ended     at {last:.1e}: the loss rose to four times its lowest value"
-        )?,
-        Some(RateTestEnd::NotFinite(name)) => writeln!(
-            out,
-            "ended     after {last:.1e}: {} not finite",
-            plain(name)
-        )?,
-        Some(RateTestEnd::AllRates | RateTestEnd::Stopped) | None => {}
+    if let Some(why) = test.end.as_ref().and_then(|end| end.describe(last)) {
+        writeln!(out, "ended     {}", plain(&why))?;
     }
     let (Some(lowest), Some(rate)) = (report.lowest, report.suggestion) else {
         writeln!(
             out,
-            "no rate   made the loss fall; more steps (--steps) or a larger batch make it less noisy"
+            "no rate   made the loss fall clearly; more steps (--steps) or a larger batch make it less noisy"
         )?;
         return Ok(());
     };

@@ -4,6 +4,7 @@ use super::json as write_json;
 use crate::cli::Sending;
 use crate::config::Config;
 use crate::domain::params::{Applies, Hyperparameters, Value, param};
+use crate::domain::rate_test::{RateTestEnd, RateTestReport};
 use crate::domain::report::{
     CheckpointReport, EpochReport, Evaluation, ScoredWeights, State, StepReport,
 };
@@ -129,6 +130,7 @@ enum Effect {
     Answer(Answer),
     Evaluation(Evaluation),
     Checkpoint(CheckpointReport),
+    RateTest(RateTestReport),
 }
 
 /// The answer to a command, as it is printed.
@@ -214,9 +216,7 @@ impl Sent {
                         self.command == Command::Pause && status.state == State::Paused
                     }
                     (_, Until::RunOver) => status.state.is_over(),
-                    (_, Until::Applied | Until::Scored | Until::Saved | Until::SessionOver) => {
-                        false
-                    }
+                    _ => false,
                 };
             }
             _ => {}
@@ -278,6 +278,7 @@ impl Sent {
                     self.complete(None);
                 }
             }
+            Until::Tested => self.follow_rate_test(event),
             Until::Saved => match event {
                 Event::Checkpoint(report) if !report.best && self.contains(report.step) => {
                     self.effect = Some(Effect::Checkpoint(report.clone()));
@@ -295,6 +296,23 @@ impl Sent {
             || self.outcome == Outcome::PendingUntil(Applies::NextRun);
         if !self.is_complete && (ended || over && !outlives_the_run) {
             self.refuse("the run ended before the command had taken effect");
+        }
+    }
+
+    /// Collects the points of the test until it is over.
+    fn follow_rate_test(&mut self, event: &Event) {
+        let Event::RateTest(report) = event else {
+            return;
+        };
+        match &mut self.effect {
+            Some(Effect::RateTest(test)) => test.extend(report),
+            _ => self.effect = Some(Effect::RateTest(report.clone())),
+        }
+        match &report.end {
+            None => {}
+            Some(RateTestEnd::Stopped) => self.refuse("the test was stopped before its end"),
+            Some(RateTestEnd::Failed(why)) => self.refuse(why),
+            Some(_) => self.complete(None),
         }
     }
 

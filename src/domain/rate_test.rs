@@ -3,6 +3,8 @@
 //! what it suggests. [`crate::train`] makes the steps.
 
 use super::number;
+use super::params::Value;
+use super::text::grouped;
 use serde::{Deserialize, Serialize};
 
 /// Lowest and highest rate.
@@ -21,6 +23,23 @@ const RISE: f64 = 4.0;
 /// The suggested rate is the one with the lowest running mean divided by this: there the loss still falls, and with a
 /// margin to where it rises. (fast.ai's `minimum`.)
 const MARGIN: f64 = 10.0;
+
+/// Checks the number of steps of a test.
+///
+/// # Errors
+/// Returns an error if it is below [`MIN_STEPS`] or above [`MAX_STEPS`].
+pub fn check_steps(steps: usize) -> Result<usize, String> {
+    match steps {
+        MIN_STEPS..=MAX_STEPS => Ok(steps),
+        _ => Err(format!(
+            "a test of learning rates has {MIN_STEPS} to {} steps, not {steps}",
+            grouped(MAX_STEPS as u64)
+        )),
+    }
+}
+
+/// A fall of the running mean by fewer of its standard deviations is noise.
+const DEVIATIONS: f64 = 3.0;
 
 /// One step.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -46,6 +65,22 @@ pub enum RateTestEnd {
     NotFinite(String),
     /// It was stopped.
     Stopped,
+    /// It could not be made, for this reason.
+    Failed(String),
+}
+
+impl RateTestEnd {
+    /// Why a test whose last point has this rate ended early. None if it did not, or a user ended it.
+    pub fn describe(&self, last: f64) -> Option<String> {
+        match self {
+            RateTestEnd::Rose => Some(format!(
+                "at {last:.1e}: the loss rose to four times its lowest value"
+            )),
+            RateTestEnd::NotFinite(name) => Some(format!("after {last:.1e}: {name} not finite")),
+            RateTestEnd::Failed(why) => Some(format!("early: {why}")),
+            RateTestEnd::AllRates | RateTestEnd::Stopped => None,
+        }
+    }
 }
 
 /// A learning rate range test, while it runs and after it.
@@ -102,10 +137,10 @@ impl RateTest {
             .min_by(|a, b| a.smoothed.total_cmp(&b.smoothed))
     }
 
-    /// The suggested learning rate, to two digits. None if the loss did not fall.
+    /// The suggested learning rate, to two digits. None if the loss did not fall by more than its noise.
     pub fn suggestion(&self) -> Option<f64> {
         let (first, lowest) = (self.points.get(SETTLED)?, self.lowest()?);
-        if lowest.rate <= first.rate {
+        if lowest.rate <= first.rate || first.smoothed - lowest.smoothed <= self.noise(lowest) {
             return None;
         }
         let rate = lowest.rate / MARGIN;
@@ -114,6 +149,79 @@ impl RateTest {
         Some(match unit < 1.0 {
             true => (rate / unit).round() / unit.recip().round(),
             false => (rate / unit).round() * unit,
+        })
+    }
+
+    /// The change of the running mean up to `last` that the differences between batches explain.
+    fn noise(&self, last: &RatePoint) -> f64 {
+        let points = self
+            .points
+            .iter()
+            .take_while(|point| point.rate <= last.rate);
+        let squares = points.map(|point| (point.loss - point.smoothed).powi(2));
+        let (count, sum) = squares.fold((0.0, 0.0), |(count, sum), square| {
+            (count + 1.0, sum + square)
+        });
+        // The variance of a running mean of independent losses, as a share of theirs.
+        let share = (1.0 - DECAY) / (1.0 + DECAY);
+        DEVIATIONS * (share * sum / count).sqrt()
+    }
+
+    /// The points from index `first` on, of a test that began after the run's step `step`.
+    pub fn report(&self, step: u64, first: usize) -> RateTestReport {
+        RateTestReport {
+            step,
+            steps: self.steps,
+            first,
+            points: self.points.get(first..).unwrap_or_default().to_vec(),
+            suggestion: self.suggestion(),
+            end: self.end.clone(),
+        }
+    }
+}
+
+/// A test of a session's run, as its viewers receive it: the points since the report before.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RateTestReport {
+    /// Number of steps that the run had made when the test began.
+    pub step: u64,
+    /// Number of steps that the test has at most.
+    pub steps: usize,
+    /// Index of the first of `points`. A new test begins with 0.
+    pub first: usize,
+    pub points: Vec<RatePoint>,
+    /// The learning rate that all points up to the last suggest.
+    pub suggestion: Option<f64>,
+    /// Why the test has ended. None while it runs.
+    pub end: Option<RateTestEnd>,
+}
+
+impl RateTestReport {
+    /// Adds the next report of the same test, or becomes the first of another one.
+    pub fn extend(&mut self, next: &RateTestReport) {
+        if next.first == 0 {
+            *self = next.clone();
+            return;
+        }
+        self.points.truncate(next.first);
+        self.points.extend_from_slice(&next.points);
+        self.suggestion = next.suggestion;
+        self.end.clone_from(&next.end);
+    }
+
+    /// The rate of the last point; 0 before the first.
+    pub fn last_rate(&self) -> f64 {
+        self.points.last().map_or(0.0, |point| point.rate)
+    }
+
+    /// What the ended test found, as a sentence. None while it runs.
+    pub fn result(&self) -> Option<String> {
+        let end = self.end.as_ref()?;
+        Some(match (self.suggestion, end) {
+            (_, RateTestEnd::Failed(why)) => format!("learning rates could not be tested: {why}"),
+            (Some(rate), _) => format!("tested learning rates: try {}", Value::Float(rate)),
+            (None, RateTestEnd::Stopped) => "the test of learning rates was stopped".into(),
+            (None, _) => "tested learning rates: none made the loss fall clearly".into(),
         })
     }
 }
@@ -174,8 +282,37 @@ mod tests {
         assert!(rises.points.len() < 80, "{}", rises.points.len());
         let never = test(100, |rate| 1.0 + rate);
         assert_eq!(never.suggestion(), None);
+        // Batches of different losses, at whatever rate.
+        let noise = |rate: f64| 2.0 + 0.3 * (1e9 * rate).sin();
+        let flat = test(100, noise);
+        let fall = flat.points[SETTLED].smoothed - flat.lowest().unwrap().smoothed;
+        assert!(fall > 0.0, "{fall}");
+        assert_eq!(flat.suggestion(), None);
+        let falls = test(100, |rate| noise(rate) - (rate * 1e3).min(1.0) + rate);
+        assert!(falls.suggestion().is_some());
         let short = RateTest::new(100);
         assert_eq!((short.lowest(), short.suggestion()), (None, None));
+    }
+
+    #[test]
+    fn reports_add_up_to_the_whole_test() {
+        let whole = test(60, |rate| 1.0 + (rate.log10() + 1.0).powi(2));
+        let mut sum = RateTestReport::default();
+        let mut part = RateTest::new(60);
+        let mut sent = 0;
+        while part.end.is_none() {
+            part.add(whole.points[part.points.len()].loss);
+            if part.points.len() % 7 == 1 || part.end.is_some() {
+                sum.extend(&part.report(5, sent));
+                sent = part.points.len();
+            }
+        }
+        assert_eq!(sum, whole.report(5, 0));
+        assert_eq!(sum.suggestion, whole.suggestion());
+        assert!(sum.result().unwrap().ends_with("try 0.11"), "{sum:?}");
+        // Another test begins.
+        sum.extend(&RateTest::new(30).report(9, 0));
+        assert_eq!((sum.step, sum.points.len(), sum.result()), (9, 0, None));
     }
 
     #[test]

@@ -253,6 +253,10 @@ impl Text {
                     DifferenceOf::Accuracy
                 )
             ),
+            Event::RateTest(_) => {
+                let result = self.view.rate_test.as_ref().and_then(|test| test.result());
+                format!("rates    {}", plain(&result?))
+            }
             Event::Refused { error } => format!("refused  {}", plain(&error.to_string())),
             Event::Done(Done {
                 outcome: Outcome::Refused(why),

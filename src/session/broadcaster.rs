@@ -6,6 +6,7 @@ use super::client::{Address, Commands, ReceivedCommand, SessionClient, ViewerCou
 use super::protocol::{Answer, Done, Event, EventMessage, Outcome, settle};
 use crate::domain::confusion::Confusion;
 use crate::domain::params::param;
+use crate::domain::rate_test::RateTestReport;
 use crate::domain::report::{Evaluation, State, StepReport, SystemLoad};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use std::collections::{BTreeSet, VecDeque};
@@ -32,6 +33,8 @@ pub struct EventHistory {
     loads: VecDeque<SystemLoad>,
     /// The newest progress report of a running download.
     download: Option<Event>,
+    /// The newest test of the run's learning rates, with all its points.
+    rate_test: Option<RateTestReport>,
 }
 
 /// Number of classes of events; each has its own bound.
@@ -80,6 +83,10 @@ impl EventHistory {
                     return;
                 }
             }
+            Event::RateTest(report) => {
+                self.rate_test.get_or_insert_default().extend(report);
+                return;
+            }
             Event::State(state) if self.replace_progress(state) => return,
             Event::Compared(_) => self.forget_compared(),
             Event::Started(_) => self.forget_run(),
@@ -121,6 +128,7 @@ impl EventHistory {
                 .cloned()
                 .chain(loads)
                 .chain(self.download.clone())
+                .chain(self.rate_test.clone().map(Event::RateTest))
                 .collect(),
         }
     }
@@ -163,8 +171,10 @@ impl EventHistory {
         }
     }
 
-    /// Drops the step reports of the previous run, which the log does not need, except those right before other events.
+    /// Drops the test of learning rates of the previous run, and its step reports, which the log does not need, except
+    /// those right before other events.
     fn forget_run(&mut self) {
+        self.rate_test = None;
         let mut kept = VecDeque::new();
         let mut events = std::mem::take(&mut self.events).into_iter().peekable();
         while let Some(event) = events.next() {

@@ -25,6 +25,7 @@ pub use table::{TypedRequest, Until, parse_setting, parse_words, typed_commands}
 use crate::domain::comparison::ComparisonReport;
 use crate::domain::fork::ForkAt;
 use crate::domain::params::{Applies, HyperParamError, Hyperparameters, Value};
+use crate::domain::rate_test::RateTestReport;
 use crate::domain::report::{
     CheckpointReport, DataInfo, EpochReport, Evaluation, Health, ModelReport, Picture, Prediction,
     RunInfo, RunSummary, Split, State, StepReport, SystemLoad,
@@ -219,6 +220,15 @@ pub enum Command {
     KeepChange,
     /// End the comparison: the run goes on without the change.
     DropChange,
+    /// Test learning rates on a copy of the network. Training waits, and nothing of the run changes. Any later command
+    /// but a question ends the test. Reported as `Event::RateTest`.
+    FindLr {
+        /// Number of steps of the test. None: [`crate::domain::rate_test::STEPS`].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        steps: Option<usize>,
+    },
+    /// End the test of learning rates.
+    StopFindLr,
     /// Choose the images that Confusion and Samples show: validation or test.
     Show {
         split: Split,
@@ -446,6 +456,8 @@ pub enum Event {
     },
     Epoch(EpochReport),
     Evaluation(Evaluation),
+    /// The points of a test of learning rates since the last report. A test begins with a report without points.
+    RateTest(RateTestReport),
     /// The run's health has changed, for better or worse.
     Health(Health),
     Checkpoint(CheckpointReport),

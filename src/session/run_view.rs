@@ -4,6 +4,7 @@
 use super::protocol::{Change, Event};
 use crate::domain::marks::{Mark, merged};
 use crate::domain::params::{Hyperparameters, Tta, param};
+use crate::domain::rate_test::RateTestReport;
 use crate::domain::report::{
     EpochReport, Evaluation, Health, RunInfo, ScoredWeights, Split, State, StepReport,
     TargetReached,
@@ -56,6 +57,8 @@ pub struct RunView {
     averages: BTreeMap<&'static str, Evaluation>,
     /// Evaluation of the test images with the best weights, made at the end if the best weights are not the last.
     pub test_of_best: Option<Evaluation>,
+    /// The newest test of learning rates, with all its points.
+    pub rate_test: Option<RateTestReport>,
     /// Anchors that convert steps to epochs: (step before the epoch, x there, steps per epoch).
     anchors: Vec<(u64, f64, u64)>,
     /// The state when the comparison that is under way began.
@@ -82,6 +85,7 @@ impl Default for RunView {
             test: None,
             averages: BTreeMap::new(),
             test_of_best: None,
+            rate_test: None,
             anchors: Vec::new(),
             before_comparison: None,
         }
@@ -115,6 +119,7 @@ impl RunView {
             Event::Epoch(report) => self.epoch(report),
             Event::Evaluation(evaluation) => self.evaluation(evaluation),
             Event::Health(health) => self.health = health.clone(),
+            Event::RateTest(report) => self.rate_test.get_or_insert_default().extend(report),
             Event::Snapshot { events } => {
                 *self = RunView::default();
                 events.iter().for_each(|event| self.event(event));
@@ -257,6 +262,13 @@ impl RunView {
         let last = self.epochs.last().map_or(0, |epoch| epoch.step);
         let newest = self.averages.get(split.name());
         newest.filter(|evaluation| evaluation.step >= last)
+    }
+
+    /// Whether learning rates are being tested; training waits meanwhile.
+    pub fn tests_rates(&self) -> bool {
+        self.rate_test
+            .as_ref()
+            .is_some_and(|test| test.end.is_none())
     }
 
     /// The number of steps done.

@@ -8,6 +8,7 @@ mod life_cycle;
 #[cfg(target_os = "linux")]
 mod memory;
 mod past;
+mod rate_test;
 mod resume;
 mod saving;
 mod sweep;

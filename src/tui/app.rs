@@ -3,6 +3,7 @@
 
 mod asking;
 mod past;
+mod rate_test;
 
 use super::actions::{self, Action, Do, Key, ProgramAction, key_of};
 use super::frame::{self, FrameLayout};
@@ -68,6 +69,8 @@ pub enum Effect {
     Quit,
     /// Saves and quits, and begins a sweep.
     Sweep(Box<Plan>),
+    /// Tests learning rates and shows the losses.
+    TestRates,
 
     Send(Command),
     /// Sends a question as command number `id`, about the end of `epoch` or about now.
@@ -302,6 +305,7 @@ impl App {
                     self.sweep = Some(*plan);
                     queue.extend(more);
                 }
+                Effect::TestRates => self.test_rates(&mut out),
                 Effect::Quit => {
                     if !self.quitting {
                         self.quitting = true;
@@ -355,6 +359,7 @@ impl App {
         self.session.event(event);
         self.status.event(event);
         self.look_back_event(event, effects);
+        self.rate_test_event(event);
         // Views treat a snapshot like the start of a run, since their earlier answers are outdated.
         let begun = match (event, &self.session.run) {
             (Event::Snapshot { .. }, Some(run)) => Some(Event::Started(run.clone())),
@@ -420,7 +425,8 @@ impl App {
         if let Some(overlay) = &mut self.overlay {
             match overlay.key(&event, self.size, self.screen) {
                 Choice::Stay => {}
-                Choice::Close => self.overlay = None,
+                Choice::Close => self.close_overlay(effects),
+                Choice::SetRate => self.set_tested_rate(effects),
                 Choice::Do(effect) => {
                     self.overlay = None;
                     effects.push(effect);
@@ -536,7 +542,9 @@ impl App {
             match mouse.kind {
                 MouseEventKind::ScrollUp => overlay.scroll(-3),
                 MouseEventKind::ScrollDown => overlay.scroll(3),
-                _ if pressed && !overlay.area(self.size).contains(at) => self.overlay = None,
+                _ if pressed && !overlay.area(self.size).contains(at) => {
+                    self.close_overlay(effects);
+                }
                 _ => {}
             }
             return;

@@ -196,6 +196,13 @@ fn state(session: &SessionView, theme: Theme, narrow: bool) -> (&'static str, St
         0 => String::new(),
         _ => format!(" {:>2}%", (100 * done.min(total) / total).min(99)),
     };
+    if let Some(test) = session.rate_test.as_ref().filter(|_| session.tests_rates()) {
+        let share = match narrow {
+            true => String::new(),
+            false => percent(test.points.len() as u64, test.steps as u64),
+        };
+        return ("◆", format!("rate test{share}"), theme.validation());
+    }
     match &session.state {
         State::Loading { what, done, total } => (
             "◌",

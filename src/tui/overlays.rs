@@ -1,5 +1,7 @@
 //! Overlays over a screen: help, the command palette, questions. Their contents come from the ACTIONS table.
 
+mod rate_test;
+
 use super::actions::{self, Action, Do};
 use super::app::{App, Effect};
 use super::views::Screen;
@@ -15,9 +17,21 @@ use ratatui::widgets::{Clear, Widget};
 /// The open overlay.
 #[derive(Debug)]
 pub enum Overlay {
-    Help { scroll: u16 },
-    Palette { query: String, chosen: usize },
-    Confirm { question: String, yes: Box<Effect> },
+    Help {
+        scroll: u16,
+    },
+    Palette {
+        query: String,
+        chosen: usize,
+    },
+    Confirm {
+        question: String,
+        yes: Box<Effect>,
+    },
+    /// The newest test of learning rates. Until it `has_begun`, the session knows only an earlier one, if any.
+    RateTest {
+        has_begun: bool,
+    },
 }
 
 /// The result of a key in an overlay.
@@ -26,6 +40,8 @@ pub enum Choice {
     Close,
     Do(Effect),
     Perform(&'static Action),
+    /// Make the suggestion of the test the learning rate.
+    SetRate,
 }
 
 /// The actions whose name or help matches the query, best match first.
@@ -85,6 +101,10 @@ impl Overlay {
                 let lines = wrap(question, usize::from(width.saturating_sub(6))).len();
                 (width, lines as u16 + 6)
             }
+            Overlay::RateTest { .. } => (
+                screen.width.saturating_sub(4).min(110),
+                screen.height.saturating_sub(4).min(32),
+            ),
         };
         let width = width.min(screen.width.saturating_sub(2));
         let height = height.min(screen.height.saturating_sub(2));
@@ -105,7 +125,7 @@ impl Overlay {
             Overlay::Palette { chosen, .. } => {
                 *chosen = (*chosen as i64 + i64::from(by)).max(0) as usize;
             }
-            Overlay::Confirm { .. } => {}
+            Overlay::Confirm { .. } | Overlay::RateTest { .. } => {}
         }
     }
 
@@ -173,6 +193,11 @@ impl Overlay {
                 Some(false) => return Choice::Close,
                 None => {}
             },
+            Overlay::RateTest { .. } => match key.code {
+                KeyCode::Esc | KeyCode::Char('q' | 'T') => return Choice::Close,
+                KeyCode::Enter => return Choice::SetRate,
+                _ => {}
+            },
         }
         Choice::Stay
     }
@@ -187,6 +212,7 @@ impl Overlay {
         match self {
             Overlay::Help { scroll } => draw_help(app, *scroll, area, buf),
             Overlay::Palette { query, chosen } => draw_palette(app, query, *chosen, area, buf),
+            Overlay::RateTest { has_begun } => rate_test::draw(app, *has_begun, area, buf),
             Overlay::Confirm { question, .. } => {
                 let inner = panel(
                     buf,

@@ -144,11 +144,9 @@ impl Default for SessionView {
 impl SessionView {
     /// Whether the worker is computing now.
     pub fn is_computing(&self) -> bool {
-        !self.ended
-            && matches!(
-                self.state,
-                State::Running | State::Evaluating { .. } | State::Loading { .. }
-            )
+        use State::{Evaluating, Loading, Running};
+        let trains = matches!(self.state, Running | Evaluating { .. } | Loading { .. });
+        !self.ended && (trains || self.tests_rates())
     }
 
     /// Whether there is a run that can still be trained.
@@ -294,6 +292,10 @@ impl SessionView {
             Event::Epoch(report) => self.epoch(report),
             Event::Evaluation(evaluation) => self.evaluated(evaluation),
             Event::Health(health) => self.health_changed(&before.1, health),
+            Event::RateTest(report) => {
+                let result = report.result().into_iter();
+                result.for_each(|result| self.note(Severity::Plain, result));
+            }
             Event::Checkpoint(report) => {
                 let words = format!("saved ({})", bytes(report.bytes));
                 match self.log.newest().filter(|e| e.step == report.step) {
@@ -320,12 +322,8 @@ impl SessionView {
             Event::Load(load) => {
                 self.loads += 1;
                 let x = self.loads as f64;
-                if let Some(cpu) = load.cpu {
-                    self.cpu.add(x, cpu);
-                }
-                if let Some(gpu) = load.gpu {
-                    self.gpu.add(x, gpu);
-                }
+                load.cpu.into_iter().for_each(|cpu| self.cpu.add(x, cpu));
+                load.gpu.into_iter().for_each(|gpu| self.gpu.add(x, gpu));
                 self.load = load.clone();
             }
             Event::Download {

@@ -104,6 +104,22 @@ fn a_script_steers_a_session_and_each_answer_is_a_line() {
     assert!(why.contains("no checkpoint of the end of"), "{why}");
     let runs = answer(&place, "ask runs", 0);
     assert_eq!(runs["answer"]["items"][0]["name"], "one");
+    let tested = answer(&place, "find-lr 40 --wait", 0);
+    assert_eq!(
+        (&tested["command"], &tested["applied_at"]),
+        (&"find-lr".into(), &(next_step + 1).into())
+    );
+    let test = &tested["rate-test"];
+    assert_eq!(
+        (&test["step"], &test["steps"]),
+        (&next_step.into(), &40.into())
+    );
+    assert!(test["points"].as_array().unwrap().len() > 10, "{test}");
+    assert!(!test["end"].is_null());
+    send(&place, "find-lr 5")
+        .exits(2)
+        .says(&["20 to 10,000 steps, not 5"]);
+    answer(&place, "stop-find-lr", 4);
     let browse =
         "{\"question\":\"browse\",\"split\":\"test\",\"class\":3,\"offset\":0,\"count\":2}";
     let pictures = answer(&place, &format!("ask {browse}"), 0);

@@ -12,6 +12,7 @@ mod hangup;
 mod mouse;
 mod panics;
 mod pty;
+mod rate_test;
 mod remote;
 mod storm;
 mod sweep;

@@ -179,3 +179,34 @@ fn a_status_names_what_is_pending() {
     assert_eq!(answer["pending"][0]["waits_for"], "next-epoch");
     assert_eq!(answer["params"]["batch_size"], 32);
 }
+
+#[test]
+fn a_test_of_rates_is_complete_at_its_end_and_refused_if_it_is_stopped() {
+    use crate::domain::rate_test::{RateTest, RateTestEnd};
+    let mut test = RateTest::new(20);
+    let command = || Command::FindLr { steps: None };
+    let at = |test: &RateTest, first| Event::RateTest(test.report(6, first));
+    let mut events = vec![done(Outcome::AppliedAt(7)), at(&test, 0)];
+    while test.end.is_none() {
+        test.add(1.0);
+        events.push(at(&test, test.points.len() - 1));
+    }
+    let complete = |events: &[Event]| outcome(command(), Until::Tested, events);
+    assert_eq!(complete(&events[..events.len() - 1]), None);
+    assert_eq!(complete(&events), Some(Outcome::AppliedAt(7)));
+    let mut sent = Sent::new(1, command(), Until::Tested);
+    let status = Status::default();
+    events.iter().for_each(|event| sent.event(event, &status));
+    match &sent.effect {
+        Some(Effect::RateTest(whole)) => assert_eq!(*whole, test.report(6, 0)),
+        _ => panic!("no effect"),
+    }
+    for (end, says) in [
+        (RateTestEnd::Stopped, "the test was stopped"),
+        (RateTestEnd::Failed("no memory".into()), "no memory"),
+    ] {
+        test.end = Some(end);
+        let last = [done(Outcome::AppliedAt(7)), at(&test, 0)];
+        assert!(refused(complete(&last)).contains(says));
+    }
+}

@@ -2,6 +2,7 @@ use super::super::protocol::MAX_UNREAD;
 use super::super::protocol::{Answer, Command, CommandMessage, Question};
 use super::*;
 use crate::domain::params::{Applies, Change, Value};
+use crate::domain::rate_test::{RateTest, RateTestReport};
 use crate::domain::report::{EpochReport, Health, RunInfo, ScoredWeights, Split, StepReport};
 
 fn steps(number: u64) -> Event {
@@ -316,4 +317,34 @@ fn the_newest_two_matrices_of_each_split_are_kept() {
         (Split::Validation, 4, 10),
     ];
     assert_eq!(kept.collect::<Vec<_>>(), wanted);
+}
+
+#[test]
+fn a_late_viewer_learns_the_newest_test_of_rates_as_one_event() {
+    let (client, sender) = channel();
+    let mut test = RateTest::new(50);
+    sender.event(Event::Started(Box::default()));
+    sender.event(Event::RateTest(RateTest::new(80).report(3, 0)));
+    sender.event(Event::RateTest(test.report(7, 0)));
+    for number in 0..30 {
+        test.add(1.0);
+        sender.event(Event::RateTest(test.report(7, number)));
+    }
+    let tests = |viewer: &SessionClient| -> Vec<RateTestReport> {
+        let events = heard_by(viewer).into_iter().flat_map(|event| match event {
+            Event::Snapshot { events } => events,
+            event => vec![event],
+        });
+        let reports = events.filter_map(|event| match event {
+            Event::RateTest(report) => Some(report),
+            _ => None,
+        });
+        reports.collect()
+    };
+    let late = sender.broadcaster().attach();
+    assert_eq!(tests(&late), [test.report(7, 0)]);
+    assert_eq!(tests(&client).len(), 32);
+    // It belongs to the run.
+    sender.event(Event::Started(Box::default()));
+    assert_eq!(tests(&sender.broadcaster().attach()), []);
 }

@@ -4,6 +4,7 @@
 use super::{Command, ForkRequest, Question};
 use crate::domain::fork::ForkAt;
 use crate::domain::params::{self, Value};
+use crate::domain::rate_test::check_steps;
 use crate::domain::report::Split;
 use crate::domain::text::nearest;
 
@@ -31,6 +32,8 @@ pub enum Until {
     Applied,
     /// When the images are scored.
     Scored,
+    /// When the test of learning rates is over.
+    Tested,
     /// When the checkpoint is on the disk.
     Saved,
     /// When the run is paused.
@@ -48,6 +51,7 @@ impl Until {
             Until::Answered => None,
             Until::Applied => Some("the change has taken effect"),
             Until::Scored => Some("the images are scored"),
+            Until::Tested => Some("the test is over"),
             Until::Saved => Some("the checkpoint is on the disk"),
             Until::Paused => Some("the run is paused"),
             Until::RunOver => Some("the run has ended"),
@@ -97,6 +101,12 @@ pub static COMMANDS: &[CommandRow] = &[
     CommandRow { name: "drop-change", takes: "", until: Until::Answered,
         about: "End the comparison: the run goes on without the change.",
         typed: Some(|_| Ok(vec![Command::DropChange])) },
+    CommandRow { name: "find-lr", takes: "[STEPS]", until: Until::Tested,
+        about: "Test learning rates on a copy of the network: training waits, and nothing of the run changes. Any later command but a question ends the test.",
+        typed: Some(typed_find_lr) },
+    CommandRow { name: "stop-find-lr", takes: "", until: Until::Answered,
+        about: "End the test of learning rates.",
+        typed: Some(|_| Ok(vec![Command::StopFindLr])) },
     CommandRow { name: "evaluate", takes: "", until: Until::Scored,
         about: "Score the validation images now.",
         typed: Some(|_| Ok(vec![Command::Evaluate])) },
@@ -176,6 +186,7 @@ pub static EVENTS: &[MessageRow] = &[
     MessageRow { name: "steps", about: "The training steps from `first` to `last`, at most ten times a second. Numbers that are not finite are strings: \"NaN\", \"inf\", \"-inf\"." },
     MessageRow { name: "epoch", about: "An epoch is over. `val_...` are `test_...` if no images are held out." },
     MessageRow { name: "evaluation", about: "Images were scored." },
+    MessageRow { name: "rate-test", about: "The points of a test of learning rates from index `first` on: 0 begins a new test. `end` says why it has ended." },
     MessageRow { name: "pending", about: "A change was accepted and waits for the next epoch or the next run." },
     MessageRow { name: "withdrawn", about: "A pending change was withdrawn." },
     MessageRow { name: "applied", about: "A change took effect: `step` is the first that used it." },
@@ -244,6 +255,19 @@ fn typed_fork(words: &[String]) -> Result<Vec<Command>, String> {
         request.changes.push((key.into(), value));
     }
     Ok(vec![Command::Fork(request)])
+}
+
+fn typed_find_lr(words: &[String]) -> Result<Vec<Command>, String> {
+    let steps = match words {
+        [] => None,
+        [word] => {
+            let steps = word.parse();
+            let wrong = |_| format!("'{word}' is not a number of steps");
+            Some(check_steps(steps.map_err(wrong)?)?)
+        }
+        [_, extra, ..] => return Err(format!("`find-lr` takes [STEPS], not '{extra}'")),
+    };
+    Ok(vec![Command::FindLr { steps }])
 }
 
 fn typed_show(words: &[String]) -> Result<Vec<Command>, String> {

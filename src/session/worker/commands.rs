@@ -65,7 +65,11 @@ impl Worker<'_> {
         trainer: &mut Trainer,
         phase: Phase,
     ) -> Handled {
-        let evaluating = phase != Phase::Training;
+        let evaluating = matches!(phase, Phase::Evaluating { .. });
+        if command.interrupts() && !matches!(command, Command::FindLr { .. } | Command::StopFindLr)
+        {
+            self.stop_rate_test(trainer);
+        }
         match command {
             Command::Quit => self.exit = Some(Exit::Quit),
             Command::SaveAndQuit => self.save_and_quit(trainer)?,
@@ -120,6 +124,11 @@ impl Worker<'_> {
             }
             Command::KeepChange => return self.request_decision(trainer, Decision::Keep),
             Command::DropChange => return self.request_decision(trainer, Decision::Drop),
+            Command::FindLr { steps } => self.request_rate_test(steps)?,
+            Command::StopFindLr => match self.rate_test {
+                Some(_) => self.stop_rate_test(trainer),
+                None => return Err("no test of learning rates is running".into()),
+            },
             Command::Show { split } => self.show(trainer, split)?,
             Command::Ask { question, epoch } => {
                 let answer = match epoch {
@@ -174,6 +183,10 @@ impl Worker<'_> {
     }
 
     fn report_change(&mut self, trainer: &Trainer, key: &str, change: ChangeOutcome) -> Outcome {
+        if change != ChangeOutcome::Unchanged {
+            // The newest checkpoint lacks the change, even if it is of this step.
+            self.saved_step = None;
+        }
         match change {
             ChangeOutcome::Applied(applied) => {
                 self.applied(&applied);

@@ -58,8 +58,9 @@ impl TrainingHost for Worker<'_> {
             if self.exit.is_some() {
                 return ControlFlow::Break(());
             }
-            if phase == Phase::Training && self.score_requested(trainer).is_break() {
-                return ControlFlow::Break(());
+            if phase == Phase::Training {
+                self.score_requested(trainer)?;
+                self.test_requested_rates(trainer)?;
             }
             if idle {
                 break;
@@ -67,6 +68,8 @@ impl TrainingHost for Worker<'_> {
         }
         match phase {
             Phase::Training => self.report_state(State::Running),
+            // The state stays that of the training, which waits.
+            Phase::TestingRates => {}
             Phase::Evaluating { split, done, total } => {
                 let same =
                     matches!(self.reported_state, State::Evaluating { split: s, .. } if s == split);

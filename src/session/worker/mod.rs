@@ -12,6 +12,7 @@ mod hosting;
 mod inbox;
 mod loading;
 mod past;
+mod rate_test;
 mod saving;
 mod starting;
 
@@ -41,6 +42,7 @@ use comparison::{Comparison, Decision};
 use forking::CheckedFork;
 use loading::{load_data, loading};
 use past::EarlierEpoch;
+use rate_test::RequestedRateTest;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -194,6 +196,7 @@ struct Worker<'a> {
     unrecorded_split: Option<Split>,
     /// Splits to score at the next poll of the training loop.
     splits_to_score: Vec<Split>,
+    rate_test: Option<RequestedRateTest>,
     exit: Option<Exit>,
     error: Option<SessionError>,
     /// The state that was last reported.
@@ -267,6 +270,7 @@ impl<'a> Worker<'a> {
             train_again: false,
             unrecorded_split: None,
             splits_to_score: Vec::new(),
+            rate_test: None,
             exit: None,
             error: None,
             reported_state: loading("data", 0, 0),

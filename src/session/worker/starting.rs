@@ -158,6 +158,7 @@ impl Worker<'_> {
         self.best_scored = None;
         self.average_scored = None;
         self.splits_to_score.clear();
+        self.rate_test = None;
         self.unrecorded_split = None;
         self.steps = None;
         self.saved_step = None;

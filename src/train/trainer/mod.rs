@@ -57,6 +57,8 @@ pub enum Phase {
         done: u32,
         total: u32,
     },
+    /// Testing learning rates on a copy of the network.
+    TestingRates,
 }
 
 /// The caller of a [`Trainer`]: is polled between steps, when it may carry out commands, and receives the reports.

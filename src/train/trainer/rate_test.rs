@@ -11,14 +11,14 @@ use std::ops::ControlFlow;
 impl Trainer {
     /// Tests learning rates from the present state: trains a copy of the network on the next batches, with a rate that
     /// grows from step to step in place of the hyperparameter and its schedule. Nothing of the run changes. `stepped` is
-    /// called after each step, and `Break` ends the test.
+    /// called after each step and after one that was abandoned, which is then made again; `Break` ends the test.
     ///
     /// # Errors
     /// Returns an error if the device has no memory for the copy, or fails.
     pub fn test_rates(
         &mut self,
         steps: usize,
-        stepped: &mut dyn FnMut(&RateTest) -> ControlFlow<()>,
+        stepped: &mut dyn FnMut(&mut Trainer, &RateTest) -> ControlFlow<()>,
     ) -> Result<RateTest> {
         let copy = self.backend.copy(self.member)?;
         let tested = self.test_rates_of(copy, RateTest::new(steps), stepped);
@@ -30,21 +30,20 @@ impl Trainer {
         &mut self,
         member: MemberId,
         mut test: RateTest,
-        stepped: &mut dyn FnMut(&RateTest) -> ControlFlow<()>,
+        stepped: &mut dyn FnMut(&mut Trainer, &RateTest) -> ControlFlow<()>,
     ) -> Result<RateTest> {
         while test.end.is_none() {
             let plan = self.plan_with_rate(test.next_rate(), test.points.len() as u64);
             let work = [(member, vec![plan])];
             let images = &self.training_data.train;
             let outcomes = self.backend.train(images, &work, &self.stop)?;
-            match outcomes.into_iter().flatten().next() {
-                None => test.end = Some(RateTestEnd::Stopped),
-                Some(outcome) => match outcome.not_finite {
+            if let Some(outcome) = outcomes.into_iter().flatten().next() {
+                match outcome.not_finite {
                     Some(name) => test.end = Some(RateTestEnd::NotFinite(name)),
                     None => test.add(outcome.loss),
-                },
+                }
             }
-            if stepped(&test).is_break() && test.end.is_none() {
+            if stepped(self, &test).is_break() && test.end.is_none() {
                 test.end = Some(RateTestEnd::Stopped);
             }
         }

@@ -572,7 +572,7 @@ fn a_test_of_rates_changes_nothing_of_the_run() {
     // Longer than the rest of the epoch, and than an epoch.
     let mut calls = 0;
     let test = tested
-        .test_rates(25, &mut |_| {
+        .test_rates(25, &mut |_, _| {
             calls += 1;
             ControlFlow::Continue(())
         })
@@ -589,7 +589,7 @@ fn a_test_of_rates_changes_nothing_of_the_run() {
     assert_eq!(test.points[0].loss, hosts[1].losses[0]);
     assert_ne!(test.points[1].loss, hosts[1].losses[1]);
 
-    let stop = &mut |_: &RateTest| ControlFlow::Break(());
+    let stop = &mut |_: &mut Trainer, _: &RateTest| ControlFlow::Break(());
     let stopped = tested.test_rates(25, stop).unwrap();
     assert_eq!(stopped.points.len(), 1);
     assert_eq!(stopped.end, Some(RateTestEnd::Stopped));

@@ -29,6 +29,18 @@ fn pausable(session: &SessionView) -> Result<(), String> {
     session.trainable()
 }
 
+fn testable(session: &SessionView) -> Result<(), String> {
+    session.trainable()?;
+    match session.state {
+        _ if session.comparison.is_some() => Err("a comparison is under way".into()),
+        State::Diverged { .. } => Err(format!(
+            "the run has diverged; {} goes back to a state that can be tested",
+            key_of(ProgramAction::GoBack)
+        )),
+        _ => Ok(()),
+    }
+}
+
 fn paused(session: &SessionView) -> Result<(), String> {
     session.trainable()?;
     match session.state {
@@ -200,6 +212,7 @@ pub static ACTIONS: &[Action] = &[
     view(Train(TrainAction::Compare), &[ch('A')], 11, "compare", "A/B: train with and without the next change, or the pending one of the chosen row, side by side"),
     view(Train(TrainAction::KeepChange), &[], 0, "keep", "end the comparison: the run goes on with its change"),
     view(Train(TrainAction::DropChange), &[], 0, "drop", "end the comparison: the run goes on without its change"),
+    when(view(Train(TrainAction::TestRates), &[ch('T')], 12, "test rates", "test learning rates on a copy of the network from here; training waits, and the run stays as it is"), testable),
     view(Train(TrainAction::Sweep), &[ch('S')], 0, "sweep", "end this run and train one for every combination of the typed ranges"),
     // Confusion
     view(Confusion(ConfusionAction::Choose(Move::Up)), UP, 0, "move", "the row above; the images before, when a cell is open"),

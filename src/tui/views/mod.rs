@@ -215,6 +215,11 @@ impl Context<'_> {
         }
     }
 
+    /// Tests learning rates from the present state.
+    pub fn test_rates(&mut self) {
+        self.effects.push(Effect::TestRates);
+    }
+
     /// Ends the session and begins a sweep.
     pub fn sweep(&mut self, plan: Plan) {
         self.effects.push(Effect::Sweep(Box::new(plan)));

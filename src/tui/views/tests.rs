@@ -3,6 +3,7 @@
 mod images;
 mod input;
 mod past;
+mod rate_test;
 mod runs;
 
 use super::app_harness::{self, AppHarness};

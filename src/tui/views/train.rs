@@ -50,6 +50,7 @@ pub enum TrainAction {
     PanRight,
     Fork,
     Sweep,
+    TestRates,
     LookBack,
     Compare,
     KeepChange,
@@ -194,7 +195,7 @@ impl TrainView {
             )),
             Choose(_) | Copy | Filter | Back | Zoom | Picture | LogScale | Smoother | Rougher
             | CursorLeft | CursorRight | CursorFarLeft | CursorFarRight | Closer | Wider
-            | PanLeft | PanRight | Fork => Ok(()),
+            | PanLeft | PanRight | Fork | TestRates => Ok(()),
             Sweep if self.panel.axes().is_empty() => Err(format!(
                 "no hyperparameter has a range; {} types one, such as 1e-4..1e-2 log, or a list",
                 key_of(Type)
@@ -274,6 +275,7 @@ impl TrainView {
                 };
                 ctx.fork(None, at);
             }
+            TestRates => ctx.test_rates(),
             Sweep => match Plan::new(&self.panel.axes(), None, None, &ctx.session.wanted()) {
                 Ok(plan) => ctx.sweep(plan),
                 Err(error) => ctx.say(Severity::Warning, error.to_string()),

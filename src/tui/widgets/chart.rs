@@ -27,6 +27,8 @@ pub struct Branch<'a> {
 pub struct Chart<'a> {
     /// The visible range of x.
     pub x: (f64, f64),
+    /// x is a common logarithm; the labels show what it is the logarithm of.
+    pub log_x: bool,
     pub log_y: bool,
     /// y is a share, shown in percent and limited to 0 to 100%.
     pub percent: bool,
@@ -426,7 +428,10 @@ impl Chart<'_> {
             text(buf, area, x, bottom, "─", line);
         }
         let range = self.x.1 - self.x.0;
-        let step = nice_step(range, f64::from(plot.width) / 10.0);
+        let mut step = nice_step(range, f64::from(plot.width) / 10.0);
+        if self.log_x {
+            step = step.max(1.0);
+        }
         let mut free = plot.x.saturating_sub(2);
         let first = (self.x.0 / step).ceil() as i64;
         let last = (self.x.1 / step).floor() as i64;
@@ -434,7 +439,10 @@ impl Chart<'_> {
             let value = step * i as f64;
             let x = self.column(plot, value);
             text(buf, area, x, bottom, "┬", line);
-            let words = label(value, step, self.x.1);
+            let words = match self.log_x {
+                true => format!("1e{value:.0}"),
+                false => label(value, step, self.x.1),
+            };
             let width = words.len() as u16;
             let from = x.saturating_sub(width / 2).max(area.x);
             if from >= free && from + width <= area.right() {

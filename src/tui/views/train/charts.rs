@@ -361,6 +361,7 @@ impl Charts {
             .map(|b| b.x)
             .collect();
         Chart {
+            log_x: false,
             x,
             log_y: self.log_y && what == ChartKind::Loss,
             percent: what == ChartKind::Accuracy,

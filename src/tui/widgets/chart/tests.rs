@@ -156,6 +156,7 @@ fn nothing_panics() {
                 for x in [(0.0, 1.0), (0.0, 0.0), (0.0, 1e9)] {
                     drawn(
                         &Chart {
+                            log_x: false,
                             x,
                             log_y,
                             percent,
