@@ -95,10 +95,19 @@ impl Default for Charts {
     }
 }
 
-/// The range of x of the whole run, as far as it is shown while the run grows.
+/// Fewest epochs of a comparison that are shown.
+const LEAST_COMPARED: f64 = 0.1;
+
+/// The range of x of the whole run, or of a comparison, as far as it is shown while the run grows.
 fn whole(session: &SessionView) -> (f64, f64) {
     let epochs = session.params.epochs;
     let done = session.x();
+    if let Some(comparison) = &session.comparison {
+        // Show where the curves part, as far back as half of what follows.
+        let from = comparison.x;
+        let span = growing(done - from, epochs - from).max(LEAST_COMPARED);
+        return ((from - span / 2.0).max(0.0), from + span);
+    }
     // With less than an epoch, the axis would change all the time.
     (0.0, growing(done, epochs).max(1.0f64.min(epochs)))
 }
@@ -321,6 +330,8 @@ impl Charts {
             (inner.y, inner.height) = (inner.y + 1, inner.height - 1);
         }
         let parting = comparison.map(|comparison| comparison.x);
+        // The raw curve would hide how the two networks differ.
+        let (raw, _) = parted(&raw, parting);
         let (smooth, without) = parted(&smooth, parting);
         let (validation, without_validation) = parted(&validation, parting);
         let with = comparison.map(|comparison| {

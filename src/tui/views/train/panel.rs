@@ -334,16 +334,10 @@ impl Panel {
                 format!("/{}  {} clears", self.filter, key_of(TrainAction::Back)),
                 theme.accent(),
             ),
-            _ if self.compares => Line::styled(
-                format!(
-                    "comparing the next change; {} leaves",
-                    key_of(TrainAction::Back)
-                ),
-                theme.accent(),
-            ),
+            _ if self.compares => Line::styled("comparing the next change", theme.accent()),
             _ if session.comparison.is_some() => Line::styled(
                 format!(
-                    "comparing: {} keeps the change, {} drops it",
+                    "{} keeps it, {} drops it",
                     theme.symbols.enter(),
                     key_of(TrainAction::Back)
                 ),
