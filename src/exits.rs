@@ -78,7 +78,7 @@ pub static EXITS: &[ExitRow] = &[
         says: "the words of ssh or of cifar-tui on HOST, and what to do",
         leaves: "as before" },
     ExitRow { cause: "`send --timeout`: no answer in time", ending: Ending::Code(TIMED_OUT),
-        says: "that the command may still take effect",
+        says: "whether the command may still take effect",
         leaves: "as before; the session goes on" },
     ExitRow { cause: "SIGINT, SIGTERM", ending: Ending::Signal,
         says: "the run's folder and the command that resumes it",

@@ -27,7 +27,7 @@
 //! | [`optimizers`] | one file per optimizer: its state, its update on slices and as CUDA source | hardware, domain |
 //! | [`backend`] | training and scoring networks: one trait, our kernels on the CPU's threads, our kernels on a GPU, and plain Candle, which the others are compared with | layers, optimizers, hardware, domain |
 //! | [`train`] | the loop, schedule, scoring, checkpoints | backend, data, hardware, files, domain |
-//! | [`session`] | the worker thread, its protocol, its viewers (in the process, over a socket, or from another computer), the runs folder | train, backend, data, hardware, plot, files, exits, domain |
+//! | [`session`] | the worker thread, its protocol, its viewers (in the process, over a socket, or from another computer), commands in files, the runs folder | train, backend, data, hardware, plot, files, exits, domain |
 //! | [`tui`], [`headless`] | the front ends | session's `protocol`, `client`, `run_view` and `status`, plot, domain; tui: panics |
 //! | [`signals`] | the system's signals as messages | nothing |
 //! | [`exits`] | the causes of the end of the program, and their exit codes | nothing |
@@ -54,6 +54,7 @@
 //! - Two sessions never write the same run, on one computer or on two ([`session::run_dir::lease`]): before each operation
 //!   a session checks that the run's lease is still its own. A session never deletes files of a session on another
 //!   computer, except that it takes over a lease whose counter has not changed for a minute.
+//! - A command from another computer is a file for one session, which removes it before it carries it out: once at most.
 //! - Weights that are not finite are never saved.
 //! - Nothing above [`backend`] asks which engine it has. A step whose loss or gradient is not finite changes nothing,
 //!   and neither do those submitted after it; `stop` abandons a step under way without a trace.

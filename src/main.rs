@@ -6,7 +6,7 @@ mod attach;
 mod sweep;
 
 use cifar_tui::cli::{self, Invocation, Task};
-use cifar_tui::commands::{self, send::NoAnswer};
+use cifar_tui::commands;
 use cifar_tui::config::{self, Config, ConfigError, Flags, OnHangup, OnUsr1, Surroundings};
 use cifar_tui::domain::report::State;
 use cifar_tui::domain::text::{Plain, grouped, plain, plain_lines};
@@ -17,6 +17,7 @@ use cifar_tui::session::client::SessionClient;
 use cifar_tui::session::protocol::{self, Command};
 use cifar_tui::session::remote::RemoteError;
 use cifar_tui::session::run_dir::HostId;
+use cifar_tui::session::sent::NoAnswer;
 use cifar_tui::session::status::{Status, run_arguments};
 use cifar_tui::session::{self, Settings, attach as sessions};
 use cifar_tui::signals;
@@ -70,7 +71,8 @@ fn code_of(error: &anyhow::Error) -> u8 {
         return error.exit_code();
     }
     match (error.downcast_ref(), error.downcast_ref()) {
-        (Some(NoAnswer::TimedOut { .. }), _) | (_, Some(AttachError::Silent { .. })) => TIMED_OUT,
+        (Some(NoAnswer::TimedOut { .. } | NoAnswer::Withdrawn { .. }), _)
+        | (_, Some(AttachError::Silent { .. })) => TIMED_OUT,
         (Some(NoAnswer::Ended { .. }), _) | (_, Some(_)) => NO_SESSION,
         (None, None) => FAILED,
     }

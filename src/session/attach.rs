@@ -38,9 +38,10 @@ pub enum AttachError {
     #[error(transparent)]
     Elsewhere(Box<InUse>),
     #[error(
-        "the session of '{name}' (process {process}) accepts no viewers: it has no socket, or is creating a new one. Try again in a few seconds; see its log.txt."
+        "the session of '{}' (process {}) accepts no viewers: it has no socket, or is creating a new one. Try again in a few seconds; see its log.txt.",
+        .0.folder.file_name().unwrap_or_default().display(), .0.holder.process
     )]
-    NoSocket { name: String, process: u32 },
+    NoSocket(Box<InUse>),
     #[error(
         "the session of '{name}' (process {process}) has not answered within {seconds} s; is its process stopped?"
     )]
@@ -61,6 +62,16 @@ pub enum AttachError {
         process: u32,
         v: Option<u64>,
     },
+}
+
+impl AttachError {
+    /// The session that exists and has no socket on this computer.
+    pub fn unreachable(&self) -> Option<&InUse> {
+        match self {
+            AttachError::Elsewhere(session) | AttachError::NoSocket(session) => Some(session),
+            _ => None,
+        }
+    }
 }
 
 /// A running session on this computer.
@@ -95,8 +106,8 @@ fn session_of(folder: &Path, host: &HostId) -> Option<Result<RunningSession, Att
     if !session.here {
         return Some(Err(AttachError::Elsewhere(Box::new(session))));
     }
-    let holder = session.holder;
-    let socket = holder.socket.map(PathBuf::from);
+    let holder = &session.holder;
+    let socket = holder.socket.as_ref().map(PathBuf::from);
     Some(match socket.filter(|socket| !is_stale(socket)) {
         Some(socket) => Ok(RunningSession {
             name,
@@ -105,10 +116,7 @@ fn session_of(folder: &Path, host: &HostId) -> Option<Result<RunningSession, Att
             process: holder.process,
             since: holder.since,
         }),
-        None => Err(AttachError::NoSocket {
-            name,
-            process: holder.process,
-        }),
+        None => Err(AttachError::NoSocket(Box::new(session))),
     })
 }
 
@@ -259,7 +267,7 @@ fn connect(
 ) -> io::Result<SessionClient> {
     let (sender, requests) = unbounded();
     // Dropping viewer 0 would end the session; this one only detaches.
-    let (client, queue) = BlockingQueue::pair(Commands::new(sender, 1, Arc::default()));
+    let (client, queue) = BlockingQueue::pair(Commands::new(sender, 1, Arc::default(), true));
     queue.event(snapshot);
     let mut writer = stream;
     std::thread::Builder::new()

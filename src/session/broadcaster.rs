@@ -324,10 +324,20 @@ impl Broadcaster {
 
     /// Attaches a new viewer. Its first event is a snapshot, except for the session's own front end.
     pub fn attach(&self) -> SessionClient {
+        self.attach_as(true)
+    }
+
+    /// Attaches a new viewer. The session waits for it to leave if it `counts`.
+    pub(super) fn attach_as(&self, counts: bool) -> SessionClient {
         let mut inner = self.inner();
         let number = inner.next;
         inner.next += 1;
-        let commands = Commands::new(self.requests.clone(), number, Arc::clone(&self.viewers));
+        let commands = Commands::new(
+            self.requests.clone(),
+            number,
+            Arc::clone(&self.viewers),
+            counts,
+        );
         let (client, queue) = ViewerQueue::pair(commands);
         if number > 0 {
             queue.event(inner.message(inner.history.snapshot()));

@@ -131,20 +131,23 @@ pub struct Commands {
 }
 
 impl Commands {
-    /// The command sender of viewer number `viewer` (from 0; 0 is the session's own front end). It counts as a viewer
-    /// in `viewers` while it lives, or until [`Commands::stop_counting`].
+    /// The command sender of viewer number `viewer` (from 0; 0 is the session's own front end). If it `counts`, it is a
+    /// viewer in `viewers` while it lives, or until [`Commands::stop_counting`].
     pub(super) fn new(
         requests: Sender<ReceivedCommand>,
         viewer: u64,
         viewers: Arc<ViewerCount>,
+        counts: bool,
     ) -> Self {
-        viewers.attached.fetch_add(1, Ordering::SeqCst);
+        if counts {
+            viewers.attached.fetch_add(1, Ordering::SeqCst);
+        }
         Commands {
             requests,
             ids: CommandIds::default(),
             viewer,
             viewers,
-            counts: AtomicBool::new(true),
+            counts: AtomicBool::new(counts),
         }
     }
 

@@ -4,6 +4,7 @@
 pub mod attach;
 pub mod broadcaster;
 pub mod client;
+pub mod command_files;
 mod download;
 mod fork;
 mod lines;
@@ -17,6 +18,7 @@ pub mod resume;
 pub mod run_dir;
 pub mod run_view;
 pub mod runs;
+pub mod sent;
 pub mod serve;
 pub mod status;
 pub mod sweep;

@@ -20,7 +20,7 @@ mod table;
 pub use crate::domain::params::Change;
 pub use comparison::{settle, settled_past};
 pub use page::page;
-pub use table::{TypedRequest, Until, parse_setting, parse_words, typed_commands};
+pub use table::{TypedRequest, Until, parse_setting, parse_words, typed_commands, until_of};
 
 use crate::domain::comparison::ComparisonReport;
 use crate::domain::fork::ForkAt;
@@ -114,6 +114,17 @@ pub enum MessageError {
 }
 
 impl MessageError {
+    /// The reason why a session refuses the line as a command.
+    pub fn refusal(&self) -> String {
+        match self {
+            MessageError::Version { v, .. } => format!(
+                "the command has {}, and this session speaks version {VERSION} of the protocol: use the cifar-tui that started the session, or send commands of that version",
+                version(*v)
+            ),
+            MessageError::Content { source, .. } => format!("not a command: {source}"),
+        }
+    }
+
     /// The number of the command, if the line has one.
     pub fn id(&self) -> Option<u64> {
         match self {

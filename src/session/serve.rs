@@ -8,7 +8,7 @@ use super::broadcaster::Broadcaster;
 use super::client::SessionClient;
 use super::protocol::{
     self, Command, CommandMessage, Done, Event, EventMessage, MAX_COMMAND_LINE, MAX_UNANSWERED,
-    MAX_VIEWERS, MAX_VIEWERS_OF_PROCESS, MessageError, Outcome,
+    MAX_VIEWERS, MAX_VIEWERS_OF_PROCESS, Outcome,
 };
 use crate::files;
 use crossbeam_channel::{Receiver, after, bounded, never, select};
@@ -377,14 +377,7 @@ impl Line {
             Ok(message) => return Line::Command(message),
             Err(error) => error,
         };
-        let words = match &error {
-            MessageError::Version { v, .. } => format!(
-                "the command has {}, and this session speaks version {} of the protocol: use the cifar-tui that started the session, or send commands of that version",
-                protocol::version(*v),
-                protocol::VERSION
-            ),
-            MessageError::Content { source, .. } => format!("not a command: {source}"),
-        };
+        let words = error.refusal();
         match error.id() {
             Some(id) => Line::Refused(Done {
                 id,

@@ -1,5 +1,6 @@
 //! Tests drive a session as a front end does, through its client alone, on a small generated data set.
 
+mod command_files;
 mod commands;
 mod comparison;
 mod fork;

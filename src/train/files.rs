@@ -204,6 +204,15 @@ impl Folder {
         self.remove_at(&self.join(name))
     }
 
+    /// Removes a file that has to be there: of several that try, one succeeds.
+    ///
+    /// # Errors
+    /// Returns an error if it is not there, or the file system does.
+    pub fn take(&self, name: &str) -> io::Result<()> {
+        let path = self.join(name);
+        self.through(FileOp::Remove, &path, || fs::remove_file(&path))
+    }
+
     fn remove_at(&self, path: &Path) -> io::Result<()> {
         if !path.exists() {
             return Ok(());

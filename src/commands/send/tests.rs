@@ -1,212 +1,109 @@
+//! `send` to a session on another computer.
+
 use super::*;
-use crate::domain::report::RunInfo;
-use crate::session::protocol::Done;
+use crate::commands::sweep::steer;
+use crate::config::{self, Flags, Surroundings};
+use crate::domain::params::Hyperparameters;
+use crate::domain::report::State;
+use crate::hardware::device::DeviceChoice;
+use crate::session::protocol::Command;
+use crate::session::sent::NoAnswer;
+use crate::session::{self, Settings};
+use std::path::Path;
 
-fn set(value: u64) -> Command {
-    Command::Set {
-        key: "batch_size".into(),
-        value: Value::Int(value),
+/// Binary batches of a few images.
+fn write_batches(folder: &Path) {
+    std::fs::create_dir(folder).unwrap();
+    let names = (1..=5).map(|at| format!("data_batch_{at}.bin"));
+    for name in names.chain(["test_batch.bin".into()]) {
+        let images = (0..20u8).flat_map(|at| {
+            let pixels = (0..3072usize).map(move |pixel| (pixel * usize::from(at)) as u8);
+            [at % 10].into_iter().chain(pixels)
+        });
+        std::fs::write(folder.join(name), images.collect::<Vec<u8>>()).unwrap();
     }
-}
-
-fn change(new: u64) -> Change {
-    Change {
-        key: "batch_size".into(),
-        old: Value::Int(32),
-        new: Value::Int(new),
-    }
-}
-
-fn pending(new: u64) -> Event {
-    Event::Pending {
-        change: change(new),
-        applies: Applies::NextEpoch,
-    }
-}
-
-fn applied(new: u64, step: u64) -> Event {
-    Event::Applied {
-        change: change(new),
-        step,
-        epoch: 2,
-    }
-}
-
-fn done(outcome: Outcome) -> Event {
-    Event::Done(Done { id: 1, outcome })
-}
-
-/// The outcome of a command after these events. None if its effect is not complete.
-fn outcome(command: Command, until: Until, events: &[Event]) -> Option<Outcome> {
-    let mut sent = Sent::new(1, command, until);
-    let mut status = Status::default();
-    for event in events {
-        status.event(event);
-        sent.event(event, &status);
-    }
-    sent.is_complete.then_some(sent.outcome)
-}
-
-fn refused(outcome: Option<Outcome>) -> String {
-    match outcome {
-        Some(Outcome::Refused(why)) => why,
-        other => panic!("{other:?}"),
-    }
+    let classes = (0..10).map(|class| format!("class {class}\n"));
+    std::fs::write(folder.join("batches.meta.txt"), classes.collect::<String>()).unwrap();
 }
 
 #[test]
-fn a_pending_change_is_complete_when_it_is_applied_and_refused_when_it_cannot_be() {
-    let waits = || vec![pending(64), done(Outcome::PendingUntil(Applies::NextEpoch))];
-    let after = |event: Event| {
-        let mut events = waits();
-        events.push(event);
-        outcome(set(64), Until::Applied, &events)
-    };
-    assert_eq!(outcome(set(64), Until::Applied, &waits()), None);
-    let at_once = outcome(set(64), Until::Answered, &waits());
-    assert_eq!(at_once, Some(Outcome::PendingUntil(Applies::NextEpoch)));
-    assert_eq!(after(applied(64, 41)), Some(Outcome::AppliedAt(41)));
-    let started = |batch_size| {
-        let mut run = RunInfo::default();
-        run.params.batch_size = batch_size;
-        Event::Started(Box::new(run))
-    };
-    assert_eq!(after(started(64)), Some(Outcome::AppliedAt(1)));
-    let withdrawn = Event::Withdrawn {
-        key: "batch_size".into(),
-    };
-    for (event, words) in [
-        (applied(16, 41), "changed to 16 instead"),
-        (pending(16), "changed to 16 instead"),
-        (started(32), "changed to 32 instead"),
-        (withdrawn, "taken back"),
-        (Event::State(State::Done), "the run ended"),
-    ] {
-        let why = refused(after(event));
-        assert!(why.contains(words), "{why}");
-    }
-    // Other keys and step reports say nothing.
-    assert_eq!(after(Event::State(State::Paused)), None);
-}
-
-#[test]
-fn undo_waits_for_the_change_that_it_made_pending() {
-    let events = [
-        pending(16),
-        pending(64),
-        done(Outcome::PendingUntil(Applies::NextEpoch)),
-        applied(64, 41),
-    ];
-    let outcome = outcome(Command::Undo, Until::Applied, &events);
-    assert_eq!(outcome, Some(Outcome::AppliedAt(41)));
-}
-
-#[test]
-fn a_snapshot_instead_of_events_completes_a_command_too() {
-    let snapshot = |events: &[Event]| Event::Snapshot {
-        events: events.to_vec(),
-    };
-    let waits = [pending(64), done(Outcome::PendingUntil(Applies::NextEpoch))];
-    let missed = |events: &[Event]| {
-        let events = [&waits[..], &[snapshot(events)]].concat();
-        outcome(set(64), Until::Applied, &events)
-    };
-    // An earlier change to the same value does not count.
-    let earlier = [applied(64, 11), applied(32, 21)];
-    let still = [&earlier[..], &[pending(64)]].concat();
-    assert_eq!(missed(&still), None);
-    let over = [&still[..], &[Event::State(State::Stopped)]].concat();
-    assert!(refused(missed(&over)).contains("the run ended"));
-    let now = [&still[..], &[applied(64, 41)]].concat();
-    assert_eq!(missed(&now), Some(Outcome::AppliedAt(41)));
-
-    let checkpoint = |step| {
-        Event::Checkpoint(CheckpointReport {
-            step,
-            epoch: 1,
-            path: String::new(),
-            bytes: 1,
-            best: false,
-        })
-    };
-    let saved = |event: Event| {
-        let events = [done(Outcome::AppliedAt(41)), event];
-        outcome(Command::Checkpoint, Until::Saved, &events)
-    };
-    let old = Event::Unsaved {
-        why: Some("the disk was full".into()),
-    };
-    assert_eq!(saved(snapshot(&[old.clone(), checkpoint(39)])), None);
-    let all = snapshot(&[old.clone(), checkpoint(39), checkpoint(40)]);
-    assert_eq!(saved(all), Some(Outcome::AppliedAt(41)));
-    assert_eq!(refused(saved(old)), "the disk was full");
-}
-
-#[test]
-fn a_step_waits_for_the_pause_after_it_and_a_pause_only_for_one() {
-    let paused = Event::State(State::Paused);
-    let now = || done(Outcome::AppliedAt(41));
-    let events = [paused.clone(), now()];
-    let paused_before = outcome(Command::Pause, Until::Paused, &events);
-    assert_eq!(paused_before, Some(Outcome::AppliedAt(41)));
-    assert_eq!(outcome(Command::Step, Until::Paused, &events), None);
-    let events = [paused.clone(), now(), Event::State(State::Running), paused];
-    let stepped = outcome(Command::Step, Until::Paused, &events);
-    assert_eq!(stepped, Some(Outcome::AppliedAt(41)));
-}
-
-#[test]
-fn a_status_names_what_is_pending() {
-    let other = |key: &str| Change {
-        key: key.into(),
-        old: Value::Int(0),
-        new: Value::Int(1),
-    };
-    let events = vec![
-        Event::Started(Box::default()),
-        pending(16),
-        pending(64),
-        Event::Pending {
-            change: other("crop"),
-            applies: Applies::NextRun,
+fn a_session_that_this_computer_cannot_reach_is_steered_through_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let runs = folder.path().join("runs");
+    write_batches(&folder.path().join("data"));
+    let settings = Settings {
+        params: Hyperparameters {
+            architecture: "conv 4 s4, relu, dense 10".into(),
+            epochs: 9999.0,
+            ..Hyperparameters::default()
         },
-        Event::Withdrawn { key: "crop".into() },
-    ];
-    let view = SnapshotView::of(&Event::Snapshot { events });
-    let answer = serde_json::to_value(view.answer()).unwrap();
-    assert_eq!(answer["pending"].as_array().unwrap().len(), 1);
-    assert_eq!(answer["pending"][0]["new"], 64);
-    assert_eq!(answer["pending"][0]["waits_for"], "next-epoch");
-    assert_eq!(answer["params"]["batch_size"], 32);
-}
-
-#[test]
-fn a_test_of_rates_is_complete_at_its_end_and_refused_if_it_is_stopped() {
-    use crate::domain::rate_test::{RateTest, RateTestEnd};
-    let mut test = RateTest::new(20);
-    let command = || Command::FindLr { steps: None };
-    let at = |test: &RateTest, first| Event::RateTest(test.report(6, first));
-    let mut events = vec![done(Outcome::AppliedAt(7)), at(&test, 0)];
-    while test.end.is_none() {
-        test.add(1.0);
-        events.push(at(&test, test.points.len() - 1));
+        data: Some(folder.path().join("data")),
+        runs: Some(runs.clone()),
+        name: Some("one".into()),
+        device: DeviceChoice::Cpu,
+        threads: 1,
+        paused: true,
+        host: HostId {
+            name: "gpu-7".into(),
+            kernel: "ffffffff".into(),
+        },
+        ..Settings::default()
+    };
+    let (client, worker) = session::start(settings).unwrap();
+    loop {
+        match client.events.recv().unwrap().event {
+            Event::State(State::Paused) => break,
+            Event::State(State::Failed { why }) => panic!("{why}"),
+            _ => {}
+        }
     }
-    let complete = |events: &[Event]| outcome(command(), Until::Tested, events);
-    assert_eq!(complete(&events[..events.len() - 1]), None);
-    assert_eq!(complete(&events), Some(Outcome::AppliedAt(7)));
-    let mut sent = Sent::new(1, command(), Until::Tested);
-    let status = Status::default();
-    events.iter().for_each(|event| sent.event(event, &status));
-    match &sent.effect {
-        Some(Effect::RateTest(whole)) => assert_eq!(*whole, test.report(6, 0)),
-        _ => panic!("no effect"),
+    let around = Surroundings::of_process().unwrap();
+    let mut config = config::load_without_file(&around, &Flags::default()).unwrap();
+    config.runs = runs.clone();
+    let send = |words: &str, wait: bool| {
+        let words: Vec<String> = words.split(' ').map(str::to_owned).collect();
+        let (run, request) = crate::session::protocol::parse_words(&words).unwrap();
+        let sending = Sending {
+            run,
+            request,
+            wait,
+            timeout: Some(Duration::from_secs(60)),
+        };
+        let mut out = Vec::new();
+        let taken = super::run(&sending, &config, &mut out)?;
+        let lines = String::from_utf8(out).unwrap();
+        let lines = lines
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap());
+        Ok::<_, anyhow::Error>((taken, lines.collect::<Vec<serde_json::Value>>()))
+    };
+    let (taken, lines) = send("one ask status", false).unwrap();
+    assert!(taken && lines[0]["state"]["is"] == "paused", "{lines:?}");
+    let (taken, lines) = send("one set learning_rate=0.01 dropout=0.25", true).unwrap();
+    assert!(taken && lines.len() == 2, "{lines:?}");
+    assert_eq!(
+        (&lines[0]["key"], &lines[1]["value"]),
+        (&"learning_rate".into(), &0.25.into())
+    );
+    let (taken, lines) = send("one go-back", false).unwrap();
+    assert!(!taken && lines[0]["refused"].is_string(), "{lines:?}");
+    // As the screen of a sweep does.
+    let choose = |state: &State| match state {
+        State::Paused => Command::Resume,
+        _ => Command::Pause,
+    };
+    for wanted in [Command::Resume, Command::Pause] {
+        assert_eq!(steer(&runs, "one", choose).unwrap(), wanted);
     }
-    for (end, says) in [
-        (RateTestEnd::Stopped, "the test was stopped"),
-        (RateTestEnd::Failed("no memory".into()), "no memory"),
-    ] {
-        test.end = Some(end);
-        let last = [done(Outcome::AppliedAt(7)), at(&test, 0)];
-        assert!(refused(complete(&last)).contains(says));
-    }
+    let error = steer(&runs, "one", |_| Command::GoBack).unwrap_err();
+    assert!(error.to_string().contains("diverged"), "{error}");
+    // Without the run's name, it could be any session's.
+    let error = send("pause", false).unwrap_err();
+    assert!(error.to_string().contains("open on gpu-7"), "{error}");
+    let (taken, _) = send("one quit", true).unwrap();
+    assert!(taken);
+    worker.join().unwrap();
+    let error = send("one pause", false).unwrap_err();
+    assert!(error.to_string().contains("is not running"), "{error}");
+    assert!(error.downcast_ref::<NoAnswer>().is_none());
 }

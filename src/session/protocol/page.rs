@@ -55,6 +55,13 @@ session's run (TOML) has its path as `socket`. `cifar-tui attach --pipe RUN` pas
 those of standard input to it, until either ends; `ssh HOST cifar-tui attach --pipe RUN` does so on another computer.
 While nothing happens, it writes an empty line every {heartbeat} s.
 
+Files. The session of a run on a shared file system also takes commands from files, which it looks for every second:
+`inbox/KEY.OWNER.command` in the run's folder, written under another name and renamed. OWNER is what follows `lease-` in the
+name of the lease; the session reads the files in the order of their names. A file has one line, a command; with
+`"wait":true` it is answered when its effect is complete, and the question {{"question":"status"}} describes the session. The
+session removes the file, and then carries the command out. It writes the answer to `inbox/KEY.answer`, which the sender
+removes: the line that `cifar-tui send` prints.
+
 Lines. Each message is one JSON object on one line in UTF-8, which a line feed ends. Lines from the session have up to
 {event} bytes, lines to it up to {command}. `v` is the version. `run` names the run that a message is about; a
 command without it is for the shown run, and one for another run is refused.

@@ -306,6 +306,12 @@ fn typed_ask(words: &[String]) -> Result<Vec<Command>, String> {
     Ok(vec![Command::Ask { question, epoch }])
 }
 
+/// When the effect of the command with this name in a message is complete.
+pub fn until_of(name: &str) -> Until {
+    let row = COMMANDS.iter().find(|row| row.name == name);
+    row.map_or(Until::Answered, |row| row.until)
+}
+
 /// The rows of the commands that a user can type.
 fn typed_rows() -> impl Iterator<Item = &'static CommandRow> {
     COMMANDS.iter().filter(|row| row.typed.is_some())

@@ -170,7 +170,7 @@ pub fn attach(
     let shared = Arc::new(Shared::default());
     let (pipes, snapshot) = connect(&shared, &to, to.run.as_deref(), Some(say))?;
     let (sender, requests) = unbounded();
-    let (mut client, queue) = BlockingQueue::pair(Commands::new(sender, 1, Arc::default()));
+    let (mut client, queue) = BlockingQueue::pair(Commands::new(sender, 1, Arc::default(), true));
     let (connection, changes) = unbounded();
     client.connection = changes;
     let queue = Arc::new(queue);

@@ -204,6 +204,11 @@ impl RunDir {
         self.files.path()
     }
 
+    /// The id under which this session holds the run's lease.
+    pub(in crate::session) fn owner_id(&self) -> &str {
+        self.lease.owner_id()
+    }
+
     /// The run's log.
     pub(in crate::session) fn log(&self) -> &RunLog {
         &self.log

@@ -21,6 +21,7 @@ pub(super) use loading::Load;
 
 use super::Settings;
 use super::client::{EventSender, ReceivedCommand};
+use super::command_files::CommandFileReader;
 use super::download::Download;
 use super::fork::ForkError;
 use super::load::LoadMeter;
@@ -89,12 +90,14 @@ pub(super) fn run(settings: Settings, owner: Owner, sender: EventSender, load: i
     let mut params = settings.params.clone();
     let mut unfinished = None;
     let mut inbox = Inbox::default();
+    let mut command_files = CommandFileReader::new(sender.broadcaster());
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         sender.event(Event::State(loading("data", 0, 0)));
         let Some(point) = resume::begin(&settings, &owner, &sender, &mut inbox)? else {
             return Ok(State::Stopped);
         };
-        let worker = Worker::new(&settings, owner, &sender, &mut inbox, point.data(), load)?;
+        let inboxes = (&mut inbox, &mut command_files);
+        let worker = Worker::new(&settings, owner, &sender, inboxes, point.data(), load)?;
         let Some(mut worker) = worker else {
             return Ok(State::Stopped);
         };
@@ -124,7 +127,7 @@ pub(super) fn run(settings: Settings, owner: Owner, sender: EventSender, load: i
         let _logging = unfinished.as_ref().map(|run| run.log().enter());
         tracing::error!("{why}");
         let event = Event::State(state.clone());
-        if let Some(mut run) = unfinished
+        if let Some(run) = &mut unfinished
             && let Err(error) = run.event(&event)
         {
             tracing::error!("{error}");
@@ -136,6 +139,9 @@ pub(super) fn run(settings: Settings, owner: Owner, sender: EventSender, load: i
         params: Box::new(params),
         state,
     });
+    // Answer the commands in files before the run is given back.
+    drop(command_files);
+    drop(unfinished);
 }
 
 /// Why the training loop is to end.
@@ -166,6 +172,7 @@ struct Worker<'a> {
     owner: Owner,
     sender: &'a EventSender,
     inbox: &'a mut Inbox,
+    command_files: &'a mut CommandFileReader,
     device: Rc<dyn Device>,
     training_data: Rc<TrainingData>,
     saver: Saver,
@@ -230,7 +237,7 @@ impl<'a> Worker<'a> {
         settings: &'a Settings,
         owner: Owner,
         sender: &'a EventSender,
-        inbox: &'a mut Inbox,
+        (inbox, command_files): (&'a mut Inbox, &'a mut CommandFileReader),
         recorded: Option<PathBuf>,
         load: impl Load,
     ) -> Result<Option<Self>> {
@@ -247,6 +254,7 @@ impl<'a> Worker<'a> {
             settings,
             sender,
             inbox,
+            command_files,
             training_data: Rc::new(TrainingData::new(data)?),
             device,
             saver: Saver::start().map_err(SessionError::Thread)?,

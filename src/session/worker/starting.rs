@@ -148,6 +148,7 @@ impl Worker<'_> {
         run: Option<RunDir>,
         resumed_at: Option<u64>,
     ) {
+        self.command_files.follow(run.as_ref());
         self.run = run;
         // Leave the old log before entering the new one: leaving the old one later would undo entering the new one.
         self.logging = None;

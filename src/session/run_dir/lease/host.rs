@@ -30,7 +30,7 @@ impl HostId {
     }
 
     /// A new owner's id.
-    pub(super) fn new_id(&self) -> String {
+    pub(in crate::session) fn new_id(&self) -> String {
         format!("{}-{}", self.kernel, random_digits())
     }
 }

@@ -141,6 +141,7 @@ impl Lease {
             process: std::process::id(),
             socket: None,
             since: super::now() as u64,
+            inbox: true,
             lock: locked,
             counter: 0,
         };
@@ -198,6 +199,11 @@ impl Lease {
                 other => return other.map(Some),
             }
         }
+    }
+
+    /// The id of this owner.
+    pub(in crate::session) fn owner_id(&self) -> &str {
+        &self.shared.id
     }
 
     /// A permit that checks before each operation on the run's files that this session still holds the lease.

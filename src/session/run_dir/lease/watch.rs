@@ -30,7 +30,7 @@ pub(super) enum LockKind {
 /// The owner's description in a lease.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
-    pub(super) owner: String,
+    pub(in crate::session) owner: String,
     pub host: String,
     pub process: u32,
     /// The socket for viewers on that computer.
@@ -38,6 +38,9 @@ pub struct Holder {
     pub socket: Option<String>,
     /// Seconds since the Unix epoch, by the owner's clock.
     pub since: u64,
+    /// Whether it reads commands from files in the run's folder.
+    #[serde(default)]
+    pub(in crate::session) inbox: bool,
     #[serde(default)]
     pub(super) lock: LockKind,
     pub(super) counter: u64,
