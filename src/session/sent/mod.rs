@@ -31,7 +31,7 @@ pub enum NoAnswer {
 /// What a command led to, besides its outcome.
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Effect {
+pub enum CommandEffect {
     Answer(Answer),
     Evaluation(Evaluation),
     Checkpoint(CheckpointReport),
@@ -47,7 +47,7 @@ pub struct SentAnswer<'a> {
     #[serde(flatten)]
     outcome: &'a Outcome,
     #[serde(flatten)]
-    effect: Option<&'a Effect>,
+    effect: Option<&'a CommandEffect>,
 }
 
 /// A command that was sent.
@@ -62,7 +62,7 @@ pub struct Sent {
     pub outcome: Outcome,
     /// The key and the value of its change. Until the answer to `undo`, those of the newest pending change.
     change: Option<(String, Value)>,
-    effect: Option<Effect>,
+    effect: Option<CommandEffect>,
 }
 
 impl Sent {
@@ -109,12 +109,12 @@ impl Sent {
                 self.change = Some((change.key.clone(), change.new.clone()));
             }
             Event::Answer { id, answer } if *id == self.id => {
-                self.effect = Some(Effect::Answer(answer.clone()));
+                self.effect = Some(CommandEffect::Answer(answer.clone()));
             }
             Event::Done(done) if done.id == self.id => {
                 self.is_answered = true;
                 self.outcome = done.outcome.clone();
-                if let Some(Effect::Answer(Answer::Failed { why })) = &self.effect {
+                if let Some(CommandEffect::Answer(Answer::Failed { why })) = &self.effect {
                     self.outcome = Outcome::Refused(why.clone());
                     self.effect = None;
                 }
@@ -184,14 +184,14 @@ impl Sent {
                     && evaluation.weights == ScoredWeights::Last
                     && self.contains(evaluation.step)
                 {
-                    self.effect = Some(Effect::Evaluation(evaluation.clone()));
+                    self.effect = Some(CommandEffect::Evaluation(evaluation.clone()));
                     self.complete(None);
                 }
             }
             Until::Tested => self.follow_rate_test(event),
             Until::Saved => match event {
                 Event::Checkpoint(report) if !report.best && self.contains(report.step) => {
-                    self.effect = Some(Effect::Checkpoint(report.clone()));
+                    self.effect = Some(CommandEffect::Checkpoint(report.clone()));
                     self.complete(None);
                 }
                 Event::Unsaved { why: Some(why) } => self.refuse(why),
@@ -215,8 +215,8 @@ impl Sent {
             return;
         };
         match &mut self.effect {
-            Some(Effect::RateTest(test)) => test.extend(report),
-            _ => self.effect = Some(Effect::RateTest(report.clone())),
+            Some(CommandEffect::RateTest(test)) => test.extend(report),
+            _ => self.effect = Some(CommandEffect::RateTest(report.clone())),
         }
         match &report.end {
             None => {}

@@ -198,7 +198,7 @@ fn a_test_of_rates_is_complete_at_its_end_and_refused_if_it_is_stopped() {
     let status = Status::default();
     events.iter().for_each(|event| sent.event(event, &status));
     match &sent.effect {
-        Some(Effect::RateTest(whole)) => assert_eq!(*whole, test.report(6, 0)),
+        Some(CommandEffect::RateTest(whole)) => assert_eq!(*whole, test.report(6, 0)),
         _ => panic!("no effect"),
     }
     for (end, says) in [
