@@ -1,6 +1,7 @@
 //! The images and labels that backends train on and score.
 
 use super::{Error, Result};
+use crate::domain::pixels::Pixels;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Images of one size, each with a label, in host memory. A device may keep a copy, which it identifies by
@@ -10,7 +11,7 @@ pub struct ImageSet {
     id: u64,
     channels: usize,
     side: usize,
-    pixels: Vec<u8>,
+    pixels: Pixels,
     labels: Vec<u16>,
     largest_label: u16,
 }
@@ -20,7 +21,13 @@ impl ImageSet {
     ///
     /// # Errors
     /// Returns an error if the number of pixels does not fit the other sizes.
-    pub fn new(channels: usize, side: usize, pixels: Vec<u8>, labels: Vec<u16>) -> Result<Self> {
+    pub fn new(
+        channels: usize,
+        side: usize,
+        pixels: impl Into<Pixels>,
+        labels: Vec<u16>,
+    ) -> Result<Self> {
+        let pixels = pixels.into();
         static NEXT: AtomicU64 = AtomicU64::new(0);
         if pixels.len() != labels.len() * channels * side * side {
             return Err(Error::Batch(format!(

@@ -71,7 +71,7 @@ pub fn run(
         }
         let images = Rc::new(image_set(data::Images {
             side: side as usize,
-            pixels: picture.pixels,
+            pixels: picture.pixels.into(),
             // The label is unknown; the loss that depends on it is not used.
             labels: vec![0],
         })?);

@@ -22,6 +22,7 @@ mod verify;
 
 pub use verify::{Compared, Published, Verified, verify};
 
+use crate::domain::pixels::Pixels;
 use crate::domain::report::{DataInfo, Picture, Split};
 use crate::domain::text::plain;
 use crate::hardware::stopwatch::Stopwatch;
@@ -59,7 +60,7 @@ pub const ENV: &str = "CIFAR_TUI_DATA";
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Images {
     pub side: usize,
-    pub pixels: Vec<u8>,
+    pub pixels: Pixels,
     pub labels: Vec<u8>,
 }
 

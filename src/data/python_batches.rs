@@ -231,7 +231,7 @@ pub fn room(batches: &[(PathBuf, u64, usize)]) -> Result<Images, DataError> {
     }
     Ok(Images {
         side: SIDE,
-        pixels: vec![0; count * IMAGE_BYTES],
+        pixels: vec![0; count * IMAGE_BYTES].into(),
         labels: vec![0; count],
     })
 }

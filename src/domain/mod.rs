@@ -17,6 +17,7 @@ pub mod marks;
 pub(crate) mod mutate;
 pub mod number;
 pub mod params;
+pub mod pixels;
 pub mod rate_test;
 pub mod recipes;
 pub mod report;

@@ -91,7 +91,9 @@ fn world(side: usize, seed: u64) -> World {
     let bytes = (0..count as u32).map(|i| (rng.word(i) >> 24) as u8);
     let labels = (0..IMAGES as u32).map(|i| (rng.word(i) % 10) as u16);
     World {
-        images: Rc::new(ImageSet::new(3, side, bytes.collect(), labels.collect()).unwrap()),
+        images: Rc::new(
+            ImageSet::new(3, side, bytes.collect::<Vec<u8>>(), labels.collect()).unwrap(),
+        ),
         params: Hyperparameters {
             seed,
             flip: Flip::Alternate,

@@ -79,7 +79,7 @@ fn images(shape: Shape) -> Rc<ImageSet> {
     let [channels, side] = [shape.channels, shape.height].map(|v| v as usize);
     let bytes = (0..(IMAGES * channels * side * side) as u32).map(|i| (rng.word(i) >> 24) as u8);
     let labels = (0..IMAGES as u32).map(|i| (rng.word(i) % CLASSES as u32) as u16);
-    Rc::new(ImageSet::new(channels, side, bytes.collect(), labels.collect()).unwrap())
+    Rc::new(ImageSet::new(channels, side, bytes.collect::<Vec<u8>>(), labels.collect()).unwrap())
 }
 
 /// A backend with one member, and its gradients after a step.

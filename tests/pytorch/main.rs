@@ -42,7 +42,7 @@ fn images(count: usize, side: usize) -> Rc<ImageSet> {
     let bytes = (0..(count * 3 * side * side) as u64)
         .map(|i| ((i / 5) % 97 * 2 + (((i * 2_654_435_761) % (1 << 32)) >> 27)) as u8);
     let labels = (0..count as u16).map(|i| i * 3 % 10);
-    Rc::new(ImageSet::new(3, side, bytes.collect(), labels.collect()).unwrap())
+    Rc::new(ImageSet::new(3, side, bytes.collect::<Vec<u8>>(), labels.collect()).unwrap())
 }
 
 fn golden(name: &str) -> (f64, HashMap<String, Vec<f32>>) {

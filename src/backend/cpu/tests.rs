@@ -16,7 +16,7 @@ const IMAGES: usize = 32;
 fn images(labels: Vec<u16>) -> ImageSet {
     let rng = Rng::new(9, Stream::Sample, 0);
     let bytes = (0..labels.len() as u32 * 3072).map(|i| rng.word(i) as u8);
-    ImageSet::new(3, 32, bytes.collect(), labels).unwrap()
+    ImageSet::new(3, 32, bytes.collect::<Vec<u8>>(), labels).unwrap()
 }
 
 fn batch() -> ImageSet {

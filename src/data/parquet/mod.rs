@@ -56,7 +56,7 @@ fn read_all(folder: &Path, threads: usize, progress: ProgressFn) -> Result<RawDa
     }
     let room = |count| Images {
         side: SIDE,
-        pixels: vec![0; count * IMAGE_BYTES],
+        pixels: vec![0; count * IMAGE_BYTES].into(),
         labels: vec![0; count],
     };
     let (mut train_images, mut test_images) = (room(train_count), room(test_count));

@@ -54,9 +54,9 @@ pub(super) fn read(
             Ok(())
         },
     )?;
-    let images = |pixels, first, n| Images {
+    let images = |pixels: Vec<u8>, first, n| Images {
         side: SIDE,
-        pixels,
+        pixels: pixels.into(),
         labels: (first..first + n).map(class_of).collect(),
     };
     Ok(RawDataset {

@@ -56,7 +56,7 @@ fn pixels_and_statistics_are_where_they_belong() {
     let flat = |values: [u8; 3]| values.map(|v| [v; 1024]).concat();
     let two = Images {
         side: 32,
-        pixels: [flat([10, 0, 255]), flat([30, 0, 255])].concat(),
+        pixels: [flat([10, 0, 255]), flat([30, 0, 255])].concat().into(),
         labels: vec![0, 1],
     };
     let (mean, std) = channel_statistics(&two, 2);

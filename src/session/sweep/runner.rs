@@ -94,7 +94,7 @@ pub struct SweepRunner<'a> {
     /// How often this process has failed to begin a run.
     starts: HashMap<String, u32>,
     /// The data set, once a session has loaded it.
-    pub(in crate::session) data: Arc<Mutex<Option<Arc<Dataset>>>>,
+    pub(in crate::session) data: Arc<Mutex<Option<Dataset>>>,
 }
 
 impl<'a> SweepRunner<'a> {
@@ -262,15 +262,16 @@ impl<'a> SweepRunner<'a> {
         let shared = Arc::clone(&self.data);
         let load = move |_: Option<&Path>, progress: &mut dyn FnMut(u64, u64)| {
             let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
-            let data = match &*shared {
-                Some(data) => Arc::clone(data),
+            // A clone shares the pixels.
+            Ok(match &*shared {
+                Some(data) => data.clone(),
                 None => {
                     let found = find_data(named.as_deref(), None)?;
-                    Arc::clone(shared.insert(Arc::new(data::load(&found, progress, threads)?)))
+                    shared
+                        .insert(data::load(&found, progress, threads)?)
+                        .clone()
                 }
-            };
-            drop(shared);
-            Ok(Dataset::clone(&data))
+            })
         };
         let (client, worker) = start_with(settings, load).map_err(SweepFolderError::Thread)?;
         report(&SweepEvent::Began(job.clone()));

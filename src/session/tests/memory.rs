@@ -41,9 +41,10 @@ fn a_day_s_events_take_no_more_memory_than_an_hour_s() {
     const IMAGES: usize = 2_700;
     let data = || {
         let mut data = dataset();
-        let again = |all: Vec<u8>, length| all.into_iter().cycle().take(length).collect();
-        data.train.labels = again(data.train.labels, IMAGES);
-        data.train.pixels = again(data.train.pixels, IMAGES * 3 * SIDE * SIDE);
+        let again = |all: &[u8], length| all.iter().copied().cycle().take(length).collect();
+        let labels: Vec<u8> = again(&data.train.labels, IMAGES);
+        let pixels: Vec<u8> = again(&data.train.pixels, IMAGES * 3 * SIDE * SIDE);
+        (data.train.labels, data.train.pixels) = (labels, pixels.into());
         data.info.train = IMAGES as u32;
         data
     };

@@ -34,7 +34,7 @@ fn train(
         ..Settings::default()
     };
     let mut runner = SweepRunner::new(folder, settings, parallel, true);
-    runner.data = Arc::new(Mutex::new(Some(Arc::new(dataset()))));
+    runner.data = Arc::new(Mutex::new(Some(dataset())));
     runner.run(requests, report).unwrap()
 }
 
