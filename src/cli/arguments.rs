@@ -317,11 +317,11 @@ fn runs() -> Command {
     let run = || Arg::new("run").value_name("RUN").required(true);
     Command::new("runs")
         .about("List, show, compare and export runs")
-        .arg(json("Write JSON"))
+        .arg(json("Write JSON: the runs, without the sweeps"))
         .subcommand(
             Command::new("list")
-                .about("Every run, newest first")
-                .arg(json("Write JSON")),
+                .about("Every run, newest first, then every sweep")
+                .arg(json("Write JSON: the runs, without the sweeps")),
         )
         .subcommand(
             Command::new("show")

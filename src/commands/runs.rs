@@ -4,9 +4,11 @@ use crate::cli;
 use crate::config::Config;
 use crate::domain::params::HYPERPARAMS;
 use crate::domain::report::{RunSummary, Split};
+use crate::domain::sweep::describe;
 use crate::domain::text::{bytes, compact, duration, grouped, percent, plain, plain_path};
 use crate::session::run_dir::{HostId, Owner};
 use crate::session::runs::RunsFolder;
+use crate::session::sweep::{ListedSweep, SweepFolder};
 use crate::train::kept::{self, KEPT};
 use anyhow::Context;
 use std::fmt::Write as _;
@@ -34,7 +36,14 @@ pub fn run(task: &cli::RunsCommand, config: &Config, out: &mut impl Write) -> an
             let all = runs.list()?;
             match json {
                 true => super::json(&all, out),
-                false => list(&all, config, out),
+                false => {
+                    let owner = Owner::new(HostId::this());
+                    let sweeps = SweepFolder::list(&config.runs, &owner)?;
+                    if sweeps.is_empty() || !all.is_empty() {
+                        list(&all, config, out)?;
+                    }
+                    list_sweeps(&sweeps, !all.is_empty(), out)
+                }
             }
         }
         cli::RunsCommand::Show { name, json } => {
@@ -150,6 +159,51 @@ fn list(runs: &[RunSummary], config: &Config, out: &mut impl Write) -> anyhow::R
                 writeln!(out, "{:<width$}  {}", "", plain(text))?;
             }
         }
+    }
+    Ok(())
+}
+
+/// Writes one line for each sweep, after an empty line if something stands `above` them.
+fn list_sweeps(sweeps: &[ListedSweep], above: bool, out: &mut impl Write) -> anyhow::Result<()> {
+    let width = sweeps
+        .iter()
+        .map(|sweep| plain(&sweep.name).chars().count());
+    let Some(width) = width.max().map(|width| width.max(5)) else {
+        return Ok(());
+    };
+    let line = |[name, strategy, ended, training, best, of]: [&str; 6]| {
+        let line =
+            format!("{name:<width$}  {strategy:<10}  {ended:>9}  {training:>8}  {best:>8}  {of}");
+        line.trim_end().to_owned()
+    };
+    let above = if above { "\n" } else { "" };
+    let head = ["sweep", "strategy", "ended", "training", "best", "run"];
+    writeln!(out, "{above}{}", line(head))?;
+    for ListedSweep { name, report } in sweeps {
+        let name = plain(name);
+        let report = match report {
+            Ok(report) => report,
+            Err(error) => {
+                writeln!(out, "{name:<width$}  {}", plain(&error.to_string()))?;
+                continue;
+            }
+        };
+        let ended = format!("{}/{}", report.ended(), report.rows.len());
+        let best = report.ranked().into_iter().next();
+        let best = best.and_then(|row| Some((row, row.accuracy()?)));
+        let of = best.map(|(row, _)| format!("{}: {}", row.run, describe(&row.start.values)));
+        writeln!(
+            out,
+            "{}",
+            line([
+                &name,
+                report.plan.strategy.word(),
+                &ended,
+                &report.training().to_string(),
+                &share(best.map(|(_, accuracy)| accuracy)),
+                &plain(&of.unwrap_or_default()),
+            ])
+        )?;
     }
     Ok(())
 }

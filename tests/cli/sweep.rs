@@ -116,6 +116,43 @@ fn a_sweep_prints_what_happens_and_ranks_its_runs() {
         .exits(0)
         .out;
     assert!(show.contains("* learning_rate    0.01\n"), "{show}");
+    // A list of the folder above has one line for the sweep, and one for a sweep that cannot be read.
+    place.write("runs/one.json", "");
+    std::fs::create_dir(place.path("runs/torn")).unwrap();
+    place.write("runs/torn/sweep.json", "{");
+    let best = results(&sweep(&place, &["--resume", "rates"]).exits(0).json());
+    let of = |line: &Value| line["accuracy"].as_f64().unwrap();
+    let best = best.values().max_by(|a, b| {
+        let by_name = || b["run"].as_str().cmp(&a["run"].as_str());
+        of(a).total_cmp(&of(b)).then_with(by_name)
+    });
+    let best = best.unwrap();
+    let list = place.run(&["runs", "--runs", "runs"]).exits(0).out;
+    let lines: Vec<&str> = list.lines().collect();
+    assert_eq!(
+        lines[..2],
+        [
+            "sweep  strategy        ended  training      best  run".to_owned(),
+            format!(
+                "rates  grid              4/4         0  {:>7.1}%  {}: lr {}, seed {}",
+                100.0 * of(best),
+                best["run"].as_str().unwrap(),
+                best["values"]["learning_rate"],
+                best["values"]["seed"],
+            )
+        ],
+        "{list}"
+    );
+    assert!(
+        lines[2].starts_with("torn   cannot read the plan "),
+        "{list}"
+    );
+    assert_eq!(lines.len(), 3, "{list}");
+    let json = place
+        .run(&["runs", "--runs", "runs", "--json"])
+        .exits(0)
+        .out;
+    assert_eq!(json.trim(), "[]");
     let again = sweep(&place, &["--resume", "rates"]).exits(0);
     assert_eq!(results(&again.json()).len(), 4);
     assert_eq!(

@@ -23,6 +23,13 @@ const STOPPED: &str = "stopped";
 /// Maximum size in bytes of a plan.
 const MAX_PLAN: u64 = 4 << 20;
 
+/// A sweep in a runs folder.
+pub struct ListedSweep {
+    pub name: String,
+    /// What it has reached, or why it cannot be read.
+    pub report: Result<SweepReport, SweepFolderError>,
+}
+
 /// A sweep's folder.
 pub struct SweepFolder {
     pub plan: Plan,
@@ -73,6 +80,29 @@ impl SweepFolder {
         let path = std::path::absolute(&path).unwrap_or(path);
         let plan = read_plan(&path.join(PLAN))?;
         Ok(Self::of(plan, path, owner))
+    }
+
+    /// The sweeps in the runs folder, by name.
+    ///
+    /// # Errors
+    /// Returns an error if the folder cannot be read. A folder that does not exist has no sweeps.
+    pub fn list(runs: &Path, owner: &Owner) -> Result<Vec<ListedSweep>, RunError> {
+        let entries = match std::fs::read_dir(runs) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(RunError::io("cannot read", runs))?,
+        };
+        let folders = entries.flatten().map(|entry| entry.path());
+        let mut folders: Vec<_> = folders.filter(|path| path.join(PLAN).is_file()).collect();
+        folders.sort();
+        let report = |path: &PathBuf| {
+            let name = path.file_name().unwrap_or_default();
+            let sweep = Self::open(runs, path, owner.clone());
+            ListedSweep {
+                name: name.to_string_lossy().into_owned(),
+                report: sweep.and_then(|mut sweep| sweep.report()),
+            }
+        };
+        Ok(folders.iter().map(report).collect())
     }
 
     fn of(plan: Plan, path: PathBuf, owner: Owner) -> Self {

@@ -6,7 +6,7 @@
 mod folder;
 mod runner;
 
-pub use folder::SweepFolder;
+pub use folder::{ListedSweep, SweepFolder};
 pub use runner::{SweepEnd, SweepEvent, SweepRequest, SweepRunner};
 
 use super::run_dir::RunError;
