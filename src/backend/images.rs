@@ -1,7 +1,7 @@
 //! The images and labels that backends train on and score.
 
 use super::{Error, Result};
-use crate::domain::pixels::Pixels;
+use crate::domain::shared_bytes::SharedBytes;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Images of one size, each with a label, in host memory. A device may keep a copy, which it identifies by
@@ -11,7 +11,7 @@ pub struct ImageSet {
     id: u64,
     channels: usize,
     side: usize,
-    pixels: Pixels,
+    pixels: SharedBytes,
     labels: Vec<u16>,
     largest_label: u16,
 }
@@ -24,7 +24,7 @@ impl ImageSet {
     pub fn new(
         channels: usize,
         side: usize,
-        pixels: impl Into<Pixels>,
+        pixels: impl Into<SharedBytes>,
         labels: Vec<u16>,
     ) -> Result<Self> {
         let pixels = pixels.into();

@@ -22,8 +22,8 @@ mod verify;
 
 pub use verify::{Compared, Published, Verified, verify};
 
-use crate::domain::pixels::Pixels;
 use crate::domain::report::{DataInfo, Picture, Split};
+use crate::domain::shared_bytes::SharedBytes;
 use crate::domain::text::plain;
 use crate::hardware::stopwatch::Stopwatch;
 use std::path::{Path, PathBuf};
@@ -60,7 +60,7 @@ pub const ENV: &str = "CIFAR_TUI_DATA";
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Images {
     pub side: usize,
-    pub pixels: Pixels,
+    pub pixels: SharedBytes,
     pub labels: Vec<u8>,
 }
 

@@ -2,17 +2,22 @@
 //! the difference that the change makes, and how far that difference is from noise.
 
 use super::number;
-use super::params::{Change, param};
+use super::params::{Change, Influence, param};
 use super::report::Split;
 use super::text::grouped;
 use serde::{Deserialize, Serialize};
 
 /// Maximum number of blocks of steps whose means are kept. An even number.
-const BLOCKS: usize = 32;
+const MAX_BLOCKS: usize = 32;
 /// Fewest blocks from which an error is estimated.
 const MIN_BLOCKS: usize = 4;
-/// A difference counts as one if it exceeds this many standard errors.
-const ERRORS: f64 = 2.0;
+/// A difference of accuracies is taken for real if it exceeds this many standard errors.
+const CLEAR_ERRORS: f64 = 2.0;
+/// The same for a difference of losses, whose error is underestimated: the blocks' means are correlated, too. Measured with
+/// a correlation of 0.9 between consecutive steps.
+const CLEAR_LOSS_ERRORS: f64 = 3.0;
+/// Fewest steps after which a difference of losses is taken for real.
+const MIN_CLEAR_STEPS: u64 = 128;
 
 /// A difference, with minus without the change.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -25,9 +30,9 @@ pub struct Difference {
 }
 
 impl Difference {
-    /// Whether it exceeds its noise: two standard errors.
-    pub fn is_clear(&self) -> bool {
-        self.mean.abs() > ERRORS * self.error
+    /// Whether it exceeds this many standard errors.
+    fn exceeds(&self, errors: f64) -> bool {
+        self.mean.abs() > errors * self.error
     }
 
     /// The difference of two accuracies on the same images; each item says whether an image was predicted correctly
@@ -83,7 +88,7 @@ impl StepDifferences {
         }
         self.blocks.push(self.open.0 / self.size as f64);
         self.open = (0.0, 0);
-        if self.blocks.len() > BLOCKS {
+        if self.blocks.len() > MAX_BLOCKS {
             // The newest block alone has no neighbour: it becomes the first half of the next block.
             if let Some(last) = self.blocks.pop() {
                 self.open = (last * self.size as f64, self.size);
@@ -135,16 +140,23 @@ pub struct ComparisonReport {
 }
 
 impl ComparisonReport {
-    /// Whether the network with the change is better (true) or worse (false), as far as that is clear: by the accuracy,
-    /// or by the loss before the first evaluation.
-    pub fn is_better(&self) -> Option<bool> {
+    /// Whether the network with the change is better (true) or worse (false) by the accuracy or by the loss, as far as that
+    /// is clear. By the loss only before the first evaluation, and only if the change leaves it the same measure: dropout
+    /// and augmentation, for example, raise the training loss of a network that is better.
+    pub fn is_better(&self, change: &Change, by: DifferenceOf) -> Option<bool> {
         if self.diverged.is_some() {
             return Some(false);
         }
-        match (&self.accuracy, &self.loss) {
-            (Some(accuracy), _) => accuracy.is_clear().then_some(accuracy.mean > 0.0),
-            (None, Some(loss)) => loss.is_clear().then_some(loss.mean < 0.0),
-            (None, None) => None,
+        match (by, &self.accuracy, &self.loss) {
+            (DifferenceOf::Accuracy, Some(accuracy), _) => accuracy
+                .exceeds(CLEAR_ERRORS)
+                .then_some(accuracy.mean > 0.0),
+            (DifferenceOf::Loss, None, Some(loss)) => {
+                let same = param(&change.key).is_some_and(|row| row.influence == Influence::Steps);
+                let clear = loss.exceeds(CLEAR_LOSS_ERRORS) && self.loss_steps >= MIN_CLEAR_STEPS;
+                (same && clear).then_some(loss.mean < 0.0)
+            }
+            _ => None,
         }
     }
 
@@ -183,6 +195,7 @@ impl ComparisonReport {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::params::Value;
     use crate::domain::rng::{Rng, Stream};
 
     #[test]
@@ -199,7 +212,7 @@ mod tests {
         assert!((difference.mean - 0.2).abs() < 1e-12);
         // The variance of +1 (3 times), -1 (once) and 0 (6 times) is 0.4 - 0.04.
         assert!((difference.error - (0.36f64 / 10.0).sqrt()).abs() < 1e-12);
-        assert!(!difference.is_clear());
+        assert!(!difference.exceeds(CLEAR_ERRORS));
         assert_eq!(Difference::of_accuracies([]), None);
     }
 
@@ -212,7 +225,7 @@ mod tests {
         let (difference, steps) = differences.newest().unwrap();
         assert!((4000..=5200).contains(&steps), "{steps}");
         assert!((difference.mean + 1.0).abs() < 1e-9, "{difference:?}");
-        assert!(differences.blocks.len() <= BLOCKS);
+        assert!(differences.blocks.len() <= MAX_BLOCKS);
     }
 
     #[test]
@@ -226,34 +239,75 @@ mod tests {
         }
     }
 
-    #[test]
-    fn noise_is_seldom_taken_for_a_difference() {
-        let clear = (0..200u64).filter(|&stream| {
+    /// The share of comparisons of noise, with this correlation between consecutive steps, whose difference would be taken
+    /// for real after `steps` steps.
+    fn false_alarms(steps: u32, correlation: f64) -> f64 {
+        let alarms = (0..300u64).filter(|&stream| {
             let mut differences = StepDifferences::default();
             let rng = Rng::new(1, Stream::Sample, stream);
-            for i in 0..3000 {
-                differences.add(f64::from(rng.uniform(i)) - 0.5);
+            let mut noise = 0.0;
+            for i in 0..steps {
+                noise = correlation * noise + f64::from(rng.uniform(i)) - 0.5;
+                differences.add(noise);
             }
-            differences.newest().unwrap().0.is_clear()
+            let (difference, count) = differences.newest().unwrap();
+            count >= MIN_CLEAR_STEPS && difference.exceeds(CLEAR_LOSS_ERRORS)
         });
-        // Two standard errors with 15 degrees of freedom: 6.4% of 200 are 13.
-        let clear = clear.count();
-        assert!((2..=30).contains(&clear), "{clear}");
+        alarms.count() as f64 / 300.0
+    }
+
+    #[test]
+    fn noise_is_seldom_taken_for_a_difference() {
+        for (steps, correlation, most) in [
+            (256, 0.0, 0.05),
+            (3000, 0.0, 0.05),
+            (300, 0.9, 0.15),
+            (3000, 0.9, 0.05),
+        ] {
+            let share = false_alarms(steps, correlation);
+            assert!(share <= most, "{steps} steps, {correlation}: {share}");
+        }
+        // A difference that is there is found.
+        let mut differences = StepDifferences::default();
+        let rng = Rng::new(1, Stream::Sample, 1);
+        (0..1000).for_each(|i| differences.add(f64::from(rng.uniform(i)) - 0.6));
+        assert!(differences.newest().unwrap().0.exceeds(CLEAR_LOSS_ERRORS));
     }
 
     #[test]
     fn the_better_one_is_known_when_the_difference_is_clear() {
         let difference = |mean, error| Some(Difference { mean, error });
+        let change = |key: &str| Change {
+            key: key.into(),
+            old: Value::Float(0.1),
+            new: Value::Float(0.2),
+        };
+        let rate = change("learning_rate");
+        let by_loss = |r: &ComparisonReport, c: &Change| r.is_better(c, DifferenceOf::Loss);
+        let by_accuracy = |r: &ComparisonReport| r.is_better(&rate, DifferenceOf::Accuracy);
         let mut report = ComparisonReport::default();
-        assert_eq!(report.is_better(), None);
-        report.loss = difference(-0.1, 0.01);
-        assert_eq!(report.is_better(), Some(true));
+        assert_eq!(
+            (by_loss(&report, &rate), by_accuracy(&report)),
+            (None, None)
+        );
+        (report.loss, report.loss_steps) = (difference(-0.1, 0.01), 127);
+        assert_eq!(by_loss(&report, &rate), None, "too few steps");
+        report.loss_steps = 128;
+        assert_eq!(by_loss(&report, &rate), Some(true));
+        // The losses with another dropout measure something else.
+        for key in ["dropout", "label_smoothing", "crop"] {
+            assert_eq!(by_loss(&report, &change(key)), None);
+        }
         report.accuracy = difference(0.01, 0.008);
-        assert_eq!(report.is_better(), None);
+        assert_eq!(
+            (by_loss(&report, &rate), by_accuracy(&report)),
+            (None, None)
+        );
         report.accuracy = difference(-0.02, 0.008);
-        assert_eq!(report.is_better(), Some(false));
+        assert_eq!(by_accuracy(&report), Some(false));
         report.accuracy = difference(0.02, 0.008);
+        assert_eq!(by_accuracy(&report), Some(true));
         report.diverged = Some((7, "the loss".into()));
-        assert_eq!(report.is_better(), Some(false));
+        assert_eq!(by_accuracy(&report), Some(false));
     }
 }

@@ -112,17 +112,11 @@ impl Printer {
             *text.view = RunView::default();
             is_late = !std::mem::replace(&mut text.has_begun, true);
         }
-        let newest = events.iter().rposition(|e| !matches!(e, Event::Load(_)));
-        for (i, event) in events.iter().enumerate() {
+        for event in events {
             let Printer::Text(text) = self else {
                 return Ok(());
             };
-            let is_new = match event {
-                Event::Epoch(epoch) => epoch.epoch > text.printed,
-                // It was replaced by this snapshot.
-                Event::ComparisonOver { .. } => Some(i) == newest,
-                _ => false,
-            };
+            let is_new = matches!(event, Event::Epoch(epoch) if epoch.epoch > text.printed);
             if !is_new && !is_late {
                 text.view.event(event);
             } else if let Some(line) = text.describe(event) {

@@ -3,7 +3,7 @@
 //! never blocks the worker. This module knows the protocol and the domain; `serve` knows the socket.
 
 use super::client::{Address, Commands, ReceivedCommand, SessionClient, ViewerCount, ViewerQueue};
-use super::protocol::{Answer, Done, Event, EventMessage, Outcome, settle};
+use super::protocol::{Answer, Done, Event, EventMessage, Outcome, resolve_comparisons};
 use crate::domain::confusion::Confusion;
 use crate::domain::params::param;
 use crate::domain::rate_test::RateTestReport;
@@ -89,6 +89,7 @@ impl EventHistory {
             }
             Event::State(state) if self.replace_progress(state) => return,
             Event::Compared(_) => self.forget_compared(),
+            Event::ComparisonOver { .. } => self.end_comparison(event),
             Event::Started(_) => self.forget_run(),
             Event::Evaluation(evaluation) => self.forget_matrix(evaluation),
             _ => {}
@@ -96,10 +97,6 @@ impl EventHistory {
         let class = class(event);
         self.events.push_back(event.clone());
         self.counts[class] += 1;
-        if matches!(event, Event::ComparisonOver { .. }) {
-            self.events = settle(std::mem::take(&mut self.events)).into();
-            self.recount();
-        }
         if self.counts[class] > BOUNDS[class] {
             match STEP_CLASSES.contains(&class) {
                 true => self.merge_steps(class),
@@ -107,6 +104,15 @@ impl EventHistory {
             }
             self.recount();
         }
+    }
+
+    /// Leaves only the training of the network that was chosen in the comparison which ends with `over`.
+    fn end_comparison(&mut self, over: &Event) {
+        let events = std::mem::take(&mut self.events);
+        let mut resolved = resolve_comparisons(events.into_iter().chain([over.clone()]));
+        resolved.pop();
+        self.events = resolved.into();
+        self.recount();
     }
 
     /// Drops the older report about a comparison, before a newer one.
@@ -228,18 +234,20 @@ impl EventHistory {
     }
 
     /// Drops the older half of the events of class `of`, except those that describe the present: the run's start, the
-    /// newest state, health and save failure, and pending changes. Changes that are dropped are made in the
+    /// newest state, health, comparison and save failure, and pending changes. Changes that are dropped are made in the
     /// hyperparameters of the run's start instead.
     fn drop_oldest(&mut self, of: usize) {
         let mut surplus = BOUNDS[of] / 2;
         let mut pending = BTreeSet::new();
         let (mut state, mut run, mut health, mut unsaved) = (0, 0, 0, 0);
+        let mut comparison = 0;
         for (i, event) in self.events.iter().enumerate() {
             match event {
                 Event::State(_) => state = i,
                 Event::Health(_) => health = i,
                 Event::Unsaved { .. } => unsaved = i,
                 Event::Started(_) => run = i,
+                Event::ComparisonBegan { .. } => comparison = i,
                 Event::Pending { change, .. } => {
                     pending.insert(change.key.clone());
                 }
@@ -259,7 +267,7 @@ impl EventHistory {
             i += 1;
             let stays = class(event) != of
                 || surplus == 0
-                || [state, run, health, unsaved].contains(&at)
+                || [state, run, health, unsaved, comparison].contains(&at)
                 || matches!(event, Event::Data(_))
                 || matches!(event, Event::Pending { change, .. } if pending.contains(&change.key));
             if !stays {
@@ -353,6 +361,11 @@ impl Broadcaster {
         if inner.ended {
             return;
         }
+        // If a change is kept, the past is another one: what viewers know of it is no longer true.
+        let rewritten = matches!(event, Event::ComparisonOver { kept: true, .. }).then(|| {
+            inner.history.end_comparison(&event);
+            inner.history.snapshot()
+        });
         inner.history.add(&event);
         match &event {
             Event::Started(run) => {
@@ -361,13 +374,13 @@ impl Broadcaster {
             Event::Ended { .. } => inner.ended = true,
             _ => {}
         }
-        // The past is another one: what a viewer knows of it is no longer true.
-        let rewritten = matches!(event, Event::ComparisonOver { kept: true, .. });
         let message = inner.message(event);
         inner.viewers.retain(|(_, queue)| queue.is_read());
         for (_, queue) in &inner.viewers {
-            let behind = queue.is_behind() && !matches!(message.event, Event::Steps(_));
-            if behind || rewritten {
+            if let Some(snapshot) = &rewritten {
+                queue.catch_up(inner.message(snapshot.clone()));
+                queue.event(message.clone());
+            } else if queue.is_behind() && !matches!(message.event, Event::Steps(_)) {
                 queue.catch_up(inner.message(inner.history.snapshot()));
             } else {
                 queue.event(message.clone());

@@ -18,7 +18,7 @@ mod page;
 mod table;
 
 pub use crate::domain::params::Change;
-pub use comparison::{settle, settled_past};
+pub use comparison::{resolve_comparisons, resolved_past};
 pub use page::page;
 pub use table::{TypedRequest, Until, parse_setting, parse_words, typed_commands, until_of};
 

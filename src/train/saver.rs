@@ -39,8 +39,8 @@ pub enum NewBest {
     This,
     /// The checkpoint of an earlier job that was merged into this one.
     Earlier(Box<Checkpoint>),
-    /// The best checkpoint of another run, in whose state this run begins. It is written after the checkpoint of this job:
-    /// alone in the folder, it would be resumed as this run.
+    /// An earlier checkpoint: of another run, in whose state this run begins, or of a variant that has become the run's
+    /// network. It is written after the checkpoint of this job: alone in the folder, it would be resumed as this run.
     Inherited(Box<Checkpoint>),
 }
 

@@ -307,6 +307,8 @@ pub struct HyperParamError {
 pub enum Influence {
     /// On the steps of training; their batches stay the same.
     Steps,
+    /// Also on what the training loss is of: its targets, the images, or the units that take part.
+    Losses,
     /// On the batches themselves, or their number.
     Batches,
     /// Only on what is scored and reported.
@@ -359,7 +361,7 @@ impl HyperParam {
                 "{label} changes the batches, so the steps could not be compared: fork the run"
             )),
             (_, Influence::Reports) => Err(format!("{label} changes nothing in the training")),
-            (_, Influence::Steps) => Ok(()),
+            (_, Influence::Steps | Influence::Losses) => Ok(()),
         }
     }
 

@@ -3,45 +3,45 @@
 
 use super::Event;
 
-/// The past of a run with its comparisons settled: if a change was kept, the run's training since the comparison began
+/// The past of a run with its comparisons resolved: if a change was kept, the run's training since the comparison began
 /// is left out and the variant's takes its place; otherwise the variant's is left out. Of a comparison that is not over,
 /// everything stays.
-pub fn settle(events: impl IntoIterator<Item = Event>) -> Vec<Event> {
-    let mut settled: Vec<Event> = Vec::new();
+pub fn resolve_comparisons(events: impl IntoIterator<Item = Event>) -> Vec<Event> {
+    let mut resolved: Vec<Event> = Vec::new();
     let mut began = None;
     for event in events {
         match &event {
-            Event::ComparisonBegan { .. } => began = Some(settled.len()),
+            Event::ComparisonBegan { .. } => began = Some(resolved.len()),
             // A new session has no comparison of an earlier one.
-            Event::Started(_) => leave_out(&mut settled, began.take(), false),
+            Event::Started(_) => remove_unchosen(&mut resolved, began.take(), false),
             Event::ComparisonOver { kept, .. } => {
-                leave_out(&mut settled, began.take(), *kept);
+                remove_unchosen(&mut resolved, began.take(), *kept);
             }
             _ => {}
         }
-        settled.push(event);
+        resolved.push(event);
     }
-    settled
+    resolved
 }
 
-/// The past of a run that is read from its files: settled, and without a comparison that was under way when it was
+/// The past of a run that is read from its files: resolved, and without a comparison that was under way when it was
 /// written.
-pub fn settled_past(events: Vec<Event>) -> Vec<Event> {
-    let mut settled = settle(events);
+pub fn resolved_past(events: Vec<Event>) -> Vec<Event> {
+    let mut resolved = resolve_comparisons(events);
     let is_edge = |e: &Event| {
         matches!(
             e,
             Event::ComparisonBegan { .. } | Event::ComparisonOver { .. }
         )
     };
-    let last = settled.iter().rposition(is_edge);
-    let open = last.filter(|&at| matches!(settled[at], Event::ComparisonBegan { .. }));
-    leave_out(&mut settled, open, false);
-    settled
+    let last = resolved.iter().rposition(is_edge);
+    let open = last.filter(|&at| matches!(resolved[at], Event::ComparisonBegan { .. }));
+    remove_unchosen(&mut resolved, open, false);
+    resolved
 }
 
 /// Leaves out, from the event `began` on, the training of the network that was not chosen.
-fn leave_out(events: &mut Vec<Event>, began: Option<usize>, kept: bool) {
+fn remove_unchosen(events: &mut Vec<Event>, began: Option<usize>, kept: bool) {
     let Some(began) = began else { return };
     let since = events.split_off(began);
     events.extend(since.into_iter().filter_map(|event| match event {

@@ -194,7 +194,7 @@ pub static EVENTS: &[MessageRow] = &[
     MessageRow { name: "comparison-began", about: "A comparison begins: from `step` on, a second network, the variant, trains with the change beside the run's." },
     MessageRow { name: "compared", about: "The difference that the change makes, with minus without it, each with its standard error: of the loss (mean over the newest `loss_steps` steps) and of the accuracy after the newest epoch, and whether the variant diverged." },
     MessageRow { name: "variant", about: "An event of the variant: steps, epoch, evaluation or applied." },
-    MessageRow { name: "comparison-over", about: "The comparison ended. If the change was kept, the variant's events since it began replace the run's; a snapshot follows." },
+    MessageRow { name: "comparison-over", about: "The comparison ended. If the change was kept, the variant's events since it began replace the run's: a snapshot comes right before this." },
     MessageRow { name: "health", about: "The run has collapsed, stands still, or has recovered." },
     MessageRow { name: "checkpoint", about: "A checkpoint is on the disk." },
     MessageRow { name: "unsaved", about: "Why a file of the run could not be saved (it is tried again); null when everything is saved." },

@@ -8,7 +8,7 @@ use crate::domain::params::Hyperparameters;
 use crate::domain::report::{Split, StepReport};
 use crate::session::lines::Lines;
 use crate::session::log::RunLog;
-use crate::session::protocol::{self, Event, MessageError, settled_past};
+use crate::session::protocol::{self, Event, MessageError, resolved_past};
 use crate::session::tfevents::EventFile;
 use crate::train::files::{Appender, Folder};
 use crate::train::kept::{self, KEPT};
@@ -262,23 +262,9 @@ impl RunDir {
     /// Returns an error if a file operation fails.
     pub fn step(&mut self, report: &StepReport) -> io::Result<()> {
         match self.steps.add(report) {
-            Some(line) => self.steps_line(line),
+            Some(line) => self.add(&Event::Steps(line)),
             None => Ok(()),
         }
-    }
-
-    fn steps_line(&mut self, line: StepReport) -> io::Result<()> {
-        let images = line.images.max(1) as f64;
-        let scalars = [
-            ("loss/train", line.loss),
-            ("accuracy/train", line.correct as f64 / images),
-            ("learning_rate", line.learning_rate),
-            ("grad_norm", line.grad_norm),
-            ("images_per_s", line.images_per_s),
-        ];
-        let last = line.last;
-        self.line(&Event::Steps(line))?;
-        self.events.scalars(now(), last, &scalars)
     }
 
     /// Begins to collect the events of a comparison's variant, whose first step is `first_step`.
@@ -314,21 +300,24 @@ impl RunDir {
     pub fn end_variant(&mut self, over: &Event, best: Option<u64>) -> io::Result<Option<u64>> {
         let variant = self.variant.take();
         let kept = matches!(over, Event::ComparisonOver { kept: true, .. });
-        self.line(over)?;
+        let mut written = self.line(over);
         let mut after_best = None;
         if let Some(variant) = variant.filter(|_| kept) {
-            self.steps = variant.steps;
-            self.events = EventFile::create(&self.files, now(), variant.first_step)?;
-            for event in variant.events {
-                let ends_best = matches!(&event, Event::Epoch(e) if Some(e.step) == best);
-                match event {
-                    Event::Steps(line) => self.steps_line(line)?,
-                    event => self.add(&event)?,
-                }
-                if ends_best {
+            // All lines are queued, also if a file operation fails.
+            for event in &variant.events {
+                written = written.and(self.line(event));
+                if matches!(event, Event::Epoch(e) if Some(e.step) == best) {
                     after_best = Some(self.metrics_bytes);
                 }
             }
+            self.steps = variant.steps;
+            written?;
+            self.events = EventFile::create(&self.files, now(), variant.first_step)?;
+            for event in &variant.events {
+                self.scalars(event)?;
+            }
+        } else {
+            written?;
         }
         self.flush()?;
         Ok(after_best)
@@ -345,24 +334,43 @@ impl RunDir {
 
     fn add(&mut self, event: &Event) -> io::Result<()> {
         self.line(event)?;
-        let Event::Epoch(epoch) = event else {
-            return Ok(());
+        self.scalars(event)
+    }
+
+    /// Writes the figures of an event for TensorBoard.
+    fn scalars(&mut self, event: &Event) -> io::Result<()> {
+        let (step, scalars) = match event {
+            Event::Steps(line) => {
+                let images = line.images.max(1) as f64;
+                let scalars = vec![
+                    ("loss/train", line.loss),
+                    ("accuracy/train", line.correct as f64 / images),
+                    ("learning_rate", line.learning_rate),
+                    ("grad_norm", line.grad_norm),
+                    ("images_per_s", line.images_per_s),
+                ];
+                (line.last, scalars)
+            }
+            Event::Epoch(epoch) => {
+                let mut scalars = match epoch.split {
+                    Split::Test => vec![("loss/test", epoch.loss)],
+                    _ => vec![
+                        ("loss/validation", epoch.loss),
+                        ("accuracy/validation", epoch.accuracy),
+                    ],
+                };
+                scalars.extend(epoch.test_accuracy.map(|a| ("accuracy/test", a)));
+                if let Some(average) = epoch.average {
+                    scalars.extend([
+                        ("loss/average", average.loss),
+                        ("accuracy/average", average.accuracy),
+                    ]);
+                }
+                (epoch.step, scalars)
+            }
+            _ => return Ok(()),
         };
-        let mut scalars = match epoch.split {
-            Split::Test => vec![("loss/test", epoch.loss)],
-            _ => vec![
-                ("loss/validation", epoch.loss),
-                ("accuracy/validation", epoch.accuracy),
-            ],
-        };
-        scalars.extend(epoch.test_accuracy.map(|a| ("accuracy/test", a)));
-        if let Some(average) = epoch.average {
-            scalars.extend([
-                ("loss/average", average.loss),
-                ("accuracy/average", average.accuracy),
-            ]);
-        }
-        self.events.scalars(now(), epoch.step, &scalars)
+        self.events.scalars(now(), step, &scalars)
     }
 
     /// Whether everything has been written.
@@ -444,7 +452,7 @@ fn new_folder(
 }
 
 /// Reads the events in the first `bytes` of a run's metrics, in order. Also returns the number of lines that were too
-/// long to be read. Skips lines that are not events, and settles comparisons.
+/// long to be read. Skips lines that are not events, and resolves comparisons.
 ///
 /// # Errors
 /// Returns an error if a file operation fails, the metrics are not a regular file, or a session of another version of
@@ -462,7 +470,7 @@ pub fn read_metrics(folder: &Path, bytes: u64) -> io::Result<(Vec<Event>, u64)> 
             Err(MessageError::Content { .. }) => {}
         }
     }
-    Ok((settled_past(events), lines.too_long))
+    Ok((resolved_past(events), lines.too_long))
 }
 
 /// The length of the file up to its last line break.

@@ -4,6 +4,7 @@ use super::*;
 use crate::domain::marks::Mark;
 use crate::session::run_view::RunView;
 use crate::train::kept;
+use crate::train::saver::PREVIOUS;
 
 const RATE: f64 = 2e-4;
 
@@ -249,5 +250,112 @@ fn nothing_is_compared_without_a_run_to_train_or_with_what_needs_a_run_of_its_ow
     front.until_state(State::Stopped);
     let why = front.refused(compare("dropout", Value::Float(0.1)));
     assert!(why.contains("over"), "{why}");
+    front.quit();
+}
+
+#[test]
+fn a_pending_change_that_is_compared_is_no_longer_pending() {
+    let runs = tempfile::tempdir().unwrap();
+    let mut front = FrontEnd::paused(four_epochs(runs.path()));
+    front.make_steps(3);
+    let cosine = || Value::Text("cosine".into());
+    front.set("schedule", cosine());
+    front.until(|e| matches!(e, Event::Pending { .. }).then_some(()));
+    assert_eq!(front.compare("schedule", cosine()), Outcome::AppliedAt(4));
+    let withdrawn = |e: &Event| matches!(e, Event::Withdrawn { key } if key == "schedule");
+    if !front.events.iter().any(withdrawn) {
+        front.until(|e| withdrawn(e).then_some(()));
+    }
+    // The next epoch begins without it.
+    front.make_steps(12);
+    front.obeys(Command::DropChange);
+    front.make_steps(3);
+    front.quit();
+    let last = Checkpoint::read(&runs.path().join("one").join(LAST)).unwrap();
+    assert!(last.run_state.changes.is_empty() && last.run_state.pending.is_empty());
+}
+
+#[test]
+fn after_keeping_every_checkpoint_is_of_the_network_with_the_change() {
+    let runs = tempfile::tempdir().unwrap();
+    let mut front = FrontEnd::paused(four_epochs(runs.path()));
+    front.make_steps(13);
+    front.compare("learning_rate", rate());
+    front.make_steps(12);
+    front.obeys(Command::KeepChange);
+    front.quit();
+    let folder = runs.path().join("one");
+    for file in [LAST, PREVIOUS] {
+        let found = Checkpoint::read(&folder.join(file)).unwrap().run_state;
+        assert_eq!(
+            (found.step, found.params.learning_rate),
+            (25, RATE),
+            "{file}"
+        );
+    }
+    let best = Checkpoint::read(&folder.join(BEST)).unwrap().run_state;
+    let last = Checkpoint::read(&folder.join(LAST)).unwrap().run_state;
+    assert_eq!(best.best, last.best);
+    assert_eq!(best.step, last.best.unwrap().step);
+}
+
+/// Sends a command while an epoch's end is being scored, and returns the metrics of the finished run.
+fn decided_while_scoring(runs: &Path, decision: Command) -> Vec<Event> {
+    let mut wanted = four_epochs(runs);
+    wanted.params.test_each_epoch = true;
+    wanted.report_interval = Duration::ZERO;
+    let mut front = FrontEnd::paused(wanted);
+    front.make_steps(13);
+    front.compare("learning_rate", rate());
+    front.make_steps(6);
+    front.send(Command::Resume);
+    front.until(|e| matches!(e, Event::State(State::Evaluating { .. })).then_some(()));
+    front.obeys(decision);
+    front.until_state(State::Done);
+    front.quit();
+    let mut events = training(&runs.join("one"));
+    // A keep at the last moment may come after the run's end, which is then scored again.
+    events.retain(|e| !matches!(e, Event::Evaluation(e) if e.step == 40));
+    events
+}
+
+#[test]
+fn a_decision_waits_for_the_end_of_an_evaluation() {
+    let plain = |changes: bool| {
+        let runs = tempfile::tempdir().unwrap();
+        let mut wanted = four_epochs(runs.path());
+        wanted.params.test_each_epoch = true;
+        let mut front = FrontEnd::paused(wanted);
+        front.make_steps(13);
+        if changes {
+            front.set("learning_rate", rate());
+        }
+        front.make_steps(27);
+        front.quit();
+        let mut events = training(&runs.path().join("one"));
+        events.retain(|e| !matches!(e, Event::Evaluation(e) if e.step == 40));
+        events
+    };
+    for (decision, changes) in [(Command::KeepChange, true), (Command::DropChange, false)] {
+        let runs = tempfile::tempdir().unwrap();
+        assert_eq!(decided_while_scoring(runs.path(), decision), plain(changes));
+    }
+}
+
+#[test]
+fn a_comparison_ends_with_its_run() {
+    let runs = tempfile::tempdir().unwrap();
+    let mut front = FrontEnd::paused(four_epochs(runs.path()));
+    front.make_steps(13);
+    front.compare("dropout", Value::Float(0.1));
+    front.send(Command::Restart);
+    let dropped = |e: &Event| matches!(e, Event::ComparisonOver { kept: false, .. });
+    front.until(|e| dropped(e).then_some(()));
+    front.until(|e| matches!(e, Event::Started(_)).then_some(()));
+    assert!(front.refused(Command::KeepChange).contains("no comparison"));
+    assert!(matches!(
+        front.compare("dropout", Value::Float(0.1)),
+        Outcome::AppliedAt(_)
+    ));
     front.quit();
 }

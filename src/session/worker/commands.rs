@@ -122,8 +122,8 @@ impl Worker<'_> {
             Command::Compare { key, value } => {
                 return self.compare(trainer, &key, value).map(Some);
             }
-            Command::KeepChange => return self.request_decision(trainer, Decision::Keep),
-            Command::DropChange => return self.request_decision(trainer, Decision::Drop),
+            Command::KeepChange => return self.request_decision(trainer, Decision::Keep, phase),
+            Command::DropChange => return self.request_decision(trainer, Decision::Drop, phase),
             Command::FindLr { steps } => self.request_rate_test(steps)?,
             Command::StopFindLr => match self.rate_test {
                 Some(_) => self.stop_rate_test(trainer),

@@ -1,7 +1,7 @@
 //! Comparisons: a change is trained beside the run, then kept or dropped.
 
 use super::commands::at_next_step;
-use super::{Exit, Worker, health, split_index};
+use super::{Exit, Worker, health};
 use crate::domain::comparison::ComparisonReport;
 use crate::domain::params::{self, Value};
 use crate::domain::report::{EpochReport, Evaluation, StepReport};
@@ -9,13 +9,15 @@ use crate::session::protocol::{Change, Event, Outcome};
 use crate::train::checkpoint::{Applied, Checkpoint};
 use crate::train::kept;
 use crate::train::saver::{BEST, NewBest};
-use crate::train::trainer::Trainer;
+use crate::train::trainer::{Phase, Trainer};
 
 /// A comparison that is under way.
 pub(super) struct Comparison {
     change: Change,
-    /// The epoch that was the last one to end before it.
+    /// The last epoch that had ended before it.
     epoch: u32,
+    /// What was decided during an evaluation: it is carried out after that.
+    decision: Option<Decision>,
     /// What is known of the difference, if it was not reported yet.
     report: Option<ComparisonReport>,
     /// The variant's steps that were not reported yet.
@@ -49,6 +51,8 @@ impl Worker<'_> {
         let row = params::find(key).map_err(|error| error.to_string())?;
         row.comparable()?;
         let best = self.best_checkpoint(trainer)?;
+        let pending = &trainer.run_state().pending;
+        let was_pending = pending.iter().any(|(key, _)| key == row.key);
         self.report_steps();
         let applied = trainer
             .compare(row, value, best)
@@ -61,6 +65,7 @@ impl Worker<'_> {
         self.comparison = Some(Comparison {
             change: change.clone(),
             epoch: trainer.run_state().epochs,
+            decision: None,
             report: None,
             steps: None,
         });
@@ -68,11 +73,15 @@ impl Worker<'_> {
             run.begin_variant(step);
             Ok(())
         });
+        let key = change.key.clone();
         self.record(Event::ComparisonBegan {
             change,
             step,
             epoch,
         });
+        if was_pending {
+            self.sender.event(Event::Withdrawn { key });
+        }
         self.variant_applied(&applied);
         Ok(Outcome::AppliedAt(step))
     }
@@ -82,16 +91,22 @@ impl Worker<'_> {
         &mut self,
         trainer: &Trainer,
     ) -> std::result::Result<Option<Box<Checkpoint>>, String> {
-        if trainer.run_state().best.is_none() {
+        let Some(wanted) = trainer.run_state().best else {
             return Ok(None);
-        }
+        };
         self.report_saved(true);
         let Some(run) = &self.run else {
             return Ok(None);
         };
-        let best = Checkpoint::read(&run.folder().join(BEST));
-        best.map(|best| Some(Box::new(best)))
-            .map_err(|error| format!("if the change is kept, the run may need it: {error}"))
+        let path = run.folder().join(BEST);
+        let found = Checkpoint::read(&path).map_err(|error| error.to_string());
+        let checked = found.and_then(|found| match found.run_state.step == wanted.step {
+            true => Ok(Some(Box::new(found))),
+            false => Err(format!("{} is not of step {}", path.display(), wanted.step)),
+        });
+        checked.map_err(|why| {
+            format!("no comparison began, since the run's best checkpoint might be needed after it: {why}")
+        })
     }
 
     /// Handles the command to end the comparison. The training loop must end before its network is replaced.
@@ -102,10 +117,11 @@ impl Worker<'_> {
         &mut self,
         trainer: &mut Trainer,
         decision: Decision,
+        phase: Phase,
     ) -> std::result::Result<Option<Outcome>, String> {
-        if self.comparison.is_none() {
+        let Some(comparison) = &mut self.comparison else {
             return Err("there is no comparison".into());
-        }
+        };
         match decision {
             Decision::Keep => trainer.can_keep_variant()?,
             Decision::Drop if self.end_state.is_some() => {
@@ -113,6 +129,10 @@ impl Worker<'_> {
                 return Ok(Some(at_next_step(trainer)));
             }
             Decision::Drop => {}
+        }
+        if phase != Phase::Training {
+            comparison.decision = Some(decision);
+            return Ok(Some(at_next_step(trainer)));
         }
         self.exit = Some(Exit::Decide(decision));
         Ok(None)
@@ -159,23 +179,51 @@ impl Worker<'_> {
         });
         // Every viewer receives the past with the change.
         self.sender.event(over);
-        self.health = health::restore_monitor(&self.sender.history());
+        self.health = health::restore_monitor(&self.past_of_run());
         self.results = Default::default();
         self.earlier.clear();
         (self.best_scored, self.average_scored) = (None, None);
         let split = trainer.scored_split();
-        self.splits_to_score.retain(|s| *s != split);
-        if trainer.run_state().step_in_epoch < trainer.steps_of_epoch() {
-            self.splits_to_score.push(split);
+        let ends_epoch = trainer.run_state().step_in_epoch >= trainer.steps_of_epoch();
+        // At the end of an epoch the training loop scores it.
+        if trainer.run_state().is_closed() || !ends_epoch {
+            self.splits_to_score = vec![split];
             self.unrecorded_split = Some(split);
+            if self.shown != split {
+                self.request_score(self.shown);
+            }
         }
+        self.saved_step = None;
         self.save_with(trainer, best.map_or(NewBest::None, NewBest::Inherited));
         self.report_saved(true);
+        // The checkpoint before it is that of the network that is gone: replace it too.
+        if self.saved_step.is_some() {
+            self.save(trainer, false);
+            self.report_saved(true);
+        }
         self.remove_kept_after(trainer, comparison.epoch);
         if self.end_state.take().is_some() {
             self.train_again = true;
         }
         Ok(())
+    }
+
+    /// The events of the run so far: from its metrics, or, if nothing is saved, from the session's history.
+    fn past_of_run(&self) -> Vec<Event> {
+        if let Some(run) = &self.run
+            && let Ok(past) = self.read_past(run.folder(), u64::MAX)
+        {
+            return past;
+        }
+        let mut history = self.sender.history();
+        let begin = history.iter().rposition(|e| matches!(e, Event::Started(_)));
+        history.drain(..begin.unwrap_or(0));
+        history
+    }
+
+    /// What was decided during an evaluation, once that is over.
+    pub(super) fn take_decision(&mut self) -> Option<Decision> {
+        self.comparison.as_mut()?.decision.take()
     }
 
     /// Removes the checkpoints of the ends of epochs after `epoch`, in which the run did not have the change, once the
@@ -201,13 +249,6 @@ impl Worker<'_> {
         self.report_steps();
         if let Some(report) = trainer.drop_variant() {
             self.comparison_dropped(report);
-        }
-        // An evaluation that was interrupted is made again.
-        let split = trainer.scored_split();
-        let scores = self.results[split_index(split)].scores.as_ref();
-        let scored = scores.is_some_and(|scores| scores.step == trainer.run_state().step);
-        if scored && !trainer.run_state().is_closed() {
-            self.unrecorded_split = Some(split);
         }
     }
 

@@ -27,6 +27,11 @@ impl TrainingHost for Worker<'_> {
             trainer.spoil(which, with);
         }
         self.do_periodic_work(trainer);
+        if phase == Phase::Training
+            && let Some(decision) = self.take_decision()
+        {
+            self.exit.get_or_insert(Exit::Decide(decision));
+        }
         // Clear the flag before reading the commands: a command that arrives in the meantime sets it again.
         self.sender.interrupt().store(false, Ordering::SeqCst);
         let mut handled = 0;

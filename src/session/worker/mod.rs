@@ -313,11 +313,17 @@ impl<'a> Worker<'a> {
             self.end_state = None;
             let mut end = trainer.run(self)?;
             self.report_steps();
-            if end == End::Left {
-                self.leave_comparison(&mut trainer);
+            if end == End::Finished
+                && let Some(decision) = self.take_decision()
+            {
+                self.exit.get_or_insert(Exit::Decide(decision));
+                end = End::Left;
             }
             if end == End::Finished && !self.score_at_the_end(&mut trainer)? {
                 end = End::Left;
+            }
+            if end == End::Left {
+                self.leave_comparison(&mut trainer);
             }
             self.end_state = match (end, &self.exit) {
                 (End::Finished, _) => Some(State::Done),

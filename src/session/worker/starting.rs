@@ -155,6 +155,7 @@ impl Worker<'_> {
         self.logging = self.run.as_ref().map(|run| run.log().enter());
         self.results = Default::default();
         self.earlier.clear();
+        self.comparison = None;
         self.health = HealthMonitor::default();
         self.best_scored = None;
         self.average_scored = None;

@@ -55,7 +55,7 @@ pub enum CompareError {
 }
 
 /// A comparison whose change was kept.
-pub struct Kept {
+pub struct KeptVariant {
     /// The run's state without the change, which is gone.
     pub without: RunState,
     /// What was known of the difference.
@@ -65,11 +65,13 @@ pub struct Kept {
 }
 
 impl Trainer {
-    /// Begins a comparison: the next step is made with and without this value. `best` is the run's best checkpoint.
+    /// Begins a comparison: the next step is made with and without this value, which is no longer pending. `best` is the
+    /// run's best checkpoint.
     ///
     /// # Errors
-    /// Returns an error if a comparison is under way, the value is not allowed or is there already, the hyperparameter
-    /// cannot be compared or has no effect, or the device has too little memory or fails.
+    /// Returns an error if a comparison is under way, the run is finished or may end at its target, the value is not allowed
+    /// or equals the present one, the hyperparameter cannot be compared or has no effect, or the device has too little
+    /// memory or fails.
     pub fn compare(
         &mut self,
         row: &'static HyperParam,
@@ -79,7 +81,16 @@ impl Trainer {
         if self.variant.is_some() {
             return Err(CompareError::UnderWay);
         }
-        let optimizer = self.run_state.params.optimizer;
+        let params = &self.run_state.params;
+        if self.is_finished() {
+            let why = "all epochs are done: there is nothing to compare".into();
+            return Err(CompareError::NotComparable(why));
+        }
+        if params.stop_at_target && params.target > 0.0 {
+            let why = "the run may end at its target, which the two would not reach together: turn stop_at_target off first".into();
+            return Err(CompareError::NotComparable(why));
+        }
+        let optimizer = params.optimizer;
         row.comparable().map_err(CompareError::NotComparable)?;
         if !row.applies_to(optimizer) {
             let why = format!("{} has no effect with {}", row.label, optimizer.word());
@@ -92,6 +103,7 @@ impl Trainer {
         let mut run_state = self.run_state.clone();
         let applied = apply_to(&mut run_state, row, value)?;
         let member = self.backend.copy(self.member).map_err(Error::from)?;
+        self.run_state.pending.retain(|(key, _)| key != row.key);
         self.variant = Some(Variant {
             member,
             run_state,
@@ -158,7 +170,7 @@ impl Trainer {
     ///
     /// # Errors
     /// Returns the reason if the variant has diverged. The comparison goes on.
-    pub fn keep_variant(&mut self) -> std::result::Result<Option<Kept>, String> {
+    pub fn keep_variant(&mut self) -> std::result::Result<Option<KeptVariant>, String> {
         self.can_keep_variant()?;
         let Some(variant) = self.variant.take() else {
             return Ok(None);
@@ -167,11 +179,12 @@ impl Trainer {
         self.member = variant.member;
         let without = std::mem::replace(&mut self.run_state, variant.run_state);
         self.run_state.pending.clone_from(&without.pending);
+        self.run_state.elapsed = without.elapsed;
         self.requests
             .push((variant.row, variant.applied.change.old));
         self.shuffle();
         let same = without.best == variant.best_before && self.run_state.best == without.best;
-        Ok(Some(Kept {
+        Ok(Some(KeptVariant {
             without,
             report: variant.report,
             best: variant.best.filter(|_| !same),
@@ -191,8 +204,8 @@ impl Trainer {
         variant.report.diverged.is_none().then_some(variant.member)
     }
 
-    /// Makes these steps, and the same number of steps with the variant if there is one. If a command interrupted one of
-    /// the two in a step that the other one has made, the step is made, so that both stay together.
+    /// Makes these steps, and the same number of steps with the variant if there is one. If a command interrupts one of the
+    /// networks, it makes its remaining steps all the same, so that both have made the same number.
     ///
     /// # Errors
     /// Returns an error if the device runs out of memory for the run's own network, or fails.
@@ -211,39 +224,55 @@ impl Trainer {
             own,
             (member, self.plan_steps(&variant.run_state, plans.len())),
         ];
-        let mut made = match self.backend.members_at_once() {
+        let made = match self.backend.members_at_once() {
             0 | 1 => {
-                let mut made = self.backend.train(images, &work[..1], &self.stop)?;
-                match self.backend.train(images, &work[1..], &self.stop) {
-                    Ok(of_variant) => made.extend(of_variant),
-                    Err(error) if error.is_out_of_memory() => {
-                        let own = made.into_iter().flatten().collect();
-                        return Ok((own, Some(Err(error.into()))));
-                    }
-                    Err(error) => return Err(error.into()),
-                }
-                made
+                let own = self.backend.train(images, &work[..1], &self.stop)?;
+                let of_variant = self.backend.train(images, &work[1..], &self.stop);
+                (own, of_variant)
             }
-            _ => self.backend.train(images, &work, &self.stop)?,
+            _ => {
+                let mut own = self.backend.train(images, &work, &self.stop)?;
+                let of_variant = own.split_off(1);
+                (own, Ok(of_variant))
+            }
         };
-        let most = made.iter().map(Vec::len).max().unwrap_or(0);
-        for ((member, plans), made) in work.iter().zip(&mut made) {
-            let diverged = made.last().is_some_and(|last| last.not_finite.is_some());
-            if made.len() < most && !diverged {
-                let rest = [(*member, plans[made.len()..most].to_vec())];
-                let never = AtomicBool::new(false);
-                made.extend(
-                    self.backend
-                        .train(images, &rest, &never)?
-                        .into_iter()
-                        .flatten(),
-                );
+        let mut own: Vec<StepOutcome> = made.0.into_iter().flatten().collect();
+        let mut of_variant: Vec<StepOutcome> = match made.1 {
+            Ok(outcomes) => outcomes.into_iter().flatten().collect(),
+            Err(error) if error.is_out_of_memory() => return Ok((own, Some(Err(error.into())))),
+            Err(error) => return Err(error.into()),
+        };
+        let most = own.len().max(of_variant.len());
+        let [of_own, (_, plans)] = &work;
+        self.make_remaining(of_own, most, &mut own)?;
+        match self.make_remaining(&work[1], most, &mut of_variant) {
+            Err(Error::Backend(error)) if error.is_out_of_memory() => {
+                Ok((own, Some(Err(error.into()))))
             }
+            Err(error) => Err(error),
+            Ok(()) => Ok((own, Some(Ok((plans.clone(), of_variant))))),
         }
-        let [_, (_, plans)] = work;
-        let of_variant = made.pop().unwrap_or_default();
-        let own = made.pop().unwrap_or_default();
-        Ok((own, Some(Ok((plans, of_variant)))))
+    }
+
+    /// Makes the steps of `work` up to number `most` that are not among the outcomes, unless the network has diverged.
+    fn make_remaining(
+        &mut self,
+        (member, plans): &(MemberId, Vec<StepPlan>),
+        most: usize,
+        outcomes: &mut Vec<StepOutcome>,
+    ) -> Result<()> {
+        let diverged = outcomes
+            .last()
+            .is_some_and(|last| last.not_finite.is_some());
+        if outcomes.len() < most && !diverged {
+            let rest = [(*member, plans[outcomes.len()..most].to_vec())];
+            let never = AtomicBool::new(false);
+            let made = self
+                .backend
+                .train(&self.training_data.train, &rest, &never)?;
+            outcomes.extend(made.into_iter().flatten());
+        }
+        Ok(())
     }
 
     /// Counts finished steps of the variant and reports them. `own` are the outcomes of the same steps without the
@@ -309,6 +338,11 @@ impl Trainer {
         let Some(variant) = &mut self.variant else {
             return Ok(());
         };
+        variant.run_state.elapsed = self.run_state.elapsed;
+        variant
+            .run_state
+            .pending
+            .clone_from(&self.run_state.pending);
         let report = end_epoch(&mut variant.run_state, scores, steps_per_epoch);
         if report.best {
             let state = self.backend.export(member)?;

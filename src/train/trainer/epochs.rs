@@ -95,7 +95,7 @@ impl Trainer {
         self.score_split(host, Network::Run, split, tta)
     }
 
-    /// The same for either network.
+    /// [`Trainer::evaluate_all`] for either network.
     fn score_split(
         &mut self,
         host: &mut impl TrainingHost,

@@ -18,7 +18,7 @@ mod scoring;
 mod tests;
 
 pub use changes::ChangeOutcome;
-pub use comparison::{CompareError, Kept};
+pub use comparison::{CompareError, KeptVariant};
 pub use epochs::SplitScores;
 pub use resume::Suspended;
 

@@ -26,7 +26,7 @@ impl Trainer {
         self.score_network(host, Network::Run, split, (weights, tta))
     }
 
-    /// The same for either network.
+    /// [`Trainer::evaluate`] for either network.
     pub(super) fn score_network(
         &mut self,
         host: &mut impl TrainingHost,

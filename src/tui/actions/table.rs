@@ -186,6 +186,7 @@ pub static ACTIONS: &[Action] = &[
     view(Train(TrainAction::LowerMuch), &[ch('H')], 0, "nudge more", "lower it by a large step"),
     view(Train(TrainAction::RaiseMuch), &[ch('L')], 0, "nudge more", "raise it by a large step"),
     view(Train(TrainAction::Type), ENTER, 3, "type", "type a value for the chosen hyperparameter; with the cursor on the curves: look back at its epoch; in a comparison: keep its change"),
+    view(Train(TrainAction::TypeValue), &[ch('i')], 0, "type", "type a value, also with the cursor on the curves or in a comparison"),
     view(Train(TrainAction::LookBack), &[], 0, "look back", "Confusion, Samples and Model as they were at the end of the epoch at the cursor"),
     view(Train(TrainAction::Back), ESC, 0, "back", "leave the editor, the cursor, the zoom or the filter; in a comparison: drop its change"),
     view(Train(TrainAction::Choose(Move::Top)), TOP, 0, "first", "the first hyperparameter"),

@@ -164,23 +164,27 @@ fn enter_keeps_the_change_and_esc_drops_it() {
 
 #[test]
 fn the_words_follow_what_is_known() {
-    for (report, words, verdict) in [
+    for (chart, report, words, verdict) in [
         (
+            "zf",
             ComparisonReport::default(),
             "with lr 0.0005: no difference is known yet",
             None,
         ),
         (
+            "z",
             report(0, false),
             "with lr 0.0005: loss -0.0613 ±0.0041 over 1,600 steps",
             Some("◆ better"),
         ),
         (
+            "zf",
             report(1, false),
             "with lr 0.0005: val +1.24 ±0.52 % after 1 epoch",
             Some("◆ better"),
         ),
         (
+            "zf",
             report(2, true),
             "with lr 0.0005: diverged at step 8,101",
             Some("worse"),
@@ -188,7 +192,7 @@ fn the_words_follow_what_is_known() {
     ] {
         let mut app = comparing(120, 36);
         app.update(Msg::Event(Box::new(Event::Compared(report))));
-        commands(&mut app, "zf");
+        commands(&mut app, chart);
         let text = rows(&paint(&app));
         assert!(text.contains(words), "{words}\n{text}");
         for mark in ["◆ better", "  worse"] {

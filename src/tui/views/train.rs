@@ -31,6 +31,7 @@ pub enum TrainAction {
     LowerMuch,
     RaiseMuch,
     Type,
+    TypeValue,
     Copy,
     Filter,
     Back,
@@ -162,7 +163,7 @@ impl TrainView {
                 )),
             },
             Type if session.comparison.is_some() && !session.ended => Ok(()),
-            Lower | Raise | LowerMuch | RaiseMuch | Type => {
+            Lower | Raise | LowerMuch | RaiseMuch | Type | TypeValue => {
                 if session.ended {
                     Err("the session is over".into())
                 } else if session.run.is_none() {
@@ -220,6 +221,7 @@ impl TrainView {
             Compare => self.panel.compare(ctx),
             KeepChange => ctx.send(Command::KeepChange),
             DropChange => ctx.send(Command::DropChange),
+            TypeValue => self.panel.edit(ctx.session),
             Copy => self.panel.copy(ctx),
             Filter => self.panel.edit_filter(),
             Back => {

@@ -96,7 +96,7 @@ impl Default for Charts {
 }
 
 /// Fewest epochs of a comparison that are shown.
-const LEAST_COMPARED: f64 = 0.1;
+const MIN_COMPARED_EPOCHS: f64 = 0.1;
 
 /// The range of x of the whole run, or of a comparison, as far as it is shown while the run grows.
 fn whole(session: &SessionView) -> (f64, f64) {
@@ -105,7 +105,7 @@ fn whole(session: &SessionView) -> (f64, f64) {
     if let Some(comparison) = &session.comparison {
         // Show where the curves part, as far back as half of what follows.
         let from = comparison.x;
-        let span = growing(done - from, epochs - from).max(LEAST_COMPARED);
+        let span = growing(done - from, epochs - from).max(MIN_COMPARED_EPOCHS);
         return ((from - span / 2.0).max(0.0), from + span);
     }
     // With less than an epoch, the axis would change all the time.
@@ -488,12 +488,13 @@ fn draw_comparison(
     area: Rect,
     buf: &mut Buffer,
 ) {
-    let words = comparison.words(match what {
+    let by = match what {
         ChartKind::Loss => DifferenceOf::Loss,
         ChartKind::Accuracy => DifferenceOf::Accuracy,
-    });
+    };
+    let words = comparison.words(by);
     let x = text(buf, area, area.x + 1, area.y, words, theme.accent());
-    let x = match comparison.report.is_better() {
+    let x = match comparison.report.is_better(&comparison.change, by) {
         Some(true) => text(buf, area, x, area.y, "  ◆ better", theme.best()),
         Some(false) => text(buf, area, x, area.y, "  worse", theme.wrong()),
         None => x,

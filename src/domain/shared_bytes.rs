@@ -1,25 +1,25 @@
-//! The pixels of a data set, which several runs of one process share.
+//! Bytes that several owners share: the pixels of a data set that several runs of one process train on.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 /// Bytes that are copied when a clone is changed, not when it is made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Pixels(Arc<Vec<u8>>);
+pub struct SharedBytes(Arc<Vec<u8>>);
 
-impl From<Vec<u8>> for Pixels {
+impl From<Vec<u8>> for SharedBytes {
     fn from(bytes: Vec<u8>) -> Self {
-        Pixels(Arc::new(bytes))
+        SharedBytes(Arc::new(bytes))
     }
 }
 
-impl FromIterator<u8> for Pixels {
+impl FromIterator<u8> for SharedBytes {
     fn from_iter<T: IntoIterator<Item = u8>>(bytes: T) -> Self {
         Vec::from_iter(bytes).into()
     }
 }
 
-impl Deref for Pixels {
+impl Deref for SharedBytes {
     type Target = Vec<u8>;
 
     fn deref(&self) -> &Vec<u8> {
@@ -27,7 +27,7 @@ impl Deref for Pixels {
     }
 }
 
-impl DerefMut for Pixels {
+impl DerefMut for SharedBytes {
     fn deref_mut(&mut self) -> &mut Vec<u8> {
         Arc::make_mut(&mut self.0)
     }
@@ -39,7 +39,7 @@ mod tests {
 
     #[test]
     fn clones_share_their_bytes_until_one_changes() {
-        let pixels = Pixels::from(vec![1, 2, 3]);
+        let pixels = SharedBytes::from(vec![1, 2, 3]);
         let mut clone = pixels.clone();
         assert!(std::ptr::eq(pixels.as_ptr(), clone.as_ptr()));
         clone[1] = 9;
