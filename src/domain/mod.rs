@@ -12,6 +12,7 @@ pub mod gpus;
 pub mod health;
 pub mod history;
 pub mod keep;
+pub mod layer_rates;
 pub mod marks;
 #[cfg(test)]
 pub(crate) mod mutate;

@@ -133,7 +133,7 @@ pub struct Coefficients {
     pub l2: f32,
     /// Weight decay apart from the gradient: the weight is multiplied by this first.
     pub decay_factor: f32,
-    /// The rule's own, in an order that its two implementations agree on; zeros at the end.
+    /// The rule's own, in an order that its two implementations agree on: the learning rate first, zeros at the end.
     pub own: [f32; MAX_COEFFICIENTS],
 }
 
@@ -148,6 +148,16 @@ impl Coefficients {
             decay_factor: 1.0,
             own: all,
         }
+    }
+
+    /// The same at a learning rate that is multiplied by `factor`. The CUDA text repeats it.
+    #[must_use]
+    pub fn at(mut self, factor: f32) -> Self {
+        if factor != 1.0 {
+            self.own[0] *= factor;
+            self.decay_factor = 1.0 - factor * (1.0 - self.decay_factor);
+        }
+        self
     }
 
     /// The same for all groups of parameters, without weight decay of biases and norms.
@@ -281,6 +291,61 @@ mod tests {
             assert!(rule.slots.iter().all(|slot| !slot.contains('.')));
             assert!(rule.cuda.contains("SLOT(0)"), "{word:?}");
         }
+    }
+
+    /// The weights and state after four steps whose learning rates are multiplied by `in_rates` in the settings and by
+    /// `at` in the coefficients.
+    fn four_steps(optimizer: Optimizer, in_rates: f64, at: f32) -> Vec<f32> {
+        let rule = rule(optimizer);
+        let mut scalars = rule.initial_scalars();
+        let mut weights = vec![0.5f32, 0.3, 0.1, -0.1, -0.3, 0.2];
+        let mut state = [0, 1].map(|_| vec![0.0f32; weights.len()]);
+        for step in 1..=4u32 {
+            let mut settings = StepSettings {
+                weight_decay: 0.3,
+                step: step.into(),
+                ..settings(optimizer)
+            };
+            settings.learning_rate *= in_rates;
+            for rate in &mut settings.rates {
+                rate.effective *= in_rates;
+            }
+            let coefficients = (rule.coefficients)(&settings, &mut scalars);
+            let gradients: Vec<f32> = (0..6).map(|i| ((i + step) as f32).sin()).collect();
+            let numbers = Numbers {
+                weights: &mut weights,
+                gradients: &gradients,
+                state: state.each_mut().map(|s| s.as_mut_slice()),
+            };
+            match rule.filters {
+                Some(filters) => {
+                    let c = coefficients[ParameterGroup::Filters as usize].at(at);
+                    (filters.update)(&c, 1.0, [2, 3], numbers, &Threads::new(1));
+                }
+                None => {
+                    let c = coefficients[ParameterGroup::Dense as usize].at(at);
+                    (rule.update)(&c, 1.0, numbers);
+                }
+            }
+        }
+        weights.into_iter().chain(state.concat()).collect()
+    }
+
+    #[test]
+    fn a_factor_multiplies_the_learning_rate_and_one_changes_no_bit() {
+        for optimizer in Optimizer::ALL {
+            let plain = four_steps(*optimizer, 1.0, 1.0);
+            let halved = four_steps(*optimizer, 0.5, 1.0);
+            for (a, b) in four_steps(*optimizer, 1.0, 0.5).iter().zip(&halved) {
+                assert!((a - b).abs() < 1e-6, "{optimizer:?}: {a} and {b}");
+            }
+            assert_ne!(plain, halved);
+        }
+        let c = Coefficients {
+            decay_factor: 0.3,
+            ..Coefficients::new([0.1, 0.2])
+        };
+        assert_eq!(c.at(1.0), c);
     }
 
     #[test]

@@ -13,6 +13,7 @@ struct Piece {
     u32 pixels;       // of a dense layer's input (else 1)
     u32 wide_outputs, wide_inputs; // rows of the packed weights
     u32 forward, backward;         // where they begin; `backward` is 0 where the input's gradient is not wanted
+    float rate_factor;             // multiplies its learning rate; 0 freezes it
 };
 
 // The rule's own coefficients of one group of parameters (MAX_COEFFICIENTS of optimizers/mod.rs).

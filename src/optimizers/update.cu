@@ -48,10 +48,19 @@ extern "C" __global__ void __launch_bounds__(256)
     bool not_finite = false;
     bool applied = !progress->latched && loss - loss == 0.0 && norm < 1e19;
     if (applied) {
-        const float clip = clip_factor(s.clip_norm, norm), l2 = s.l2[p.group], decay_factor = s.decay_factor[p.group];
-        const float *own = s.own + COEFFICIENTS * p.group;
+        const float clip = clip_factor(s.clip_norm, norm), l2 = s.l2[p.group], factor = p.rate_factor;
+        // `Coefficients::at` of optimizers/mod.rs.
+        float decay_factor = s.decay_factor[p.group], own[COEFFICIENTS];
+        for (u32 i = 0; i < COEFFICIENTS; i++) own[i] = s.own[COEFFICIENTS * p.group + i];
+        if (factor != 1.0f) {
+            own[0] *= factor;
+            decay_factor = 1.0f - factor * (1.0f - decay_factor);
+        }
         for (u32 e = p.begin + threadIdx.x; e < p.end; e += 256) {
             float w = weights[e], g = clip * grads[e] + l2 * w;
+            if (factor == 0.0f) {
+                // Its layer is frozen.
+            } else
 #ifdef UPDATE_FILTER
             if (p.matrix) {
                 const float direction = directions[e], weight_scale = weight_scales[p.matrix - 1];

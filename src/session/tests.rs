@@ -5,6 +5,7 @@ mod commands;
 mod comparison;
 mod fork;
 mod health;
+mod layer_rates;
 mod life_cycle;
 #[cfg(target_os = "linux")]
 mod memory;

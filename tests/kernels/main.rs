@@ -6,6 +6,7 @@
 mod added;
 mod average;
 mod host;
+mod layer_rates;
 mod members;
 mod reference;
 mod trainer;

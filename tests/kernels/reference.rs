@@ -10,6 +10,7 @@ use cifar_tui::backend::{
     ScoringBatch, StepOutcome, StepPlan,
 };
 use cifar_tui::domain::arch::{ARCHS, Arch, Shape, resolve};
+use cifar_tui::domain::layer_rates::LayerRates;
 use cifar_tui::domain::params::{
     CropPadding, Flip, Hyperparameters, Optimizer, Precision, Schedule, Tta, Weights,
 };
@@ -139,6 +140,12 @@ pub fn agrees(what: &str, device: &dyn Device, arch: Arch, input: Shape, rule: &
         precision: Precision::F32,
     };
     let images = images(input);
+    let trained = spec.nodes().unwrap();
+    let trained = trained
+        .iter()
+        .filter(|node| node.parameters.iter().any(|p| p.trained));
+    let names: Vec<&str> = trained.map(|node| &*node.name).collect();
+    let (front, back) = (names[0].to_owned(), names[names.len() - 1].to_owned());
     let mut ours = Side::new(device, &spec);
     let mut reference = Side::new(&CandleDevice::reference(), &spec);
     for step in 1..=STEPS {
@@ -146,6 +153,11 @@ pub fn agrees(what: &str, device: &dyn Device, arch: Arch, input: Shape, rule: &
         let state = ours.backend.export(ours.member).unwrap();
         reference.backend.import(reference.member, &state).unwrap();
         params.average_decay = AVERAGE_DECAY[step as usize - 1];
+        // In some steps the first layer is frozen and the last one slower.
+        params.layer_rates = match step {
+            4..=6 => LayerRates::default().with(&front, 0.0).with(&back, 0.5),
+            _ => LayerRates::default(),
+        };
         let share = (step - 1) as f64 / STEPS as f64;
         let rates = schedule::rates(&params, share, step as f64 / STEPS as f64);
         let plan = |seed: u64| {
@@ -185,6 +197,17 @@ pub fn agrees(what: &str, device: &dyn Device, arch: Arch, input: Shape, rule: &
         }
         let a = ours.backend.export(ours.member).unwrap();
         let b = reference.backend.export(reference.member).unwrap();
+        let frozen = |name: &str| {
+            // `conv1.weight`, or `optimizer.SLOT.conv1.weight`.
+            let parameter = match name.strip_prefix("optimizer.") {
+                Some(of) => of.split_once('.').map_or(of, |(_, parameter)| parameter),
+                None => name,
+            };
+            params.layer_rates.of_parameter(parameter) == 0.0 && !parameter.contains("running")
+        };
+        for (name, tensor) in state.tensors.iter().filter(|(name, _)| frozen(name)) {
+            assert!(a.tensors[name] == *tensor, "{what}: {name} has moved");
+        }
         assert_eq!(a.scalars, b.scalars, "{what}");
         assert!(a.tensors.keys().eq(b.tensors.keys()), "{what}");
         for ((name, x), y) in a.tensors.iter().zip(b.tensors.values()) {

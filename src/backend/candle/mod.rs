@@ -24,7 +24,6 @@ use crate::domain::arch::Node;
 use crate::domain::augment::Placement;
 use crate::domain::number::argmax;
 use crate::domain::params::{LossReduction, ParameterGroup, Weights};
-use crate::domain::report::StepSettings;
 use crate::hardware::threads::Threads;
 use crate::layers::candle::{CandlePass, CandleTraining};
 use crate::layers::cpu::TrainingPass;
@@ -195,7 +194,7 @@ impl CandleBackend {
         // NaN compares false.
         let applies = outcome.loss.is_finite() && outcome.grad_norm < MAX_NORM;
         if applies {
-            member.update(rule, settings, outcome.grad_norm, &self.threads)?;
+            member.update(rule, plan, outcome.grad_norm, &self.threads)?;
             member.buffers.extend(training.buffers);
         }
         outcome.not_finite = member.first_not_finite(applies)?;
@@ -221,17 +220,22 @@ impl Member {
             .sqrt()
     }
 
-    /// One step of the optimizer.
+    /// One step of the optimizer. What belongs to a frozen layer stays as it is.
     fn update(
         &mut self,
         rule: &Rule,
-        settings: &StepSettings,
+        plan: &StepPlan,
         grad_norm: f64,
         threads: &Threads,
     ) -> Result<()> {
+        let settings = &plan.settings;
         let coefficients = (rule.coefficients)(settings, &mut self.scalars);
         let clip = clip_factor(settings.clip_norm, grad_norm);
         for (name, group) in &self.names {
+            let factor = plan.layer_rates.of_parameter(name) as f32;
+            if factor == 0.0 {
+                continue;
+            }
             let parameter = &self.parameters[name];
             let mut weights = data(parameter)?.values;
             let mut state: [&mut [f32]; MAX_SLOTS] = Default::default();
@@ -245,7 +249,7 @@ impl Member {
                 gradients: &self.gradients[name].values,
                 state,
             };
-            let coefficients = &coefficients[*group as usize];
+            let coefficients = &coefficients[*group as usize].at(factor);
             match (rule.filters, group) {
                 (Some(filters), ParameterGroup::Filters) => {
                     let rows = parameter.dims()[0];

@@ -260,7 +260,7 @@ impl Member {
         if finite {
             let update = self
                 .optimizer
-                .step(&self.network.trained_params(), settings, threads)?;
+                .step(&self.network.trained_params(), plan, threads)?;
             outcome.grad_norm = update.grad_norm;
             // A weight that is not finite can hide behind a ReLU, so the loss alone does not show it.
             finite = update.applied && update.finite;

@@ -4,6 +4,7 @@
 //! One step reads the gradients once for their norm and then updates each parameter in a single fused pass. Work is
 //! cut into pieces of a fixed size whose results are added in order, so the numbers do not depend on the threads.
 
+use crate::backend::StepPlan;
 use crate::domain::params::ParameterGroup;
 use crate::domain::report::StepSettings;
 use crate::hardware::threads::{SharedSlice, Threads};
@@ -56,16 +57,17 @@ impl CpuOptimizer {
         })
     }
 
-    /// One step from the gradients that the parameters hold.
+    /// One step from the gradients that the parameters hold. What belongs to a frozen layer stays as it is.
     ///
     /// # Errors
     /// Those of the device, and parameters that are not those it was made for.
     pub fn step(
         &mut self,
         params: &[&Parameter],
-        settings: &StepSettings,
+        plan: &StepPlan,
         threads: &Threads,
     ) -> Result<UpdateOutcome> {
+        let settings = &plan.settings;
         if params.len() != self.names.len() || settings.optimizer != self.rule.word {
             bail!(
                 "an optimizer ({:?}) of {} parameters was given {} ({:?})",
@@ -89,7 +91,11 @@ impl CpuOptimizer {
         let clip = clip_factor(settings.clip_norm, grad_norm);
         let coefficients = (self.rule.coefficients)(settings, &mut self.scalars);
         for (i, param) in params.iter().enumerate() {
-            let coefficients = &coefficients[param.group as usize];
+            let factor = plan.layer_rates.of_parameter(&param.name) as f32;
+            if factor == 0.0 {
+                continue;
+            }
+            let coefficients = &coefficients[param.group as usize].at(factor);
             let matrix_rule = match param.group {
                 ParameterGroup::Filters => self.rule.filters,
                 _ => None,
@@ -255,13 +261,13 @@ mod tests {
         }
     }
 
-    fn settings(kind: Kind, step: u64) -> StepSettings {
+    fn plan(kind: Kind, step: u64) -> StepPlan {
         let params = Hyperparameters {
             optimizer: kind,
             learning_rate: 0.1,
             ..Hyperparameters::default()
         };
-        StepSettings::new(&params, params.base_rates(), step, 1)
+        StepPlan::new(&params, params.base_rates(), (step, 1), &[])
     }
 
     fn fill(param: &Parameter, values: impl Fn(usize) -> f32) {
@@ -298,13 +304,10 @@ mod tests {
                     optimizer.set_scalars(scalars);
                 }
                 fill(&param, |i| (i as f32 * 0.11 + step as f32).cos());
-                let settings = StepSettings {
-                    clip_norm: 1.0,
-                    weight_decay: 0.1,
-                    beta1: if step < 3 { 0.9 } else { 0.8 },
-                    ..settings(Kind::Adamw, step)
-                };
-                optimizer.step(&[&param], &settings, &threads).unwrap();
+                let mut plan = plan(Kind::Adamw, step);
+                (plan.settings.clip_norm, plan.settings.weight_decay) = (1.0, 0.1);
+                plan.settings.beta1 = if step < 3 { 0.9 } else { 0.8 };
+                optimizer.step(&[&param], &plan, &threads).unwrap();
             }
             values(&param)
         };
@@ -321,9 +324,7 @@ mod tests {
                 let param = param("w", &[1.0, 2.0]);
                 let mut optimizer = CpuOptimizer::new(rule(kind), &[&param]).unwrap();
                 fill(&param, |i| if i == 1 { bad } else { 1.0 });
-                let outcome = optimizer
-                    .step(&[&param], &settings(kind, 1), &threads)
-                    .unwrap();
+                let outcome = optimizer.step(&[&param], &plan(kind, 1), &threads).unwrap();
                 assert!(!outcome.applied);
                 assert_eq!(values(&param), [1.0, 2.0]);
                 assert!(

@@ -5,6 +5,7 @@ use super::schedule::{KernelSchedule, Slot};
 use super::{COMMON, DeviceImages, SharedGpu};
 use crate::backend::cpu::optimizer::CpuOptimizer;
 use crate::backend::{Error, ImageSet, NetworkSpec, Result, StepOutcome, StepPlan};
+use crate::domain::layer_rates::LayerRates;
 use crate::domain::params::{CropPadding, LossReduction};
 use crate::hardware::executor::{ExecutorError, KernelExecutor, KernelList};
 use crate::layers::dropout::Mask;
@@ -27,6 +28,8 @@ pub(super) struct Member {
     pub has_average: bool,
     /// The optimizer's scalars.
     pub scalars: Vec<f64>,
+    /// The factors that its pieces have.
+    layer_rates: LayerRates,
 }
 
 /// The error for a network whose memory is lost, because its old memory could not be allocated again.
@@ -55,6 +58,7 @@ impl Member {
             swapping: None,
             has_average: false,
             scalars: Vec::new(),
+            layer_rates: LayerRates::default(),
         };
         member.install()?;
         Ok(member)
@@ -67,8 +71,9 @@ impl Member {
         for &(at, bytes) in &schedule.zeroed {
             self.executor.clear(at, bytes)?;
         }
+        let pieces = schedule.pieces_at(&self.layer_rates);
         self.executor
-            .write(schedule.layout.pieces, &words(&schedule.pieces))?;
+            .write(schedule.layout.pieces, &words(&pieces))?;
         if !schedule.matrices.is_empty() {
             self.executor
                 .write(schedule.layout.matrices, &words(&schedule.matrices))?;
@@ -128,7 +133,18 @@ impl Member {
         failed.map_or(Ok(()), Err)
     }
 
-    /// Makes steps until one is not finite; that step and those after it have no effect. The caller must still name the
+    /// Gives the pieces these factors.
+    fn set_layer_rates(&mut self, rates: &LayerRates) -> Result<()> {
+        if self.layer_rates != *rates {
+            let pieces = self.schedule.pieces_at(rates);
+            self.executor
+                .write(self.schedule.layout.pieces, &words(&pieces))?;
+            self.layer_rates = rates.clone();
+        }
+        Ok(())
+    }
+
+    /// Makes steps with the same layer rates until one is not finite; that step and those after it have no effect. The caller must still name the
     /// tensor that was not finite in the last outcome.
     pub fn train(
         &mut self,
@@ -138,6 +154,7 @@ impl Member {
         images: &ImageSet,
         plans: &[StepPlan],
     ) -> Result<Vec<StepOutcome>> {
+        self.set_layer_rates(&plans[0].layer_rates)?;
         let at = gpu.images(images)?;
         let (base, layout) = (self.executor.base(), &self.schedule.layout);
         let mut records = Vec::with_capacity(plans.len());

@@ -298,7 +298,8 @@ impl Backend for GpuBackend {
             let (spec, optimizer) = (&self.spec, &mut self.optimizer);
             let member = self.members.get(*id)?;
             let mut outcomes = Vec::with_capacity(plans.len());
-            for plans in plans.chunks(MAX_STEPS) {
+            let alike = plans.chunk_by(|a, b| a.layer_rates == b.layer_rates);
+            for plans in alike.flat_map(|plans| plans.chunks(MAX_STEPS)) {
                 outcomes.extend(member.train(&gpu, spec, optimizer, images, plans)?);
                 if outcomes
                     .last()

@@ -9,7 +9,9 @@ use crate::optimizers::{self, MatrixArgument, MatrixGrid, MatrixRule, Rule};
 use std::fmt::Write;
 
 /// Numbers that a block of the optimizer updates.
-const PIECE: usize = 1024;
+pub const PIECE: usize = 1024;
+/// Words of a `Piece` of pieces.cuh; the last is the factor of its learning rate.
+pub const PIECE_WORDS: usize = 15;
 /// Side of a tile of muon.cu.
 const TILE: usize = 32;
 
@@ -174,6 +176,7 @@ impl Tables {
                 tables.pieces.extend(range.map(|v| v as u32));
                 tables.pieces.extend([param.group as u32, matrix as u32]);
                 tables.pieces.extend(packing);
+                tables.pieces.push(1.0f32.to_bits());
             }
             // The last word is where the second copy begins.
             let copies = match packing {

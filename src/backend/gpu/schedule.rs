@@ -2,11 +2,12 @@
 //! packing of the weights. Plain numbers: nothing here needs a GPU. The layers make their own launches
 //! ([`crate::layers::gpu`]); around them stand the input, the loss and the optimizer.
 
-use super::optimizer::OptimizerSchedule;
+use super::optimizer::{OptimizerSchedule, PIECE, PIECE_WORDS};
 use super::records::{OutcomeRecord, ProgressRecord, StepRecord};
 use crate::backend::cpu::network::Network;
 use crate::backend::{NetworkSpec, Result};
 use crate::domain::arch::Shape;
+use crate::domain::layer_rates::LayerRates;
 use crate::hardware::executor::{Cost, Launch};
 use crate::layers::gpu::{Activation, LaunchBuilder, LaunchTarget, SharedOffsets, define};
 use std::collections::HashMap;
@@ -186,6 +187,20 @@ impl KernelSchedule {
     /// The parameters that the optimizer moves, and so has state for.
     pub fn trained(&self) -> impl Iterator<Item = &Slot> {
         self.params.iter().filter(|slot| slot.trained)
+    }
+
+    /// The optimizer's pieces with these factors on their learning rates.
+    pub fn pieces_at(&self, rates: &LayerRates) -> Vec<u32> {
+        let mut pieces = self.pieces.clone();
+        // The pieces of the trained parameters come first, in their order.
+        let factors = self.trained().flat_map(|slot| {
+            let factor = rates.of_parameter(&slot.name) as f32;
+            std::iter::repeat_n(factor, slot.len.div_ceil(PIECE))
+        });
+        for (piece, factor) in pieces.chunks_exact_mut(PIECE_WORDS).zip(factors) {
+            piece[PIECE_WORDS - 1] = factor.to_bits();
+        }
+        pieces
     }
 
     /// Offsets and lengths of the averages of the parameters and of the running statistics, if they are kept.

@@ -11,6 +11,7 @@ pub use table::HYPERPARAMS;
 
 use choices::choice_or_bool;
 
+use super::layer_rates::LayerRates;
 use super::report::Split;
 use super::text::nearest;
 use serde::{Deserialize, Serialize};
@@ -70,6 +71,8 @@ pub struct Hyperparameters {
     pub bias_rate: f64,
     pub head_rate: f64,
     pub whiten_rate: f64,
+    /// Factors on the learning rates of single layers.
+    pub layer_rates: LayerRates,
     /// Epochs after which whitening layers' biases stop learning; 0 is off.
     pub whiten_epochs: f64,
     /// Maximum L2 norm of the whole gradient; 0 is off.
@@ -128,6 +131,7 @@ impl Default for Hyperparameters {
             bias_rate: 0.01,
             head_rate: 0.01,
             whiten_rate: 0.01,
+            layer_rates: LayerRates::default(),
             whiten_epochs: 0.0,
             clip_norm: 0.0,
             average_decay: 0.0,

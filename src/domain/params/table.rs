@@ -5,6 +5,7 @@ use super::{
     Optimizer, Precision, Schedule, Tta, Value, ValueKind,
 };
 
+use crate::domain::layer_rates;
 use crate::domain::recipes;
 
 /// A row's getter and setter for a field of plain type. [`HyperParam::check`] runs first, so the kind always matches.
@@ -45,6 +46,18 @@ macro_rules! field {
             |p: &mut Hyperparameters, v: Value| {
                 if let Value::Text(v) = v {
                     p.$name = v;
+                }
+            },
+        )
+    };
+    (parsed $name:ident) => {
+        (
+            |p: &Hyperparameters| Value::Text(p.$name.to_string()),
+            |p: &mut Hyperparameters, v: Value| {
+                if let Value::Text(v) = v
+                    && let Ok(parsed) = v.parse()
+                {
+                    p.$name = parsed;
                 }
             },
         )
@@ -193,6 +206,8 @@ pub static HYPERPARAMS: &[HyperParam] = &[
         "Views of each image that the final test score, `eval` and `predict` average over: its mirror image, and shifts by one pixel.").on(Influence::Reports),
     row("tta_each_evaluation", "tta each eval", "", Applies::Now, ValueKind::Bool, field!(bool tta_each_evaluation),
         "Score after each epoch with tta too.").short("tta each").on(Influence::Reports),
+    row(layer_rates::KEY, "layer rates", "", Applies::Now, ValueKind::Text(layer_rates::check), field!(parsed layer_rates),
+        "Factors on the learning rates of layers, such as `conv1 0, dense2 0.5`; 0 freezes a layer, its decay included. A layer's name is its word and number: the second `conv` is conv2.").short("layers"),
     row(recipes::KEY, "recipe", "", Applies::NextRun, ValueKind::Choice(recipes::NAMES), field!(text recipe),
         "An architecture and the hyperparameters that belong to it; what is set beside it changes it. See `cifar-tui recipes`."),
     row("architecture", "architecture", "", Applies::NextRun, ValueKind::Text(crate::domain::arch::check), field!(text architecture),

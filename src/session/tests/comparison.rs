@@ -27,7 +27,7 @@ impl FrontEnd {
     }
 
     /// Makes `count` steps, one at a time.
-    fn make_steps(&mut self, count: u32) {
+    pub(super) fn make_steps(&mut self, count: u32) {
         for _ in 0..count {
             self.send(Command::Step);
             self.until(|e| {

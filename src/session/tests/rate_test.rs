@@ -25,13 +25,6 @@ impl FrontEnd {
         }
         whole
     }
-
-    fn steps_of_training(&mut self, count: u32) {
-        for _ in 0..count {
-            self.send(Command::Step);
-            self.until_state(State::Paused);
-        }
-    }
 }
 
 fn paused(runs: &Path) -> Settings {
@@ -46,14 +39,14 @@ fn a_run_trains_after_a_test_of_rates_as_it_would_have_without() {
     let (plain, tested) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let mut front = FrontEnd::start(paused(plain.path()));
     front.until_state(State::Paused);
-    front.steps_of_training(13);
+    front.make_steps(13);
     front.send(Command::Resume);
     front.until_state(State::Done);
     front.quit();
 
     let mut front = FrontEnd::start(paused(tested.path()));
     front.until_state(State::Paused);
-    front.steps_of_training(13);
+    front.make_steps(13);
     let id = front.send(Command::FindLr { steps: None });
     assert_eq!(front.done(id), Outcome::AppliedAt(14));
     let test = front.rate_test();
@@ -61,7 +54,7 @@ fn a_run_trains_after_a_test_of_rates_as_it_would_have_without() {
     assert!(test.points.len() > 30, "{test:?}");
     assert!(test.points.is_sorted_by_key(|point| point.rate));
     // The run is paused as before, and the test is longer than what is left of it.
-    front.steps_of_training(1);
+    front.make_steps(1);
     front.send(find_lr(40));
     front.rate_test();
     front.send(Command::Resume);

@@ -2,6 +2,7 @@
 
 use super::{Trainer, TrainingHost, capacity};
 use crate::backend;
+use crate::domain::layer_rates;
 use crate::domain::params::{
     self, Applies, Change, HYPERPARAMS, HyperParam, HyperParamError, Hyperparameters, Value,
 };
@@ -31,7 +32,7 @@ impl Trainer {
         row: &'static HyperParam,
         value: Value,
     ) -> std::result::Result<ChangeOutcome, HyperParamError> {
-        let value = row.check(value)?;
+        let value = self.check(row, value)?;
         self.check_not_compared(row)?;
         let before = self.wanted(row);
         if value == before {
@@ -39,6 +40,20 @@ impl Trainer {
         }
         self.requests.push((row, before));
         self.accept(row, value)
+    }
+
+    /// Checks a value, and that the network has the layers that it names.
+    pub(super) fn check(
+        &self,
+        row: &'static HyperParam,
+        value: Value,
+    ) -> std::result::Result<Value, HyperParamError> {
+        let mut params = self.run_state.params.clone();
+        row.set(&mut params, value)?;
+        if row.key == layer_rates::KEY {
+            params.layer_rates.check(&self.layers)?;
+        }
+        Ok(row.get(&params))
     }
 
     /// Undoes the last request. Returns None if there is none.

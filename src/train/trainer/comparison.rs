@@ -96,7 +96,7 @@ impl Trainer {
             let why = format!("{} has no effect with {}", row.label, optimizer.word());
             return Err(CompareError::NotComparable(why));
         }
-        let value = row.check(value)?;
+        let value = self.check(row, value)?;
         if row.get(&self.run_state.params) == value {
             return Err(CompareError::Unchanged { row, value });
         }

@@ -5,6 +5,7 @@ use super::{Trainer, network_spec};
 use crate::backend::{Device, NetworkState};
 use crate::domain::arch;
 use crate::domain::fork::ForkOrigin;
+use crate::domain::layer_rates;
 use crate::domain::params::{self, Applies, Change};
 use crate::train::Result;
 use crate::train::checkpoint::{Applied, Checkpoint, RunState};
@@ -18,7 +19,7 @@ impl Trainer {
     /// A new run in the state of a checkpoint; `path` is named in errors. Of the changes in `origin`, those take effect
     /// that need a new run; the caller requests the others. Weights whose name and shape fit are taken over. The rest
     /// begins afresh from the run's seed, and so does the optimizer's state if a weight does or the optimizer is another
-    /// one. The images stay divided as they were. With a new seed, the rest of an epoch under way has the order of the new
+    /// one. Layer rates of layers that are gone are dropped. The images stay divided as they were. With a new seed, the rest of an epoch under way has the order of the new
     /// seed.
     ///
     /// # Errors
@@ -39,6 +40,7 @@ impl Trainer {
         } = checkpoint;
         let before = network_spec(&run_state)?;
         apply(&mut run_state, &origin.changes)?;
+        drop_rates_of_missing_layers(&mut run_state)?;
         let mut trainer = Self::in_state(&run_state, training_data, device, stop)?;
         let old = NetworkState {
             tensors,
@@ -91,6 +93,28 @@ fn apply(run_state: &mut RunState, changes: &[Change]) -> Result<()> {
         if row.key == "architecture" {
             run_state.architecture = arch::resolve(&run_state.params.architecture)?.to_string();
         }
+    }
+    Ok(())
+}
+
+/// Drops the factors on the learning rates of layers that the network does not have, after a change of the architecture.
+fn drop_rates_of_missing_layers(run_state: &mut RunState) -> Result<()> {
+    let spec = network_spec(run_state)?;
+    let layers = spec.arch.summary(spec.input, spec.classes)?;
+    let row = params::find(layer_rates::KEY)?;
+    let old = row.get(&run_state.params);
+    run_state.params.layer_rates.retain(&layers);
+    let new = row.get(&run_state.params);
+    if new != old {
+        run_state.changes.push(Applied {
+            change: Change {
+                key: row.key.into(),
+                old,
+                new,
+            },
+            step: run_state.step + 1,
+            epoch: run_state.epochs + 1,
+        });
     }
     Ok(())
 }

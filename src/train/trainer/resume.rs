@@ -84,7 +84,8 @@ impl Trainer {
     /// A new run on a device. Setting `stop` abandons the training step under way.
     ///
     /// # Errors
-    /// Returns an error if the architecture does not fit, or the device has too little memory or fails.
+    /// Returns an error if the architecture does not fit or lacks a layer that the layer rates name, or the device has
+    /// too little memory or fails.
     pub fn new(
         params: Hyperparameters,
         training_data: Rc<TrainingData>,
@@ -150,6 +151,7 @@ impl Trainer {
         };
         let spec = network_spec(&run_state)?;
         let layers = spec.arch.summary(spec.input, spec.classes)?;
+        run_state.params.layer_rates.check(&layers)?;
         let mut backend = device.backend(&spec, capacity(&run_state.params))?;
         let member = backend.add(run_state.params.seed)?;
         let images = &training_data.train;

@@ -56,7 +56,12 @@ impl Do {
             ),
             Do::View(ViewAction::Model(does)) => matches!(
                 does,
-                ModelAction::Edit | ModelAction::Presets | ModelAction::Recipe
+                ModelAction::Edit
+                    | ModelAction::Presets
+                    | ModelAction::Recipe
+                    | ModelAction::Freeze
+                    | ModelAction::Slower
+                    | ModelAction::Faster
             ),
             Do::View(_) => false,
         }

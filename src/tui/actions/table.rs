@@ -265,6 +265,9 @@ pub static ACTIONS: &[Action] = &[
     view(Model(ModelAction::OtherPictures), &[ch('v')], 3, "filters", "turn between activations and first-layer filters"),
     view(Model(ModelAction::NextImage), &[ch(']'), ch('l'), key(KeyCode::Right)], 3, "image", "activations of the next image"),
     view(Model(ModelAction::PreviousImage), &[ch('['), ch('h'), key(KeyCode::Left)], 0, "image", "activations of the previous image"),
+    view(Model(ModelAction::Freeze), &[ch('f')], 4, "freeze", "freeze the chosen layer or block, or let it learn again"),
+    view(Model(ModelAction::Slower), &[ch('<')], 12, "rate", "halve the factor on the layer's learning rate"),
+    view(Model(ModelAction::Faster), &[ch('>')], 12, "rate", "double the factor on the layer's learning rate"),
     view(Model(ModelAction::Fork), &[ch('F')], 0, "fork", "fork from the earlier epoch that is shown: a new run with the pending changes, paused"),
     // Runs
     view(Runs(RunsAction::Choose(Move::Up)), UP, 0, "choose", "the run above"),

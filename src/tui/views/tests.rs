@@ -2,6 +2,7 @@
 
 mod images;
 mod input;
+mod layer_rates;
 mod past;
 mod rate_test;
 mod runs;

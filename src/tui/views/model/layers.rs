@@ -2,6 +2,7 @@
 
 use super::ModelView;
 use super::editor::summary;
+use super::rates::shown;
 use crate::domain::arch::Summary;
 use crate::domain::report::ModelReport;
 use crate::domain::text::grouped;
@@ -88,8 +89,19 @@ impl ModelView {
             let style = list::row(chosen, theme, inner, y, buf);
             let indent = 2 * layer.depth as usize;
             let words = format!(" {:indent$}{}", "", layer.text);
-            let width = usize::from(name);
+            let factor = match runs && !layer.name.is_empty() {
+                true => shown(session.params.layer_rates.of_layer(&layer.name)),
+                false => String::new(),
+            };
+            let taken = if factor.is_empty() {
+                0
+            } else {
+                factor.len() + 1
+            };
+            let width = usize::from(name).saturating_sub(taken);
             text(buf, inner, inner.x, y, fitted(&words, width), style);
+            let accent = if chosen { style } else { theme.accent() };
+            text_right(buf, inner, right_of(0), y, &factor, accent);
             text_right(
                 buf,
                 inner,

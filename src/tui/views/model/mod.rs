@@ -4,6 +4,7 @@
 mod editor;
 mod layers;
 mod pictures;
+mod rates;
 
 use super::query::{Query, QueryKey};
 use super::{Context, View};
@@ -18,6 +19,7 @@ use crossterm::event::{KeyCode, KeyEvent, MouseButton, MouseEvent, MouseEventKin
 use editor::next_recipe;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
+use rates::next_factor;
 
 /// Actions of the Model screen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +34,11 @@ pub enum ModelAction {
     OtherPictures,
     NextImage,
     PreviousImage,
+    /// Freezes the chosen layer, or no longer.
+    Freeze,
+    /// Halve or double the factor on the chosen layer's learning rate.
+    Slower,
+    Faster,
     Fork,
 }
 
@@ -109,6 +116,7 @@ impl ModelView {
             Edit | Presets | Recipe if session.ended => Err("the session is over".into()),
             Back => Err("nothing was typed".into()),
             Fork => session.is_past(),
+            Freeze | Slower | Faster => self.chosen_to_train(session).map(drop),
             OtherPictures | NextImage | PreviousImage if !activations && !filters => {
                 Err("there is no room for pictures beside the layers".into())
             }
@@ -142,6 +150,9 @@ impl ModelView {
                 let n = images(ctx.session).max(1);
                 self.image = (self.image % n + n - 1) % n;
             }
+            Freeze => self.set_rate(ctx, |factor| if factor == 0.0 { 1.0 } else { 0.0 }),
+            Slower => self.set_rate(ctx, |factor| next_factor(factor, false)),
+            Faster => self.set_rate(ctx, |factor| next_factor(factor, true)),
             Fork => ctx.fork_past(),
         }
         self.refresh(ctx);

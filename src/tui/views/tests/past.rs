@@ -147,6 +147,8 @@ fn keys_that_steer_first_return_to_now() {
         (Screen::Model, "enter", "enter again: edit"),
         (Screen::Model, "a", "a again: presets"),
         (Screen::Model, "m", "m again: recipe"),
+        (Screen::Model, "f", "f again: freeze"),
+        (Screen::Model, "<", "< again: rate"),
     ] {
         let mut harness = looking_back(120, 36);
         harness.open(screen);

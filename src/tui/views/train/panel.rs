@@ -463,6 +463,7 @@ impl Panel {
                 None => {
                     let words = match row.key {
                         "architecture" => "a preset's name, or layers".to_owned(),
+                        "layer_rates" => "layers and factors: conv1 0, dense2 0.5".to_owned(),
                         _ => row.range(),
                     };
                     rows.extend(
