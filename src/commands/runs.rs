@@ -2,7 +2,7 @@
 
 use crate::cli;
 use crate::config::Config;
-use crate::domain::params::HYPERPARAMS;
+use crate::domain::params::{HYPERPARAMS, Tta};
 use crate::domain::report::{RunSummary, Split};
 use crate::domain::sweep::describe;
 use crate::domain::text::{bytes, compact, duration, grouped, percent, plain, plain_path};
@@ -84,6 +84,12 @@ fn with_parent(run: RunSummary) -> anyhow::Result<RunSummary> {
     Ok(found.unwrap_or(run))
 }
 
+/// A score that is an average over these views.
+fn marked(score: Option<f64>, tta: Tta) -> String {
+    let mark = if score.is_some() { tta.mark() } else { "" };
+    share(score) + mark
+}
+
 fn share(value: Option<f64>) -> String {
     value.map_or("-".into(), percent)
 }
@@ -148,8 +154,8 @@ fn list(runs: &[RunSummary], config: &Config, out: &mut impl Write) -> anyhow::R
             name(run),
             plain(status),
             share(run.best_val_accuracy),
-            share(run.test_accuracy) + run.test_tta.mark(),
-            share(run.best_test_accuracy) + run.test_tta.mark(),
+            marked(run.test_accuracy, run.test_tta),
+            marked(run.best_test_accuracy, run.test_tta),
             duration(run.elapsed),
             plain(&differs(run))
         );

@@ -48,10 +48,11 @@ pub(super) fn write(
             format!(" (best weights {:.2}%)", 100.0 * best.accuracy)
         });
         let title = format!(
-            "{}: {:?} images, {:.2}%{beside}",
+            "{}: {:?} images, {:.2}%{}{beside}",
             run.name,
             evaluation.split,
-            100.0 * evaluation.accuracy
+            100.0 * evaluation.accuracy,
+            evaluation.tta.describe()
         );
         let name = "confusion.png";
         let png = plot::confusion(&evaluation.confusion, classes, &title)

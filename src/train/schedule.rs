@@ -22,8 +22,12 @@ pub fn rates(params: &Hyperparameters, before: f64, after: f64) -> Rates {
     })
 }
 
-/// The effective learning rate for the base `base`, whose schedule stretches over `epochs`.
+/// The effective learning rate for the base `base`, whose schedule stretches over `epochs`. A group whose schedule ends
+/// before the run stops learning there.
 fn rate(params: &Hyperparameters, base: f64, epochs: f64, before: f64, after: f64) -> f64 {
+    if epochs < params.epochs && before >= epochs {
+        return 0.0;
+    }
     if before < params.warmup {
         // Use the end of the step, so that the rate of the first step is not zero.
         return base * (after / params.warmup).min(1.0);
@@ -136,6 +140,15 @@ mod tests {
                 assert!(close(rate.effective, expected), "{before}: {rates:?}");
             }
             assert_eq!(rates.map(|rate| rate.base), [0.24, 0.67, 0.053, 0.06]);
+        }
+        // They stop learning there under every schedule.
+        for schedule in Schedule::ALL {
+            let params = Hyperparameters {
+                schedule: *schedule,
+                ..params.clone()
+            };
+            let whitening = |before| rates(&params, before, before + 0.1)[3].effective;
+            assert!(whitening(2.9) > 0.0 && whitening(3.0) == 0.0 && whitening(7.0) == 0.0);
         }
     }
 }

@@ -467,10 +467,9 @@ pub fn curves(session: &SessionView, theme: Theme, area: Rect, buf: &mut Buffer)
         );
         let smooth = session.smoothed(series);
         let train = session.newest(series, &smooth);
-        let val = session
-            .validation
-            .last()
-            .map(|p| if percent { p.accuracy } else { p.loss });
+        let newest = session.validation.last();
+        let val = newest.map(|p| if percent { p.accuracy } else { p.loss });
+        let mark = newest.map_or("", |point| point.tta.mark());
         let value = |v: Option<f64>| v.map_or("–".to_owned(), show);
         let figures = Line::from(vec![
             Span::styled(" train ", theme.dim()),
@@ -480,6 +479,7 @@ pub fn curves(session: &SessionView, theme: Theme, area: Rect, buf: &mut Buffer)
                 theme.dim(),
             ),
             Span::styled(format!("{:>5}", value(val)), theme.validation()),
+            Span::styled(mark, theme.dim()),
         ]);
         let width = part
             .right()

@@ -9,7 +9,7 @@ mod tests;
 
 use super::actions::{ProgramAction, key_of};
 use crate::domain::history::Series;
-use crate::domain::params::{Applies, Hyperparameters, Value, param};
+use crate::domain::params::{Applies, Hyperparameters, Tta, Value, param};
 use crate::domain::recipes;
 use crate::domain::report::{
     CheckpointReport, DataInfo, EpochReport, Evaluation, Health, RunInfo, ScoredWeights, Split,
@@ -44,6 +44,8 @@ pub struct Point {
     pub step: u64,
     pub loss: f64,
     pub accuracy: f64,
+    /// The views that were averaged.
+    pub tta: Tta,
 }
 
 /// The state of the session.
@@ -478,6 +480,7 @@ impl SessionView {
             step: report.step,
             loss: report.loss,
             accuracy: report.accuracy,
+            tta: report.tta,
         });
         if report.test_accuracy.is_some() {
             // The epoch's line reports the test accuracy as well.
@@ -539,6 +542,7 @@ impl SessionView {
                 step: evaluation.step,
                 loss: evaluation.loss,
                 accuracy: evaluation.accuracy,
+                tta: evaluation.tta,
             });
         }
         if evaluation.split == Split::Test {

@@ -2,7 +2,7 @@
 
 use crate::domain::params::Value;
 use crate::domain::report::{RunSummary, Split};
-use crate::domain::sweep::{Plan, Repeats, Strategy, TrialEnd, describe, repeats};
+use crate::domain::sweep::{Plan, Repeats, Strategy, TrialEnd, accuracy_name, describe, repeats};
 use crate::domain::text::{percent, plain, plain_path};
 use crate::session::sweep::{SweepEvent, SweepFolder};
 use serde::Serialize;
@@ -172,21 +172,17 @@ impl<W: Write> SweepPrinter<W> {
         }
         let width = rows.iter().map(|row| row.run.chars().count()).max();
         let width = width.unwrap_or(0).max(3);
-        let scored = split_name(folder.plan.params.scored_split());
+        let accuracy = accuracy_name(&folder.plan.params);
         writeln!(
             self.out,
-            "\n{:<width$}  {:<11}  {:>6}  {:>8}  {:>7}  values",
-            "run",
-            "outcome",
-            "epochs",
-            format!("best {scored}"),
-            "test"
+            "\n{:<width$}  {:<11}  {:>6}  {:>9}  {:>7}  values",
+            "run", "outcome", "epochs", accuracy, "test"
         )?;
         for row in &rows {
             let test = |run: &RunSummary| Some(percent(run.test_accuracy?) + run.test_tta.mark());
             writeln!(
                 self.out,
-                "{:<width$}  {:<11}  {:>6}  {:>8}  {:>7}  {}",
+                "{:<width$}  {:<11}  {:>6}  {:>9}  {:>7}  {}",
                 plain(&row.run),
                 row.state(),
                 row.progress.epochs(),
@@ -200,23 +196,22 @@ impl<W: Write> SweepPrinter<W> {
             Some((&*row.start.values, row.accuracy()?)).filter(|_| done)
         }));
         if groups.iter().any(|group| group.accuracies.len() > 1) {
-            self.means(&groups, scored)?;
+            self.means(&groups, accuracy)?;
         }
         Ok(())
     }
 
-    fn means(&mut self, groups: &[Repeats], scored: &str) -> anyhow::Result<()> {
-        let mean = format!("best {scored}");
+    fn means(&mut self, groups: &[Repeats], accuracy: &str) -> anyhow::Result<()> {
         writeln!(
             self.out,
-            "\n{mean:>8}  {:>14}  {:>5}  values",
+            "\n{accuracy:>9}  {:>14}  {:>5}  values",
             "standard error", "seeds"
         )?;
         for group in groups {
             let error = group.standard_error();
             writeln!(
                 self.out,
-                "{:>8}  {:>14}  {:>5}  {}",
+                "{:>9}  {:>14}  {:>5}  {}",
                 percent(group.mean()),
                 error.map_or("-".into(), |error| format!("{:.2}", 100.0 * error)),
                 group.accuracies.len(),

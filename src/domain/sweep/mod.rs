@@ -13,7 +13,7 @@ pub use axis::{Axis, AxisValues, Range, number};
 pub use next::{JobStart, Next, Progress, TrialJob, current_runs, next_job};
 pub use plan::{MAX_TRIALS, Plan, Strategy, Trial, TrialEnd, TrialProgress, describe};
 pub use ranking::{Repeats, repeats};
-pub use report::{SweepReport, TrialRow};
+pub use report::{SweepReport, TrialRow, accuracy_name};
 
 use super::params::HyperParamError;
 

@@ -2,7 +2,8 @@
 
 use super::plan::{Plan, TrialEnd, TrialProgress};
 use super::{JobStart, Strategy};
-use crate::domain::report::RunSummary;
+use crate::domain::params::Hyperparameters;
+use crate::domain::report::{RunSummary, Split};
 
 /// A trial and the run that it has now.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,6 +57,14 @@ impl TrialEnd {
             TrialEnd::Stopped => "stopped",
             TrialEnd::Failed => "failed",
         }
+    }
+}
+
+/// The name of [`TrialRow::accuracy`] for trials with these hyperparameters.
+pub fn accuracy_name(params: &Hyperparameters) -> &'static str {
+    match params.scored_split() {
+        Split::Test => "last test",
+        _ => "best val",
     }
 }
 

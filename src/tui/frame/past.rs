@@ -49,12 +49,14 @@ pub fn status(past: &SessionView, now: &SessionView, theme: Theme, area: Rect, b
         ),
         Span::styled(format!("{split} "), theme.dim()),
         Span::styled(percent(then.accuracy), theme.validation()),
+        Span::styled(then.tta.mark(), theme.dim()),
         Span::styled("  loss ", theme.dim()),
         Span::styled(compact(then.loss, 3), theme.validation()),
     ];
     if let Some(newest) = now.evaluation(then.split) {
         spans.push(Span::styled("   now ", theme.dim()));
         spans.push(Span::styled(percent(newest.accuracy), theme.text()));
+        spans.push(Span::styled(newest.tta.mark(), theme.dim()));
         spans.push(Span::styled("  loss ", theme.dim()));
         spans.push(Span::styled(compact(newest.loss, 3), theme.text()));
     }

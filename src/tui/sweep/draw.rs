@@ -4,7 +4,7 @@ use super::app::{SortBy, SweepApp, SweepOverlay};
 use super::keys::{SWEEP_KEYS, listing};
 use crate::domain::params::{Value, param};
 use crate::domain::report::Split;
-use crate::domain::sweep::{Axis, SweepReport, TrialRow, number};
+use crate::domain::sweep::{Axis, SweepReport, TrialRow, accuracy_name, number};
 use crate::domain::terminal::MIN_SIZE;
 use crate::domain::text::{duration, percent};
 use crate::tui::frame::too_small;
@@ -412,10 +412,7 @@ impl Columns {
         let at = |x: u16| area.x + x;
         text(buf, area, at(1), area.y, "run", style);
         text(buf, area, at(self.state), area.y, "state", style);
-        let best = match report.plan.params.scored_split() {
-            Split::Test => "last test",
-            _ => "best val",
-        };
+        let best = accuracy_name(&report.plan.params);
         for (words, x) in ["epochs", best, "test"].into_iter().zip(self.figures) {
             text_right(buf, area, at(x), area.y, words, style);
         }

@@ -105,7 +105,11 @@ impl ConfusionView {
         let right = Line::from(vec![
             Span::styled(format!("step {}  ", grouped(evaluation.step)), theme.dim()),
             Span::styled(
-                format!("{:.2}%", 100.0 * evaluation.accuracy),
+                format!(
+                    "{:.2}%{}",
+                    100.0 * evaluation.accuracy,
+                    evaluation.tta.mark()
+                ),
                 theme.validation(),
             ),
         ]);

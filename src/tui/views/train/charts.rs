@@ -404,6 +404,14 @@ impl Charts {
         }
     }
 
+    /// The mark of the newest score, or that at the cursor, if it is an average over views.
+    fn tta_mark(&self, session: &SessionView) -> &'static str {
+        let x = self.cursor.unwrap_or(f64::INFINITY);
+        let mut points = session.validation.iter().rev();
+        let point = points.find(|point| point.x <= x + 1e-9);
+        point.map_or("", |point| point.tta.mark())
+    }
+
     /// The line at the upper right: the newest values, or those at the cursor, each with its name. The least important
     /// is last.
     fn figures(
@@ -452,6 +460,7 @@ impl Charts {
                     theme.dim(),
                 ),
                 Span::styled(format!("{:>5}", what.show(val)), theme.validation()),
+                Span::styled(self.tta_mark(session), theme.dim()),
             ]);
         }
         if self.cursor.is_none() {
