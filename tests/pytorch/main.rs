@@ -1,13 +1,19 @@
 //! Compares the CPU backend with PyTorch: for one batch without dropout, the loss, the gradient of every parameter and
-//! the running statistics must agree with the values that `reference.py` in this folder wrote to `golden/`.
+//! the running statistics must agree with the values that `reference.py` in this folder wrote to `golden/`; and so must
+//! the losses, the moves of the parameters and the running statistics of three steps of the airbench recipe.
 
 #![allow(clippy::unwrap_used, reason = "all of this file is tests")]
 
-use cifar_tui::backend::{self, ImageSet, Inspection, NetworkSpec, Scaling, StepPlan, TensorData};
+use cifar_tui::backend::{
+    self, Backend, ImageSet, Inspection, MemberId, NetworkSpec, NetworkState, Scaling, StepPlan,
+    TensorData,
+};
 use cifar_tui::domain::arch::{ARCHS, Shape, resolve};
 use cifar_tui::domain::engine::EngineChoice;
-use cifar_tui::domain::params::{Hyperparameters, Precision};
+use cifar_tui::domain::params::{Flip, Hyperparameters, Precision};
+use cifar_tui::domain::recipes;
 use cifar_tui::hardware::device::DeviceChoice;
+use cifar_tui::train::schedule;
 use safetensors::SafeTensors;
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -45,14 +51,16 @@ fn images(count: usize, side: usize) -> Rc<ImageSet> {
     Rc::new(ImageSet::new(3, side, bytes.collect::<Vec<u8>>(), labels.collect()).unwrap())
 }
 
-fn golden(name: &str) -> (f64, HashMap<String, Vec<f32>>) {
+/// The loss of each step, and the tensors.
+fn golden(name: &str) -> (Vec<f64>, HashMap<String, Vec<f32>>) {
     let path = format!(
         "{}/tests/pytorch/golden/{name}.safetensors",
         env!("CARGO_MANIFEST_DIR")
     );
     let bytes = std::fs::read(&path).unwrap();
     let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
-    let loss = header.metadata().as_ref().unwrap()["loss"].parse().unwrap();
+    let losses = header.metadata().as_ref().unwrap()["loss"].split(' ');
+    let losses = losses.map(|loss| loss.parse().unwrap()).collect();
     let tensors = SafeTensors::deserialize(&bytes)
         .unwrap()
         .tensors()
@@ -63,7 +71,7 @@ fn golden(name: &str) -> (f64, HashMap<String, Vec<f32>>) {
             (name, numbers)
         })
         .collect();
-    (loss, tensors)
+    (losses, tensors)
 }
 
 /// The largest difference, divided by `largest`.
@@ -85,21 +93,22 @@ fn sample(values: Vec<f32>) -> Vec<f32> {
     }
 }
 
-fn agrees(name: &str, text: &str, batch: usize, side: u32, smoothing: f64) {
-    let (loss, theirs) = golden(name);
-    let mut left: HashMap<_, _> = theirs.iter().collect();
-    // A learning rate of zero leaves the weights unchanged.
-    let params = Hyperparameters {
-        learning_rate: 0.0,
-        dropout: 0.0,
-        label_smoothing: smoothing,
-        ..Hyperparameters::default()
-    };
+fn is_parameter(name: &str) -> bool {
+    !name.starts_with("optimizer.") && !name.contains("running")
+}
+
+/// A network with the weights of reference.py, and its state.
+fn network(
+    text: &str,
+    params: &Hyperparameters,
+    scaling: Scaling,
+    (batch, side): (usize, u32),
+) -> (Box<dyn Backend>, MemberId, NetworkState) {
     let spec = NetworkSpec {
         arch: resolve(text).unwrap(),
         input: Shape::new(3, side, side),
         classes: 10,
-        scaling: Scaling::UNIT,
+        scaling,
         optimizer: backend::rule(params.optimizer),
         precision: Precision::F32,
     };
@@ -107,52 +116,54 @@ fn agrees(name: &str, text: &str, batch: usize, side: u32, smoothing: f64) {
     let mut backend = device.backend(&spec, batch).unwrap();
     let member = backend.add(0).unwrap();
     let mut state = backend.export(member).unwrap();
-    let is_parameter = |name: &str| !name.starts_with("optimizer.") && !name.contains("running");
     for (name, TensorData { shape, values }) in &mut state.tensors {
         if is_parameter(name) {
             *values = parameter(name, shape);
         }
     }
     backend.import(member, &state).unwrap();
-    let numbers: Vec<u32> = (0..batch as u32).collect();
-    let work = [(
-        member,
-        vec![StepPlan::new(
-            &params,
-            params.base_rates(),
-            (1, 1),
-            &numbers,
-        )],
-    )];
-    let images = images(batch, side as usize);
+    (backend, member, state)
+}
+
+/// Makes one step, and compares its loss with PyTorch's.
+fn step(
+    (backend, member): (&mut dyn Backend, MemberId),
+    images: &Rc<ImageSet>,
+    plan: StepPlan,
+    loss: f64,
+) {
+    let work = [(member, vec![plan])];
     let stop = AtomicBool::new(false);
-    let outcome = &backend.train(&images, &work, &stop).unwrap()[0][0];
+    let outcome = &backend.train(images, &work, &stop).unwrap()[0][0];
     assert_eq!(outcome.not_finite, None);
     assert!(
         (outcome.loss - loss).abs() / loss < 1e-5,
-        "{name}: loss {} instead of {loss}",
+        "step {}: loss {} instead of {loss}",
+        outcome.step,
         outcome.loss
     );
-    let look = Inspection {
-        gradients: true,
-        ..Inspection::default()
-    };
+}
+
+/// Compares one tensor for each parameter, `what` in the golden file, and the running statistics with PyTorch's.
+fn tensors_agree(
+    name: &str,
+    what: &str,
+    ours: Vec<(String, Vec<f32>)>,
+    state: &NetworkState,
+    theirs: &HashMap<String, Vec<f32>>,
+) {
+    let mut left: HashMap<_, _> = theirs.iter().collect();
     let mut worst = 0.0f32;
-    for (param, ours) in backend.inspect(member, &look).unwrap().gradients {
-        let grad_name = format!("{param}.grad");
-        let largest_name = format!("{param}.largest");
-        let ours = sample(ours.values);
-        let off = difference(&ours, &theirs[&grad_name], theirs[&largest_name][0]);
-        assert!(
-            off < 1e-4,
-            "{name}: the gradient of {param} is off by {off}"
-        );
+    for (param, ours) in ours {
+        let (tensor, largest) = (format!("{param}.{what}"), format!("{param}.largest"));
+        let off = difference(&sample(ours), &theirs[&tensor], theirs[&largest][0]);
+        assert!(off < 1e-4, "{name}: {tensor} is off by {off}");
         worst = worst.max(off);
-        left.remove(&grad_name);
-        left.remove(&largest_name);
+        left.remove(&tensor);
+        left.remove(&largest);
     }
-    let state = backend.export(member).unwrap();
-    for (buffer, ours) in state.tensors.iter().filter(|(n, _)| n.contains("running")) {
+    let buffers = state.tensors.iter().filter(|(n, _)| n.contains("running"));
+    for (buffer, ours) in buffers {
         let theirs = &theirs[buffer];
         let largest = theirs.iter().fold(0.0f32, |a, b| a.max(b.abs()));
         let off = difference(&ours.values, theirs, largest);
@@ -164,7 +175,41 @@ fn agrees(name: &str, text: &str, batch: usize, side: u32, smoothing: f64) {
         "{name}: only PyTorch has {:?}",
         left.keys()
     );
-    eprintln!("{name}: gradients within {worst:.1e} of PyTorch's");
+    eprintln!("{name}: {what} within {worst:.1e} of PyTorch's");
+}
+
+fn agrees(name: &str, text: &str, batch: usize, side: u32, smoothing: f64) {
+    let (losses, theirs) = golden(name);
+    // A learning rate of zero leaves the weights unchanged.
+    let params = Hyperparameters {
+        learning_rate: 0.0,
+        dropout: 0.0,
+        label_smoothing: smoothing,
+        ..Hyperparameters::default()
+    };
+    let (mut backend, member, _) = network(text, &params, Scaling::UNIT, (batch, side));
+    let numbers: Vec<u32> = (0..batch as u32).collect();
+    let plan = StepPlan::new(&params, params.base_rates(), (1, 1), &numbers);
+    let images = images(batch, side as usize);
+    step((&mut *backend, member), &images, plan, losses[0]);
+    let look = Inspection {
+        gradients: true,
+        ..Inspection::default()
+    };
+    let gradients = backend.inspect(member, &look).unwrap().gradients;
+    let gradients = gradients
+        .into_iter()
+        .map(|(name, data)| (name, data.values));
+    let state = backend.export(member).unwrap();
+    tensors_agree(name, "grad", gradients.collect(), &state, &theirs);
+}
+
+/// The airbench preset with 8 and 16 channels instead of 64 and 256.
+fn small_airbench() -> String {
+    let mut presets = ARCHS.iter();
+    let preset = presets.find(|preset| preset.name == "airbench").unwrap();
+    let small = preset.text.replace("conv 64", "conv 8");
+    small.replace("conv 256", "conv 16")
 }
 
 #[test]
@@ -190,13 +235,7 @@ fn the_residual_preset_agrees_with_pytorch() {
 
 #[test]
 fn a_small_copy_of_the_airbench_preset_agrees_with_pytorch() {
-    let preset = ARCHS
-        .iter()
-        .find(|preset| preset.name == "airbench")
-        .unwrap();
-    let small = preset.text.replace("conv 64", "conv 8");
-    let small = small.replace("conv 256", "conv 16");
-    agrees("airbench", &small, 8, 32, 0.2);
+    agrees("airbench", &small_airbench(), 8, 32, 0.2);
 }
 
 #[test]
@@ -210,4 +249,39 @@ fn shortcuts_and_norms_of_all_kinds_agree_with_pytorch() {
         19,
         0.0,
     );
+}
+
+/// Steps at the beginning of the recipe's run, after one and a half epochs and after three, when the whitening layer's bias
+/// has stopped learning. Nothing is mirrored or moved, since PyTorch's random numbers are others.
+#[test]
+fn three_steps_of_the_airbench_recipe_agree_with_pytorch() {
+    const BATCH: usize = 8;
+    let (losses, theirs) = golden("steps");
+    assert_eq!(losses.len(), 3);
+    let mut params = Hyperparameters::default();
+    recipes::find("airbench").unwrap().apply(&mut params);
+    (params.flip, params.crop) = (Flip::Off, 0);
+    // The logits are divided by the number of features, of which the small copy has 16.
+    let text = small_airbench().replace("scale 0.00390625", "scale 0.0625");
+    let scaling = Scaling::standard(&[0.49, 0.48, 0.45], &[0.25, 0.24, 0.26]);
+    let (mut backend, member, before) = network(&text, &params, scaling, (BATCH, 32));
+    let images = images(3 * BATCH, 32);
+    for (i, loss) in losses.into_iter().enumerate() {
+        let epochs = 1.5 * i as f64;
+        let rates = schedule::rates(&params, epochs, epochs + 1.5);
+        let at = (i as u64 + 1, epochs as u32 + 1);
+        let numbers: Vec<u32> = (0..BATCH).map(|n| (i * BATCH + n) as u32).collect();
+        let plan = StepPlan::new(&params, rates, at, &numbers);
+        step((&mut *backend, member), &images, plan, loss);
+    }
+    let after = backend.export(member).unwrap();
+    let weights = after.tensors.iter().filter(|(name, _)| is_parameter(name));
+    let moves = weights.map(|(name, after)| {
+        let pairs = after.values.iter().zip(&before.tensors[name].values);
+        (
+            name.clone(),
+            pairs.map(|(after, before)| after - before).collect(),
+        )
+    });
+    tensors_agree("steps", "moved", moves.collect(), &after, &theirs);
 }

@@ -3,8 +3,9 @@
     python reference.py
 
 writes golden/NAME.safetensors beside this file: for each network the loss of one batch, the gradient of every parameter
-(a sample of the large ones), and the running statistics after the pass. Weights, images and labels are not stored: both
-sides make them by the same formulas. Made with PyTorch 2.15 on a CPU; needs torch and numpy.
+(a sample of the large ones), and the running statistics after the pass; for the airbench recipe the loss of each of three
+training steps, how far they moved every parameter, and the running statistics after them. Weights, images and labels are
+not stored: both sides make them by the same formulas. Made with PyTorch 2.15 on a CPU; needs torch and numpy.
 """
 
 import json
@@ -66,13 +67,11 @@ class Network:
 
     def norm(self, name, x, scale=True, momentum=0.1, eps=1e-5):
         channels = x.shape[1]
-        mean, var = torch.zeros(channels), torch.ones(channels)
+        mean = self.buffers.setdefault(f"{name}.running_mean", torch.zeros(channels))
+        var = self.buffers.setdefault(f"{name}.running_var", torch.ones(channels))
         weight = self.get(f"{name}.weight", (channels,)) if scale else None
         bias = self.get(f"{name}.bias", (channels,))
-        y = F.batch_norm(x, mean, var, weight, bias, training=True, momentum=momentum, eps=eps)
-        self.buffers[f"{name}.running_mean"] = mean
-        self.buffers[f"{name}.running_var"] = var
-        return y
+        return F.batch_norm(x, mean, var, weight, bias, training=True, momentum=momentum, eps=eps)
 
 
 def seed(n, x):
@@ -115,7 +114,7 @@ def shortcuts(n, x):
     return n.dense("dense2", x, 10)
 
 
-def airbench(n, x):
+def airbench(n, x, scale=1 / 256):
     # A small copy: 8 and 16 channels instead of 64 and 256.
     n.get("whiten1.weight", (24, 3, 2, 2)).requires_grad_(False)
     x = F.gelu(n.conv("whiten1", x, 24, kernel=2))
@@ -126,7 +125,34 @@ def airbench(n, x):
             x = n.conv(f"conv{layers}", x, channels, padding=1, bias=False)
             x = F.max_pool2d(x, 2) if pools else x
             x = F.gelu(n.norm(f"norm{layers}", x, scale=False, momentum=0.4, eps=1e-12))
-    return n.dense("dense1", F.max_pool2d(x, 3), 10, bias=False) / 256
+    return n.dense("dense1", F.max_pool2d(x, 3), 10, bias=False) * scale
+
+
+def orthogonalised(matrix):
+    """Three Newton-Schulz steps on the matrix divided by its norm."""
+    a, b, c = 3.4445, -4.7750, 2.0315
+    x = matrix / (matrix.norm() + 1e-7)
+    for _ in range(3):
+        square = x @ x.T
+        x = a * x + b * square @ x + c * square @ square @ x
+    return x
+
+
+class Muon(torch.optim.Optimizer):
+    """The optimizer of airbench94_muon's filters: each bank of filters gets the norm sqrt(filters), then moves."""
+
+    def __init__(self, filters, lr, momentum):
+        super().__init__(filters, {"lr": lr, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            momentum = group["momentum"]
+            for p in group["params"]:
+                buffer = self.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
+                buffer.copy_(momentum * buffer + p.grad)
+                direction = orthogonalised((p.grad + momentum * buffer).flatten(1)).view_as(p)
+                p.copy_(p * (len(p) ** 0.5 / p.norm()) - group["lr"] * direction)
 
 
 def images(count, side):
@@ -172,8 +198,59 @@ def case(forward, batch, side, smoothing):
     print(forward.__name__, loss.item(), path.stat().st_size)
 
 
+def steps(batch, epochs_a_step):
+    """Three steps of the airbench recipe on the small copy, whose logits are divided by its 16 features."""
+    epochs, whiten_epochs, decay = 8, 3, 2e-6 * 2000
+    network = Network()
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in ([0.49, 0.48, 0.45], [0.25, 0.24, 0.26]))
+    x = (images(3 * batch, 32) - mean) / std
+    labels = torch.tensor([i * 3 % 10 for i in range(3 * batch)])
+    losses, before = [], None
+    for step in range(3):
+        begin, end = step * batch, (step + 1) * batch
+        logits = airbench(network, x[begin:end], 1 / 16)
+        if before is None:
+            trained = {name: p for name, p in network.parameters.items() if p.requires_grad}
+            before = {name: p.detach().clone() for name, p in network.parameters.items()}
+            whitening = trained["whiten1.bias"]
+            biases = [p for name, p in trained.items() if name.endswith("bias") and p is not whitening]
+            groups = [([whitening], 0.053), (biases, 0.053), ([trained["dense1.weight"]], 0.67)]
+            sgd = torch.optim.SGD(
+                [{"params": p, "lr": lr, "weight_decay": decay / lr} for p, lr in groups],
+                momentum=0.85,
+                nesterov=True,
+            )
+            muon = Muon([p for p in trained.values() if p.ndim == 4], lr=0.24, momentum=0.6)
+            rates = [(group, group["lr"]) for o in (sgd, muon) for group in o.param_groups]
+        loss = F.cross_entropy(logits, labels[begin:end], label_smoothing=0.2, reduction="sum")
+        losses.append(loss.item() / batch)
+        for p in trained.values():
+            p.grad = None
+        loss.backward()
+        done = step * epochs_a_step
+        for group, first in rates:
+            length = whiten_epochs if group["params"][0] is whitening else epochs
+            group["lr"] = first * (1 - done / length)
+        if done >= whiten_epochs:
+            # It has stopped learning.
+            whitening.grad = None
+        sgd.step()
+        muon.step()
+    tensors = {}
+    for name, p in network.parameters.items():
+        moved = p.detach() - before[name]
+        tensors[f"{name}.moved"] = sample(moved)
+        tensors[f"{name}.largest"] = [moved.abs().max().item() or 1.0]
+    for name, b in network.buffers.items():
+        tensors[name] = b.numpy()
+    path = pathlib.Path(__file__).parent / "golden" / "steps.safetensors"
+    write(path, tensors, {"loss": " ".join(map(repr, losses))})
+    print("steps", losses, path.stat().st_size)
+
+
 case(seed, 8, 32, 0.0)
 case(odd, 5, 31, 0.1)
 case(resnet, 6, 32, 0.1)
 case(shortcuts, 7, 19, 0.0)
 case(airbench, 8, 32, 0.2)
+steps(8, 1.5)
