@@ -105,8 +105,8 @@ fn a_sweep_prints_what_happens_and_ranks_its_runs() {
         "01       lr 0.001, seed 1\n",
         "04       epoch 2  val ",
         "04       done\n",
-        "\nrun  outcome      epochs  best val     test  values\n",
-        "\nbest val  standard error  seeds  values\n",
+        "\nrun  outcome      epochs   best val     test  values\n",
+        "\n best val  standard error  seeds  values\n",
     ] {
         assert!(out.contains(part), "{part}: {out}");
     }
