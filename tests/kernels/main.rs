@@ -22,13 +22,15 @@ use cifar_tui::commands::suite;
 use cifar_tui::domain::arch::{self, Shape};
 use cifar_tui::domain::engine::EngineChoice;
 use cifar_tui::domain::params::{
-    CropPadding, Flip, Hyperparameters, Optimizer, Precision, Tta, Weights,
+    CropPadding, Flip, Hyperparameters, LossReduction, Optimizer, Precision, Tta, Weights,
 };
 use cifar_tui::domain::rng::{Rng, Stream};
 use cifar_tui::hardware::device::DeviceChoice;
 use cifar_tui::hardware::executor::Launch;
 use cifar_tui::hardware::nvidia::nvrtc_search::SearchPath;
 use host::HostDevice;
+use std::collections::BTreeSet;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
 
@@ -352,6 +354,38 @@ fn every_optimizer_moves_as_on_the_cpu() {
 }
 
 #[test]
+fn the_gradient_of_the_sum_is_that_of_the_mean_times_the_batch_size() {
+    // Full and partial batches. One step of each network, since the first one changes the weights.
+    for count in [16, 11] {
+        let agrees = |what: &str, device: &dyn Device| {
+            let mut world = world(14, 5);
+            let [(mean, mut mean_gradients), (sum, sum_gradients)] =
+                [LossReduction::Mean, LossReduction::Sum].map(|reduction| {
+                    world.params.loss_reduction = reduction;
+                    let mut training = world.training(device, ARCHS[0].1, 16);
+                    let outcome = world.train(&mut training, 1, &[count]).remove(0);
+                    (outcome, training.gradients())
+                });
+            let factor = count as f64;
+            assert_eq!(sum.loss, mean.loss, "{what}");
+            assert_eq!(sum.correct, mean.correct, "{what}");
+            let apart = sum.grad_norm / (factor * mean.grad_norm) - 1.0;
+            assert!(apart.abs() < 1e-5, "{what}: the norm differs by {apart}");
+            for ((name, mean), (_, sum)) in mean_gradients.iter_mut().zip(&sum_gradients) {
+                mean.iter_mut().for_each(|g| *g *= count as f32);
+                let apart = difference(sum, mean);
+                assert!(apart < 1e-5, "{what}: {name} differs by {apart}");
+            }
+        };
+        agrees("cpu", &*cpu());
+        agrees("candle", &CandleDevice::reference());
+        if !left_out() {
+            agrees("gpu", &HostDevice::new(8, false).device());
+        }
+    }
+}
+
+#[test]
 fn coarser_numbers_are_as_coarse_as_they_should_be() {
     if left_out() {
         return;
@@ -446,24 +480,71 @@ fn each_launch_is_measured_alone() {
     );
 }
 
-/// Launches that use every kernel in every number format.
+/// Launches that use every kernel in every number format, and every optimizer's with and without averages.
 fn all_launches() -> Vec<Vec<Launch>> {
     const ALL: &str = "conv 8 same, relu, pool, drop, residual(conv 8 same, norm), relu, residual(conv 8 s2 p1), norm, relu, \
                        pool 2 s1, relu, drop 0.2, global-pool, gelu, dense 12, relu, drop, silu, dense 10, scale 2";
-    const PRODUCTS: &str = "conv 8, relu, pool, dense 10";
-    let mut world = world(14, 1);
-    let uses = [
-        (ALL, Precision::F32, Optimizer::Sgd),
-        (PRODUCTS, Precision::Tf32, Optimizer::Adamw),
-        (PRODUCTS, Precision::Bf16, Optimizer::Adamw),
+    const PRODUCTS: &str = "whiten, gelu, conv 8 k2 no-bias, relu, pool, norm no-scale momentum 0.4 eps 1e-12, dense 10";
+    const MOVED: &str = "whiten, conv 4 s4 no-bias, norm no-scale, dense 10";
+    let networks = [
+        (ALL, Precision::F32),
+        (PRODUCTS, Precision::F32),
+        (PRODUCTS, Precision::Tf32),
+        (PRODUCTS, Precision::Bf16),
     ];
-    let lists = uses.map(|(text, precision, optimizer)| {
+    let networks = networks.map(|(text, precision)| (text, precision, Optimizer::Sgd, false));
+    let moved = |optimizer: &Optimizer| {
+        [false, true].map(|averages| (MOVED, Precision::F32, *optimizer, averages))
+    };
+    let uses = networks
+        .into_iter()
+        .chain(Optimizer::ALL.iter().flat_map(moved));
+    let mut world = world(14, 1);
+    let lists = uses.map(|(text, precision, optimizer, averages)| {
         (world.precision, world.params.optimizer) = (precision, optimizer);
-        let schedule = KernelSchedule::of(&world.spec(text), 16, 20, false).unwrap();
-        [schedule.training, schedule.scoring, schedule.packing]
-            .map(|list| list.into_iter().map(|scheduled| scheduled.launch).collect())
+        let schedule = KernelSchedule::of(&world.spec(text), 16, 20, averages).unwrap();
+        let swapping = schedule.swapping.unwrap_or_default();
+        [
+            schedule.training,
+            schedule.scoring,
+            schedule.packing,
+            swapping,
+        ]
+        .map(|list| list.into_iter().map(|scheduled| scheduled.launch).collect())
     });
-    lists.into_iter().flatten().collect()
+    lists.flatten().collect()
+}
+
+/// The names of the kernels in the sources, in the order of the alphabet.
+fn kernels_in(folder: &Path) -> BTreeSet<String> {
+    let entries = std::fs::read_dir(folder).unwrap();
+    let names = entries.flat_map(|entry| {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            return kernels_in(&path);
+        }
+        if path.extension().is_none_or(|extension| extension != "cu") {
+            return BTreeSet::new();
+        }
+        let text = std::fs::read_to_string(path).unwrap();
+        let kernels = text.split("__global__ void __launch_bounds__").skip(1);
+        let name = |kernel: &str| {
+            let (_, name) = kernel.split_once(')').unwrap();
+            name.split_once('(').unwrap().0.trim().to_owned()
+        };
+        kernels.map(name).collect()
+    });
+    names.collect()
+}
+
+#[test]
+fn the_launches_that_are_compiled_use_every_kernel() {
+    let launches = all_launches().into_iter().flatten();
+    let used: BTreeSet<String> = launches.map(|launch| launch.entry.to_owned()).collect();
+    assert_eq!(
+        used,
+        kernels_in(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"))
+    );
 }
 
 /// Compute capabilities of the GPUs in use: 89 is 8.9.
