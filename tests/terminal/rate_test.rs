@@ -6,8 +6,9 @@ use cifar_tui::train::checkpoint::Checkpoint;
 
 #[test]
 fn two_keys_test_learning_rates_and_set_the_suggestion_and_esc_ends_a_test() {
-    let mut pty = Pty::start(Size::WIDE, LONG);
-    // The sooner, the more the loss falls.
+    // With such a rate the run itself learns nothing, so that the loss falls in a test at any time.
+    let slow = [LONG, &["--lr", "1e-7", "--batch-size", "100"]].concat();
+    let mut pty = Pty::start(Size::WIDE, &slow);
     pty.wait_for("training", |s| s.contains("● training"));
     pty.keys("T");
     pty.wait_for("the result", |s| {
@@ -15,7 +16,7 @@ fn two_keys_test_learning_rates_and_set_the_suggestion_and_esc_ends_a_test() {
     });
     pty.keys("\r");
     pty.wait_for("the change", |s| {
-        s.contains("learning rate 0.001 →") && !s.contains("learning rate test")
+        s.contains("learning rate 1e-7 →") && !s.contains("learning rate test")
     });
     pty.keys(" ");
     pty.wait_for("a pause", |s| s.contains("paused"));
