@@ -108,7 +108,9 @@ fn a_new_run_continues_from_the_end_of_an_epoch_that_was_kept() {
     let [mut two_s, one_s] = [&two, &one].map(|run| content(&run.join(LAST)));
     two_s.run_state.origin = None;
     assert_eq!(two_s, one_s);
-    assert_eq!(kept::epochs(&two), [2, 3]);
+    // Of saves that wait for another one, only the newest is made.
+    let kept = kept::epochs(&two);
+    assert!(kept == [2, 3] || kept == [3], "{kept:?}");
 }
 
 #[test]
