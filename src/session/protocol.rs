@@ -532,6 +532,18 @@ impl Event {
         matches!(self, Event::Snapshot { .. })
     }
 
+    /// Whether the event tells how a network trains. A run that continues begins with those of its past.
+    pub fn is_of_training(&self) -> bool {
+        matches!(
+            self,
+            Event::Steps(_)
+                | Event::Epoch(_)
+                | Event::Evaluation(_)
+                | Event::Applied { .. }
+                | Event::Health(_)
+        )
+    }
+
     /// Whether the event is about a run, not about the session or one viewer.
     fn is_of_run(&self) -> bool {
         !matches!(

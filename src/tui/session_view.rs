@@ -376,15 +376,7 @@ impl SessionView {
 
     /// The replay of a resumed run's past ends with the first event of another kind.
     fn end_replay(&mut self, event: &Event) {
-        let past = matches!(
-            event,
-            Event::Steps(_)
-                | Event::Epoch(_)
-                | Event::Evaluation(_)
-                | Event::Applied { .. }
-                | Event::Health(_)
-        );
-        if past {
+        if event.is_of_training() {
             return;
         }
         if let Some(next) = self.log.end_replay() {

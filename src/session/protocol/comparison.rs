@@ -47,20 +47,7 @@ fn remove_unchosen(events: &mut Vec<Event>, began: Option<usize>, kept: bool) {
     events.extend(since.into_iter().filter_map(|event| match event {
         Event::ComparisonBegan { .. } | Event::Compared(_) => None,
         Event::Variant { of } => kept.then_some(*of),
-        event if kept && is_training(&event) => None,
+        event if kept && (event.is_of_training() || matches!(event, Event::Checkpoint(_))) => None,
         event => Some(event),
     }));
-}
-
-/// Whether an event tells how a network trains.
-fn is_training(event: &Event) -> bool {
-    matches!(
-        event,
-        Event::Steps(_)
-            | Event::Epoch(_)
-            | Event::Evaluation(_)
-            | Event::Applied { .. }
-            | Event::Health(_)
-            | Event::Checkpoint(_)
-    )
 }

@@ -4,9 +4,9 @@ use super::commands::at_next_step;
 use super::{Exit, Worker, health};
 use crate::domain::comparison::ComparisonReport;
 use crate::domain::params::{self, Value};
-use crate::domain::report::{EpochReport, Evaluation, StepReport};
+use crate::domain::report::StepReport;
 use crate::session::protocol::{Change, Event, Outcome};
-use crate::train::checkpoint::{Applied, Checkpoint};
+use crate::train::checkpoint::{Applied, Best, Checkpoint};
 use crate::train::kept;
 use crate::train::saver::{BEST, NewBest};
 use crate::train::trainer::{Phase, Trainer};
@@ -45,17 +45,12 @@ impl Worker<'_> {
         if self.end_state.is_some() {
             return Err("the run is over: there is nothing to compare".into());
         }
-        if self.comparison.is_some() {
-            return Err("a comparison is under way: keep or drop its change first".into());
-        }
         let row = params::find(key).map_err(|error| error.to_string())?;
-        row.comparable()?;
-        let best = self.best_checkpoint(trainer)?;
         let pending = &trainer.run_state().pending;
         let was_pending = pending.iter().any(|(key, _)| key == row.key);
         self.report_steps();
         let applied = trainer
-            .compare(row, value, best)
+            .compare(row, value, |best| self.best_checkpoint(best))
             .map_err(|error| error.to_string())?;
         let Applied {
             change,
@@ -86,27 +81,21 @@ impl Worker<'_> {
         Ok(Outcome::AppliedAt(step))
     }
 
-    /// The run's best checkpoint, from its file. None if it has none, or nothing is saved.
+    /// The checkpoint of the run's best epoch, from its file. None if nothing is saved.
     fn best_checkpoint(
         &mut self,
-        trainer: &Trainer,
+        best: Best,
     ) -> std::result::Result<Option<Box<Checkpoint>>, String> {
-        let Some(wanted) = trainer.run_state().best else {
-            return Ok(None);
-        };
         self.report_saved(true);
         let Some(run) = &self.run else {
             return Ok(None);
         };
         let path = run.folder().join(BEST);
-        let found = Checkpoint::read(&path).map_err(|error| error.to_string());
-        let checked = found.and_then(|found| match found.run_state.step == wanted.step {
+        let found = Checkpoint::read(&path).map_err(|error| error.to_string())?;
+        match found.run_state.step == best.step {
             true => Ok(Some(Box::new(found))),
-            false => Err(format!("{} is not of step {}", path.display(), wanted.step)),
-        });
-        checked.map_err(|why| {
-            format!("no comparison began, since the run's best checkpoint might be needed after it: {why}")
-        })
+            false => Err(format!("{} is not of step {}", path.display(), best.step)),
+        }
     }
 
     /// Handles the command to end the comparison. The training loop must end before its network is replaced.
@@ -274,7 +263,7 @@ impl Worker<'_> {
         });
     }
 
-    fn variant_event(&mut self, event: Event) {
+    pub(super) fn variant_event(&mut self, event: Event) {
         if self.comparison.is_none() {
             return;
         }
@@ -304,15 +293,6 @@ impl Worker<'_> {
             run.variant_step(step);
             Ok(())
         });
-    }
-
-    pub(super) fn variant_scored(&mut self, evaluation: &Evaluation) {
-        self.report_steps();
-        self.variant_event(Event::Evaluation(evaluation.clone()));
-    }
-
-    pub(super) fn variant_closed_epoch(&mut self, report: &EpochReport) {
-        self.variant_event(Event::Epoch(report.clone()));
     }
 
     /// Sends the variant's steps since the last report, and what is known of the difference.

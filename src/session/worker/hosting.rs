@@ -159,11 +159,12 @@ impl TrainingHost for Worker<'_> {
     }
 
     fn variant_evaluated(&mut self, evaluation: &Evaluation) {
-        self.variant_scored(evaluation);
+        self.report_steps();
+        self.variant_event(Event::Evaluation(evaluation.clone()));
     }
 
     fn variant_epoch_over(&mut self, report: &EpochReport) {
-        self.variant_closed_epoch(report);
+        self.variant_event(Event::Epoch(report.clone()));
     }
 
     fn comparison_refused(&mut self, report: ComparisonReport, why: String) {

@@ -89,16 +89,7 @@ impl Worker<'_> {
     /// Sends the past events of a run that continues after `step`, and requests an evaluation of `split` for the
     /// screen.
     pub(super) fn continue_from(&mut self, step: u64, split: Split, mut past: Vec<Event>) {
-        past.retain(|event| {
-            matches!(
-                event,
-                Event::Steps(_)
-                    | Event::Epoch(_)
-                    | Event::Evaluation(_)
-                    | Event::Applied { .. }
-                    | Event::Health(_)
-            )
-        });
+        past.retain(Event::is_of_training);
         self.health = health::restore_monitor(&past);
         self.sender.past(past);
         self.saved_step = Some(step);

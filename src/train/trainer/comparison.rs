@@ -48,6 +48,8 @@ pub enum CompareError {
         row: &'static HyperParam,
         value: Value,
     },
+    #[error("no comparison began, since the run's best checkpoint might be needed after it: {0}")]
+    Best(String),
     #[error(transparent)]
     Param(#[from] HyperParamError),
     #[error(transparent)]
@@ -65,18 +67,18 @@ pub struct KeptVariant {
 }
 
 impl Trainer {
-    /// Begins a comparison: the next step is made with and without this value, which is no longer pending. `best` is the
-    /// run's best checkpoint.
+    /// Begins a comparison: the next step is made with and without this value, which is no longer pending. If the run has
+    /// a best epoch, `read_best` reads its checkpoint.
     ///
     /// # Errors
     /// Returns an error if a comparison is under way, the run is finished or may end at its target, the value is not allowed
-    /// or equals the present one, the hyperparameter cannot be compared or has no effect, or the device has too little
-    /// memory or fails.
+    /// or equals the present one, the hyperparameter cannot be compared or has no effect, the best checkpoint cannot be
+    /// read, or the device has too little memory or fails.
     pub fn compare(
         &mut self,
         row: &'static HyperParam,
         value: Value,
-        best: Option<Box<Checkpoint>>,
+        read_best: impl FnOnce(Best) -> std::result::Result<Option<Box<Checkpoint>>, String>,
     ) -> std::result::Result<Applied, CompareError> {
         if self.variant.is_some() {
             return Err(CompareError::UnderWay);
@@ -100,6 +102,10 @@ impl Trainer {
         if row.get(&self.run_state.params) == value {
             return Err(CompareError::Unchanged { row, value });
         }
+        let best = match self.run_state.best {
+            Some(best) => read_best(best).map_err(CompareError::Best)?,
+            None => None,
+        };
         let mut run_state = self.run_state.clone();
         let applied = apply_to(&mut run_state, row, value)?;
         let member = self.backend.copy(self.member).map_err(Error::from)?;

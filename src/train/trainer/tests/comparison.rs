@@ -77,7 +77,9 @@ fn lower_rate(trainer: &mut Trainer) {
 
 fn compare_rate(trainer: &mut Trainer) {
     let rate = Value::Float(2e-4);
-    let applied = trainer.compare(row("learning_rate"), rate, None).unwrap();
+    let applied = trainer
+        .compare(row("learning_rate"), rate, |_| Ok(None))
+        .unwrap();
     assert_eq!(applied.step, trainer.run_state().step + 1);
 }
 
@@ -204,7 +206,7 @@ fn only_what_leaves_the_batches_alone_can_be_compared() {
             continue;
         };
         let before = trainer.run_state().clone();
-        let compared = trainer.compare(row, other.clone(), None);
+        let compared = trainer.compare(row, other.clone(), |_| Ok(None));
         let allowed = row.applies != Applies::NextRun
             && matches!(row.influence, Influence::Steps | Influence::Losses)
             && row.applies_to(before.params.optimizer);
@@ -215,7 +217,7 @@ fn only_what_leaves_the_batches_alone_can_be_compared() {
                 comparable += 1;
                 // What differs can be changed in neither; everything else can.
                 assert!(trainer.request_change(row, now).is_err());
-                let again = trainer.compare(row, other, None);
+                let again = trainer.compare(row, other, |_| Ok(None));
                 assert!(matches!(again, Err(CompareError::UnderWay)));
                 assert!(trainer.drop_variant().is_some());
             }
@@ -225,7 +227,7 @@ fn only_what_leaves_the_batches_alone_can_be_compared() {
     }
     assert!(comparable >= 12, "{comparable}");
     let rate = row("learning_rate").get(&trainer.run_state().params);
-    let same = trainer.compare(row("learning_rate"), rate, None);
+    let same = trainer.compare(row("learning_rate"), rate, |_| Ok(None));
     assert!(matches!(same, Err(CompareError::Unchanged { .. })));
     assert!(trainer.keep_variant().unwrap().is_none());
 }

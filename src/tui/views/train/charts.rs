@@ -331,14 +331,14 @@ impl Charts {
         }
         let parting = comparison.map(|comparison| comparison.x);
         // The raw curve would hide how the two networks differ.
-        let (raw, _) = parted(&raw, parting);
-        let (smooth, without) = parted(&smooth, parting);
-        let (validation, without_validation) = parted(&validation, parting);
+        let (raw, _) = parted(raw, parting);
+        let (smooth, without) = parted(smooth, parting);
+        let (validation, without_validation) = parted(validation, parting);
         let with = comparison.map(|comparison| {
             let with = &comparison.with;
             let train = with.smoothed(what.series(with));
             let validation = what.validation(with);
-            let [train, validation] = [train, validation].map(|all| parted(&all, parting).1);
+            let [train, validation] = [train, validation].map(|all| parted(all, parting).1);
             (train, validation)
         });
         let mut branches = Vec::new();
@@ -481,12 +481,14 @@ impl Charts {
 /// The points of a curve up to `x` and from there on. The point before `x` begins the second part too.
 type Parted = (Vec<(f64, f64)>, Vec<(f64, f64)>);
 
-fn parted(points: &[(f64, f64)], x: Option<f64>) -> Parted {
+fn parted(mut points: Vec<(f64, f64)>, x: Option<f64>) -> Parted {
     let Some(x) = x else {
-        return (points.to_vec(), Vec::new());
+        return (points, Vec::new());
     };
     let n = points.partition_point(|p| p.0 <= x + 1e-9);
-    (points[..n].to_vec(), points[n.saturating_sub(1)..].to_vec())
+    let after = points[n.saturating_sub(1)..].to_vec();
+    points.truncate(n);
+    (points, after)
 }
 
 /// The line that says how a comparison stands.
