@@ -123,6 +123,16 @@ impl FrontEnd {
         }
     }
 
+    /// Makes `count` steps, one at a time.
+    fn make_steps(&mut self, count: u32) {
+        for _ in 0..count {
+            self.send(Command::Step);
+            self.until(|e| {
+                matches!(e, Event::State(s) if *s == State::Paused || s.is_over()).then_some(())
+            });
+        }
+    }
+
     fn send(&self, command: Command) -> u64 {
         self.send_to(None, command)
     }

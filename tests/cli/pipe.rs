@@ -1,24 +1,13 @@
 //! Tests of `attach --pipe` and of `attach HOST:RUN` without a terminal.
 
-use crate::support::{Place, json};
+use crate::support::{Place, json, session};
 use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
 
 #[test]
 fn a_pipe_carries_commands_and_events_and_ends_with_its_input() {
     let place = Place::with_data();
-    let mut running = place.begin(&[
-        "--json",
-        "--data",
-        "data",
-        "--epochs",
-        "9999",
-        "--threads",
-        "1",
-        "--name",
-        "one",
-    ]);
-    running.wait_for("\"event\":\"epoch\"");
+    let mut running = session(&place, "one", &[]);
     let mut command = place.command(&["attach", "--pipe", "--runs", "runs", "--", "one"]);
     let mut pipe = command
         .stdin(Stdio::piped())

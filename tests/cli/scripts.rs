@@ -1,6 +1,6 @@
 //! Tests of `send`, `watch` and the protocol, as scripts and other programs use them.
 
-use crate::support::{Done, Place, Running, json, write_batches};
+use crate::support::{Done, Place, Running, json, session, write_batches};
 use cifar_tui::session::attach::find_one;
 use cifar_tui::session::protocol::{EventMessage, MAX_VIEWERS_OF_PROCESS, read};
 use cifar_tui::session::run_dir::HostId;
@@ -9,24 +9,6 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
-
-/// Starts a session whose run `name` does not end by itself. Its epochs take milliseconds.
-fn session(place: &Place, name: &str, more: &[&str]) -> Running {
-    let args = [
-        "--json",
-        "--data",
-        "data",
-        "--epochs",
-        "9999",
-        "--threads",
-        "1",
-        "--name",
-        name,
-    ];
-    let mut running = place.begin(&[&args, more].concat());
-    running.wait_for("\"event\":\"epoch\"");
-    running
-}
 
 /// Ends a session by a signal.
 fn end(running: Running) {

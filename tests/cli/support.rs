@@ -287,3 +287,21 @@ pub fn measured(command: &mut Command) -> (Option<i32>, String, i64) {
     let code = libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status));
     (code, out, usage.ru_maxrss / 1024)
 }
+
+/// Starts a session whose run `name` does not end by itself. Its epochs take milliseconds.
+pub fn session(place: &Place, name: &str, more: &[&str]) -> Running {
+    let args = [
+        "--json",
+        "--data",
+        "data",
+        "--epochs",
+        "9999",
+        "--threads",
+        "1",
+        "--name",
+        name,
+    ];
+    let mut running = place.begin(&[&args, more].concat());
+    running.wait_for("\"event\":\"epoch\"");
+    running
+}

@@ -26,16 +26,6 @@ impl FrontEnd {
         front
     }
 
-    /// Makes `count` steps, one at a time.
-    pub(super) fn make_steps(&mut self, count: u32) {
-        for _ in 0..count {
-            self.send(Command::Step);
-            self.until(|e| {
-                matches!(e, Event::State(s) if *s == State::Paused || s.is_over()).then_some(())
-            });
-        }
-    }
-
     fn compare(&mut self, key: &str, value: Value) -> Outcome {
         let key = key.into();
         let id = self.send(Command::Compare { key, value });
@@ -50,6 +40,13 @@ impl FrontEnd {
 
 fn rate() -> Value {
     Value::Float(RATE)
+}
+
+/// A finished run without a change.
+fn unchanged(runs: &Path) {
+    let mut front = FrontEnd::paused(four_epochs(runs));
+    front.make_steps(40);
+    front.quit();
 }
 
 /// A finished run: 13 steps, then the lower rate.
@@ -153,9 +150,7 @@ fn a_change_that_is_kept_was_made_where_the_comparison_began() {
 #[test]
 fn a_change_that_is_dropped_leaves_the_run_as_it_would_have_been() {
     let [compared, plain] = [(); 2].map(|()| tempfile::tempdir().unwrap());
-    let mut front = FrontEnd::paused(four_epochs(plain.path()));
-    front.make_steps(40);
-    front.quit();
+    unchanged(plain.path());
     let mut front = FrontEnd::paused(four_epochs(compared.path()));
     front.make_steps(13);
     front.compare("dropout", Value::Float(0.6));
@@ -184,9 +179,7 @@ fn a_change_that_is_dropped_leaves_the_run_as_it_would_have_been() {
 #[test]
 fn a_session_that_ends_in_a_comparison_is_resumed_without_the_change() {
     let [compared, plain] = [(); 2].map(|()| tempfile::tempdir().unwrap());
-    let mut front = FrontEnd::paused(four_epochs(plain.path()));
-    front.make_steps(40);
-    front.quit();
+    unchanged(plain.path());
     let mut front = FrontEnd::paused(four_epochs(compared.path()));
     front.make_steps(13);
     front.compare("learning_rate", rate());

@@ -3,16 +3,6 @@
 use super::*;
 use crate::domain::report::ScoredWeights;
 
-/// Makes `count` single steps in a paused session.
-fn make_steps(front: &mut FrontEnd, count: u64) {
-    for _ in 0..count {
-        front.send(Command::Step);
-        front.until(|e| {
-            matches!(e, Event::State(State::Paused | State::Diverged { .. })).then_some(())
-        });
-    }
-}
-
 #[test]
 fn going_back_takes_half_of_the_rate_that_did_well_and_a_checkpoint_from_before() {
     let runs = tempfile::tempdir().unwrap();
@@ -27,11 +17,11 @@ fn going_back_takes_half_of_the_rate_that_did_well_and_a_checkpoint_from_before(
     };
     let mut front = FrontEnd::start(wanted);
     front.until_state(State::Paused);
-    make_steps(&mut front, 14);
+    front.make_steps(14);
     // A mistyped value, which is saved before its effect shows.
     front.set("learning_rate", Value::Float(10.0));
     front.set("weight_decay", Value::Float(1.0));
-    make_steps(&mut front, 1);
+    front.make_steps(1);
     front.send(Command::Checkpoint);
     front.until(|e| matches!(e, Event::Checkpoint(c) if c.step == 15).then_some(()));
     front.send(Command::Resume);
@@ -83,7 +73,7 @@ fn a_collapse_is_told_and_the_run_goes_back_to_its_best_epoch() {
     };
     let mut front = FrontEnd::start(wanted);
     front.until_state(State::Paused);
-    make_steps(&mut front, 6 * 20);
+    front.make_steps(6 * 20);
     let best = front.events.iter().rev().find_map(|e| match e {
         Event::Epoch(e) if e.best => Some(e.clone()),
         _ => None,

@@ -52,17 +52,9 @@ impl FrontEnd {
         looks
     }
 
-    /// Trains a number of steps.
-    fn steps(&mut self, count: u32) {
-        for _ in 0..count {
-            self.send(Command::Step);
-            self.until_state(State::Paused);
-        }
-    }
-
     /// Trains an epoch and waits for its checkpoint: of saves that wait for another one, only the newest is made.
     fn kept_epoch(&mut self, steps: u32) {
-        self.steps(steps);
+        self.make_steps(steps);
         let step = self.epochs().last().unwrap().step;
         let saved = |e: &Event| matches!(e, Event::Checkpoint(c) if c.step == step && !c.best);
         if !self.events.iter().any(saved) {
@@ -142,7 +134,7 @@ fn looking_back_shows_what_was_then_and_changes_nothing() {
         front.kept_epoch(per_epoch);
         let first = scored_at(&front.events, per_epoch);
         let then = front.looks(None);
-        front.steps(per_epoch / 2);
+        front.make_steps(per_epoch / 2);
         // While it is paused.
         assert_eq!(timeless(front.evaluation_of(1)), first);
         assert_eq!(

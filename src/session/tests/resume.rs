@@ -88,10 +88,7 @@ fn a_new_run_continues_from_the_end_of_an_epoch_that_was_kept() {
         ..settings(runs.path())
     });
     front.until_state(State::Paused);
-    for _ in 0..20 {
-        front.send(Command::Step);
-        front.until_state(State::Paused);
-    }
+    front.make_steps(20);
     front.quit();
     assert_eq!(kept::epochs(&one).last(), Some(&2));
     let mut front = FrontEnd::start(resuming(runs.path()));

@@ -20,10 +20,7 @@ fn paused_after(steps: u32, settings: Settings) -> FrontEnd {
         ..settings
     });
     front.until_state(State::Paused);
-    for _ in 0..steps {
-        front.send(Command::Step);
-        front.until_state(State::Paused);
-    }
+    front.make_steps(steps);
     front
 }
 
