@@ -1,18 +1,22 @@
 //! Compares the CPU backend with PyTorch: for one batch without dropout, the loss, the gradient of every parameter and
 //! the running statistics must agree with the values that `reference.py` in this folder wrote to `golden/`; and so must
-//! the losses, the moves of the parameters and the running statistics of three steps of the airbench recipe.
+//! the losses, the moves of the parameters and the running statistics of three steps of the airbench recipe, and the parts of
+//! that recipe beside its steps.
 
 #![allow(clippy::unwrap_used, reason = "all of this file is tests")]
 
 use cifar_tui::backend::{
-    self, Backend, ImageSet, Inspection, MemberId, NetworkSpec, NetworkState, Scaling, StepPlan,
-    TensorData,
+    self, Backend, ImageSet, Inspection, MemberId, NetworkSpec, NetworkState, Scaling,
+    ScoringBatch, StepPlan, TensorData,
 };
 use cifar_tui::domain::arch::{ARCHS, Shape, resolve};
+use cifar_tui::domain::augment::Placement;
 use cifar_tui::domain::engine::EngineChoice;
-use cifar_tui::domain::params::{Flip, Hyperparameters, Precision};
+use cifar_tui::domain::params::{Flip, Hyperparameters, Precision, Schedule, Tta, Weights};
 use cifar_tui::domain::recipes;
+use cifar_tui::domain::rng::{Rng, Stream};
 use cifar_tui::hardware::device::DeviceChoice;
+use cifar_tui::layers::kind::Initialization;
 use cifar_tui::train::schedule;
 use safetensors::SafeTensors;
 use std::collections::HashMap;
@@ -59,7 +63,7 @@ fn golden(name: &str) -> (Vec<f64>, HashMap<String, Vec<f32>>) {
     );
     let bytes = std::fs::read(&path).unwrap();
     let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
-    let losses = header.metadata().as_ref().unwrap()["loss"].split(' ');
+    let losses = header.metadata().as_ref().unwrap()["loss"].split_whitespace();
     let losses = losses.map(|loss| loss.parse().unwrap()).collect();
     let tensors = SafeTensors::deserialize(&bytes)
         .unwrap()
@@ -102,6 +106,16 @@ fn network(
     text: &str,
     params: &Hyperparameters,
     scaling: Scaling,
+    of: (usize, u32),
+) -> (Box<dyn Backend>, MemberId, NetworkState) {
+    network_on(EngineChoice::Native, text, params, scaling, of)
+}
+
+fn network_on(
+    engine: EngineChoice,
+    text: &str,
+    params: &Hyperparameters,
+    scaling: Scaling,
     (batch, side): (usize, u32),
 ) -> (Box<dyn Backend>, MemberId, NetworkState) {
     let spec = NetworkSpec {
@@ -112,7 +126,7 @@ fn network(
         optimizer: backend::rule(params.optimizer),
         precision: Precision::F32,
     };
-    let device = backend::open(DeviceChoice::Cpu, EngineChoice::Native, 0).unwrap();
+    let device = backend::open(DeviceChoice::Cpu, engine, 0).unwrap();
     let mut backend = device.backend(&spec, batch).unwrap();
     let member = backend.add(0).unwrap();
     let mut state = backend.export(member).unwrap();
@@ -239,6 +253,17 @@ fn a_small_copy_of_the_airbench_preset_agrees_with_pytorch() {
 }
 
 #[test]
+fn smooth_activations_and_even_kernels_agree_with_pytorch() {
+    agrees(
+        "smooth",
+        "conv 8 k2, silu, conv 12 k4 s2, gelu, conv 10 same no-bias, pool, norm, silu, dense 16, silu, dense 10",
+        6,
+        21,
+        0.1,
+    );
+}
+
+#[test]
 fn shortcuts_and_norms_of_all_kinds_agree_with_pytorch() {
     agrees(
         "shortcuts",
@@ -284,4 +309,98 @@ fn three_steps_of_the_airbench_recipe_agree_with_pytorch() {
         )
     });
     tensors_agree("steps", "moved", moves.collect(), &after, &theirs);
+}
+
+/// The pixels of an image, `[3, side, side]` in [0, 1], as a placement shows them.
+fn placed(image: &ImageSet, placement: Placement, side: u32) -> Vec<f32> {
+    let plane = (side * side) as usize;
+    let mut seen = Vec::new();
+    for channel in image.pixels().chunks_exact(plane).take(3) {
+        for at in 0..side * side {
+            let (row, column) = placement.source(at / side, at % side, side).unwrap();
+            seen.push(f32::from(channel[(row * side + column) as usize]) / 255.0);
+        }
+    }
+    seen
+}
+
+#[test]
+fn translations_dirac_weights_and_the_linear_schedule_agree_with_pytorch() {
+    let (_, theirs) = golden("parts");
+    let image = images(1, 8);
+    for flip in [false, true] {
+        let name = if flip {
+            "translated.True"
+        } else {
+            "translated.False"
+        };
+        let shifts = (-2..=2).flat_map(|dy| (-2..=2).map(move |dx| (dy, dx)));
+        let ours: Vec<f32> = shifts
+            .flat_map(|(dy, dx)| {
+                let placement = Placement {
+                    flip,
+                    dx,
+                    dy,
+                    reflect: true,
+                    ..Placement::plain(0)
+                };
+                placed(&image, placement, 8)
+            })
+            .collect();
+        assert!(difference(&ours, &theirs[name], 1.0) < 1e-6, "{name}");
+    }
+    for shape in [[8, 3, 3, 3], [4, 4, 2, 2], [6, 5, 1, 1]] {
+        let rng = Rng::new(1, Stream::Init(0), 0);
+        let ours = Initialization::Dirac.values(&shape, &rng);
+        let theirs = &theirs[&format!("dirac.{}", shape[0])];
+        assert_eq!(ours[..theirs.len()], theirs[..], "{shape:?}");
+    }
+    let params = Hyperparameters {
+        learning_rate: 0.24,
+        epochs: 5.0,
+        schedule: Schedule::Linear,
+        ..Hyperparameters::default()
+    };
+    let rate = |step| schedule::rates(&params, f64::from(step) / 10.0, f64::from(step + 1) / 10.0);
+    let ours: Vec<f32> = (0..50).map(|i| rate(i)[0].effective as f32).collect();
+    assert!(difference(&ours, &theirs["linear"], 0.24) < 1e-6);
+}
+
+#[test]
+fn test_time_augmentation_agrees_with_pytorch() {
+    const IMAGES: usize = 6;
+    let (_, theirs) = golden("parts");
+    let text = small_airbench().replace("scale 0.00390625", "scale 0.0625");
+    let images = images(IMAGES, 32);
+    let numbers: Vec<u32> = (0..IMAGES as u32).collect();
+    for engine in [EngineChoice::Native, EngineChoice::Candle] {
+        let params = Hyperparameters::default();
+        // In all their views, six times as many.
+        let of = (6 * IMAGES, 32);
+        let (mut backend, member, mut state) =
+            network_on(engine, &text, &params, Scaling::UNIT, of);
+        for (name, TensorData { shape, values }) in &mut state.tensors {
+            if name.ends_with("running_mean") {
+                *values = parameter(name, shape).iter().map(|v| 0.1 * v).collect();
+            } else if name.ends_with("running_var") {
+                *values = parameter(name, shape);
+            }
+        }
+        backend.import(member, &state).unwrap();
+        for tta in [Tta::None, Tta::Mirror, Tta::MirrorTranslate] {
+            let (mut probabilities, mut losses) = (vec![0.0; 10 * IMAGES], vec![0.0; IMAGES]);
+            let batch = ScoringBatch {
+                images: &images,
+                numbers: &numbers,
+                weights: Weights::Last,
+                tta,
+                probabilities: &mut probabilities,
+                losses: &mut losses,
+            };
+            backend.score(member, batch).unwrap();
+            let theirs = &theirs[&format!("tta.{}", tta.word())];
+            let off = difference(&probabilities, theirs, 1.0);
+            assert!(off < 1e-5, "{engine:?}, {}: off by {off}", tta.word());
+        }
+    }
 }

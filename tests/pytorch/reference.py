@@ -4,7 +4,8 @@
 
 writes golden/NAME.safetensors beside this file: for each network the loss of one batch, the gradient of every parameter
 (a sample of the large ones), and the running statistics after the pass; for the airbench recipe the loss of each of three
-training steps, how far they moved every parameter, and the running statistics after them. Weights, images and labels are
+training steps, how far they moved every parameter, and the running statistics after them; the recipe's translations,
+Dirac weights and linear schedule, and the probabilities of its test-time augmentation. Weights, images and labels are
 not stored: both sides make them by the same formulas. Made with PyTorch 2.15 on a CPU; needs torch and numpy.
 """
 
@@ -45,7 +46,8 @@ def parameter(name, shape):
 class Network:
     """Parameters made when they are first asked for, by name."""
 
-    def __init__(self):
+    def __init__(self, training=True):
+        self.training = training
         self.parameters = {}
         self.buffers = {}
 
@@ -67,11 +69,16 @@ class Network:
 
     def norm(self, name, x, scale=True, momentum=0.1, eps=1e-5):
         channels = x.shape[1]
-        mean = self.buffers.setdefault(f"{name}.running_mean", torch.zeros(channels))
-        var = self.buffers.setdefault(f"{name}.running_var", torch.ones(channels))
+        mean, var = torch.zeros(channels), torch.ones(channels)
+        if not self.training:
+            # What stands there counts: some numbers around the usual ones.
+            mean = 0.1 * parameter(f"{name}.running_mean", (channels,)).detach()
+            var = parameter(f"{name}.running_var", (channels,)).detach()
+        mean = self.buffers.setdefault(f"{name}.running_mean", mean)
+        var = self.buffers.setdefault(f"{name}.running_var", var)
         weight = self.get(f"{name}.weight", (channels,)) if scale else None
         bias = self.get(f"{name}.bias", (channels,))
-        return F.batch_norm(x, mean, var, weight, bias, training=True, momentum=momentum, eps=eps)
+        return F.batch_norm(x, mean, var, weight, bias, training=self.training, momentum=momentum, eps=eps)
 
 
 def seed(n, x):
@@ -126,6 +133,13 @@ def airbench(n, x, scale=1 / 256):
             x = F.max_pool2d(x, 2) if pools else x
             x = F.gelu(n.norm(f"norm{layers}", x, scale=False, momentum=0.4, eps=1e-12))
     return n.dense("dense1", F.max_pool2d(x, 3), 10, bias=False) * scale
+
+
+def smooth(n, x):
+    x = F.silu(n.conv("conv1", x, 8, kernel=2))
+    x = F.gelu(n.conv("conv2", x, 12, kernel=4, stride=2))
+    x = F.silu(n.norm("norm1", F.max_pool2d(n.conv("conv3", x, 10, padding=1, bias=False), 2)))
+    return n.dense("dense2", F.silu(n.dense("dense1", x, 16)), 10)
 
 
 def orthogonalised(matrix):
@@ -248,9 +262,53 @@ def steps(batch, epochs_a_step):
     print("steps", losses, path.stat().st_size)
 
 
+def translated(x, shift, mirrored):
+    """All translations of images by up to `shift` pixels, row by row, with reflection at the edges."""
+    side = x.shape[-1]
+    padded = F.pad(x.flip(-1) if mirrored else x, (shift,) * 4, "reflect")
+    at = range(2 * shift + 1)
+    return torch.cat([padded[:, :, i : i + side, j : j + side] for i in at for j in at])
+
+
+def parts():
+    """Parts of the airbench recipe beside its network and its steps."""
+    tensors = {}
+    for mirrored in [False, True]:
+        tensors[f"translated.{mirrored}"] = translated(images(1, 8), 2, mirrored).flatten().numpy()
+    for shape in [(8, 3, 3, 3), (4, 4, 2, 2), (6, 5, 1, 1)]:
+        # airbench: a filter for each input channel; the others stay random.
+        weight = torch.nn.init.dirac_(torch.empty(shape)[: shape[1]])
+        tensors[f"dirac.{shape[0]}"] = weight.flatten().numpy()
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.24)
+    linear = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=50)
+    rates = []
+    for _ in range(50):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        linear.step()
+    tensors["linear"] = rates
+    # infer_mirror_translate of airbench94_muon: half the weight on the image, half on two translations by a pixel.
+    network = Network(training=False)
+    x = images(6, 32)
+    padded = F.pad(x, (1,) * 4, "reflect")
+    with torch.no_grad():
+        logits = lambda x: airbench(network, x, 1 / 16)
+        mirror = lambda x: 0.5 * logits(x) + 0.5 * logits(x.flip(-1))
+        translate = 0.5 * mirror(padded[:, :, :32, :32]) + 0.5 * mirror(padded[:, :, 2:34, 2:34])
+        views = {"none": logits(x), "mirror": mirror(x)}
+        views["mirror+translate"] = 0.5 * views["mirror"] + 0.5 * translate
+    for name, logits in views.items():
+        tensors[f"tta.{name}"] = logits.softmax(1).flatten().numpy()
+    path = pathlib.Path(__file__).parent / "golden" / "parts.safetensors"
+    write(path, tensors, {"loss": ""})
+    print("parts", path.stat().st_size)
+
+
 case(seed, 8, 32, 0.0)
 case(odd, 5, 31, 0.1)
 case(resnet, 6, 32, 0.1)
 case(shortcuts, 7, 19, 0.0)
 case(airbench, 8, 32, 0.2)
+case(smooth, 6, 21, 0.1)
 steps(8, 1.5)
+parts()
