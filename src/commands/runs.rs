@@ -361,7 +361,7 @@ fn compare(runs: &[RunSummary], out: &mut impl Write) -> anyhow::Result<()> {
 /// The epochs as comma-separated values. Unknown values are empty.
 fn csv(run: &RunSummary) -> String {
     let mut text = String::from(
-        "epoch,step,train_loss,train_accuracy,val_loss,val_accuracy,test_loss,test_accuracy,best,images_per_s,elapsed,average_loss,average_accuracy\n",
+        "epoch,step,train_loss,train_accuracy,val_loss,val_accuracy,test_loss,test_accuracy,best,images_per_s,elapsed,average_loss,average_accuracy,tta\n",
     );
     for e in &run.epochs {
         let test = e.test_accuracy.map_or(String::new(), |a| a.to_string());
@@ -375,8 +375,15 @@ fn csv(run: &RunSummary) -> String {
         };
         let _ = writeln!(
             text,
-            "{},{},{},{},{validation},{test_loss},{test},{},{},{},{average}",
-            e.epoch, e.step, e.train_loss, e.train_accuracy, e.best, e.images_per_s, e.elapsed
+            "{},{},{},{},{validation},{test_loss},{test},{},{},{},{average},{}",
+            e.epoch,
+            e.step,
+            e.train_loss,
+            e.train_accuracy,
+            e.best,
+            e.images_per_s,
+            e.elapsed,
+            e.tta.word()
         );
     }
     text
