@@ -391,3 +391,41 @@ fn wrong_shapes_are_refused() {
     };
     assert!(Conv::new("c", g, dropout_alone, parameter(&[8, 3, 3, 3]), None, 1).is_err());
 }
+
+/// Root mean square of the differences, as a part of that of the expected numbers.
+fn relative_error(found: &[f32], expected: &[f64]) -> f64 {
+    let square = |v: f64| v * v;
+    let error: f64 = (found.iter().zip(expected))
+        .map(|(&f, &e)| square(f64::from(f) - e))
+        .sum();
+    (error / expected.iter().map(|&e| square(e)).sum::<f64>()).sqrt()
+}
+
+/// The error that F(4x4, 3x3) adds, at the channels of the layers that are computed with it. The figures in winograd/mod.rs
+/// are those that this test prints.
+#[test]
+fn tiles_of_four_lose_almost_three_bits() {
+    for channels in [64, 128, 256] {
+        let case = Case {
+            images: 1,
+            after: ConvEpilogue::default(),
+            ..seed_like(channels, channels, 8, 3, 1, 1)
+        };
+        let numbers = case.numbers();
+        let mut errors = Vec::new();
+        for tile in [Tile::Two, Tile::Four] {
+            let case = case.clone().on_tiles(tile);
+            let found = case.run(&numbers, Level::best(), &Threads::new(2));
+            let (output, weight, _, input) = case.reference(&numbers, &found);
+            errors.push([
+                relative_error(&found.output, &output),
+                relative_error(&found.grad_input, &input),
+                relative_error(&found.grad_weight, &weight),
+            ]);
+        }
+        println!("{channels} channels: {errors:?}");
+        for (two, four) in errors[0].iter().zip(&errors[1]) {
+            assert!(*four < 5e-6 && four / two < 10.0, "{channels}: {errors:?}");
+        }
+    }
+}

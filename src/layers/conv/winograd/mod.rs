@@ -8,7 +8,10 @@
 //! convolution too, and the weight gradient goes all the steps backwards.
 //!
 //! A tile of 4x4 results depends on 6x6 inputs: 36 multiply-adds where the direct convolution has 144. Its transforms
-//! multiply by up to 8, and lose about two more bits than those of 2x2.
+//! multiply by up to 8, and lose almost three more bits than those of 2x2: at 64, 128 and 256 channels, the root mean square
+//! of the results' errors is 1.8e-6, 2.6e-6 and 3.5e-6 of that of the results (2x2: 2.7e-7, 3.6e-7 and 5.0e-7), and for the
+//! weight gradient 0.9e-6 (2x2: 1.5e-7); a test prints these figures. These tiles are used in large batches of many
+//! channels, where they are faster ([`tile`]): in the airbench recipe, not in the seed recipe.
 
 #![allow(
     clippy::needless_range_loop,
