@@ -69,6 +69,33 @@ impl NetworkState {
         Ok(state)
     }
 
+    /// Replaces the tensors whose own name or whose parameter's name is `chosen`, with their optimizer's state and average,
+    /// by those of `with`. If `with` has no averages, its weights are taken as such. Returns the replaced tensors.
+    pub fn replace(&mut self, with: &NetworkState, chosen: impl Fn(&str) -> bool) -> NetworkState {
+        let mut before = NetworkState::default();
+        for (name, tensor) in &mut self.tensors {
+            let parameter = match name.strip_prefix(OPTIMIZER) {
+                // The slot's name stands before the parameter's.
+                Some(rest) => rest
+                    .split_once('.')
+                    .map_or(rest, |(_, parameter)| parameter),
+                None => name.strip_prefix(AVERAGE).unwrap_or(name),
+            };
+            if !chosen(parameter) {
+                continue;
+            }
+            let new = with.tensors.get(name).or_else(|| {
+                let averaged = name.strip_prefix(AVERAGE)?;
+                with.tensors.get(averaged)
+            });
+            if let Some(new) = new {
+                let old = std::mem::replace(tensor, new.clone());
+                before.tensors.insert(name.clone(), old);
+            }
+        }
+        before
+    }
+
     /// Adds the average of the tensor `name`.
     pub fn add_average(&mut self, name: &str, average: TensorData) {
         self.tensors.insert(format!("{AVERAGE}{name}"), average);

@@ -65,24 +65,33 @@ impl LayerRates {
     /// # Errors
     /// Returns an error that names the layer that it does not have.
     pub fn check(&self, layers: &[Summary]) -> Result<(), HyperParamError> {
-        let names = || layers.iter().map(|l| &*l.name).filter(|n| !n.is_empty());
-        let missing = self.0.iter().find(|(name, _)| names().all(|n| n != name));
-        let Some((name, _)) = missing else {
-            return Ok(());
-        };
-        let known = match nearest(name, names(), 3) {
-            Some(known) => format!("did you mean '{known}'?"),
-            None => format!("there are: {}", names().collect::<Vec<_>>().join(", ")),
-        };
-        Err(HyperParamError {
+        let checks = self.0.iter().map(|(name, _)| check_layer(name, layers));
+        let checked: Result<(), String> = checks.collect();
+        checked.map_err(|why| HyperParamError {
             key: KEY.into(),
-            why: format!("the network has no layer '{name}'; {known}"),
+            why,
         })
     }
 }
 
+/// Checks that a network has a layer or block of this name.
+///
+/// # Errors
+/// Returns an error that says which names there are.
+pub fn check_layer(name: &str, layers: &[Summary]) -> Result<(), String> {
+    let names = || layers.iter().map(|l| &*l.name).filter(|n| !n.is_empty());
+    if names().any(|n| n == name) {
+        return Ok(());
+    }
+    let known = match nearest(name, names(), 3) {
+        Some(known) => format!("did you mean '{known}'?"),
+        None => format!("there are: {}", names().collect::<Vec<_>>().join(", ")),
+    };
+    Err(format!("the network has no layer '{name}'; {known}"))
+}
+
 /// Whether the layer or parameter `name` is in `block`: `residual1.conv1.weight` is in `residual1`.
-fn is_in(name: &str, block: &str) -> bool {
+pub fn is_in(name: &str, block: &str) -> bool {
     let rest = name.strip_prefix(block);
     rest.is_some_and(|rest| rest.starts_with('.'))
 }

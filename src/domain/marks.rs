@@ -1,19 +1,30 @@
-//! Live changes of hyperparameters as marks on the x axis of a curve.
+//! Live changes of hyperparameters and resets of layers as marks on the x axis of a curve.
 
 use super::params::{Change, Value, param};
+use super::report::LayerReset;
 
-/// A change of a hyperparameter, where it took effect.
+/// What was done to a run, where it took effect.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mark {
     /// In epochs, with a fraction: 2.5 is the middle of the third.
     pub x: f64,
-    pub change: Change,
+    pub of: Marked,
+}
+
+/// What is marked.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Marked {
+    Change(Change),
+    Reset(LayerReset),
 }
 
 impl Mark {
     /// A short label for the axis: `lr 0.001→0.0005`, `flip off→on`.
     pub fn label(&self) -> String {
-        let Change { key, old, new } = &self.change;
+        let Change { key, old, new } = match &self.of {
+            Marked::Change(change) => change,
+            Marked::Reset(reset) => return reset.words(),
+        };
         let row = param(key);
         let name = row.map_or(key.as_str(), |row| row.short);
         let show = |value: &Value| row.map_or_else(|| value.to_string(), |row| row.show(value));
@@ -22,21 +33,29 @@ impl Mark {
 }
 
 /// Merges successive changes of one hyperparameter that are at most `gap` apart in x into one mark, from the first
-/// value to the last, at the position of the last. A merged change that ends with its first value is dropped. `marks`
-/// are in the order of x.
+/// value to the last, at the position of the last. A merged change that ends with its first value is dropped, and so is a
+/// reset that was taken back within `gap`, with its taking back. `marks` are in the order of x.
 pub fn merged(marks: &[Mark], gap: f64) -> Vec<Mark> {
     let mut stretches: Vec<Mark> = Vec::new();
     for mark in marks {
-        let same = |m: &&mut Mark| m.change.key == mark.change.key;
-        match stretches.iter_mut().rev().find(same) {
-            Some(stretch) if mark.x - stretch.x <= gap => {
-                stretch.x = mark.x;
-                stretch.change.new = mark.change.new.clone();
+        let near = stretches.iter().rposition(|m| match (&m.of, &mark.of) {
+            (Marked::Change(a), Marked::Change(b)) => a.key == b.key,
+            (Marked::Reset(a), Marked::Reset(b)) => a.layer == b.layer,
+            _ => false,
+        });
+        let near = near.filter(|&at| mark.x - stretches[at].x <= gap);
+        match (near, &mark.of) {
+            (Some(at), Marked::Change(change)) => {
+                stretches[at].x = mark.x;
+                if let Marked::Change(first) = &mut stretches[at].of {
+                    first.new = change.new.clone();
+                }
             }
+            (Some(at), Marked::Reset(reset)) if reset.taken_back => drop(stretches.remove(at)),
             _ => stretches.push(mark.clone()),
         }
     }
-    stretches.retain(|m| m.change.old != m.change.new);
+    stretches.retain(|m| !matches!(&m.of, Marked::Change(c) if c.old == c.new));
     stretches.sort_by(|a, b| a.x.total_cmp(&b.x));
     stretches
 }
@@ -48,11 +67,23 @@ mod tests {
     fn mark(x: f64, key: &str, old: f64, new: f64) -> Mark {
         Mark {
             x,
-            change: Change {
+            of: Marked::Change(Change {
                 key: key.into(),
                 old: Value::Float(old),
                 new: Value::Float(new),
-            },
+            }),
+        }
+    }
+
+    fn reset(x: f64, layer: &str, taken_back: bool) -> Mark {
+        Mark {
+            x,
+            of: Marked::Reset(LayerReset {
+                layer: layer.into(),
+                taken_back,
+                step: 1,
+                epoch: 1,
+            }),
         }
     }
 
@@ -78,7 +109,9 @@ mod tests {
                 0.5 - 0.01 * f64::from(i + 1),
             ));
         }
-        marks.last_mut().unwrap().change.new = Value::Float(0.3);
+        if let Marked::Change(last) = &mut marks.last_mut().unwrap().of {
+            last.new = Value::Float(0.3);
+        }
         let found = labels(&merged(&marks, 0.02));
         assert_eq!(found.len(), 2, "{found:?}");
         assert_eq!(found[0].1, "lr 0.001→0.014");
@@ -101,5 +134,22 @@ mod tests {
             found,
             [(3.0, "lr 0.1→0.05".into()), (3.0, "clip off→1".into())]
         );
+    }
+
+    #[test]
+    fn a_reset_that_was_taken_back_soon_leaves_no_mark() {
+        let marks = [
+            reset(1.0, "dense1", false),
+            reset(1.0, "conv1", false),
+            reset(1.2, "dense1", true),
+            reset(3.0, "conv1", true),
+        ];
+        let soon = labels(&merged(&marks, 0.5));
+        let (conv, back) = ("conv1 reset".into(), "conv1 as before its reset".into());
+        assert_eq!(soon, [(1.0, conv), (3.0, back)]);
+        assert_eq!(merged(&marks, 0.0).len(), 4);
+        // Two resets are two marks.
+        let twice = [reset(1.0, "conv1", false), reset(1.0, "conv1", false)];
+        assert_eq!(merged(&twice, 0.5).len(), 2);
     }
 }

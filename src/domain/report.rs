@@ -94,6 +94,28 @@ impl State {
     }
 }
 
+/// A layer or block has got fresh weights, or has got back those that it had before that.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerReset {
+    pub layer: String,
+    /// Whether the reset was taken back.
+    #[serde(default)]
+    pub taken_back: bool,
+    /// The first step with these weights, and its epoch.
+    pub step: u64,
+    pub epoch: u32,
+}
+
+impl LayerReset {
+    /// In words: `dense1 reset`.
+    pub fn words(&self) -> String {
+        match self.taken_back {
+            false => format!("{} reset", self.layer),
+            true => format!("{} as before its reset", self.layer),
+        }
+    }
+}
+
 /// Constants of a run, reported when it starts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(Default))]

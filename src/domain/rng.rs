@@ -23,6 +23,8 @@ pub enum Stream {
     Mirror,
     /// The draws and perturbations of a sweep; `step` is the draw's number.
     Sweep,
+    /// The seed of a layer's fresh weights when it is reset; `step` is the training step.
+    Reset,
 }
 
 impl Stream {
@@ -37,6 +39,7 @@ impl Stream {
             Stream::Sample => 6,
             Stream::Mirror => 7,
             Stream::Sweep => 8,
+            Stream::Reset => 9,
         }
     }
 }

@@ -227,6 +227,12 @@ impl Text {
                     grouped(*step)
                 )
             }
+            Event::LayerReset(reset) => format!(
+                "reset    {} at step {}, epoch {}",
+                reset.words(),
+                grouped(reset.step),
+                reset.epoch
+            ),
             Event::ComparisonBegan { change, step, .. } => format!(
                 "compare  with and without {} {} to {} from step {}",
                 change.key,

@@ -365,6 +365,7 @@ fn legend(area: &Area, curve: Curve, epochs: &[EpochReport]) -> Result<(), PlotE
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::marks::Marked;
     use crate::domain::params::{Change, Value};
 
     fn epoch(epoch: u32, val_accuracy: f64, best: bool) -> EpochReport {
@@ -422,11 +423,11 @@ mod tests {
             .collect();
         let mark = |x, key: &str, old, new| Mark {
             x,
-            change: Change {
+            of: Marked::Change(Change {
                 key: key.into(),
                 old,
                 new,
-            },
+            }),
         };
         let marks = [
             mark(4.2, "learning_rate", Value::Float(1e-3), Value::Float(7e-4)),

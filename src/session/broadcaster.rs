@@ -49,7 +49,7 @@ fn class(event: &Event) -> usize {
         Event::Steps(_) => 0,
         Event::Epoch(_) => 1,
         Event::Evaluation(_) => 2,
-        Event::Applied { .. } => 3,
+        Event::Applied { .. } | Event::LayerReset(_) => 3,
         Event::Variant { of } if matches!(**of, Event::Steps(_)) => 5,
         Event::Variant { .. } => 6,
         _ => LINES_CLASS,

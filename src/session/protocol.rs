@@ -27,8 +27,8 @@ use crate::domain::fork::ForkAt;
 use crate::domain::params::{Applies, HyperParamError, Hyperparameters, Value};
 use crate::domain::rate_test::RateTestReport;
 use crate::domain::report::{
-    CheckpointReport, DataInfo, EpochReport, Evaluation, Health, ModelReport, Picture, Prediction,
-    RunInfo, RunSummary, Split, State, StepReport, SystemLoad,
+    CheckpointReport, DataInfo, EpochReport, Evaluation, Health, LayerReset, ModelReport, Picture,
+    Prediction, RunInfo, RunSummary, Split, State, StepReport, SystemLoad,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -222,6 +222,11 @@ pub enum Command {
     },
     /// Undo the last change.
     Undo,
+    /// Give a layer or block fresh weights: its weights, running statistics and optimizer's state begin again. Every
+    /// viewer receives `LayerReset`. `Undo` gives it back what it had.
+    ResetLayer {
+        layer: String,
+    },
     /// Train with and without this change from here on, side by side, until one of them is chosen.
     Compare {
         key: String,
@@ -446,6 +451,8 @@ pub enum Event {
     Refused {
         error: HyperParamError,
     },
+    /// A layer was reset, or a reset was taken back.
+    LayerReset(LayerReset),
     /// A comparison begins: the change is made in a second network only, the variant, with step `step` as its first.
     ComparisonBegan {
         change: Change,
@@ -540,6 +547,7 @@ impl Event {
                 | Event::Epoch(_)
                 | Event::Evaluation(_)
                 | Event::Applied { .. }
+                | Event::LayerReset(_)
                 | Event::Health(_)
         )
     }

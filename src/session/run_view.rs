@@ -2,7 +2,7 @@
 //! use this one fold of the event stream.
 
 use super::protocol::{Change, Event};
-use crate::domain::marks::{Mark, merged};
+use crate::domain::marks::{Mark, Marked, merged};
 use crate::domain::params::{Hyperparameters, Tta, param};
 use crate::domain::rate_test::RateTestReport;
 use crate::domain::report::{
@@ -111,6 +111,7 @@ impl RunView {
             }
             Event::Steps(report) => self.step_report(report),
             Event::Applied { change, step, .. } => self.applied(change, *step),
+            Event::LayerReset(reset) => self.mark(reset.step, Marked::Reset(reset.clone())),
             Event::ComparisonBegan { .. } => {
                 self.before_comparison = None;
                 self.before_comparison = Some(Box::new(self.clone()));
@@ -191,10 +192,12 @@ impl RunView {
             // here.
             return;
         }
-        self.marks.push(Mark {
-            x: self.x_of(step.saturating_sub(1)),
-            change: change.clone(),
-        });
+        self.mark(step, Marked::Change(change.clone()));
+    }
+
+    fn mark(&mut self, step: u64, of: Marked) {
+        let x = self.x_of(step.saturating_sub(1));
+        self.marks.push(Mark { x, of });
         if self.marks.len() > MAX_MARKS {
             self.marks = merged(&self.marks, 0.0);
         }

@@ -11,6 +11,7 @@ mod life_cycle;
 mod memory;
 mod past;
 mod rate_test;
+mod reset;
 mod resume;
 mod saving;
 mod sweep;

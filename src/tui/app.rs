@@ -386,6 +386,10 @@ impl App {
                 Severity::Plain,
                 format!("{} from step {}", describe(change), grouped(*step)),
             ),
+            Event::LayerReset(reset) => self.say(
+                Severity::Plain,
+                format!("{} from step {}", reset.words(), grouped(reset.step)),
+            ),
             Event::Unsaved { why: Some(_) } if self.quitting => {
                 self.quitting = false;
                 let question = format!("{UNSAVED} Quit all the same?");

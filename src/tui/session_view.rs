@@ -283,6 +283,9 @@ impl SessionView {
                 step,
                 epoch: _,
             } => self.applied(change, *step),
+            Event::LayerReset(reset) => {
+                self.note_at(reset.step.saturating_sub(1), Severity::Plain, reset.words())
+            }
             Event::Refused { error } => {
                 self.sent.remove(&error.key);
                 self.note(Severity::Warning, error.to_string());

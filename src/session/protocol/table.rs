@@ -92,6 +92,9 @@ pub static COMMANDS: &[CommandRow] = &[
     CommandRow { name: "undo", takes: "", until: Until::Applied,
         about: "Take back the last change.",
         typed: Some(|_| Ok(vec![Command::Undo])) },
+    CommandRow { name: "reset-layer", takes: "LAYER", until: Until::Answered,
+        about: "Give a layer or block fresh weights, running statistics and optimizer's state; `undo` gives it back what it had.",
+        typed: Some(typed_reset) },
     CommandRow { name: "compare", takes: "KEY=VALUE", until: Until::Answered,
         about: "Train with and without this change from here on, side by side, from the same state, on the same batches with the same random numbers. All other changes are made in both.",
         typed: Some(typed_compare) },
@@ -191,6 +194,7 @@ pub static EVENTS: &[MessageRow] = &[
     MessageRow { name: "withdrawn", about: "A pending change was withdrawn." },
     MessageRow { name: "applied", about: "A change took effect: `step` is the first that used it." },
     MessageRow { name: "refused", about: "A change was refused." },
+    MessageRow { name: "layer-reset", about: "A layer or block has got fresh weights, or has got back those before its reset: `step` is the first with them." },
     MessageRow { name: "comparison-began", about: "A comparison begins: from `step` on, a second network, the variant, trains with the change beside the run's." },
     MessageRow { name: "compared", about: "The difference that the change makes, with minus without it, each with its standard error: of the loss (mean over the newest `loss_steps` steps) and of the accuracy after the newest epoch, and whether the variant diverged." },
     MessageRow { name: "variant", about: "An event of the variant: steps, epoch, evaluation or applied." },
@@ -225,6 +229,15 @@ fn typed_set(words: &[String]) -> Result<Vec<Command>, String> {
         Ok(Command::Set { key, value })
     };
     words.iter().map(command).collect()
+}
+
+fn typed_reset(words: &[String]) -> Result<Vec<Command>, String> {
+    match words {
+        [layer] => Ok(vec![Command::ResetLayer {
+            layer: layer.clone(),
+        }]),
+        _ => Err("`reset-layer` takes the name of a layer or block, such as `dense1`".into()),
+    }
 }
 
 fn typed_compare(words: &[String]) -> Result<Vec<Command>, String> {

@@ -167,6 +167,7 @@ fn every_row_that_can_be_typed_makes_its_command() {
         "ask" => "ask runs".into(),
         "compare" => "compare dropout=0.5".into(),
         "show" => "show test".into(),
+        "reset-layer" => "reset-layer dense1".into(),
         name => name.into(),
     };
     for row in COMMANDS.iter().filter(|row| row.name != "watch") {

@@ -4,7 +4,7 @@ use super::*;
 use crate::domain::layer_rates::KEY;
 use crate::session::protocol::ForkRequest;
 
-fn paused(runs: &Path) -> Settings {
+pub(super) fn paused(runs: &Path) -> Settings {
     let mut settings = settings(runs);
     settings.paused = true;
     settings.params.architecture = "conv 4, norm, relu, pool, drop, dense 10".into();
@@ -23,7 +23,7 @@ fn rates(text: &str) -> Command {
 
 impl FrontEnd {
     /// Writes a checkpoint and reads it.
-    fn checkpoint(&mut self, runs: &Path) -> Checkpoint {
+    pub(super) fn checkpoint(&mut self, runs: &Path) -> Checkpoint {
         let id = self.send(Command::Checkpoint);
         let outcome = self.done(id);
         // An earlier checkpoint may still have been under way.
@@ -36,7 +36,7 @@ impl FrontEnd {
 }
 
 /// The tensors of a checkpoint whose names have this in them.
-fn tensors<'a>(
+pub(super) fn tensors<'a>(
     checkpoint: &'a Checkpoint,
     of: &'a str,
 ) -> impl Iterator<Item = (&'a String, &'a crate::backend::TensorData)> {

@@ -14,7 +14,7 @@ use crate::train::trainer::{ChangeOutcome, Phase, Trainer, TrainingHost};
 use std::ops::ControlFlow;
 
 /// The outcome of a command, or the reason why it is refused. None if the outcome is known later.
-type Handled = std::result::Result<Option<Outcome>, String>;
+pub(super) type Handled = std::result::Result<Option<Outcome>, String>;
 
 impl Worker<'_> {
     /// Carries out a command and sends the outcome to its sender. If the command takes effect only after the training
@@ -112,7 +112,9 @@ impl Worker<'_> {
             }
             Command::Checkpoint => self.save_now(trainer)?,
             Command::Set { key, value } => return self.set(trainer, &key, value).map(Some),
-            Command::Undo => match trainer.undo() {
+            Command::ResetLayer { layer } => return self.request_reset(trainer, &layer),
+            Command::Undo if self.take_back_reset(trainer)? => return Ok(None),
+            Command::Undo => match trainer.undo_change() {
                 Ok(Some((row, outcome))) => {
                     return Ok(Some(self.report_change(trainer, row.key, outcome)));
                 }
@@ -313,7 +315,13 @@ impl Worker<'_> {
             };
             match scored {
                 Ok(Some(())) => {}
-                Ok(None) => return ControlFlow::Break(()),
+                Ok(None) => {
+                    // After a reset it begins again, with the weights that are there then.
+                    if let Some(Exit::ResetLayer(_) | Exit::TakeBackReset) = &self.exit {
+                        self.splits_to_score.insert(0, split);
+                    }
+                    return ControlFlow::Break(());
+                }
                 Err(error) => {
                     self.error = Some(error.into());
                     self.exit = Some(Exit::Failed);

@@ -22,7 +22,7 @@ pub(super) fn restore_monitor(past: &[Event]) -> HealthMonitor {
                     monitor.remember(EpochScores::new(report, &evaluation.confusion));
                 }
             }
-            Event::Applied { .. } => monitor.changed(),
+            Event::Applied { .. } | Event::LayerReset(_) => monitor.changed(),
             Event::Health(health) => monitor.restore(health.clone()),
             _ => {}
         }

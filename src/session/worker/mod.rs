@@ -13,6 +13,7 @@ mod inbox;
 mod loading;
 mod past;
 mod rate_test;
+mod reset;
 mod saving;
 mod starting;
 
@@ -155,6 +156,9 @@ enum Exit {
     GoBack,
     /// End the comparison.
     Decide(Decision),
+    /// Reset a layer, or take the last reset back. Not within an evaluation, whose images would be scored by two networks.
+    ResetLayer(String),
+    TakeBackReset,
     /// An error occurred; it is in [`Worker::error`].
     Failed,
 }
@@ -367,6 +371,14 @@ impl<'a> Worker<'a> {
                 Some(Exit::Decide(decision)) => {
                     let decided = self.decide(&mut trainer, decision);
                     self.answer(decided, &trainer);
+                }
+                Some(Exit::ResetLayer(layer)) => {
+                    let reset = trainer.reset_layer(&layer).map(Some);
+                    self.layer_reset(reset, &trainer);
+                }
+                Some(Exit::TakeBackReset) => {
+                    let reset = trainer.take_back_reset();
+                    self.layer_reset(reset, &trainer);
                 }
                 Some(Exit::Failed) => {
                     if let Some(error) = self.error.take() {

@@ -1,7 +1,7 @@
 //! Requested changes of hyperparameters: applied at once, or kept until the epoch or the run in which they may change.
 
 use super::{Trainer, TrainingHost, capacity};
-use crate::backend;
+use crate::backend::{self, NetworkState};
 use crate::domain::layer_rates;
 use crate::domain::params::{
     self, Applies, Change, HYPERPARAMS, HyperParam, HyperParamError, Hyperparameters, Value,
@@ -22,6 +22,14 @@ pub enum ChangeOutcome {
     Unchanged,
 }
 
+/// A request that can be undone.
+pub(super) enum Undoable {
+    /// The hyperparameter and its value before the request.
+    Change(&'static HyperParam, Value),
+    /// The layer and its state before the reset.
+    Reset { layer: String, before: NetworkState },
+}
+
 impl Trainer {
     /// Changes a hyperparameter: at once, at the next epoch or in the next run, as its row in HYPERPARAMS says.
     ///
@@ -38,7 +46,7 @@ impl Trainer {
         if value == before {
             return Ok(ChangeOutcome::Unchanged);
         }
-        self.requests.push((row, before));
+        self.requests.push(Undoable::Change(row, before));
         self.accept(row, value)
     }
 
@@ -56,20 +64,21 @@ impl Trainer {
         Ok(row.get(&params))
     }
 
-    /// Undoes the last request. Returns None if there is none.
+    /// Undoes the last request if it is a change of a hyperparameter. Returns None if it is not. [`Trainer::take_back_reset`]
+    /// undoes the reset of a layer.
     ///
     /// # Errors
     /// Returns an error if the hyperparameter is being compared. (The earlier value was checked when it was requested.)
-    pub fn undo(
+    pub fn undo_change(
         &mut self,
     ) -> std::result::Result<Option<(&'static HyperParam, ChangeOutcome)>, HyperParamError> {
-        if let Some((row, _)) = self.requests.last() {
-            self.check_not_compared(row)?;
-        }
-        match self.requests.pop() {
-            Some((row, before)) => Ok(Some((row, self.accept(row, before)?))),
-            None => Ok(None),
-        }
+        let Some(Undoable::Change(row, before)) = self.requests.last() else {
+            return Ok(None);
+        };
+        let (row, before) = (*row, before.clone());
+        self.check_not_compared(row)?;
+        self.requests.pop();
+        Ok(Some((row, self.accept(row, before)?)))
     }
 
     fn accept(

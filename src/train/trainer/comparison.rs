@@ -2,7 +2,7 @@
 //! numbers. The trainer's own network trains without the change, as if there were no comparison. A second one, the
 //! variant, trains with it, step by step beside it. All other changes are made in both.
 
-use super::changes::{apply_to, refuse};
+use super::changes::{Undoable, apply_to, refuse};
 use super::epochs::{ScoredEpoch, end_epoch};
 use super::{Network, Trainer, TrainingHost, count};
 use crate::backend::{MemberId, StepOutcome, StepPlan};
@@ -186,8 +186,8 @@ impl Trainer {
         let without = std::mem::replace(&mut self.run_state, variant.run_state);
         self.run_state.pending.clone_from(&without.pending);
         self.run_state.elapsed = without.elapsed;
-        self.requests
-            .push((variant.row, variant.applied.change.old));
+        let before = variant.applied.change.old;
+        self.requests.push(Undoable::Change(variant.row, before));
         self.shuffle();
         let same = without.best == variant.best_before && self.run_state.best == without.best;
         Ok(Some(KeptVariant {

@@ -12,6 +12,7 @@ mod fork;
 mod look_back;
 mod pace;
 mod rate_test;
+mod reset;
 mod resume;
 mod scoring;
 #[cfg(test)]
@@ -20,6 +21,7 @@ mod tests;
 pub use changes::ChangeOutcome;
 pub use comparison::{CompareError, KeptVariant};
 pub use epochs::SplitScores;
+pub use reset::ResetError;
 pub use resume::Suspended;
 
 use super::checkpoint::{Applied, RunState};
@@ -32,9 +34,10 @@ use crate::backend::{
 use crate::data::batches::{self, Division};
 use crate::domain::arch::{self, Shape};
 use crate::domain::comparison::ComparisonReport;
-use crate::domain::params::{HyperParam, Hyperparameters, Rates, Value};
+use crate::domain::params::{Hyperparameters, Rates};
 use crate::domain::report::{EpochReport, Evaluation, Split, StepReport};
 use crate::hardware::stopwatch::Stopwatch;
+use changes::Undoable;
 use comparison::Variant;
 use std::ops::ControlFlow;
 use std::rc::Rc;
@@ -126,8 +129,8 @@ pub struct Trainer {
     pub watch_test: bool,
     /// The order of the images in the current epoch.
     order: Vec<u32>,
-    /// For undo: the hyperparameter of each request and the value before the request.
-    requests: Vec<(&'static HyperParam, Value)>,
+    /// For undo.
+    requests: Vec<Undoable>,
     /// Running mean of the training throughput in images/s, the number of steps in it, and the seconds of the last
     /// epoch's evaluation.
     speed: f64,

@@ -1,10 +1,11 @@
 //! New runs, runs that continue from a checkpoint, and the checkpoints themselves.
 
+use super::changes::Undoable;
 use super::{Trainer, capacity, network_spec};
 use crate::backend::{self, Device, NetworkState};
 use crate::data::batches::Division;
 use crate::domain::arch;
-use crate::domain::params::{HYPERPARAMS, HyperParam, Hyperparameters, Value};
+use crate::domain::params::{HYPERPARAMS, Hyperparameters};
 use crate::domain::report::StepReport;
 use crate::train::checkpoint::{Checkpoint, CheckpointError, EpochTotals, FORMAT, RunState};
 use crate::train::training_data::TrainingData;
@@ -20,7 +21,7 @@ pub struct Suspended {
     training_data: Rc<TrainingData>,
     stop: Arc<AtomicBool>,
     watch_test: bool,
-    requests: Vec<(&'static HyperParam, Value)>,
+    requests: Vec<Undoable>,
     /// Running throughput, steps that it rests on, and seconds of an evaluation.
     pace: (f64, u64, f64),
 }

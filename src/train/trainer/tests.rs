@@ -5,7 +5,7 @@ use super::*;
 use crate::backend::{self, Device, DeviceInfo, ImageSet, NetworkState, PartTime, ScoringBatch};
 use crate::data::{Dataset, Images};
 use crate::domain::engine::EngineChoice;
-use crate::domain::params::{self, Tta, Weights};
+use crate::domain::params::{self, Tta, Value, Weights};
 use crate::domain::rate_test::{RateTest, RateTestEnd};
 use crate::domain::report::DataInfo;
 use crate::hardware::device::DeviceChoice;
@@ -267,7 +267,7 @@ fn a_run_may_end_within_an_epoch_and_goes_on_from_there() {
     let row = |key| params::param(key).unwrap();
     let outcome = part.request_change(row("batch_size"), Value::Int(20));
     assert!(matches!(outcome.unwrap(), ChangeOutcome::Pending(..)));
-    part.undo().unwrap();
+    part.undo_change().unwrap();
     let more = part.request_change(row("epochs"), Value::Float(4.0));
     assert!(matches!(more.unwrap(), ChangeOutcome::Applied(_)));
     assert_eq!(part.run(&mut host).unwrap(), End::Finished);
@@ -533,7 +533,7 @@ fn a_suspended_run_holds_no_network_and_is_rebuilt_as_it_was() {
     let mut rebuilt = suspended.rebuild(&device).unwrap();
     assert!(rebuilt.checkpoint().unwrap().unwrap() == before);
     assert!(
-        rebuilt.undo().unwrap().is_some(),
+        rebuilt.undo_change().unwrap().is_some(),
         "the request can be taken back"
     );
     assert_eq!((device.counts.made.get(), device.counts.most.get()), (2, 1));

@@ -62,6 +62,7 @@ impl Do {
                     | ModelAction::Freeze
                     | ModelAction::Slower
                     | ModelAction::Faster
+                    | ModelAction::Reset
             ),
             Do::View(_) => false,
         }

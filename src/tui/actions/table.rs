@@ -268,6 +268,7 @@ pub static ACTIONS: &[Action] = &[
     view(Model(ModelAction::Freeze), &[ch('f')], 4, "freeze", "freeze the chosen layer or block, or let it learn again"),
     view(Model(ModelAction::Slower), &[ch('<')], 12, "rate", "halve the factor on the layer's learning rate"),
     view(Model(ModelAction::Faster), &[ch('>')], 12, "rate", "double the factor on the layer's learning rate"),
+    view(Model(ModelAction::Reset), &[ch('r')], 12, "reset", "give the chosen layer or block fresh weights; undo takes it back"),
     view(Model(ModelAction::Fork), &[ch('F')], 0, "fork", "fork from the earlier epoch that is shown: a new run with the pending changes, paused"),
     // Runs
     view(Runs(RunsAction::Choose(Move::Up)), UP, 0, "choose", "the run above"),

@@ -1,7 +1,7 @@
 //! Tests of the log, the marks and the scores computed from a session's events.
 
 use super::*;
-use crate::domain::marks::merged;
+use crate::domain::marks::{Marked, merged};
 
 fn run(resumed_at: Option<u64>) -> Event {
     Event::Started(Box::new(RunInfo {
@@ -317,7 +317,10 @@ fn more_changes_than_are_kept_leave_the_newest() {
     }
     let marks = merged(&one.marks, 0.0);
     assert_eq!(marks.len(), 1);
-    assert_eq!(marks[0].change.new, Value::Float(2.999 + 1e-3));
+    let Marked::Change(change) = &marks[0].of else {
+        panic!("{marks:?}");
+    };
+    assert_eq!(change.new, Value::Float(2.999 + 1e-3));
 }
 
 #[test]

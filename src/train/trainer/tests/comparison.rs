@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::domain::comparison::ComparisonReport;
-use crate::domain::params::{Applies, HYPERPARAMS, HyperParam, Influence};
+use crate::domain::params::{Applies, HYPERPARAMS, HyperParam, Influence, Value};
 
 /// What to do before the step with a number.
 type Act = (u64, fn(&mut Trainer));
@@ -238,13 +238,13 @@ fn undo_after_keeping_takes_the_change_back() {
     more_dropout(&mut trainer);
     compare_rate(&mut trainer);
     keep(&mut trainer);
-    let (undone, outcome) = trainer.undo().unwrap().unwrap();
+    let (undone, outcome) = trainer.undo_change().unwrap().unwrap();
     assert_eq!(undone.key, "learning_rate");
     let ChangeOutcome::Applied(applied) = outcome else {
         panic!("{outcome:?}");
     };
     assert_eq!(applied.change.new, Value::Float(1e-3));
-    assert_eq!(trainer.undo().unwrap().unwrap().0.key, "dropout");
+    assert_eq!(trainer.undo_change().unwrap().unwrap().0.key, "dropout");
 }
 
 #[test]

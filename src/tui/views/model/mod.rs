@@ -39,6 +39,8 @@ pub enum ModelAction {
     /// Halve or double the factor on the chosen layer's learning rate.
     Slower,
     Faster,
+    /// Gives the chosen layer fresh weights.
+    Reset,
     Fork,
 }
 
@@ -116,7 +118,7 @@ impl ModelView {
             Edit | Presets | Recipe if session.ended => Err("the session is over".into()),
             Back => Err("nothing was typed".into()),
             Fork => session.is_past(),
-            Freeze | Slower | Faster => self.chosen_to_train(session).map(drop),
+            Freeze | Slower | Faster | Reset => self.chosen_to_train(session).map(drop),
             OtherPictures | NextImage | PreviousImage if !activations && !filters => {
                 Err("there is no room for pictures beside the layers".into())
             }
@@ -153,6 +155,7 @@ impl ModelView {
             Freeze => self.set_rate(ctx, |factor| if factor == 0.0 { 1.0 } else { 0.0 }),
             Slower => self.set_rate(ctx, |factor| next_factor(factor, false)),
             Faster => self.set_rate(ctx, |factor| next_factor(factor, true)),
+            Reset => self.reset(ctx),
             Fork => ctx.fork_past(),
         }
         self.refresh(ctx);

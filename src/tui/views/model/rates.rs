@@ -1,8 +1,9 @@
-//! The factors on the layers' learning rates: frozen layers, and slower or faster ones.
+//! What keys do to the chosen layer: factors on its learning rate, of which 0 freezes it, and fresh weights.
 
 use super::{Context, ModelView};
 use crate::domain::layer_rates::{KEY, MAX};
 use crate::domain::params::Value;
+use crate::session::protocol::Command;
 use crate::tui::session_view::SessionView;
 
 /// The smallest factor above 0 that the keys reach.
@@ -55,6 +56,13 @@ impl ModelView {
                 Ok(chosen.name.clone())
             }
             _ => Err("nothing to learn in this layer".into()),
+        }
+    }
+
+    /// Gives the chosen layer fresh weights.
+    pub(super) fn reset(&self, ctx: &mut Context) {
+        if let Ok(layer) = self.chosen_to_train(ctx.session) {
+            ctx.send(Command::ResetLayer { layer });
         }
     }
 

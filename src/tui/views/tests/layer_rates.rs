@@ -3,6 +3,7 @@
 use super::*;
 use crate::domain::layer_rates::KEY;
 use crate::domain::params::{Change, Value};
+use crate::domain::report::LayerReset;
 
 fn set(text: &str) -> Command {
     Command::Set {
@@ -67,6 +68,24 @@ fn keys_change_the_factor_step_by_step_before_the_answers_arrive() {
     assert_eq!(last, set("conv1 0.5, dense2 2"));
     apply(&mut harness);
     harness.line("x2");
+}
+
+#[test]
+fn a_key_gives_the_chosen_layer_fresh_weights() {
+    let mut harness = AppHarness::running(120, 36, Screen::Model);
+    harness.forget_sent();
+    harness.key("G r");
+    let layer = "dense2".to_owned();
+    assert_eq!(harness.sent, [Command::ResetLayer { layer }]);
+    harness.event(Event::LayerReset(LayerReset {
+        layer: "dense2".into(),
+        taken_back: false,
+        step: 2601,
+        epoch: 3,
+    }));
+    harness.line("dense2 reset from step 2,601");
+    let label = harness.app.session.marks.last().unwrap().label();
+    assert_eq!(label, "dense2 reset");
 }
 
 #[test]

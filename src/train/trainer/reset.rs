@@ -1,0 +1,137 @@
+//! Gives a layer fresh weights while the run trains, and takes that back.
+
+use super::Trainer;
+use super::changes::Undoable;
+use crate::backend::{self, NetworkState};
+use crate::domain::layer_rates::{self, is_in};
+use crate::domain::report::LayerReset;
+use crate::domain::rng::{Rng, Stream};
+use crate::train::{Error, Result};
+
+/// Why a layer is not reset. The messages say what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ResetError {
+    #[error("a comparison is under way: keep or drop its change first")]
+    Comparison,
+    #[error("the first step is still to come: all weights are fresh")]
+    Fresh,
+    #[error("{0}")]
+    Layer(String),
+    #[error("layer {layer} has no weights")]
+    NoWeights { layer: String },
+    #[error(transparent)]
+    Train(#[from] Error),
+}
+
+impl Trainer {
+    /// Checks that a layer or block can be reset now.
+    ///
+    /// # Errors
+    /// Returns an error if there is no such layer, it has no weights, the run has made no step, or a comparison is under
+    /// way.
+    pub fn can_reset(&self, layer: &str) -> std::result::Result<(), ResetError> {
+        if self.variant.is_some() {
+            return Err(ResetError::Comparison);
+        }
+        if self.run_state.step == 0 {
+            return Err(ResetError::Fresh);
+        }
+        layer_rates::check_layer(layer, &self.layers).map_err(ResetError::Layer)?;
+        let mut inside = self.layers.iter().filter(|l| is_or_is_in(&l.name, layer));
+        match inside.any(|l| l.parameters > 0) {
+            true => Ok(()),
+            false => Err(ResetError::NoWeights {
+                layer: layer.into(),
+            }),
+        }
+    }
+
+    /// Gives a layer, or all layers of a block, the weights of a new network: its weights and running statistics begin
+    /// again, with their averages, and the optimizer's state for them. The rest of the network, the optimizer's scalars and
+    /// the schedule go on. Adam's corrections of its averages' first steps are not repeated, so that the layer's first
+    /// steps are up to three times as long as usual. The weights depend on the run's seed and step. [`Trainer::take_back_reset`] undoes it.
+    ///
+    /// # Errors
+    /// Returns the errors of [`Trainer::can_reset`], and an error if memory is short or the device fails. Nothing has
+    /// changed then.
+    pub fn reset_layer(&mut self, layer: &str) -> std::result::Result<LayerReset, ResetError> {
+        self.can_reset(layer)?;
+        let fresh = self.fresh_state().map_err(Error::from)?;
+        let before = self.exchange_layer(layer, &fresh)?;
+        self.requests.push(Undoable::Reset {
+            layer: layer.into(),
+            before,
+        });
+        Ok(self.report(layer, false))
+    }
+
+    /// Whether the last request is the reset of a layer, so that it can be taken back now.
+    ///
+    /// # Errors
+    /// Returns an error if it is, and a comparison is under way.
+    pub fn can_take_back_reset(&self) -> std::result::Result<bool, ResetError> {
+        match (self.requests.last(), &self.variant) {
+            (Some(Undoable::Reset { .. }), Some(_)) => Err(ResetError::Comparison),
+            (last, _) => Ok(matches!(last, Some(Undoable::Reset { .. }))),
+        }
+    }
+
+    /// Undoes the last request, the reset of a layer: gives it the state that it had then. Returns None if the last request
+    /// is another one.
+    ///
+    /// # Errors
+    /// Returns an error if a comparison is under way or the device fails. Nothing has changed then.
+    pub fn take_back_reset(&mut self) -> std::result::Result<Option<LayerReset>, ResetError> {
+        if !self.can_take_back_reset()? {
+            return Ok(None);
+        }
+        let Some(Undoable::Reset { layer, before }) = self.requests.pop() else {
+            return Ok(None);
+        };
+        if let Err(error) = self.exchange_layer(&layer, &before) {
+            self.requests.push(Undoable::Reset { layer, before });
+            return Err(error.into());
+        }
+        Ok(Some(self.report(&layer, true)))
+    }
+
+    fn report(&self, layer: &str, taken_back: bool) -> LayerReset {
+        LayerReset {
+            layer: layer.into(),
+            taken_back,
+            step: self.run_state.step + 1,
+            epoch: self.run_state.epochs + 1,
+        }
+    }
+
+    /// The state of a new network whose weights depend on the run's seed and step.
+    fn fresh_state(&mut self) -> backend::Result<NetworkState> {
+        let rng = Rng::new(
+            self.run_state.params.seed,
+            Stream::Reset,
+            self.run_state.step,
+        );
+        let [low, high, ..] = rng.block(0).map(u64::from);
+        let member = self.backend.add(high << 32 | low)?;
+        let images = &self.training_data.train;
+        let numbers = &self.division.train;
+        let backend = &mut *self.backend;
+        let made = backend::take_from_images(backend, member, &self.spec, images, numbers)
+            .and_then(|()| backend.export(member));
+        backend.remove(member);
+        made
+    }
+
+    /// Replaces a layer's tensors, and the optimizer's state for them, by those of `with`. Returns the earlier ones. The
+    /// average begins at the layer's new weights if `with` has none.
+    fn exchange_layer(&mut self, layer: &str, with: &NetworkState) -> Result<NetworkState> {
+        let mut state = self.backend.export(self.member)?;
+        let before = state.replace(with, |tensor| is_in(tensor, layer));
+        self.backend.import(self.member, &state)?;
+        Ok(before)
+    }
+}
+
+fn is_or_is_in(name: &str, layer: &str) -> bool {
+    name == layer || is_in(name, layer)
+}
