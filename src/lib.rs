@@ -27,7 +27,7 @@
 //! | [`optimizers`] | one file per optimizer: its state, its update on slices and as CUDA source | hardware, domain |
 //! | [`backend`] | training and scoring networks: one trait, our kernels on the CPU's threads, our kernels on a GPU, and plain Candle, which the others are compared with | layers, optimizers, hardware, domain |
 //! | [`train`] | the loop, schedule, scoring, checkpoints | backend, data, hardware, files, domain |
-//! | [`session`] | the worker thread, its protocol, its viewers (in the process, over a socket, or from another computer), commands in files, the runs folder | train, backend, data, hardware, plot, files, exits, domain |
+//! | [`session`] | the worker thread, its protocol, its viewers (in the process, over a socket, from another computer, or through the files of a run), commands in files, the runs folder | train, backend, data, hardware, plot, files, exits, domain |
 //! | [`tui`], [`headless`] | the front ends | session's `protocol`, `client`, `run_view` and `status`, plot, domain; tui: panics |
 //! | [`signals`] | the system's signals as messages | nothing |
 //! | [`exits`] | the causes of the end of the program, and their exit codes | nothing |

@@ -209,8 +209,7 @@ fn open_run(
     signals: &Receiver<i32>,
     options: &tui::ScreenOptions,
 ) -> anyhow::Result<Option<SweepScreenEnd>> {
-    let found = attach::find_one(sweep, Some(run), &HostId::this())?;
-    let client = attach::attach(&found)?;
+    let client = attach::attach_here_or_through_files(sweep, run, &HostId::this())?;
     let options = tui::ScreenOptions {
         attached: true,
         ..options.clone()

@@ -1,6 +1,7 @@
 //! Finds running sessions and attaches to one over its socket ([`super::serve`]), as a [`SessionClient`].
 
 use super::client::{BlockingQueue, Commands, SessionClient};
+use super::from_files;
 use super::protocol::{self, Event, EventMessage, MAX_EVENT_LINE, MessageError};
 use super::run_dir::lease::Watch;
 use super::run_dir::name::folder_of;
@@ -173,6 +174,25 @@ pub fn find_one(
         names: all.map(|session| session.name.clone()).collect(),
         runs: runs.into(),
     })
+}
+
+/// Attaches to the session of the run with this name or folder: through its socket or, if it has none on this computer,
+/// through the files of the run's folder.
+///
+/// # Errors
+/// Returns the errors of [`find`], [`attach`] and [`from_files::attach`].
+pub fn attach_here_or_through_files(
+    runs: &Path,
+    name: &str,
+    host: &HostId,
+) -> Result<SessionClient, AttachError> {
+    match find_one(runs, Some(name), host) {
+        Ok(session) => attach(&session),
+        Err(error) => match error.unreachable() {
+            Some(session) => from_files::attach(session, host),
+            None => Err(error),
+        },
+    }
 }
 
 /// Attaches to a session that answers within [`FIRST_MESSAGE_TIMEOUT`].

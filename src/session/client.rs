@@ -340,6 +340,11 @@ impl BlockingQueue {
         (client, BlockingQueue { events, steps })
     }
 
+    /// Whether the client still exists.
+    pub fn is_read(&self) -> bool {
+        self.steps.is_read()
+    }
+
     /// Queues an event, blocking while the queue is full; merges a step report into the slot. Returns whether the client
     /// still exists.
     pub fn event(&self, message: EventMessage) -> bool {

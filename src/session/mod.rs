@@ -7,6 +7,7 @@ pub mod client;
 pub mod command_files;
 mod download;
 mod fork;
+pub mod from_files;
 mod lines;
 mod load;
 pub mod log;

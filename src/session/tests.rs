@@ -4,6 +4,7 @@ mod command_files;
 mod commands;
 mod comparison;
 mod fork;
+mod from_files;
 mod health;
 mod layer_rates;
 mod life_cycle;

@@ -22,7 +22,7 @@ fn far_host() -> HostId {
 }
 
 /// The settings of a session on another computer whose run does not end by itself.
-fn far(runs: &Path) -> Settings {
+pub(super) fn far(runs: &Path) -> Settings {
     let mut settings = settings(runs);
     settings.params.epochs = 9999.0;
     Settings {
@@ -32,7 +32,7 @@ fn far(runs: &Path) -> Settings {
     }
 }
 
-fn begin(settings: Settings) -> FrontEnd {
+pub(super) fn begin(settings: Settings) -> FrontEnd {
     let mut front = FrontEnd::start(settings);
     front.until_state(State::Paused);
     front

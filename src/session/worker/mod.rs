@@ -423,6 +423,8 @@ impl<'a> Worker<'a> {
         if let Some(request) = self.inbox.next_queued() {
             return Wakeup::Command(request);
         }
+        // Others may read what is recorded.
+        self.write(RunDir::flush);
         let again = match self.unsaved {
             Some(_) => crossbeam_channel::after(RETRY_INTERVAL),
             None => crossbeam_channel::never(),
@@ -476,6 +478,8 @@ impl<'a> Worker<'a> {
         self.report_saved(false);
         if let Some(load) = self.meter.measure() {
             self.sender.event(Event::Load(load));
+            // About once a second: others may read what is recorded.
+            self.write(RunDir::flush);
         }
         let due = self.saved_at.elapsed() >= CHECKPOINT_INTERVAL;
         if due && !self.saver.is_busy() && self.run.is_some() {
