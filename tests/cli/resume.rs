@@ -70,6 +70,26 @@ fn flags_that_cannot_take_effect_are_refused_and_nothing_is_written() {
 }
 
 #[test]
+fn a_recipe_in_the_configuration_never_changes_a_resumed_run_and_as_a_flag_is_refused() {
+    let place = trained();
+    place.write("config.toml", "recipe = \"resnet\"\n");
+    let done = place.run(&["train", "--resume", "one", "--epochs", "4", "--json"]);
+    let done = done.exits(0);
+    let expected = ("\"epochs\"".to_owned(), "4.0".to_owned());
+    assert_eq!(changes(&done.out), [expected]);
+    let shown = place.run(&["runs", "--json"]).exits(0).json();
+    let params = &shown[0][0]["params"];
+    assert_eq!(
+        (&params["recipe"], &params["optimizer"]),
+        (&"seed".into(), &"adam".into())
+    );
+    place
+        .train(&resumed(&["--recipe", "resnet"]))
+        .exits(2)
+        .says(&["--recipe", "cannot change"]);
+}
+
+#[test]
 fn flags_that_can_take_effect_do_and_more_epochs_continue_a_finished_run() {
     let place = trained();
     let args = ["--epochs", "5", "--batch", "8", "--lr", "0.002"];

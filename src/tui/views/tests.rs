@@ -9,7 +9,8 @@ mod runs;
 
 use super::app_harness::{self, AppHarness};
 use super::{Screen, VIEWS};
-use crate::domain::report::{Split, State};
+use crate::domain::params::Tta;
+use crate::domain::report::{EpochReport, Evaluation, Split, State};
 use crate::domain::rng::{Rng, Stream};
 use crate::domain::symbols::Symbols;
 use crate::domain::text::is_hidden;
@@ -43,6 +44,20 @@ fn goldens() {
             let name = format!("{}_{width}x{height}", screen.title().to_lowercase());
             insta::assert_snapshot!(name, harness.body());
         }
+    }
+}
+
+#[test]
+fn scores_that_are_averages_over_views_say_so_on_every_screen() {
+    let tta = Tta::MirrorTranslate;
+    for screen in [Screen::Train, Screen::Confusion] {
+        let mut harness = AppHarness::running(120, 36, screen);
+        let (evaluation, report) = (app_harness::evaluation(3), app_harness::epoch_report(3));
+        harness.event(Event::Evaluation(Evaluation { tta, ..evaluation }));
+        harness.event(Event::Epoch(EpochReport { tta, ..report }));
+        harness.answer_all();
+        let name = format!("tta_{}_120x36", screen.title().to_lowercase());
+        insta::assert_snapshot!(name, harness.text());
     }
 }
 
