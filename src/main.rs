@@ -143,6 +143,9 @@ fn run(invocation: &Invocation) -> anyhow::Result<u8> {
         Task::Data(cli::DataCommand::Verify) => commands::data::verify(&config, out)?,
         Task::Data(cli::DataCommand::Download) => return download(&config, out),
         Task::Bench {
+            tune: true, json, ..
+        } => commands::explain::variants::tune(&config, *json, out)?,
+        Task::Bench {
             explain: true,
             seconds,
             gpu,
@@ -213,6 +216,7 @@ fn settings(config: &Config, flags: &Flags, session: &cli::Session) -> anyhow::R
         fork: session.fork.clone(),
         device: config.options.device.parse()?,
         engine: config.options.engine,
+        gpu_tuning: config.options.gpu_tuning,
         keep: config.options.keep,
         threads: config.options.threads,
         data_is_for_this_session: flags.options.iter().any(|(key, _)| *key == "data"),

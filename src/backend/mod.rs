@@ -26,6 +26,7 @@ pub use state::{NetworkState, TensorData};
 use crate::domain::arch::{Arch, ArchError, Node, Shape};
 use crate::domain::augment::Augmentation;
 use crate::domain::engine::EngineChoice;
+use crate::domain::gpu_tuning::GpuTuning;
 use crate::domain::layer_rates::LayerRates;
 use crate::domain::params::{Hyperparameters, Precision, Rates, Tta, Weights};
 use crate::domain::report::StepSettings;
@@ -35,6 +36,7 @@ use crate::hardware::threads::Threads;
 use crate::layers::kind::SeenImages;
 use candle::CandleDevice;
 use gpu::timing::LaunchTimes;
+use gpu::tuning::TunedProduct;
 use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
 
@@ -213,6 +215,22 @@ pub trait Device {
         Ok(None)
     }
 
+    /// Measures the variants of a network's kernels in batches of up to `capacity` images, as `tuning` says; those that
+    /// were measured before only if `again` is set. Returns what is known of them, in the order of the launches; nothing on
+    /// a device without variants. Without this call a backend measures them between two steps.
+    ///
+    /// # Errors
+    /// Returns an error if the architecture does not fit or the device fails.
+    fn tune(
+        &self,
+        _spec: &NetworkSpec,
+        _capacity: usize,
+        _tuning: GpuTuning,
+        _again: bool,
+    ) -> Result<Vec<TunedProduct>> {
+        Ok(Vec::new())
+    }
+
     /// A backend without members, for batches of up to `capacity` images.
     ///
     /// # Errors
@@ -235,7 +253,7 @@ pub enum OpenError {
     },
 }
 
-/// Opens the device `choice` for an engine, with this number of CPU threads (0: one per core).
+/// Opens the device `choice` for an engine, with this number of CPU threads (0: one per core) and plain kernels.
 ///
 /// # Errors
 /// Returns an error if a GPU was asked for by name and cannot be used.
@@ -243,6 +261,19 @@ pub fn open(
     choice: DeviceChoice,
     engine: EngineChoice,
     threads: usize,
+) -> std::result::Result<Rc<dyn Device>, OpenError> {
+    open_tuned(choice, engine, threads, GpuTuning::Off)
+}
+
+/// Like [`open`], with a choice of the GPU's kernels.
+///
+/// # Errors
+/// Returns an error if a GPU was asked for by name and cannot be used.
+pub fn open_tuned(
+    choice: DeviceChoice,
+    engine: EngineChoice,
+    threads: usize,
+    tuning: GpuTuning,
 ) -> std::result::Result<Rc<dyn Device>, OpenError> {
     let threads = Rc::new(Threads::new(threads));
     if engine == EngineChoice::Candle {
@@ -256,7 +287,7 @@ pub fn open(
         unused_gpu: opened.unused_gpu().map(ToString::to_string),
     };
     Ok(match opened.gpu() {
-        Some(gpu) => Rc::new(gpu::GpuDevice::new(Rc::clone(gpu) as _, info)),
+        Some(gpu) => Rc::new(gpu::GpuDevice::new(Rc::clone(gpu) as _, info, tuning)),
         None => Rc::new(cpu::CpuDevice::new(info)),
     })
 }

@@ -136,6 +136,13 @@ pub fn command() -> Command {
                         .help("Each kernel launch of a step on a GPU: its work, the least time for it, and its own time"),
                 )
                 .arg(
+                    Arg::new("tune")
+                        .long("tune")
+                        .action(ArgAction::SetTrue)
+                        .conflicts_with_all(["suite", "eval", "explain", "seconds"])
+                        .help("Measure all variants of the network's kernels on a GPU, and keep the fastest for later runs"),
+                )
+                .arg(
                     Arg::new("gpu")
                         .long("gpu")
                         .value_name("NAME")

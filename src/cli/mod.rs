@@ -56,6 +56,8 @@ pub enum Task {
         suite: bool,
         /// A script whose speed the suite shows beside ours.
         peer: Option<PathBuf>,
+        /// Measure all variants of the kernels.
+        tune: bool,
         /// Explain each launch of a step on a GPU.
         explain: bool,
         /// The GPU to explain for, if not the device.
@@ -316,6 +318,7 @@ pub fn parse(
             eval: sub.get_flag("eval"),
             suite: sub.get_flag("suite"),
             peer: sub.get_one("peer").cloned(),
+            tune: sub.get_flag("tune"),
             explain: sub.get_flag("explain"),
             gpu: text(sub, "gpu").and_then(|word| gpus::find(&word)),
             json: json(sub),

@@ -103,6 +103,8 @@ pub fn measure(config: &Config, seconds: f64, eval: bool) -> anyhow::Result<Repo
     )?;
     let batch = (params.batch_size as usize).min(dataset.train.labels.len());
     let images = Rc::new(image_set(dataset.train)?);
+    // Otherwise the variants would change while the steps are timed.
+    device.tune(&spec, batch, config.options.gpu_tuning, false)?;
     let mut backend = device.backend(&spec, batch)?;
     let member = backend.add(params.seed)?;
     let layers = spec.arch.summary(spec.input, spec.classes)?;

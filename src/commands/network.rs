@@ -29,7 +29,12 @@ pub struct ScoredImages {
 pub fn device(config: &Config) -> anyhow::Result<Rc<dyn Device>> {
     let choice = config.options.device.parse::<DeviceChoice>()?;
     let options = &config.options;
-    Ok(backend::open(choice, options.engine, options.threads)?)
+    Ok(backend::open_tuned(
+        choice,
+        options.engine,
+        options.threads,
+        options.gpu_tuning,
+    )?)
 }
 
 /// Scores the images with the indices `which`, with these weights and in these views, as many at a time as the backend

@@ -1,6 +1,7 @@
 //! The settings that are not hyperparameters, and their table [`OPTIONS`].
 
 use crate::domain::engine::EngineChoice;
+use crate::domain::gpu_tuning::GpuTuning;
 use crate::domain::keep::Keep;
 use crate::domain::symbols::Symbols;
 use crate::domain::terminal::Terminal;
@@ -16,6 +17,7 @@ pub struct Options {
     /// `auto`, `cpu`, `cuda`, `cuda:N`, `metal` or `metal:N`.
     pub device: String,
     pub engine: EngineChoice,
+    pub gpu_tuning: GpuTuning,
     /// Number of CPU threads; 0 uses one per core.
     pub threads: usize,
     pub mouse: bool,
@@ -52,6 +54,7 @@ impl Default for Options {
             runs: None,
             device: "auto".into(),
             engine: EngineChoice::Auto,
+            gpu_tuning: GpuTuning::Quick,
             threads: 0,
             mouse: true,
             symbols: None,
@@ -140,6 +143,12 @@ pub static OPTIONS: &[OptionRow] = &[
                devices that we have no kernels for.",
         set: |o, text| { o.engine = EngineChoice::named(&text.to_ascii_lowercase())?; Some(()) },
         get: |o| o.engine.name().into() },
+    OptionRow { key: "gpu_tuning", kind: OptionKind::Word("TUNING"), env: None, default: "\"quick\"", range: "off, quick or full",
+        help: "How the GPU's kernels are chosen. off: always the same ones. quick: the first run of a network on a GPU measures \
+               a few of them for at most 1 s and keeps the winners. full: measures all, which takes longer. Results depend on \
+               it by rounding alone.",
+        set: |o, text| { o.gpu_tuning = GpuTuning::named(&text.to_ascii_lowercase())?; Some(()) },
+        get: |o| o.gpu_tuning.name().into() },
     OptionRow { key: "threads", kind: OptionKind::Number, env: None, default: "0", range: "a whole number, 0 to 1024",
         help: "CPU threads of the training step; 0 is one a core. Results do not depend on it.",
         set: |o, text| { o.threads = text.parse().ok().filter(|n| *n <= 1024)?; Some(()) },

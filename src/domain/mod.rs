@@ -8,6 +8,7 @@ pub mod comparison;
 pub mod confusion;
 pub mod engine;
 pub mod fork;
+pub mod gpu_tuning;
 pub mod gpus;
 pub mod health;
 pub mod history;

@@ -2,6 +2,9 @@
 //! records its lists against this trait, so that tests can run the same lists, and check them, without a GPU.
 
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 
 /// Why an executor failed. The messages say what to do.
 #[derive(Debug, thiserror::Error)]
@@ -122,6 +125,65 @@ pub trait ExecutorDevice {
     /// # Errors
     /// Returns an error if the device has too little free memory, or fails.
     fn upload(&self, bytes: &[u8]) -> Result<u64>;
+
+    /// Begins to compile sources in the background, so that launches of them start without delay. Those that do not
+    /// compile fail when they are launched.
+    fn compile_ahead(&self, sources: Vec<String>) -> Compiling;
+
+    /// What [`ExecutorDevice::remember`] was last told of `key`, by any process on such a device. None if it was not, or if
+    /// it cannot be read.
+    fn recall(&self, key: &str) -> Option<Vec<u8>>;
+
+    /// Keeps a few bytes that hold on such a device, if it can.
+    fn remember(&self, key: &str, value: &[u8]);
+}
+
+/// Sources that are compiled in the background. Dropping it, or waiting for it, ends that: no source is begun any more.
+#[derive(Debug, Default)]
+pub struct Compiling {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Compiling {
+    /// Runs `work` on a thread of its own. It must end soon after its argument has become true.
+    pub fn begin(work: impl FnOnce(&AtomicBool) + Send + 'static) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::Builder::new()
+            .name("compiling".into())
+            .spawn(move || work(&stopped));
+        if let Err(error) = &thread {
+            tracing::warn!("no kernels are compiled in the background: {error}");
+        }
+        Compiling {
+            stop,
+            thread: thread.ok(),
+        }
+    }
+
+    pub fn is_done(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Waits until all sources are compiled.
+    pub fn wait(mut self) {
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::warn!("the thread that compiles in the background has panicked");
+        }
+    }
+}
+
+impl Drop for Compiling {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread was logged, and its work is not wanted any more.
+            let _ = thread.join();
+        }
+    }
 }
 
 /// Executes recorded lists of kernel launches on one device allocation, in the order of the calls. The CUDA

@@ -7,6 +7,8 @@
 
 use crate::domain::params::Precision;
 use crate::hardware::executor::{Cost, Launch, Offset};
+use crate::layers::conv::product::Product;
+use crate::layers::conv::variant::Choices;
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::rc::Rc;
@@ -42,6 +44,7 @@ pub struct Activation {
 
 /// The dropout, ReLU and pooling with which a layer ends. The kernel that computes the gradient of its output undoes
 /// them.
+#[derive(Clone, Debug)]
 pub struct Upstream {
     /// Number of elements of the prepared gradient of one image.
     pub grad_len: usize,
@@ -65,13 +68,14 @@ pub struct SharedOffsets {
 }
 
 /// The limits and the number format for which launches are created.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct LaunchTarget {
     /// Maximum number of images in a batch.
     pub capacity: usize,
-    /// Number of blocks that the device should run at the same time.
-    pub blocks: usize,
+    pub multiprocessors: usize,
     pub precision: Precision,
+    /// The variants of the products.
+    pub choices: Rc<Choices>,
 }
 
 /// The kernels of a layer with one kernel for each direction. Both have a thread for each element that they write.
@@ -102,6 +106,8 @@ pub struct ScheduledLaunch {
     /// The name of its layer; `input`, `loss` and `optimizer` are parts of their own.
     pub layer: Rc<str>,
     pub cost: Cost,
+    /// The product that it computes, whose variant can be chosen.
+    pub product: Option<Rc<Product>>,
 }
 
 /// Allocates a network's memory and collects its launches.
@@ -150,6 +156,14 @@ impl LaunchBuilder {
         self.target.precision
     }
 
+    pub fn multiprocessors(&self) -> usize {
+        self.target.multiprocessors
+    }
+
+    pub fn choices(&self) -> &Choices {
+        &self.target.choices
+    }
+
     /// The layer named `layer` adds its launches.
     pub fn within<T>(&mut self, layer: &str, add: impl FnOnce(&mut Self) -> T) -> T {
         let outer = std::mem::replace(&mut self.layer, layer.into());
@@ -164,6 +178,7 @@ impl LaunchBuilder {
             launch,
             layer: Rc::clone(&self.layer),
             cost,
+            product: None,
         }
     }
 
@@ -225,12 +240,6 @@ impl LaunchBuilder {
         let at = SQUARES + 8 * self.square_count;
         self.square_count += count;
         at
-    }
-
-    /// Number of blocks that share one sum (split-K): as many as keep the device busy, with at least two rounds for
-    /// each block, and at most `max`.
-    pub fn splits(&self, tiles: usize, rounds: usize, max: usize) -> usize {
-        (self.target.blocks / tiles.max(1)).clamp(1, rounds.div_ceil(2).clamp(1, max))
     }
 
     /// A launch with a thread for each of the `len` elements of each image, in blocks of 256.
@@ -315,6 +324,24 @@ impl LaunchBuilder {
     /// Adds a launch of the backward pass.
     pub fn add_backward(&mut self, launch: Launch, cost: Cost) {
         self.backward.push(self.scheduled(launch, cost));
+    }
+
+    /// Like [`LaunchBuilder::add_forward`], for a product.
+    pub fn add_forward_product(&mut self, launch: Launch, cost: Cost, product: Product) {
+        let scheduled = ScheduledLaunch {
+            product: Some(Rc::new(product)),
+            ..self.scheduled(launch, cost)
+        };
+        self.scoring.push(scheduled.clone());
+        self.forward.push(scheduled);
+    }
+
+    /// Like [`LaunchBuilder::add_backward`], for a product.
+    pub fn add_backward_product(&mut self, launch: Launch, cost: Cost, product: Product) {
+        self.backward.push(ScheduledLaunch {
+            product: Some(Rc::new(product)),
+            ..self.scheduled(launch, cost)
+        });
     }
 
     /// The offset at which a kernel that does not prepare gradients writes the gradient of its input.

@@ -33,6 +33,27 @@ __device__ __forceinline__ void mma_bf16(float *c, const u32 *a, const u32 *b) {
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
+// Begins to copy 16 bytes from device memory to shared memory; without `inside`, `from` is not read and the bytes are
+// zero. The copies that a thread has begun since its last commit are a group.
+__device__ __forceinline__ void copy_async_16(float *to, const float *from, bool inside) {
+    u32 at = (u32)__cvta_generic_to_shared(to);
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(at), "l"(from), "r"(inside ? 16 : 0) : "memory");
+}
+
+// The same of 4 bytes.
+__device__ __forceinline__ void copy_async_4(float *to, const float *from, bool inside) {
+    u32 at = (u32)__cvta_generic_to_shared(to);
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(at), "l"(from), "r"(inside ? 4 : 0) : "memory");
+}
+
+__device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+// Waits until all but the last `groups` groups of the calling thread's copies are done. Other threads see them after a
+// barrier.
+template <int groups> __device__ __forceinline__ void wait_for_copies() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(groups) : "memory");
+}
+
 // Declares `type *name`, the block's dynamic shared memory. The launch sets its size.
 #define dynamic_shared(type, name)                            \
     extern __shared__ __align__(16) unsigned char name##_bytes[]; \

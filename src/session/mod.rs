@@ -30,6 +30,7 @@ mod worker;
 
 use crate::data;
 use crate::domain::engine::EngineChoice;
+use crate::domain::gpu_tuning::GpuTuning;
 use crate::domain::keep::Keep;
 use crate::domain::params::{self, Hyperparameters, Value};
 use crate::hardware::device::DeviceChoice;
@@ -64,6 +65,7 @@ pub struct Settings {
     pub fork: Option<String>,
     pub device: DeviceChoice,
     pub engine: EngineChoice,
+    pub gpu_tuning: GpuTuning,
     /// Which checkpoints of the ends of epochs a run keeps.
     pub keep: Keep,
     /// Number of threads of the training step; 0: one per core.
@@ -98,6 +100,7 @@ impl Default for Settings {
             fork: None,
             device: DeviceChoice::Auto,
             engine: EngineChoice::Auto,
+            gpu_tuning: GpuTuning::Quick,
             keep: Keep::default(),
             threads: 0,
             paused: false,

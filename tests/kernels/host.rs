@@ -3,8 +3,9 @@
 
 use cifar_tui::backend::DeviceInfo;
 use cifar_tui::backend::gpu::GpuDevice;
+use cifar_tui::domain::gpu_tuning::GpuTuning;
 use cifar_tui::hardware::executor::{
-    ExecutorDevice, ExecutorError, KernelExecutor, KernelList, Launch, Offset, Result,
+    Compiling, ExecutorDevice, ExecutorError, KernelExecutor, KernelList, Launch, Offset, Result,
 };
 use cifar_tui::hardware::threads::Threads;
 use std::cell::{Cell, RefCell};
@@ -14,6 +15,7 @@ use std::fmt::Write;
 use std::path::Path;
 use std::process::Command;
 use std::rc::Rc;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -99,6 +101,10 @@ pub struct HostDevice {
     uploads: RefCell<Vec<Vec<u8>>>,
     /// Number of bytes that executors have copied from each other.
     copied: Cell<usize>,
+    /// The end of the first compilation in the background.
+    delay: Cell<Option<Receiver<()>>>,
+    /// What it remembers.
+    memory: RefCell<HashMap<String, Vec<u8>>>,
 }
 
 impl HostDevice {
@@ -113,12 +119,26 @@ impl HostDevice {
             failing: Vec::new(),
             uploads: RefCell::default(),
             copied: Cell::new(0),
+            delay: Cell::default(),
+            memory: RefCell::default(),
         }
     }
 
     /// Number of bytes that executors have copied from each other.
     pub fn copied(&self) -> usize {
         self.copied.get()
+    }
+
+    /// Number of results of measurements that it remembers.
+    pub fn remembered(&self) -> usize {
+        self.memory.borrow().len()
+    }
+
+    /// The next compilation in the background takes until the sender is dropped.
+    pub fn delay_compiling(&self) -> Sender<()> {
+        let (sender, receiver) = channel();
+        self.delay.set(Some(receiver));
+        sender
     }
 
     /// Limits the memory of each executor.
@@ -141,13 +161,18 @@ impl HostDevice {
 
     /// Like [`HostDevice::device`], for a test that keeps a reference to this device.
     pub fn shared_device(self: Rc<Self>) -> GpuDevice {
+        self.tuned_device(GpuTuning::Off)
+    }
+
+    /// A device whose kernels are chosen.
+    pub fn tuned_device(self: Rc<Self>, tuning: GpuTuning) -> GpuDevice {
         let info = DeviceInfo {
             words: NAME.into(),
             threads: Rc::new(Threads::new(1)),
             gpu_index: None,
             unused_gpu: None,
         };
-        GpuDevice::new(self, info)
+        GpuDevice::new(self, info, tuning)
     }
 }
 
@@ -167,6 +192,25 @@ impl ExecutorDevice for HostDevice {
         let at = copy.as_ptr() as u64;
         self.uploads.borrow_mut().push(copy);
         Ok(at)
+    }
+
+    /// Compiles nothing: kernels are compiled when they are launched.
+    fn compile_ahead(&self, _: Vec<String>) -> Compiling {
+        match self.delay.take() {
+            Some(end) => Compiling::begin(move |_| {
+                // An error is the end of the delay too.
+                let _ = end.recv();
+            }),
+            None => Compiling::default(),
+        }
+    }
+
+    fn recall(&self, key: &str) -> Option<Vec<u8>> {
+        self.memory.borrow().get(key).cloned()
+    }
+
+    fn remember(&self, key: &str, value: &[u8]) {
+        self.memory.borrow_mut().insert(key.into(), value.into());
     }
 }
 

@@ -10,6 +10,7 @@ mod layer_rates;
 mod members;
 mod reference;
 mod trainer;
+mod variants;
 
 use cifar_tui::backend::candle::CandleDevice;
 use cifar_tui::backend::gpu::COMMON;

@@ -44,6 +44,46 @@ static void *function;
 static unsigned argument_count;
 static void **arguments;
 
+// The asynchronous copies that a thread has begun. Forwards, each is done as late as its wait allows, so that a missing
+// wait shows; backwards at once, so that a copy into what is still read shows.
+struct Copy {
+    void *to;
+    const void *from;
+    unsigned bytes, group;
+    bool inside;
+};
+struct Copies {
+    std::vector<Copy> begun;
+    unsigned group;
+};
+static Copies copies[MOST];
+static bool at_once;
+
+static void do_copy(const Copy &copy) {
+    if (copy.inside)
+        memcpy(copy.to, copy.from, copy.bytes);
+    else
+        memset(copy.to, 0, copy.bytes);
+}
+static void copy_async(void *to, const void *from, unsigned bytes, bool inside) {
+    if ((uintptr_t)to % bytes || (inside && (uintptr_t)from % bytes)) fprintf(stderr, "an asynchronous copy is not aligned\n"), abort();
+    Copies &mine = copies[current];
+    Copy copy = {to, from, bytes, mine.group, inside};
+    if (at_once)
+        do_copy(copy);
+    else
+        mine.begun.push_back(copy);
+}
+static void copy_async_16(float *to, const float *from, bool inside) { copy_async(to, from, 16, inside); }
+static void copy_async_4(float *to, const float *from, bool inside) { copy_async(to, from, 4, inside); }
+static void commit_copies() { copies[current].group++; }
+template <int groups> static void wait_for_copies() {
+    Copies &mine = copies[current];
+    size_t done = 0;
+    for (; done < mine.begun.size() && mine.begun[done].group + groups < mine.group; done++) do_copy(mine.begun[done]);
+    mine.begun.erase(mine.begun.begin(), mine.begun.begin() + done);
+}
+
 static void call() {
     void **a = arguments;
 #define A1 void *
@@ -66,6 +106,7 @@ static void call() {
              a[8], a[9], a[10], a[11], a[12], a[13], a[14], a[15])
     default: fprintf(stderr, "no kernel takes %u arguments\n", argument_count), abort();
     }
+    if (!copies[current].begun.empty()) fprintf(stderr, "a thread ends before its copies\n"), abort();
     fibers[current].waits = ENDED;
     _longjmp(scheduler, 1);
 }
@@ -93,9 +134,15 @@ static void go_on(unsigned i) {
     setcontext(&f.first);
 }
 
+// What `extern __shared__` names on a GPU. A GPU does not clear it either. A few more numbers show whether a block writes
+// beyond its end.
+static std::vector<uint64_t> dynamic_shared_memory;
+static const unsigned BEYOND = 64;
+
 static void run_block(bool backwards) {
     unsigned n = blockDim.x;
-    for (unsigned i = 0; i < n; i++) fibers[i].begun = false, fibers[i].waits = RUNS;
+    for (unsigned i = 0; i < n; i++) fibers[i].begun = false, fibers[i].waits = RUNS, copies[i].group = 0;
+    std::fill(dynamic_shared_memory.begin(), dynamic_shared_memory.end(), ~0ull); // NaN.
     for (unsigned ended = 0; ended < n;) {
         for (unsigned k = 0; k < n; k++) {
             unsigned i = backwards ? n - 1 - k : k;
@@ -119,16 +166,18 @@ static void run_block(bool backwards) {
             abort();
         }
     }
+    for (unsigned i = 0; i < BEYOND; i++)
+        if (*(dynamic_shared_memory.end() - 1 - i) != ~0ull)
+            fprintf(stderr, "a block writes beyond its shared memory\n"), abort();
 }
 
-// What `extern __shared__` names on a GPU. A GPU does not clear it either.
-static std::vector<double> dynamic_shared_memory;
 #define dynamic_shared(type, name) type *name = (type *)dynamic_shared_memory.data()
 static void wait_for_earlier_launches() {} // Launches run one after the other.
 
 EXPORT void launch(void *kernel, const unsigned *grid, unsigned block, unsigned shared, unsigned count, void **values, int backwards) {
     stacks.resize((size_t)MOST * STACK);
-    dynamic_shared_memory.assign(shared / sizeof(double) + 1, NAN);
+    dynamic_shared_memory.resize((shared + 7) / 8 + BEYOND);
+    at_once = backwards;
     function = kernel, argument_count = count, arguments = values;
     gridDim = {grid[0], grid[1], grid[2]};
     blockDim = {block, 1, 1};

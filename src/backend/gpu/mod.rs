@@ -7,6 +7,8 @@ mod optimizer;
 mod records;
 pub mod schedule;
 pub mod timing;
+pub mod trials;
+pub mod tuning;
 
 pub use records::COMMON;
 
@@ -20,9 +22,11 @@ use super::{
     Backend, CPU_MIRROR_BATCH, Device, DeviceInfo, ImageSet, Inspected, Inspection, MemberId,
     NetworkSpec, NetworkState, PartTime, Result, ScoringBatch, StepOutcome, StepPlan,
 };
+use crate::domain::gpu_tuning::GpuTuning;
 use crate::domain::params::{Precision, Weights};
 use crate::hardware::executor::ExecutorDevice;
 use crate::hardware::threads::Threads;
+use crate::layers::conv::variant::{Choices, KernelVariant};
 use member::{Member, float_bytes, lost, read_floats, read_row, scoring_record, words, write_row};
 use records::{Record, StepRecord};
 use schedule::{KernelSchedule, MAX_STEPS};
@@ -31,6 +35,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use timing::LaunchTimes;
+use tuning::{TunedProduct, Tuning};
 
 /// Device addresses of a copy of an image set.
 #[derive(Clone, Copy)]
@@ -42,6 +47,7 @@ struct DeviceImages {
 /// An opened GPU with its copies of image sets, shared by its backends.
 struct SharedGpu {
     gpu: Rc<dyn ExecutorDevice>,
+    tuning: RefCell<Tuning>,
     threads: Rc<Threads>,
     /// The copies by the ids of the sets. They are freed with the device.
     images: RefCell<HashMap<u64, DeviceImages>>,
@@ -54,8 +60,9 @@ pub struct GpuDevice {
 }
 
 impl GpuDevice {
-    pub fn new(gpu: Rc<dyn ExecutorDevice>, info: DeviceInfo) -> Self {
+    pub fn new(gpu: Rc<dyn ExecutorDevice>, info: DeviceInfo, tuning: GpuTuning) -> Self {
         let shared = SharedGpu {
+            tuning: RefCell::new(Tuning::new(Rc::clone(&gpu), tuning)),
             gpu,
             threads: Rc::clone(&info.threads),
             images: RefCell::default(),
@@ -64,6 +71,12 @@ impl GpuDevice {
             shared: Rc::new(shared),
             info,
         }
+    }
+
+    /// The same device with this variant for every product that it fits.
+    pub fn with_variant(self, variant: &'static KernelVariant) -> Self {
+        self.shared.tuning.borrow_mut().fix(variant);
+        self
     }
 }
 
@@ -74,6 +87,23 @@ impl Device for GpuDevice {
 
     fn precisions(&self) -> &'static [Precision] {
         &[Precision::F32, Precision::Tf32, Precision::Bf16]
+    }
+
+    fn tune(
+        &self,
+        spec: &NetworkSpec,
+        capacity: usize,
+        tuning: GpuTuning,
+        again: bool,
+    ) -> Result<Vec<TunedProduct>> {
+        let network = Network::new(spec, CPU_MIRROR_BATCH, 0)?;
+        let executor = Rc::clone(&self.shared.gpu).executor()?;
+        let multiprocessors = executor.multiprocessors();
+        let plain = Rc::new(Choices::default());
+        let schedule = KernelSchedule::new(&network, capacity, multiprocessors, false, &plain);
+        let products = schedule.products();
+        let mut known = self.shared.tuning.borrow_mut();
+        known.measure_now(&products, multiprocessors, tuning, again)
     }
 
     fn time_launches(
@@ -116,6 +146,28 @@ struct GpuBackend {
 }
 
 impl SharedGpu {
+    /// The schedule of a network with the variants that are known to be best.
+    fn schedule(
+        &self,
+        network: &Network,
+        capacity: usize,
+        multiprocessors: u32,
+        averages: bool,
+    ) -> KernelSchedule {
+        let with = |choices| {
+            KernelSchedule::new(
+                network,
+                capacity,
+                multiprocessors,
+                averages,
+                &Rc::new(choices),
+            )
+        };
+        let products = with(Choices::default()).products();
+        let mut tuning = self.tuning.borrow_mut();
+        with(tuning.choices(&products, multiprocessors))
+    }
+
     /// The copy of an image set. The first call copies it.
     fn images(&self, images: &ImageSet) -> Result<DeviceImages> {
         if let Some(found) = self.images.borrow().get(&images.id()) {
@@ -138,7 +190,8 @@ impl SharedGpu {
 
 impl GpuBackend {
     fn schedule(&self, capacity: usize, multiprocessors: u32, averages: bool) -> KernelSchedule {
-        KernelSchedule::new(&self.mirror, capacity, multiprocessors, averages)
+        self.gpu
+            .schedule(&self.mirror, capacity, multiprocessors, averages)
     }
 
     /// A new member with allocated memory and weights of zero.
@@ -282,6 +335,9 @@ impl Backend for GpuBackend {
         work: &[(MemberId, Vec<StepPlan>)],
         stop: &AtomicBool,
     ) -> Result<Vec<Vec<StepOutcome>>> {
+        if self.gpu.tuning.borrow_mut().advance(false)? {
+            self.change_variants()?;
+        }
         let at_once = self.members_at_once();
         check_work(&self.spec, self.capacity, at_once, images, work)?;
         // Check all members before any step.
@@ -414,6 +470,14 @@ impl GpuBackend {
         let (multiprocessors, averages) = (member.executor.multiprocessors(), member.averages());
         let schedule = self.schedule(capacity, multiprocessors, averages);
         self.members.get(id)?.resize(schedule)
+    }
+
+    /// Lays all members out anew, with the variants that are now known to be best.
+    fn change_variants(&mut self) -> Result<()> {
+        for id in self.members.ids() {
+            self.resize_member(id, self.capacity)?;
+        }
+        Ok(())
     }
 
     /// Allocates memory for the average of a member's weights, or frees it.

@@ -9,9 +9,12 @@ use crate::backend::{NetworkSpec, Result};
 use crate::domain::arch::Shape;
 use crate::domain::layer_rates::LayerRates;
 use crate::hardware::executor::{Cost, Launch};
+use crate::layers::conv::product::Product;
+use crate::layers::conv::variant::Choices;
 use crate::layers::gpu::{Activation, LaunchBuilder, LaunchTarget, SharedOffsets, define};
 use std::collections::HashMap;
 use std::fmt::Write;
+use std::rc::Rc;
 
 pub use crate::layers::gpu::ScheduledLaunch;
 
@@ -20,8 +23,6 @@ const LOSS: &str = include_str!("../../layers/loss.cu");
 
 /// Steps that are asked for at once, at most.
 pub const MAX_STEPS: usize = 512;
-/// Blocks for each multiprocessor among which a product is divided, if it is large enough.
-const BLOCKS_PER_MULTIPROCESSOR: usize = 2;
 
 /// A parameter or a running statistic: where it begins in its row, and how long it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,6 +96,7 @@ impl KernelSchedule {
         capacity: usize,
         multiprocessors: u32,
         averages: bool,
+        choices: &Rc<Choices>,
     ) -> KernelSchedule {
         let spec = &network.spec;
         let (params, buffers) = (network.params(), network.buffers());
@@ -109,8 +111,9 @@ impl KernelSchedule {
 
         let mut b = LaunchBuilder::new(LaunchTarget {
             capacity,
-            blocks: multiprocessors as usize * BLOCKS_PER_MULTIPROCESSOR,
+            multiprocessors: multiprocessors as usize,
             precision: spec.precision,
+            choices: Rc::clone(choices),
         });
         let rule = spec.optimizer;
         // The memory that a change of the capacity keeps comes first.
@@ -170,7 +173,7 @@ impl KernelSchedule {
         }
     }
 
-    /// The schedule of an architecture, for a device with so many multiprocessors.
+    /// The schedule of an architecture with the plain variants, for a device with so many multiprocessors.
     ///
     /// # Errors
     /// Returns an error if the architecture does not fit.
@@ -180,8 +183,41 @@ impl KernelSchedule {
         multiprocessors: u32,
         averages: bool,
     ) -> Result<KernelSchedule> {
+        let choices = Rc::default();
+        Self::with_choices(spec, capacity, multiprocessors, averages, &choices)
+    }
+
+    /// The schedule of an architecture with these variants.
+    ///
+    /// # Errors
+    /// Returns an error if the architecture does not fit.
+    pub fn with_choices(
+        spec: &NetworkSpec,
+        capacity: usize,
+        multiprocessors: u32,
+        averages: bool,
+        choices: &Rc<Choices>,
+    ) -> Result<KernelSchedule> {
         let network = Network::new(spec, 1, 0)?;
-        Ok(Self::new(&network, capacity, multiprocessors, averages))
+        Ok(Self::new(
+            &network,
+            capacity,
+            multiprocessors,
+            averages,
+            choices,
+        ))
+    }
+
+    /// The products of its launches, each once.
+    pub fn products(&self) -> Vec<Rc<Product>> {
+        let launches = self.training.iter().chain(&self.scoring);
+        let mut products: Vec<Rc<Product>> = Vec::new();
+        for product in launches.filter_map(|launch| launch.product.as_ref()) {
+            if products.iter().all(|known| known.key() != product.key()) {
+                products.push(Rc::clone(product));
+            }
+        }
+        products
     }
 
     /// The parameters that the optimizer moves, and so has state for.

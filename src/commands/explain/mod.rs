@@ -5,6 +5,7 @@
 mod run;
 #[cfg(test)]
 mod tests;
+pub mod variants;
 
 use super::{bench, network};
 use crate::backend::gpu::schedule::{KernelSchedule, ScheduledLaunch};
@@ -24,6 +25,7 @@ use serde::Serialize;
 use std::io::Write;
 use std::path::Path;
 use std::rc::Rc;
+use variants::VariantRow;
 
 /// One launch. Times are in microseconds.
 #[derive(Clone, Debug, Serialize)]
@@ -71,6 +73,8 @@ pub struct LaunchReport {
     /// The whole training step as `bench` measures it, in images a second.
     pub step_images_per_s: Option<f64>,
     pub run: RunTimes,
+    /// The variants of the products: measured, or guessed for a GPU that is not here.
+    pub variants: Vec<VariantRow>,
 }
 
 /// What is to be explained.
@@ -125,7 +129,10 @@ pub fn lay_out(config: &Config, gpu: &KnownGpu) -> anyhow::Result<LaunchReport> 
     };
     let tables = [&schedule.training, &schedule.scoring].map(|list| unmeasured(list));
     let device = (gpu.name, gpu.multiprocessors);
-    report(&subject, device, &gpu.rates, tables)
+    Ok(LaunchReport {
+        variants: variants::guessed(&schedule, gpu.multiprocessors),
+        ..report(&subject, device, &gpu.rates, tables)?
+    })
 }
 
 /// The report for the configured GPU, with the measured time of each launch.
@@ -177,6 +184,8 @@ pub fn measure(config: &Config) -> anyhow::Result<LaunchReport> {
     let numbers: Vec<u32> = (0..batch as u32).collect();
     let rates_of_groups = subject.params.base_rates();
     let step = StepPlan::new(&subject.params, rates_of_groups, (1, 1), &numbers);
+    let tuning = config.options.gpu_tuning;
+    let variants = variants::measured(&*device, &subject, batch, tuning)?;
     let timed = device
         .time_launches(&subject.spec, &images, &step)?
         .context("this device does not run kernel launches one by one")?;
@@ -186,7 +195,10 @@ pub fn measure(config: &Config) -> anyhow::Result<LaunchReport> {
     };
     let tables = [measured(timed.training), measured(timed.scoring)];
     let device = (gpu.name.as_str(), timed.multiprocessors);
-    report(&subject, device, &rates, tables)
+    Ok(LaunchReport {
+        variants,
+        ..report(&subject, device, &rates, tables)?
+    })
 }
 
 fn load(named: &Path, config: &Config) -> anyhow::Result<Dataset> {
@@ -248,6 +260,7 @@ fn report(
         scoring,
         step_images_per_s: None,
         run: RunTimes::new(subject, model, multiprocessors)?,
+        variants: Vec::new(),
     })
 }
 
@@ -350,6 +363,14 @@ pub fn print(r: &LaunchReport, out: &mut impl Write) -> anyhow::Result<()> {
         grouped(r.scoring.images as u64)
     )?;
     print_table(&r.scoring, out)?;
+    let what = match r.variants.iter().any(|row| row.because == "measured") {
+        true => "measured",
+        false => "by a guess that no GPU has confirmed",
+    };
+    if r.variants.iter().any(|row| !row.times.is_empty()) {
+        writeln!(out, "\nThe variants of the products, {what}:")?;
+        variants::print(&r.variants, out)?;
+    }
     writeln!(out)?;
     run::print(&r.run, out)
 }

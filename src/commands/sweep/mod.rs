@@ -90,6 +90,7 @@ fn with_folder(
         data: planned.or_else(|| config.options.data.clone()),
         device,
         engine: config.options.engine,
+        gpu_tuning: config.options.gpu_tuning,
         keep,
         threads: (threads / parallel.max(1)).max(1),
         serve: true,

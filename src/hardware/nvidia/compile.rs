@@ -32,13 +32,18 @@ pub fn compile_all(
     })
 }
 
+/// Number of threads that compile at once.
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get())
+}
+
 /// Applies `work` to each item, on one thread per core, and returns the results in the order of the items. Returns the
 /// error of the first item that failed.
 fn on_all_cores<I: Sync, T: Send>(
     items: &[I],
     work: impl Fn(&I) -> Result<T, String> + Sync,
 ) -> Result<Vec<T>, String> {
-    let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let cores = cores();
     let next = AtomicUsize::new(0);
     let worker = || -> Vec<(usize, Result<T, String>)> {
         let taken = || next.fetch_add(1, Ordering::Relaxed);

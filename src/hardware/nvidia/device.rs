@@ -1,11 +1,12 @@
 //! An opened GPU: its context, the compiler, and the kernels loaded so far. It outlives the executors on it, so that a
 //! later run reuses the kernels that an earlier run loaded.
 
-use super::compile::compile_all;
+use super::compile::{self, compile_all};
 use super::driver::{self, Driver, Gpu, Version, words};
-use super::kernel_cache::KernelCache;
+use super::kernel_cache::{CacheKey, KernelCache};
 use super::nvrtc::Nvrtc;
 use super::nvrtc_search::{SearchPath, install_command};
+use crate::hardware::executor::Compiling;
 use cudarc::driver::sys::{CUdevice_attribute, CUfunction, CUmodule};
 use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DriverError, result};
 use std::cell::RefCell;
@@ -14,6 +15,7 @@ use std::ffi::CString;
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// The oldest CUDA version whose drivers have every function that this program calls.
 const MIN_DRIVER: Version = (12, 0);
@@ -186,7 +188,9 @@ pub struct CudaDevice {
     multiprocessors: u32,
     architecture: u32,
     starts_launches_early: bool,
-    compiler: Nvrtc,
+    /// The driver's CUDA version.
+    driver: Version,
+    compiler: Arc<Nvrtc>,
     cache: KernelCache,
     /// Loaded kernels by source.
     modules: RefCell<HashMap<String, Rc<Module>>>,
@@ -230,7 +234,8 @@ impl CudaDevice {
             architecture: architecture(gpu.capability),
             starts_launches_early: starts_launches_early(driver, gpu.capability),
             name: gpu.name,
-            compiler,
+            driver,
+            compiler: Arc::new(compiler),
             cache: KernelCache::of_user(),
             modules: RefCell::default(),
             uploads: RefCell::default(),
@@ -266,6 +271,56 @@ impl CudaDevice {
     /// A new stream. The default stream cannot be captured.
     pub(super) fn stream(&self) -> Result<Arc<CudaStream>, DriverError> {
         self.context.new_stream()
+    }
+
+    /// Compiles sources in the background, into the disk cache.
+    pub(super) fn begin_compiling(&self, sources: Vec<String>) -> Compiling {
+        let (compiler, cache) = (Arc::clone(&self.compiler), self.cache.clone());
+        let architecture = self.architecture;
+        Compiling::begin(move |stop| {
+            let sources: Vec<&str> = sources.iter().map(String::as_str).collect();
+            // As many at once as there are cores.
+            for sources in sources.chunks(compile::cores()) {
+                if stop.load(Ordering::Relaxed) {
+                    return;
+                }
+                if let Err(log) = compile_all(&compiler, &cache, architecture, sources) {
+                    tracing::warn!("a variant of a kernel does not compile: {log}");
+                }
+            }
+        })
+    }
+
+    /// A result of measurements on such a GPU with this driver and compiler, from the disk cache.
+    pub(super) fn read_result(&self, key: &str) -> Option<Vec<u8>> {
+        self.cache
+            .read(&self.result_key(key, &self.result_options().each_ref().map(String::as_str)))
+    }
+
+    /// Keeps a result of measurements in the disk cache.
+    pub(super) fn write_result(&self, key: &str, value: &[u8]) {
+        let options = self.result_options();
+        self.cache.write(
+            &self.result_key(key, &options.each_ref().map(String::as_str)),
+            value,
+        );
+    }
+
+    fn result_options(&self) -> [String; 2] {
+        let (major, minor) = self.driver;
+        [
+            format!("measured on {}", self.name),
+            format!("driver {major}.{minor}"),
+        ]
+    }
+
+    fn result_key<'a>(&self, key: &'a str, options: &'a [&'a str]) -> CacheKey<'a> {
+        CacheKey {
+            source: key,
+            options,
+            architecture: self.architecture,
+            compiler: self.compiler.version(),
+        }
     }
 
     /// Returns the loaded module of each source, in order. Modules that this device has not loaded yet are read from

@@ -4,7 +4,7 @@
 use super::device::CudaDevice;
 use super::driver::words;
 use crate::hardware::executor::{
-    ExecutorDevice, ExecutorError, KernelExecutor, KernelList, Launch, Offset, Result,
+    Compiling, ExecutorDevice, ExecutorError, KernelExecutor, KernelList, Launch, Offset, Result,
 };
 use cudarc::driver::sys::{
     CUdeviceptr, CUevent_flags, CUfunction, CUfunction_attribute, CUgraphInstantiate_flags,
@@ -187,6 +187,18 @@ impl ExecutorDevice for CudaDevice {
         stream.synchronize().map_err(lost)?;
         self.keep_allocated(slice);
         Ok(at)
+    }
+
+    fn compile_ahead(&self, sources: Vec<String>) -> Compiling {
+        self.begin_compiling(sources)
+    }
+
+    fn recall(&self, key: &str) -> Option<Vec<u8>> {
+        self.read_result(key)
+    }
+
+    fn remember(&self, key: &str, value: &[u8]) {
+        self.write_result(key, value);
     }
 }
 

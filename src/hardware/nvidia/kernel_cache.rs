@@ -1,4 +1,4 @@
-//! A cache of compiled kernels on disk. If it cannot be read or written, the kernels are compiled at each start, and
+//! A cache of compiled kernels on disk, and of what was measured of them. If it cannot be read or written, the kernels are compiled at each start, and
 //! the log says why.
 
 use super::driver::Version;

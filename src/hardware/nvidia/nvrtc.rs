@@ -120,10 +120,46 @@ impl Nvrtc {
     /// # Errors
     /// Returns the compiler's log if the source does not compile.
     pub fn compile(&self, source: &str, architecture: u32) -> Result<Vec<u8>, String> {
+        let options = OPTIONS.map(ToOwned::to_owned);
+        self.compile_with(source, architecture, &options, |program| {
+            let f = &self.functions;
+            // SAFETY: the program is alive, and the functions are about its code.
+            unsafe { self.buffer(program, f.code_size, f.code) }
+        })
+    }
+
+    /// What ptxas reports of the kernels of a source: registers, spilled bytes, shared memory.
+    ///
+    /// # Errors
+    /// Returns the compiler's log if the source does not compile.
+    pub fn explain(&self, source: &str, architecture: u32) -> Result<String, String> {
+        let options: Vec<String> = OPTIONS
+            .iter()
+            .copied()
+            .chain(["--ptxas-options=-v"])
+            .map(ToOwned::to_owned)
+            .collect();
+        self.compile_with(source, architecture, &options, |program| {
+            // SAFETY: the program is alive.
+            Ok(unsafe { self.log(program) })
+        })
+    }
+
+    /// Compiles a source and returns what `output` takes from the compiled program.
+    fn compile_with<T>(
+        &self,
+        source: &str,
+        architecture: u32,
+        options: &[String],
+        output: impl FnOnce(Program) -> Result<T, String>,
+    ) -> Result<T, String> {
         let source = CString::new(source).map_err(|e| e.to_string())?;
         let architecture = CString::new(format!("--gpu-architecture=sm_{architecture}"))
             .map_err(|e| e.to_string())?;
-        let options = OPTIONS.map(CString::new);
+        let options: Vec<_> = options
+            .iter()
+            .map(|option| CString::new(option.as_str()))
+            .collect();
         let mut pointers = vec![architecture.as_ptr()];
         for option in &options {
             pointers.push(option.as_ref().map_err(ToString::to_string)?.as_ptr());
@@ -148,7 +184,7 @@ impl Nvrtc {
                     pointers.as_ptr(),
                 ))
                 .map_err(|error| format!("{error}: {}", self.log(program)))
-                .and_then(|()| self.buffer(program, f.code_size, f.code));
+                .and_then(|()| output(program));
             // If this fails, a little memory is lost.
             (f.destroy)(&raw mut program);
             compiled

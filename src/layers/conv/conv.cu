@@ -5,194 +5,139 @@
 //  input gradient C[pixel][input]  = gradients around the pixel x weights,        then what the layer before lets through
 //  weight gradient C[patch][output] = sum over pixels of image x gradient;        one more row of ones makes the bias's
 //
-// Constants: H W I (input), O, KERNEL, STRIDE, PAD, OH OW (the convolution's result); RELU, POOL, DROP (the stream's
-// word, 0 for none), DROP_LIVE, DROP_THRESHOLD, DROP_SCALE; BIAS; TRAINED (0 where the weight has no gradient); C and P (a dense layer's inputs are P pixels of C
-// channels, its weights in CHW order; else C = I, P = 1); WIDE_O and WIDE_I (rows of the packed weights, multiples of
-// four); PRECISION (0 f32, 1 tf32, 2 bf16); SPLITS, INPUT_SPLITS, WEIGHT_SPLITS (blocks that share one sum);
-// WEIGHT_BLOCKS; UPSTREAM_* (see kernels.cuh) where the layer before wants its gradient prepared.
+// Constants: FORWARD (1 for the kernel `forward`, 0 for `backward`); H W I (input), O, KERNEL, STRIDE, PAD, OH OW (the
+// convolution's result); RELU, POOL, DROP (the stream's word, 0 for none), DROP_LIVE, DROP_THRESHOLD, DROP_SCALE; BIAS;
+// TRAINED (0 where the weight has no gradient); C and P (a dense layer's inputs are P pixels of C channels, its weights
+// in CHW order; else C = I, P = 1); WIDE_O and WIDE_I (rows of the packed weights, multiples of four); PRECISION (0 f32,
+// 1 tf32, 2 bf16); SPLITS, INPUT_SPLITS, WEIGHT_SPLITS (blocks that share one sum); WEIGHT_BLOCKS; UPSTREAM_* (see
+// kernels.cuh) where the layer before wants its gradient prepared.
+// The constants of the variant stand in product.cuh.
 
-// A block of 128 threads makes a tile of BM x BN results, BK terms of the sums at a time.
-constexpr int BM = 64, BN = 32, BK = 32, THREADS = 128;
-// Lines in shared memory: padded so that the tensor cores' reads hit different banks.
-constexpr int LINE_K = BK + 4, LINE_M = BM + 8, LINE_N = BN + 8, LINE_C = BN + 4;
-constexpr int TILE_A = BM * LINE_K, TILE_B = BK * LINE_N;
 constexpr int PATCH = KERNEL * KERNEL * I, BACK_PATCH = KERNEL * KERNEL * O;
 constexpr int ROWS = PATCH + BIAS;
 // Pixels of the convolution's result that are wanted: with pooling in the order of the windows.
 constexpr int PH = POOL ? OH / 2 : OH, PW = POOL ? OW / 2 : OW;
 constexpr int WANTED = POOL ? PH * PW * 4 : OH * OW;
 
-static_assert(BM * LINE_K >= BK * LINE_M, "one room for both orders of a");
-static_assert(2 * (TILE_A + TILE_B) >= BM * LINE_C, "results take the operands' room");
+// Term `term` of the patch at (y, x) of the image that begins at `image`, and whether it is inside the image.
+__device__ __forceinline__ const float *patch_at(const float *image, int y, int x, u32 term, bool &inside) {
+    u32 tap = term / I;
+    int row = y + (int)(tap / KERNEL), column = x + (int)(tap % KERNEL);
+    inside = term < PATCH && row >= 0 && row < H && column >= 0 && column < W;
+    return image + ((u32)row * W + column) * I + term % I;
+}
 
-// The operands' tiles in registers, on their way to shared memory. By rows: line t/8 + 16j of the results, four
-// neighbouring terms. By terms: term t/16 + 8j, four neighbouring lines.
-struct Fetched {
-    float4 a[4];
-    float4 b[2];
+// The packed weights, in rows of WIDE.
+template <u32 WIDE> struct Weights {
+    const float *packed;
+    u32 column;
+
+    template <class To> __device__ __forceinline__ void b(int j, u32 k, u32 end, To &to) const {
+        u32 term = k + term_of_b(j);
+        to.four(packed + term * WIDE + column, term < end && column < WIDE);
+    }
 };
 
-__device__ __forceinline__ float4 zero4() {
-    float4 z = {0.0f, 0.0f, 0.0f, 0.0f};
-    return z;
+#if LOADS == 2
+// A rectangle of pixels of the result, and all pixels that it depends on, with their channels: staged once, every tap of
+// every term is read from there.
+constexpr int DEPTH = FORWARD ? I : O, LINE_P = DEPTH + 4;
+constexpr int RIM_COLUMNS = RIM_W + KERNEL - 1, RIM_PIXELS = (RIM_H + KERNEL - 1) * RIM_COLUMNS;
+constexpr int TILE_P = RIM_PIXELS * LINE_P;
+constexpr int SLICES = (KERNEL * KERNEL * DEPTH + BK - 1) / BK, WEIGHT_STAGES = STAGES < SLICES ? STAGES : SLICES;
+// The pixels that are divided into rectangles.
+constexpr int AREA_H = FORWARD ? PH * (POOL ? 2 : 1) : H, AREA_W = FORWARD ? PW * (POOL ? 2 : 1) : W;
+constexpr u32 RIMS_X = (AREA_W + RIM_W - 1) / RIM_W, RIMS = (AREA_H + RIM_H - 1) / RIM_H * RIMS_X;
+
+static_assert(STRIDE == 1 && DEPTH % 8 == 0, "neighbours depend on neighbours, and eight terms on one tap");
+static_assert(RIM_H * RIM_W <= BM && (!(FORWARD && POOL) || (RIM_H % 2 == 0 && RIM_W % 2 == 0)), "whole windows");
+static_assert(ROOM >= TILE_P + WEIGHT_STAGES * TILE_B, "room for the rectangle and the weights");
+
+// The place of a tile's line in its rectangle: with pooling in the order of the windows. Returns false beyond it.
+__device__ __forceinline__ bool place_of_line(int line, int &y, int &x) {
+    if (FORWARD && POOL) {
+        int window = line / 4, wide = RIM_W / 2;
+        y = window / wide * 2 + line % 4 / 2, x = window % wide * 2 + line % 2;
+    } else {
+        y = line / RIM_W, x = line % RIM_W;
+    }
+    return line < RIM_H * RIM_W;
 }
 
-__device__ __forceinline__ float4 load4(const float *at) { return *(const float4 *)at; }
+struct Rectangle {
+    u32 image;
+    int y, x;
 
-template <bool BY_ROWS> __device__ __forceinline__ void store(const Fetched &f, float *a, float *b) {
-    int t = threadIdx.x;
-#pragma unroll
-    for (int j = 0; j < 4; j++) {
-        float *to = BY_ROWS ? a + (t / 8 + 16 * j) * LINE_K + t % 8 * 4 : a + (t / 16 + 8 * j) * LINE_M + t % 16 * 4;
-        *(float4 *)to = f.a[j];
+    __device__ __forceinline__ Rectangle(u32 number) {
+        image = number / RIMS;
+        y = number % RIMS / RIMS_X * RIM_H, x = number % RIMS_X * RIM_W;
     }
+    // The row and column of a tile's line. Returns false if it has none.
+    __device__ __forceinline__ bool pixel(int line, int &row, int &column) const {
+        bool there = place_of_line(line, row, column);
+        row += y, column += x;
+        return there && row < AREA_H && column < AREA_W;
+    }
+};
+
+// The staged pixels as operand a, see `Stage`.
+struct RimStage {
+    const float *pixels;
+    const int (&lines)[LINES];
+    u32 first;
+
+    __device__ __forceinline__ int offset(u32 k) const {
+        u32 tap = k / DEPTH, y = tap / KERNEL, x = tap % KERNEL;
+        // The weights of terms beyond the last tap are zero.
+        if (tap >= KERNEL * KERNEL) return 0;
+        if (!FORWARD) y = KERNEL - 1 - y, x = KERNEL - 1 - x;
+        return (y * RIM_COLUMNS + x) * LINE_P + k % DEPTH;
+    }
+    __device__ __forceinline__ float one(int i, int k, int r) const { return pixels[lines[i] + offset(first + k) + r]; }
+    __device__ __forceinline__ void fours(int k, float (&v)[4][LINES]) const {
+        const float *at = pixels + offset(first + k);
 #pragma unroll
-    for (int j = 0; j < 2; j++) *(float4 *)(b + (t / 8 + 16 * j) * LINE_N + t % 8 * 4) = f.b[j];
+        for (int i = 0; i < LINES; i++) {
+            float4 r = load4(at + lines[i]);
+            v[0][i] = r.x, v[1][i] = r.y, v[2][i] = r.z, v[3][i] = r.w;
+        }
+    }
+};
+
+// Like `product`, for the rectangle whose first pixel depends on those from (y, x) on of an image of `height` x `width`.
+template <class Operand>
+__device__ __forceinline__ void rim_product(const float *image, int height, int width, int y, int x, const Operand &weights, u32 begin, u32 end,
+                                            float *room) {
+    float sum[SUMS];
+#pragma unroll
+    for (int i = 0; i < SUMS; i++) sum[i] = 0.0f;
+    int lines[LINES];
+#pragma unroll
+    for (int i = 0; i < LINES; i++) {
+        int row, column;
+        lines[i] = place_of_line(line_of<true>(i), row, column) ? (row * RIM_COLUMNS + column) * LINE_P : 0;
+    }
+    for (int e = threadIdx.x; e < RIM_PIXELS * (DEPTH / 4); e += THREADS) {
+        int pixel = e / (DEPTH / 4), channel = e % (DEPTH / 4) * 4;
+        int row = y + pixel / RIM_COLUMNS, column = x + pixel % RIM_COLUMNS;
+        bool inside = row >= 0 && row < height && column >= 0 && column < width;
+        copy_async_16(room + pixel * LINE_P + channel, image + ((u32)row * width + column) * DEPTH + channel, inside);
+    }
+    float *stages = room + TILE_P;
+    auto copy = [&](u32 k, int to) {
+#pragma unroll
+        for (int j = 0; j < FOURS_B; j++) {
+            ToShared group = {group_of_b(stages + to * TILE_B, j)};
+            weights.b(j, k, end, group);
+        }
+    };
+    auto add = [&](u32 k, int now) { multiply(RimStage{room, lines, k}, stages + now * TILE_B, sum); };
+    pipeline<STAGES>(begin, end, copy, add);
+    write_sums<true>(sum, room);
 }
-
-template <bool BY_ROWS> __device__ __forceinline__ float element(const float *a, int m, int k) {
-    return BY_ROWS ? a[m * LINE_K + k] : a[k * LINE_M + m];
-}
-
-// Which results a thread of the f32 product has: four lines, four columns.
-template <bool BY_ROWS> __device__ __forceinline__ int line_of(int i) {
-    int y = threadIdx.x / 8;
-    return BY_ROWS ? y + 16 * i : y * 4 + i;
-}
-
-template <bool BY_ROWS> __device__ __forceinline__ void multiply(const float *a, const float *b, float *sum) {
-#if PRECISION == 0
-    int x = threadIdx.x % 8;
-#pragma unroll 4
-    for (int k = 0; k < BK; k += 4) {
-        float av[4][4];
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            float4 v = BY_ROWS ? load4(a + line_of<BY_ROWS>(i) * LINE_K + k) : load4(a + (k + i) * LINE_M + line_of<BY_ROWS>(0));
-            float *to = av[i];
-            to[0] = v.x, to[1] = v.y, to[2] = v.z, to[3] = v.w;
-        }
-#pragma unroll
-        for (int kk = 0; kk < 4; kk++) {
-            float4 v = load4(b + (k + kk) * LINE_N + x * 4);
-#pragma unroll
-            for (int i = 0; i < 4; i++) {
-                float f = BY_ROWS ? av[i][kk] : av[kk][i];
-                sum[4 * i] = fmaf(f, v.x, sum[4 * i]);
-                sum[4 * i + 1] = fmaf(f, v.y, sum[4 * i + 1]);
-                sum[4 * i + 2] = fmaf(f, v.z, sum[4 * i + 2]);
-                sum[4 * i + 3] = fmaf(f, v.w, sum[4 * i + 3]);
-            }
-        }
-    }
-#else
-    int group = threadIdx.x % 32 / 4, member = threadIdx.x % 4, m = threadIdx.x / 32 * 16 + group;
-#if PRECISION == 1
-#pragma unroll
-    for (int k = 0; k < BK; k += 8) {
-        u32 av[4] = {to_tf32(element<BY_ROWS>(a, m, k + member)), to_tf32(element<BY_ROWS>(a, m + 8, k + member)),
-                     to_tf32(element<BY_ROWS>(a, m, k + member + 4)), to_tf32(element<BY_ROWS>(a, m + 8, k + member + 4))};
-#pragma unroll
-        for (int j = 0; j < 4; j++) {
-            const float *at = b + (k + member) * LINE_N + 8 * j + group;
-            u32 bv[2] = {to_tf32(at[0]), to_tf32(at[4 * LINE_N])};
-            mma_tf32(sum + 4 * j, av, bv);
-        }
-    }
-#else
-#pragma unroll
-    for (int k = 0; k < BK; k += 16) {
-        u32 av[4];
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            int row = m + i % 2 * 8, term = k + 2 * member + i / 2 * 8;
-            av[i] = to_bf16(element<BY_ROWS>(a, row, term), element<BY_ROWS>(a, row, term + 1));
-        }
-#pragma unroll
-        for (int j = 0; j < 4; j++) {
-            const float *at = b + (k + 2 * member) * LINE_N + 8 * j + group;
-            u32 bv[2] = {to_bf16(at[0], at[LINE_N]), to_bf16(at[8 * LINE_N], at[9 * LINE_N])};
-            mma_bf16(sum + 4 * j, av, bv);
-        }
-    }
 #endif
-#endif
-}
 
-// Terms begin..end of the sums, then the results in `room` as BM lines of LINE_C.
-template <bool BY_ROWS, class Operands> __device__ __forceinline__ void product(const Operands &from, u32 begin, u32 end, float *room) {
-    float sum[16];
-#pragma unroll
-    for (int i = 0; i < 16; i++) sum[i] = 0.0f;
-    Fetched fetched;
-    if (begin < end) {
-        from.fetch(begin, end, fetched);
-        store<BY_ROWS>(fetched, room, room + TILE_A);
-    }
-    __syncthreads();
-    int now = 0;
-    for (u32 k = begin; k < end; k += BK) {
-        bool more = k + BK < end;
-        if (more) from.fetch(k + BK, end, fetched);
-        float *tile = room + now * (TILE_A + TILE_B);
-        multiply<BY_ROWS>(tile, tile + TILE_A, sum);
-        now ^= 1;
-        if (more) {
-            float *other = room + now * (TILE_A + TILE_B);
-            store<BY_ROWS>(fetched, other, other + TILE_A);
-        }
-        __syncthreads();
-    }
-#if PRECISION == 0
-#pragma unroll
-    for (int i = 0; i < 4; i++)
-#pragma unroll
-        for (int j = 0; j < 4; j++) room[line_of<BY_ROWS>(i) * LINE_C + threadIdx.x % 8 * 4 + j] = sum[4 * i + j];
-#else
-    int group = threadIdx.x % 32 / 4, member = threadIdx.x % 4, m = threadIdx.x / 32 * 16 + group;
-#pragma unroll
-    for (int j = 0; j < 4; j++)
-#pragma unroll
-        for (int i = 0; i < 4; i++) room[(m + i / 2 * 8) * LINE_C + 8 * j + 2 * member + i % 2] = sum[4 * j + i];
-#endif
-    __syncthreads();
-}
-
-// Adds the partial sums of the blocks that share a tile (split-K). Returns true in the last block, whose `room` then holds
-// the total.
-__device__ __forceinline__ bool split_k_reduce(float *room, float *parts, u32 *counters, u32 tile, u32 split, u32 splits) {
-    if (splits == 1) return true;
-    float *mine = parts + ((u64)tile * splits + split) * (BM * BN);
-    for (int e = threadIdx.x; e < BM * BN; e += THREADS) mine[e] = room[e / BN * LINE_C + e % BN];
-    if (!last_block(counters + tile, splits)) return false;
-    const float *all = parts + (u64)tile * splits * (BM * BN);
-    for (int e = threadIdx.x; e < BM * BN; e += THREADS) {
-        float sum = 0.0f;
-        for (u32 i = 0; i < splits; i++) sum += __ldcg(all + i * (BM * BN) + e);
-        room[e / BN * LINE_C + e % BN] = sum;
-    }
-    __syncthreads();
-    return true;
-}
-
-// Four neighbours of the patch at (y, x) of the image that begins at `image`, from term k on.
-__device__ __forceinline__ float4 patch4(const float *image, int y, int x, u32 k) {
-    float v[4];
-#pragma unroll
-    for (int j = 0; j < 4; j++) {
-        u32 term = k + j, tap = term / I;
-        int row = y + (int)(tap / KERNEL), column = x + (int)(tap % KERNEL);
-        bool inside = term < PATCH && row >= 0 && row < H && column >= 0 && column < W;
-        if (I % 4 == 0) {
-            if (!inside) return zero4();
-            return load4(image + ((u32)row * W + column) * I + term % I);
-        }
-        v[j] = inside ? image[((u32)row * W + column) * I + term % I] : 0.0f;
-    }
-    float4 r = {v[0], v[1], v[2], v[3]};
-    return r;
-}
-
+#if FORWARD
 // Image, row and column of a wanted pixel of the result.
 __device__ __forceinline__ void pixel_of(u32 m, u32 &image, u32 &y, u32 &x) {
     image = m / WANTED;
@@ -208,17 +153,14 @@ __device__ __forceinline__ void pixel_of(u32 m, u32 &image, u32 &y, u32 &x) {
 }
 
 struct Forward {
-    const float *image[4];
-    int y[4], x[4];
-    const float *weights;
-    u32 column;
+    const float *image[FOURS_A];
+    int y[FOURS_A], x[FOURS_A];
+    Weights<WIDE_O> weights;
 
-    __device__ __forceinline__ Forward(const float *input, const float *packed, u32 first, u32 column0, u32 pixels) {
-        weights = packed;
-        column = column0 + threadIdx.x % 8 * 4;
+    __device__ __forceinline__ Forward(const float *input, Weights<WIDE_O> weights, u32 first, u32 pixels) : weights(weights) {
 #pragma unroll
-        for (int j = 0; j < 4; j++) {
-            u32 m = first + threadIdx.x / 8 + 16 * j, n, row, col;
+        for (int j = 0; j < FOURS_A; j++) {
+            u32 m = first + line_of_group<true>(j), n, row, col;
             pixel_of(m, n, row, col);
             bool there = m < pixels;
             image[j] = input + (there ? (u64)n * (H * W * I) : 0);
@@ -228,27 +170,41 @@ struct Forward {
         }
     }
 
-    __device__ __forceinline__ void fetch(u32 k, u32 end, Fetched &f) const {
+    template <class To> __device__ __forceinline__ void a(int j, u32 k, u32 end, To &to) const {
 #pragma unroll
-        for (int j = 0; j < 4; j++) f.a[j] = patch4(image[j], y[j], x[j], k + threadIdx.x % 8 * 4);
-#pragma unroll
-        for (int j = 0; j < 2; j++) {
-            u32 term = k + threadIdx.x / 8 + 16 * j;
-            f.b[j] = term < end && column < WIDE_O ? load4(weights + term * WIDE_O + column) : zero4();
+        for (int i = 0; i < 4; i++) {
+            bool inside;
+            const float *at = patch_at(image[j], y[j], x[j], k + term_of_group<true>(j) + i, inside);
+            if (I % 4 == 0) {
+                to.four(at, inside);
+                return;
+            }
+            to.one(i, at, inside);
         }
     }
+    template <class To> __device__ __forceinline__ void b(int j, u32 k, u32 end, To &to) const { weights.b(j, k, end, to); }
 };
 
-extern "C" __global__ void __launch_bounds__(THREADS) forward(const Step *now, const float *input, const float *packed, const float *bias,
+extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) forward(const Step *now, const float *input, const float *packed, const float *bias,
                                                               float *output, u8 *argmax, float *parts, u32 *counters) {
-    __shared__ __align__(16) float room[2 * (TILE_A + TILE_B)];
+    dynamic_shared(float, room);
     const Step s = *now;
-    u32 pixels = s.count * WANTED, first = blockIdx.x * BM, column0 = blockIdx.y * BN, split = blockIdx.z;
-    if (first >= pixels) return;
+    constexpr u32 COLUMNS = (O + BN - 1) / BN;
+    u32 split = blockIdx.x % SPLITS, tile = blockIdx.x / SPLITS;
+    u32 column0 = tile % COLUMNS * BN;
     constexpr u32 TERMS = (PATCH + BK * SPLITS - 1) / (BK * SPLITS) * BK;
     u32 begin = split * TERMS, end = begin + TERMS < PATCH ? begin + TERMS : PATCH;
-    product<true>(Forward(input, packed, first, column0, pixels), begin, end, room);
-    if (!split_k_reduce(room, parts, counters, blockIdx.x * gridDim.y + blockIdx.y, split, SPLITS)) return;
+    Weights<WIDE_O> weights = {packed, column0 + column_of_group()};
+#if LOADS == 2
+    Rectangle rectangle(tile / COLUMNS);
+    if (rectangle.image >= s.count) return;
+    rim_product(input + (u64)rectangle.image * (H * W * I), H, W, rectangle.y - PAD, rectangle.x - PAD, weights, begin, end, room);
+#else
+    u32 pixels = s.count * WANTED, first = tile / COLUMNS * BM;
+    if (first >= pixels) return;
+    product<true>(Forward(input, weights, first, pixels), begin, end, room);
+#endif
+    if (!split_k_reduce<SPLITS>(room, parts, counters, tile, split)) return;
 #if DROP != 0
     u32 threshold = DROP_LIVE ? s.threshold : DROP_THRESHOLD;
     float scale = DROP_LIVE ? s.scale : DROP_SCALE;
@@ -257,7 +213,15 @@ extern "C" __global__ void __launch_bounds__(THREADS) forward(const Step *now, c
     constexpr int PLACES = POOL ? 4 : 1;
     for (u32 e = threadIdx.x; e < BM / PLACES * BN; e += THREADS) {
         u32 column = column0 + e % BN, line = e / BN * PLACES;
-        if (column >= O || first + line >= pixels) continue;
+#if LOADS == 2
+        int y, x;
+        bool there = rectangle.pixel(line, y, x);
+        u32 pixel = (rectangle.image * PH + y / (POOL ? 2 : 1)) * PW + x / (POOL ? 2 : 1);
+#else
+        bool there = first + line < pixels;
+        u32 pixel = (first + line) / PLACES;
+#endif
+        if (column >= O || !there) continue;
         float shift = BIAS ? bias[column] : 0.0f, best = room[line * LINE_C + e % BN] + shift;
         u32 place = 0;
 #pragma unroll
@@ -266,7 +230,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) forward(const Step *now, c
             if (beats(v, best)) best = v, place = p;
         }
         if (RELU) best = relu(best);
-        u32 to = (first + line) / PLACES * O + column;
+        u32 to = pixel * O + column;
 #if DROP != 0
         best *= dropped(s, DROP, threshold, scale, to);
 #endif
@@ -274,20 +238,17 @@ extern "C" __global__ void __launch_bounds__(THREADS) forward(const Step *now, c
         if (POOL) argmax[to] = (u8)place;
     }
 }
-
+#else
 // Sums over the gradients around each pixel of the input.
 struct Inward {
-    const float *image[4];
-    int y[4], x[4];
-    const float *weights;
-    u32 column;
+    const float *image[FOURS_A];
+    int y[FOURS_A], x[FOURS_A];
+    Weights<WIDE_I> weights;
 
-    __device__ __forceinline__ Inward(const float *grad, const float *packed, u32 first, u32 column0, u32 pixels) {
-        weights = packed;
-        column = column0 + threadIdx.x % 8 * 4;
+    __device__ __forceinline__ Inward(const float *grad, Weights<WIDE_I> weights, u32 first, u32 pixels) : weights(weights) {
 #pragma unroll
-        for (int j = 0; j < 4; j++) {
-            u32 m = first + threadIdx.x / 8 + 16 * j;
+        for (int j = 0; j < FOURS_A; j++) {
+            u32 m = first + line_of_group<true>(j);
             bool there = m < pixels;
             image[j] = grad + (there ? (u64)(m / (H * W)) * (OH * OW * O) : 0);
             y[j] = there ? (int)(m / W % H) + PAD : -1 - KERNEL * STRIDE;
@@ -295,35 +256,22 @@ struct Inward {
         }
     }
 
-    __device__ __forceinline__ void fetch(u32 k, u32 end, Fetched &f) const {
-        u32 first = k + threadIdx.x % 8 * 4;
+    template <class To> __device__ __forceinline__ void a(int j, u32 k, u32 end, To &to) const {
 #pragma unroll
-        for (int j = 0; j < 4; j++) {
-            float v[4];
-#pragma unroll
-            for (int i = 0; i < 4; i++) {
-                u32 term = first + i, tap = term / O;
-                int row = y[j] - (int)(tap / KERNEL), column = x[j] - (int)(tap % KERNEL);
-                bool inside = term < BACK_PATCH && row >= 0 && column >= 0 && row % STRIDE == 0 && column % STRIDE == 0 &&
-                              row / STRIDE < OH && column / STRIDE < OW;
-                const float *at = image[j] + ((u32)(row / STRIDE) * OW + column / STRIDE) * O + term % O;
-                if (O % 4 == 0) {
-                    f.a[j] = inside ? load4(at) : zero4();
-                    break;
-                }
-                v[i] = inside ? *at : 0.0f;
+        for (int i = 0; i < 4; i++) {
+            u32 term = k + term_of_group<true>(j) + i, tap = term / O;
+            int row = y[j] - (int)(tap / KERNEL), column = x[j] - (int)(tap % KERNEL);
+            bool inside = term < BACK_PATCH && row >= 0 && column >= 0 && row % STRIDE == 0 && column % STRIDE == 0 && row / STRIDE < OH &&
+                          column / STRIDE < OW;
+            const float *at = image[j] + ((u32)(row / STRIDE) * OW + column / STRIDE) * O + term % O;
+            if (O % 4 == 0) {
+                to.four(at, inside);
+                return;
             }
-            if (O % 4 != 0) {
-                float4 r = {v[0], v[1], v[2], v[3]};
-                f.a[j] = r;
-            }
-        }
-#pragma unroll
-        for (int j = 0; j < 2; j++) {
-            u32 term = k + threadIdx.x / 8 + 16 * j;
-            f.b[j] = term < end && column < WIDE_I ? load4(weights + term * WIDE_I + column) : zero4();
+            to.one(i, at, inside);
         }
     }
+    template <class To> __device__ __forceinline__ void b(int j, u32 k, u32 end, To &to) const { weights.b(j, k, end, to); }
 };
 
 // Sums over all pixels of the result.
@@ -331,51 +279,45 @@ struct Weigh {
     const float *input, *grad;
     u32 line, column;
 
-    __device__ __forceinline__ void fetch(u32 k, u32 end, Fetched &f) const {
+    template <class To> __device__ __forceinline__ void a(int j, u32 k, u32 end, To &to) const {
+        u32 m = k + term_of_group<false>(j), rest = m % (OH * OW);
+        const float *image = input + (u64)(m / (OH * OW)) * (H * W * I);
+        int y = (int)(rest / OW * STRIDE) - PAD, x = (int)(rest % OW * STRIDE) - PAD;
 #pragma unroll
-        for (int j = 0; j < 4; j++) {
-            u32 m = k + threadIdx.x / 16 + 8 * j;
-            float4 v = zero4();
-            if (m < end && line < PATCH) {
-                u32 n = m / (OH * OW), rest = m % (OH * OW);
-                int y = (int)(rest / OW * STRIDE) - PAD, x = (int)(rest % OW * STRIDE) - PAD;
-                v = patch4(input + (u64)n * (H * W * I), y, x, line);
+        for (int i = 0; i < 4; i++) {
+            u32 term = line + i;
+            bool inside;
+            const float *at = patch_at(image, y, x, term, inside);
+            inside = inside && m < end;
+            if (I % 4 == 0 && term < PATCH) {
+                to.four(at, inside);
+                return;
             }
-            if (BIAS && m < end && line <= PATCH && PATCH < line + 4) {
-                u32 at = PATCH - line;
-                if (at == 0) v.x = 1.0f;
-                if (at == 1) v.y = 1.0f;
-                if (at == 2) v.z = 1.0f;
-                if (at == 3) v.w = 1.0f;
-            }
-            f.a[j] = v;
+            // Behind the patch: the line of ones, and zeros.
+            if (term < PATCH)
+                to.one(i, at, inside);
+            else
+                to.constant(i, BIAS && m < end && term == PATCH ? 1.0f : 0.0f);
         }
+    }
+    template <class To> __device__ __forceinline__ void b(int j, u32 k, u32 end, To &to) const {
+        u32 m = k + term_of_b(j);
+        const float *at = grad + (u64)m * O + column;
+        if (O % 4 == 0) {
+            to.four(at, m < end && column < O);
+        } else {
 #pragma unroll
-        for (int j = 0; j < 2; j++) {
-            u32 m = k + threadIdx.x / 8 + 16 * j;
-            const float *at = grad + (u64)m * O + column;
-            float4 v = zero4();
-            if (m < end) {
-                if (O % 4 == 0) {
-                    if (column < O) v = load4(at);
-                } else {
-                    if (column < O) v.x = at[0];
-                    if (column + 1 < O) v.y = at[1];
-                    if (column + 2 < O) v.z = at[2];
-                    if (column + 3 < O) v.w = at[3];
-                }
-            }
-            f.b[j] = v;
+            for (int i = 0; i < 4; i++) to.one(i, at + i, m < end && column + i < O);
         }
     }
 };
 
 // The first WEIGHT_BLOCKS blocks make the parameters' gradients (in PyTorch's order) and the sums of their squares, the
 // rest the input's gradient: the two need nothing of each other.
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
     backward(const Step *now, const float *input, const float *grad, const float *packed, float *grad_weight, float *grad_bias, double *squares,
              float *weight_parts, u32 *weight_counters, float *grad_input, const u8 *upstream_taken, float *parts, u32 *counters) {
-    __shared__ __align__(16) float room[2 * (TILE_A + TILE_B)];
+    dynamic_shared(float, room);
     const Step s = *now;
     if (blockIdx.x < WEIGHT_BLOCKS) {
         constexpr u32 COLUMNS = (O + BN - 1) / BN;
@@ -384,9 +326,9 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         u32 pixels = s.count * (OH * OW);
         u32 terms = (pixels + BK * WEIGHT_SPLITS - 1) / (BK * WEIGHT_SPLITS) * BK;
         u32 begin = split * terms, end = begin + terms < pixels ? begin + terms : pixels;
-        Weigh from = {input, grad, line0 + threadIdx.x % 16 * 4, column0 + threadIdx.x % 8 * 4};
+        Weigh from = {input, grad, line0 + line_of_group<false>(0), column0 + column_of_group()};
         product<false>(from, begin, end, room);
-        if (!split_k_reduce(room, weight_parts, weight_counters, tile, split, WEIGHT_SPLITS)) return;
+        if (!split_k_reduce<WEIGHT_SPLITS>(room, weight_parts, weight_counters, tile, split)) return;
         double square = 0.0;
         for (u32 e = threadIdx.x; e < BM * BN; e += THREADS) {
             u32 line = line0 + e / BN, column = column0 + e % BN;
@@ -409,16 +351,33 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     constexpr u32 COLUMNS = (I + BN - 1) / BN;
     u32 block = blockIdx.x - WEIGHT_BLOCKS;
     u32 split = block % INPUT_SPLITS, tile = block / INPUT_SPLITS;
-    u32 first = tile / COLUMNS * BM, column0 = tile % COLUMNS * BN, pixels = s.count * (H * W);
-    if (first >= pixels) return;
+    u32 column0 = tile % COLUMNS * BN;
     constexpr u32 TERMS = (BACK_PATCH + BK * INPUT_SPLITS - 1) / (BK * INPUT_SPLITS) * BK;
     u32 begin = split * TERMS, end = begin + TERMS < BACK_PATCH ? begin + TERMS : BACK_PATCH;
-    product<true>(Inward(grad, packed, first, column0, pixels), begin, end, room);
-    if (!split_k_reduce(room, parts, counters, tile, split, INPUT_SPLITS)) return;
+    Weights<WIDE_I> weights = {packed, column0 + column_of_group()};
+#if LOADS == 2
+    Rectangle rectangle(tile / COLUMNS);
+    if (rectangle.image >= s.count) return;
+    int y = rectangle.y + PAD - (KERNEL - 1), x = rectangle.x + PAD - (KERNEL - 1);
+    rim_product(grad + (u64)rectangle.image * (OH * OW * O), OH, OW, y, x, weights, begin, end, room);
+#else
+    u32 first = tile / COLUMNS * BM, pixels = s.count * (H * W);
+    if (first >= pixels) return;
+    product<true>(Inward(grad, weights, first, pixels), begin, end, room);
+#endif
+    if (!split_k_reduce<INPUT_SPLITS>(room, parts, counters, tile, split)) return;
     for (u32 e = threadIdx.x; e < BM * BN; e += THREADS) {
-        u32 m = first + e / BN, column = column0 + e % BN;
-        if (m >= pixels || column >= I) continue;
-        u32 to = m * I + column;
+        u32 column = column0 + e % BN;
+#if LOADS == 2
+        int row, at;
+        bool there = rectangle.pixel(e / BN, row, at);
+        u32 pixel = (rectangle.image * H + row) * W + at;
+#else
+        u32 pixel = first + e / BN;
+        bool there = pixel < pixels;
+#endif
+        if (column >= I || !there) continue;
+        u32 to = pixel * I + column;
         float g = room[e / BN * LINE_C + e % BN];
 #ifdef UPSTREAM_C
         apply_upstream_mask(s, to, g, input[to], upstream_taken, grad_input);
@@ -428,3 +387,4 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     }
 #endif
 }
+#endif

@@ -2,6 +2,8 @@
 
 use super::Geometry;
 use super::cpu::Conv;
+use super::product::Product;
+use super::variant::{KernelVariant, ProductPass, ProductShape, TERMS};
 use crate::domain::params::Precision;
 use crate::hardware::executor::{Cost, Launch, Offset};
 use crate::layers::cpu::Layer;
@@ -10,12 +12,7 @@ use crate::layers::gpu::{Activation, BackwardLaunches, LaunchBuilder, Upstream, 
 use std::fmt::Write;
 use std::rc::Rc;
 
-const SOURCE: &str = include_str!("conv.cu");
-/// A tile of a product and the terms that are added at a time, as in conv.cu.
-const TILE: (usize, usize) = (64, 32);
-const TERMS: usize = 32;
-/// Blocks that share one sum, at most.
-const MAX_SPLITS: usize = 32;
+pub const SOURCE: &str = concat!(include_str!("product.cuh"), include_str!("conv.cu"));
 
 pub fn schedule(
     conv: &Conv,
@@ -37,6 +34,7 @@ pub fn schedule(
 }
 
 /// A convolution, or a dense layer as one.
+#[derive(Clone, Copy, Debug)]
 pub struct Gemm {
     pub geometry: Geometry,
     /// Channels and pixels of a dense layer's input; a convolution's inputs and 1.
@@ -50,14 +48,21 @@ pub struct Gemm {
     pub trained: bool,
 }
 
-/// The blocks of the kernel `backward`.
-struct BackwardGrid {
-    /// Tiles of the weight gradient, and blocks that share each tile's sums.
-    weight_tiles: usize,
-    weight_splits: usize,
-    /// The same of the input gradient; no splits where it is not wanted.
-    input_tiles: usize,
-    input_splits: usize,
+/// The blocks of a kernel.
+pub struct Grid {
+    pub variant: &'static KernelVariant,
+    /// Tiles of the weight gradient, and blocks that share each tile's sums. None in the forward pass.
+    pub weight_tiles: usize,
+    pub weight_splits: usize,
+    /// The same of the output, or of the input gradient; no splits where it is not wanted.
+    pub tiles: usize,
+    pub splits: usize,
+}
+
+impl Grid {
+    pub fn blocks(&self) -> usize {
+        self.weight_tiles * self.weight_splits + self.tiles * self.splits
+    }
 }
 
 impl Gemm {
@@ -91,23 +96,19 @@ impl Gemm {
             upstream: (self.relu || self.pool).then(|| Rc::new(self.upstream(argmax))),
         };
         let (packed, packed_back) = self.pack(name, builder, input.grad.is_some());
-        let tiles = (
-            (capacity * self.wanted()).div_ceil(TILE.0),
-            g.outputs.div_ceil(TILE.1),
-        );
-        let rounds = g.patch().div_ceil(TERMS);
-        let splits = builder.splits(tiles.0 * tiles.1, rounds, MAX_SPLITS);
-        let grid = self.backward_grid(builder, input.grad.is_some());
-        let constants = self.constants(builder, splits, &grid, input);
-        let (parts, counters) = shared_sums(builder, tiles.0 * tiles.1, splits);
+        let product = Product::new(self, ProductPass::Forward, builder, input);
+        let grid = product.grid(builder);
+        let constants = self.constants(&product, &grid);
+        let (parts, counters) = shared_sums(builder, grid.variant, grid.tiles, grid.splits);
         let weight = builder.offset_of(name, "weight");
         let bias = self.bias.then(|| builder.offset_of(name, "bias"));
         let launch = Launch {
             source: SOURCE,
-            constants: constants.as_str().into(),
+            constants: constants.into(),
             entry: "forward",
-            grid: [tiles.0 as u32, tiles.1 as u32, splits as u32],
-            block: 128,
+            grid: [grid.blocks() as u32, 1, 1],
+            block: grid.variant.threads as u32,
+            shared_memory: grid.variant.shared_memory(&product.shape()) as u32,
             arguments: vec![
                 builder.step(),
                 Some(input.at),
@@ -120,22 +121,23 @@ impl Gemm {
             ],
             ..Launch::default()
         };
-        builder.add_forward(launch, self.forward_cost(capacity));
+        builder.add_forward_product(launch, self.forward_cost(capacity), product);
 
         let (input, grad) = (input.clone(), output.grad);
         let backward = move |builder: &mut LaunchBuilder| {
+            let product = Product::new(self, ProductPass::Backward, builder, &input);
+            let grid = product.grid(builder);
             let (weight_parts, weight_counters) =
-                shared_sums(builder, grid.weight_tiles, grid.weight_splits);
-            let shared = shared_sums(builder, grid.input_tiles, grid.input_splits);
-            let blocks =
-                grid.weight_tiles * grid.weight_splits + grid.input_tiles * grid.input_splits;
+                shared_sums(builder, grid.variant, grid.weight_tiles, grid.weight_splits);
+            let shared = shared_sums(builder, grid.variant, grid.tiles, grid.splits);
             let squares = builder.squares(grid.weight_tiles);
             let launch = Launch {
                 source: SOURCE,
-                constants: constants.as_str().into(),
+                constants: self.constants(&product, &grid).into(),
                 entry: "backward",
-                grid: [blocks as u32, 1, 1],
-                block: 128,
+                grid: [grid.blocks() as u32, 1, 1],
+                block: grid.variant.threads as u32,
+                shared_memory: grid.variant.shared_memory(&product.shape()) as u32,
                 arguments: vec![
                     builder.step(),
                     Some(input.at),
@@ -153,7 +155,8 @@ impl Gemm {
                 ],
                 ..Launch::default()
             };
-            builder.add_backward(launch, self.backward_cost(capacity, &input));
+            let cost = self.backward_cost(capacity, &input);
+            builder.add_backward_product(launch, cost, product);
         };
         (output, Box::new(backward))
     }
@@ -257,39 +260,60 @@ impl Gemm {
         (packed, packed_back)
     }
 
-    fn backward_grid(&self, builder: &LaunchBuilder, input_wanted: bool) -> BackwardGrid {
+    /// What decides which variants fit a pass.
+    pub fn shape(&self, pass: ProductPass, input_wanted: bool) -> ProductShape {
+        ProductShape {
+            geometry: self.geometry,
+            pass,
+            pool: self.pool,
+            input_wanted,
+        }
+    }
+
+    /// The blocks of a product with a variant.
+    pub fn grid(
+        &self,
+        product: &Product,
+        variant: &'static KernelVariant,
+        multiprocessors: usize,
+    ) -> Grid {
         let g = &self.geometry;
-        let capacity = builder.capacity();
-        let rows = g.patch() + usize::from(self.bias);
-        let weight_tiles = rows.div_ceil(TILE.0) * g.outputs.div_ceil(TILE.1);
-        let pixels = capacity * g.out_height * g.out_width;
-        let input_tiles =
-            (capacity * g.height * g.width).div_ceil(TILE.0) * g.inputs.div_ceil(TILE.1);
-        let input_rounds = (g.kernel * g.kernel * g.outputs).div_ceil(TERMS);
-        BackwardGrid {
+        let capacity = product.capacity;
+        let shape = product.shape();
+        let columns = |channels: usize| channels.div_ceil(variant.tile.1);
+        let splits = |tiles: usize, terms: usize| {
+            let target = multiprocessors * variant.blocks;
+            let most = terms.div_ceil(TERMS).div_ceil(2);
+            (target / tiles.max(1)).clamp(1, most.clamp(1, variant.max_splits))
+        };
+        let (weight_tiles, channels) = match shape.pass {
+            ProductPass::Forward => (0, g.outputs),
+            ProductPass::Backward => {
+                let rows = g.patch() + usize::from(self.bias);
+                (rows.div_ceil(variant.tile.0) * columns(g.outputs), g.inputs)
+            }
+        };
+        let tiles = variant.line_tiles(&shape, capacity) * columns(channels);
+        Grid {
+            variant,
             weight_tiles,
-            weight_splits: builder.splits(weight_tiles, pixels.div_ceil(TERMS), MAX_SPLITS),
-            input_tiles,
-            input_splits: match input_wanted {
-                true => builder.splits(input_tiles, input_rounds, MAX_SPLITS),
+            weight_splits: splits(weight_tiles, capacity * g.out_height * g.out_width),
+            tiles,
+            splits: match shape.pass == ProductPass::Forward || shape.input_wanted {
+                true => splits(tiles, shape.terms()),
                 false => 0,
             },
         }
     }
 
-    /// The constants of both kernels, so that they are compiled together.
-    fn constants(
-        &self,
-        builder: &LaunchBuilder,
-        splits: usize,
-        grid: &BackwardGrid,
-        input: &Activation,
-    ) -> String {
+    /// The constants of a product's kernel that no variant changes.
+    pub fn shape_constants(&self, product: &Product) -> String {
         let g = &self.geometry;
         let (wide_outputs, wide_inputs) = widths(g);
         let mut constants = String::new();
         define!(
             constants,
+            FORWARD = u32::from(product.pass == ProductPass::Forward),
             H = g.height,
             W = g.width,
             I = g.inputs,
@@ -307,39 +331,66 @@ impl Gemm {
             P = self.flat.1,
             WIDE_O = wide_outputs,
             WIDE_I = wide_inputs,
-            PRECISION = match builder.precision() {
+            PRECISION = match product.precision {
                 Precision::F32 => 0,
                 Precision::Tf32 => 1,
                 Precision::Bf16 => 2,
             },
-            SPLITS = splits,
         );
         constants.push_str(&dropout::gpu::constants_of(self.dropout));
-        define!(
-            constants,
-            INPUT_SPLITS = grid.input_splits,
-            WEIGHT_SPLITS = grid.weight_splits,
-            WEIGHT_BLOCKS = grid.weight_tiles * grid.weight_splits,
-        );
-        if let (Some(_), Some(upstream)) = (input.grad, &input.upstream) {
+        if let (ProductPass::Backward, true, Some(upstream)) =
+            (product.pass, product.input_wanted, &product.upstream)
+        {
             constants.push_str(&upstream.constants);
+        }
+        constants
+    }
+
+    fn constants(&self, product: &Product, grid: &Grid) -> String {
+        let mut constants = self.shape_constants(product);
+        for (name, value) in grid.variant.constants(&product.shape()) {
+            let _ = writeln!(constants, "#define {name} {value}");
+        }
+        match product.pass {
+            ProductPass::Forward => {
+                define!(constants, SPLITS = grid.splits);
+            }
+            ProductPass::Backward => {
+                define!(
+                    constants,
+                    INPUT_SPLITS = grid.splits,
+                    WEIGHT_SPLITS = grid.weight_splits,
+                    WEIGHT_BLOCKS = grid.weight_tiles * grid.weight_splits,
+                );
+            }
         }
         constants
     }
 }
 
 /// Rows of the packed weights: outputs and inputs, as multiples of four.
-fn widths(g: &Geometry) -> (usize, usize) {
+pub fn widths(g: &Geometry) -> (usize, usize) {
     (g.outputs.next_multiple_of(4), g.inputs.next_multiple_of(4))
 }
 
-/// Room for the parts of sums that blocks share.
-fn shared_sums(builder: &mut LaunchBuilder, tiles: usize, splits: usize) -> (Offset, Offset) {
+/// Room for the parts of sums that blocks share, and the counters of those that are done: of each tile, and above 32
+/// splits of each group of 32 too.
+fn shared_sums(
+    builder: &mut LaunchBuilder,
+    variant: &KernelVariant,
+    tiles: usize,
+    splits: usize,
+) -> (Offset, Offset) {
+    let (lines, columns) = variant.tile;
+    let counters = match splits.div_ceil(32) {
+        1 => 1,
+        groups => groups + 1,
+    };
     match splits {
         0 | 1 => (None, None),
         _ => (
-            Some(builder.allocate(4 * tiles * splits * TILE.0 * TILE.1)),
-            Some(builder.zeros(4 * tiles)),
+            Some(builder.allocate(4 * tiles * splits * lines * columns)),
+            Some(builder.zeros(4 * tiles * counters)),
         ),
     }
 }

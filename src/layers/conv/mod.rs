@@ -22,9 +22,11 @@ pub mod gpu;
 mod layout;
 mod pack;
 mod pooled;
+pub mod product;
 mod sparse;
 mod tile;
 mod total;
+pub mod variant;
 mod winograd;
 
 pub use geometry::Geometry;

@@ -245,7 +245,12 @@ impl<'a> Worker<'a> {
         recorded: Option<PathBuf>,
         load: impl Load,
     ) -> Result<Option<Self>> {
-        let device = backend::open(settings.device, settings.engine, settings.threads)?;
+        let device = backend::open_tuned(
+            settings.device,
+            settings.engine,
+            settings.threads,
+            settings.gpu_tuning,
+        )?;
         let interval = settings.report_interval;
         let load = move |progress: &mut dyn FnMut(u64, u64)| load(recorded.as_deref(), progress);
         let Some(data) = load_data(sender, load, interval, inbox)? else {
