@@ -1,4 +1,5 @@
 use super::*;
+use crate::backend::gpu::tuning::TunedProduct;
 use crate::backend::{Scaling, rule};
 use crate::config;
 use crate::domain::arch::{ARCHS, Node, resolve};
@@ -170,6 +171,21 @@ fn the_expected_steps_are_near_the_measured_ones() {
             eprintln!("{architecture} {batch} {precision:?}: {times_as_long:.3}");
             assert!(table.floor_images_per_s > measured);
             assert!((0.9..1.15).contains(&times_as_long), "{times_as_long}");
+            // The same with the guesses by which variants are tried.
+            let spec = spec(architecture, precision, Optimizer::Adam);
+            let schedule = KernelSchedule::of(&spec, batch as usize, 132, false).unwrap();
+            let products = schedule.training.iter().map(|launch| {
+                let product = launch.product.clone()?;
+                let plain = TunedProduct::guessed(product, 132).times.pop()?;
+                Some(1e6 * plain.1)
+            });
+            let guessed: f64 = products
+                .zip(&table.launches)
+                .map(|(guess, row)| guess.or(row.expected_us).unwrap())
+                .sum();
+            let times_as_long = measured * guessed / (1e6 * f64::from(batch));
+            eprintln!("{architecture} {batch} {precision:?}: guessed {times_as_long:.3}");
+            assert!((0.75..1.3).contains(&times_as_long), "{times_as_long}");
         }
     }
 }
