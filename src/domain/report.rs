@@ -17,7 +17,7 @@ pub use scores::{AverageScores, EpochReport, Evaluation, ScoredWeights};
 use super::arch::{Shape, Summary};
 use super::fork::ForkOrigin;
 use super::number;
-use super::params::{Hyperparameters, LossReduction, Optimizer, ParameterGroup, Rates};
+use super::params::{Hyperparameters, ParameterGroup, Rates};
 use serde::{Deserialize, Serialize};
 
 /// A split of the data set.
@@ -307,53 +307,46 @@ pub struct SystemLoad {
     pub gpu_watts: Option<f64>,
 }
 
-/// The settings of one optimizer step, made by the trainer from the hyperparameters and the schedule.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// The settings of one training step: the hyperparameters, and what the trainer makes of them and the schedule.
+#[derive(Clone, Debug, PartialEq)]
 pub struct StepSettings {
-    pub optimizer: Optimizer,
-    /// The effective learning rate, after the schedule.
+    pub params: Hyperparameters,
+    /// The effective learning rate of the filters, after the schedule; that in `params` is its base.
     pub learning_rate: f64,
     /// The learning rates of the groups of parameters; that of the filters is `learning_rate`.
     pub rates: Rates,
-    pub weight_decay: f64,
-    pub momentum: f64,
-    pub sgd_momentum: f64,
-    pub nesterov: bool,
-    pub beta1: f64,
-    pub beta2: f64,
-    pub clip_norm: f64,
-    pub average_decay: f64,
-    pub dropout: f64,
-    pub label_smoothing: f64,
-    pub loss_reduction: LossReduction,
-    pub seed: u64,
     /// Number of this step, from 1. Adam's bias correction and the random streams depend on it.
     pub step: u64,
     /// The step's epoch, from 1.
     pub epoch: u32,
 }
 
+/// The hyperparameters can be read as if they were fields.
+impl std::ops::Deref for StepSettings {
+    type Target = Hyperparameters;
+
+    fn deref(&self) -> &Hyperparameters {
+        &self.params
+    }
+}
+
 impl StepSettings {
     /// The settings of step `step` in epoch `epoch` under these hyperparameters and learning rates.
     pub fn new(params: &Hyperparameters, rates: Rates, step: u64, epoch: u32) -> Self {
         StepSettings {
-            optimizer: params.optimizer,
+            params: params.clone(),
             learning_rate: rates[ParameterGroup::Filters as usize].effective,
             rates,
-            weight_decay: params.weight_decay,
-            momentum: params.momentum,
-            sgd_momentum: params.sgd_momentum,
-            nesterov: params.nesterov,
-            beta1: params.beta1,
-            beta2: params.beta2,
-            clip_norm: params.clip_norm,
-            average_decay: params.average_decay,
-            dropout: params.dropout,
-            label_smoothing: params.label_smoothing,
-            loss_reduction: params.loss_reduction,
-            seed: params.seed,
             step,
             epoch,
         }
+    }
+
+    /// The same with other hyperparameters.
+    #[must_use]
+    pub fn with(&self, change: impl FnOnce(&mut Hyperparameters)) -> Self {
+        let mut settings = self.clone();
+        change(&mut settings.params);
+        settings
     }
 }

@@ -22,14 +22,10 @@ fn coefficients(settings: &StepSettings, products: &mut [f64]) -> GroupCoefficie
 mod tests {
     use super::super::tests::{agrees_with_pytorch, settings};
     use crate::domain::params::Optimizer;
-    use crate::domain::report::StepSettings;
 
     #[test]
     fn four_steps_as_pytorch_makes_them() {
-        let case = StepSettings {
-            weight_decay: 0.02,
-            ..settings(Optimizer::Adamw)
-        };
+        let case = settings(Optimizer::Adamw).with(|p| p.weight_decay = 0.02);
         agrees_with_pytorch(
             case,
             [

@@ -255,7 +255,7 @@ mod tests {
             let settings = StepSettings {
                 learning_rate: if step < 3 { 0.1 } else { 0.05 },
                 step: step.into(),
-                ..case
+                ..case.clone()
             };
             let coefficients = (rule.coefficients)(&settings, &mut scalars);
             for (i, (weights, state)) in parameters.iter_mut().zip(&mut state).enumerate() {
@@ -302,9 +302,8 @@ mod tests {
         let mut state = [0, 1].map(|_| vec![0.0f32; weights.len()]);
         for step in 1..=4u32 {
             let mut settings = StepSettings {
-                weight_decay: 0.3,
                 step: step.into(),
-                ..settings(optimizer)
+                ..settings(optimizer).with(|p| p.weight_decay = 0.3)
             };
             settings.learning_rate *= in_rates;
             for rate in &mut settings.rates {

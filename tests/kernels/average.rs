@@ -13,7 +13,7 @@ const TEXT: &str = "whiten, norm, gelu, conv 6 s2, norm, silu, dense 10";
 fn train(world: &World, training: &mut Training, first: u64, decays: &[f64]) -> Vec<StepOutcome> {
     let mut plans = world.plans(first, &vec![8; decays.len()]);
     for (plan, decay) in plans.iter_mut().zip(decays) {
-        plan.settings.average_decay = *decay;
+        plan.settings.params.average_decay = *decay;
     }
     let work = [(training.member, plans)];
     let stop = AtomicBool::new(false);

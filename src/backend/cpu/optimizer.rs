@@ -305,8 +305,9 @@ mod tests {
                 }
                 fill(&param, |i| (i as f32 * 0.11 + step as f32).cos());
                 let mut plan = plan(Kind::Adamw, step);
-                (plan.settings.clip_norm, plan.settings.weight_decay) = (1.0, 0.1);
-                plan.settings.beta1 = if step < 3 { 0.9 } else { 0.8 };
+                let params = &mut plan.settings.params;
+                (params.clip_norm, params.weight_decay) = (1.0, 0.1);
+                plan.settings.params.beta1 = if step < 3 { 0.9 } else { 0.8 };
                 optimizer.step(&[&param], &plan, &threads).unwrap();
             }
             values(&param)

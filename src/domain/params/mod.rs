@@ -7,11 +7,8 @@ mod table;
 mod tests;
 
 pub use choices::{CropPadding, Flip, LossReduction, Optimizer, Precision, Schedule, Tta, Weights};
-pub use table::HYPERPARAMS;
+pub use table::{HYPERPARAMS, Hyperparameters};
 
-use choices::choice_or_bool;
-
-use super::layer_rates::LayerRates;
 use super::report::Split;
 use super::text::nearest;
 use serde::{Deserialize, Serialize};
@@ -51,114 +48,6 @@ pub struct Rate {
 
 /// The learning rates of one step, in the order of [`ParameterGroup::ALL`]. Only muon has different ones.
 pub type Rates = [Rate; ParameterGroup::ALL.len()];
-
-/// All hyperparameters of a run. Every field has a row in [`HYPERPARAMS`]. A field that is missing in a file takes its
-/// default, so the default of a new hyperparameter must be the value that reproduces older runs.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Hyperparameters {
-    /// The recipe that the run began with; the other fields are its values unless they were changed.
-    pub recipe: String,
-    pub learning_rate: f64,
-    pub weight_decay: f64,
-    pub dropout: f64,
-    pub label_smoothing: f64,
-    pub loss_reduction: LossReduction,
-    pub momentum: f64,
-    pub sgd_momentum: f64,
-    pub beta1: f64,
-    pub beta2: f64,
-    pub bias_rate: f64,
-    pub head_rate: f64,
-    pub whiten_rate: f64,
-    /// Factors on the learning rates of single layers.
-    pub layer_rates: LayerRates,
-    /// Epochs after which whitening layers' biases stop learning; 0 is off.
-    pub whiten_epochs: f64,
-    /// Maximum L2 norm of the whole gradient; 0 is off.
-    pub clip_norm: f64,
-    /// Share that each step keeps of the exponential moving average of the weights; 0 is off.
-    pub average_decay: f64,
-    #[serde(deserialize_with = "choice_or_bool")]
-    pub flip: Flip,
-    /// Random shift, in pixels each way; 0 is off.
-    pub crop: u32,
-    pub crop_padding: CropPadding,
-    /// Side of the square cut out, in pixels; 0 is off.
-    pub cutout: u32,
-    pub batch_size: u32,
-    /// Skip an epoch's last batch if it is smaller than the others.
-    pub drop_last: bool,
-    /// Number of epochs. May be a fraction: 2.5 ends in the middle of the third.
-    pub epochs: f64,
-    pub schedule: Schedule,
-    /// Epochs over which the learning rate rises linearly from zero.
-    pub warmup: f64,
-    pub test_each_epoch: bool,
-    pub tta: Tta,
-    /// Use `tta` in the scoring after each epoch too, and not only at the end.
-    pub tta_each_evaluation: bool,
-    /// Accuracy to reach, on the images that are scored after each epoch; 0 is off.
-    pub target: f64,
-    /// End the run when an epoch reaches the target.
-    pub stop_at_target: bool,
-    /// A name in `ARCHS`, or the text of an architecture.
-    pub architecture: String,
-    pub optimizer: Optimizer,
-    pub nesterov: bool,
-    pub seed: u64,
-    /// Share of the training images held out for validation; 0 scores the test images instead.
-    pub validation: f64,
-    /// Subtract each channel's mean and divide by its standard deviation (over the training images), after the scaling to [0, 1].
-    pub standardize: bool,
-    pub precision: Precision,
-}
-
-impl Default for Hyperparameters {
-    /// The seed recipe (the 2018 blog post's Keras CNN).
-    fn default() -> Self {
-        Hyperparameters {
-            recipe: "seed".into(),
-            learning_rate: 1e-3,
-            weight_decay: 0.0,
-            dropout: 0.5,
-            label_smoothing: 0.0,
-            loss_reduction: LossReduction::Mean,
-            momentum: 0.9,
-            sgd_momentum: 0.85,
-            beta1: 0.9,
-            beta2: 0.999,
-            bias_rate: 0.01,
-            head_rate: 0.01,
-            whiten_rate: 0.01,
-            layer_rates: LayerRates::default(),
-            whiten_epochs: 0.0,
-            clip_norm: 0.0,
-            average_decay: 0.0,
-            flip: Flip::Off,
-            crop: 0,
-            crop_padding: CropPadding::Zero,
-            cutout: 0,
-            batch_size: 32,
-            drop_last: false,
-            epochs: 15.0,
-            schedule: Schedule::Constant,
-            warmup: 0.0,
-            test_each_epoch: false,
-            tta: Tta::None,
-            tta_each_evaluation: false,
-            target: 0.0,
-            stop_at_target: false,
-            architecture: "seed".into(),
-            optimizer: Optimizer::Adam,
-            nesterov: false,
-            seed: 4,
-            validation: 0.2,
-            standardize: false,
-            precision: Precision::F32,
-        }
-    }
-}
 
 impl Hyperparameters {
     /// The images that are scored after each epoch: the validation images, or the test images if none are held out.
