@@ -40,7 +40,7 @@ pub fn merged(marks: &[Mark], gap: f64) -> Vec<Mark> {
     for mark in marks {
         let near = stretches.iter().rposition(|m| match (&m.of, &mark.of) {
             (Marked::Change(a), Marked::Change(b)) => a.key == b.key,
-            (Marked::Reset(a), Marked::Reset(b)) => a.layer == b.layer,
+            (Marked::Reset(a), Marked::Reset(b)) => a.layer == b.layer && !a.taken_back,
             _ => false,
         });
         let near = near.filter(|&at| mark.x - stretches[at].x <= gap);
@@ -145,9 +145,18 @@ mod tests {
             reset(3.0, "conv1", true),
         ];
         let soon = labels(&merged(&marks, 0.5));
-        let (conv, back) = ("conv1 reset".into(), "conv1 as before its reset".into());
+        let (conv, back) = ("conv1 reset".into(), "reset of conv1 undone".into());
         assert_eq!(soon, [(1.0, conv), (3.0, back)]);
         assert_eq!(merged(&marks, 0.0).len(), 4);
+        // Two resets that are undone one after the other leave nothing.
+        let both = [
+            reset(1.0, "conv1", false),
+            reset(1.1, "conv1", false),
+            reset(1.2, "conv1", true),
+            reset(1.3, "conv1", true),
+        ];
+        assert_eq!(merged(&both, 0.5), []);
+        assert_eq!(merged(&both, 0.15).len(), 2);
         // Two resets are two marks.
         let twice = [reset(1.0, "conv1", false), reset(1.0, "conv1", false)];
         assert_eq!(merged(&twice, 0.5).len(), 2);

@@ -111,7 +111,7 @@ impl LayerReset {
     pub fn words(&self) -> String {
         match self.taken_back {
             false => format!("{} reset", self.layer),
-            true => format!("{} as before its reset", self.layer),
+            true => format!("reset of {} undone", self.layer),
         }
     }
 }

@@ -250,8 +250,9 @@ impl StepSender {
                 let _ = self.ready.try_send(());
                 return None;
             }
-            // The unread step reports belong to the previous run; after this event they would count as the new run's.
-            Event::Started(_) => self.clear(),
+            // The unread step reports belong to the previous run, or are in the snapshot; after this event they would count
+            // a second time.
+            Event::Started(_) | Event::Snapshot { .. } => self.clear(),
             _ => {}
         }
         Some(message)
@@ -338,11 +339,6 @@ impl BlockingQueue {
         let (events, unread) = bounded(ATTACHED_QUEUE);
         let (client, steps) = StepSender::pair(commands, unread);
         (client, BlockingQueue { events, steps })
-    }
-
-    /// Whether the client still exists.
-    pub fn is_read(&self) -> bool {
-        self.steps.is_read()
     }
 
     /// Queues an event, blocking while the queue is full; merges a step report into the slot. Returns whether the client

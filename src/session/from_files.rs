@@ -1,37 +1,44 @@
 //! Attaches to a session on another computer through the files of its run's folder, which both computers see: what it
-//! records in metrics.jsonl, and its answers to commands in files ([`super::command_files`]).
+//! records in metrics.jsonl, and its answers to commands and questions in files ([`super::command_files`]).
 //!
-//! Recorded lines arrive about a second late, and step reports are as coarse as the lines. What a session does not record
-//! (its load, a pending change, a running test of learning rates) is not known here; whether it is paused is asked.
+//! Recorded lines arrive one or two seconds late, and step reports are as coarse as the lines. Pending changes and whether
+//! the run is paused are asked. What is neither recorded nor asked is not shown here: the session's load, its warnings and
+//! checkpoints, the second curve of a comparison, and a test of learning rates.
 
 use super::attach::AttachError;
 use super::client::{BlockingQueue, Commands, ReceivedCommand, SessionClient};
 use super::command_files::{CommandFileSender, FileRequest, FiledCommand};
 use super::lines::Lines;
 use super::protocol::{
-    self, Answer, Command, CommandMessage, Done, Event, EventMessage, MessageError, Outcome,
-    resolved_past,
+    self, Answer, Change, Command, CommandMessage, Done, Event, EventMessage, MessageError,
+    Outcome, resolved_past,
 };
 use super::run_dir::lease::Watch;
 use super::run_dir::{HostId, InUse, METRICS};
 use super::run_view::RunView;
+use super::sent::NoAnswer;
+use crate::domain::params::Applies;
 use crate::domain::report::State;
 use crate::files;
-use crossbeam_channel::{Receiver, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, unbounded};
 use serde::Deserialize;
 use serde_json::Value;
+use std::collections::VecDeque;
+use std::fs::File;
 use std::io::{self, BufReader, ErrorKind, Read, Seek, SeekFrom};
 use std::path::PathBuf;
-use std::sync::{Arc, Weak};
-use std::thread::sleep;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Interval at which the files are read.
-const LOOK_INTERVAL: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 1000 });
-/// Number of looks from one question about the state to the next.
-const LOOKS_PER_QUESTION: u32 = 3;
-/// Time after which a command is given up.
+/// Interval at which an answer is looked for while a command is under way, and at which the record is read.
+const ANSWER_INTERVAL: Duration = Duration::from_millis(if cfg!(test) { 10 } else { 200 });
+const RECORD_INTERVAL: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 1000 });
+/// Time from one question about the session's status to the next.
+const STATUS_INTERVAL: Duration = Duration::from_millis(if cfg!(test) { 60 } else { 3000 });
+/// Time after which a command is withdrawn.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Successive looks without a lease after which the session is over. A network file system may fail for a moment.
+const LOOKS_WITHOUT_LEASE: u32 = 3;
 
 /// Attaches to the session that has a run open. The client's first event is the snapshot; dropping the client detaches.
 ///
@@ -42,37 +49,35 @@ pub fn attach(session: &InUse, host: &HostId) -> Result<SessionClient, AttachErr
         run: session.folder.clone(),
         source,
     };
-    let mut files = RecordedEvents::of(session.folder.clone());
-    let snapshot = files.snapshot().map_err(io)?;
+    let mut record = Record::of(session.folder.clone());
+    let snapshot = record.snapshot().map_err(io)?;
     let (sender, requests) = unbounded();
     let (client, queue) = BlockingQueue::pair(Commands::new(sender, 1, Arc::default(), true));
-    queue.event(files.message(snapshot));
-    // The client is disconnected when the session is over.
-    let queue = Arc::new(queue);
-    let answers = Arc::downgrade(&queue);
-    let mut following = Following {
-        state: files.view.state.clone(),
-        files,
+    queue.event(record.message(snapshot));
+    let mut follower = Follower {
+        state: record.view.state.clone(),
+        not_running_at: None,
+        pending: Vec::new(),
+        record,
         sender: CommandFileSender::to(session, host),
         queue,
+        waiting: VecDeque::new(),
+        open: None,
         watch: Watch::default(),
         owner: session.holder.owner.clone(),
         host: host.clone(),
+        looks_without_lease: 0,
+        is_warned: false,
     };
-    let commands = CommandFileSender::to(session, host);
     std::thread::Builder::new()
         .name("from files".into())
-        .spawn(move || following.run())
-        .map_err(io)?;
-    std::thread::Builder::new()
-        .name("to files".into())
-        .spawn(move || pass_on(&requests, commands, &answers))
+        .spawn(move || follower.run(&requests))
         .map_err(io)?;
     Ok(client)
 }
 
-/// Reads the events of a run while its session appends to them.
-struct RecordedEvents {
+/// The recorded events of a run, read while its session appends to them.
+struct Record {
     folder: PathBuf,
     /// Number of bytes that were read: whole lines.
     offset: u64,
@@ -80,9 +85,9 @@ struct RecordedEvents {
     view: RunView,
 }
 
-impl RecordedEvents {
+impl Record {
     fn of(folder: PathBuf) -> Self {
-        RecordedEvents {
+        Record {
             folder,
             offset: 0,
             view: RunView::default(),
@@ -108,32 +113,40 @@ impl RecordedEvents {
         let events = resolved_past(self.lines()?.unwrap_or_default());
         self.view = RunView::default();
         events.iter().for_each(|event| self.view.recorded(event));
-        let Some(run) = self.view.run.clone() else {
+        let Some(mut run) = self.view.run.clone() else {
             let why = format!("its {METRICS} has no beginning of a run yet");
             return Err(io::Error::new(ErrorKind::InvalidData, why));
         };
-        let data = Event::Data(run.data.clone());
-        let mut told = vec![data, Event::Started(run)];
-        let shown = |event: &Event| {
-            event.is_of_training()
-                || matches!(
-                    event,
-                    Event::ComparisonBegan { .. } | Event::ComparisonOver { .. }
-                )
-        };
-        told.extend(events.into_iter().filter(shown));
-        told.push(Event::State(self.view.state.clone()));
-        Ok(Event::Snapshot { events: told })
+        // The folder as this computer sees it.
+        run.folder = self.folder.display().to_string();
+        let begins = |event: &Event| matches!(event, Event::Started(_));
+        let present = events.iter().rposition(begins).unwrap_or(0);
+        let (data, is_resumed) = (run.data.clone(), run.resumed_at.is_some());
+        let mut shown = vec![Event::Data(data), Event::Started(run)];
+        for (i, event) in events.into_iter().enumerate() {
+            if i == present && is_resumed {
+                // The past ends here.
+                shown.push(Event::State(State::Running));
+            }
+            let is_of_comparison = matches!(
+                event,
+                Event::ComparisonBegan { .. } | Event::ComparisonOver { .. }
+            );
+            if event.is_of_training() || is_of_comparison {
+                shown.push(event);
+            }
+        }
+        shown.push(Event::State(self.view.state.clone()));
+        Ok(Event::Snapshot { events: shown })
     }
 
     /// The events that were added since the last call, or a snapshot if they do not continue what was read: the run went
     /// back, kept a change, or another session has begun.
     ///
     /// # Errors
-    /// Returns the errors of [`RecordedEvents::snapshot`].
+    /// Returns the errors of [`Record::snapshot`].
     fn news(&mut self) -> io::Result<Vec<Event>> {
-        let step = |view: &RunView| view.steps.as_ref().map_or(0, |steps| steps.last);
-        let known = step(&self.view);
+        let known = self.view.steps.as_ref().map_or(0, |steps| steps.last);
         let Some(events) = self.lines()? else {
             return Ok(vec![self.snapshot()?]);
         };
@@ -149,10 +162,11 @@ impl RecordedEvents {
         Ok(events)
     }
 
-    /// The events in the whole lines from the offset on. None if there is not that much, or no line begins there.
+    /// The events in the whole lines from the offset on. None if the file is shorter, or no line begins there.
     fn lines(&mut self) -> io::Result<Option<Vec<Event>>> {
         let mut file = files::open(&self.folder.join(METRICS))?;
-        if file.metadata()?.len() < self.offset {
+        let length = file.metadata()?.len();
+        if length < self.offset {
             return Ok(None);
         }
         if let Some(before) = self.offset.checked_sub(1) {
@@ -163,12 +177,9 @@ impl RecordedEvents {
                 return Ok(None);
             }
         }
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes)?;
-        let whole = bytes.iter().rposition(|byte| *byte == b'\n');
-        bytes.truncate(whole.map_or(0, |at| at + 1));
-        self.offset += bytes.len() as u64;
-        let mut lines = Lines::new(BufReader::new(&*bytes));
+        let end = end_of_lines(&mut file, self.offset, length)?;
+        file.seek(SeekFrom::Start(self.offset))?;
+        let mut lines = Lines::new(BufReader::new(file.take(end - self.offset)));
         let mut events = Vec::new();
         while let Some(line) = lines.next()? {
             match protocol::read_recorded(line) {
@@ -180,88 +191,297 @@ impl RecordedEvents {
                 Err(MessageError::Content { .. }) => {}
             }
         }
+        self.offset = end;
         Ok(Some(events))
     }
 }
 
-/// Passes on what a session records, until it ends or the client is gone.
-struct Following {
-    files: RecordedEvents,
+/// The offset after the last line break between `begin` and `end`; `begin` if there is none.
+fn end_of_lines(file: &mut File, begin: u64, mut end: u64) -> io::Result<u64> {
+    let mut block = [0; 1 << 12];
+    while end > begin {
+        let from = end.saturating_sub(block.len() as u64).max(begin);
+        let block = &mut block[..(end - from) as usize];
+        file.seek(SeekFrom::Start(from))?;
+        file.read_exact(block)?;
+        if let Some(at) = block.iter().rposition(|byte| *byte == b'\n') {
+            return Ok(from + at as u64 + 1);
+        }
+        end = from;
+    }
+    Ok(begin)
+}
+
+/// A command or question whose answer is awaited.
+struct OpenRequest {
+    key: String,
+    deadline: Instant,
+    /// The client's command. None: a question about the session's status.
+    command: Option<CommandMessage>,
+}
+
+/// Passes on what a session records and answers, and what the client sends.
+struct Follower {
+    record: Record,
     /// The state that the client knows.
     state: State,
+    /// The step at which the session said that it does not train. Steps up to it were trained before.
+    not_running_at: Option<u64>,
+    /// The pending changes that the client knows.
+    pending: Vec<PendingChange>,
     /// None if the session does not read commands in files.
     sender: Option<CommandFileSender>,
-    queue: Arc<BlockingQueue>,
+    queue: BlockingQueue,
+    /// The client's commands that are not sent yet.
+    waiting: VecDeque<CommandMessage>,
+    open: Option<OpenRequest>,
     watch: Watch,
     /// The id under which the session holds the run's lease.
     owner: String,
     host: HostId,
+    looks_without_lease: u32,
+    /// Whether the client knows that the record cannot be read.
+    is_warned: bool,
 }
 
-impl Following {
-    fn run(&mut self) {
-        let mut looks = 0;
-        let mut is_warned = false;
-        while self.queue.is_read() {
-            sleep(LOOK_INTERVAL);
-            // Look at the lease first: a session records its end before it gives the run back.
-            let is_over = !self.has_session();
-            match self.files.news() {
-                Ok(events) => {
-                    is_warned = false;
-                    events.into_iter().for_each(|event| self.pass(event));
+impl Follower {
+    /// Runs until the session is over, or the client is gone and its commands are sent.
+    fn run(&mut self, requests: &Receiver<ReceivedCommand>) {
+        let mut has_client = true;
+        let (mut record_at, mut status_at) = (Instant::now(), Instant::now());
+        loop {
+            match requests.recv_timeout(self.pause(record_at)) {
+                Ok(request) => self.waiting.push_back(request.message),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) if has_client => {
+                    has_client = false;
+                    // Nobody reads the answers.
+                    let is_question = |m: &CommandMessage| matches!(m.command, Command::Ask { .. });
+                    self.waiting.retain(|message| !is_question(message));
                 }
-                Err(_) if is_over => {}
-                Err(error) => {
-                    // It may be readable again at the next look.
-                    if !std::mem::replace(&mut is_warned, true) {
-                        let text = format!("what the session records cannot be read: {error}");
-                        self.pass(Event::Warning { text });
-                    }
+                Err(RecvTimeoutError::Disconnected) => std::thread::sleep(ANSWER_INTERVAL),
+            }
+            self.advance(&mut status_at);
+            if !has_client && self.waiting.is_empty() {
+                return;
+            }
+            if Instant::now() >= record_at {
+                record_at = Instant::now() + RECORD_INTERVAL;
+                if self.read_record() {
+                    return self.end();
                 }
-            }
-            if is_over {
-                return self.end();
-            }
-            looks += 1;
-            if looks % LOOKS_PER_QUESTION == 0 {
-                self.ask_state();
             }
         }
+    }
+
+    /// Time until there is something to do.
+    fn pause(&self, record_at: Instant) -> Duration {
+        match self.open {
+            Some(_) => ANSWER_INTERVAL,
+            None => record_at.saturating_duration_since(Instant::now()),
+        }
+    }
+
+    /// Reads what is recorded. Returns whether the session is over.
+    fn read_record(&mut self) -> bool {
+        // Look at the lease first: a session records its end before it gives the run back.
+        match self.has_session() {
+            true => self.looks_without_lease = 0,
+            false => self.looks_without_lease += 1,
+        }
+        let is_over = self.looks_without_lease >= LOOKS_WITHOUT_LEASE;
+        match self.record.news() {
+            Ok(events) => {
+                self.is_warned = false;
+                events.into_iter().for_each(|event| self.pass(event));
+            }
+            Err(_) if is_over => {}
+            Err(error) => {
+                // It may be readable again at the next look.
+                if !std::mem::replace(&mut self.is_warned, true) {
+                    let text = format!("what the session records cannot be read: {error}");
+                    self.pass(Event::Warning { text });
+                }
+            }
+        }
+        is_over
     }
 
     fn pass(&mut self, event: Event) {
         match &event {
             Event::State(state) => self.state = state.clone(),
-            Event::Snapshot { .. } => self.state = self.files.view.state.clone(),
-            // The run had ended or was paused, and trains again.
-            Event::Steps(_) if self.state != State::Running => {
+            Event::Snapshot { .. } => {
+                self.state = self.record.view.state.clone();
+                self.pending.clear();
+            }
+            // The run was paused or had ended, and trains again.
+            Event::Steps(steps)
+                if self.state != State::Running
+                    && self.not_running_at.is_none_or(|step| steps.last > step) =>
+            {
                 self.pass(Event::State(State::Running));
+            }
+            Event::Applied { change, .. } => {
+                self.pending
+                    .retain(|pending| pending.change.key != change.key);
             }
             _ => {}
         }
-        self.queue.event(self.files.message(event));
+        self.queue.event(self.record.message(event));
     }
 
-    /// Asks for the state, which is not recorded while a run is paused.
-    fn ask_state(&mut self) {
-        let Some(sender) = &mut self.sender else {
+    /// Looks for the answer to the request under way, then sends the next one.
+    fn advance(&mut self, status_at: &mut Instant) {
+        if let (Some(open), Some(sender)) = (&self.open, &mut self.sender) {
+            let Some(answer) = sender.look(&open.key, Some((open.deadline, ANSWER_TIMEOUT))) else {
+                return;
+            };
+            match self.open.take().and_then(|open| open.command) {
+                Some(message) => {
+                    self.answer(
+                        &message,
+                        answer.map_err(|error: NoAnswer| error.to_string()),
+                    );
+                    // It may have changed what is not recorded.
+                    *status_at = Instant::now();
+                }
+                None => {
+                    *status_at = Instant::now() + STATUS_INTERVAL;
+                    if let Ok(status) = answer {
+                        self.status(status);
+                    }
+                }
+            }
+        }
+        while self.open.is_none() {
+            let command = match self.waiting.pop_front() {
+                Some(message) => match self.refusal(&message.command) {
+                    Some(answer) => {
+                        self.answer(&message, answer);
+                        continue;
+                    }
+                    None => Some(message),
+                },
+                None if Instant::now() >= *status_at && self.sender.is_some() => None,
+                None => return,
+            };
+            self.send(command);
+        }
+    }
+
+    /// The answer to a command that is not sent.
+    fn refusal(&self, command: &Command) -> Option<Result<Value, String>> {
+        let shown_by =
+            "here, where the run is shown from its files; `cifar-tui attach HOST:RUN` shows it";
+        match command {
+            // A session knows nothing of those that read its files.
+            Command::Watch => Some(Ok(serde_json::json!({"applied_at": 0}))),
+            Command::FindLr { .. } => Some(Err(format!(
+                "a test of learning rates cannot be followed {shown_by}"
+            ))),
+            Command::Compare { .. } => Some(Err(format!(
+                "a comparison cannot be followed {shown_by}"
+            ))),
+            _ if self.sender.is_none() => Some(Err(
+                "the session does not read commands in files: it is of an older version, or is ending"
+                    .into(),
+            )),
+            _ => None,
+        }
+    }
+
+    fn send(&mut self, command: Option<CommandMessage>) {
+        let Some(sender) = &self.sender else {
             return;
         };
-        let limit = Some((Instant::now() + ANSWER_TIMEOUT, ANSWER_TIMEOUT));
-        let asked = sender.send(&FileRequest::Status);
-        let answered = asked.ok().and_then(|key| sender.wait(&key, limit).ok());
-        let state = answered.and_then(|mut status| {
-            serde_json::from_value::<State>(status.get_mut("state")?.take()).ok()
-        });
-        if let Some(state) = state.filter(|state| *state != self.state) {
-            self.pass(Event::State(state));
+        let request = match &command {
+            None => FileRequest::Status,
+            Some(message) => FileRequest::Command(FiledCommand {
+                message: CommandMessage {
+                    run: Some(sender.run()),
+                    ..message.clone()
+                },
+                wait: false,
+            }),
+        };
+        match (sender.send(&request), command) {
+            (Ok(key), command) => {
+                let deadline = Instant::now() + ANSWER_TIMEOUT;
+                self.open = Some(OpenRequest {
+                    key,
+                    deadline,
+                    command,
+                });
+            }
+            (Err(error), Some(message)) => {
+                let why = format!("the command cannot be written into the run's folder: {error}");
+                self.answer(&message, Err(why));
+            }
+            // The next look tries again.
+            (Err(_), None) => {}
+        }
+    }
+
+    /// Sends the client the answer to its command.
+    fn answer(&self, message: &CommandMessage, answer: Result<Value, String>) {
+        let id = message.id;
+        let (mut answer, mut outcome) = match answer {
+            Ok(value) => read_answer(value),
+            Err(why) => (None, Outcome::Refused(why)),
+        };
+        match (&message.command, &outcome) {
+            (Command::Ask { .. }, Outcome::Refused(why)) => {
+                answer.get_or_insert(Answer::Failed { why: why.clone() });
+                outcome = Outcome::AppliedAt(0);
+            }
+            (Command::Set { key, .. }, Outcome::Refused(why)) => {
+                // The sentence begins with the key.
+                let why = why.strip_prefix(&format!("{key}: ")).unwrap_or(why);
+                let (key, why) = (key.clone(), why.to_owned());
+                let error = crate::domain::params::HyperParamError { key, why };
+                self.queue
+                    .event(self.record.message(Event::Refused { error }));
+            }
+            _ => {}
+        }
+        let answered = answer.map(|answer| Event::Answer { id, answer });
+        let done = Event::Done(Done { id, outcome });
+        for event in answered.into_iter().chain([done]) {
+            self.queue.event(EventMessage::new(None, event));
+        }
+    }
+
+    /// Passes on what is new in the session's status: its state, and the pending changes.
+    fn status(&mut self, status: Value) {
+        let Ok(status) = serde_json::from_value::<AskedStatus>(status) else {
+            return;
+        };
+        let is_running = status.state == State::Running;
+        self.not_running_at = (!is_running).then_some(status.step);
+        if status.state != self.state {
+            self.pass(Event::State(status.state));
+        }
+        for old in std::mem::take(&mut self.pending) {
+            let key = &old.change.key;
+            if status.pending.iter().all(|new| new.change.key != *key) {
+                self.pass(Event::Withdrawn { key: key.clone() });
+            } else {
+                self.pending.push(old);
+            }
+        }
+        for new in status.pending {
+            if !self.pending.contains(&new) {
+                let (change, applies) = (new.change.clone(), new.waits_for);
+                self.pass(Event::Pending { change, applies });
+                self.pending.retain(|old| old.change.key != new.change.key);
+                self.pending.push(new);
+            }
         }
     }
 
     /// Whether the session still has the run.
     fn has_session(&mut self) -> bool {
-        let session = (self.watch).look(&self.files.folder, &self.host, Instant::now());
+        let session = (self.watch).look(&self.record.folder, &self.host, Instant::now());
         // An owner that is just writing its lease has no id.
         session.is_some_and(|session| [&*self.owner, ""].contains(&&*session.holder.owner))
     }
@@ -271,62 +491,29 @@ impl Following {
             true => self.state.clone(),
             false => State::Stopped,
         };
-        let params = Box::new(self.files.view.params.clone());
+        let open = self.open.take().and_then(|open| open.command);
+        for message in open.into_iter().chain(std::mem::take(&mut self.waiting)) {
+            self.answer(&message, Err("the session has ended".into()));
+        }
+        let params = Box::new(self.record.view.params.clone());
         self.pass(Event::Ended { params, state });
     }
 }
 
-/// Passes a client's commands on as files, one after the other, and their answers back.
-fn pass_on(
-    requests: &Receiver<ReceivedCommand>,
-    mut sender: Option<CommandFileSender>,
-    queue: &Weak<BlockingQueue>,
-) {
-    for ReceivedCommand { message, .. } in requests {
-        let id = message.id;
-        let is_question = matches!(message.command, Command::Ask { .. });
-        let answer = match &mut sender {
-            // A session knows nothing of those that read its files.
-            _ if message.command == Command::Watch => Ok(Value::Null),
-            Some(sender) => answer(sender, message),
-            None => Err("the session does not read commands in files: it is of an older version, or is ending".into()),
-        };
-        let (answer, outcome) = match answer {
-            Ok(value) => read_answer(value),
-            Err(why) => (None, Outcome::Refused(why)),
-        };
-        let answer = answer.or(match &outcome {
-            Outcome::Refused(why) if is_question => Some(Answer::Failed { why: why.clone() }),
-            _ => None,
-        });
-        let answered = answer.map(|answer| Event::Answer { id, answer });
-        let Some(queue) = queue.upgrade() else {
-            return;
-        };
-        for event in answered
-            .into_iter()
-            .chain([Event::Done(Done { id, outcome })])
-        {
-            queue.event(EventMessage::new(None, event));
-        }
-    }
+/// The part of the answer to `ask status` that is not recorded.
+#[derive(Deserialize)]
+struct AskedStatus {
+    state: State,
+    step: u64,
+    #[serde(default)]
+    pending: Vec<PendingChange>,
 }
 
-/// Sends a command and waits for its answer.
-fn answer(sender: &mut CommandFileSender, message: CommandMessage) -> Result<Value, String> {
-    let message = CommandMessage {
-        run: Some(sender.run()),
-        ..message
-    };
-    let request = FileRequest::Command(FiledCommand {
-        message,
-        wait: false,
-    });
-    let key = sender
-        .send(&request)
-        .map_err(|error| format!("the command cannot be written into the run's folder: {error}"))?;
-    let limit = Some((Instant::now() + ANSWER_TIMEOUT, ANSWER_TIMEOUT));
-    sender.wait(&key, limit).map_err(|error| error.to_string())
+#[derive(PartialEq, Deserialize)]
+struct PendingChange {
+    #[serde(flatten)]
+    change: Change,
+    waits_for: Applies,
 }
 
 /// The part of an answer that every command has.
@@ -338,9 +525,6 @@ struct AnyAnswer {
 
 /// The answer to a question, and the outcome of the command.
 fn read_answer(mut value: Value) -> (Option<Answer>, Outcome) {
-    if value.is_null() {
-        return (None, Outcome::AppliedAt(0));
-    }
     let answer = value.get_mut("answer").map(Value::take);
     let answer = answer.and_then(|answer| serde_json::from_value(answer).ok());
     let outcome = match serde_json::from_value::<AnyAnswer>(value) {

@@ -373,6 +373,8 @@ impl App {
             Event::Refused { error } => self.say(Severity::Warning, error.to_string()),
             Event::Done(done) => {
                 if let Some(why) = self.session.refusal(done) {
+                    // It may have been the command to end the session.
+                    self.quitting = false;
                     self.say(Severity::Warning, why.to_owned());
                 }
             }

@@ -250,6 +250,8 @@ fn runs_are_listed_shown_compared_and_exported() {
     let csv = runs(&["export", "one"]).exits(0).out;
     assert_eq!(csv.lines().count(), 3, "{csv}");
     assert!(csv.starts_with("epoch,step,train_loss"));
+    let views: Vec<_> = csv.lines().map(|l| l.rsplit(',').next().unwrap()).collect();
+    assert_eq!(views, ["tta", "none", "none"]);
     let epochs = runs(&["export", "one", "--format", "json"]).exits(0).json();
     assert_eq!(epochs[0].as_array().unwrap().len(), 2);
     runs(&["show", "absent"])

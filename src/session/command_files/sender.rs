@@ -76,31 +76,46 @@ impl CommandFileSender {
         key: &str,
         limit: Option<(Instant, Duration)>,
     ) -> Result<Value, NoAnswer> {
-        let run = plain(&self.run()).into_owned();
         loop {
-            // Look at the lease first: a session writes its answers before it gives the run back.
-            let is_over = !self.has_session();
-            if let Some(answer) = self.answer(key) {
-                return Ok(answer);
+            if let Some(answered) = self.look(key, limit) {
+                return answered;
             }
-            let late = limit.filter(|(deadline, _)| Instant::now() >= *deadline);
-            if !is_over && late.is_none() {
-                std::thread::sleep(LOOK_INTERVAL);
-                continue;
-            }
-            let is_withdrawn = self.inbox().take(&self.command_file(key)).is_ok();
-            return Err(match late {
-                _ if is_over => NoAnswer::Ended { run },
-                Some((_, limit)) if is_withdrawn => NoAnswer::Withdrawn {
-                    run,
-                    seconds: limit.as_secs_f64(),
-                },
-                late => NoAnswer::TimedOut {
-                    run,
-                    seconds: late.map_or(0.0, |(_, limit)| limit.as_secs_f64()),
-                },
-            });
+            std::thread::sleep(LOOK_INTERVAL);
         }
+    }
+
+    /// Looks once for the answer to the request with this key, as [`CommandFileSender::wait`] does. None if it may still
+    /// come.
+    ///
+    /// # Errors
+    /// Returns the errors of [`CommandFileSender::wait`].
+    pub fn look(
+        &mut self,
+        key: &str,
+        limit: Option<(Instant, Duration)>,
+    ) -> Option<Result<Value, NoAnswer>> {
+        // Look at the lease first: a session writes its answers before it gives the run back.
+        let is_over = !self.has_session();
+        if let Some(answer) = self.answer(key) {
+            return Some(Ok(answer));
+        }
+        let late = limit.filter(|(deadline, _)| Instant::now() >= *deadline);
+        if !is_over && late.is_none() {
+            return None;
+        }
+        let run = plain(&self.run()).into_owned();
+        let is_withdrawn = self.inbox().take(&self.command_file(key)).is_ok();
+        Some(Err(match late {
+            _ if is_over => NoAnswer::Ended { run },
+            Some((_, limit)) if is_withdrawn => NoAnswer::Withdrawn {
+                run,
+                seconds: limit.as_secs_f64(),
+            },
+            late => NoAnswer::TimedOut {
+                run,
+                seconds: late.map_or(0.0, |(_, limit)| limit.as_secs_f64()),
+            },
+        }))
     }
 
     /// Whether the session still has the run.

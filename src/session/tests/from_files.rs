@@ -105,6 +105,55 @@ fn a_run_of_another_computer_is_watched_and_steered_through_its_files() {
 }
 
 #[test]
+fn pending_changes_are_asked_and_what_cannot_be_followed_is_refused() {
+    let runs = tempfile::tempdir().unwrap();
+    let mut session = begin(far(runs.path()));
+    session.make_steps(3);
+    let mut front = FarFrontEnd::attach(runs.path()).unwrap();
+    let (key, value) = ("batch_size".to_owned(), Value::Int(5));
+    let (_, outcome) = front.asks(Command::Set { key, value });
+    assert_eq!(outcome, Outcome::PendingUntil(Applies::NextEpoch));
+    while !matches!(front.next(), Event::Pending { change, .. } if change.new == Value::Int(5)) {}
+    front.asks(Command::Undo);
+    while !matches!(front.next(), Event::Withdrawn { key } if key == "batch_size") {}
+    let (key, value) = ("dropout".to_owned(), Value::Float(0.1));
+    for command in [
+        Command::Compare { key, value },
+        Command::FindLr { steps: None },
+    ] {
+        let (_, outcome) = front.asks(command);
+        let Outcome::Refused(why) = outcome else {
+            panic!("{outcome:?}");
+        };
+        assert!(why.contains("cifar-tui attach HOST:RUN"), "{why}");
+    }
+    session.quit();
+}
+
+#[test]
+fn commands_that_were_sent_before_leaving_still_arrive() {
+    let runs = tempfile::tempdir().unwrap();
+    let session = begin(far(runs.path()));
+    let front = FarFrontEnd::attach(runs.path()).unwrap();
+    let value = |at: u32| Value::Float(0.1 * f64::from(at));
+    for at in 1..=4 {
+        let (key, value) = ("dropout".to_owned(), value(at));
+        let question = Question::Runs;
+        let ask = Command::Ask {
+            question,
+            epoch: None,
+        };
+        front.client.commands.send(ask).unwrap();
+        let set = Command::Set { key, value };
+        front.client.commands.send(set).unwrap();
+    }
+    drop(front);
+    let mut session = session;
+    while session.applied().1 != value(4) {}
+    session.quit();
+}
+
+#[test]
 fn a_record_that_is_cut_back_or_begins_anew_is_told_whole() {
     let runs = tempfile::tempdir().unwrap();
     let mut settings = far(runs.path());

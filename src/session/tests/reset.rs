@@ -54,6 +54,8 @@ fn a_reset_renews_one_layer_alone_and_undo_brings_it_back() {
         let at = front.resets(reset(layer));
         assert_eq!((at.layer.as_str(), at.step, at.epoch), (layer, 4, 1));
         assert!(!at.taken_back);
+        let why = front.refused(reset(layer));
+        assert!(why.contains("was reset at this step already"), "{why}");
         let after = front.new_checkpoint(runs.path());
         assert_eq!(after.run_state.optimizer, before.run_state.optimizer);
         let (mut changed, mut zero) = (0, 0);
@@ -107,12 +109,21 @@ fn a_reset_renews_one_layer_alone_and_undo_brings_it_back() {
         let why = front.refused(reset(layer));
         assert!(why.contains(part), "{layer}: {why}");
     }
+    // Where an epoch ends, its scores and checkpoints name the weights.
+    front.resets(reset("conv1"));
+    front.make_steps(5);
+    for command in [reset("dense1"), Command::Undo] {
+        let why = front.refused(command);
+        assert!(why.contains("an epoch ends here"), "{why}");
+    }
+    front.make_steps(1);
+    assert_eq!(front.resets(Command::Undo).step, 12);
     front.quit();
     let recorded = metrics(&runs.path().join("one"));
     let resets = recorded
         .iter()
         .filter(|e| matches!(e, Event::LayerReset(_)));
-    assert_eq!(resets.count(), 6);
+    assert_eq!(resets.count(), 8);
 }
 
 #[test]
@@ -201,7 +212,7 @@ fn scores_are_of_one_network_when_a_layer_is_reset_while_images_are_scored() {
     front.make_steps(4);
     front.send(Command::Evaluate);
     let mut before = front.evaluation(Split::Validation).loss;
-    for _ in 0..20 {
+    for _ in 0..5 {
         // The reset arrives within the evaluation, before it or after it. The evaluation is not lost.
         let heard = front.events.len();
         front.send(Command::Evaluate);

@@ -53,6 +53,8 @@ use tracing::dispatcher::DefaultGuard;
 
 /// Maximum time between two checkpoints during training.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(30);
+/// Maximum time until recorded events are on the disk.
+const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
 /// Time after which a failed save is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -219,6 +221,7 @@ struct Worker<'a> {
     steps_reported_at: Instant,
     saved_step: Option<u64>,
     saved_at: Instant,
+    flushed_at: Instant,
     /// Why the newest checkpoint, the newest lines of the metrics, or the pictures of an ended run could not be saved;
     /// and the reason that was last reported.
     save_failed: Option<String>,
@@ -297,6 +300,7 @@ impl<'a> Worker<'a> {
             steps_reported_at: now,
             saved_step: None,
             saved_at: now,
+            flushed_at: now,
             save_failed: None,
             metrics_failed: None,
             pictures_failed: None,
@@ -483,7 +487,10 @@ impl<'a> Worker<'a> {
         self.report_saved(false);
         if let Some(load) = self.meter.measure() {
             self.sender.event(Event::Load(load));
-            // About once a second: others may read what is recorded.
+        }
+        if self.flushed_at.elapsed() >= FLUSH_INTERVAL {
+            // Others may read what is recorded.
+            self.flushed_at = Instant::now();
             self.write(RunDir::flush);
         }
         let due = self.saved_at.elapsed() >= CHECKPOINT_INTERVAL;

@@ -1,8 +1,8 @@
 //! Resets layers. The training loop, and an evaluation under way, ends before the weights change; it then goes on.
 
 use super::commands::Handled;
-use super::{Exit, Worker};
-use crate::domain::report::{LayerReset, State};
+use super::{Exit, Worker, split_index};
+use crate::domain::report::{LayerReset, Split, State};
 use crate::session::protocol::Event;
 use crate::train::Error;
 use crate::train::trainer::{ResetError, Trainer};
@@ -13,7 +13,7 @@ impl Worker<'_> {
     /// # Errors
     /// Returns the reason if the run is over or the layer cannot be reset.
     pub(super) fn request_reset(&mut self, trainer: &Trainer, layer: &str) -> Handled {
-        self.check_trains()?;
+        self.check_trains("reset layers")?;
         trainer.can_reset(layer).map_err(|e| e.to_string())?;
         self.exit = Some(Exit::ResetLayer(layer.into()));
         Ok(None)
@@ -26,20 +26,34 @@ impl Worker<'_> {
     pub(super) fn take_back_reset(&mut self, trainer: &Trainer) -> Result<bool, String> {
         let is_reset = trainer.can_take_back_reset().map_err(|e| e.to_string())?;
         if is_reset {
-            self.check_trains()?;
+            self.check_trains("undo the reset")?;
             self.exit = Some(Exit::TakeBackReset);
         }
         Ok(is_reset)
     }
 
-    fn check_trains(&self) -> Result<(), String> {
+    fn check_trains(&self, what: &str) -> Result<(), String> {
         match &self.end_state {
             None => Ok(()),
             Some(State::Diverged { .. }) => {
                 Err("the run has diverged: go back to an earlier checkpoint first".into())
             }
-            Some(_) => Err("the run is over: continue it first, then reset layers".into()),
+            Some(_) => Err(format!("the run is over: continue it first, then {what}")),
         }
+    }
+
+    /// Drops the scores of this step, which are of other weights. Those that are shown are requested again.
+    fn drop_scores(&mut self, step: u64, scored: Split) {
+        for split in [Split::Validation, Split::Test] {
+            let results = &mut self.results[split_index(split)];
+            if results.scores.as_ref().is_some_and(|s| s.step == step) {
+                *results = Default::default();
+                if split == self.shown || split == scored {
+                    self.request_score(split);
+                }
+            }
+        }
+        self.average_scored = None;
     }
 
     /// Reports a layer that was reset, or why it was not, to the sender of the command.
@@ -55,6 +69,7 @@ impl Worker<'_> {
                 // The newest checkpoint has the other weights, even if it is of this step.
                 self.saved_step = None;
                 self.health.changed();
+                self.drop_scores(trainer.run_state().step, trainer.scored_split());
                 tracing::info!("{} from step {}", reset.words(), reset.step);
                 self.record(Event::LayerReset(reset));
                 Ok(())

@@ -26,8 +26,12 @@ pub enum ChangeOutcome {
 pub(super) enum Undoable {
     /// The hyperparameter and its value before the request.
     Change(&'static HyperParam, Value),
-    /// The layer and its state before the reset.
-    Reset { layer: String, before: NetworkState },
+    /// The layer, the last step before the reset, and the layer's state then.
+    Reset {
+        layer: String,
+        at: u64,
+        before: NetworkState,
+    },
 }
 
 impl Trainer {

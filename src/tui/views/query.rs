@@ -19,6 +19,8 @@ pub struct QueryKey {
     run: String,
     split: Split,
     step: u64,
+    /// The bits of the evaluation's loss: a layer that was reset changes the scores of a step.
+    loss: u64,
     /// The earlier epoch that the question is about.
     epoch: Option<u32>,
 }
@@ -29,6 +31,7 @@ impl QueryKey {
         let evaluation = session.evaluation(session.shown)?;
         Some(QueryKey {
             step: evaluation.step,
+            loss: evaluation.loss.to_bits(),
             ..QueryKey::run(session)
         })
     }
@@ -51,6 +54,7 @@ impl QueryKey {
                 .map_or_else(String::new, |r| r.name.clone()),
             split: session.shown,
             step: 0,
+            loss: 0,
             epoch: session.as_of,
         }
     }

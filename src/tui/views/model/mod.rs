@@ -234,6 +234,9 @@ impl View for ModelView {
             self.report.clear();
             self.picture.clear();
         }
+        if matches!(event, Event::LayerReset(_)) {
+            self.report.invalidate();
+        }
         let _ = self.report.take(event) || self.picture.take(event);
         self.refresh(ctx);
     }
