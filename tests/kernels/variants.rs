@@ -203,17 +203,21 @@ fn ptxas_spills_no_registers_of_any_variant() {
         eprintln!("left out: NVRTC was not found (pip install nvidia-cuda-nvrtc-cu12)");
         return;
     };
+    let mut spilling = Vec::new();
     for (name, launch) in launches() {
         let text = launch.text(COMMON);
         let mut line = format!("{name}, {} bytes shared:", launch.shared_memory);
         for architecture in ARCHITECTURES.into_iter().filter(|a| nvrtc.supports(*a)) {
             let log = nvrtc.explain(&text, architecture).unwrap();
             let (registers, spilled) = used(&log);
-            assert_eq!(spilled, 0, "{name}, sm_{architecture}");
             line += &format!(" {registers}");
+            if spilled > 0 {
+                spilling.push(format!("{name}, sm_{architecture}: {spilled} bytes"));
+            }
         }
         println!("{line}");
     }
+    assert!(spilling.is_empty(), "{spilling:#?}");
 }
 
 #[test]

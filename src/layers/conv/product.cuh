@@ -286,16 +286,26 @@ template <bool BY_ROWS, class Operands> __device__ __forceinline__ void product(
 }
 #endif
 
-// Adds parts, `stride` parts from each other, in their order, and puts the sum into `room`.
+// Adds parts, `stride` parts from each other, in their order, and puts the sum into `room`. About sixteen loads of a thread
+// are under way at a time: one after the other, their latency would be most of a small launch's time.
 __device__ __forceinline__ void add_parts(float *room, const float *parts, u32 count, u32 stride) {
-    for (int e = 4 * threadIdx.x; e < BM * BN; e += 4 * THREADS) {
-        float4 sum = zero4();
-#pragma unroll 8
-        for (u32 i = 0; i < count; i++) {
-            float4 v = __ldcg((const float4 *)(parts + (u64)i * stride * (BM * BN) + e));
-            sum.x += v.x, sum.y += v.y, sum.z += v.z, sum.w += v.w;
+    constexpr int FOURS_C = BM * BN / 4 / THREADS;
+    float4 sum[FOURS_C];
+#pragma unroll
+    for (int j = 0; j < FOURS_C; j++) sum[j] = zero4();
+#pragma unroll (16 / FOURS_C)
+    for (u32 i = 0; i < count; i++) {
+        const float *part = parts + (u64)i * stride * (BM * BN) + 4 * threadIdx.x;
+#pragma unroll
+        for (int j = 0; j < FOURS_C; j++) {
+            float4 v = __ldcg((const float4 *)(part + 4 * THREADS * j));
+            sum[j].x += v.x, sum[j].y += v.y, sum[j].z += v.z, sum[j].w += v.w;
         }
-        *(float4 *)(room + e / BN * LINE_C + e % BN) = sum;
+    }
+#pragma unroll
+    for (int j = 0; j < FOURS_C; j++) {
+        int e = 4 * (threadIdx.x + THREADS * j);
+        *(float4 *)(room + e / BN * LINE_C + e % BN) = sum[j];
     }
     __syncthreads();
 }

@@ -179,11 +179,14 @@ impl Product {
                 _ => (variant.stages - 1) as f64,
             };
             let slice = (LATENCY / ahead + own).max(beside * own);
-            // Splits write their parts, count, and the last one adds them.
-            let adding = if splits > 1 {
-                LATENCY * (4.0 + splits as f64 / 8.0)
-            } else {
-                0.0
+            // Parts are written and counted, and the last block of each group adds them, sixteen loads at a time. They are
+            // in the L2 cache.
+            let results = variant.tile.0 * variant.tile.1 / variant.threads;
+            let adding_group = |parts: usize| 4.0 + (parts * results) as f64 / 64.0;
+            let adding = match splits.div_ceil(32) {
+                _ if splits < 2 => 0.0,
+                1 => adding_group(splits),
+                groups => adding_group(32) + adding_group(groups),
             };
             let staged = match (loads, variant.rectangle(&shape)) {
                 (Loads::Rim, Some(rectangle)) => {
@@ -192,7 +195,7 @@ impl Product {
                 }
                 _ => 0.0,
             };
-            let block = LATENCY + staged + slices * slice + adding;
+            let block = LATENCY + staged + slices * slice + LATENCY / 2.0 * adding;
             (blocks as f64 / at_once).max(1.0) * block
         };
         let mut cycles = 0.0;

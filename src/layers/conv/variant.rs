@@ -37,8 +37,8 @@ pub struct KernelVariant {
     /// Number of blocks for each multiprocessor among which sums are divided, and the most that share one sum.
     pub blocks: usize,
     pub max_splits: usize,
-    /// Number of blocks whose registers a multiprocessor must hold; 0 leaves it to the compiler. Set where the compiler
-    /// would spill registers to hold more.
+    /// Number of blocks whose registers a multiprocessor must hold, about as many as fit by their shared memory; 0 leaves it
+    /// to the compiler. Left alone, it spills registers of some kernels to hold more.
     pub min_blocks: usize,
 }
 
@@ -49,16 +49,16 @@ const ALL: usize = 12;
 #[rustfmt::skip]
 pub static VARIANTS: &[KernelVariant] = &[
     KernelVariant { name: "plain", tile: (64, 32), threads: 128, loads: Loads::Registers, stages: 2, blocks: 2, max_splits: 32, min_blocks: 0 },
-    KernelVariant { name: "64x32 spread", tile: (64, 32), threads: 128, loads: Loads::Registers, stages: 2, blocks: 6, max_splits: MAX_SPLITS, min_blocks: 0 },
-    KernelVariant { name: "128x32", tile: (128, 32), threads: 128, loads: Loads::Registers, stages: 2, blocks: 3, max_splits: MAX_SPLITS, min_blocks: 0 },
-    KernelVariant { name: "64x64", tile: (64, 64), threads: 128, loads: Loads::Registers, stages: 2, blocks: 4, max_splits: MAX_SPLITS, min_blocks: 0 },
-    KernelVariant { name: "64x32 copies 3", tile: (64, 32), threads: 128, loads: Loads::Copies, stages: 3, blocks: 4, max_splits: MAX_SPLITS, min_blocks: 0 },
-    KernelVariant { name: "64x32 copies 4", tile: (64, 32), threads: 128, loads: Loads::Copies, stages: 4, blocks: 3, max_splits: MAX_SPLITS, min_blocks: 0 },
-    KernelVariant { name: "128x32 copies 3", tile: (128, 32), threads: 128, loads: Loads::Copies, stages: 3, blocks: 3, max_splits: MAX_SPLITS, min_blocks: 0 },
-    KernelVariant { name: "64x64 copies 3", tile: (64, 64), threads: 128, loads: Loads::Copies, stages: 3, blocks: 4, max_splits: MAX_SPLITS, min_blocks: 0 },
-    KernelVariant { name: "128x64 copies 3", tile: (128, 64), threads: 256, loads: Loads::Copies, stages: 3, blocks: 2, max_splits: MAX_SPLITS, min_blocks: 0 },
-    KernelVariant { name: "64x32 rim", tile: (64, 32), threads: 128, loads: Loads::Rim, stages: 3, blocks: 4, max_splits: MAX_SPLITS, min_blocks: 0 },
-    KernelVariant { name: "64x32 rim, all", tile: (64, 32), threads: 128, loads: Loads::Rim, stages: ALL, blocks: 3, max_splits: MAX_SPLITS, min_blocks: 0 },
+    KernelVariant { name: "64x32 spread", tile: (64, 32), threads: 128, loads: Loads::Registers, stages: 2, blocks: 6, max_splits: MAX_SPLITS, min_blocks: 4 },
+    KernelVariant { name: "128x32", tile: (128, 32), threads: 128, loads: Loads::Registers, stages: 2, blocks: 3, max_splits: MAX_SPLITS, min_blocks: 3 },
+    KernelVariant { name: "64x64", tile: (64, 64), threads: 128, loads: Loads::Registers, stages: 2, blocks: 4, max_splits: MAX_SPLITS, min_blocks: 3 },
+    KernelVariant { name: "64x32 copies 3", tile: (64, 32), threads: 128, loads: Loads::Copies, stages: 3, blocks: 4, max_splits: MAX_SPLITS, min_blocks: 5 },
+    KernelVariant { name: "64x32 copies 4", tile: (64, 32), threads: 128, loads: Loads::Copies, stages: 4, blocks: 3, max_splits: MAX_SPLITS, min_blocks: 3 },
+    KernelVariant { name: "128x32 copies 3", tile: (128, 32), threads: 128, loads: Loads::Copies, stages: 3, blocks: 3, max_splits: MAX_SPLITS, min_blocks: 3 },
+    KernelVariant { name: "64x64 copies 3", tile: (64, 64), threads: 128, loads: Loads::Copies, stages: 3, blocks: 4, max_splits: MAX_SPLITS, min_blocks: 4 },
+    KernelVariant { name: "128x64 copies 3", tile: (128, 64), threads: 256, loads: Loads::Copies, stages: 3, blocks: 2, max_splits: MAX_SPLITS, min_blocks: 2 },
+    KernelVariant { name: "64x32 rim", tile: (64, 32), threads: 128, loads: Loads::Rim, stages: 3, blocks: 4, max_splits: MAX_SPLITS, min_blocks: 5 },
+    KernelVariant { name: "64x32 rim, all", tile: (64, 32), threads: 128, loads: Loads::Rim, stages: ALL, blocks: 3, max_splits: MAX_SPLITS, min_blocks: 3 },
     KernelVariant { name: "128x32 rim", tile: (128, 32), threads: 128, loads: Loads::Rim, stages: 3, blocks: 3, max_splits: MAX_SPLITS, min_blocks: 4 },
     KernelVariant { name: "128x64 rim", tile: (128, 64), threads: 256, loads: Loads::Rim, stages: 3, blocks: 2, max_splits: MAX_SPLITS, min_blocks: 2 },
 ];
