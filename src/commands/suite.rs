@@ -178,10 +178,21 @@ pub fn run(
             });
             if device.info().gpu_index.is_some() {
                 match explain::measure(&config) {
-                    Ok(explained) => launches.push(explain::LaunchReport {
-                        step_images_per_s: Some(report.images_per_s),
-                        ..explained
-                    }),
+                    Ok(explained) => {
+                        let dropped = explained.variants.iter().map(|row| row.dropped.len());
+                        tell(Row {
+                            what: format!(
+                                "{what}, variants that fail or differ from the plain one"
+                            ),
+                            figure: dropped.sum::<usize>() as f64,
+                            unit: "variants",
+                            most: Some(0.0),
+                        })?;
+                        launches.push(explain::LaunchReport {
+                            step_images_per_s: Some(report.images_per_s),
+                            ..explained
+                        });
+                    }
                     Err(error) => not_explained = Some(format!("{error:#}")),
                 }
             }
