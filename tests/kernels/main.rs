@@ -513,7 +513,7 @@ fn all_launches() -> Vec<Vec<Launch>> {
         ]
         .map(|list| list.into_iter().map(|scheduled| scheduled.launch).collect())
     });
-    lists.flatten().collect()
+    lists.flatten().chain([variants::one_of_each()]).collect()
 }
 
 /// The names of the kernels in the sources, in the order of the alphabet.
