@@ -75,6 +75,7 @@
 //! | a recipe | a row in [`domain::recipes::RECIPES`] |
 //! | a GPU for `bench --explain` without it | a row in [`domain::gpus::GPUS`] |
 //! | a kind of layer | its folder under [`layers`], and its `pub mod` line and row of [`layers::KINDS`]: grammar, shapes, initial weights, every backend follow |
+//! | a variant of the GPU's products of matrices | a row in [`layers::conv::variant::VARIANTS`]: tests, tuning, `bench --explain` follow |
 //! | a strategy of sweeps | its word in [`domain::sweep::Strategy`] and its rule in `domain/sweep/next.rs` |
 //! | an optimizer | its word in [`domain::params::Optimizer`], its file and its row in [`optimizers`]: backends, checkpoint, panel follow |
 //! | a data format | its reader in [`data`] and a row in [`data::FORMATS`] |

@@ -250,3 +250,32 @@ pub trait KernelExecutor {
     /// Returns an error if this or an earlier call failed on the device.
     fn time(&mut self, list: KernelList) -> Result<f64>;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    #[test]
+    fn what_compiles_in_the_background_is_waited_for_or_stopped() {
+        assert!(Compiling::default().is_done());
+        let (sender, receiver) = mpsc::channel();
+        let compiling = Compiling::begin(move |_| sender.send(1).unwrap());
+        compiling.wait();
+        assert_eq!(receiver.try_recv(), Ok(1));
+        // Dropping it asks the work to end and waits until it has.
+        let (sender, receiver) = mpsc::channel();
+        let compiling = Compiling::begin(move |stop| {
+            while !stop.load(Ordering::Relaxed) {
+                std::thread::yield_now();
+            }
+            sender.send(2).unwrap();
+        });
+        assert!(!compiling.is_done());
+        drop(compiling);
+        assert_eq!(receiver.try_recv(), Ok(2));
+        // A panic of the work is no panic of its owner.
+        let compiling = Compiling::begin(|_| panic!("a test"));
+        compiling.wait();
+    }
+}
