@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::domain::marks::{Marked, merged};
+use crate::domain::report::{EpochReport, Health, ScoredWeights};
 
 fn run(resumed_at: Option<u64>) -> Event {
     Event::Started(Box::new(RunInfo {
