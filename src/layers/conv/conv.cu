@@ -19,11 +19,12 @@ constexpr int ROWS = PATCH + BIAS;
 constexpr int PH = POOL ? OH / 2 : OH, PW = POOL ? OW / 2 : OW;
 constexpr int WANTED = POOL ? PH * PW * 4 : OH * OW;
 
-// Term `term` of the patch at (y, x) of the image that begins at `image`, and whether it is inside the image.
-__device__ __forceinline__ const float *patch_at(const float *image, int y, int x, u32 term, bool &inside) {
+// Term `term` of the patch at (y, x) of the image that begins at `image`, and whether it is inside the image. Without
+// `edges` every tap is.
+template <bool edges> __device__ __forceinline__ const float *patch_at(const float *image, int y, int x, u32 term, bool &inside) {
     u32 tap = term / I;
     int row = y + (int)(tap / KERNEL), column = x + (int)(tap % KERNEL);
-    inside = term < PATCH && row >= 0 && row < H && column >= 0 && column < W;
+    inside = term < PATCH && (!edges || (row >= 0 && row < H && column >= 0 && column < W));
     return image + ((u32)row * W + column) * I + term % I;
 }
 
@@ -174,7 +175,7 @@ struct Forward {
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             bool inside;
-            const float *at = patch_at(image[j], y[j], x[j], k + term_of_group<true>(j) + i, inside);
+            const float *at = patch_at<true>(image[j], y[j], x[j], k + term_of_group<true>(j) + i, inside);
             if (I % 4 == 0) {
                 to.four(at, inside);
                 return;
@@ -287,7 +288,7 @@ struct Weigh {
         for (int i = 0; i < 4; i++) {
             u32 term = line + i;
             bool inside;
-            const float *at = patch_at(image, y, x, term, inside);
+            const float *at = patch_at<PAD != 0>(image, y, x, term, inside);
             inside = inside && m < end;
             if (I % 4 == 0 && term < PATCH) {
                 to.four(at, inside);
