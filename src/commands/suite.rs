@@ -9,6 +9,7 @@ use crate::backend::{
 };
 use crate::config::Config;
 use crate::domain::arch::{self, Shape};
+use crate::domain::gpu_tuning::GpuTuning;
 use crate::domain::params::{Flip, Hyperparameters, Precision, Tta, Weights};
 use crate::domain::report::{ScoredWeights, Split};
 use crate::domain::rng::{Rng, Stream};
@@ -177,9 +178,23 @@ pub fn run(
                 images_per_s: report.images_per_s,
             });
             if device.info().gpu_index.is_some() {
-                match explain::measure(&config) {
+                // All variants of a network's products are compared with the plain ones, in its first batch.
+                let first = SPEEDS.iter().find(|(name, ..)| *name == arch);
+                let mut all = config.clone();
+                if first.is_some_and(|(_, first, _)| *first == batch) {
+                    all.options.gpu_tuning = GpuTuning::Full;
+                }
+                match explain::measure(&all) {
                     Ok(explained) => {
-                        let dropped = explained.variants.iter().map(|row| row.dropped.len());
+                        let variants = &explained.variants;
+                        let compared = variants.iter().map(|row| row.times.len()).sum::<usize>();
+                        let dropped = variants.iter().map(|row| row.dropped.len());
+                        tell(Row {
+                            what: format!("{what}, variants that were compared with the plain one"),
+                            figure: compared as f64,
+                            unit: "variants",
+                            most: None,
+                        })?;
                         tell(Row {
                             what: format!(
                                 "{what}, variants that fail or differ from the plain one"

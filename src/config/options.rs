@@ -54,7 +54,7 @@ impl Default for Options {
             runs: None,
             device: "auto".into(),
             engine: EngineChoice::Auto,
-            gpu_tuning: GpuTuning::Quick,
+            gpu_tuning: GpuTuning::Off,
             threads: 0,
             mouse: true,
             symbols: None,
@@ -143,8 +143,8 @@ pub static OPTIONS: &[OptionRow] = &[
                devices that we have no kernels for.",
         set: |o, text| { o.engine = EngineChoice::named(&text.to_ascii_lowercase())?; Some(()) },
         get: |o| o.engine.name().into() },
-    OptionRow { key: "gpu_tuning", kind: OptionKind::Word("TUNING"), env: None, default: "\"quick\"", range: "off, quick or full",
-        help: "How the GPU's kernels are chosen. off: always the same ones. quick: the first run of a network on a GPU measures \
+    OptionRow { key: "gpu_tuning", kind: OptionKind::Word("TUNING"), env: None, default: "\"off\"", range: "off, quick or full",
+        help: "How the GPU's kernels are chosen. off: always the plain ones, until a GPU has confirmed the others. quick: the first run of a network on a GPU measures \
                a few of them for at most 1 s and keeps the winners. full: measures all, which takes longer. Results depend on \
                it by rounding alone.",
         set: |o, text| { o.gpu_tuning = GpuTuning::named(&text.to_ascii_lowercase())?; Some(()) },

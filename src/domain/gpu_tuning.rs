@@ -3,10 +3,10 @@
 /// The values of `--gpu-tuning`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum GpuTuning {
-    /// Always the plain ones.
-    Off,
-    /// A guess at first; then those of the best guesses that are measured fastest on this GPU, once.
+    /// Always the plain ones. The default until a GPU has confirmed the others.
     #[default]
+    Off,
+    /// The plain ones at first; then those of the best guesses that are measured fastest on this GPU, once.
     Quick,
     /// All variants are measured.
     Full,

@@ -100,7 +100,7 @@ impl Default for Settings {
             fork: None,
             device: DeviceChoice::Auto,
             engine: EngineChoice::Auto,
-            gpu_tuning: GpuTuning::Quick,
+            gpu_tuning: GpuTuning::Off,
             keep: Keep::default(),
             threads: 0,
             paused: false,

@@ -3,11 +3,11 @@
 use super::COMMON;
 use super::records::{Record, StepRecord};
 use super::trials::OnDevice;
-use crate::backend::Result;
+use crate::backend::{Error, Result};
 use crate::domain::gpu_tuning::GpuTuning;
-use crate::hardware::executor::{Compiling, ExecutorDevice};
+use crate::hardware::executor::{Compiling, ExecutorDevice, ExecutorError};
 use crate::layers::conv::product::Product;
-use crate::layers::conv::variant::{Choices, KernelVariant, Loads, find, plain};
+use crate::layers::conv::variant::{Choices, KernelVariant, find, plain};
 use crate::layers::gpu::{LaunchBuilder, LaunchTarget};
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -21,6 +21,9 @@ const QUICK_VARIANTS: usize = 4;
 /// A variant whose results differ from the plain one's by more than this share of the largest is not used. The order in
 /// which parts of a sum are added makes 1e-4 of it at most.
 const MAX_DIFFERENCE: f32 = 1e-3;
+/// A variant must take less than this share of the plain one's time to be preferred to it: times of two runs differ by a
+/// few percent.
+const PREFERRED_BELOW: f64 = 0.97;
 
 /// The seconds of a launch, and some of its results.
 #[derive(Clone, Debug, PartialEq)]
@@ -133,7 +136,8 @@ fn difference(plain: &[f32], other: &[f32]) -> Option<String> {
 }
 
 /// Measures the candidates of these products until `limit`: the first ones of all products, then the second ones, and so
-/// on. A variant that fails or whose results differ is dropped; without its plain variant a product keeps its choice.
+/// on. A variant that fails or whose results differ is dropped. A product keeps its choice if its plain variant fails, if
+/// not all of its candidates were measured in time, or if the device fails.
 fn measure(
     measure: &mut dyn Measure,
     products: &mut [TunedProduct],
@@ -147,16 +151,23 @@ fn measure(
         .collect();
     let most = candidates.iter().map(Vec::len).max().unwrap_or(0);
     let mut expected: Vec<Option<Vec<f32>>> = vec![None; products.len()];
+    let mut left: Vec<usize> = candidates.iter().map(Vec::len).collect();
     for rank in 0..most {
-        for ((tuned, variants), expected) in products.iter_mut().zip(&candidates).zip(&mut expected)
-        {
-            let Some(variant) = variants.get(rank).copied() else {
+        for (i, tuned) in products.iter_mut().enumerate() {
+            let expected = &mut expected[i];
+            let Some(variant) = candidates[i].get(rank).copied() else {
                 continue;
             };
             if measure.elapsed() >= limit || (rank > 0 && expected.is_none()) {
                 continue;
             }
             let measured = measure.measure(&tuned.product, variant);
+            if let Err(Error::Executor(error @ ExecutorError::Lost { .. })) = &measured {
+                // The next step fails too, and reports it.
+                tracing::error!("{}, {}: {error}", variant.name, tuned.product.words());
+                return;
+            }
+            left[i] -= 1;
             let wrong = match (&measured, &*expected) {
                 (Err(error), _) => Some(error.to_string()),
                 (Ok(measured), Some(expected)) => difference(expected, &measured.results),
@@ -176,10 +187,15 @@ fn measure(
             }
         }
     }
-    for tuned in products {
+    for (tuned, left) in products.iter_mut().zip(left) {
         tuned.times.sort_by(|a, b| a.1.total_cmp(&b.1));
-        if let Some((fastest, _)) = tuned.times.first() {
-            (tuned.chosen, tuned.reason) = (fastest, Reason::Measured);
+        let of_plain = tuned.times.iter().find(|(v, _)| *v == plain());
+        if let (0, Some((_, of_plain)), Some((fastest, time))) =
+            (left, of_plain, tuned.times.first())
+        {
+            let preferred = *time < PREFERRED_BELOW * of_plain;
+            tuned.chosen = if preferred { fastest } else { plain() };
+            tuned.reason = Reason::Measured;
         } else if tuned.dropped.iter().any(|(v, _)| *v == tuned.chosen) {
             tuned.chosen = plain();
         }
@@ -255,7 +271,7 @@ impl Tuning {
         for product in products {
             let key = product.key();
             if !self.known.contains_key(&key) {
-                let tuned = self.first_choice(product, multiprocessors);
+                let tuned = self.first_choice(product);
                 if tuned.reason == Reason::Guess {
                     let variants = candidates(product, multiprocessors as usize, self.level);
                     sources.extend(variants.into_iter().map(|variant| {
@@ -274,23 +290,28 @@ impl Tuning {
         choices
     }
 
-    fn first_choice(&self, product: &Rc<Product>, multiprocessors: u32) -> TunedProduct {
+    fn first_choice(&self, product: &Rc<Product>) -> TunedProduct {
         let new = |chosen, reason| TunedProduct::new(Rc::clone(product), chosen, reason);
         if self.level == GpuTuning::Off {
             return new(plain(), Reason::Fixed);
         }
-        let remembered = self.device.recall(&memory_key(product));
-        let name = remembered.and_then(|bytes| String::from_utf8(bytes).ok());
-        let variant = name.as_deref().and_then(find);
-        match variant.filter(|variant| variant.fits(&product.shape())) {
-            Some(variant) => new(variant, Reason::Remembered),
-            None => {
-                // The others only after this GPU has shown that they compute the same.
-                let variants = by_guess(product, multiprocessors as usize);
-                let mut simple = variants.into_iter().filter(|v| v.loads == Loads::Registers);
-                new(simple.next().unwrap_or(plain()), Reason::Guess)
+        match self.remembered(product) {
+            // Of some variants only, where all are asked for.
+            Some((level, variant)) if [level, GpuTuning::Quick].contains(&self.level) => {
+                new(variant, Reason::Remembered)
             }
+            // The others only after this GPU has shown that they compute the same.
+            _ => new(plain(), Reason::Guess),
         }
+    }
+
+    /// The winner of an earlier process, and which variants it had measured.
+    fn remembered(&self, product: &Product) -> Option<(GpuTuning, &'static KernelVariant)> {
+        let bytes = self.device.recall(&memory_key(product))?;
+        let text = String::from_utf8(bytes).ok()?;
+        let (level, name) = text.split_once(' ')?;
+        let variant = find(name).filter(|variant| variant.fits(&product.shape()))?;
+        Some((GpuTuning::named(level)?, variant))
     }
 
     /// Measures the products that wait, if their variants are compiled; with `wait`, compiles them first. Returns whether
@@ -330,9 +351,13 @@ impl Tuning {
         for (key, tuned) in waiting.into_iter().zip(products) {
             let words = tuned.product.words();
             tracing::debug!("{words}: {}, {:?}", tuned.chosen.name, tuned.reason);
-            if tuned.reason == Reason::Measured {
-                let name = tuned.chosen.name.as_bytes();
-                self.device.remember(&memory_key(&tuned.product), name);
+            let of_all = |(level, _)| level == GpuTuning::Full && self.level != level;
+            if tuned.reason == Reason::Measured
+                && !self.remembered(&tuned.product).is_some_and(of_all)
+            {
+                let found = format!("{} {}", self.level.name(), tuned.chosen.name);
+                let key = memory_key(&tuned.product);
+                self.device.remember(&key, found.as_bytes());
             }
             let before = self.known.insert(key, tuned.clone());
             changed |= before.is_none_or(|before| before.chosen != tuned.chosen);

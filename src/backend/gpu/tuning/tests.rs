@@ -5,6 +5,7 @@ use crate::domain::arch::{CIFAR_CLASSES, Shape, resolve};
 use crate::domain::params::{Optimizer, Precision};
 use crate::hardware::executor::{ExecutorError, KernelExecutor, Result as ExecutorResult};
 use crate::hardware::nvidia::kernel_cache::{CacheKey, KernelCache};
+use crate::layers::conv::variant::Loads;
 use std::cell::{Cell, RefCell};
 use std::path::Path;
 
@@ -72,6 +73,8 @@ struct Script {
     cost: Duration,
     elapsed: Cell<Duration>,
     measured: Vec<(ProductPass, &'static str)>,
+    /// Whether a variant without a time loses the device.
+    loses_device: bool,
 }
 
 use crate::layers::conv::variant::ProductPass;
@@ -82,6 +85,7 @@ fn script(rows: &[(&'static str, Option<f64>, f32)]) -> Script {
         cost: Duration::from_millis(1),
         elapsed: Cell::default(),
         measured: Vec::new(),
+        loses_device: false,
     }
 }
 
@@ -96,7 +100,11 @@ impl Measure for Script {
                 seconds,
                 results: vec![-1.0, result],
             }),
-            None => Err(Error::Executor(lost())),
+            None if self.loses_device => Err(Error::Executor(lost())),
+            None => Err(Error::Executor(ExecutorError::Kernel {
+                device: "a fake".into(),
+                log: "it is a test".into(),
+            })),
         }
     }
 
@@ -224,6 +232,45 @@ fn without_the_plain_one_nothing_is_compared_and_nothing_kept() {
 }
 
 #[test]
+fn a_lost_device_ends_the_measurements_and_nothing_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let products = products(32);
+    let second = candidates(&products[0], 132, GpuTuning::Quick)[1];
+    let mut script = script(&[(second.name, None, 3.0)]);
+    script.loses_device = true;
+    let device = FakeDevice::new(folder.path());
+    let (tuning, changed) = tuned(&device, GpuTuning::Quick, &products, &mut script);
+    assert!(!changed);
+    assert_eq!(script.measured.last().unwrap().1, second.name);
+    for product in &products {
+        assert_eq!(tuning.known[&product.key()].chosen, plain());
+        assert_eq!(device.recall(&memory_key(product)), None);
+    }
+}
+
+#[test]
+fn what_quick_has_found_is_measured_again_by_full_and_never_replaces_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let device = FakeDevice::new(folder.path());
+    let product = &products(32)[..1];
+    let kept = || String::from_utf8(device.recall(&memory_key(&product[0])).unwrap()).unwrap();
+    for (level, found) in [
+        (GpuTuning::Quick, "quick plain"),
+        (GpuTuning::Full, "full plain"),
+    ] {
+        let (tuning, _) = tuned(&device, level, product, &mut script(&[]));
+        assert_eq!(tuning.known[&product[0].key()].reason, Reason::Measured);
+        assert_eq!(kept(), found);
+    }
+    let mut tuning = Tuning::new(Rc::clone(&device) as _, GpuTuning::Quick);
+    tuning.choices(product, MULTIPROCESSORS);
+    assert_eq!(tuning.known[&product[0].key()].reason, Reason::Remembered);
+    tuning.waiting = vec![product[0].key()];
+    tuning.measure_waiting(&mut script(&[]), MULTIPROCESSORS);
+    assert_eq!(kept(), "full plain");
+}
+
+#[test]
 fn quick_ends_after_a_second_and_full_measures_all() {
     let products = products(32);
     let run = |level, cost| {
@@ -231,7 +278,13 @@ fn quick_ends_after_a_second_and_full_measures_all() {
         let device = FakeDevice::new(folder.path());
         let mut script = script(&[]);
         script.cost = Duration::from_millis(cost);
-        tuned(&device, level, &products, &mut script);
+        let (tuning, _) = tuned(&device, level, &products, &mut script);
+        // What was not measured whole is not kept.
+        for product in &products {
+            let is_whole = tuning.known[&product.key()].reason == Reason::Measured;
+            assert_eq!(device.recall(&memory_key(product)).is_some(), is_whole);
+            assert_eq!(is_whole, level == GpuTuning::Full);
+        }
         script.measured
     };
     // Of each product one variant, then of each the next one, until a second is over.
@@ -253,7 +306,8 @@ fn off_uses_the_plain_ones_whatever_is_remembered() {
     let device = FakeDevice::new(folder.path());
     let products = products(32);
     let best = candidates(&products[0], 132, GpuTuning::Quick)[1];
-    device.remember(&memory_key(&products[0]), best.name.as_bytes());
+    let found = format!("quick {}", best.name);
+    device.remember(&memory_key(&products[0]), found.as_bytes());
     for (level, expected) in [(GpuTuning::Off, "plain"), (GpuTuning::Quick, best.name)] {
         let mut tuning = Tuning::new(Rc::clone(&device) as _, level);
         assert_eq!(chosen(&mut tuning, &products[0]), expected);
@@ -268,7 +322,14 @@ fn what_is_remembered_wrongly_is_measured_again() {
     let product = &products(32)[..1];
     let key = memory_key(&product[0]);
     // A name that no variant has, no text, a variant that does not fit, and damaged files.
-    for value in [&b"another"[..], b"\xff\xfe", b"128x64 copies 3", b""] {
+    for value in [
+        &b"quick another"[..],
+        b"\xff\xfe",
+        b"quick 128x64 copies 3",
+        b"slow plain",
+        b"plain",
+        b"",
+    ] {
         device.remember(&key, value);
         let (tuning, _) = tuned(&device, GpuTuning::Quick, product, &mut script(&[]));
         assert_eq!(
