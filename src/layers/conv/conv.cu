@@ -186,7 +186,7 @@ struct Forward {
     template <class To> __device__ __forceinline__ void b(int j, u32 k, u32 end, To &to) const { weights.b(j, k, end, to); }
 };
 
-extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) forward(const Step *now, const float *input, const float *packed, const float *bias,
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) forward(const Step *now, const float *input, const float *packed, const float *bias,
                                                               float *output, u8 *argmax, float *parts, u32 *counters) {
     dynamic_shared(float, room);
     const Step s = *now;
@@ -315,7 +315,7 @@ struct Weigh {
 
 // The first WEIGHT_BLOCKS blocks make the parameters' gradients (in PyTorch's order) and the sums of their squares, the
 // rest the input's gradient: the two need nothing of each other.
-extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
     backward(const Step *now, const float *input, const float *grad, const float *packed, float *grad_weight, float *grad_bias, double *squares,
              float *weight_parts, u32 *weight_counters, float *grad_input, const u8 *upstream_taken, float *parts, u32 *counters) {
     dynamic_shared(float, room);

@@ -19,6 +19,12 @@ constexpr int THREADS_X = BN / 4, THREADS_Y = THREADS / THREADS_X, LINES = BM / 
 constexpr int WARPS_X = BN / 32, WARPS_Y = THREADS / 32 / WARPS_X, LINES = BM / WARPS_Y / 8;
 #endif
 constexpr int SUMS = BM * BN / THREADS;
+// Left alone, the compiler for compute capability 10.0 spills registers to hold five blocks.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+constexpr int RESIDENT = MIN_BLOCKS == 0 ? 4 : MIN_BLOCKS;
+#else
+constexpr int RESIDENT = MIN_BLOCKS;
+#endif
 
 static_assert(BM * LINE_K >= BK * LINE_M, "one room for both orders of a");
 static_assert(ROOM >= BM * LINE_C && ROOM * 4 >= THREADS * 8, "results and sums of squares take the operands' room");
