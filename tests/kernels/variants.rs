@@ -124,11 +124,12 @@ fn training_goes_on_while_variants_are_compiled_and_changes_over_between_two_ste
     if left_out() {
         return;
     }
-    let text = "conv 8 s2, relu, drop, dense 10";
+    // Two products. Compiling takes longer here than `quick` may measure.
+    let text = "dense 10";
     let world = world(8, 5);
     let host = Rc::new(HostDevice::new(20, false));
     let end = host.delay_compiling();
-    let device = Rc::clone(&host).tuned_device(GpuTuning::Quick);
+    let device = Rc::clone(&host).tuned_device(GpuTuning::Full);
     let mut ours = world.training(&device, text, 8);
     let mut outcomes = world.train(&mut ours, 1, &[8, 5]);
     assert_eq!(host.remembered(), 0);
@@ -146,7 +147,7 @@ fn training_goes_on_while_variants_are_compiled_and_changes_over_between_two_ste
     let theirs = world.train(&mut expected, 1, &sizes);
     same_outcomes("tuned", &outcomes, &theirs, 1e-4);
     compare("tuned", &mut ours, &mut expected, 2e-4, 1e-4);
-    // At least the first measured product has a winner, which a later backend uses.
+    // A later backend uses the winners.
     let spec = world.spec(text);
     let known = |tuning| {
         let device = Rc::clone(&host).tuned_device(tuning);
@@ -154,7 +155,10 @@ fn training_goes_on_while_variants_are_compiled_and_changes_over_between_two_ste
     };
     let again = known(GpuTuning::Quick);
     let remembered = |tuned: &TunedProduct| tuned.reason == Reason::Remembered;
-    assert!(again.iter().any(remembered), "{again:?}");
+    assert!(
+        again.len() == 2 && again.iter().all(remembered),
+        "{again:?}"
+    );
     // Plain ones, whatever is remembered.
     for tuned in known(GpuTuning::Off) {
         assert_eq!((tuned.reason, tuned.chosen.name), (Reason::Fixed, "plain"));
