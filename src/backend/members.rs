@@ -26,8 +26,8 @@ impl<T> Members<T> {
         id
     }
 
-    pub fn remove(&mut self, id: MemberId) {
-        self.all.remove(&id);
+    pub fn remove(&mut self, id: MemberId) -> Option<T> {
+        self.all.remove(&id)
     }
 
     /// # Errors
@@ -49,10 +49,6 @@ impl<T> Members<T> {
                 .ok_or_else(|| Error::Batch(format!("network number {} is named twice", id.0))),
         })
         .collect()
-    }
-
-    pub fn ids(&self) -> Vec<MemberId> {
-        self.all.keys().copied().collect()
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &T> {

@@ -1,5 +1,6 @@
-//! The seam between the GPU engine and a GPU: lists of kernel launches over one block of device memory. The engine
-//! records its lists against this trait, so that tests can run the same lists, and check them, without a GPU.
+//! The seam between the GPU engine and a GPU: lists of kernel launches over allocations of device memory that are all laid
+//! out alike, one for each member. The engine records its lists against this trait, so that tests can run the same lists,
+//! and check them, without a GPU.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -31,10 +32,15 @@ pub enum ExecutorError {
 
 pub type Result<T> = std::result::Result<T, ExecutorError>;
 
-/// Bytes from the beginning of the executor's memory. None is a null pointer.
+/// Bytes from the beginning of an allocation. None is a null pointer.
 pub type Offset = Option<usize>;
 
-/// One launch of one kernel.
+/// Most members that a list runs on at once.
+pub const MAX_MEMBERS: usize = 64;
+
+/// One launch of one kernel on one member. On several members, the grid has this many times as many blocks in z: those of
+/// one member after those of another. Every kernel begins with `move_to_member` (kernels.cuh), which needs the z of one
+/// member's grid.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Launch {
     /// CUDA C++.
@@ -47,7 +53,8 @@ pub struct Launch {
     pub grid: [u32; 3],
     /// Threads in a block.
     pub block: u32,
-    /// The kernel's arguments, which are all pointers.
+    /// The kernel's arguments, which are all pointers into the member's allocation. The executor passes one before them:
+    /// `members`, see `move_to_member`.
     pub arguments: Vec<Offset>,
     /// Bytes of dynamic shared memory (`extern __shared__`) of each block.
     pub shared_memory: u32,
@@ -110,6 +117,10 @@ impl std::ops::Add for Cost {
 /// The number of a prepared list of launches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KernelList(pub usize);
+
+/// The id of an allocation of an executor. Ids are never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AllocationId(pub u64);
 
 /// An opened device that executors are made on. It outlives them.
 pub trait ExecutorDevice {
@@ -186,49 +197,58 @@ impl Drop for Compiling {
     }
 }
 
-/// Executes recorded lists of kernel launches on one device allocation, in the order of the calls. The CUDA
+/// Executes recorded lists of kernel launches on allocations of device memory, in the order of the calls. The CUDA
 /// implementation captures each list as a graph; tests run the same lists on the CPU. One thread makes, uses and drops
 /// an executor.
 pub trait KernelExecutor {
     /// Number of blocks that the device runs at the same time when each fills a multiprocessor.
     fn multiprocessors(&self) -> u32;
 
-    /// Replaces the allocation by one of this size and forgets all lists. Its contents are undefined.
+    /// A new allocation of this size. Its contents are undefined.
     ///
     /// # Errors
-    /// Returns an error if the device has too little free memory; there is then no allocation.
-    fn allocate(&mut self, bytes: usize) -> Result<()>;
+    /// Returns an error if the device has too little free memory or fails.
+    fn allocate(&mut self, bytes: usize) -> Result<AllocationId>;
 
-    /// The device address of the allocation, for pointers that are themselves stored in it.
-    fn base(&self) -> u64;
+    /// Frees an allocation after all earlier calls have been executed. Other allocations and executors can use the memory
+    /// when this returns.
+    fn free(&mut self, allocation: AllocationId);
 
-    /// Bytes of the allocation.
-    fn size(&self) -> usize;
+    /// The device address of an allocation, for pointers that are themselves stored in it.
+    ///
+    /// # Errors
+    /// Returns an error if there is no such allocation.
+    fn address(&self, allocation: AllocationId) -> Result<u64>;
 
-    /// Copies bytes from the host into the allocation, at offset `at`.
+    /// Copies bytes from the host into an allocation, at offset `at`.
     ///
     /// # Errors
     /// Returns an error if the range is outside the allocation or the device fails.
-    fn write(&mut self, at: usize, bytes: &[u8]) -> Result<()>;
+    fn write(&mut self, to: AllocationId, at: usize, bytes: &[u8]) -> Result<()>;
 
-    /// Sets bytes of the allocation to zero.
+    /// Sets bytes of an allocation to zero.
     ///
     /// # Errors
     /// Returns an error if the range is outside the allocation or the device fails.
-    fn clear(&mut self, at: usize, bytes: usize) -> Result<()>;
+    fn clear(&mut self, allocation: AllocationId, at: usize, bytes: usize) -> Result<()>;
 
-    /// Waits until all earlier calls have been executed, then copies bytes from the allocation to the host.
+    /// Waits until all earlier calls have been executed, then copies bytes from an allocation to the host.
     ///
     /// # Errors
     /// Returns an error if the range is outside the allocation, or if this or an earlier call failed on the device.
-    fn read(&mut self, at: usize, bytes: &mut [u8]) -> Result<()>;
+    fn read(&mut self, from: AllocationId, at: usize, bytes: &mut [u8]) -> Result<()>;
 
-    /// Waits until all earlier calls of `from`, an executor of the same device, have been executed, then copies bytes of
-    /// its allocation into this one, at the same offset, on the device.
+    /// Copies bytes on the device, from an allocation and an offset to another allocation or to another range of the same
+    /// one.
     ///
     /// # Errors
-    /// Returns an error if the range is outside one of the allocations, or if an earlier call failed on the device.
-    fn copy(&mut self, from: &mut dyn KernelExecutor, at: usize, bytes: usize) -> Result<()>;
+    /// Returns an error if a range is outside its allocation or the device fails.
+    fn copy(
+        &mut self,
+        from: (AllocationId, usize),
+        to: (AllocationId, usize),
+        bytes: usize,
+    ) -> Result<()>;
 
     /// Compiles the kernels of the lists. Every source begins with `common`.
     ///
@@ -237,18 +257,19 @@ pub trait KernelExecutor {
     fn prepare(&mut self, common: &'static str, lists: Vec<Vec<Launch>>)
     -> Result<Vec<KernelList>>;
 
-    /// Submits a list `times` times, and returns when the device has accepted the work.
+    /// Submits a list `times` times on these members, and returns when the device has accepted the work. Each launch
+    /// works on all members, each in its own allocation: the results do not depend on the other members.
     ///
     /// # Errors
-    /// Returns an error if the device fails.
-    fn run(&mut self, list: KernelList, times: usize) -> Result<()>;
+    /// Returns an error if there is no member, one is named twice, there are more than [`MAX_MEMBERS`], or the device fails.
+    fn run(&mut self, list: KernelList, members: &[AllocationId], times: usize) -> Result<()>;
 
-    /// Runs a list twice and waits for it. Returns the seconds that the device takes for the second run, which is
-    /// submitted while the first one is running.
+    /// Runs a list twice on a member and waits for it. Returns the seconds that the device takes for the second run, which
+    /// is submitted while the first one is running.
     ///
     /// # Errors
     /// Returns an error if this or an earlier call failed on the device.
-    fn time(&mut self, list: KernelList) -> Result<f64>;
+    fn time(&mut self, list: KernelList, member: AllocationId) -> Result<f64>;
 }
 
 #[cfg(test)]

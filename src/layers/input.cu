@@ -10,7 +10,8 @@ __device__ __forceinline__ int reflected(int at) {
     return at < SIDE - 1 ? at : SIDE - 1;
 }
 
-extern "C" __global__ void __launch_bounds__(256) gather(const Step *now, float *input) {
+extern "C" __global__ void __launch_bounds__(256) gather(const u64 *members, const Step *now, float *input) {
+    move_to_member(members, 1, now, input);
     const Step s = *now;
     u32 i = blockIdx.x * 256 + threadIdx.x;
     if (i >= s.count * (SIDE * SIDE)) return;

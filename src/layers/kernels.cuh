@@ -68,6 +68,15 @@ __device__ __forceinline__ void wait_for_earlier_launches() {
 
 #endif
 
+// The beginning of every kernel. A launch may work on several members: networks of one architecture, each in its own
+// memory, which is laid out alike. Blocks of one member follow those of another in z, of which a member has `grid_z`.
+// `members` has what to add to the pointers for each member; it is null in a launch for one member, whose pointers are
+// right as they are. Null pointers stay null. A kernel with more than one block in z must use blockIdx.z % grid_z.
+template <class... Pointers> __device__ __forceinline__ void move_to_member(const u64 *members, u32 grid_z, Pointers &...pointers) {
+    u64 distance = members ? members[blockIdx.z / grid_z] : 0;
+    ((pointers = pointers ? (Pointers)((u64)pointers + distance) : pointers), ...);
+}
+
 // Whether this block is the last of `blocks` blocks to call this function. It then sees the writes of all others. The
 // counter is zero before the first and after the last call. All threads of the block must call it.
 __device__ __forceinline__ bool last_block(u32 *counter, u32 blocks) {

@@ -29,8 +29,9 @@ __device__ __forceinline__ double cross_entropy(const float *logits, u32 label, 
 
 // Computes the gradient of the mean loss with respect to the logits, the mean loss, and the number of correct
 // predictions.
-extern "C" __global__ void __launch_bounds__(128) train(const Step *now, ListProgress *progress, const float *logits, float *grad, double *parts,
-                                                        u32 *counter) {
+extern "C" __global__ void __launch_bounds__(128)
+    train(const u64 *members, const Step *now, ListProgress *progress, const float *logits, float *grad, double *parts, u32 *counter) {
+    move_to_member(members, 1, now, progress, logits, grad, parts, counter);
     __shared__ double scratch[128];
     const Step s = *now;
     u32 i = blockIdx.x * 128 + threadIdx.x;
@@ -59,7 +60,9 @@ extern "C" __global__ void __launch_bounds__(128) train(const Step *now, ListPro
 }
 
 // Computes each image's probabilities and its loss without smoothing, from its logits' average over the views.
-extern "C" __global__ void __launch_bounds__(128) score(const Step *now, const float *logits, float *probabilities, float *losses) {
+extern "C" __global__ void __launch_bounds__(128)
+    score(const u64 *members, const Step *now, const float *logits, float *probabilities, float *losses) {
+    move_to_member(members, 1, now, logits, probabilities, losses);
     const Step s = *now;
     u32 i = blockIdx.x * 128 + threadIdx.x, images = s.count / s.views;
     if (i >= images) return;

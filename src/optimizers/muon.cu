@@ -1,6 +1,6 @@
 // The directions of Muon (optimizers/muon.rs): for each matrix of filters, its momentum looked ahead, divided by its norm,
 // and three Newton-Schulz steps. The matrices X stand in a row of numbers like the parameters'. Nothing that lasts is
-// written: `update` does that.
+// written: `update` does that. Constants: SQUARES (see pieces.cuh), MATRICES (their number).
 
 // A matrix [small, large], a row for each row of the shorter side.
 struct Matrix {
@@ -16,8 +16,9 @@ struct Matrix {
 
 // g + momentum * (momentum * buffer + g) for the clipped gradient g; the sums of squares of it and of the weights.
 extern "C" __global__ void __launch_bounds__(256)
-    look_ahead(const Step *now, const Piece *pieces, const float *weights, const float *grads, const float *state, const double *squares,
-               float *x, double *parts) {
+    look_ahead(const u64 *members, const Step *now, const Piece *pieces, const float *weights, const float *grads, const float *state,
+               const double *squares, float *x, double *parts) {
+    move_to_member(members, 1, now, pieces, weights, grads, state, squares, x, parts);
     __shared__ double scratch[256];
     const Piece p = pieces[blockIdx.x];
     if (p.matrix == 0) return;
@@ -37,7 +38,8 @@ extern "C" __global__ void __launch_bounds__(256)
 
 // Divides X by its norm; the factor that gives the weights the norm sqrt(rows).
 extern "C" __global__ void __launch_bounds__(256)
-    normalise(const Piece *pieces, const Matrix *matrices, float *x, const double *parts, float *weight_scales) {
+    normalise(const u64 *members, const Piece *pieces, const Matrix *matrices, float *x, const double *parts, float *weight_scales) {
+    move_to_member(members, 1, pieces, matrices, x, parts, weight_scales);
     __shared__ double scratch[256];
     const Piece p = pieces[blockIdx.x];
     if (p.matrix == 0) return;
@@ -78,8 +80,9 @@ __device__ __forceinline__ void tile_product(float sums[4], const float *a, u32 
 }
 
 // S = X * its transpose.
-extern "C" __global__ void __launch_bounds__(256) square(const Matrix *matrices, const float *x, float *products) {
-    const Matrix m = matrices[blockIdx.z];
+extern "C" __global__ void __launch_bounds__(256) square(const u64 *members, const Matrix *matrices, const float *x, float *products) {
+    move_to_member(members, MATRICES, matrices, x, products);
+    const Matrix m = matrices[blockIdx.z % MATRICES];
     if (blockIdx.x * TILE >= m.small || blockIdx.y * TILE >= m.small) return;
     float sums[4];
     x += m.begin;
@@ -90,8 +93,9 @@ extern "C" __global__ void __launch_bounds__(256) square(const Matrix *matrices,
 }
 
 // P = b S + c S S.
-extern "C" __global__ void __launch_bounds__(256) polynomial(const Matrix *matrices, const float *products, float *polynomials) {
-    const Matrix m = matrices[blockIdx.z];
+extern "C" __global__ void __launch_bounds__(256) polynomial(const u64 *members, const Matrix *matrices, const float *products, float *polynomials) {
+    move_to_member(members, MATRICES, matrices, products, polynomials);
+    const Matrix m = matrices[blockIdx.z % MATRICES];
     if (blockIdx.x * TILE >= m.small || blockIdx.y * TILE >= m.small) return;
     float sums[4];
     const float *s = products + m.square;
@@ -104,8 +108,10 @@ extern "C" __global__ void __launch_bounds__(256) polynomial(const Matrix *matri
 }
 
 // The next X: a X + P X.
-extern "C" __global__ void __launch_bounds__(256) transform(const Matrix *matrices, const float *x, const float *polynomials, float *next) {
-    const Matrix m = matrices[blockIdx.z];
+extern "C" __global__ void __launch_bounds__(256)
+    transform(const u64 *members, const Matrix *matrices, const float *x, const float *polynomials, float *next) {
+    move_to_member(members, MATRICES, matrices, x, polynomials, next);
+    const Matrix m = matrices[blockIdx.z % MATRICES];
     if (blockIdx.x * TILE >= m.large || blockIdx.y * TILE >= m.small) return;
     float sums[4];
     x += m.begin, next += m.begin;

@@ -12,13 +12,15 @@ __device__ __forceinline__ void pack_one(const Piece &p, u32 e, float w, float *
     if (p.backward) packed[p.backward + (tap * p.outputs + o) * p.wide_inputs + i] = w;
 }
 
-extern "C" __global__ void __launch_bounds__(256) pack(const Piece *pieces, const float *weights, float *packed) {
+extern "C" __global__ void __launch_bounds__(256) pack(const u64 *members, const Piece *pieces, const float *weights, float *packed) {
+    move_to_member(members, 1, pieces, weights, packed);
     const Piece p = pieces[blockIdx.x];
     for (u32 e = p.begin + threadIdx.x; e < p.end; e += 256) pack_one(p, e, weights[e], packed);
 }
 
 // Exchanges the weights and running statistics with their averages.
-extern "C" __global__ void __launch_bounds__(256) swap_average(float *weights, float *running, float *average) {
+extern "C" __global__ void __launch_bounds__(256) swap_average(const u64 *members, float *weights, float *running, float *average) {
+    move_to_member(members, 1, weights, running, average);
     u32 i = blockIdx.x * 256 + threadIdx.x;
     if (i >= ROW + RUNNING) return;
     float *now = i < ROW ? weights + i : running + (i - ROW);
@@ -36,9 +38,11 @@ __device__ __forceinline__ float moved_average(float average, float w, float sha
 #define SLOT(i) state[(i) * ROW + e]
 
 extern "C" __global__ void __launch_bounds__(256)
-    update(Step *now, const Step *steps, ListProgress *progress, StepOutcome *outcomes, const Piece *pieces, float *weights, const float *grads,
-           float *state, const double *squares, float *packed, float *running, const float *moved, u32 *counter, const float *directions,
-           const float *weight_scales, float *average) {
+    update(const u64 *members, Step *now, const Step *steps, ListProgress *progress, StepOutcome *outcomes, const Piece *pieces, float *weights,
+           const float *grads, float *state, const double *squares, float *packed, float *running, const float *moved, u32 *counter,
+           const float *directions, const float *weight_scales, float *average) {
+    move_to_member(members, 1, now, steps, progress, outcomes, pieces, weights, grads, state, squares, packed, running, moved, counter,
+                   directions, weight_scales, average);
     __shared__ double scratch[256];
     const Step s = *now;
     const Piece p = pieces[blockIdx.x];

@@ -195,15 +195,17 @@ impl Layer for Gain {
 }
 
 const CUDA: &str = r#"
-extern "C" __global__ void __launch_bounds__(256) gain(const Step *now, const float *from, const float *weight, const float *shift,
-                                                       float *to) {
+extern "C" __global__ void __launch_bounds__(256) gain(const u64 *members, const Step *now, const float *from, const float *weight,
+                                                       const float *shift, float *to) {
+    move_to_member(members, 1, now, from, weight, shift, to);
     u32 e = blockIdx.x * 256 + threadIdx.x;
     if (e < now->count * LEN) to[e] = from[e] * weight[e % C] + (shift ? shift[e % C] : 0.0f);
 }
 
 // A block sums one channel.
-extern "C" __global__ void __launch_bounds__(64) gain_weight(const Step *now, const float *x, const float *grad, float *weight_grad,
-                                                             double *squares) {
+extern "C" __global__ void __launch_bounds__(64) gain_weight(const u64 *members, const Step *now, const float *x, const float *grad,
+                                                             float *weight_grad, double *squares) {
+    move_to_member(members, 1, now, x, grad, weight_grad, squares);
     dynamic_shared(double, scratch);
     wait_for_earlier_launches();
     double sum = 0.0;

@@ -5,7 +5,8 @@ use cifar_tui::backend::DeviceInfo;
 use cifar_tui::backend::gpu::GpuDevice;
 use cifar_tui::domain::gpu_tuning::GpuTuning;
 use cifar_tui::hardware::executor::{
-    Compiling, ExecutorDevice, ExecutorError, KernelExecutor, KernelList, Launch, Offset, Result,
+    AllocationId, Compiling, ExecutorDevice, ExecutorError, KernelExecutor, KernelList, Launch,
+    MAX_MEMBERS, Offset, Result,
 };
 use cifar_tui::hardware::threads::Threads;
 use std::cell::{Cell, RefCell};
@@ -93,18 +94,23 @@ fn built(text: String, folder: &Path) -> Result<Arc<[u8]>> {
 pub struct HostDevice {
     multiprocessors: u32,
     backwards: bool,
-    /// Maximum number of bytes of each executor.
+    /// Bytes of the device's memory, and of the allocations of all executors now.
     max_bytes: usize,
+    bytes: Cell<usize>,
+    /// The most bytes at once since the last question.
+    peak: Cell<usize>,
     /// Number of allocations of all executors so far, and the indices of those that fail.
     allocations: Cell<usize>,
     failing: Vec<usize>,
     uploads: RefCell<Vec<Vec<u8>>>,
-    /// Number of bytes that executors have copied from each other.
+    /// Number of bytes that executors have copied on the device.
     copied: Cell<usize>,
     /// The end of the first compilation in the background.
     delay: Cell<Option<Receiver<()>>>,
     /// What it remembers.
     memory: RefCell<HashMap<String, Vec<u8>>>,
+    /// For each number of members, how often lists were run on so many.
+    runs: RefCell<BTreeMap<usize, usize>>,
 }
 
 impl HostDevice {
@@ -115,16 +121,39 @@ impl HostDevice {
             multiprocessors,
             backwards,
             max_bytes: usize::MAX,
+            bytes: Cell::new(0),
+            peak: Cell::new(0),
             allocations: Cell::new(0),
             failing: Vec::new(),
             uploads: RefCell::default(),
             copied: Cell::new(0),
             delay: Cell::default(),
             memory: RefCell::default(),
+            runs: RefCell::default(),
         }
     }
 
-    /// Number of bytes that executors have copied from each other.
+    /// For each number of members, how often lists were run on so many since the last call.
+    pub fn take_runs(&self) -> BTreeMap<usize, usize> {
+        self.runs.take()
+    }
+
+    /// Bytes of the allocations of all executors.
+    pub fn bytes(&self) -> usize {
+        self.bytes.get()
+    }
+
+    /// The most bytes at once since the last call.
+    pub fn take_peak(&self) -> usize {
+        self.peak.take()
+    }
+
+    /// Number of allocations so far.
+    pub fn allocations(&self) -> usize {
+        self.allocations.get()
+    }
+
+    /// Number of bytes that executors have copied on the device.
     pub fn copied(&self) -> usize {
         self.copied.get()
     }
@@ -141,7 +170,7 @@ impl HostDevice {
         sender
     }
 
-    /// Limits the memory of each executor.
+    /// Limits the memory.
     pub fn with_memory(self, max_bytes: usize) -> Self {
         HostDevice { max_bytes, ..self }
     }
@@ -180,10 +209,10 @@ impl ExecutorDevice for HostDevice {
     fn executor(self: Rc<Self>) -> Result<Box<dyn KernelExecutor>> {
         Ok(Box::new(Host {
             device: self,
-            memory: Vec::new(),
+            allocations: BTreeMap::new(),
+            allocated: 0,
             lists: Vec::new(),
-            start: None,
-            library: None,
+            libraries: Vec::new(),
         }))
     }
 
@@ -216,19 +245,30 @@ impl ExecutorDevice for HostDevice {
 
 struct Host {
     device: Rc<HostDevice>,
-    memory: Vec<u128>,
-    lists: Vec<Vec<(*mut c_void, Launch)>>,
-    start: Option<Start>,
-    /// Contains `start` and the kernels of the lists.
-    library: Option<Library>,
+    allocations: BTreeMap<AllocationId, Vec<u128>>,
+    allocated: u64,
+    /// The launches of each list, with their kernels and the shim's `launch` of their library.
+    lists: Vec<(Start, Vec<(*mut c_void, Launch)>)>,
+    /// Contain the functions of the lists.
+    libraries: Vec<Library>,
 }
 
+/// The address that stands for the beginning of every allocation in a launch on several members. There is no memory at it.
+const ORIGIN: usize = 1 << 12;
+
 impl Host {
-    fn bytes(&mut self, at: usize, len: usize) -> &mut [u8] {
-        assert!(at + len <= 16 * self.memory.len(), "{len} bytes at {at}");
+    fn bytes(&mut self, id: AllocationId, at: usize, len: usize) -> &mut [u8] {
+        let memory = self.allocations.get_mut(&id).unwrap();
+        assert!(at + len <= 16 * memory.len(), "{len} bytes at {at}");
         // SAFETY: the range is in bounds, and all byte patterns are valid.
-        unsafe {
-            std::slice::from_raw_parts_mut(self.memory.as_mut_ptr().cast::<u8>().add(at), len)
+        unsafe { std::slice::from_raw_parts_mut(memory.as_mut_ptr().cast::<u8>().add(at), len) }
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        for id in self.allocations.keys().copied().collect::<Vec<_>>() {
+            self.free(id);
         }
     }
 }
@@ -296,51 +336,60 @@ impl KernelExecutor for Host {
         self.device.multiprocessors
     }
 
-    fn allocate(&mut self, bytes: usize) -> Result<()> {
-        self.memory = Vec::new();
-        self.lists = Vec::new();
-        let number = self.device.allocations.get();
-        self.device.allocations.set(number + 1);
-        if bytes > self.device.max_bytes || self.device.failing.contains(&number) {
+    fn allocate(&mut self, bytes: usize) -> Result<AllocationId> {
+        let device = &self.device;
+        let number = device.allocations.replace(device.allocations.get() + 1);
+        let free = device.max_bytes.saturating_sub(device.bytes.get());
+        if bytes > free || device.failing.contains(&number) {
             return Err(ExecutorError::Memory {
                 device: NAME.into(),
                 needed: bytes as u64,
-                free: self.device.max_bytes as u64,
+                free: free as u64,
             });
         }
         // Fill the memory with NaN, so that a test fails if a kernel reads memory before it is written.
-        self.memory = vec![u128::MAX; bytes.div_ceil(16)];
+        let memory = vec![u128::MAX; bytes.div_ceil(16)];
+        device.bytes.set(device.bytes.get() + 16 * memory.len());
+        device.peak.set(device.peak.get().max(device.bytes.get()));
+        let id = AllocationId(self.allocated);
+        self.allocated += 1;
+        self.allocations.insert(id, memory);
+        Ok(id)
+    }
+
+    fn free(&mut self, allocation: AllocationId) {
+        let memory = self.allocations.remove(&allocation).unwrap();
+        let bytes = &self.device.bytes;
+        bytes.set(bytes.get() - 16 * memory.len());
+    }
+
+    fn address(&self, allocation: AllocationId) -> Result<u64> {
+        Ok(self.allocations[&allocation].as_ptr() as u64)
+    }
+
+    fn write(&mut self, to: AllocationId, at: usize, bytes: &[u8]) -> Result<()> {
+        self.bytes(to, at, bytes.len()).copy_from_slice(bytes);
         Ok(())
     }
 
-    fn base(&self) -> u64 {
-        self.memory.as_ptr() as u64
-    }
-
-    fn size(&self) -> usize {
-        16 * self.memory.len()
-    }
-
-    fn write(&mut self, at: usize, bytes: &[u8]) -> Result<()> {
-        self.bytes(at, bytes.len()).copy_from_slice(bytes);
+    fn clear(&mut self, allocation: AllocationId, at: usize, bytes: usize) -> Result<()> {
+        self.bytes(allocation, at, bytes).fill(0);
         Ok(())
     }
 
-    fn clear(&mut self, at: usize, bytes: usize) -> Result<()> {
-        self.bytes(at, bytes).fill(0);
+    fn read(&mut self, from: AllocationId, at: usize, bytes: &mut [u8]) -> Result<()> {
+        bytes.copy_from_slice(self.bytes(from, at, bytes.len()));
         Ok(())
     }
 
-    fn read(&mut self, at: usize, bytes: &mut [u8]) -> Result<()> {
-        bytes.copy_from_slice(self.bytes(at, bytes.len()));
-        Ok(())
-    }
-
-    fn copy(&mut self, from: &mut dyn KernelExecutor, at: usize, bytes: usize) -> Result<()> {
-        assert!(at + bytes <= from.size(), "{bytes} bytes at {at}");
-        // SAFETY: the range is in bounds of memory that the other executor owns; every earlier call has been executed.
-        let from = unsafe { std::slice::from_raw_parts((from.base() as *const u8).add(at), bytes) };
-        self.bytes(at, bytes).copy_from_slice(from);
+    fn copy(
+        &mut self,
+        from: (AllocationId, usize),
+        to: (AllocationId, usize),
+        bytes: usize,
+    ) -> Result<()> {
+        let copy = self.bytes(from.0, from.1, bytes).to_vec();
+        self.bytes(to.0, to.1, bytes).copy_from_slice(&copy);
         self.device.copied.set(self.device.copied.get() + bytes);
         Ok(())
     }
@@ -358,48 +407,61 @@ impl KernelExecutor for Host {
         let opened = Library::open(&path);
         let library = opened.0;
         // SAFETY: the shim's `launch` has this type.
-        self.start =
-            Some(unsafe { std::mem::transmute::<*mut c_void, Start>(symbol(library, "launch")) });
-        self.lists = lists
-            .into_iter()
-            .zip(names)
-            .map(|(list, names)| {
-                let kernel = |name: &String| {
-                    // SAFETY: every such function takes no arguments and returns a pointer.
-                    let get = unsafe {
-                        std::mem::transmute::<*mut c_void, extern "C" fn() -> *mut c_void>(symbol(
-                            library, name,
-                        ))
-                    };
-                    get()
+        let start = unsafe { std::mem::transmute::<*mut c_void, Start>(symbol(library, "launch")) };
+        let first = self.lists.len();
+        for (list, names) in lists.into_iter().zip(names) {
+            let kernel = |name: &String| {
+                // SAFETY: every such function takes no arguments and returns a pointer.
+                let get = unsafe {
+                    std::mem::transmute::<*mut c_void, extern "C" fn() -> *mut c_void>(symbol(
+                        library, name,
+                    ))
                 };
-                list.into_iter()
-                    .zip(&names)
-                    .map(|(launch, name)| (kernel(name), launch))
-                    .collect()
-            })
-            .collect();
-        // Closes the library before, whose functions were just replaced.
-        self.library = Some(opened);
-        Ok((0..self.lists.len()).map(KernelList).collect())
+                get()
+            };
+            let launches = list.into_iter().zip(&names);
+            let launches = launches.map(|(launch, name)| (kernel(name), launch));
+            self.lists.push((start, launches.collect()));
+        }
+        self.libraries.push(opened);
+        Ok((first..self.lists.len()).map(KernelList).collect())
     }
 
-    fn run(&mut self, list: KernelList, times: usize) -> Result<()> {
-        let base = self.memory.as_mut_ptr().cast::<u8>();
+    fn run(&mut self, list: KernelList, members: &[AllocationId], times: usize) -> Result<()> {
+        assert!((1..=MAX_MEMBERS).contains(&members.len()));
+        let mut addresses: Vec<usize> = Vec::new();
+        for member in members {
+            addresses.push(self.allocations.get_mut(member).unwrap().as_mut_ptr() as usize);
+        }
+        let distinct: BTreeSet<&usize> = addresses.iter().collect();
+        assert_eq!(distinct.len(), members.len());
+        let distances = addresses.iter().map(|at| at.wrapping_sub(ORIGIN));
+        let table: Vec<usize> = distances.collect();
+        let (base, members) = match addresses[..] {
+            [only] => (only, std::ptr::null_mut()),
+            _ => (ORIGIN, table.as_ptr() as *mut c_void),
+        };
+        *self
+            .device
+            .runs
+            .borrow_mut()
+            .entry(table.len())
+            .or_default() += times;
+        let (start, launches) = &self.lists[list.0];
         for _ in 0..times {
             // Run the launches one after the other, which is also a valid order for launches that start early.
-            for (kernel, launch) in &self.lists[list.0] {
-                let pointer = |place: &Offset| match place {
-                    // SAFETY: offsets are inside the memory.
-                    Some(at) => unsafe { base.add(*at).cast::<c_void>() },
-                    None => std::ptr::null_mut(),
-                };
-                let mut arguments: Vec<_> = launch.arguments.iter().map(pointer).collect();
-                // SAFETY: the kernel takes this number of pointers, which point into live memory.
+            for (kernel, launch) in launches {
+                let pointer = |place: &Offset| place.map_or(0, |at| base + at) as *mut c_void;
+                let mut arguments = vec![members];
+                arguments.extend(launch.arguments.iter().map(pointer));
+                let [x, y, z] = launch.grid;
+                let grid = [x, y, z * table.len() as u32];
+                // SAFETY: the kernel takes this number of pointers, which point into live memory once it has moved them to
+                // their member.
                 unsafe {
-                    (self.start.unwrap())(
+                    start(
                         *kernel,
-                        launch.grid.as_ptr(),
+                        grid.as_ptr(),
                         launch.block,
                         launch.shared_memory,
                         arguments.len() as u32,
@@ -412,10 +474,10 @@ impl KernelExecutor for Host {
         Ok(())
     }
 
-    fn time(&mut self, list: KernelList) -> Result<f64> {
-        self.run(list, 1)?;
+    fn time(&mut self, list: KernelList, member: AllocationId) -> Result<f64> {
+        self.run(list, &[member], 1)?;
         let begin = Instant::now();
-        self.run(list, 1)?;
+        self.run(list, &[member], 1)?;
         Ok(begin.elapsed().as_secs_f64())
     }
 }

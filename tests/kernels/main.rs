@@ -9,6 +9,7 @@ mod host;
 mod layer_rates;
 mod members;
 mod reference;
+mod together;
 mod trainer;
 mod variants;
 
@@ -516,36 +517,54 @@ fn all_launches() -> Vec<Vec<Launch>> {
     lists.flatten().chain([variants::one_of_each()]).collect()
 }
 
-/// The names of the kernels in the sources, in the order of the alphabet.
-fn kernels_in(folder: &Path) -> BTreeSet<String> {
+/// The kernels in the sources, from their names on.
+fn kernels_in(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).unwrap();
-    let names = entries.flat_map(|entry| {
+    let kernels = entries.flat_map(|entry| {
         let path = entry.unwrap().path();
         if path.is_dir() {
             return kernels_in(&path);
         }
         if path.extension().is_none_or(|extension| extension != "cu") {
-            return BTreeSet::new();
+            return Vec::new();
         }
         let text = std::fs::read_to_string(path).unwrap();
         let kernels = text.split("__global__ void __launch_bounds__").skip(1);
-        let name = |kernel: &str| {
-            let (_, name) = kernel.split_once(')').unwrap();
-            name.split_once('(').unwrap().0.trim().to_owned()
-        };
-        kernels.map(name).collect()
+        let from_name = |kernel: &str| kernel.split_once(')').unwrap().1.trim().to_owned();
+        kernels.map(from_name).collect()
     });
-    names.collect()
+    kernels.collect()
+}
+
+fn all_kernels() -> Vec<String> {
+    kernels_in(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"))
 }
 
 #[test]
 fn the_launches_that_are_compiled_use_every_kernel() {
     let launches = all_launches().into_iter().flatten();
     let used: BTreeSet<String> = launches.map(|launch| launch.entry.to_owned()).collect();
-    assert_eq!(
-        used,
-        kernels_in(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"))
-    );
+    let kernels = all_kernels();
+    let names = kernels
+        .iter()
+        .map(|kernel| kernel.split_once('(').unwrap().0);
+    assert_eq!(used, names.map(str::to_owned).collect());
+}
+
+#[test]
+fn every_kernel_first_moves_all_its_pointers_to_its_member() {
+    for kernel in all_kernels() {
+        let (name, rest) = kernel.split_once("(const u64 *members, ").expect(&kernel);
+        let (parameters, body) = rest.split_once(") {").unwrap();
+        let (statement, _) = body.split_once(");").unwrap();
+        let moved = statement.trim().strip_prefix("move_to_member(members, ");
+        let (_, moved) = moved.expect(name).split_once(',').unwrap();
+        let moved: Vec<&str> = moved.split(',').map(str::trim).collect();
+        let pointers = parameters
+            .split(',')
+            .map(|p| p.rsplit_once('*').expect(name).1);
+        assert_eq!(moved, pointers.collect::<Vec<_>>(), "{name}");
+    }
 }
 
 /// Compute capabilities of the GPUs in use: 89 is 8.9.

@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <ucontext.h>
+#include <utility>
 #include <vector>
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
@@ -84,28 +85,19 @@ template <int groups> static void wait_for_copies() {
     mine.begun.erase(mine.begun.begin(), mine.begun.begin() + done);
 }
 
-static void call() {
-    void **a = arguments;
-#define A1 void *
-#define CASE(n, types, ...)                                                                                                        \
-    case n: ((void (*) types)function)(__VA_ARGS__); break;
-    switch (argument_count) {
-        CASE(2, (A1, A1), a[0], a[1])
-        CASE(3, (A1, A1, A1), a[0], a[1], a[2])
-        CASE(4, (A1, A1, A1, A1), a[0], a[1], a[2], a[3])
-        CASE(5, (A1, A1, A1, A1, A1), a[0], a[1], a[2], a[3], a[4])
-        CASE(6, (A1, A1, A1, A1, A1, A1), a[0], a[1], a[2], a[3], a[4], a[5])
-        CASE(7, (A1, A1, A1, A1, A1, A1, A1), a[0], a[1], a[2], a[3], a[4], a[5], a[6])
-        CASE(8, (A1, A1, A1, A1, A1, A1, A1, A1), a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7])
-        CASE(11, (A1, A1, A1, A1, A1, A1, A1, A1, A1, A1, A1), a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9], a[10])
-        CASE(13, (A1, A1, A1, A1, A1, A1, A1, A1, A1, A1, A1, A1, A1), a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9], a[10],
-             a[11], a[12])
-        CASE(14, (A1, A1, A1, A1, A1, A1, A1, A1, A1, A1, A1, A1, A1, A1), a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9],
-             a[10], a[11], a[12], a[13])
-        CASE(16, (A1, A1, A1, A1, A1, A1, A1, A1, A1, A1, A1, A1, A1, A1, A1, A1), a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7],
-             a[8], a[9], a[10], a[11], a[12], a[13], a[14], a[15])
-    default: fprintf(stderr, "no kernel takes %u arguments\n", argument_count), abort();
+// Calls the function with all arguments.
+template <size_t... I> static void call_with(std::index_sequence<I...>) {
+    if (argument_count == sizeof...(I)) {
+        ((void (*)(std::enable_if_t<I + 1, void *>...))function)(arguments[I]...);
+    } else if constexpr (sizeof...(I) < 20) {
+        call_with(std::make_index_sequence<sizeof...(I) + 1>());
+    } else {
+        fprintf(stderr, "a kernel takes %u arguments\n", argument_count), abort();
     }
+}
+
+static void call() {
+    call_with(std::make_index_sequence<1>());
     if (!copies[current].begun.empty()) fprintf(stderr, "a thread ends before its copies\n"), abort();
     fibers[current].waits = ENDED;
     _longjmp(scheduler, 1);

@@ -5,6 +5,7 @@ use super::host::HostDevice;
 use super::left_out;
 use cifar_tui::backend::{self, Device};
 use cifar_tui::data::{Dataset, Images};
+use cifar_tui::domain::comparison::ComparisonReport;
 use cifar_tui::domain::engine::EngineChoice;
 use cifar_tui::domain::params::{self, Hyperparameters, Optimizer as Rule, Value};
 use cifar_tui::domain::report::{DataInfo, EpochReport, StepReport};
@@ -345,4 +346,128 @@ fn looking_back_changes_nothing_of_the_run() {
     let losses = |notes: &Notes| notes.steps.iter().map(|s| s.loss).collect::<Vec<_>>();
     assert_eq!(losses(&notes[0]), losses(&notes[1]));
     assert!(looking.state().unwrap() == plain.state().unwrap());
+}
+
+/// A host that compares a learning rate from the fourth submission on, and keeps it after the eighth.
+#[derive(Default)]
+struct Comparing {
+    polls: usize,
+    began: Option<u64>,
+    variant_losses: Vec<f64>,
+}
+
+const COMPARED_RATE: f64 = 0.002;
+
+impl TrainingHost for Comparing {
+    fn poll(&mut self, trainer: &mut Trainer, phase: Phase) -> ControlFlow<()> {
+        if phase == Phase::Training {
+            self.polls += 1;
+            let row = params::param("learning_rate").unwrap();
+            match self.polls {
+                3 => {
+                    let value = Value::Float(COMPARED_RATE);
+                    let applied = trainer.compare(row, value, |_| Ok(None)).unwrap();
+                    self.began = Some(applied.step);
+                }
+                5 => drop(trainer.keep_variant().unwrap().unwrap()),
+                _ => {}
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn steps_to_submit(&self, _: usize) -> usize {
+        3
+    }
+
+    fn change_refused(&mut self, why: String) {
+        panic!("{why}");
+    }
+
+    fn applied(&mut self, _: &Applied) {}
+
+    fn epoch_begins(&mut self, _: &Trainer) {}
+
+    fn stepped(&mut self, _: &StepReport) {}
+
+    fn evaluated(&mut self, _: Scores) {}
+
+    fn epoch_over(&mut self, _: &mut Trainer, _: &EpochReport) {}
+
+    fn compared(&mut self, step: Option<&StepReport>, _: &ComparisonReport) {
+        self.variant_losses.extend(step.map(|step| step.loss));
+    }
+}
+
+#[test]
+fn a_comparison_trains_both_networks_in_the_same_launches() {
+    if left_out() {
+        return;
+    }
+    let host = Rc::new(HostDevice::new(4, false));
+    let mut compared = trainer(wanted(), &Rc::clone(&host).shared_device());
+    let mut notes = Comparing::default();
+    assert_eq!(compared.run(&mut notes).unwrap(), End::Finished);
+    // Two submissions of three steps were made with both.
+    assert_eq!(host.take_runs()[&2], 6);
+    assert_eq!(notes.variant_losses.len(), 6);
+    // It is the run in which the change was made at that step.
+    let before = notes.began.unwrap() - 1;
+    let mut expected = trainer(wanted(), &*processor());
+    let mut changes = Notes {
+        requests: vec![(before, "learning_rate", Value::Float(COMPARED_RATE))],
+        ..Notes::default()
+    };
+    expected.run(&mut changes).unwrap();
+    assert_eq!(changes.applied[0].step, before + 1);
+    let losses = changes.steps.iter().filter(|step| step.last > before);
+    let losses: Vec<f64> = losses.map(|step| step.loss).take(6).collect();
+    assert_eq!(notes.variant_losses, losses);
+    assert!(compared.state().unwrap() == expected.state().unwrap());
+}
+
+#[test]
+fn a_variant_for_which_there_is_no_memory_leaves_the_run_as_it_is() {
+    if left_out() {
+        return;
+    }
+    struct Comparing(Vec<String>, bool);
+    impl TrainingHost for Comparing {
+        fn poll(&mut self, trainer: &mut Trainer, phase: Phase) -> ControlFlow<()> {
+            if phase == Phase::Training && !std::mem::replace(&mut self.1, true) {
+                let row = params::param("average_decay").unwrap();
+                let compared = trainer.compare(row, Value::Float(0.9), |_| Ok(None));
+                compared.unwrap();
+            }
+            ControlFlow::Continue(())
+        }
+        fn change_refused(&mut self, why: String) {
+            panic!("{why}");
+        }
+        fn applied(&mut self, _: &Applied) {}
+        fn epoch_begins(&mut self, _: &Trainer) {}
+        fn stepped(&mut self, _: &StepReport) {}
+        fn evaluated(&mut self, _: Scores) {}
+        fn epoch_over(&mut self, _: &mut Trainer, _: &EpochReport) {}
+        fn comparison_refused(&mut self, _: ComparisonReport, why: String) {
+            self.0.push(why);
+        }
+    }
+    let params = Hyperparameters {
+        average_decay: 0.0,
+        ..wanted()
+    };
+    // Two allocations are the networks'; the average of the variant would be the third, twice: with the run and alone.
+    let device = HostDevice::new(4, false).with_failing(&[2, 4]).device();
+    let mut compared = trainer(params.clone(), &device);
+    let mut host = Comparing(Vec::new(), false);
+    assert_eq!(compared.run(&mut host).unwrap(), End::Finished);
+    assert!(
+        host.0.len() == 1 && host.0[0].contains("memory"),
+        "{:?}",
+        host.0
+    );
+    let mut expected = trainer(params, &*processor());
+    expected.run(&mut Notes::default()).unwrap();
+    assert!(compared.state().unwrap() == expected.state().unwrap());
 }

@@ -1,170 +1,140 @@
-//! A network on the GPU: its memory, and the training steps that are submitted to it.
+//! Networks on the GPU, and the training steps that are submitted to them.
 
+use super::DeviceImages;
+use super::prepared::PreparedSchedule;
 use super::records::{OutcomeRecord, ProgressRecord, Record, StepRecord};
-use super::schedule::{KernelSchedule, Slot};
-use super::{COMMON, DeviceImages, SharedGpu};
+use super::schedule::MAX_STEPS;
 use crate::backend::cpu::optimizer::CpuOptimizer;
-use crate::backend::{Error, ImageSet, NetworkSpec, Result, StepOutcome, StepPlan};
+use crate::backend::{NetworkSpec, Result, StepOutcome, StepPlan};
 use crate::domain::layer_rates::LayerRates;
 use crate::domain::params::{CropPadding, LossReduction};
-use crate::hardware::executor::{ExecutorError, KernelExecutor, KernelList};
+use crate::hardware::executor::AllocationId;
 use crate::layers::dropout::Mask;
-use crate::layers::gpu::ScheduledLaunch;
 use crate::layers::input::Scaling;
-use crate::layers::slices;
 use crate::optimizers::{GroupCoefficients, MAX_COEFFICIENTS};
-use candle_core::Tensor;
+use std::cmp::Reverse;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-/// A network on the GPU: its memory and its lists of kernel launches.
+/// A network on the GPU.
 pub(super) struct Member {
-    pub executor: Box<dyn KernelExecutor>,
-    pub schedule: KernelSchedule,
-    pub training: KernelList,
-    pub scoring: KernelList,
-    pub packing: KernelList,
-    /// Exchanges the weights and their average, if the schedule keeps one.
-    pub swapping: Option<KernelList>,
+    pub memory: AllocationId,
     /// Whether the average has begun.
     pub has_average: bool,
     /// The optimizer's scalars.
     pub scalars: Vec<f64>,
     /// The factors that its pieces have.
-    layer_rates: LayerRates,
+    pub layer_rates: LayerRates,
 }
 
-/// The error for a network whose memory is lost, because its old memory could not be allocated again.
-pub(super) fn lost(error: Error) -> Error {
-    match error {
-        Error::Executor(ExecutorError::Memory { device, .. }) => {
-            Error::Executor(ExecutorError::Lost {
-                device,
-                what: "allocating the network's memory again",
-                why: "another program has taken it".into(),
-            })
-        }
-        other => other,
-    }
+/// What members need to train.
+pub(super) struct Training<'a> {
+    pub prepared: &'a mut PreparedSchedule,
+    /// Computes the coefficients of each step.
+    pub optimizer: &'a mut CpuOptimizer,
+    pub spec: &'a NetworkSpec,
+    pub images: DeviceImages,
 }
 
-impl Member {
-    /// A member with allocated memory and weights of zero.
-    pub fn new(executor: Box<dyn KernelExecutor>, schedule: KernelSchedule) -> Result<Self> {
-        let mut member = Member {
-            executor,
-            schedule,
-            training: KernelList(0),
-            scoring: KernelList(0),
-            packing: KernelList(0),
-            swapping: None,
-            has_average: false,
-            scalars: Vec::new(),
-            layer_rates: LayerRates::default(),
-        };
-        member.install()?;
-        Ok(member)
-    }
+/// The next steps of a member, with the same layer rates.
+struct Submission<'a> {
+    /// The member's index.
+    index: usize,
+    plans: &'a [StepPlan],
+    /// The optimizer's scalars before each step and after the last.
+    scalars: Vec<Vec<f64>>,
+    /// Whether the average has begun after each step.
+    averaged: Vec<bool>,
+}
 
-    /// Allocates the schedule's memory and compiles its kernels.
-    fn install(&mut self) -> Result<()> {
-        let schedule = &self.schedule;
-        self.executor.allocate(schedule.layout.bytes)?;
-        for &(at, bytes) in &schedule.zeroed {
-            self.executor.clear(at, bytes)?;
-        }
-        let pieces = schedule.pieces_at(&self.layer_rates);
-        self.executor
-            .write(schedule.layout.pieces, &words(&pieces))?;
-        if !schedule.matrices.is_empty() {
-            self.executor
-                .write(schedule.layout.matrices, &words(&schedule.matrices))?;
-        }
-        let mut lists = vec![&schedule.training, &schedule.scoring, &schedule.packing];
-        lists.extend(&schedule.swapping);
-        let launches =
-            |list: &Vec<ScheduledLaunch>| list.iter().map(|l| l.launch.clone()).collect();
-        let lists = lists.into_iter().map(launches).collect();
-        let lists = self.executor.prepare(COMMON, lists)?;
-        if let [training, scoring, packing, ref swapping @ ..] = lists[..] {
-            (self.training, self.scoring, self.packing) = (training, scoring, packing);
-            self.swapping = swapping.first().copied();
-        }
-        Ok(())
-    }
+/// A member's steps in the order of their submission. One submission has one table of layer rates and one list of records.
+fn submissions(plans: &[StepPlan]) -> impl Iterator<Item = &[StepPlan]> {
+    let alike = plans.chunk_by(|a, b| a.layer_rates == b.layer_rates);
+    alike.flat_map(|plans| plans.chunks(MAX_STEPS))
+}
 
-    /// Whether its training steps can move an average of the weights.
-    pub fn averages(&self) -> bool {
-        self.schedule.layout.average.is_some()
-    }
-
-    /// Fills the memory of the average with the weights and running statistics. A training step changes only those that
-    /// it moves.
-    pub fn fill_average(&mut self) -> Result<()> {
-        let schedule = &self.schedule;
-        let (weights, running) = (schedule.layout.weights, schedule.layout.running);
-        let params = schedule.params.iter().map(|slot| (weights, slot));
-        let slots = params.chain(schedule.running.iter().map(|slot| (running, slot)));
-        for ((row, slot), (at, len)) in slots.zip(schedule.averages()) {
-            let mut bytes = vec![0; 4 * len];
-            self.executor.read(row + 4 * slot.begin, &mut bytes)?;
-            self.executor.write(at, &bytes)?;
-        }
-        Ok(())
-    }
-
-    /// Replaces the schedule by another one of the same network. If memory is short, the member stays as it was.
-    pub fn resize(&mut self, schedule: KernelSchedule) -> Result<()> {
-        let mut lasting = vec![0; self.schedule.layout.lasting];
-        self.executor.read(0, &mut lasting)?;
-        let before = std::mem::replace(&mut self.schedule, schedule);
-        let failed = match self.install() {
-            Err(error @ Error::Executor(ExecutorError::Memory { .. })) => {
-                self.schedule = before;
-                self.install().map_err(lost)?;
-                Some(error)
-            }
-            other => {
-                other?;
-                None
-            }
-        };
-        lasting.truncate(self.schedule.layout.lasting);
-        self.executor.write(0, &lasting)?;
-        self.executor.run(self.packing, 1)?;
-        failed.map_or(Ok(()), Err)
-    }
-
-    /// Gives the pieces these factors.
-    fn set_layer_rates(&mut self, rates: &LayerRates) -> Result<()> {
-        if self.layer_rates != *rates {
-            let pieces = self.schedule.pieces_at(rates);
-            self.executor
-                .write(self.schedule.layout.pieces, &words(&pieces))?;
-            self.layer_rates = rates.clone();
-        }
-        Ok(())
-    }
-
-    /// Makes steps with the same layer rates until one is not finite; that step and those after it have no effect. The caller must still name the
-    /// tensor that was not finite in the last outcome.
+impl Training<'_> {
+    /// Makes each member's steps, all members in the same launches. A member whose step is not finite makes no more: that
+    /// step is its last outcome, in which the caller must still name the tensor. After `stop` is set, no more steps are
+    /// submitted.
     pub fn train(
         &mut self,
-        gpu: &SharedGpu,
-        spec: &NetworkSpec,
-        optimizer: &mut CpuOptimizer,
-        images: &ImageSet,
-        plans: &[StepPlan],
-    ) -> Result<Vec<StepOutcome>> {
-        self.set_layer_rates(&plans[0].layer_rates)?;
-        let at = gpu.images(images)?;
-        let (base, layout) = (self.executor.base(), &self.schedule.layout);
-        let mut records = Vec::with_capacity(plans.len());
+        members: &mut [&mut Member],
+        plans: &[&[StepPlan]],
+        stop: &AtomicBool,
+    ) -> Result<Vec<Vec<StepOutcome>>> {
+        let mut outcomes: Vec<Vec<StepOutcome>> = vec![Vec::new(); members.len()];
+        let mut queues: Vec<_> = plans.iter().map(|plans| submissions(plans)).collect();
+        while !stop.load(Ordering::Relaxed) {
+            let mut round = Vec::new();
+            for (index, queue) in queues.iter_mut().enumerate() {
+                let last = outcomes[index].last();
+                if last.is_some_and(|last| last.not_finite.is_some()) {
+                    continue;
+                }
+                if let Some(plans) = queue.next() {
+                    round.push(self.submit(index, members[index], plans)?);
+                }
+            }
+            if round.is_empty() {
+                break;
+            }
+            self.run(members, &mut round)?;
+            for submission in round {
+                let member = &mut members[submission.index];
+                outcomes[submission.index].extend(self.outcomes(member, submission)?);
+            }
+        }
+        Ok(outcomes)
+    }
+
+    /// Runs the steps of a round. The members that have the most steps come first, so that those that have a step left are
+    /// always the first ones.
+    fn run(&mut self, members: &[&mut Member], round: &mut [Submission]) -> Result<()> {
+        round.sort_by_key(|submission| Reverse(submission.plans.len()));
+        let memory = round.iter().map(|s| members[s.index].memory);
+        let memory: Vec<AllocationId> = memory.collect();
+        let (executor, list) = (&mut *self.prepared.executor, self.prepared.training);
+        let mut done = 0;
+        for (last, submission) in round.iter().enumerate().rev() {
+            let steps = submission.plans.len() - done;
+            if steps > 0 {
+                executor.run(list, &memory[..=last], steps)?;
+            }
+            done += steps;
+        }
+        Ok(())
+    }
+
+    /// Writes the records of a member's next steps.
+    fn submit<'a>(
+        &mut self,
+        index: usize,
+        member: &mut Member,
+        plans: &'a [StepPlan],
+    ) -> Result<Submission<'a>> {
+        let Training {
+            prepared,
+            optimizer,
+            spec,
+            images: at,
+        } = self;
+        let memory = member.memory;
+        if member.layer_rates != plans[0].layer_rates {
+            prepared.write_pieces(memory, &plans[0].layer_rates)?;
+            member.layer_rates.clone_from(&plans[0].layer_rates);
+        }
+        let moves_average = |plan: &StepPlan| plan.settings.average_decay > 0.0;
+        if !member.has_average && plans.iter().any(moves_average) {
+            prepared.fill_average(memory)?;
+        }
+        let (executor, layout) = (&mut *prepared.executor, &prepared.schedule.layout);
+        let base = executor.address(memory)?;
+        let mut records = Vec::with_capacity(size_of::<StepRecord>() * plans.len());
         let mut numbers = Vec::new();
-        // The optimizer's scalars before each step and after the last.
         let mut scalars = Vec::with_capacity(plans.len() + 1);
-        // Whether the average has begun after each step.
         let mut averaged = Vec::with_capacity(plans.len());
-        let mut has_average = self.has_average;
-        optimizer.set_scalars(self.scalars.clone());
+        let mut has_average = member.has_average;
+        optimizer.set_scalars(member.scalars.clone());
         for plan in plans {
             let (coefficients, before) = optimizer.coefficients(&plan.settings);
             scalars.push(before);
@@ -177,24 +147,32 @@ impl Member {
             };
             has_average = decay > 0.0;
             averaged.push(has_average);
-            records.push(StepRecord {
+            let record = StepRecord {
                 average_share,
-                ..training_record(plan, &coefficients, &spec.scaling, at, first)
-            });
+                ..training_record(plan, &coefficients, &spec.scaling, *at, first)
+            };
+            records.extend_from_slice(record.bytes());
             numbers.extend_from_slice(&plan.images);
         }
-        let bytes: Vec<u8> = records.iter().flat_map(|r| r.bytes()).copied().collect();
-        self.executor.write(layout.images, &words(&numbers))?;
-        self.executor.write(layout.steps, &bytes)?;
-        self.executor.write(layout.now, records[0].bytes())?;
-        self.executor
-            .clear(layout.state, size_of::<ProgressRecord>())?;
-        self.executor.run(self.training, plans.len())?;
-        let mut bytes = vec![0; size_of::<OutcomeRecord>() * plans.len()];
-        self.executor.read(layout.found, &mut bytes)?;
-
         scalars.push(optimizer.scalar_values().to_vec());
-        let mut outcomes = Vec::with_capacity(plans.len());
+        executor.write(memory, layout.images, &words(&numbers))?;
+        executor.write(memory, layout.steps, &records)?;
+        executor.write(memory, layout.now, &records[..size_of::<StepRecord>()])?;
+        executor.clear(memory, layout.state, size_of::<ProgressRecord>())?;
+        Ok(Submission {
+            index,
+            plans,
+            scalars,
+            averaged,
+        })
+    }
+
+    /// Waits for a member's steps. Returns their outcomes up to the first that was not finite.
+    fn outcomes(&mut self, member: &mut Member, steps: Submission) -> Result<Vec<StepOutcome>> {
+        let mut bytes = vec![0; size_of::<OutcomeRecord>() * steps.plans.len()];
+        let at = self.prepared.schedule.layout.found;
+        self.prepared.executor.read(member.memory, at, &mut bytes)?;
+        let mut outcomes = Vec::with_capacity(steps.plans.len());
         for (i, bytes) in bytes.chunks_exact(size_of::<OutcomeRecord>()).enumerate() {
             let record = OutcomeRecord::from_bytes(bytes);
             let applied = record.applied != 0;
@@ -206,9 +184,11 @@ impl Member {
                 correct: record.correct,
                 not_finite: (!finite).then(String::new),
             });
-            self.scalars = scalars[i + usize::from(applied)].clone();
+            member
+                .scalars
+                .clone_from(&steps.scalars[i + usize::from(applied)]);
             if applied {
-                self.has_average = averaged[i];
+                member.has_average = steps.averaged[i];
             }
             if !finite {
                 break;
@@ -274,52 +254,6 @@ pub(super) fn scoring_record(
     }
 }
 
-pub(super) fn float_bytes(numbers: &[f32]) -> Vec<u8> {
-    numbers.iter().flat_map(|v| v.to_le_bytes()).collect()
-}
-
 pub(super) fn words(numbers: &[u32]) -> Vec<u8> {
     numbers.iter().flat_map(|v| v.to_le_bytes()).collect()
-}
-
-pub(super) fn write_row<'a>(
-    executor: &mut dyn KernelExecutor,
-    at: usize,
-    slots: impl Iterator<Item = &'a Slot>,
-    tensors: impl Iterator<Item = &'a Tensor>,
-) -> Result<()> {
-    for (slot, tensor) in slots.zip(tensors) {
-        let numbers = slices::read(tensor)?;
-        executor.write(at + 4 * slot.begin, &float_bytes(&numbers))?;
-    }
-    Ok(())
-}
-
-pub(super) fn read_row<'a>(
-    executor: &mut dyn KernelExecutor,
-    at: usize,
-    slots: impl Iterator<Item = &'a Slot>,
-    tensors: impl Iterator<Item = &'a Tensor>,
-) -> Result<()> {
-    for (slot, tensor) in slots.zip(tensors) {
-        let mut read = Ok(());
-        slices::write([tensor], |[numbers]| {
-            read = read_floats(executor, at + 4 * slot.begin, numbers);
-        })?;
-        read?;
-    }
-    Ok(())
-}
-
-pub(super) fn read_floats(
-    executor: &mut dyn KernelExecutor,
-    at: usize,
-    numbers: &mut [f32],
-) -> Result<()> {
-    let mut bytes = vec![0; 4 * numbers.len()];
-    executor.read(at, &mut bytes)?;
-    for (number, bytes) in numbers.iter_mut().zip(bytes.as_chunks::<4>().0) {
-        *number = f32::from_le_bytes(*bytes);
-    }
-    Ok(())
 }

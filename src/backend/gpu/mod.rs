@@ -1,9 +1,13 @@
-//! The backend of our own kernels on a GPU: a network as lists of kernel launches (schedule/), run by an executor.
+//! The backend of our own kernels on a GPU: a network as lists of kernel launches (schedule.rs), run by an executor.
 //! Training steps are submitted many at a time; what changes from one to the next is written ahead as a list of records,
 //! so the GPU never waits for the host within it.
+//!
+//! All members run the same lists, each in memory of its own that is laid out alike. A launch works on all members that
+//! train at once: at small batches one network leaves most of a GPU idle.
 
 mod member;
 mod optimizer;
+mod prepared;
 mod records;
 pub mod schedule;
 pub mod timing;
@@ -23,17 +27,19 @@ use super::{
     NetworkSpec, NetworkState, PartTime, Result, ScoringBatch, StepOutcome, StepPlan,
 };
 use crate::domain::gpu_tuning::GpuTuning;
+use crate::domain::layer_rates::LayerRates;
 use crate::domain::params::{Precision, Weights};
-use crate::hardware::executor::ExecutorDevice;
+use crate::hardware::executor::{ExecutorDevice, MAX_MEMBERS};
 use crate::hardware::threads::Threads;
 use crate::layers::conv::variant::{Choices, KernelVariant};
-use member::{Member, float_bytes, lost, read_floats, read_row, scoring_record, words, write_row};
+use member::{Member, Training, scoring_record, words};
+use prepared::{PreparedSchedule, Row, float_bytes, lost};
 use records::{Record, StepRecord};
 use schedule::{KernelSchedule, MAX_STEPS};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use timing::LaunchTimes;
 use tuning::{TunedProduct, Tuning};
 
@@ -124,10 +130,11 @@ impl Device for GpuDevice {
 impl GpuDevice {
     fn backend_of(&self, spec: &NetworkSpec, capacity: usize) -> Result<GpuBackend> {
         let mirror = Network::new(spec, CPU_MIRROR_BATCH, 0)?;
+        let prepared = self.shared.prepared(&mirror, capacity.max(1), false)?;
         Ok(GpuBackend {
             gpu: Rc::clone(&self.shared),
             spec: spec.clone(),
-            capacity: capacity.max(1),
+            prepared,
             optimizer: CpuOptimizer::new(spec.optimizer, &mirror.trained_params())?,
             mirror,
             members: Members::default(),
@@ -138,7 +145,7 @@ impl GpuDevice {
 struct GpuBackend {
     gpu: Rc<SharedGpu>,
     spec: NetworkSpec,
-    capacity: usize,
+    prepared: PreparedSchedule,
     /// A CPU copy of the network and the optimizer's state of the member that was last inspected.
     mirror: Network,
     optimizer: CpuOptimizer,
@@ -186,65 +193,93 @@ impl SharedGpu {
         self.images.borrow_mut().insert(images.id(), copy);
         Ok(copy)
     }
+
+    /// The schedule of a network, compiled.
+    fn prepared(
+        &self,
+        network: &Network,
+        capacity: usize,
+        averages: bool,
+    ) -> Result<PreparedSchedule> {
+        let executor = Rc::clone(&self.gpu).executor()?;
+        let multiprocessors = executor.multiprocessors();
+        let schedule = self.schedule(network, capacity, multiprocessors, averages);
+        PreparedSchedule::new(executor, schedule)
+    }
 }
 
 impl GpuBackend {
-    fn schedule(&self, capacity: usize, multiprocessors: u32, averages: bool) -> KernelSchedule {
-        self.gpu
-            .schedule(&self.mirror, capacity, multiprocessors, averages)
-    }
-
-    /// A new member with allocated memory and weights of zero.
-    fn new_member(&self, averages: bool) -> Result<Member> {
-        let executor = Rc::clone(&self.gpu.gpu).executor()?;
-        let schedule = self.schedule(self.capacity, executor.multiprocessors(), averages);
-        Member::new(executor, schedule)
-    }
-
     /// Copies a member's weights, gradients and running statistics to the mirror.
     fn read_network(&mut self, member: MemberId) -> Result<()> {
-        let member = self.members.get(member)?;
-        let params = self.mirror.params();
-        let (layout, slots) = (&member.schedule.layout, &member.schedule.params);
-        let executor = &mut *member.executor;
+        let memory = self.members.get(member)?.memory;
+        let (params, buffers) = (self.mirror.params(), self.mirror.buffers());
         let weights = params.iter().map(|p| p.var.as_tensor());
-        read_row(executor, layout.weights, slots.iter(), weights)?;
-        read_row(
-            executor,
-            layout.grads,
-            slots.iter(),
-            params.iter().map(|p| &p.grad),
-        )?;
-        let buffers = self.mirror.buffers();
-        let buffers = buffers.iter().map(|(_, tensor)| *tensor);
-        let slots = member.schedule.running.iter();
-        read_row(executor, layout.running, slots, buffers)
+        let grads = params.iter().map(|p| &p.grad);
+        let running = buffers.iter().map(|(_, tensor)| *tensor);
+        self.prepared.read_row(memory, Row::Weights, weights)?;
+        self.prepared.read_row(memory, Row::Gradients, grads)?;
+        self.prepared.read_row(memory, Row::Running, running)
     }
 
     /// Copies the mirror's weights and running statistics and the optimizer's state to a member.
-    fn write_member(&mut self, id: MemberId) -> Result<()> {
-        let member = self.members.get(id)?;
-        let params = self.mirror.params();
-        let schedule = &member.schedule;
-        let executor = &mut *member.executor;
+    fn write_member(&mut self, member: MemberId) -> Result<()> {
+        let member = self.members.get(member)?;
+        let (memory, prepared) = (member.memory, &mut self.prepared);
+        let (params, buffers) = (self.mirror.params(), self.mirror.buffers());
         let weights = params.iter().map(|p| p.var.as_tensor());
-        let slots = schedule.params.iter();
-        write_row(executor, schedule.layout.weights, slots, weights)?;
-        let buffers = self.mirror.buffers();
-        let buffers = buffers.iter().map(|(_, tensor)| *tensor);
-        write_row(
-            executor,
-            schedule.layout.running,
-            schedule.running.iter(),
-            buffers,
-        )?;
+        let running = buffers.iter().map(|(_, tensor)| *tensor);
+        prepared.write_row(memory, Row::Weights, weights)?;
+        prepared.write_row(memory, Row::Running, running)?;
         for (slot, tensors) in self.optimizer.slots().iter().enumerate() {
-            let at = schedule.state_row(slot);
-            write_row(executor, at, schedule.trained(), tensors.iter())?;
+            prepared.write_row(memory, Row::State(slot), tensors.iter())?;
         }
         member.scalars = self.optimizer.scalar_values().to_vec();
-        member.executor.run(member.packing, 1)?;
+        prepared.executor.run(prepared.packing, &[memory], 1)?;
         Ok(())
+    }
+
+    /// Replaces the schedule by one with another capacity, or with memory for averages. If memory is short, all members
+    /// stay as they were.
+    fn replace_schedule(&mut self, capacity: usize, averages: bool) -> Result<()> {
+        let mut new = self.gpu.prepared(&self.mirror, capacity, averages)?;
+        let old = &mut self.prepared;
+        let mut members: Vec<&mut Member> = self.members.iter_mut().collect();
+        for i in 0..members.len() {
+            let member = &mut *members[i];
+            if let Err(error) = new.take(&mut member.memory, old, &member.layer_rates) {
+                // Move every member back, even if one fails.
+                let back = members[..i]
+                    .iter_mut()
+                    .map(|m| old.take(&mut m.memory, &mut new, &m.layer_rates));
+                let back: Vec<_> = back.collect();
+                back.into_iter()
+                    .collect::<Result<Vec<()>>>()
+                    .map_err(lost)?;
+                return Err(error);
+            }
+        }
+        self.prepared = new;
+        Ok(())
+    }
+
+    /// Lays all members out anew, with the variants that are now known to be best. Without the memory for them, training
+    /// goes on with the old ones.
+    fn change_variants(&mut self) -> Result<()> {
+        match self.replace_schedule(self.capacity(), self.prepared.averages()) {
+            Err(error) if error.is_out_of_memory() => {
+                tracing::warn!("the variants of the products stay as they are: {error}");
+                Ok(())
+            }
+            changed => changed,
+        }
+    }
+
+    /// Allocates memory for averages of the members' weights. It is kept until the capacity changes.
+    fn keep_averages(&mut self) -> Result<()> {
+        match self.prepared.averages() {
+            true => Ok(()),
+            false => self.replace_schedule(self.prepared.schedule.capacity, true),
+        }
     }
 
     /// Names the first tensor that was not finite in a member's last step.
@@ -268,65 +303,70 @@ impl Backend for GpuBackend {
     }
 
     fn members_at_once(&self) -> usize {
-        1
+        MAX_MEMBERS
     }
 
     fn add(&mut self, seed: u64) -> Result<MemberId> {
-        let member = self.new_member(false)?;
         // The CPU's network makes the initial weights of the seed.
         self.mirror = Network::new(&self.spec, CPU_MIRROR_BATCH, seed)?;
         self.optimizer = CpuOptimizer::new(self.spec.optimizer, &self.mirror.trained_params())?;
-        let id = self.members.add(member);
+        let layer_rates = LayerRates::default();
+        let id = self.members.add(Member {
+            memory: self.prepared.allocate(&layer_rates)?,
+            has_average: false,
+            scalars: Vec::new(),
+            layer_rates,
+        });
         match self.write_member(id) {
             Ok(()) => Ok(id),
             Err(error) => {
-                self.members.remove(id);
+                self.remove(id);
                 Err(error)
             }
         }
     }
 
     fn copy(&mut self, member: MemberId) -> Result<MemberId> {
-        let averages = self.members.get(member)?.averages();
-        let mut copy = self.new_member(averages)?;
         let original = self.members.get(member)?;
-        let lasting = copy.schedule.layout.lasting;
-        copy.executor.copy(&mut *original.executor, 0, lasting)?;
-        copy.scalars = original.scalars.clone();
-        copy.has_average = original.has_average;
-        copy.executor.run(copy.packing, 1)?;
-        Ok(self.members.add(copy))
+        let prepared = &mut self.prepared;
+        let copy = Member {
+            memory: prepared.allocate(&original.layer_rates)?,
+            has_average: original.has_average,
+            scalars: original.scalars.clone(),
+            layer_rates: original.layer_rates.clone(),
+        };
+        let (from, to) = (original.memory, copy.memory);
+        let id = self.members.add(copy);
+        let copied = prepared
+            .executor
+            .copy((from, 0), (to, 0), prepared.schedule.layout.lasting)
+            .and_then(|()| prepared.executor.run(prepared.packing, &[to], 1));
+        match copied {
+            Ok(()) => Ok(id),
+            Err(error) => {
+                self.remove(id);
+                Err(error.into())
+            }
+        }
     }
 
     fn remove(&mut self, member: MemberId) {
-        self.members.remove(member);
+        if let Some(member) = self.members.remove(member) {
+            self.prepared.executor.free(member.memory);
+        }
     }
 
     fn capacity(&self) -> usize {
-        self.capacity
+        self.prepared.schedule.capacity
     }
 
     fn resize(&mut self, capacity: usize) -> Result<()> {
         let capacity = capacity.max(1);
-        if capacity == self.capacity {
+        if capacity == self.capacity() {
             return Ok(());
         }
-        let ids = self.members.ids();
-        for (i, id) in ids.iter().enumerate() {
-            if let Err(error) = self.resize_member(*id, capacity) {
-                // Resize every member back, even if one fails.
-                let back = ids[..i]
-                    .iter()
-                    .map(|id| self.resize_member(*id, self.capacity));
-                let back: Vec<_> = back.collect();
-                back.into_iter()
-                    .collect::<Result<Vec<()>>>()
-                    .map_err(lost)?;
-                return Err(error);
-            }
-        }
-        self.capacity = capacity;
-        Ok(())
+        let averages = self.members.iter().any(|member| member.has_average);
+        self.replace_schedule(capacity, averages)
     }
 
     fn train(
@@ -338,42 +378,39 @@ impl Backend for GpuBackend {
         if self.gpu.tuning.borrow_mut().advance(false)? {
             self.change_variants()?;
         }
-        let at_once = self.members_at_once();
-        check_work(&self.spec, self.capacity, at_once, images, work)?;
+        check_work(
+            &self.spec,
+            self.capacity(),
+            self.members_at_once(),
+            images,
+            work,
+        )?;
+        let ids = || work.iter().map(|(id, _)| *id);
         // Check all members before any step.
-        self.members.get_all(work.iter().map(|(id, _)| *id))?;
-        let mut all = Vec::with_capacity(work.len());
-        for (id, plans) in work {
-            if stop.load(Ordering::Relaxed) {
-                all.push(Vec::new());
-                continue;
-            }
-            let averages = |plan: &StepPlan| plan.settings.average_decay > 0.0;
-            self.keep_average(*id, plans.iter().any(averages))?;
-            let gpu = Rc::clone(&self.gpu);
-            let (spec, optimizer) = (&self.spec, &mut self.optimizer);
-            let member = self.members.get(*id)?;
-            let mut outcomes = Vec::with_capacity(plans.len());
-            let alike = plans.chunk_by(|a, b| a.layer_rates == b.layer_rates);
-            for plans in alike.flat_map(|plans| plans.chunks(MAX_STEPS)) {
-                outcomes.extend(member.train(&gpu, spec, optimizer, images, plans)?);
-                if outcomes
-                    .last()
-                    .is_some_and(|o: &StepOutcome| o.not_finite.is_some())
-                {
-                    break;
-                }
-            }
+        self.members.get_all(ids())?;
+        let mut plans = work.iter().flat_map(|(_, plans)| plans);
+        if plans.any(|plan| plan.settings.average_decay > 0.0) {
+            self.keep_averages()?;
+        }
+        let mut training = Training {
+            images: self.gpu.images(images)?,
+            prepared: &mut self.prepared,
+            optimizer: &mut self.optimizer,
+            spec: &self.spec,
+        };
+        let mut members = self.members.get_all(ids())?;
+        let plans: Vec<&[StepPlan]> = work.iter().map(|(_, plans)| &**plans).collect();
+        let mut all = training.train(&mut members, &plans, stop)?;
+        for (id, outcomes) in ids().zip(&mut all) {
             if let Some(last) = outcomes.last_mut().filter(|last| last.not_finite.is_some()) {
-                last.not_finite = Some(self.name_not_finite(*id, last.loss)?);
+                last.not_finite = Some(self.name_not_finite(id, last.loss)?);
             }
-            all.push(outcomes);
         }
         Ok(all)
     }
 
     fn score(&mut self, member: MemberId, batch: ScoringBatch) -> Result<()> {
-        let placements = place_scoring(&self.spec, self.capacity, &batch)?;
+        let placements = place_scoring(&self.spec, self.capacity(), &batch)?;
         let ScoringBatch {
             images,
             numbers,
@@ -382,30 +419,31 @@ impl Backend for GpuBackend {
             probabilities,
             losses,
         } = batch;
-        let (gpu, spec) = (Rc::clone(&self.gpu), &self.spec);
         let member = self.members.get(member)?;
-        let swapping = match (weights, member.swapping) {
+        let (memory, prepared) = (member.memory, &mut self.prepared);
+        let swapping = match (weights, prepared.swapping) {
             (Weights::Last, _) => None,
             (Weights::Average, Some(swapping)) if member.has_average => Some(swapping),
             (Weights::Average, _) => return Err(no_average()),
         };
-        let at = gpu.images(images)?;
-        let layout = &member.schedule.layout;
-        let first = member.executor.base() + layout.images as u64;
+        let at = self.gpu.images(images)?;
+        let (executor, layout) = (&mut *prepared.executor, &prepared.schedule.layout);
+        let first = executor.address(memory)? + layout.images as u64;
         let record = StepRecord {
             views: tta.views().len() as u32,
-            ..scoring_record(&spec.scaling, at, first, placements.len())
+            ..scoring_record(&self.spec.scaling, at, first, placements.len())
         };
-        member.executor.write(layout.images, &words(numbers))?;
-        member.executor.write(layout.now, record.bytes())?;
-        for list in [swapping, Some(member.scoring), swapping]
+        executor.write(memory, layout.images, &words(numbers))?;
+        executor.write(memory, layout.now, record.bytes())?;
+        for list in [swapping, Some(prepared.scoring), swapping]
             .into_iter()
             .flatten()
         {
-            member.executor.run(list, 1)?;
+            executor.run(list, &[memory], 1)?;
         }
-        read_floats(&mut *member.executor, layout.probabilities, probabilities)?;
-        read_floats(&mut *member.executor, layout.losses, losses)
+        let (at_probabilities, at_losses) = (layout.probabilities, layout.losses);
+        prepared.read(memory, at_probabilities, probabilities)?;
+        prepared.read(memory, at_losses, losses)
     }
 
     fn has_average(&mut self, member: MemberId) -> Result<bool> {
@@ -420,21 +458,17 @@ impl Backend for GpuBackend {
     fn export(&mut self, member: MemberId) -> Result<NetworkState> {
         self.read_network(member)?;
         let member = self.members.get(member)?;
+        let (memory, prepared) = (member.memory, &mut self.prepared);
         for (slot, tensors) in self.optimizer.slots().iter().enumerate() {
-            let at = member.schedule.state_row(slot);
-            read_row(
-                &mut *member.executor,
-                at,
-                member.schedule.trained(),
-                tensors.iter(),
-            )?;
+            prepared.read_row(memory, Row::State(slot), tensors.iter())?;
         }
         self.optimizer.set_scalars(member.scalars.clone());
         let mut state = export(&self.mirror, &self.optimizer)?;
         if member.has_average {
             let mut average = WeightAverage::of(&self.mirror)?;
-            for ((at, _), values) in member.schedule.averages().zip(average.tensors_mut()) {
-                read_floats(&mut *member.executor, at, values)?;
+            let offsets: Vec<usize> = prepared.schedule.averages().collect();
+            for (at, values) in offsets.into_iter().zip(average.tensors_mut()) {
+                prepared.read(memory, at, values)?;
             }
             average.add_to(&self.mirror, &mut state);
         }
@@ -445,13 +479,16 @@ impl Backend for GpuBackend {
         self.members.get(member)?;
         import(&self.mirror, &mut self.optimizer, state)?;
         let average = WeightAverage::from_state(&self.mirror, state)?;
-        self.keep_average(member, average.is_some())?;
+        if average.is_some() {
+            self.keep_averages()?;
+        }
         self.write_member(member)?;
         let member = self.members.get(member)?;
         member.has_average = average.is_some();
         let averages = average.iter().flat_map(WeightAverage::tensors);
-        for ((at, _), values) in member.schedule.averages().zip(averages) {
-            member.executor.write(at, &float_bytes(values))?;
+        for (at, values) in self.prepared.schedule.averages().zip(averages) {
+            let bytes = float_bytes(values);
+            self.prepared.executor.write(member.memory, at, &bytes)?;
         }
         Ok(())
     }
@@ -461,36 +498,5 @@ impl Backend for GpuBackend {
     /// Empty: launches within a list are not timed.
     fn timings(&self) -> Vec<PartTime> {
         Vec::new()
-    }
-}
-
-impl GpuBackend {
-    fn resize_member(&mut self, id: MemberId, capacity: usize) -> Result<()> {
-        let member = self.members.get(id)?;
-        let (multiprocessors, averages) = (member.executor.multiprocessors(), member.averages());
-        let schedule = self.schedule(capacity, multiprocessors, averages);
-        self.members.get(id)?.resize(schedule)
-    }
-
-    /// Lays all members out anew, with the variants that are now known to be best.
-    fn change_variants(&mut self) -> Result<()> {
-        for id in self.members.ids() {
-            self.resize_member(id, self.capacity)?;
-        }
-        Ok(())
-    }
-
-    /// Allocates memory for the average of a member's weights, or frees it.
-    fn keep_average(&mut self, id: MemberId, keep: bool) -> Result<()> {
-        let member = self.members.get(id)?;
-        if member.averages() == keep {
-            return Ok(());
-        }
-        let multiprocessors = member.executor.multiprocessors();
-        let schedule = self.schedule(self.capacity, multiprocessors, keep);
-        let member = self.members.get(id)?;
-        member.resize(schedule)?;
-        member.has_average = false;
-        member.fill_average()
     }
 }

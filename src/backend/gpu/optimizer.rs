@@ -260,7 +260,11 @@ fn find_directions(
     let parts = b.allocate(16 * tables.count);
     let weight_scales = b.allocate(4 * tables.matrix_count);
     let mut constants = String::new();
-    define!(constants, SQUARES = b.square_count);
+    define!(
+        constants,
+        SQUARES = b.square_count,
+        MATRICES = tables.matrix_count,
+    );
     let offset = |argument: &MatrixArgument| {
         Some(match argument {
             MatrixArgument::Step => layout.now,

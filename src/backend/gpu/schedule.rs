@@ -1,4 +1,4 @@
-//! A network's layers as lists of kernel launches over one block of memory: a training step, a scoring pass, and the
+//! A network's layers as lists of kernel launches over a member's memory: a training step, a scoring pass, and the
 //! packing of the weights. Plain numbers: nothing here needs a GPU. The layers make their own launches
 //! ([`crate::layers::gpu`]); around them stand the input, the loss and the optimizer.
 
@@ -76,6 +76,8 @@ pub struct KernelSchedule {
     /// Number of elements in a row of all parameters.
     row: usize,
     pub running: Vec<Slot>,
+    /// Number of elements in a row of all running statistics.
+    running_row: usize,
     /// What must be zero at the beginning: place and bytes.
     pub zeroed: Vec<(usize, usize)>,
     /// The optimizer's pieces and matrices, as its kernels read them.
@@ -161,6 +163,7 @@ impl KernelSchedule {
             params: param_slots,
             row: weights_len,
             running: running_slots,
+            running_row: running_len,
             zeroed: std::mem::take(&mut b.zeroed),
             pieces: optimizer.pieces,
             matrices: optimizer.matrices,
@@ -239,14 +242,27 @@ impl KernelSchedule {
         pieces
     }
 
-    /// Offsets and lengths of the averages of the parameters and of the running statistics, if they are kept.
-    pub fn averages(&self) -> impl Iterator<Item = (usize, usize)> {
+    /// Offsets of the averages of the parameters and of the running statistics, if they are kept.
+    pub fn averages(&self) -> impl Iterator<Item = usize> {
         let rows = self.layout.average.map(|at| {
             let running = at + 4 * self.row;
             [(at, &self.params), (running, &self.running)]
         });
         let slots = rows.into_iter().flatten();
-        slots.flat_map(|(at, slots)| slots.iter().map(move |s| (at + 4 * s.begin, s.len)))
+        slots.flat_map(|(at, slots)| slots.iter().map(move |s| at + 4 * s.begin))
+    }
+
+    /// What an average begins as a copy of, if one is kept: offsets from and to, and bytes.
+    pub fn average_copies(&self) -> impl Iterator<Item = (usize, usize, usize)> {
+        let MemoryLayout {
+            weights, running, ..
+        } = self.layout;
+        let (row, running_row) = (4 * self.row, 4 * self.running_row);
+        let copies = self
+            .layout
+            .average
+            .map(|at| [(weights, at, row), (running, at + row, running_row)]);
+        copies.into_iter().flatten()
     }
 
     /// Offset of the state of the optimizer's slot number `slot`.

@@ -1,12 +1,13 @@
 //! Measures the launches of a network one by one on the device.
 
 use super::GpuBackend;
+use super::prepared::PreparedSchedule;
 use super::records::{ProgressRecord, StepRecord};
 use super::schedule::MemoryLayout;
 use crate::backend::gpu::COMMON;
 use crate::backend::{Backend, Error, ImageSet, Result, ScoringBatch, StepPlan};
 use crate::domain::params::{Tta, Weights};
-use crate::hardware::executor::KernelExecutor;
+use crate::hardware::executor::{AllocationId, KernelExecutor};
 use crate::layers::gpu::ScheduledLaunch;
 use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
@@ -45,10 +46,14 @@ pub(super) fn time_launches(
             "{what} was not finite; choose a lower learning rate"
         )));
     }
-    let member = backend.members.get(id)?;
-    let layout = member.schedule.layout.clone();
-    let mut training_step = vec![0; size_of::<StepRecord>()];
-    member.executor.read(layout.steps, &mut training_step)?;
+    let memory = backend.members.get(id)?.memory;
+    let layout = backend.prepared.schedule.layout.clone();
+    let read_record = |backend: &mut GpuBackend, at| {
+        let mut record = vec![0; size_of::<StepRecord>()];
+        let read = backend.prepared.executor.read(memory, at, &mut record);
+        read.map(|()| record)
+    };
+    let training_step = read_record(backend, layout.steps)?;
     let count = step.images.len();
     let (mut probabilities, mut losses) =
         (vec![0.0; count * backend.spec.classes], vec![0.0; count]);
@@ -63,21 +68,25 @@ pub(super) fn time_launches(
             losses: &mut losses,
         },
     )?;
-    let member = backend.members.get(id)?;
-    let mut scoring_pass = vec![0; size_of::<StepRecord>()];
-    member.executor.read(layout.now, &mut scoring_pass)?;
-    let executor = &mut *member.executor;
-    let schedule = &member.schedule;
+    let scoring_pass = read_record(backend, layout.now)?;
+    let PreparedSchedule {
+        executor, schedule, ..
+    } = &mut backend.prepared;
+    let mut time =
+        |launches, step: &[u8]| time_list(&mut **executor, memory, &layout, launches, step);
+    let scoring = time(&schedule.scoring, &scoring_pass)?;
+    let training = time(&schedule.training, &training_step)?;
     Ok(LaunchTimes {
-        multiprocessors: executor.multiprocessors(),
-        scoring: time_list(executor, &layout, &schedule.scoring, &scoring_pass)?,
-        training: time_list(executor, &layout, &schedule.training, &training_step)?,
+        multiprocessors: backend.prepared.executor.multiprocessors(),
+        scoring,
+        training,
     })
 }
 
 /// Measures the launches of a list under these settings of a step.
 fn time_list(
     executor: &mut dyn KernelExecutor,
+    memory: AllocationId,
     layout: &MemoryLayout,
     launches: &[ScheduledLaunch],
     step: &[u8],
@@ -85,19 +94,19 @@ fn time_list(
     let copies = |scheduled: &ScheduledLaunch| vec![scheduled.launch.clone(); COPIES];
     let lists = executor.prepare(COMMON, launches.iter().map(copies).collect())?;
     let mut lasting = vec![0; layout.lasting];
-    executor.read(0, &mut lasting)?;
+    executor.read(memory, 0, &mut lasting)?;
     // The optimizer's launch goes on to the next step of the list, which must be the same one.
     let steps = step.repeat(2 * COPIES + 1);
     let mut timed = Vec::with_capacity(launches.len());
     for (launch, list) in launches.iter().zip(lists) {
         // Weights that many steps moved in one direction would overflow.
-        executor.write(0, &lasting)?;
+        executor.write(memory, 0, &lasting)?;
         let mut seconds = Vec::with_capacity(REPETITIONS);
         for repetition in 0..=REPETITIONS {
-            executor.write(layout.steps, &steps)?;
-            executor.write(layout.now, step)?;
-            executor.clear(layout.state, size_of::<ProgressRecord>())?;
-            let all = executor.time(list)?;
+            executor.write(memory, layout.steps, &steps)?;
+            executor.write(memory, layout.now, step)?;
+            executor.clear(memory, layout.state, size_of::<ProgressRecord>())?;
+            let all = executor.time(list, memory)?;
             // The first measurement loads the kernel and records the list.
             if repetition > 0 {
                 seconds.push(all / COPIES as f64);

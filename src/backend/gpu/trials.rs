@@ -4,7 +4,7 @@ use super::COMMON;
 use super::tuning::{Measure, Measured, trial_builder, trial_step};
 use crate::backend::Result;
 use crate::domain::rng::{Rng, Stream};
-use crate::hardware::executor::{ExecutorDevice, KernelExecutor};
+use crate::hardware::executor::{AllocationId, ExecutorDevice, KernelExecutor};
 use crate::layers::conv::product::{Product, ProductTrial};
 use crate::layers::conv::variant::KernelVariant;
 use std::ops::Range;
@@ -44,6 +44,7 @@ impl OnDevice {
 /// A product in memory of its own.
 struct OpenTrial {
     executor: Box<dyn KernelExecutor>,
+    memory: AllocationId,
     trial: ProductTrial,
 }
 
@@ -53,13 +54,17 @@ impl OnDevice {
         let builder = trial_builder(product, variant, executor.multiprocessors());
         let step = builder.shared.step;
         let trial = product.trial(builder);
-        executor.allocate(trial.bytes)?;
-        executor.clear(0, trial.bytes)?;
-        executor.write(step, &trial_step(product))?;
+        let memory = executor.allocate(trial.bytes)?;
+        executor.clear(memory, 0, trial.bytes)?;
+        executor.write(memory, step, &trial_step(product))?;
         for (number, range) in trial.reads.iter().enumerate() {
-            fill(&mut *executor, number as u64, range.clone())?;
+            fill(&mut *executor, memory, number as u64, range.clone())?;
         }
-        Ok(OpenTrial { executor, trial })
+        Ok(OpenTrial {
+            executor,
+            memory,
+            trial,
+        })
     }
 
     /// Runs a product once. Returns what is compared of its results.
@@ -70,7 +75,7 @@ impl OnDevice {
         let mut open = self.open(product, variant)?;
         let launches = vec![vec![open.trial.launch.clone()]];
         for list in open.executor.prepare(COMMON, launches)? {
-            open.executor.run(list, 1)?;
+            open.executor.run(list, &[open.memory], 1)?;
         }
         open.results()
     }
@@ -80,7 +85,7 @@ impl OpenTrial {
     fn results(&mut self) -> Result<Vec<f32>> {
         let mut results = Vec::new();
         for range in &self.trial.writes {
-            results.extend(both_ends(&mut *self.executor, range.clone())?);
+            results.extend(both_ends(&mut *self.executor, self.memory, range.clone())?);
         }
         Ok(results)
     }
@@ -96,14 +101,14 @@ impl Measure for OnDevice {
         let mut seconds = f64::INFINITY;
         if let [one, many] = lists[..] {
             // The first measurement of a list records it.
-            open.executor.time(one)?;
-            let (list, count) = match open.executor.time(one)? < LONG {
+            open.executor.time(one, open.memory)?;
+            let (list, count) = match open.executor.time(one, open.memory)? < LONG {
                 true => (many, COPIES),
                 false => (one, 1),
             };
-            open.executor.time(list)?;
+            open.executor.time(list, open.memory)?;
             for _ in 0..REPETITIONS {
-                let all = open.executor.time(list)?;
+                let all = open.executor.time(list, open.memory)?;
                 seconds = seconds.min(all / count as f64);
             }
         }
@@ -117,7 +122,7 @@ impl Measure for OnDevice {
 }
 
 /// Writes numbers from -1 to 1 to a range of bytes.
-fn fill(executor: &mut dyn KernelExecutor, number: u64, range: Range<usize>) -> Result<()> {
+fn fill(executor: &mut dyn KernelExecutor, memory: AllocationId, number: u64, range: Range<usize>) -> Result<()> {
     let rng = Rng::new(1, Stream::Sample, number);
     let count = range.len().min(PATTERN) / 4;
     let unit = |i: u32| rng.word(i) as f32 / u32::MAX as f32 * 2.0 - 1.0;
@@ -126,19 +131,19 @@ fn fill(executor: &mut dyn KernelExecutor, number: u64, range: Range<usize>) -> 
         .collect();
     for at in range.clone().step_by(PATTERN) {
         let bytes = (range.end - at).min(pattern.len());
-        executor.write(at, &pattern[..bytes])?;
+        executor.write(memory, at, &pattern[..bytes])?;
     }
     Ok(())
 }
 
 /// The f32 at both ends of a range of bytes.
-fn both_ends(executor: &mut dyn KernelExecutor, range: Range<usize>) -> Result<Vec<f32>> {
+fn both_ends(executor: &mut dyn KernelExecutor, memory: AllocationId, range: Range<usize>) -> Result<Vec<f32>> {
     let first = range.start..range.end.min(range.start + COMPARED);
     let last = first.end.max(range.end.saturating_sub(COMPARED))..range.end;
     let mut numbers = Vec::new();
     for part in [first, last] {
         let mut bytes = vec![0; part.len()];
-        executor.read(part.start, &mut bytes)?;
+        executor.read(memory, part.start, &mut bytes)?;
         let floats = bytes.as_chunks::<4>().0.iter();
         numbers.extend(floats.map(|bytes| f32::from_le_bytes(*bytes)));
     }

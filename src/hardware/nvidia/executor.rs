@@ -1,10 +1,11 @@
-//! The executor on an NVIDIA GPU, with one allocation and one stream. After its first run, each list is captured as a
-//! CUDA graph, so that every later run is one call.
+//! The executor on an NVIDIA GPU, with one stream. From its second run on the same members, or on as many, each list is
+//! captured as a CUDA graph, so that every later run is one call.
 
 use super::device::CudaDevice;
 use super::driver::words;
 use crate::hardware::executor::{
-    Compiling, ExecutorDevice, ExecutorError, KernelExecutor, KernelList, Launch, Offset, Result,
+    AllocationId, Compiling, ExecutorDevice, ExecutorError, KernelExecutor, KernelList, Launch,
+    MAX_MEMBERS, Offset, Result,
 };
 use cudarc::driver::sys::{
     CUdeviceptr, CUevent_flags, CUfunction, CUfunction_attribute, CUgraphInstantiate_flags,
@@ -20,21 +21,45 @@ use std::sync::Arc;
 /// Bytes of dynamic shared memory that any kernel may use. Larger amounts need [`CudaExecutor::allow_shared_memory`].
 const DEFAULT_SHARED_MEMORY: u32 = 48 * 1024;
 
-/// A launch with its kernel loaded and its addresses known.
+/// The address that stands for the beginning of every member's allocation in a launch on several members. It is only
+/// added to: `members` has the distances from it to the allocations.
+const ORIGIN: CUdeviceptr = 1 << 32;
+/// Most graphs of a list that are kept: those that were used last.
+const MAX_GRAPHS: usize = 8;
+
+/// A launch with its kernel loaded.
 struct ReadyLaunch {
     function: CUfunction,
-    grid: (u32, u32, u32),
+    /// The grid of one member.
+    grid: [u32; 3],
     block: u32,
     shared_memory: u32,
     starts_early: bool,
-    arguments: Vec<CUdeviceptr>,
+    arguments: Vec<Offset>,
 }
 
+/// What a launch depends on besides the list. A graph is of use for every run with the same.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Target {
+    /// The address that offsets are added to.
+    base: CUdeviceptr,
+    /// The address of the table `members`; 0 for one member.
+    table: CUdeviceptr,
+    count: u32,
+}
+
+#[derive(Default)]
 struct PreparedList {
     launches: Vec<ReadyLaunch>,
-    /// Whether the list has run once. The first launch of a kernel loads it, which is not allowed during a capture.
-    warm: bool,
-    graph: Option<CudaGraph>,
+    /// The targets that the list has run on, the last one first. On its first run, a list is not captured: the first
+    /// launch of a kernel loads it, which is not allowed during a capture, and a single run is not worth a capture.
+    graphs: Vec<(Target, Option<CudaGraph>)>,
+}
+
+/// An allocation and its address.
+struct Memory {
+    slice: CudaSlice<u8>,
+    address: CUdeviceptr,
 }
 
 /// Executes lists of launches on a GPU.
@@ -42,9 +67,12 @@ pub struct CudaExecutor {
     // Owns the kernels that the lists launch.
     device: Rc<CudaDevice>,
     stream: Arc<CudaStream>,
-    memory: Option<CudaSlice<u8>>,
-    base: CUdeviceptr,
-    bytes: usize,
+    allocations: HashMap<AllocationId, Memory>,
+    /// Number of allocations so far.
+    allocated: u64,
+    /// The table `members` of launches on several members, and the distances from [`ORIGIN`] that it has.
+    table: AllocationId,
+    distances: Vec<u64>,
     lists: Vec<PreparedList>,
 }
 
@@ -57,33 +85,82 @@ impl CudaExecutor {
         let stream = device
             .stream()
             .map_err(|error| lost_device(&device, "making a stream", error))?;
-        Ok(CudaExecutor {
+        let mut executor = CudaExecutor {
             device,
             stream,
-            memory: None,
-            base: 0,
-            bytes: 0,
+            allocations: HashMap::new(),
+            allocated: 0,
+            table: AllocationId(0),
+            distances: Vec::new(),
             lists: Vec::new(),
-        })
+        };
+        executor.table = executor.allocate(size_of::<[u64; MAX_MEMBERS]>())?;
+        Ok(executor)
     }
 
     fn lost(&self, what: &'static str) -> impl Fn(DriverError) -> ExecutorError + '_ {
         move |error| lost_device(&self.device, what, error)
     }
 
-    fn inside(&self, at: usize, bytes: usize) -> Result<CUdeviceptr> {
-        match at.checked_add(bytes) {
-            Some(end) if end <= self.bytes => Ok(self.base + at as u64),
-            _ => Err(self.outside(at, bytes, self.bytes)),
+    fn wrong(&self, what: &'static str, why: String) -> ExecutorError {
+        ExecutorError::Lost {
+            device: self.device.name().to_owned(),
+            what,
+            why,
         }
     }
 
-    fn outside(&self, at: usize, bytes: usize, size: usize) -> ExecutorError {
-        ExecutorError::Lost {
-            device: self.device.name().to_owned(),
-            what: "using its memory",
-            why: format!("{bytes} bytes at {at} of {size}"),
+    fn memory(&self, allocation: AllocationId) -> Result<&Memory> {
+        self.allocations.get(&allocation).ok_or_else(|| {
+            let why = format!("there is no allocation {}", allocation.0);
+            self.wrong("using its memory", why)
+        })
+    }
+
+    /// The address of a range of an allocation.
+    fn range(&self, allocation: AllocationId, at: usize, bytes: usize) -> Result<CUdeviceptr> {
+        let memory = self.memory(allocation)?;
+        let size = memory.slice.len();
+        match at.checked_add(bytes) {
+            Some(end) if end <= size => Ok(memory.address + at as u64),
+            _ => Err(self.wrong(
+                "using its memory",
+                format!("{bytes} bytes at {at} of {size}"),
+            )),
         }
+    }
+
+    /// What launches on these members depend on. Writes the table of several members.
+    fn target(&mut self, members: &[AllocationId]) -> Result<Target> {
+        let addresses = members.iter().map(|member| self.address(*member));
+        let addresses = addresses.collect::<Result<Vec<u64>>>()?;
+        let mut distinct = addresses.clone();
+        distinct.sort_unstable();
+        distinct.dedup();
+        if !(1..=MAX_MEMBERS).contains(&members.len()) || distinct.len() < members.len() {
+            let why = format!("{} of {} members", distinct.len(), members.len());
+            return Err(self.wrong("running a list", why));
+        }
+        let count = members.len() as u32;
+        if let [base] = addresses[..] {
+            return Ok(Target {
+                base,
+                table: 0,
+                count,
+            });
+        }
+        let distances = addresses.iter().map(|at| at.wrapping_sub(ORIGIN));
+        let distances: Vec<u64> = distances.collect();
+        if !self.distances.starts_with(&distances) {
+            let bytes: Vec<u8> = distances.iter().flat_map(|d| d.to_le_bytes()).collect();
+            self.write(self.table, 0, &bytes)?;
+            self.distances = distances;
+        }
+        Ok(Target {
+            base: ORIGIN,
+            table: self.address(self.table)?,
+            count,
+        })
     }
 
     /// Lets a kernel use more dynamic shared memory than [`DEFAULT_SHARED_MEMORY`].
@@ -98,8 +175,10 @@ impl CudaExecutor {
             .map_err(self.lost("allowing a kernel its shared memory"))
     }
 
-    fn launch(&self, ready: &ReadyLaunch) -> std::result::Result<(), DriverError> {
-        let mut values = ready.arguments.clone();
+    fn launch(&self, ready: &ReadyLaunch, target: Target) -> std::result::Result<(), DriverError> {
+        let address = |at: &Offset| at.map_or(0, |at| target.base + at as u64);
+        let mut values = vec![target.table];
+        values.extend(ready.arguments.iter().map(address));
         let mut arguments: Vec<*mut c_void> = values
             .iter_mut()
             .map(|value| std::ptr::from_mut(value).cast())
@@ -112,9 +191,9 @@ impl CudaExecutor {
             },
         };
         let config = CUlaunchConfig {
-            gridDimX: ready.grid.0,
-            gridDimY: ready.grid.1,
-            gridDimZ: ready.grid.2,
+            gridDimX: ready.grid[0],
+            gridDimY: ready.grid[1],
+            gridDimZ: ready.grid[2] * target.count,
             blockDimX: ready.block,
             blockDimY: 1,
             blockDimZ: 1,
@@ -123,8 +202,8 @@ impl CudaExecutor {
             attrs: &raw mut early,
             numAttrs: u32::from(ready.starts_early),
         };
-        // SAFETY: the kernel takes these pointers, which point into memory that this executor owns; the attribute
-        // outlives the call.
+        // SAFETY: the kernel takes these pointers, which point into memory that this executor owns after `move_to_member`;
+        // the attribute outlives the call.
         unsafe {
             cuLaunchKernelEx(
                 &raw const config,
@@ -137,20 +216,21 @@ impl CudaExecutor {
     }
 
     /// Captures a list as a graph without running it.
-    fn capture(&self, launches: &[ReadyLaunch]) -> Result<CudaGraph> {
+    fn capture(&self, launches: &[ReadyLaunch], target: Target) -> Result<CudaGraph> {
         let lost = self.lost("capturing a graph");
         self.stream
             .begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
             .map_err(&lost)?;
-        let launched = launches.iter().try_for_each(|ready| self.launch(ready));
+        let launched = launches
+            .iter()
+            .try_for_each(|ready| self.launch(ready, target));
         // End the capture even after an error, or the stream stays in capture.
         let flags = CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
         let graph = self.stream.end_capture(flags);
         launched.map_err(&lost)?;
-        let graph = graph.map_err(&lost)?.ok_or_else(|| ExecutorError::Lost {
-            device: self.device.name().to_owned(),
-            what: "capturing a graph",
-            why: "the driver gave none".into(),
+        let graph = graph.map_err(&lost)?.ok_or_else(|| {
+            let why = "the driver gave none".into();
+            self.wrong("capturing a graph", why)
         })?;
         graph.upload().map_err(&lost)?;
         Ok(graph)
@@ -215,48 +295,49 @@ impl KernelExecutor for CudaExecutor {
         self.device.multiprocessors()
     }
 
-    fn allocate(&mut self, bytes: usize) -> Result<()> {
-        self.lists.clear();
-        self.stream.synchronize().map_err(self.lost("waiting"))?;
-        self.memory = None;
-        (self.base, self.bytes) = (0, 0);
-        // Wait again, so that the freed memory can be allocated.
-        self.stream.synchronize().map_err(self.lost("waiting"))?;
-        let memory = buffer(&self.device, &self.stream, bytes)?;
-        (self.base, self.bytes) = (memory.device_ptr(&self.stream).0, bytes);
-        self.memory = Some(memory);
+    fn allocate(&mut self, bytes: usize) -> Result<AllocationId> {
+        let slice = buffer(&self.device, &self.stream, bytes)?;
+        let address = slice.device_ptr(&self.stream).0;
         // Fill the memory with NaN, so that a kernel that reads memory before it is written gives a visibly wrong
         // result.
         // SAFETY: the range is the whole allocation.
-        unsafe { result::memset_d8_async(self.base, 0xff, bytes, self.stream.cu_stream()) }
-            .map_err(self.lost("clearing its memory"))
+        unsafe { result::memset_d8_async(address, 0xff, bytes, self.stream.cu_stream()) }
+            .map_err(self.lost("clearing its memory"))?;
+        let allocation = AllocationId(self.allocated);
+        self.allocated += 1;
+        let memory = Memory { slice, address };
+        self.allocations.insert(allocation, memory);
+        Ok(allocation)
     }
 
-    fn base(&self) -> u64 {
-        self.base
+    fn free(&mut self, allocation: AllocationId) {
+        if self.allocations.remove(&allocation).is_some() {
+            // Wait, so that the memory can be allocated on other streams. The next call reports an error.
+            let _ = self.stream.synchronize();
+        }
     }
 
-    fn size(&self) -> usize {
-        self.bytes
+    fn address(&self, allocation: AllocationId) -> Result<u64> {
+        Ok(self.memory(allocation)?.address)
     }
 
-    fn write(&mut self, at: usize, bytes: &[u8]) -> Result<()> {
-        let to = self.inside(at, bytes.len())?;
+    fn write(&mut self, to: AllocationId, at: usize, bytes: &[u8]) -> Result<()> {
+        let to = self.range(to, at, bytes.len())?;
         // SAFETY: the range is inside the allocation; from pageable memory, the call returns after it has read all of
         // `bytes`.
         unsafe { result::memcpy_htod_async(to, bytes, self.stream.cu_stream()) }
             .map_err(self.lost("writing its memory"))
     }
 
-    fn clear(&mut self, at: usize, bytes: usize) -> Result<()> {
-        let to = self.inside(at, bytes)?;
+    fn clear(&mut self, allocation: AllocationId, at: usize, bytes: usize) -> Result<()> {
+        let to = self.range(allocation, at, bytes)?;
         // SAFETY: the range is inside the allocation.
         unsafe { result::memset_d8_async(to, 0, bytes, self.stream.cu_stream()) }
             .map_err(self.lost("clearing its memory"))
     }
 
-    fn read(&mut self, at: usize, bytes: &mut [u8]) -> Result<()> {
-        let from = self.inside(at, bytes.len())?;
+    fn read(&mut self, from: AllocationId, at: usize, bytes: &mut [u8]) -> Result<()> {
+        let from = self.range(from, at, bytes.len())?;
         // SAFETY: the range is inside the allocation, and `bytes` lives until the stream is synchronised below.
         unsafe { result::memcpy_dtoh_async(bytes, from, self.stream.cu_stream()) }
             .map_err(self.lost("reading its memory"))?;
@@ -265,21 +346,16 @@ impl KernelExecutor for CudaExecutor {
             .map_err(self.lost("running kernels"))
     }
 
-    fn copy(&mut self, from: &mut dyn KernelExecutor, at: usize, bytes: usize) -> Result<()> {
-        let to = self.inside(at, bytes)?;
-        if at + bytes > from.size() {
-            return Err(self.outside(at, bytes, from.size()));
-        }
-        // Wait for the work on the other executor's stream.
-        from.read(at, &mut [])?;
-        // SAFETY: the range is inside both allocations, which live until the stream is synchronised below.
-        unsafe {
-            result::memcpy_dtod_async(to, from.base() + at as u64, bytes, self.stream.cu_stream())
-        }
-        .map_err(self.lost("copying memory"))?;
-        // After this call the other executor may change or free its memory.
-        self.stream
-            .synchronize()
+    fn copy(
+        &mut self,
+        from: (AllocationId, usize),
+        to: (AllocationId, usize),
+        bytes: usize,
+    ) -> Result<()> {
+        let from = self.range(from.0, from.1, bytes)?;
+        let to = self.range(to.0, to.1, bytes)?;
+        // SAFETY: both ranges are inside their allocations.
+        unsafe { result::memcpy_dtod_async(to, from, bytes, self.stream.cu_stream()) }
             .map_err(self.lost("copying memory"))
     }
 
@@ -313,20 +389,18 @@ impl KernelExecutor for CudaExecutor {
                     .function(launch.entry)
                     .map_err(self.lost("loading a kernel"))?;
                 self.allow_shared_memory(function, launch.shared_memory)?;
-                let address = |at: &Offset| at.map_or(0, |at| self.base + at as u64);
                 launches.push(ReadyLaunch {
                     function,
-                    grid: launch.grid.into(),
+                    grid: launch.grid,
                     block: launch.block,
                     shared_memory: launch.shared_memory,
                     starts_early: launch.starts_early && self.device.starts_launches_early(),
-                    arguments: launch.arguments.iter().map(address).collect(),
+                    arguments: launch.arguments,
                 });
             }
             prepared.push(PreparedList {
                 launches,
-                warm: false,
-                graph: None,
+                graphs: Vec::new(),
             });
         }
         let first = self.lists.len();
@@ -334,27 +408,22 @@ impl KernelExecutor for CudaExecutor {
         Ok((first..self.lists.len()).map(KernelList).collect())
     }
 
-    fn run(&mut self, list: KernelList, times: usize) -> Result<()> {
-        let Some(mut prepared) = self.lists.get_mut(list.0).map(|p| PreparedList {
-            launches: std::mem::take(&mut p.launches),
-            warm: p.warm,
-            graph: p.graph.take(),
-        }) else {
-            return Err(ExecutorError::Lost {
-                device: self.device.name().to_owned(),
-                what: "running a list",
-                why: format!("there is no list {}", list.0),
-            });
+    fn run(&mut self, list: KernelList, members: &[AllocationId], times: usize) -> Result<()> {
+        let target = self.target(members)?;
+        let Some(prepared) = self.lists.get_mut(list.0) else {
+            let why = format!("there is no list {}", list.0);
+            return Err(self.wrong("running a list", why));
         };
-        let done = self.run_prepared(&mut prepared, times);
+        let mut prepared = std::mem::take(prepared);
+        let done = self.run_prepared(&mut prepared, target, times);
         self.lists[list.0] = prepared;
         done
     }
 
-    fn time(&mut self, list: KernelList) -> Result<f64> {
-        self.run(list, 1)?;
+    fn time(&mut self, list: KernelList, member: AllocationId) -> Result<f64> {
+        self.run(list, &[member], 1)?;
         let begin = self.event()?;
-        self.run(list, 1)?;
+        self.run(list, &[member], 1)?;
         let end = self.event()?;
         let milliseconds = begin
             .elapsed_ms(&end)
@@ -373,20 +442,36 @@ impl CudaExecutor {
             .map_err(self.lost("recording an event"))
     }
 
-    fn run_prepared(&self, prepared: &mut PreparedList, times: usize) -> Result<()> {
+    fn run_prepared(
+        &self,
+        prepared: &mut PreparedList,
+        target: Target,
+        mut times: usize,
+    ) -> Result<()> {
         let lost = self.lost("running kernels");
-        for _ in 0..times {
-            if !prepared.warm {
+        let known = prepared.graphs.iter().position(|(of, _)| *of == target);
+        match known {
+            Some(index) => prepared.graphs[..=index].rotate_right(1),
+            None if times > 0 => {
                 for ready in &prepared.launches {
-                    self.launch(ready).map_err(&lost)?;
+                    self.launch(ready, target).map_err(&lost)?;
                 }
-                prepared.warm = true;
-                continue;
+                times -= 1;
+                if prepared.graphs.len() >= MAX_GRAPHS {
+                    // A graph is not freed before its last run has ended.
+                    self.stream.synchronize().map_err(&lost)?;
+                    prepared.graphs.truncate(MAX_GRAPHS - 1);
+                }
+                prepared.graphs.insert(0, (target, None));
             }
-            if prepared.graph.is_none() {
-                prepared.graph = Some(self.capture(&prepared.launches)?);
+            None => {}
+        }
+        for _ in 0..times {
+            let graph = &mut prepared.graphs[0].1;
+            if graph.is_none() {
+                *graph = Some(self.capture(&prepared.launches, target)?);
             }
-            if let Some(graph) = &prepared.graph {
+            if let Some(graph) = graph {
                 graph.launch().map_err(&lost)?;
             }
         }

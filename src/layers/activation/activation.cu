@@ -4,12 +4,15 @@ __device__ __forceinline__ float normal_share(float x) { return 0.5f + 0.5f * er
 
 __device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 
-extern "C" __global__ void __launch_bounds__(256) activate(const Step *now, const float *x, float *output) {
+extern "C" __global__ void __launch_bounds__(256) activate(const u64 *members, const Step *now, const float *x, float *output) {
+    move_to_member(members, 1, now, x, output);
     u32 e = blockIdx.x * 256 + threadIdx.x;
     if (e < now->count * LEN) output[e] = x[e] * (SILU ? sigmoid(x[e]) : normal_share(x[e]));
 }
 
-extern "C" __global__ void __launch_bounds__(256) activate_backward(const Step *now, const float *grad, const float *x, float *to) {
+extern "C" __global__ void __launch_bounds__(256)
+    activate_backward(const u64 *members, const Step *now, const float *grad, const float *x, float *to) {
+    move_to_member(members, 1, now, grad, x, to);
     u32 e = blockIdx.x * 256 + threadIdx.x;
     if (e >= now->count * LEN) return;
     float v = x[e], slope;

@@ -186,8 +186,10 @@ struct Forward {
     template <class To> __device__ __forceinline__ void b(int j, u32 k, u32 end, To &to) const { weights.b(j, k, end, to); }
 };
 
-extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) forward(const Step *now, const float *input, const float *packed, const float *bias,
-                                                              float *output, u8 *argmax, float *parts, u32 *counters) {
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
+    forward(const u64 *members, const Step *now, const float *input, const float *packed, const float *bias, float *output, u8 *argmax, float *parts,
+            u32 *counters) {
+    move_to_member(members, 1, now, input, packed, bias, output, argmax, parts, counters);
     dynamic_shared(float, room);
     const Step s = *now;
     constexpr u32 COLUMNS = (O + BN - 1) / BN;
@@ -316,8 +318,10 @@ struct Weigh {
 // The first WEIGHT_BLOCKS blocks make the parameters' gradients (in PyTorch's order) and the sums of their squares, the
 // rest the input's gradient: the two need nothing of each other.
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
-    backward(const Step *now, const float *input, const float *grad, const float *packed, float *grad_weight, float *grad_bias, double *squares,
-             float *weight_parts, u32 *weight_counters, float *grad_input, const u8 *upstream_taken, float *parts, u32 *counters) {
+    backward(const u64 *members, const Step *now, const float *input, const float *grad, const float *packed, float *grad_weight, float *grad_bias,
+             double *squares, float *weight_parts, u32 *weight_counters, float *grad_input, const u8 *upstream_taken, float *parts, u32 *counters) {
+    move_to_member(members, 1, now, input, grad, packed, grad_weight, grad_bias, squares, weight_parts, weight_counters, grad_input,
+                   upstream_taken, parts, counters);
     dynamic_shared(float, room);
     const Step s = *now;
     if (blockIdx.x < WEIGHT_BLOCKS) {

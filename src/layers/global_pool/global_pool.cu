@@ -1,7 +1,8 @@
 // Global average pooling. Constants: PIXELS (pixels of an image), C (channels).
 
 // Computes the mean of each channel over all pixels.
-extern "C" __global__ void __launch_bounds__(256) global_pool_forward(const Step *now, const float *x, float *output) {
+extern "C" __global__ void __launch_bounds__(256) global_pool_forward(const u64 *members, const Step *now, const float *x, float *output) {
+    move_to_member(members, 1, now, x, output);
     u32 e = blockIdx.x * 256 + threadIdx.x;
     if (e >= now->count * C) return;
     const float *from = x + (u64)(e / C) * (PIXELS * C) + e % C;
@@ -11,7 +12,8 @@ extern "C" __global__ void __launch_bounds__(256) global_pool_forward(const Step
 }
 
 // Gives every pixel an equal share of its channel's gradient.
-extern "C" __global__ void __launch_bounds__(256) global_pool_backward(const Step *now, const float *grad, float *grad_input) {
+extern "C" __global__ void __launch_bounds__(256) global_pool_backward(const u64 *members, const Step *now, const float *grad, float *grad_input) {
+    move_to_member(members, 1, now, grad, grad_input);
     u32 e = blockIdx.x * 256 + threadIdx.x;
     if (e >= now->count * (PIXELS * C)) return;
     grad_input[e] = grad[e / (PIXELS * C) * C + e % C] / (float)PIXELS;

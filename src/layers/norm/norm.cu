@@ -40,8 +40,9 @@ __device__ __forceinline__ void sum_up(u32 channel, double one, double two, doub
 }
 
 extern "C" __global__ void __launch_bounds__(256)
-    moments(const Step *now, const float *x, const float *weight, const float *bias, const float *running_mean, const float *running_var,
-            float *moved_mean, float *moved_var, Channels *kept, double *parts, u32 *counter) {
+    moments(const u64 *members, const Step *now, const float *x, const float *weight, const float *bias, const float *running_mean,
+            const float *running_var, float *moved_mean, float *moved_var, Channels *kept, double *parts, u32 *counter) {
+    move_to_member(members, 1, now, x, weight, bias, running_mean, running_var, moved_mean, moved_var, kept, parts, counter);
     __shared__ double scratch[512];
     u32 rows = now->count * (H * W);
     u32 begin = cut(rows, SHARDS, blockIdx.x), end = cut(rows, SHARDS, blockIdx.x + 1);
@@ -83,8 +84,10 @@ extern "C" __global__ void __launch_bounds__(256)
 }
 
 // While scoring: by the running statistics.
-extern "C" __global__ void __launch_bounds__(256) eval_coefficients(const float *weight, const float *bias, const float *running_mean, const float *running_var,
-                                                         Channels *kept) {
+extern "C" __global__ void __launch_bounds__(256)
+    eval_coefficients(const u64 *members, const float *weight, const float *bias, const float *running_mean, const float *running_var,
+                      Channels *kept) {
+    move_to_member(members, 1, weight, bias, running_mean, running_var, kept);
     for (u32 c = threadIdx.x; c < C; c += 256) {
         float scale = weight_of(weight, c) / sqrtf(running_var[c] + (float)EPSILON);
         kept->scale[c] = scale;
@@ -92,8 +95,9 @@ extern "C" __global__ void __launch_bounds__(256) eval_coefficients(const float 
     }
 }
 
-extern "C" __global__ void __launch_bounds__(256) apply(const Step *now, const float *x, const Channels *kept, const float *skip, float *output,
-                                                        u8 *argmax) {
+extern "C" __global__ void __launch_bounds__(256)
+    apply(const u64 *members, const Step *now, const float *x, const Channels *kept, const float *skip, float *output, u8 *argmax) {
+    move_to_member(members, 1, now, x, kept, skip, output, argmax);
     u32 e = blockIdx.x * 256 + threadIdx.x;
     if (e >= now->count * (PH * PW * C)) return;
     u32 c = e % C, pixel = e / C, place = 0;
@@ -113,8 +117,10 @@ extern "C" __global__ void __launch_bounds__(256) apply(const Step *now, const f
 // The sums that the gradients need: of the gradient, and of its product with the input's distance from the mean. What
 // ReLU let through goes to `masked` where a shortcut wants it.
 extern "C" __global__ void __launch_bounds__(256)
-    backward_reduce(const Step *now, const float *x, const float *grad, const float *output, const u8 *argmax, const float *weight, float *masked,
-           float *grad_weight, float *grad_bias, double *squares, Channels *kept, double *parts, u32 *counter) {
+    backward_reduce(const u64 *members, const Step *now, const float *x, const float *grad, const float *output, const u8 *argmax,
+                    const float *weight, float *masked, float *grad_weight, float *grad_bias, double *squares, Channels *kept, double *parts,
+                    u32 *counter) {
+    move_to_member(members, 1, now, x, grad, output, argmax, weight, masked, grad_weight, grad_bias, squares, kept, parts, counter);
     __shared__ double scratch[512];
     u32 rows = now->count * (PH * PW);
     u32 begin = cut(rows, SHARDS, blockIdx.x), end = cut(rows, SHARDS, blockIdx.x + 1);
@@ -161,8 +167,10 @@ extern "C" __global__ void __launch_bounds__(256)
 }
 
 // The input's gradient. With a shortcut `grad` is what `backward_reduce` masked, so that it need not be masked again.
-extern "C" __global__ void __launch_bounds__(256) backward_apply(const Step *now, const float *x, const float *grad, const float *output, const u8 *argmax,
-                                                        const Channels *kept, float *grad_input) {
+extern "C" __global__ void __launch_bounds__(256)
+    backward_apply(const u64 *members, const Step *now, const float *x, const float *grad, const float *output, const u8 *argmax,
+                   const Channels *kept, float *grad_input) {
+    move_to_member(members, 1, now, x, grad, output, argmax, kept, grad_input);
     u32 e = blockIdx.x * 256 + threadIdx.x;
     if (e >= now->count * (H * W * C)) return;
     u32 c = e % C;

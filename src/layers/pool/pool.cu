@@ -1,6 +1,7 @@
 // Max-pooling on its own. Constants: H W C (the input), KERNEL, STRIDE, OH OW; a thread makes one number.
 
-extern "C" __global__ void __launch_bounds__(256) largest(const Step *now, const float *x, float *output, u16 *argmax) {
+extern "C" __global__ void __launch_bounds__(256) largest(const u64 *members, const Step *now, const float *x, float *output, u16 *argmax) {
+    move_to_member(members, 1, now, x, output, argmax);
     u32 e = blockIdx.x * 256 + threadIdx.x;
     if (e >= now->count * (OH * OW * C)) return;
     u32 c = e % C, column = e / C % OW, row = e / C / OW % OH, image = e / (C * OW * OH);
@@ -16,7 +17,9 @@ extern "C" __global__ void __launch_bounds__(256) largest(const Step *now, const
 }
 
 // Every pixel asks the windows that it is in.
-extern "C" __global__ void __launch_bounds__(256) spread(const Step *now, const float *grad, const u16 *argmax, float *grad_input) {
+extern "C" __global__ void __launch_bounds__(256)
+    spread(const u64 *members, const Step *now, const float *grad, const u16 *argmax, float *grad_input) {
+    move_to_member(members, 1, now, grad, argmax, grad_input);
     u32 e = blockIdx.x * 256 + threadIdx.x;
     if (e >= now->count * (H * W * C)) return;
     u32 c = e % C, x = e / C % W, y = e / C / W % H, image = e / (C * W * H);

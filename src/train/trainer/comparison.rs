@@ -230,16 +230,23 @@ impl Trainer {
             own,
             (member, self.plan_steps(&variant.run_state, plans.len())),
         ];
-        let made = match self.backend.members_at_once() {
-            0 | 1 => {
+        let together = match self.backend.members_at_once() {
+            0 | 1 => None,
+            _ => match self.backend.train(images, &work, &self.stop) {
+                // The run's own network may have enough.
+                Err(error) if error.is_out_of_memory() => None,
+                outcomes => Some(outcomes?),
+            },
+        };
+        let made = match together {
+            Some(mut own) => {
+                let of_variant = own.split_off(1);
+                (own, Ok(of_variant))
+            }
+            None => {
                 let own = self.backend.train(images, &work[..1], &self.stop)?;
                 let of_variant = self.backend.train(images, &work[1..], &self.stop);
                 (own, of_variant)
-            }
-            _ => {
-                let mut own = self.backend.train(images, &work, &self.stop)?;
-                let of_variant = own.split_off(1);
-                (own, Ok(of_variant))
             }
         };
         let mut own: Vec<StepOutcome> = made.0.into_iter().flatten().collect();
