@@ -61,6 +61,18 @@ pub struct LaunchTable {
     pub measured_images_per_s: Option<f64>,
 }
 
+/// Training steps of several networks in the same launches.
+#[derive(Clone, Debug, Serialize)]
+pub struct SharedLaunches {
+    pub networks: usize,
+    /// Images a second of all networks in sum: each launch is made once, with the arithmetic and the bytes of all.
+    pub floor_images_per_s: f64,
+    pub expected_images_per_s: Option<f64>,
+}
+
+/// The numbers of networks of [`LaunchReport::together`].
+const TOGETHER: [usize; 2] = [8, 32];
+
 #[derive(Clone, Debug, Serialize)]
 pub struct LaunchReport {
     pub gpu: String,
@@ -69,6 +81,7 @@ pub struct LaunchReport {
     pub optimizer: &'static str,
     pub precision: &'static str,
     pub training: LaunchTable,
+    pub together: Vec<SharedLaunches>,
     pub scoring: LaunchTable,
     /// The whole training step as `bench` measures it, in images a second.
     pub step_images_per_s: Option<f64>,
@@ -249,8 +262,20 @@ fn report(
         rates,
         precision: spec.precision,
     };
+    let together = TOGETHER.map(|networks| {
+        let launches = tables[0].iter().map(|(launch, _)| launch);
+        let share = networks as f64;
+        let images_per_s = |seconds: f64| share * images as f64 / seconds;
+        let expected: Option<f64> = launches.clone().map(|l| model.expected(l, share)).sum();
+        SharedLaunches {
+            networks,
+            floor_images_per_s: images_per_s(launches.map(|l| model.floor(l, share)).sum()),
+            expected_images_per_s: expected.map(images_per_s),
+        }
+    });
     let [training, scoring] = tables.map(|list| table(&list, images, model));
     Ok(LaunchReport {
+        together: together.into(),
         gpu: gpu.into(),
         multiprocessors,
         architecture: params.architecture.clone(),
@@ -272,7 +297,7 @@ struct Model<'a> {
 }
 
 impl Model<'_> {
-    /// The least time of a launch with a share of a full batch: for its arithmetic, for its bytes, and for being launched.
+    /// The least time of a launch with a share of a full batch (several, for several networks): for its arithmetic, for its bytes, and for being launched.
     fn floor(&self, launch: &ScheduledLaunch, share: f64) -> f64 {
         let work = self.work(launch, self.rates.flops);
         (share * work).max(self.rates.launch)
@@ -356,6 +381,15 @@ pub fn print(r: &LaunchReport, out: &mut impl Write) -> anyhow::Result<()> {
     if let Some(step) = r.step_images_per_s {
         let step = grouped(step.round() as u64);
         writeln!(out, "{step:>12} images/s  the step as `bench` measures it")?;
+    }
+    for together in &r.together {
+        if let Some(speed) = together.expected_images_per_s {
+            let (speed, networks) = (grouped(speed.round() as u64), together.networks);
+            writeln!(
+                out,
+                "{speed:>12} images/s  expected of {networks} such networks in the same launches, in sum"
+            )?;
+        }
     }
     writeln!(
         out,

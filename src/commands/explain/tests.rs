@@ -189,3 +189,24 @@ fn the_expected_steps_are_near_the_measured_ones() {
         }
     }
 }
+
+/// The launches are made once, and the work grows with the networks.
+#[test]
+fn several_networks_share_the_launches_and_not_the_work() {
+    let config = config(|p| p.architecture = "seed".into());
+    let report = lay_out(&config, gpus::find(H200).unwrap()).unwrap();
+    let one = report.training.expected_images_per_s.unwrap();
+    let launches = report.training.launches.len() as f64;
+    let reached = gpus::find(H200).unwrap().rates.reached.unwrap();
+    let launching = launches * reached.launch;
+    let working = 32.0 / one - launching;
+    for together in &report.together {
+        let networks = together.networks as f64;
+        let expected = together.expected_images_per_s.unwrap();
+        let seconds = launching + networks * working;
+        assert!((expected * seconds / (networks * 32.0) - 1.0).abs() < 1e-9);
+        assert!(expected > one && expected < networks * one);
+        assert!(together.floor_images_per_s > expected);
+        eprintln!("{networks} networks: {:.2} times one", expected / one);
+    }
+}
