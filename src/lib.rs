@@ -25,7 +25,7 @@
 //! | [`panics`] | what is printed of a panic, and when | nothing |
 //! | [`layers`] | one folder per kind of layer: its description, CPU and CUDA kernels, and the reference in Candle | hardware, domain |
 //! | [`optimizers`] | one file per optimizer: its state, its update on slices and as CUDA source | hardware, domain |
-//! | [`backend`] | training and scoring networks: one trait, our kernels on the CPU's threads, our kernels on a GPU, and plain Candle, which the others are compared with | layers, optimizers, hardware, domain |
+//! | [`backend`] | training and scoring networks: one trait, our kernels on the CPU's threads, our kernels on a GPU, plain Candle, which the others are compared with, and a device that several runs share ([`backend::shared`]) | layers, optimizers, hardware, domain |
 //! | [`train`] | the loop, schedule, scoring, checkpoints | backend, data, hardware, files, domain |
 //! | [`session`] | the worker thread, its protocol, its viewers (in the process, over a socket, from another computer, or through the files of a run), commands in files, the runs folder | train, backend, data, hardware, plot, files, exits, domain |
 //! | [`tui`], [`headless`] | the front ends | session's `protocol`, `client`, `run_view` and `status`, plot, domain; tui: panics |
@@ -40,7 +40,8 @@
 //! # Invariants
 //!
 //! - No tensor and no Candle type crosses the protocol; nothing under [`tui`] knows Candle.
-//! - The device and every tensor are created, used and dropped on the worker thread.
+//! - The device and every tensor are created, used and dropped on one thread: the worker's, or, if runs share the device,
+//!   its own, which makes the runs' calls and never waits for a run without a deadline.
 //! - The screen never waits for the worker, and a blocked terminal never slows training: step reports are merged in a
 //!   slot, all other events arrive in order, and the queue of a viewer that stops reading is replaced by one snapshot of
 //!   the history. A viewer that attaches late begins with the same snapshot.

@@ -2,17 +2,18 @@
 
 use super::{Error, Result};
 use crate::domain::shared_bytes::SharedBytes;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Images of one size, each with a label, in host memory. A device may keep a copy, which it identifies by
-/// [`ImageSet::id`].
-#[derive(Debug)]
+/// [`ImageSet::id`]. A clone is the same set: it has the same id and shares the memory.
+#[derive(Clone, Debug)]
 pub struct ImageSet {
     id: u64,
     channels: usize,
     side: usize,
     pixels: SharedBytes,
-    labels: Vec<u16>,
+    labels: Arc<[u16]>,
     largest_label: u16,
 }
 
@@ -42,8 +43,15 @@ impl ImageSet {
             side,
             pixels,
             largest_label: labels.iter().copied().max().unwrap_or(0),
-            labels,
+            labels: labels.into(),
         })
+    }
+
+    /// Whether another set has the same labels and shares its pixels with this one.
+    pub fn is_same(&self, other: &ImageSet) -> bool {
+        std::ptr::eq(self.pixels(), other.pixels())
+            && (self.channels, self.side, &self.labels)
+                == (other.channels, other.side, &other.labels)
     }
 
     /// A number that is unique in this process.

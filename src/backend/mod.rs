@@ -14,6 +14,7 @@ pub mod gpu;
 mod images;
 mod inspection;
 mod members;
+pub mod shared;
 mod state;
 mod weights;
 
@@ -41,7 +42,7 @@ use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
 
 /// The errors of a backend. The messages say what to do.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     #[error("the architecture does not fit: {0}")]
     Arch(#[from] ArchError),
@@ -67,6 +68,25 @@ impl Error {
     /// Whether the device had too little memory. The members' state is then as before the call.
     pub fn is_out_of_memory(&self) -> bool {
         matches!(self, Error::Executor(ExecutorError::Memory { .. }))
+    }
+
+    /// Whether [`Backend::train`] returned it before any step.
+    fn is_before_any_step(&self) -> bool {
+        self.is_out_of_memory() || matches!(self, Error::Batch(_))
+    }
+
+    /// The error of a member that cannot be restored after memory was short: its old memory cannot be allocated again.
+    fn while_restoring(self) -> Self {
+        match self {
+            Error::Executor(ExecutorError::Memory { device, .. }) => {
+                Error::Executor(ExecutorError::Lost {
+                    device,
+                    what: "allocating the network's memory again",
+                    why: "another program has taken it".into(),
+                })
+            }
+            other => other,
+        }
     }
 }
 
@@ -195,6 +215,11 @@ pub trait Device {
         &[Precision::F32]
     }
 
+    /// Whether the runs of one process should share it: steps of members of several runs go into the same launches.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     /// Measures the peak of the multiply-add units in floating-point operations a second. None if it cannot be
     /// measured.
     fn peak_flops(&self) -> Option<f64> {
@@ -202,7 +227,7 @@ pub trait Device {
     }
 
     /// Measures each launch of a training step and of a scoring pass alone, on a network that is then dropped. The step's
-    /// batch is the largest that the network takes. None on a device without launches.
+    /// batch is the largest that the network takes. None on a device without launches of its own.
     ///
     /// # Errors
     /// Returns an error if the step or the architecture does not fit, memory is short, or the device fails.

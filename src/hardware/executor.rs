@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 /// Why an executor failed. The messages say what to do.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum ExecutorError {
     #[error(
         "not enough memory on {device}: {} MB are needed and {} MB are free; choose a smaller batch size or a smaller architecture",

@@ -28,6 +28,7 @@ mod tests;
 mod tfevents;
 mod worker;
 
+use crate::backend::shared::DeviceConnection;
 use crate::data;
 use crate::domain::engine::EngineChoice;
 use crate::domain::gpu_tuning::GpuTuning;
@@ -68,6 +69,8 @@ pub struct Settings {
     pub gpu_tuning: GpuTuning,
     /// Which checkpoints of the ends of epochs a run keeps.
     pub keep: Keep,
+    /// The device that the session shares with others of this process, instead of opening `device`.
+    pub shared_device: Option<DeviceConnection>,
     /// Number of threads of the training step; 0: one per core.
     pub threads: usize,
     /// Begin paused, before the first step.
@@ -101,6 +104,7 @@ impl Default for Settings {
             device: DeviceChoice::Auto,
             engine: EngineChoice::Auto,
             gpu_tuning: GpuTuning::Off,
+            shared_device: None,
             keep: Keep::default(),
             threads: 0,
             paused: false,

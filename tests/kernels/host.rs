@@ -110,8 +110,11 @@ pub struct HostDevice {
     /// What it remembers.
     memory: RefCell<HashMap<String, Vec<u8>>>,
     /// For each number of members, how often lists were run on so many.
-    runs: RefCell<BTreeMap<usize, usize>>,
+    runs: Runs,
 }
+
+/// For each number of members, how often lists were run on so many.
+pub type Runs = Arc<Mutex<BTreeMap<usize, usize>>>;
 
 impl HostDevice {
     /// `multiprocessors` determines the number of blocks that share work. With `backwards`, threads and blocks run in
@@ -129,13 +132,21 @@ impl HostDevice {
             copied: Cell::new(0),
             delay: Cell::default(),
             memory: RefCell::default(),
-            runs: RefCell::default(),
+            runs: Runs::default(),
         }
     }
 
     /// For each number of members, how often lists were run on so many since the last call.
     pub fn take_runs(&self) -> BTreeMap<usize, usize> {
-        self.runs.take()
+        std::mem::take(&mut self.runs.lock().unwrap())
+    }
+
+    /// With a shared record of [`HostDevice::take_runs`].
+    pub fn with_runs(self, runs: &Runs) -> Self {
+        HostDevice {
+            runs: Arc::clone(runs),
+            ..self
+        }
     }
 
     /// Bytes of the allocations of all executors.
@@ -441,12 +452,9 @@ impl KernelExecutor for Host {
             [only] => (only, std::ptr::null_mut()),
             _ => (ORIGIN, table.as_ptr() as *mut c_void),
         };
-        *self
-            .device
-            .runs
-            .borrow_mut()
-            .entry(table.len())
-            .or_default() += times;
+        let mut runs = self.device.runs.lock().unwrap();
+        *runs.entry(table.len()).or_default() += times;
+        drop(runs);
         let (start, launches) = &self.lists[list.0];
         for _ in 0..times {
             // Run the launches one after the other, which is also a valid order for launches that start early.

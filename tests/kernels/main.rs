@@ -9,6 +9,7 @@ mod host;
 mod layer_rates;
 mod members;
 mod reference;
+mod sweep;
 mod together;
 mod trainer;
 mod variants;

@@ -302,7 +302,7 @@ fn another_capacity_never_needs_the_memory_of_both() {
     if left_out() {
         return;
     }
-    let world = world(9, 4);
+    let world = world(13, 4);
     let parts = parts(&world);
     let host = Rc::new(HostDevice::new(4, false));
     let device = Rc::clone(&host).shared_device();

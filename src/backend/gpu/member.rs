@@ -27,7 +27,7 @@ pub(super) struct Member {
 }
 
 /// What members need to train.
-pub(super) struct Training<'a> {
+pub(super) struct MemberTraining<'a> {
     pub prepared: &'a mut PreparedSchedule,
     /// Computes the coefficients of each step.
     pub optimizer: &'a mut CpuOptimizer,
@@ -52,7 +52,7 @@ fn submissions(plans: &[StepPlan]) -> impl Iterator<Item = &[StepPlan]> {
     alike.flat_map(|plans| plans.chunks(MAX_STEPS))
 }
 
-impl Training<'_> {
+impl MemberTraining<'_> {
     /// Makes each member's steps, all members in the same launches. A member whose step is not finite makes no more: that
     /// step is its last outcome, in which the caller must still name the tensor. After `stop` is set, no more steps are
     /// submitted.
@@ -112,7 +112,7 @@ impl Training<'_> {
         member: &mut Member,
         plans: &'a [StepPlan],
     ) -> Result<Submission<'a>> {
-        let Training {
+        let MemberTraining {
             prepared,
             optimizer,
             spec,

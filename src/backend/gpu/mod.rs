@@ -23,8 +23,8 @@ use super::cpu::optimizer::CpuOptimizer;
 use super::cpu::{export, import};
 use super::members::Members;
 use super::{
-    Backend, CPU_MIRROR_BATCH, Device, DeviceInfo, ImageSet, Inspected, Inspection, MemberId,
-    NetworkSpec, NetworkState, PartTime, Result, ScoringBatch, StepOutcome, StepPlan,
+    Backend, CPU_MIRROR_BATCH, Device, DeviceInfo, Error, ImageSet, Inspected, Inspection,
+    MemberId, NetworkSpec, NetworkState, PartTime, Result, ScoringBatch, StepOutcome, StepPlan,
 };
 use crate::domain::gpu_tuning::GpuTuning;
 use crate::domain::layer_rates::LayerRates;
@@ -32,8 +32,8 @@ use crate::domain::params::{Precision, Weights};
 use crate::hardware::executor::{ExecutorDevice, MAX_MEMBERS};
 use crate::hardware::threads::Threads;
 use crate::layers::conv::variant::{Choices, KernelVariant};
-use member::{Member, Training, scoring_record, words};
-use prepared::{PreparedSchedule, Row, float_bytes, lost};
+use member::{Member, MemberTraining, scoring_record, words};
+use prepared::{PreparedSchedule, TensorRow, float_bytes};
 use records::{Record, StepRecord};
 use schedule::{KernelSchedule, MAX_STEPS};
 use std::cell::RefCell;
@@ -93,6 +93,10 @@ impl Device for GpuDevice {
 
     fn precisions(&self) -> &'static [Precision] {
         &[Precision::F32, Precision::Tf32, Precision::Bf16]
+    }
+
+    fn is_shared(&self) -> bool {
+        true
     }
 
     fn tune(
@@ -216,9 +220,11 @@ impl GpuBackend {
         let weights = params.iter().map(|p| p.var.as_tensor());
         let grads = params.iter().map(|p| &p.grad);
         let running = buffers.iter().map(|(_, tensor)| *tensor);
-        self.prepared.read_row(memory, Row::Weights, weights)?;
-        self.prepared.read_row(memory, Row::Gradients, grads)?;
-        self.prepared.read_row(memory, Row::Running, running)
+        self.prepared
+            .read_row(memory, TensorRow::Weights, weights)?;
+        self.prepared
+            .read_row(memory, TensorRow::Gradients, grads)?;
+        self.prepared.read_row(memory, TensorRow::Running, running)
     }
 
     /// Copies the mirror's weights and running statistics and the optimizer's state to a member.
@@ -228,10 +234,10 @@ impl GpuBackend {
         let (params, buffers) = (self.mirror.params(), self.mirror.buffers());
         let weights = params.iter().map(|p| p.var.as_tensor());
         let running = buffers.iter().map(|(_, tensor)| *tensor);
-        prepared.write_row(memory, Row::Weights, weights)?;
-        prepared.write_row(memory, Row::Running, running)?;
+        prepared.write_row(memory, TensorRow::Weights, weights)?;
+        prepared.write_row(memory, TensorRow::Running, running)?;
         for (slot, tensors) in self.optimizer.slots().iter().enumerate() {
-            prepared.write_row(memory, Row::State(slot), tensors.iter())?;
+            prepared.write_row(memory, TensorRow::State(slot), tensors.iter())?;
         }
         member.scalars = self.optimizer.scalar_values().to_vec();
         prepared.executor.run(prepared.packing, &[memory], 1)?;
@@ -254,7 +260,7 @@ impl GpuBackend {
                 let back: Vec<_> = back.collect();
                 back.into_iter()
                     .collect::<Result<Vec<()>>>()
-                    .map_err(lost)?;
+                    .map_err(Error::while_restoring)?;
                 return Err(error);
             }
         }
@@ -392,7 +398,7 @@ impl Backend for GpuBackend {
         if plans.any(|plan| plan.settings.average_decay > 0.0) {
             self.keep_averages()?;
         }
-        let mut training = Training {
+        let mut training = MemberTraining {
             images: self.gpu.images(images)?,
             prepared: &mut self.prepared,
             optimizer: &mut self.optimizer,
@@ -460,7 +466,7 @@ impl Backend for GpuBackend {
         let member = self.members.get(member)?;
         let (memory, prepared) = (member.memory, &mut self.prepared);
         for (slot, tensors) in self.optimizer.slots().iter().enumerate() {
-            prepared.read_row(memory, Row::State(slot), tensors.iter())?;
+            prepared.read_row(memory, TensorRow::State(slot), tensors.iter())?;
         }
         self.optimizer.set_scalars(member.scalars.clone());
         let mut state = export(&self.mirror, &self.optimizer)?;

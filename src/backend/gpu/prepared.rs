@@ -5,7 +5,7 @@ use super::member::words;
 use super::schedule::{KernelSchedule, Slot};
 use crate::backend::{Error, Result};
 use crate::domain::layer_rates::LayerRates;
-use crate::hardware::executor::{AllocationId, ExecutorError, KernelExecutor, KernelList};
+use crate::hardware::executor::{AllocationId, KernelExecutor, KernelList};
 use crate::layers::gpu::ScheduledLaunch;
 use crate::layers::slices;
 use candle_core::Tensor;
@@ -19,20 +19,6 @@ pub(super) struct PreparedSchedule {
     pub packing: KernelList,
     /// Exchanges the weights and their average, if the schedule keeps one.
     pub swapping: Option<KernelList>,
-}
-
-/// The error for members whose memory is lost, because their old memory could not be allocated again.
-pub(super) fn lost(error: Error) -> Error {
-    match error {
-        Error::Executor(ExecutorError::Memory { device, .. }) => {
-            Error::Executor(ExecutorError::Lost {
-                device,
-                what: "allocating the network's memory again",
-                why: "another program has taken it".into(),
-            })
-        }
-        other => other,
-    }
 }
 
 impl PreparedSchedule {
@@ -107,7 +93,7 @@ impl PreparedSchedule {
                 self.restore(new, &lasting)
             }
             Err(error) => {
-                *memory = from.allocate(rates).map_err(lost)?;
+                *memory = from.allocate(rates).map_err(Error::while_restoring)?;
                 from.restore(*memory, &lasting)?;
                 Err(error)
             }
@@ -139,7 +125,7 @@ impl PreparedSchedule {
     pub fn write_row<'a>(
         &mut self,
         memory: AllocationId,
-        row: Row,
+        row: TensorRow,
         tensors: impl Iterator<Item = &'a Tensor>,
     ) -> Result<()> {
         for (at, tensor) in self.offsets(row).into_iter().zip(tensors) {
@@ -153,7 +139,7 @@ impl PreparedSchedule {
     pub fn read_row<'a>(
         &mut self,
         memory: AllocationId,
-        row: Row,
+        row: TensorRow,
         tensors: impl Iterator<Item = &'a Tensor>,
     ) -> Result<()> {
         for (at, tensor) in self.offsets(row).into_iter().zip(tensors) {
@@ -165,16 +151,16 @@ impl PreparedSchedule {
     }
 
     /// Offsets of the tensors of a row.
-    fn offsets(&self, row: Row) -> Vec<usize> {
+    fn offsets(&self, row: TensorRow) -> Vec<usize> {
         let (schedule, layout) = (&self.schedule, &self.schedule.layout);
         let offsets = |at, slots: &mut dyn Iterator<Item = &Slot>| {
             slots.map(|slot| at + 4 * slot.begin).collect()
         };
         match row {
-            Row::Weights => offsets(layout.weights, &mut schedule.params.iter()),
-            Row::Gradients => offsets(layout.grads, &mut schedule.params.iter()),
-            Row::Running => offsets(layout.running, &mut schedule.running.iter()),
-            Row::State(slot) => offsets(schedule.state_row(slot), &mut schedule.trained()),
+            TensorRow::Weights => offsets(layout.weights, &mut schedule.params.iter()),
+            TensorRow::Gradients => offsets(layout.grads, &mut schedule.params.iter()),
+            TensorRow::Running => offsets(layout.running, &mut schedule.running.iter()),
+            TensorRow::State(slot) => offsets(schedule.state_row(slot), &mut schedule.trained()),
         }
     }
 
@@ -191,7 +177,7 @@ impl PreparedSchedule {
 
 /// Tensors that stand one after the other in a member's memory.
 #[derive(Clone, Copy)]
-pub(super) enum Row {
+pub(super) enum TensorRow {
     Weights,
     Gradients,
     /// The norms' running statistics.

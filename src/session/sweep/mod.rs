@@ -7,7 +7,7 @@ mod folder;
 mod runner;
 
 pub use folder::{ListedSweep, SweepFolder};
-pub use runner::{SweepEnd, SweepEvent, SweepRequest, SweepRunner};
+pub use runner::{OpenDevice, SweepEnd, SweepEvent, SweepRequest, SweepRunner};
 
 use super::run_dir::RunError;
 use super::status::run_path;

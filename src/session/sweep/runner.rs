@@ -1,6 +1,8 @@
 //! Trains the runs of a sweep: a session for each, several at a time.
 
 use super::{SweepFolder, SweepFolderError};
+use crate::backend::shared::{DeviceConnection, SharedDevice};
+use crate::backend::{self, Device, OpenError};
 use crate::data::{self, Dataset};
 use crate::domain::report::{EpochReport, State};
 use crate::domain::sweep::{Next, Progress, TrialEnd, TrialJob, TrialProgress, next_job};
@@ -12,7 +14,9 @@ use crate::session::status::Status;
 use crate::session::{Settings, find_data, start_with};
 use crossbeam_channel::{Receiver, Select, TryRecvError};
 use std::collections::HashMap;
+use std::io;
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -23,6 +27,9 @@ const POLL_INTERVAL: Duration = Duration::from_secs(2);
 /// How often a run is begun that fails before its first step. Another process may have been faster to begin it, and may
 /// have ended it already.
 const MAX_STARTS: u32 = 3;
+
+/// A function that opens a device on the thread that calls it.
+pub type OpenDevice = Arc<dyn Fn() -> Result<Rc<dyn Device>, OpenError> + Send + Sync>;
 
 /// What happens in a sweep.
 #[derive(Clone, Debug)]
@@ -93,6 +100,10 @@ pub struct SweepRunner<'a> {
     failed: HashMap<String, String>,
     /// How often this process has failed to begin a run.
     starts: HashMap<String, u32>,
+    /// Opens the device that the sessions of this process share.
+    open: OpenDevice,
+    /// That device, if there is one. None before the first session.
+    device: Option<Option<SharedDevice>>,
     /// The data set, once a session has loaded it.
     pub(in crate::session) data: Arc<Mutex<Option<Dataset>>>,
 }
@@ -108,7 +119,11 @@ impl<'a> SweepRunner<'a> {
         waits: bool,
     ) -> Self {
         let waits = waits || folder.plan.strategy.compares();
+        let (device, engine, threads) = (settings.device, settings.engine, settings.threads);
+        let tuning = settings.gpu_tuning;
         SweepRunner {
+            open: Arc::new(move || backend::open_tuned(device, engine, threads, tuning)),
+            device: None,
             folder,
             settings,
             parallel: parallel.max(1),
@@ -118,6 +133,11 @@ impl<'a> SweepRunner<'a> {
             starts: HashMap::new(),
             data: Arc::default(),
         }
+    }
+
+    /// With another function that opens the device.
+    pub fn with_device(self, open: OpenDevice) -> Self {
+        SweepRunner { open, ..self }
     }
 
     /// Trains until the plan is carried out or it is asked to stop. `report` is called on this thread.
@@ -226,17 +246,32 @@ impl<'a> SweepRunner<'a> {
         Ok(next_job(&self.folder.plan, &progress)?)
     }
 
+    /// A connection to the device that the sessions share: those that follow each other, too. The first call opens it.
+    /// None if it is not shared, so that each session opens its own.
+    fn connection(&mut self) -> io::Result<Option<DeviceConnection>> {
+        let device = match &self.device {
+            Some(device) => device,
+            None => {
+                let open = Arc::clone(&self.open);
+                self.device.insert(SharedDevice::open(move || open())?)
+            }
+        };
+        Ok(device.as_ref().map(SharedDevice::connection))
+    }
+
     /// Starts a session for a job. Returns false if another process has just begun its run.
     fn begin(
         &mut self,
         job: TrialJob,
         report: &mut dyn FnMut(&SweepEvent),
     ) -> Result<bool, SweepFolderError> {
+        let shared_device = self.connection().map_err(SweepFolderError::Thread)?;
         let plan = &self.folder.plan;
         let mut settings = Settings {
             runs: Some(self.folder.path().into()),
             until_epoch: job.until,
             params: plan.params_of(&job.start.values),
+            shared_device,
             ..self.settings.clone()
         };
         if self.folder.has_checkpoint(&job.run) {

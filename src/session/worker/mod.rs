@@ -248,12 +248,15 @@ impl<'a> Worker<'a> {
         recorded: Option<PathBuf>,
         load: impl Load,
     ) -> Result<Option<Self>> {
-        let device = backend::open_tuned(
-            settings.device,
-            settings.engine,
-            settings.threads,
-            settings.gpu_tuning,
-        )?;
+        let device = match settings.shared_device.clone() {
+            Some(connection) => connection.device(settings.threads),
+            None => backend::open_tuned(
+                settings.device,
+                settings.engine,
+                settings.threads,
+                settings.gpu_tuning,
+            )?,
+        };
         let interval = settings.report_interval;
         let load = move |progress: &mut dyn FnMut(u64, u64)| load(recorded.as_deref(), progress);
         let Some(data) = load_data(sender, load, interval, inbox)? else {
