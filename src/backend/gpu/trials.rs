@@ -122,7 +122,12 @@ impl Measure for OnDevice {
 }
 
 /// Writes numbers from -1 to 1 to a range of bytes.
-fn fill(executor: &mut dyn KernelExecutor, memory: AllocationId, number: u64, range: Range<usize>) -> Result<()> {
+fn fill(
+    executor: &mut dyn KernelExecutor,
+    memory: AllocationId,
+    number: u64,
+    range: Range<usize>,
+) -> Result<()> {
     let rng = Rng::new(1, Stream::Sample, number);
     let count = range.len().min(PATTERN) / 4;
     let unit = |i: u32| rng.word(i) as f32 / u32::MAX as f32 * 2.0 - 1.0;
@@ -137,7 +142,11 @@ fn fill(executor: &mut dyn KernelExecutor, memory: AllocationId, number: u64, ra
 }
 
 /// The f32 at both ends of a range of bytes.
-fn both_ends(executor: &mut dyn KernelExecutor, memory: AllocationId, range: Range<usize>) -> Result<Vec<f32>> {
+fn both_ends(
+    executor: &mut dyn KernelExecutor,
+    memory: AllocationId,
+    range: Range<usize>,
+) -> Result<Vec<f32>> {
     let first = range.start..range.end.min(range.start + COMPARED);
     let last = first.end.max(range.end.saturating_sub(COMPARED))..range.end;
     let mut numbers = Vec::new();
