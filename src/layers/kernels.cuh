@@ -74,7 +74,8 @@ __device__ __forceinline__ void wait_for_earlier_launches() {
 // right as they are. Null pointers stay null. A kernel with more than one block in z must use blockIdx.z % grid_z.
 template <class... Pointers> __device__ __forceinline__ void move_to_member(const u64 *members, u32 grid_z, Pointers &...pointers) {
     u64 distance = members ? members[blockIdx.z / grid_z] : 0;
-    ((pointers = pointers ? (Pointers)((u64)pointers + distance) : pointers), ...);
+    // Not by way of integers: the compiler would lose that the pointers are to device memory.
+    ((pointers = pointers ? (Pointers)((const u8 *)pointers + distance) : pointers), ...);
 }
 
 // Whether this block is the last of `blocks` blocks to call this function. It then sees the writes of all others. The

@@ -26,7 +26,7 @@ fn a_pipe_carries_commands_and_events_and_ends_with_its_input() {
         .unwrap();
     let done = lines
         .by_ref()
-        .find(|line| line.as_ref().unwrap().contains("\"done\""));
+        .find(|line| line.as_ref().unwrap().contains("\"event\":\"done\""));
     let done = json(&done.unwrap().unwrap()).remove(0);
     assert!(done["id"] == 7 && done["applied_at"].is_u64(), "{done}");
     running.wait_for("\"paused\"");

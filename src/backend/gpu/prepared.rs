@@ -115,7 +115,8 @@ impl PreparedSchedule {
 
     /// Copies a member's weights and running statistics to its average. A training step changes only those that it moves.
     pub fn fill_average(&mut self, memory: AllocationId) -> Result<()> {
-        for (from, to, bytes) in self.schedule.average_copies() {
+        let copies = self.schedule.average_copies();
+        for (from, to, bytes) in copies.filter(|(_, _, bytes)| *bytes > 0) {
             self.executor.copy((memory, from), (memory, to), bytes)?;
         }
         Ok(())

@@ -54,7 +54,8 @@ struct OwnerThread(Option<JoinHandle<()>>);
 
 impl Drop for OwnerThread {
     fn drop(&mut self) {
-        if let Some(owner) = self.0.take() {
+        // While this thread panics, its sessions may go on, and would be waited for.
+        if let Some(owner) = self.0.take().filter(|_| !std::thread::panicking()) {
             // A panic has been printed, and the runs have reported that the device does not answer.
             let _ = owner.join();
         }

@@ -305,7 +305,10 @@ fn decided_while_scoring(runs: &Path, decision: Command) -> Vec<Event> {
     front.send(Command::Resume);
     front.until(|e| matches!(e, Event::State(State::Evaluating { .. })).then_some(()));
     front.obeys(decision);
-    front.until_state(State::Done);
+    // The run may have ended while the answer was waited for.
+    if !front.events.contains(&Event::State(State::Done)) {
+        front.until_state(State::Done);
+    }
     front.quit();
     let mut events = training(&runs.join("one"));
     // A keep at the last moment may come after the run's end, which is then scored again.
