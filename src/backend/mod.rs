@@ -28,7 +28,6 @@ use crate::domain::arch::{Arch, ArchError, Node, Shape};
 use crate::domain::augment::Augmentation;
 use crate::domain::engine::EngineChoice;
 use crate::domain::gpu_tuning::GpuTuning;
-use crate::domain::layer_rates::LayerRates;
 use crate::domain::params::{Hyperparameters, Precision, Rates, Tta, Weights};
 use crate::domain::report::StepSettings;
 use crate::hardware::device::{DeviceChoice, DeviceError};
@@ -130,7 +129,6 @@ pub struct MemberId(pub u32);
 #[derive(Clone, Debug, PartialEq)]
 pub struct StepPlan {
     pub settings: StepSettings,
-    pub layer_rates: LayerRates,
     pub augmentation: Augmentation,
     /// The batch: indices of images in the image set.
     pub images: Vec<u32>,
@@ -147,7 +145,6 @@ impl StepPlan {
     ) -> Self {
         StepPlan {
             settings: StepSettings::new(params, rates, step, epoch),
-            layer_rates: params.layer_rates.clone(),
             augmentation: Augmentation::of(params),
             images: images.to_vec(),
         }

@@ -13,7 +13,7 @@ const TEXT: &str = "conv 6, norm, relu, residual(conv 6 same, silu), pool, dense
 fn train(world: &World, training: &mut Training, first: u64, rates: &[&str]) -> Vec<StepOutcome> {
     let mut plans = world.plans(first, &vec![8; rates.len()]);
     for (plan, rates) in plans.iter_mut().zip(rates) {
-        plan.layer_rates = rates.parse().unwrap();
+        plan.settings.params.layer_rates = rates.parse().unwrap();
     }
     let work = [(training.member, plans)];
     let outcomes = training

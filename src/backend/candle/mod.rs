@@ -232,7 +232,7 @@ impl Member {
         let coefficients = (rule.coefficients)(settings, &mut self.scalars);
         let clip = clip_factor(settings.clip_norm, grad_norm);
         for (name, group) in &self.names {
-            let factor = plan.layer_rates.of_parameter(name) as f32;
+            let factor = plan.settings.layer_rates.of_parameter(name) as f32;
             if factor == 0.0 {
                 continue;
             }

@@ -91,7 +91,7 @@ impl CpuOptimizer {
         let clip = clip_factor(settings.clip_norm, grad_norm);
         let coefficients = (self.rule.coefficients)(settings, &mut self.scalars);
         for (i, param) in params.iter().enumerate() {
-            let factor = plan.layer_rates.of_parameter(&param.name) as f32;
+            let factor = plan.settings.layer_rates.of_parameter(&param.name) as f32;
             if factor == 0.0 {
                 continue;
             }

@@ -48,7 +48,7 @@ struct Submission<'a> {
 
 /// A member's steps in the order of their submission. One submission has one table of layer rates and one list of records.
 fn submissions(plans: &[StepPlan]) -> impl Iterator<Item = &[StepPlan]> {
-    let alike = plans.chunk_by(|a, b| a.layer_rates == b.layer_rates);
+    let alike = plans.chunk_by(|a, b| a.settings.layer_rates == b.settings.layer_rates);
     alike.flat_map(|plans| plans.chunks(MAX_STEPS))
 }
 
@@ -119,9 +119,11 @@ impl MemberTraining<'_> {
             images: at,
         } = self;
         let memory = member.memory;
-        if member.layer_rates != plans[0].layer_rates {
-            prepared.write_pieces(memory, &plans[0].layer_rates)?;
-            member.layer_rates.clone_from(&plans[0].layer_rates);
+        if member.layer_rates != plans[0].settings.layer_rates {
+            prepared.write_pieces(memory, &plans[0].settings.layer_rates)?;
+            member
+                .layer_rates
+                .clone_from(&plans[0].settings.layer_rates);
         }
         let moves_average = |plan: &StepPlan| plan.settings.average_decay > 0.0;
         if !member.has_average && plans.iter().any(moves_average) {
