@@ -27,7 +27,7 @@ pub struct LayerRates(Vec<(String, f64)>);
 impl LayerRates {
     /// The factor of a layer.
     pub fn of_layer(&self, layer: &str) -> f64 {
-        self.find(|name| name == layer || is_in(layer, name))
+        self.find(|name| is_or_is_in(layer, name))
     }
 
     /// The factor of the layer of a parameter such as `conv1.weight`.
@@ -88,6 +88,16 @@ pub fn check_layer(name: &str, layers: &[Summary]) -> Result<(), String> {
         None => format!("there are: {}", names().collect::<Vec<_>>().join(", ")),
     };
     Err(format!("the network has no layer '{name}'; {known}"))
+}
+
+/// Whether a layer, or a layer of this block, has weights.
+pub fn has_weights(layer: &str, layers: &[Summary]) -> bool {
+    let mut inside = layers.iter().filter(|l| is_or_is_in(&l.name, layer));
+    inside.any(|l| l.parameters > 0)
+}
+
+fn is_or_is_in(name: &str, block: &str) -> bool {
+    name == block || is_in(name, block)
 }
 
 /// Whether the layer or parameter `name` is in `block`: `residual1.conv1.weight` is in `residual1`.

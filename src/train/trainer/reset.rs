@@ -55,8 +55,7 @@ impl Trainer {
             return Err(ResetError::Already { layer });
         }
         layer_rates::check_layer(layer, &self.layers).map_err(ResetError::Layer)?;
-        let mut inside = self.layers.iter().filter(|l| is_or_is_in(&l.name, layer));
-        match inside.any(|l| l.parameters > 0) {
+        match layer_rates::has_weights(layer, &self.layers) {
             true => Ok(()),
             false => Err(ResetError::NoWeights {
                 layer: layer.into(),
@@ -175,8 +174,4 @@ impl Trainer {
         self.backend.import(self.member, &state)?;
         Ok(before)
     }
-}
-
-fn is_or_is_in(name: &str, layer: &str) -> bool {
-    name == layer || is_in(name, layer)
 }

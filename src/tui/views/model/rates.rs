@@ -1,7 +1,7 @@
 //! What keys do to the chosen layer: factors on its learning rate, of which 0 freezes it, and fresh weights.
 
 use super::{Context, ModelView};
-use crate::domain::layer_rates::{KEY, MAX};
+use crate::domain::layer_rates::{KEY, MAX, has_weights};
 use crate::domain::params::Value;
 use crate::session::protocol::Command;
 use crate::tui::session_view::SessionView;
@@ -45,16 +45,8 @@ impl ModelView {
             return Err("the layers of the text are not those of the running network".into());
         }
         let at = self.selected.min(layers.len().saturating_sub(1));
-        let inside = |name: &str, block: &str| {
-            let rest = name.strip_prefix(block);
-            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-        };
         match layers.get(at).filter(|layer| !layer.name.is_empty()) {
-            Some(chosen)
-                if (layers.iter()).any(|l| l.parameters > 0 && inside(&l.name, &chosen.name)) =>
-            {
-                Ok(chosen.name.clone())
-            }
+            Some(chosen) if has_weights(&chosen.name, &layers) => Ok(chosen.name.clone()),
             _ => Err("nothing to learn in this layer".into()),
         }
     }
