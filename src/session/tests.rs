@@ -125,6 +125,22 @@ impl FrontEnd {
         }
     }
 
+    /// Starts a session that is paused before its first step.
+    fn paused(settings: Settings) -> Self {
+        let mut front = FrontEnd::start(settings);
+        front.until_state(State::Paused);
+        front
+    }
+
+    /// Ends the session of the run `one` and resumes the run, paused.
+    fn quit_and_resume(self, runs: &Path) -> Self {
+        self.quit();
+        FrontEnd::paused(Settings {
+            paused: true,
+            ..resuming(runs)
+        })
+    }
+
     /// Makes `count` steps, one at a time.
     fn make_steps(&mut self, count: u32) {
         for _ in 0..count {

@@ -32,12 +32,6 @@ pub(super) fn far(runs: &Path) -> Settings {
     }
 }
 
-pub(super) fn begin(settings: Settings) -> FrontEnd {
-    let mut front = FrontEnd::start(settings);
-    front.until_state(State::Paused);
-    front
-}
-
 /// A sender to the session of the run `one`.
 fn sender(runs: &Path) -> CommandFileSender {
     let error = find_one(runs, Some("one"), &HostId::this()).unwrap_err();
@@ -82,7 +76,7 @@ fn left(runs: &Path) -> Vec<String> {
 #[test]
 fn a_run_of_another_computer_is_steered_through_files() {
     let runs = tempfile::tempdir().unwrap();
-    let mut front = begin(far(runs.path()));
+    let mut front = FrontEnd::paused(far(runs.path()));
     let files = &mut sender(runs.path());
     let status = answer(files, &FileRequest::Status);
     assert_eq!(
@@ -132,7 +126,7 @@ fn a_run_of_another_computer_is_steered_through_files() {
 #[test]
 fn commands_are_carried_out_in_the_order_of_sending() {
     let runs = tempfile::tempdir().unwrap();
-    let mut front = begin(far(runs.path()));
+    let mut front = FrontEnd::paused(far(runs.path()));
     let files = &mut sender(runs.path());
     let values: Vec<f64> = (1..=90).map(|at| f64::from(at) / 100.0).collect();
     let keys: Vec<String> = (values.iter())
@@ -152,7 +146,7 @@ fn commands_are_carried_out_in_the_order_of_sending() {
 #[test]
 fn a_new_run_of_the_session_has_an_inbox_of_its_own() {
     let runs = tempfile::tempdir().unwrap();
-    let mut front = begin(far(runs.path()));
+    let mut front = FrontEnd::paused(far(runs.path()));
     let files = &mut sender(runs.path());
     let restarted = answer(files, &request(Command::Restart, false));
     assert_eq!(restarted["applied_at"], 1, "{restarted}");
@@ -187,7 +181,7 @@ fn a_new_run_of_the_session_has_an_inbox_of_its_own() {
 #[test]
 fn a_hostile_file_is_refused_with_words_and_harms_nobody() {
     let runs = tempfile::tempdir().unwrap();
-    let front = begin(far(runs.path()));
+    let front = FrontEnd::paused(far(runs.path()));
     let files = &mut sender(runs.path());
     answer(files, &FileRequest::Status);
     let lease = fs::read_dir(runs.path().join("one")).unwrap();
@@ -275,7 +269,7 @@ fn a_hostile_file_is_refused_with_words_and_harms_nobody() {
 #[test]
 fn an_inbox_that_is_a_link_is_not_followed() {
     let runs = tempfile::tempdir().unwrap();
-    let front = begin(far(runs.path()));
+    let front = FrontEnd::paused(far(runs.path()));
     let elsewhere = tempfile::tempdir().unwrap();
     let precious = elsewhere.path().join("precious");
     fs::write(&precious, "").unwrap();
@@ -339,7 +333,7 @@ fn a_session_of_an_older_program_gets_no_files() {
 #[test]
 fn after_any_failure_of_a_file_operation_a_command_took_effect_once_at_most() {
     let runs = tempfile::tempdir().unwrap();
-    let mut front = begin(far(runs.path()));
+    let mut front = FrontEnd::paused(far(runs.path()));
     let files = &mut sender(runs.path());
     let (mut value, mut marker) = (0.0, 0.91);
     let mut answered = 0;

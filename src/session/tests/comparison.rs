@@ -20,12 +20,6 @@ fn four_epochs(runs: &Path) -> Settings {
 }
 
 impl FrontEnd {
-    fn paused(wanted: Settings) -> Self {
-        let mut front = FrontEnd::start(wanted);
-        front.until_state(State::Paused);
-        front
-    }
-
     fn compare(&mut self, key: &str, value: Value) -> Outcome {
         let key = key.into();
         let id = self.send(Command::Compare { key, value });

@@ -1,6 +1,6 @@
 //! Sessions on another computer that are watched and steered through the files of their runs.
 
-use super::command_files::{begin, far};
+use super::command_files::far;
 use super::*;
 use crate::session::attach::{AttachError, attach_here_or_through_files};
 use crate::session::run_dir::HostId;
@@ -59,7 +59,7 @@ impl FarFrontEnd {
 #[test]
 fn a_run_of_another_computer_is_watched_and_steered_through_its_files() {
     let runs = tempfile::tempdir().unwrap();
-    let mut session = begin(far(runs.path()));
+    let mut session = FrontEnd::paused(far(runs.path()));
     session.make_steps(3);
     let mut front = FarFrontEnd::attach(runs.path()).unwrap();
     assert!(matches!(front.next(), Event::Snapshot { .. }));
@@ -107,7 +107,7 @@ fn a_run_of_another_computer_is_watched_and_steered_through_its_files() {
 #[test]
 fn pending_changes_are_asked_and_what_cannot_be_followed_is_refused() {
     let runs = tempfile::tempdir().unwrap();
-    let mut session = begin(far(runs.path()));
+    let mut session = FrontEnd::paused(far(runs.path()));
     session.make_steps(3);
     let mut front = FarFrontEnd::attach(runs.path()).unwrap();
     let (key, value) = ("batch_size".to_owned(), Value::Int(5));
@@ -133,7 +133,7 @@ fn pending_changes_are_asked_and_what_cannot_be_followed_is_refused() {
 #[test]
 fn commands_that_were_sent_before_leaving_still_arrive() {
     let runs = tempfile::tempdir().unwrap();
-    let session = begin(far(runs.path()));
+    let session = FrontEnd::paused(far(runs.path()));
     let front = FarFrontEnd::attach(runs.path()).unwrap();
     let value = |at: u32| Value::Float(0.1 * f64::from(at));
     for at in 1..=4 {
@@ -159,7 +159,7 @@ fn a_record_that_is_cut_back_or_begins_anew_is_told_whole() {
     let mut settings = far(runs.path());
     // Each step is a line.
     settings.params.epochs = 3.0;
-    let mut session = begin(settings);
+    let mut session = FrontEnd::paused(settings);
     session.make_steps(8);
     let mut front = FarFrontEnd::attach(runs.path()).unwrap();
     front.next();
@@ -186,7 +186,7 @@ fn a_record_that_is_cut_back_or_begins_anew_is_told_whole() {
 #[test]
 fn a_record_of_another_version_or_without_a_beginning_is_refused() {
     let runs = tempfile::tempdir().unwrap();
-    let mut session = begin(far(runs.path()));
+    let mut session = FrontEnd::paused(far(runs.path()));
     session.make_steps(1);
     let metrics = runs.path().join("one/metrics.jsonl");
     let whole = fs::read_to_string(&metrics).unwrap();

@@ -15,8 +15,7 @@ fn going_back_takes_half_of_the_rate_that_did_well_and_a_checkpoint_from_before(
         epochs: 1000.0,
         ..wanted.params
     };
-    let mut front = FrontEnd::start(wanted);
-    front.until_state(State::Paused);
+    let mut front = FrontEnd::paused(wanted);
     front.make_steps(14);
     // A mistyped value, which is saved before its effect shows.
     front.set("learning_rate", Value::Float(10.0));
@@ -71,8 +70,7 @@ fn a_collapse_is_told_and_the_run_goes_back_to_its_best_epoch() {
         crop: 0,
         ..wanted.params
     };
-    let mut front = FrontEnd::start(wanted);
-    front.until_state(State::Paused);
+    let mut front = FrontEnd::paused(wanted);
     front.make_steps(6 * 20);
     let best = front.events.iter().rev().find_map(|e| match e {
         Event::Epoch(e) if e.best => Some(e.clone()),

@@ -23,12 +23,17 @@ fn rates(text: &str) -> Command {
 
 impl FrontEnd {
     /// Writes a checkpoint and reads it.
-    pub(super) fn checkpoint(&mut self, runs: &Path) -> Checkpoint {
+    fn checkpoint(&mut self, runs: &Path) -> Checkpoint {
+        // An earlier checkpoint of this step counts.
+        self.checkpoint_since(0, runs)
+    }
+
+    /// Writes a checkpoint and reads it. Only the events from number `heard` on count.
+    pub(super) fn checkpoint_since(&mut self, heard: usize, runs: &Path) -> Checkpoint {
         let id = self.send(Command::Checkpoint);
         let outcome = self.done(id);
-        // An earlier checkpoint may still have been under way.
         let saved = |e: &Event| matches!(e, Event::Checkpoint(c) if !c.best && outcome == Outcome::AppliedAt(c.step + 1));
-        if !self.events.iter().any(saved) {
+        if !self.events[heard..].iter().any(saved) {
             self.until(|e| saved(e).then_some(()));
         }
         content(&runs.join("one").join(LAST))
@@ -49,8 +54,7 @@ pub(super) fn tensors<'a>(
 #[test]
 fn a_frozen_layer_stays_as_it_is_until_undo() {
     let runs = tempfile::tempdir().unwrap();
-    let mut front = FrontEnd::start(paused(runs.path()));
-    front.until_state(State::Paused);
+    let mut front = FrontEnd::paused(paused(runs.path()));
     front.make_steps(3);
     let id = front.send(rates("conv1 0, norm1 0"));
     assert_eq!(front.done(id), Outcome::AppliedAt(4));
@@ -107,18 +111,12 @@ fn a_resumed_run_goes_on_with_the_same_factors_bit_for_bit() {
     let (plain, broken) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let mut last = Vec::new();
     for (runs, breaks) in [(&plain, false), (&broken, true)] {
-        let mut front = FrontEnd::start(paused(runs.path()));
-        front.until_state(State::Paused);
+        let mut front = FrontEnd::paused(paused(runs.path()));
         front.make_steps(3);
         front.send(rates("conv1 0, dense1 0.25"));
         front.make_steps(2);
         if breaks {
-            front.quit();
-            front = FrontEnd::start(Settings {
-                paused: true,
-                ..resuming(runs.path())
-            });
-            front.until_state(State::Paused);
+            front = front.quit_and_resume(runs.path());
         }
         front.send(Command::Resume);
         front.until_state(State::Done);
@@ -147,8 +145,7 @@ fn a_new_run_with_a_factor_of_a_layer_that_it_does_not_have_fails_with_its_name(
 #[test]
 fn a_fork_with_another_architecture_keeps_the_factors_of_the_layers_that_it_has() {
     let runs = tempfile::tempdir().unwrap();
-    let mut front = FrontEnd::start(paused(runs.path()));
-    front.until_state(State::Paused);
+    let mut front = FrontEnd::paused(paused(runs.path()));
     front.make_steps(2);
     front.send(rates("norm1 0, conv1 0.5"));
     front.applied();

@@ -37,15 +37,13 @@ fn paused(runs: &Path) -> Settings {
 #[test]
 fn a_run_trains_after_a_test_of_rates_as_it_would_have_without() {
     let (plain, tested) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let mut front = FrontEnd::start(paused(plain.path()));
-    front.until_state(State::Paused);
+    let mut front = FrontEnd::paused(paused(plain.path()));
     front.make_steps(13);
     front.send(Command::Resume);
     front.until_state(State::Done);
     front.quit();
 
-    let mut front = FrontEnd::start(paused(tested.path()));
-    front.until_state(State::Paused);
+    let mut front = FrontEnd::paused(paused(tested.path()));
     front.make_steps(13);
     let id = front.send(Command::FindLr { steps: None });
     assert_eq!(front.done(id), Outcome::AppliedAt(14));
@@ -141,8 +139,7 @@ fn commands_that_steer_end_a_test_and_questions_do_not() {
 #[test]
 fn a_diverged_run_and_too_few_steps_are_refused() {
     let runs = tempfile::tempdir().unwrap();
-    let mut front = FrontEnd::start(paused(runs.path()));
-    front.until_state(State::Paused);
+    let mut front = FrontEnd::paused(paused(runs.path()));
     for (steps, says) in [
         (5, "20 to 10,000 steps, not 5"),
         (0, "not 0"),

@@ -25,14 +25,7 @@ impl FrontEnd {
 
     /// Writes a checkpoint and reads it, also if there is one of this step already.
     fn new_checkpoint(&mut self, runs: &Path) -> Checkpoint {
-        let heard = self.events.len();
-        let id = self.send(Command::Checkpoint);
-        let outcome = self.done(id);
-        let saved = |e: &Event| matches!(e, Event::Checkpoint(c) if !c.best && outcome == Outcome::AppliedAt(c.step + 1));
-        if !self.events[heard..].iter().any(saved) {
-            self.until(|e| saved(e).then_some(()));
-        }
-        content(&runs.join("one").join(LAST))
+        self.checkpoint_since(self.events.len(), runs)
     }
 }
 
@@ -44,8 +37,7 @@ fn is_of(name: &str, layer: &str) -> bool {
 #[test]
 fn a_reset_renews_one_layer_alone_and_undo_brings_it_back() {
     let runs = tempfile::tempdir().unwrap();
-    let mut front = FrontEnd::start(paused(runs.path()));
-    front.until_state(State::Paused);
+    let mut front = FrontEnd::paused(paused(runs.path()));
     let why = front.refused(reset("dense1"));
     assert!(why.contains("all weights are fresh"), "{why}");
     front.make_steps(3);
@@ -131,19 +123,13 @@ fn a_reset_within_a_run_is_resumed_bit_for_bit_and_repeated_by_the_seed() {
     let folders = [0; 3].map(|_| tempfile::tempdir().unwrap());
     let mut last = Vec::new();
     for (i, runs) in folders.iter().enumerate() {
-        let mut front = FrontEnd::start(paused(runs.path()));
-        front.until_state(State::Paused);
+        let mut front = FrontEnd::paused(paused(runs.path()));
         front.make_steps(3);
         if i < 2 {
             front.resets(reset("conv1"));
         }
         if i == 1 {
-            front.quit();
-            front = FrontEnd::start(Settings {
-                paused: true,
-                ..resuming(runs.path())
-            });
-            front.until_state(State::Paused);
+            front = front.quit_and_resume(runs.path());
         }
         front.send(Command::Resume);
         front.until_state(State::Done);
@@ -161,8 +147,7 @@ fn blocks_are_reset_whole_and_fixed_filters_stay() {
     let mut settings = paused(runs.path());
     settings.params.architecture =
         "whiten, relu, residual(conv 24 same, norm), pool, dense 10".into();
-    let mut front = FrontEnd::start(settings);
-    front.until_state(State::Paused);
+    let mut front = FrontEnd::paused(settings);
     front.make_steps(2);
     let before = front.new_checkpoint(runs.path());
     front.resets(reset("residual1"));
@@ -179,8 +164,7 @@ fn blocks_are_reset_whole_and_fixed_filters_stay() {
 #[test]
 fn a_reset_is_refused_in_a_comparison_and_after_the_end() {
     let runs = tempfile::tempdir().unwrap();
-    let mut front = FrontEnd::start(paused(runs.path()));
-    front.until_state(State::Paused);
+    let mut front = FrontEnd::paused(paused(runs.path()));
     front.make_steps(2);
     front.resets(reset("dense1"));
     let id = front.send(Command::Compare {
@@ -207,8 +191,7 @@ fn scores_are_of_one_network_when_a_layer_is_reset_while_images_are_scored() {
     let runs = tempfile::tempdir().unwrap();
     let mut settings = paused(runs.path());
     settings.params.average_decay = 0.0;
-    let mut front = FrontEnd::start(settings);
-    front.until_state(State::Paused);
+    let mut front = FrontEnd::paused(settings);
     front.make_steps(4);
     front.send(Command::Evaluate);
     let mut before = front.evaluation(Split::Validation).loss;
