@@ -8,13 +8,11 @@
 use super::attach::AttachError;
 use super::client::{BlockingQueue, Commands, ReceivedCommand, SessionClient};
 use super::command_files::{CommandFileSender, FileRequest, FiledCommand};
-use super::lines::Lines;
 use super::protocol::{
-    self, Answer, Change, Command, CommandMessage, Done, Event, EventMessage, MessageError,
-    Outcome, resolved_past,
+    Answer, Change, Command, CommandMessage, Done, Event, EventMessage, Outcome, resolved_past,
 };
-use super::run_dir::lease::Watch;
-use super::run_dir::{HostId, InUse, METRICS};
+use super::run_dir::lease::SessionWatch;
+use super::run_dir::{HostId, InUse, METRICS, read_lines};
 use super::run_view::RunView;
 use super::sent::NoAnswer;
 use crate::domain::params::Applies;
@@ -25,7 +23,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, BufReader, ErrorKind, Read, Seek, SeekFrom};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -63,9 +61,7 @@ pub fn attach(session: &InUse, host: &HostId) -> Result<SessionClient, AttachErr
         queue,
         waiting: VecDeque::new(),
         open: None,
-        watch: Watch::default(),
-        owner: session.holder.owner.clone(),
-        host: host.clone(),
+        watch: SessionWatch::of(session, host),
         looks_without_lease: 0,
         is_warned: false,
     };
@@ -179,18 +175,7 @@ impl Record {
         }
         let end = end_of_lines(&mut file, self.offset, length)?;
         file.seek(SeekFrom::Start(self.offset))?;
-        let mut lines = Lines::new(BufReader::new(file.take(end - self.offset)));
-        let mut events = Vec::new();
-        while let Some(line) = lines.next()? {
-            match protocol::read_recorded(line) {
-                Ok(event) => events.push(event),
-                Err(error @ MessageError::Version { .. }) => {
-                    return Err(io::Error::new(ErrorKind::InvalidData, error));
-                }
-                // A newer session may record events that this program does not know.
-                Err(MessageError::Content { .. }) => {}
-            }
-        }
+        let (events, _) = read_lines(file.take(end - self.offset))?;
         self.offset = end;
         Ok(Some(events))
     }
@@ -235,10 +220,7 @@ struct Follower {
     /// The client's commands that are not sent yet.
     waiting: VecDeque<CommandMessage>,
     open: Option<OpenRequest>,
-    watch: Watch,
-    /// The id under which the session holds the run's lease.
-    owner: String,
-    host: HostId,
+    watch: SessionWatch,
     looks_without_lease: u32,
     /// Whether the client knows that the record cannot be read.
     is_warned: bool,
@@ -285,7 +267,7 @@ impl Follower {
     /// Reads what is recorded. Returns whether the session is over.
     fn read_record(&mut self) -> bool {
         // Look at the lease first: a session records its end before it gives the run back.
-        match self.has_session() {
+        match self.watch.has_session() {
             true => self.looks_without_lease = 0,
             false => self.looks_without_lease += 1,
         }
@@ -477,13 +459,6 @@ impl Follower {
                 self.pending.push(new);
             }
         }
-    }
-
-    /// Whether the session still has the run.
-    fn has_session(&mut self) -> bool {
-        let session = (self.watch).look(&self.record.folder, &self.host, Instant::now());
-        // An owner that is just writing its lease has no id.
-        session.is_some_and(|session| [&*self.owner, ""].contains(&&*session.holder.owner))
     }
 
     fn end(&mut self) {

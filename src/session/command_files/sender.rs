@@ -4,7 +4,7 @@ use super::{ANSWER, COMMAND, FileRequest, INBOX, names};
 use crate::domain::text::plain;
 use crate::files;
 use crate::session::protocol::MAX_EVENT_LINE;
-use crate::session::run_dir::lease::Watch;
+use crate::session::run_dir::lease::SessionWatch;
 use crate::session::run_dir::{HostId, InUse};
 use crate::session::sent::NoAnswer;
 use crate::train::files::Folder;
@@ -24,7 +24,7 @@ pub struct CommandFileSender {
     owner: String,
     /// This computer.
     host: HostId,
-    watch: Watch,
+    watch: SessionWatch,
 }
 
 impl CommandFileSender {
@@ -34,7 +34,7 @@ impl CommandFileSender {
             folder: session.folder.clone(),
             owner: session.holder.owner.clone(),
             host: host.clone(),
-            watch: Watch::default(),
+            watch: SessionWatch::of(session, host),
         })
     }
 
@@ -95,7 +95,7 @@ impl CommandFileSender {
         limit: Option<(Instant, Duration)>,
     ) -> Option<Result<Value, NoAnswer>> {
         // Look at the lease first: a session writes its answers before it gives the run back.
-        let is_over = !self.has_session();
+        let is_over = !self.watch.has_session();
         if let Some(answer) = self.answer(key) {
             return Some(Ok(answer));
         }
@@ -116,13 +116,6 @@ impl CommandFileSender {
                 seconds: late.map_or(0.0, |(_, limit)| limit.as_secs_f64()),
             },
         }))
-    }
-
-    /// Whether the session still has the run.
-    fn has_session(&mut self) -> bool {
-        let session = self.watch.look(&self.folder, &self.host, Instant::now());
-        // An owner that is just writing its lease has no id.
-        session.is_some_and(|session| [&*self.owner, ""].contains(&&*session.holder.owner))
     }
 
     /// Reads and removes the answer, if it is there.

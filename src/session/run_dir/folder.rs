@@ -459,7 +459,13 @@ fn new_folder(
 /// the protocol wrote them.
 pub fn read_metrics(folder: &Path, bytes: u64) -> io::Result<(Vec<Event>, u64)> {
     let file = crate::files::open(&folder.join(METRICS))?.take(bytes);
-    let mut lines = Lines::new(BufReader::new(file));
+    let (events, too_long) = read_lines(file)?;
+    Ok((resolved_past(events), too_long))
+}
+
+/// Reads recorded events as [`read_metrics`] does, but leaves comparisons as they are.
+pub(in crate::session) fn read_lines(source: impl Read) -> io::Result<(Vec<Event>, u64)> {
+    let mut lines = Lines::new(BufReader::new(source));
     let mut events = Vec::new();
     while let Some(line) = lines.next()? {
         match protocol::read_recorded(line) {
@@ -467,10 +473,11 @@ pub fn read_metrics(folder: &Path, bytes: u64) -> io::Result<(Vec<Event>, u64)> 
             Err(error @ MessageError::Version { .. }) => {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, error));
             }
+            // A newer session may record events that this program does not know.
             Err(MessageError::Content { .. }) => {}
         }
     }
-    Ok((resolved_past(events), lines.too_long))
+    Ok((events, lines.too_long))
 }
 
 /// The length of the file up to its last line break.

@@ -6,6 +6,7 @@ mod folder;
 pub mod lease;
 pub(super) mod name;
 
+pub(super) use folder::read_lines;
 pub use folder::{Past, RunDir, read_metrics};
 use lease::{Holder, STALE_AFTER};
 pub use lease::{HostId, Owner};

@@ -16,7 +16,7 @@ mod host;
 mod watch;
 
 pub use host::{HostId, Owner};
-pub use watch::{Holder, Watch};
+pub use watch::{Holder, SessionWatch, Watch};
 
 use super::{InUse, Lost, RunError};
 use crate::files;

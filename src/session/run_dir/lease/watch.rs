@@ -246,3 +246,33 @@ impl Watch {
         }
     }
 }
+
+/// Looks whether one session still has its run.
+#[derive(Debug)]
+pub struct SessionWatch {
+    folder: PathBuf,
+    /// The id under which the session holds the run's lease.
+    owner: String,
+    /// This computer.
+    host: HostId,
+    watch: Watch,
+}
+
+impl SessionWatch {
+    /// A watch of the session that has a run open.
+    pub fn of(session: &InUse, host: &HostId) -> Self {
+        SessionWatch {
+            folder: session.folder.clone(),
+            owner: session.holder.owner.clone(),
+            host: host.clone(),
+            watch: Watch::default(),
+        }
+    }
+
+    /// Whether the session still has the run. Also false if the folder cannot be read.
+    pub fn has_session(&mut self) -> bool {
+        let session = self.watch.look(&self.folder, &self.host, Instant::now());
+        // An owner that is just writing its lease has no id.
+        session.is_some_and(|session| [&*self.owner, ""].contains(&&*session.holder.owner))
+    }
+}
