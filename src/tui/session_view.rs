@@ -306,7 +306,7 @@ impl SessionView {
                 match self.log.newest().filter(|e| e.step == report.step) {
                     // An epoch and its checkpoints share one line.
                     Some(last) if last.text.contains("saved (") => {}
-                    Some(last) if last.text.starts_with("epoch ") => {
+                    Some(last) if last.text.starts_with(log::EPOCH) => {
                         last.text = format!("{}, {words}", last.text);
                     }
                     _ => self.note_at(report.step, Severity::Plain, format!("checkpoint {words}")),

@@ -5,6 +5,12 @@ use std::collections::VecDeque;
 /// Maximum number of lines.
 const MAX_LINES: usize = 1000;
 
+/// How the line of an epoch begins.
+pub const EPOCH: &str = "epoch ";
+
+/// Epochs that end within this many seconds of training share a line.
+const SECONDS_PER_EPOCH_LINE: f64 = 1.0;
+
 /// Severity of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
@@ -24,6 +30,8 @@ pub struct Entry {
     pub severity: Severity,
     /// Number of the run within the session.
     run: u32,
+    /// Of a line that epochs may share: seconds of training until the end of the first one.
+    shared_from: Option<f64>,
 }
 
 /// State while the past of a resumed run is replayed, right after its start.
@@ -51,24 +59,65 @@ impl Log {
 
     /// Adds a line. If the newest line has the same text, only its time is updated.
     pub fn add(&mut self, elapsed: f64, step: u64, severity: Severity, text: String) {
-        let known = self.replay.is_some_and(|replay| replay.known);
-        let same = |e: &Entry| e.run == self.run && e.step == step && e.text.starts_with(&text);
-        if known && self.entries.iter().any(same) {
-            return;
-        }
-        if let Some(last) = self.entries.back_mut().filter(|e| e.text == text) {
-            (last.elapsed, last.step) = (elapsed, step);
-            return;
-        }
-        if self.entries.len() == MAX_LINES {
-            self.entries.pop_front();
-        }
-        self.entries.push_back(Entry {
+        self.push(Entry {
             elapsed,
             step,
             text,
             severity,
             run: self.run,
+            shared_from: None,
+        });
+    }
+
+    fn push(&mut self, line: Entry) {
+        let known = self.replay.is_some_and(|replay| replay.known);
+        let same =
+            |e: &Entry| e.run == line.run && e.step == line.step && e.text.starts_with(&line.text);
+        if known && self.entries.iter().any(same) {
+            return;
+        }
+        if let Some(last) = self.entries.back_mut().filter(|e| e.text == line.text) {
+            (last.elapsed, last.step) = (line.elapsed, line.step);
+            return;
+        }
+        if self.entries.len() == MAX_LINES {
+            self.entries.pop_front();
+        }
+        self.entries.push_back(line);
+    }
+
+    /// Adds the line of an epoch that ended after `end` seconds of training; `elapsed` are those of the newest step. If the
+    /// newest line is that of an epoch and began less than [`SECONDS_PER_EPOCH_LINE`] before, the new one replaces it, so
+    /// that quick epochs do not scroll other lines away. A line that reports a best epoch is only replaced by another best.
+    pub fn add_epoch(
+        &mut self,
+        (elapsed, end): (f64, f64),
+        step: u64,
+        severity: Severity,
+        text: String,
+    ) {
+        let known = self.replay.is_some_and(|replay| replay.known);
+        let run = self.run;
+        let of_run = |e: &Entry| e.shared_from.filter(|_| e.run == run);
+        let is_later = |e: &Entry| of_run(e).is_some() && e.step >= step;
+        if known && self.entries.iter().any(is_later) {
+            return;
+        }
+        let shared_from = self.entries.back().and_then(|last| {
+            let is_replaced = severity == Severity::Good || last.severity == Severity::Plain;
+            let from = of_run(last)?;
+            (is_replaced && end - from < SECONDS_PER_EPOCH_LINE).then_some(from)
+        });
+        if shared_from.is_some() {
+            self.entries.pop_back();
+        }
+        self.push(Entry {
+            elapsed,
+            step,
+            text,
+            severity,
+            run,
+            shared_from: shared_from.or(Some(end)),
         });
     }
 

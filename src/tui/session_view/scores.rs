@@ -1,6 +1,6 @@
 //! What epochs, evaluations and the run's health add to the curves and the log.
 
-use super::log::Entry;
+use super::log::{EPOCH, Entry};
 use super::{AVERAGE, Point, SessionView, Severity, TEST_IMAGES};
 use crate::domain::report::{EpochReport, Evaluation, Health, ScoredWeights, Split};
 
@@ -31,11 +31,13 @@ impl SessionView {
         } else {
             (Severity::Plain, "")
         };
-        self.note_at(
+        let elapsed = self.steps.as_ref().map_or(0.0, |steps| steps.elapsed);
+        self.log.add_epoch(
+            (elapsed, report.elapsed),
             report.step,
             severity,
             format!(
-                "epoch {}: {} {:.2}%{test}{best}{average}",
+                "{EPOCH}{}: {} {:.2}%{test}{best}{average}",
                 report.epoch,
                 report.split.short(),
                 100.0 * report.accuracy

@@ -252,6 +252,59 @@ fn a_run_that_goes_back_has_each_line_once_and_times_that_never_fall() {
     assert_eq!(lines(&late), lines(&one));
 }
 
+/// Steps and epochs of this many seconds each; only the best one is the best.
+fn quick_epochs(seconds: f64, last: u32, best: u32) -> Vec<Event> {
+    let of_epoch = |number| {
+        let end = seconds * f64::from(number);
+        let Event::Epoch(mut report) = epoch(number, None) else {
+            unreachable!();
+        };
+        (report.elapsed, report.best) = (end, number == best);
+        let Event::Steps(mut steps) = steps(report.step) else {
+            unreachable!();
+        };
+        steps.elapsed = end;
+        [Event::Steps(steps), Event::Epoch(report)]
+    };
+    (1..=last).flat_map(of_epoch).collect()
+}
+
+#[test]
+fn quick_epochs_share_a_line_and_leave_the_others_readable() {
+    let mut events = vec![run(None), Event::State(State::Running)];
+    events.extend(quick_epochs(0.01, 40, 20));
+    let asked = Event::Notice {
+        text: "asked for".into(),
+    };
+    events.insert(2 + 2 * 25, asked);
+    let one = session(&events);
+    let texts: Vec<_> = lines(&one).into_iter().map(|l| l.1).collect();
+    let expected = [
+        "run one begins",
+        "epoch 20: val 70.00%, best",
+        "epoch 25: val 75.00%",
+        "asked for",
+        "epoch 40: val 90.00%",
+    ];
+    assert_eq!(texts, expected);
+    // A run that goes back replays its epochs, of which some have no line.
+    events.push(run(Some(3001)));
+    events.extend(quick_epochs(0.01, 30, 20));
+    let one = session(&events);
+    let texts: Vec<_> = lines(&one).into_iter().map(|l| l.1).collect();
+    assert_eq!(texts[..4], expected[..4]);
+    assert_eq!(texts[4..], ["epoch 30: val 80.00%"]);
+    assert!(is_in_order(&one), "{:#?}", one.log);
+    // A line a second, and epochs of a second have one each.
+    for (seconds, expected) in [(0.375, vec![3, 6, 8]), (1.0, (1..=8).collect())] {
+        let mut events = vec![run(None), Event::State(State::Running)];
+        events.extend(quick_epochs(seconds, 8, 0));
+        let steps = lines(&session(&events)).into_iter().map(|line| line.0);
+        let epochs: Vec<u64> = steps.skip(1).map(|step| step / 100).collect();
+        assert_eq!(epochs, expected, "{seconds}");
+    }
+}
+
 #[test]
 fn a_resumed_run_says_so_after_its_past() {
     let mut events = vec![run(Some(201))];
