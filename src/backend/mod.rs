@@ -345,6 +345,12 @@ pub trait Backend {
     /// once would not be faster.
     fn max_steps(&self) -> usize;
 
+    /// Seconds per step of the last call of [`Backend::train`], where its steps may have waited for longer trainings of other
+    /// runs. None if the time of the call says it.
+    fn seconds_per_step(&self) -> Option<f64> {
+        None
+    }
+
     /// Most members that [`Backend::train`] takes in one call.
     fn members_at_once(&self) -> usize;
 

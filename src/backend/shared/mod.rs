@@ -38,7 +38,14 @@ struct TrainRequest {
     run: RunId,
     images: ImageSet,
     work: Vec<(MemberId, Vec<StepPlan>)>,
-    answer: Sender<Result<Vec<Vec<StepOutcome>>>>,
+    answer: Sender<Result<Trained>>,
+}
+
+/// The answer to a [`TrainRequest`].
+struct Trained {
+    outcomes: Vec<Vec<StepOutcome>>,
+    /// Of a step, in the call that also made the steps of others.
+    seconds_per_step: f64,
 }
 
 /// An opened device and the thread that owns it. Dropping it waits until no run uses the device any more, and closes it:
@@ -191,6 +198,7 @@ impl Device for RunDevice {
             capacity,
             max_steps,
             members_at_once,
+            seconds_per_step: None,
         }))
     }
 }
@@ -202,6 +210,7 @@ struct RunBackend {
     capacity: usize,
     max_steps: usize,
     members_at_once: usize,
+    seconds_per_step: Option<f64>,
 }
 
 impl RunBackend {
@@ -229,6 +238,10 @@ impl RunBackend {
 impl Backend for RunBackend {
     fn max_steps(&self) -> usize {
         self.max_steps
+    }
+
+    fn seconds_per_step(&self) -> Option<f64> {
+        self.seconds_per_step
     }
 
     fn members_at_once(&self) -> usize {
@@ -282,7 +295,9 @@ impl Backend for RunBackend {
         });
         let sent = self.connection.requests.send(request);
         sent.map_err(|_| self.connection.lost())?;
-        self.connection.wait(&answered)
+        let trained = self.connection.wait(&answered)?;
+        self.seconds_per_step = Some(trained.seconds_per_step);
+        Ok(trained.outcomes)
     }
 
     fn score(&mut self, member: MemberId, batch: ScoringBatch) -> Result<()> {

@@ -6,10 +6,8 @@
 //! time or does something else. A run that is alone never waits. So nothing starves, as no training waits more than once,
 //! and nothing blocks forever, as the owner waits for a run only until a time, and a run waits only for the owner.
 
-use super::{Request, RunId, TrainRequest};
-use crate::backend::{
-    Backend, Device, Error, ImageSet, MemberId, NetworkSpec, Result, StepOutcome, StepPlan,
-};
+use super::{Request, RunId, TrainRequest, Trained};
+use crate::backend::{Backend, Device, Error, ImageSet, MemberId, NetworkSpec, Result, StepPlan};
 use crossbeam_channel::Receiver;
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
@@ -182,19 +180,28 @@ impl DeviceOwner {
         &mut self,
         images: &Rc<ImageSet>,
         group: &[TrainRequest],
-    ) -> Vec<Result<Vec<Vec<StepOutcome>>>> {
+    ) -> Vec<Result<Trained>> {
         let works = group.iter().map(|request| self.work(request));
         let works: Result<Vec<Work>> = works.collect();
         let together = works.and_then(|works| {
+            let work = works.concat();
             let (backend, _) = self.backend_of(group[0].run)?;
-            backend.train(images, &works.concat(), &AtomicBool::new(false))
+            let begin = Instant::now();
+            let outcomes = backend.train(images, &work, &AtomicBool::new(false))?;
+            // A run with fewer steps also waits for the steps of the others.
+            let steps = work.iter().map(|(_, plans)| plans.len()).max();
+            let seconds_per_step = begin.elapsed().as_secs_f64() / steps.unwrap_or(1).max(1) as f64;
+            Ok((outcomes, seconds_per_step))
         });
         match together {
-            Ok(mut outcomes) => {
+            Ok((mut outcomes, seconds_per_step)) => {
                 let mut of_each = Vec::with_capacity(group.len());
                 for request in group {
                     let rest = outcomes.split_off(request.work.len());
-                    of_each.push(Ok(std::mem::replace(&mut outcomes, rest)));
+                    of_each.push(Ok(Trained {
+                        outcomes: std::mem::replace(&mut outcomes, rest),
+                        seconds_per_step,
+                    }));
                 }
                 of_each
             }
@@ -203,7 +210,7 @@ impl DeviceOwner {
                 .iter()
                 .flat_map(|request| self.train_together(images, std::slice::from_ref(request)))
                 .collect(),
-            Err(error) => vec![Err(error); group.len()],
+            Err(error) => group.iter().map(|_| Err(error.clone())).collect(),
         }
     }
 

@@ -255,7 +255,7 @@ fn waiting(requests: Vec<TrainRequest>) -> Vec<WaitingTraining> {
     requests.into_iter().map(waiting).collect()
 }
 
-fn answers(requests: &mut [TrainRequest]) -> Vec<Receiver<Result<Vec<Vec<StepOutcome>>>>> {
+fn answers(requests: &mut [TrainRequest]) -> Vec<Receiver<Result<Trained>>> {
     let answer = |request: &mut TrainRequest| {
         let (answer, answered) = bounded(1);
         request.answer = answer;
@@ -272,7 +272,7 @@ fn trainings_that_wait_are_one_call() {
     owner.train_oldest(&mut waiting);
     assert!(waiting.is_empty());
     for (answer, seed) in answers.iter().zip(1..) {
-        let outcomes = answer.try_recv().unwrap().unwrap();
+        let outcomes = answer.try_recv().unwrap().unwrap().outcomes;
         let [steps] = &outcomes[..] else {
             panic!("{outcomes:?}");
         };
@@ -283,6 +283,34 @@ fn trainings_that_wait_are_one_call() {
         let expected = backend.train(&Rc::new(images()), &work, &stop).unwrap();
         assert_eq!(*steps, expected[0]);
     }
+    assert_eq!(log.lock().unwrap().calls, [3]);
+}
+
+#[test]
+fn a_run_with_few_steps_learns_the_pace_of_one() {
+    let (mut owner, mut requests, log) = owner();
+    requests[1].work[0]
+        .1
+        .extend((2..=9).map(|step| plan(2, step)));
+    let answers = answers(&mut requests);
+    let begin = Instant::now();
+    owner.train_oldest(&mut waiting(requests));
+    let longest = begin.elapsed().as_secs_f64() / 9.0;
+    let trained = answers
+        .iter()
+        .map(|answer| answer.try_recv().unwrap().unwrap());
+    let trained: Vec<Trained> = trained.collect();
+    assert_eq!(
+        [1, 9, 1],
+        [0, 1, 2].map(|i: usize| trained[i].outcomes[0].len())
+    );
+    let pace = trained[0].seconds_per_step;
+    assert!(0.0 < pace && pace <= longest, "{pace} of {longest}");
+    assert!(
+        trained
+            .iter()
+            .all(|trained| trained.seconds_per_step == pace)
+    );
     assert_eq!(log.lock().unwrap().calls, [3]);
 }
 
@@ -322,7 +350,7 @@ fn memory_that_is_short_for_one_run_is_short_for_no_other() {
     let answers = self::answers(&mut requests);
     owner.train_oldest(&mut waiting(requests));
     for answer in answers {
-        let error = answer.try_recv().unwrap().unwrap_err();
+        let error = answer.try_recv().unwrap().err().unwrap();
         assert!(error.to_string().contains("it broke"), "{error}");
     }
     assert_eq!(log.lock().unwrap().calls, [3]);

@@ -176,7 +176,11 @@ impl Trainer {
     fn train_steps(&mut self, host: &mut impl TrainingHost) -> Result<Option<String>> {
         let watch = Stopwatch::start();
         let batch_size = f64::from(self.run_state.params.batch_size);
-        let fits = (SECONDS_PER_SUBMISSION * self.speed / batch_size) as usize;
+        let pace = self.backend.seconds_per_step();
+        let fits = pace.map_or(
+            SECONDS_PER_SUBMISSION * self.speed / batch_size,
+            |seconds| SECONDS_PER_SUBMISSION / seconds,
+        ) as usize;
         let left = self.steps_of_epoch() - self.run_state.step_in_epoch;
         let most = self.backend.max_steps().min(left as usize);
         let count = host.steps_to_submit(fits).clamp(1, most);

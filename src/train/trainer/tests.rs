@@ -66,9 +66,16 @@ struct Impatient {
     stop: Arc<AtomicBool>,
     times: u32,
     steps: u32,
+    /// How many steps fitted in the last submission.
+    fitted: Cell<usize>,
 }
 
 impl TrainingHost for Impatient {
+    fn steps_to_submit(&self, fits: usize) -> usize {
+        self.fitted.set(fits);
+        fits
+    }
+
     fn poll(&mut self, _: &mut Trainer, _: Phase) -> ControlFlow<()> {
         self.stop.store(self.times > 0, Ordering::Relaxed);
         self.times = self.times.saturating_sub(1);
@@ -120,6 +127,7 @@ fn a_step_that_is_abandoned_leaves_no_trace() {
             stop: Arc::clone(&stop),
             times,
             steps: 0,
+            fitted: Cell::default(),
         };
         let mut trainer = Trainer::new(params, small_data(), &*device, stop).unwrap();
         assert_eq!(trainer.run(&mut host).unwrap(), End::Finished);
@@ -158,6 +166,7 @@ fn whitening_filters_come_from_the_training_images_and_later_from_the_checkpoint
         stop: Arc::clone(&trainer.stop),
         times: 0,
         steps: 0,
+        fitted: Cell::default(),
     };
     assert_eq!(trainer.run(&mut host).unwrap(), End::Finished);
     assert_eq!(filters(trainer.state().unwrap()), ours);
@@ -376,6 +385,8 @@ struct Counts {
     made: Cell<usize>,
     /// Number of the next backends that are refused.
     refuses: Cell<usize>,
+    /// What the backends return.
+    seconds_per_step: Cell<Option<f64>>,
 }
 
 impl CountingDevice {
@@ -420,6 +431,9 @@ impl Drop for CountedBackend {
 impl Backend for CountedBackend {
     fn max_steps(&self) -> usize {
         self.inner.max_steps()
+    }
+    fn seconds_per_step(&self) -> Option<f64> {
+        self.counts.seconds_per_step.get()
     }
     fn members_at_once(&self) -> usize {
         self.inner.members_at_once()
@@ -469,6 +483,11 @@ impl Backend for CountedBackend {
 
 /// A run of two epochs on a device, trained to its end.
 fn trained(device: &dyn Device) -> Trainer {
+    trained_and_fitted(device).0
+}
+
+/// The same, and how many steps fitted in the last submission.
+fn trained_and_fitted(device: &dyn Device) -> (Trainer, usize) {
     let params = Hyperparameters {
         architecture: "conv 4, norm, relu, dense 10".into(),
         epochs: 2.0,
@@ -479,9 +498,21 @@ fn trained(device: &dyn Device) -> Trainer {
         stop: Arc::default(),
         times: 0,
         steps: 0,
+        fitted: Cell::default(),
     };
     assert_eq!(trainer.run(&mut host).unwrap(), End::Finished);
-    trainer
+    (trainer, host.fitted.get())
+}
+
+#[test]
+fn as_many_steps_are_submitted_as_fit_by_the_backend_s_seconds_per_step() {
+    let device = CountingDevice::new();
+    // Far from the time that these steps take.
+    device
+        .counts
+        .seconds_per_step
+        .set(Some(SECONDS_PER_SUBMISSION / 12_345.5));
+    assert_eq!(trained_and_fitted(&device).1, 12_345);
 }
 
 #[test]
