@@ -578,7 +578,7 @@ fn every_kernel_compiles_for_the_gpus_in_use() {
         return;
     };
     eprintln!("NVRTC {nvrtc}");
-    let (text, _) = host::one_source(COMMON, &all_launches(), "");
+    let (text, _) = host::one_source(COMMON, &all_launches(), false);
     std::thread::scope(|scope| {
         for architecture in ARCHITECTURES {
             let (nvrtc, text) = (&nvrtc, &text);
