@@ -147,18 +147,17 @@ fn run(invocation: &Invocation) -> anyhow::Result<u8> {
         } => commands::explain::variants::tune(&config, *json, out)?,
         Task::Bench {
             explain: true,
-            seconds,
+            options,
             gpu,
             json,
             ..
-        } => commands::explain::run(&config, *gpu, *seconds, *json, out)?,
+        } => commands::explain::run(&config, *gpu, *options, *json, out)?,
         Task::Bench {
-            seconds,
-            eval,
+            options,
             suite: false,
             json,
             ..
-        } => commands::bench::run(&config, *seconds, *eval, *json, out)?,
+        } => commands::bench::run(&config, *options, *json, out)?,
         Task::Bench { peer, json, .. } => {
             let progress = &mut std::io::stderr();
             commands::suite::run(&config, peer.as_deref(), *json, out, progress)?;

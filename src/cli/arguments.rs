@@ -114,10 +114,17 @@ pub fn command() -> Command {
                         .help("Time scoring too"),
                 )
                 .arg(
+                    Arg::new("networks")
+                        .long("networks")
+                        .value_name("N")
+                        .value_parser(value_parser!(u16).range(1..=1024))
+                        .help("How many networks train at once, each on its own batches [default: 1]"),
+                )
+                .arg(
                     Arg::new("suite")
                         .long("suite")
                         .action(ArgAction::SetTrue)
-                        .conflicts_with_all(["seconds", "eval"])
+                        .conflicts_with_all(["seconds", "eval", "networks"])
                         .help("All checks and figures of the device, in some minutes"),
                 )
                 .arg(
@@ -132,14 +139,14 @@ pub fn command() -> Command {
                     Arg::new("explain")
                         .long("explain")
                         .action(ArgAction::SetTrue)
-                        .conflicts_with_all(["suite", "eval"])
+                        .conflicts_with_all(["suite", "eval", "networks"])
                         .help("Each kernel launch of a step on a GPU: its work, the least time for it, and its own time"),
                 )
                 .arg(
                     Arg::new("tune")
                         .long("tune")
                         .action(ArgAction::SetTrue)
-                        .conflicts_with_all(["suite", "eval", "explain", "seconds"])
+                        .conflicts_with_all(["suite", "eval", "explain", "seconds", "networks"])
                         .help("Measure all variants of the network's kernels on a GPU, and keep the fastest for later runs"),
                 )
                 .arg(

@@ -51,8 +51,7 @@ pub enum Task {
     Runs(RunsCommand),
     Data(DataCommand),
     Bench {
-        seconds: f64,
-        eval: bool,
+        options: BenchOptions,
         suite: bool,
         /// A script whose speed the suite shows beside ours.
         peer: Option<PathBuf>,
@@ -166,6 +165,17 @@ pub struct Sending {
     /// Wait until the effect is complete.
     pub wait: bool,
     pub timeout: Option<Duration>,
+}
+
+/// What `bench` is asked to measure.
+#[derive(Clone, Copy, Debug)]
+pub struct BenchOptions {
+    /// How long, in seconds.
+    pub seconds: f64,
+    /// Scoring, too.
+    pub eval: bool,
+    /// Networks that train at once.
+    pub networks: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -314,8 +324,13 @@ pub fn parse(
             None => DataCommand::Info { json: json(sub) },
         }),
         "bench" => Task::Bench {
-            seconds: sub.get_one("seconds").copied().unwrap_or(5.0),
-            eval: sub.get_flag("eval"),
+            options: BenchOptions {
+                seconds: sub.get_one("seconds").copied().unwrap_or(5.0),
+                eval: sub.get_flag("eval"),
+                networks: sub
+                    .get_one::<u16>("networks")
+                    .map_or(1, |n| usize::from(*n)),
+            },
             suite: sub.get_flag("suite"),
             peer: sub.get_one("peer").cloned(),
             tune: sub.get_flag("tune"),

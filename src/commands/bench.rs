@@ -4,13 +4,14 @@
 
 use super::network;
 use crate::backend::{Backend, ImageSet, MemberId, PartTime, StepPlan};
+use crate::cli::BenchOptions;
 use crate::config::Config;
 use crate::data::{self, batches};
-use crate::domain::params::{Hyperparameters, Tta, Weights};
+use crate::domain::params::{Hyperparameters, NumberFormat, Tta, Weights};
 use crate::domain::text::{grouped, plain};
 use crate::train::trainer::{SECONDS_PER_SUBMISSION, spec_for};
 use crate::train::training_data::image_set;
-use anyhow::bail;
+use anyhow::{bail, ensure};
 use serde::Serialize;
 use std::io::Write;
 use std::path::Path;
@@ -41,10 +42,16 @@ pub struct Report {
     pub device: String,
     pub threads: usize,
     pub batch: usize,
+    /// Networks that train at once, each on its own batches.
+    pub networks: usize,
+    /// The number format of the matrix products.
+    pub precision: &'static str,
     pub data: String,
     pub parameters: u64,
+    /// Steps of each network.
     pub steps: usize,
     pub seconds: f64,
+    /// Of all networks together.
     pub images_per_s: f64,
     pub ms_per_step: f64,
     /// Median over the submissions of their mean time per step. Other programs disturb it less than the mean.
@@ -71,24 +78,30 @@ struct StepTime {
 /// Measures and prints the report.
 ///
 /// # Errors
-/// Returns an error if the device, the data or the network cannot be used.
+/// Returns an error if the device, the data or the network cannot be used, or the device does not take so many networks.
 pub fn run(
     config: &Config,
-    seconds: f64,
-    eval: bool,
+    options: BenchOptions,
     json: bool,
     out: &mut impl Write,
 ) -> anyhow::Result<()> {
-    let report = measure(config, seconds, eval)?;
+    let report = measure(config, options)?;
     if json {
         return super::json(&report, out);
     }
     print(&report, out)
 }
 
+/// Trains the network on the device for some seconds.
+///
 /// # Errors
-/// Returns an error if the device, the data or the network cannot be used.
-pub fn measure(config: &Config, seconds: f64, eval: bool) -> anyhow::Result<Report> {
+/// Returns an error if the device, the data or the network cannot be used, or the device does not take so many networks.
+pub fn measure(config: &Config, options: BenchOptions) -> anyhow::Result<Report> {
+    let BenchOptions {
+        seconds,
+        eval,
+        networks,
+    } = options;
     let params = &config.params;
     let device = network::device(config)?;
     let named = config.options.data.as_deref();
@@ -106,7 +119,33 @@ pub fn measure(config: &Config, seconds: f64, eval: bool) -> anyhow::Result<Repo
     // Otherwise the variants would change while the steps are timed.
     device.tune(&spec, batch, config.options.gpu_tuning, false)?;
     let mut backend = device.backend(&spec, batch)?;
-    let member = backend.add(params.seed)?;
+    let most = backend.members_at_once();
+    ensure!(
+        networks <= most,
+        "{} trains at most {most} networks at once, not {networks}",
+        device.info().words
+    );
+    // Each with the seed of a run of its own.
+    let seeds = (0..networks as u64).map(|network| params.seed.wrapping_add(network));
+    let members: anyhow::Result<Vec<Member>> = seeds
+        .map(|seed| {
+            Ok(Member {
+                id: backend.add(seed)?,
+                batches: Batches {
+                    params: Hyperparameters {
+                        seed,
+                        ..params.clone()
+                    },
+                    batch,
+                    images: images.len(),
+                    order: Vec::new(),
+                    at: 0,
+                    epoch: 0,
+                    step: 0,
+                },
+            })
+        })
+        .collect();
     let layers = spec.arch.summary(spec.input, spec.classes)?;
     let parameters = layers.iter().map(|line| line.parameters).sum();
     let multiply_adds: u64 = layers.iter().map(|line| line.multiply_adds).sum();
@@ -121,18 +160,10 @@ pub fn measure(config: &Config, seconds: f64, eval: bool) -> anyhow::Result<Repo
 
     let mut bench = Bench {
         backend: &mut *backend,
-        member,
-        batches: Batches {
-            params,
-            batch,
-            images: images.len(),
-            order: Vec::new(),
-            at: 0,
-            epoch: 0,
-            step: 0,
-        },
+        members: members?,
         images,
     };
+    let first_member = bench.members[0].id;
     let warm = Instant::now();
     let mut last = 0.0;
     for i in 0..WARM_UP_STEPS {
@@ -154,7 +185,7 @@ pub fn measure(config: &Config, seconds: f64, eval: bool) -> anyhow::Result<Repo
     let shares = bench.shares(seconds)?;
 
     times.sort_by(f64::total_cmp);
-    let images_per_s = (steps * batch) as f64 / elapsed;
+    let images_per_s = (steps * batch * networks) as f64 / elapsed;
     let equivalent = images_per_s * flop_per_image as f64 / 1e9;
     let peak = device.peak_flops().map(|flops| flops / 1e9);
     let eval_images_per_s = match eval {
@@ -166,7 +197,7 @@ pub fn measure(config: &Config, seconds: f64, eval: bool) -> anyhow::Result<Repo
                 let backend = &mut *backend;
                 network::score(
                     backend,
-                    member,
+                    first_member,
                     spec.classes,
                     &test,
                     &all,
@@ -190,6 +221,11 @@ pub fn measure(config: &Config, seconds: f64, eval: bool) -> anyhow::Result<Repo
         device: device.info().words.clone(),
         threads: device.info().threads.count(),
         batch,
+        networks,
+        precision: match device.precisions() {
+            [_] => NumberFormat::F32.word(),
+            _ => spec.precision.on_gpu().word(),
+        },
         data: info.name,
         parameters,
         steps,
@@ -206,21 +242,30 @@ pub fn measure(config: &Config, seconds: f64, eval: bool) -> anyhow::Result<Repo
     })
 }
 
-/// A network in training, a few steps at a time.
+/// Networks in training, a few steps at a time.
 struct Bench<'a> {
     backend: &'a mut dyn Backend,
-    member: MemberId,
-    batches: Batches<'a>,
+    members: Vec<Member>,
     images: Rc<ImageSet>,
 }
 
+/// One of the networks.
+struct Member {
+    id: MemberId,
+    batches: Batches,
+}
+
 impl Bench<'_> {
-    /// Makes `count` steps in one submission.
+    /// Makes `count` steps of each network in one submission.
     fn steps(&mut self, count: usize) -> anyhow::Result<StepTime> {
         let begin = Instant::now();
-        let plans = (0..count).map(|_| self.batches.next()).collect();
+        let members = self.members.iter_mut();
+        let work = members.map(|member| {
+            let plans = (0..count).map(|_| member.batches.next());
+            (member.id, plans.collect())
+        });
+        let work: Vec<(MemberId, Vec<StepPlan>)> = work.collect();
         let order = begin.elapsed().as_secs_f64();
-        let work = [(self.member, plans)];
         let outcomes = self
             .backend
             .train(&self.images, &work, &AtomicBool::new(false))?;
@@ -274,8 +319,8 @@ impl Bench<'_> {
 }
 
 /// Batches of the training images, epoch after epoch.
-struct Batches<'a> {
-    params: &'a Hyperparameters,
+struct Batches {
+    params: Hyperparameters,
     batch: usize,
     /// Number of images in the training set.
     images: usize,
@@ -286,10 +331,10 @@ struct Batches<'a> {
     step: u64,
 }
 
-impl Batches<'_> {
+impl Batches {
     /// The plan of the step on the next batch.
     fn next(&mut self) -> StepPlan {
-        let Batches { params, batch, .. } = *self;
+        let (params, batch) = (&self.params, self.batch);
         if self.at + batch > self.order.len() {
             self.order = batches::Division::new(self.images, params.seed, params.validation)
                 .order(params.seed, self.epoch);
@@ -313,11 +358,16 @@ impl Batches<'_> {
 }
 
 fn print(r: &Report, out: &mut impl Write) -> anyhow::Result<()> {
+    let networks = match r.networks {
+        1 => String::new(),
+        n => format!("{n} networks at once, "),
+    };
     writeln!(
         out,
-        "{}, batch {}, {}, {}: {} parameters",
+        "{}, {networks}batch {}, {}, {}, {}: {} parameters",
         plain(&r.architecture),
         r.batch,
+        r.precision,
         r.device,
         r.data,
         grouped(r.parameters)

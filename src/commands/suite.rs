@@ -7,6 +7,7 @@ use crate::backend::candle::CandleDevice;
 use crate::backend::{
     Backend, Device, ImageSet, Inspection, NetworkSpec, Scaling, StepPlan, TensorData, rule,
 };
+use crate::cli::BenchOptions;
 use crate::config::Config;
 use crate::domain::arch::{self, Shape};
 use crate::domain::gpu_tuning::GpuTuning;
@@ -43,8 +44,14 @@ const SPEEDS: [(&str, u32, bool); 5] = [
     ("resnet", 128, false),
     ("resnet", 512, false),
 ];
+/// How many networks train at once, of the first row of [`SPEEDS`], on a device whose launches they share.
+const TOGETHER: [usize; 2] = [8, 32];
 /// Epochs of a whole run: those of the seed recipe.
 const EPOCHS: f64 = 15.0;
+/// How many whole runs train at the same time, each with a seed of its own, on a device whose launches they share.
+const RUNS_TOGETHER: u64 = 8;
+/// The name of their sweep.
+const SWEEP: &str = "suite";
 
 /// Every kind of layer in every fused form. Compared in f32, on images for which every choice of a ReLU or a pooling
 /// window is clear.
@@ -103,8 +110,8 @@ struct Report {
     passed: bool,
     /// The launches of each measured step on a GPU.
     launches: Vec<explain::LaunchReport>,
-    /// Why the launches of a step are missing.
-    not_explained: Option<String>,
+    /// What is missing, and why.
+    not_measured: Vec<String>,
     speeds: Vec<Speed>,
     peer: Vec<peer::PeerSpeed>,
 }
@@ -147,7 +154,7 @@ pub fn run(
         }
     }
     let (mut launches, mut speeds) = (Vec::new(), Vec::new());
-    let mut not_explained = None;
+    let mut not_measured = Vec::new();
     for &&(precision, name, _) in &formats {
         for (arch, batch, eval) in SPEEDS {
             let config = with(config, |p| {
@@ -155,7 +162,12 @@ pub fn run(
                 p.batch_size = batch;
                 p.precision = precision;
             });
-            let report = bench::measure(&config, SECONDS, eval)?;
+            let options = BenchOptions {
+                seconds: SECONDS,
+                eval,
+                networks: 1,
+            };
+            let report = bench::measure(&config, options)?;
             let what = format!("{arch}, {} images a step, {name}", report.batch);
             tell(Row {
                 what: what.clone(),
@@ -170,6 +182,29 @@ pub fn run(
                     unit: "images/s",
                     most: None,
                 })?;
+            }
+            let together = if device.is_shared() && (arch, batch) == (SPEEDS[0].0, SPEEDS[0].1) {
+                &TOGETHER[..]
+            } else {
+                &[]
+            };
+            for &networks in together {
+                let options = BenchOptions {
+                    networks,
+                    eval: false,
+                    ..options
+                };
+                let what = format!("{what}, {networks} networks at once");
+                match bench::measure(&config, options) {
+                    Ok(report) => tell(Row {
+                        what,
+                        figure: report.images_per_s,
+                        unit: "images/s",
+                        most: None,
+                    })?,
+                    // Such as too little memory, which must not cost the other figures.
+                    Err(error) => not_measured.push(format!("{what}: {error:#}")),
+                }
             }
             speeds.push(Speed {
                 architecture: arch,
@@ -208,40 +243,47 @@ pub fn run(
                             ..explained
                         });
                     }
-                    Err(error) => not_explained = Some(format!("{error:#}")),
+                    Err(error) => not_measured.push(format!("{what}, launches: {error:#}")),
                 }
             }
         }
     }
-    // A device with several formats is a GPU, which is fast: three seeds each in the finest and the coarsest format.
-    let runs: Vec<(usize, u64)> = match formats.len() {
-        1 => vec![(0, 1)],
-        n => [0, n - 1]
-            .iter()
-            .flat_map(|f| (1..=3).map(|seed| (*f, seed)))
-            .collect(),
-    };
-    for (format, seed) in runs {
-        let &(precision, name, _) = formats[format];
+    // Runs on a GPU take seconds, and share its launches.
+    let seeds = if device.is_shared() { RUNS_TOGETHER } else { 1 };
+    for &&(precision, name, _) in &formats {
         let config = with(config, |p| {
             p.precision = precision;
-            p.seed = seed;
             p.epochs = EPOCHS;
         });
-        let (seconds, accuracy) = whole_run(&config, name)?;
-        let what = format!("{EPOCHS} epochs, {name}, seed {seed}");
-        tell(Row {
-            what: format!("{what}: training and scoring"),
-            figure: seconds,
-            unit: "s",
-            most: None,
-        })?;
-        tell(Row {
-            what: format!("{what}: test accuracy"),
-            figure: 100.0 * accuracy,
-            unit: "%",
-            most: None,
-        })?;
+        let runs = whole_runs(&config, seeds)?;
+        let what = match seeds {
+            1 => format!("{EPOCHS} epochs, {name}"),
+            _ => format!("{EPOCHS} epochs, {name}, {seeds} seeds in one process"),
+        };
+        let longest = runs.iter().map(|run| run.seconds).fold(0.0, f64::max);
+        let accuracies: Vec<f64> = runs.iter().map(|run| 100.0 * run.accuracy).collect();
+        let mean = accuracies.iter().sum::<f64>() / accuracies.len() as f64;
+        let mut figures = vec![
+            (
+                "longest training, with its scoring after each epoch",
+                longest,
+                "s",
+            ),
+            ("test accuracy, mean", mean, "%"),
+        ];
+        if accuracies.len() > 1 {
+            let squares = accuracies.iter().map(|a| (a - mean).powi(2)).sum::<f64>();
+            let std = (squares / (accuracies.len() - 1) as f64).sqrt();
+            figures.push(("test accuracy, std", std, "points"));
+        }
+        for (part, figure, unit) in figures {
+            tell(Row {
+                what: format!("{what}: {part}"),
+                figure,
+                unit,
+                most: None,
+            })?;
+        }
     }
     let mut peers = Vec::new();
     if let Some(script) = peer {
@@ -256,7 +298,7 @@ pub fn run(
         passed: rows.iter().all(Row::passed),
         rows,
         launches,
-        not_explained,
+        not_measured,
         speeds,
         peer: peers,
     };
@@ -267,8 +309,8 @@ pub fn run(
         for row in &report.rows {
             writeln!(out, "{}", line(row))?;
         }
-        if let Some(why) = &report.not_explained {
-            writeln!(out, "\nlaunches were not measured: {why}")?;
+        for what in &report.not_measured {
+            writeln!(out, "\nnot measured: {what}")?;
         }
         for launches in &report.launches {
             writeln!(out)?;
@@ -438,25 +480,32 @@ fn find_clear_batch(
     )
 }
 
-/// Runs this program once with `train --json`. Returns the seconds of training and scoring, and the test accuracy of
-/// the last weights.
-fn whole_run(config: &Config, precision: &str) -> anyhow::Result<(f64, f64)> {
+/// A finished run.
+#[derive(Debug)]
+pub struct WholeRun {
+    /// Of training, with the scoring after each epoch.
+    pub seconds: f64,
+    /// Test accuracy of the last weights.
+    pub accuracy: f64,
+}
+
+/// Runs this program once as a sweep over this number of seeds, all of which train at the same time. Returns the runs.
+///
+/// # Errors
+/// Returns an error if a run fails or does not report its end.
+pub fn whole_runs(config: &Config, seeds: u64) -> anyhow::Result<Vec<WholeRun>> {
     let folder = TemporaryFolder::new()?;
     let p = &config.params;
+    let seeds: Vec<String> = (1..=seeds).map(|seed| seed.to_string()).collect();
     let mut command = Command::new(std::env::current_exe()?);
     command
-        .args([
-            "train",
-            "--json",
-            "--arch",
-            "seed",
-            "--precision",
-            precision,
-        ])
+        .args(["sweep", &format!("seed={}", seeds.join(",")), "--headless"])
+        .args(["--parallel", &seeds.len().to_string()])
+        .args(["--arch", "seed", "--precision", p.precision.word()])
         .args(["--device", &config.options.device])
         .args(["--engine", config.options.engine.name()])
         .args(["--epochs", &p.epochs.to_string()])
-        .args(["--seed", &p.seed.to_string()])
+        .args(["--name", SWEEP])
         .arg("--runs")
         .arg(&folder.0);
     if let Some(data) = &config.options.data {
@@ -470,11 +519,29 @@ fn whole_run(config: &Config, precision: &str) -> anyhow::Result<(f64, f64)> {
         .stderr(Stdio::piped())
         .output()?;
     let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "a run failed: {}", said.trim());
+    ensure!(output.status.success(), "the runs failed: {}", said.trim());
+    let mut runs = Vec::new();
+    for entry in std::fs::read_dir(folder.0.join(SWEEP))? {
+        let metrics = entry?.path().join("metrics.jsonl");
+        if metrics.is_file() {
+            runs.push(whole_run(&std::fs::read_to_string(metrics)?)?);
+        }
+    }
+    ensure!(
+        runs.len() == seeds.len(),
+        "{} of {} runs left their metrics",
+        runs.len(),
+        seeds.len()
+    );
+    Ok(runs)
+}
+
+/// A run from the lines of its metrics.
+fn whole_run(metrics: &str) -> anyhow::Result<WholeRun> {
     let (mut seconds, mut accuracy) = (None, None);
-    for line in String::from_utf8(output.stdout)?.lines() {
+    for line in metrics.lines() {
         match serde_json::from_str(line)
-            .with_context(|| format!("a run printed a line that is not an event: {line}"))?
+            .with_context(|| format!("a run wrote a line that is not an event: {line}"))?
         {
             Event::Epoch(report) => seconds = Some(report.elapsed),
             Event::Evaluation(e) if e.split == Split::Test && e.weights == ScoredWeights::Last => {
@@ -483,9 +550,10 @@ fn whole_run(config: &Config, precision: &str) -> anyhow::Result<(f64, f64)> {
             _ => {}
         }
     }
-    seconds
+    let (seconds, accuracy) = seconds
         .zip(accuracy)
-        .context("a run reported no finished epoch or no test accuracy")
+        .context("a run reported no finished epoch or no test accuracy")?;
+    Ok(WholeRun { seconds, accuracy })
 }
 
 /// A temporary folder, deleted when dropped.

@@ -1,7 +1,7 @@
 //! What some of NVIDIA's GPUs can do at most: arithmetic, memory, launches. From these rates `bench --explain` computes the
 //! least time that a launch takes.
 
-use super::params::Precision;
+use super::params::NumberFormat;
 
 /// A GPU whose rates are known.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -150,11 +150,11 @@ impl GpuRates {
 }
 
 /// The rate of these numbers.
-pub fn rate_of([f32, tf32, bf16]: [f64; 3], precision: Precision) -> f64 {
-    match precision {
-        Precision::F32 => f32,
-        Precision::Tf32 => tf32,
-        Precision::Bf16 => bf16,
+pub fn rate_of([f32, tf32, bf16]: [f64; 3], format: NumberFormat) -> f64 {
+    match format {
+        NumberFormat::F32 => f32,
+        NumberFormat::Tf32 => tf32,
+        NumberFormat::Bf16 => bf16,
     }
 }
 

@@ -5,7 +5,7 @@
 //! and pooling with which that layer ends (`apply_upstream_mask` in kernels.cuh). The gradient is then 'prepared' for
 //! the layer.
 
-use crate::domain::params::Precision;
+use crate::domain::params::NumberFormat;
 use crate::hardware::executor::{Cost, Launch, Offset};
 use crate::layers::conv::product::Product;
 use crate::layers::conv::variant::Choices;
@@ -73,7 +73,7 @@ pub struct LaunchTarget {
     /// Maximum number of images in a batch.
     pub capacity: usize,
     pub multiprocessors: usize,
-    pub precision: Precision,
+    pub format: NumberFormat,
     /// The variants of the products.
     pub choices: Rc<Choices>,
 }
@@ -152,8 +152,8 @@ impl LaunchBuilder {
         self.target.capacity
     }
 
-    pub fn precision(&self) -> Precision {
-        self.target.precision
+    pub fn format(&self) -> NumberFormat {
+        self.target.format
     }
 
     pub fn multiprocessors(&self) -> usize {

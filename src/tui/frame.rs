@@ -12,6 +12,7 @@ use super::views::train::TrainAction;
 use super::views::{Screen, VIEWS, ViewAction};
 use super::widgets::sparkline::{growing, sparkline};
 use super::widgets::{fitted, line, show_hidden, text, text_right, wrap};
+use crate::domain::params::NumberFormat;
 use crate::domain::report::State;
 use crate::domain::symbols::Symbols;
 use crate::domain::terminal::MIN_SIZE;
@@ -303,11 +304,14 @@ fn header(app: &App, area: Rect, buf: &mut Buffer) {
         middle.push(HeaderItem::new(6, vec![name.clone(), dim(sizes)]).or(2, vec![name]));
     }
     if let Some(run) = &session.run {
-        // Shorten `CPU 2 threads AVX-512 (GPU: no NVRTC)` so that the kind of device and the reason why the GPU is not
-        // used remain longest.
+        // Shorten `CPU 2 threads AVX-512 (GPU: no NVRTC)` so that the kind of device, the number format and the reason why
+        // the GPU is not used remain longest.
         let kind = run.device.split(' ').next().unwrap_or_default();
         let reason = run.device.find('(').map_or("", |at| &run.device[at..]);
-        let short = format!("{kind} {reason}").trim_end().to_owned();
+        let format = NumberFormat::WORDS.iter();
+        let format = format.copied().find(|word| run.device.ends_with(word));
+        let short = [kind, format.unwrap_or_default(), reason].join(" ");
+        let short = short.split_whitespace().collect::<Vec<_>>().join(" ");
         middle.push(HeaderItem::new(10, vec![dim(run.device.clone())]).or(2, vec![dim(short)]));
     }
     let mut right = Vec::new();

@@ -374,6 +374,37 @@ fn bench_explains_each_launch_of_a_gpu_that_is_not_here() {
 }
 
 #[test]
+fn bench_trains_several_networks_at_once() {
+    let place = Place::new();
+    let bench = |networks: &str| {
+        let args = [
+            "bench",
+            "--device",
+            "cpu",
+            "--threads",
+            "2",
+            "--arch",
+            "conv 4 s4, relu, dense 10",
+        ];
+        let more = ["--networks", networks, "--seconds", "0.05", "--json"];
+        place.run(&[&args[..], &more].concat())
+    };
+    for networks in [1, 2] {
+        let report = bench(&networks.to_string()).exits(0).json().remove(0);
+        assert_eq!(report["networks"], networks);
+        let [steps, batch, seconds, speed] =
+            ["steps", "batch", "seconds", "images_per_s"].map(|key| report[key].as_f64().unwrap());
+        let images = steps * batch * f64::from(networks);
+        assert!((speed * seconds / images - 1.0).abs() < 1e-6, "{report}");
+    }
+    bench("1000").exits(1).says(&["at once", "not 1000"]);
+    place
+        .run(&["bench", "--suite", "--networks", "2"])
+        .exits(2)
+        .says(&["cannot be used with"]);
+}
+
+#[test]
 fn bench_explain_says_what_to_do_without_a_gpu() {
     let place = Place::new();
     place

@@ -114,7 +114,7 @@ impl KernelSchedule {
         let mut b = LaunchBuilder::new(LaunchTarget {
             capacity,
             multiprocessors: multiprocessors as usize,
-            precision: spec.precision,
+            format: spec.precision.on_gpu(),
             choices: Rc::clone(choices),
         });
         let rule = spec.optimizer;

@@ -211,7 +211,7 @@ pub(super) fn trial_builder(
     let mut builder = LaunchBuilder::new(LaunchTarget {
         capacity: product.capacity,
         multiprocessors: multiprocessors as usize,
-        precision: product.precision,
+        format: product.format,
         choices: Rc::new(Choices::all(variant)),
     });
     builder.shared.step = builder.allocate(size_of::<StepRecord>());

@@ -10,11 +10,12 @@ pub mod variants;
 use super::{bench, network};
 use crate::backend::gpu::schedule::{KernelSchedule, ScheduledLaunch};
 use crate::backend::{NetworkSpec, StepPlan};
+use crate::cli::BenchOptions;
 use crate::config::Config;
 use crate::data::{self, Dataset};
 use crate::domain::arch::{CIFAR_CLASSES, Shape};
 use crate::domain::gpus::{self, GpuRates, KnownGpu};
-use crate::domain::params::{Hyperparameters, Precision};
+use crate::domain::params::{Hyperparameters, NumberFormat};
 use crate::domain::text::{grouped, plain};
 use crate::hardware::nvidia::driver::{Driver, driver};
 use crate::train::trainer::spec_for;
@@ -106,7 +107,7 @@ struct Subject {
 pub fn run(
     config: &Config,
     gpu: Option<&KnownGpu>,
-    seconds: f64,
+    options: BenchOptions,
     json: bool,
     out: &mut impl Write,
 ) -> anyhow::Result<()> {
@@ -114,7 +115,7 @@ pub fn run(
         Some(gpu) => lay_out(config, gpu)?,
         None => {
             let launches = measure(config)?;
-            let step = bench::measure(config, seconds, false)?;
+            let step = bench::measure(config, options)?;
             LaunchReport {
                 step_images_per_s: Some(step.images_per_s),
                 ..launches
@@ -260,7 +261,7 @@ fn report(
     let images = params.batch_size as usize;
     let model = Model {
         rates,
-        precision: spec.precision,
+        format: spec.precision.on_gpu(),
     };
     let together = TOGETHER.map(|networks| {
         let launches = tables[0].iter().map(|(launch, _)| launch);
@@ -280,7 +281,7 @@ fn report(
         multiprocessors,
         architecture: params.architecture.clone(),
         optimizer: params.optimizer.word(),
-        precision: spec.precision.word(),
+        precision: spec.precision.on_gpu().word(),
         training,
         scoring,
         step_images_per_s: None,
@@ -293,7 +294,7 @@ fn report(
 #[derive(Clone, Copy)]
 struct Model<'a> {
     rates: &'a GpuRates,
-    precision: Precision,
+    format: NumberFormat,
 }
 
 impl Model<'_> {
@@ -312,12 +313,12 @@ impl Model<'_> {
     /// The time for the arithmetic or for the bytes, whichever is longer.
     fn work(&self, launch: &ScheduledLaunch, flops: [f64; 3]) -> f64 {
         let cost = &launch.cost;
-        let product = cost.product_flop as f64 / gpus::rate_of(flops, self.precision);
-        let other = cost.flop as f64 / gpus::rate_of(flops, Precision::F32);
-        let arithmetic = match self.precision {
-            Precision::F32 => product + other,
+        let product = cost.product_flop as f64 / gpus::rate_of(flops, self.format);
+        let other = cost.flop as f64 / gpus::rate_of(flops, NumberFormat::F32);
+        let arithmetic = match self.format {
+            NumberFormat::F32 => product + other,
             // Tensor cores and the other units work at the same time.
-            Precision::Tf32 | Precision::Bf16 => product.max(other),
+            NumberFormat::Tf32 | NumberFormat::Bf16 => product.max(other),
         };
         arithmetic.max(cost.bytes as f64 / self.rates.bandwidth)
     }

@@ -3,7 +3,7 @@ use crate::backend::gpu::tuning::TunedProduct;
 use crate::backend::{Scaling, rule};
 use crate::config;
 use crate::domain::arch::{ARCHS, Node, resolve};
-use crate::domain::params::Optimizer;
+use crate::domain::params::{Optimizer, Precision};
 use crate::domain::recipes;
 
 const H200: &str = "h200";

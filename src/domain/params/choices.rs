@@ -45,8 +45,32 @@ choices! {
 }
 
 choices! {
-    /// The number format of the matrix products. Master weights and accumulation stay f32.
-    Precision { F32 = "f32", Tf32 = "tf32", Bf16 = "bf16" }
+    /// The wanted number format of the matrix products.
+    #[derive(Default)]
+    Precision {
+        /// f32 on the CPU, tf32 on a GPU, as PyTorch's convolutions have it.
+        #[default]
+        Auto = "auto",
+        F32 = "f32",
+        Tf32 = "tf32",
+        Bf16 = "bf16",
+    }
+}
+
+choices! {
+    /// The number format of a GPU's matrix products. Master weights and accumulation stay f32.
+    NumberFormat { F32 = "f32", Tf32 = "tf32", Bf16 = "bf16" }
+}
+
+impl Precision {
+    /// The format of the products on a GPU.
+    pub fn on_gpu(self) -> NumberFormat {
+        match self {
+            Precision::F32 => NumberFormat::F32,
+            Precision::Auto | Precision::Tf32 => NumberFormat::Tf32,
+            Precision::Bf16 => NumberFormat::Bf16,
+        }
+    }
 }
 
 choices! {

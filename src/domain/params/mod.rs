@@ -6,7 +6,9 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use choices::{CropPadding, Flip, LossReduction, Optimizer, Precision, Schedule, Tta, Weights};
+pub use choices::{
+    CropPadding, Flip, LossReduction, NumberFormat, Optimizer, Precision, Schedule, Tta, Weights,
+};
 pub use table::{HYPERPARAMS, Hyperparameters};
 
 use super::report::Split;

@@ -113,7 +113,7 @@ impl Default for Hyperparameters {
             seed: 4,
             validation: 0.2,
             standardize: false,
-            precision: Precision::F32,
+            precision: Precision::Auto,
         }
     }
 }
@@ -333,5 +333,5 @@ pub static HYPERPARAMS: &[HyperParam] = &[
     row("standardize", "standardize", "", Applies::NextRun, ValueKind::Bool, field!(bool standardize),
         "Give each colour channel mean 0 and standard deviation 1 instead of the range 0 to 1."),
     row("precision", "precision", "", Applies::NextRun, ValueKind::Choice(Precision::WORDS), field!(choice precision: Precision),
-        "Number format of the matrix products on a GPU; the CPU computes in f32."),
+        "Number format of the matrix products on a GPU, where auto is tf32; the CPU computes in f32."),
 ];

@@ -4,7 +4,7 @@ use super::Geometry;
 use super::cpu::Conv;
 use super::product::Product;
 use super::variant::{KernelVariant, ProductPass, ProductShape, TERMS};
-use crate::domain::params::Precision;
+use crate::domain::params::NumberFormat;
 use crate::hardware::executor::{Cost, Launch, Offset};
 use crate::layers::cpu::Layer;
 use crate::layers::dropout::{self, Dropout};
@@ -331,10 +331,10 @@ impl Gemm {
             P = self.flat.1,
             WIDE_O = wide_outputs,
             WIDE_I = wide_inputs,
-            PRECISION = match product.precision {
-                Precision::F32 => 0,
-                Precision::Tf32 => 1,
-                Precision::Bf16 => 2,
+            PRECISION = match product.format {
+                NumberFormat::F32 => 0,
+                NumberFormat::Tf32 => 1,
+                NumberFormat::Bf16 => 2,
             },
         );
         constants.push_str(&dropout::gpu::constants_of(self.dropout));

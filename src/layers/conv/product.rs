@@ -4,7 +4,7 @@
 use super::Geometry;
 use super::gpu::{Gemm, Grid};
 use super::variant::{KernelVariant, Loads, ProductPass, ProductShape, TERMS, VARIANTS};
-use crate::domain::params::Precision;
+use crate::domain::params::NumberFormat;
 use crate::hardware::executor::Launch;
 use crate::layers::gpu::{Activation, LaunchBuilder, Upstream};
 use std::ops::Range;
@@ -15,7 +15,7 @@ use std::rc::Rc;
 pub struct Product {
     gemm: Gemm,
     pub pass: ProductPass,
-    pub precision: Precision,
+    pub format: NumberFormat,
     /// Largest number of images.
     pub capacity: usize,
     pub input_wanted: bool,
@@ -42,7 +42,7 @@ impl Product {
         Product {
             gemm,
             pass,
-            precision: builder.precision(),
+            format: builder.format(),
             capacity: builder.capacity(),
             input_wanted: input.grad.is_some(),
             upstream: input.upstream.clone(),
@@ -56,7 +56,12 @@ impl Product {
     /// What a choice of a variant depends on: the constants of the kernel, and the batch.
     pub fn key(&self) -> String {
         let constants = self.gemm.shape_constants(self);
-        format!("{} images\n{constants}", self.capacity)
+        let gradients = if self.input_wanted {
+            ", the input's gradient"
+        } else {
+            ""
+        };
+        format!("{} images{gradients}\n{constants}", self.capacity)
     }
 
     /// The product in words, for logs.
@@ -225,12 +230,12 @@ impl Product {
         let (lines, columns) = variant.tile;
         let warps = (variant.threads / 32) as f64;
         let results = lines * columns / variant.threads;
-        let multiply = match self.precision {
+        let multiply = match self.format {
             // Multiply-adds, and reads of four numbers.
-            Precision::F32 => TERMS * results + TERMS / 4 * (results / 4 + 4),
+            NumberFormat::F32 => TERMS * results + TERMS / 4 * (results / 4 + 4),
             // Reads, conversions and products of 16 x 8 results, of 8 or 16 terms.
-            Precision::Tf32 => TERMS / 8 * (results / 16 * 12 + 16),
-            Precision::Bf16 => TERMS / 16 * (results / 16 * 16 + 24),
+            NumberFormat::Tf32 => TERMS / 8 * (results / 16 * 12 + 16),
+            NumberFormat::Bf16 => TERMS / 16 * (results / 16 * 16 + 24),
         };
         let of_line = match self.shape().depth() % 4 {
             0 => 25,

@@ -1,8 +1,9 @@
 //! Starts a run: a new run, a resumed one, or a restart.
 
 use super::{Result, SessionError, Worker, health};
+use crate::backend::Device;
 use crate::domain::health::HealthMonitor;
-use crate::domain::params::{Hyperparameters, Value};
+use crate::domain::params::{Hyperparameters, Precision, Value};
 use crate::domain::report::{RunInfo, Split, State};
 use crate::session::protocol::Event;
 use crate::session::resume::ResumePoint;
@@ -178,7 +179,7 @@ impl Worker<'_> {
             name,
             folder,
             data: self.training_data.info.clone(),
-            device: self.device.info().words.clone(),
+            device: words_of_device(&*self.device, run_state.params.precision),
             params: run_state.params.clone(),
             architecture: run_state.architecture.clone(),
             parameters: layers.iter().map(|l| l.parameters).sum(),
@@ -262,5 +263,14 @@ impl Worker<'_> {
         if let Some(run) = &mut self.run {
             run.set_length(trainer.total_steps());
         }
+    }
+}
+
+/// The device in the header's words, with the number format of its products where it has several.
+fn words_of_device(device: &dyn Device, precision: Precision) -> String {
+    let words = &device.info().words;
+    match device.precisions() {
+        [_] => words.clone(),
+        _ => format!("{words} {}", precision.on_gpu().word()),
     }
 }
