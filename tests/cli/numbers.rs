@@ -111,6 +111,21 @@ fn a_seed_gives_the_recorded_weights() {
     }
 }
 
+/// The parts of the recipe `airbench`, in a network that is small.
+#[test]
+fn a_seed_gives_the_recorded_weights_with_muon() {
+    let place = Place::with_data();
+    #[rustfmt::skip]
+    let args = [
+        "--recipe", "airbench", "--arch",
+        "whiten, gelu, conv 24 same no-bias dirac, pool, norm no-scale momentum 0.4 eps 1e-12, gelu, \
+         conv 24 same no-bias dirac, norm no-scale momentum 0.4 eps 1e-12, gelu, pool 3, \
+         dense 10 no-bias unit-variance, scale 0.25",
+        "--name", "muon", "--batch", "24", "--epochs", "1.5", "--validation", "0.2", "--average-decay", "0.9",
+    ];
+    compare(&place, "whiten muon", "muon", &args);
+}
+
 /// The runs in tests/fixtures/format-1 were written by version 0.1.0, with checkpoints of format 1. Each was stopped in
 /// the middle of an epoch.
 #[test]
