@@ -26,6 +26,8 @@ use std::ops::Deref;
 
 /// Initial share of the past that smoothing keeps.
 const SMOOTHING: f64 = 0.8;
+/// Epochs of a run from which on its curves are smoothed by what is trained.
+const LONG_RUN: f64 = 15.0;
 /// Log lines that later events replace.
 const PAUSED: &str = "paused";
 const STOPPED: &str = "stopped";
@@ -205,9 +207,11 @@ impl SessionView {
         self.x_of(self.step())
     }
 
-    /// The unit of x for smoothing: a 300th of the run.
+    /// The unit of x for smoothing: a 300th of the run; of a long run, of what is trained, so that its curves do not lag
+    /// behind by many epochs.
     fn smoothing_unit(&self) -> f64 {
-        self.params.epochs / 300.0
+        let trained = self.x().max(LONG_RUN);
+        self.params.epochs.min(trained) / 300.0
     }
 
     /// A training curve as every screen shows it: smoothed points (x, value).

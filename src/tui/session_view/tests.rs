@@ -306,6 +306,28 @@ fn quick_epochs_share_a_line_and_leave_the_others_readable() {
 }
 
 #[test]
+fn the_curves_of_a_long_run_follow_it() {
+    for epochs in [15.0, 9999.0] {
+        let Event::Started(mut begin) = run(None) else {
+            unreachable!();
+        };
+        begin.params.epochs = epochs;
+        let mut one = session(&[Event::Started(begin), Event::State(State::Running)]);
+        for last in (10..=1500).step_by(10) {
+            let Event::Steps(mut report) = steps(last) else {
+                unreachable!();
+            };
+            // From 2 down to 1 in the first ten epochs.
+            report.loss = (2.0 - last as f64 / 1000.0).max(1.0);
+            one.event(&Event::Steps(report));
+        }
+        let smooth = one.smoothed(&one.train_loss);
+        let shown = one.newest(&one.train_loss, &smooth).unwrap();
+        assert!((shown - 1.0).abs() < 1e-3, "{epochs}: {shown}");
+    }
+}
+
+#[test]
 fn a_resumed_run_says_so_after_its_past() {
     let mut events = vec![run(Some(201))];
     events.extend(past(200));
