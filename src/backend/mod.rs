@@ -28,7 +28,7 @@ use crate::domain::arch::{Arch, ArchError, Node, Shape};
 use crate::domain::augment::Augmentation;
 use crate::domain::engine::EngineChoice;
 use crate::domain::gpu_tuning::GpuTuning;
-use crate::domain::params::{Hyperparameters, Precision, Rates, Tta, Weights};
+use crate::domain::params::{Hyperparameters, NumberFormat, Precision, Rates, Tta, Weights};
 use crate::domain::report::StepSettings;
 use crate::hardware::device::{DeviceChoice, DeviceError};
 use crate::hardware::executor::ExecutorError;
@@ -212,6 +212,14 @@ pub trait Device {
         &[Precision::F32]
     }
 
+    /// The number format of its products where `precision` is wanted: f32 on a device with one format.
+    fn number_format(&self, precision: Precision) -> NumberFormat {
+        match self.precisions() {
+            [_] => NumberFormat::F32,
+            _ => precision.on_gpu(),
+        }
+    }
+
     /// Whether the runs of one process should share it: steps of members of several runs go into the same launches.
     fn is_shared(&self) -> bool {
         false
@@ -345,8 +353,8 @@ pub trait Backend {
     /// once would not be faster.
     fn max_steps(&self) -> usize;
 
-    /// Seconds per step of the last call of [`Backend::train`], where its steps may have waited for longer trainings of other
-    /// runs. None if the time of the call says it.
+    /// Seconds per step of the last call of [`Backend::train`], where the call may also have waited for more steps of other
+    /// runs. None where it makes no steps but the caller's, who can measure it.
     fn seconds_per_step(&self) -> Option<f64> {
         None
     }

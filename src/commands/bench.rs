@@ -7,7 +7,7 @@ use crate::backend::{Backend, ImageSet, MemberId, PartTime, StepPlan};
 use crate::cli::BenchOptions;
 use crate::config::Config;
 use crate::data::{self, batches};
-use crate::domain::params::{Hyperparameters, NumberFormat, Tta, Weights};
+use crate::domain::params::{Hyperparameters, Tta, Weights};
 use crate::domain::text::{grouped, plain};
 use crate::train::trainer::{SECONDS_PER_SUBMISSION, spec_for};
 use crate::train::training_data::image_set;
@@ -222,10 +222,7 @@ pub fn measure(config: &Config, options: BenchOptions) -> anyhow::Result<Report>
         threads: device.info().threads.count(),
         batch,
         networks,
-        precision: match device.precisions() {
-            [_] => NumberFormat::F32.word(),
-            _ => spec.precision.on_gpu().word(),
-        },
+        precision: device.number_format(spec.precision).word(),
         data: info.name,
         parameters,
         steps,

@@ -14,6 +14,7 @@ use crate::domain::gpu_tuning::GpuTuning;
 use crate::domain::params::{Flip, Hyperparameters, Precision, Tta, Weights};
 use crate::domain::report::{ScoredWeights, Split};
 use crate::domain::rng::{Rng, Stream};
+use crate::domain::sweep::Repeats;
 use crate::session::protocol::Event;
 use anyhow::{Context, bail, ensure};
 use serde::Serialize;
@@ -261,21 +262,20 @@ pub fn run(
             _ => format!("{EPOCHS} epochs, {name}, {seeds} seeds in one process"),
         };
         let longest = runs.iter().map(|run| run.seconds).fold(0.0, f64::max);
-        let accuracies: Vec<f64> = runs.iter().map(|run| 100.0 * run.accuracy).collect();
-        let mean = accuracies.iter().sum::<f64>() / accuracies.len() as f64;
-        let mut figures = vec![
+        let seeds = Repeats {
+            values: Vec::new(),
+            accuracies: runs.iter().map(|run| 100.0 * run.accuracy).collect(),
+        };
+        let std = seeds.std().map(|std| ("test accuracy, std", std, "points"));
+        let figures = [
             (
                 "longest training, with its scoring after each epoch",
                 longest,
                 "s",
             ),
-            ("test accuracy, mean", mean, "%"),
+            ("test accuracy, mean", seeds.mean(), "%"),
         ];
-        if accuracies.len() > 1 {
-            let squares = accuracies.iter().map(|a| (a - mean).powi(2)).sum::<f64>();
-            let std = (squares / (accuracies.len() - 1) as f64).sqrt();
-            figures.push(("test accuracy, std", std, "points"));
-        }
+        let figures = figures.into_iter().chain(std);
         for (part, figure, unit) in figures {
             tell(Row {
                 what: format!("{what}: {part}"),

@@ -308,10 +308,13 @@ fn header(app: &App, area: Rect, buf: &mut Buffer) {
         // the GPU is not used remain longest.
         let kind = run.device.split(' ').next().unwrap_or_default();
         let reason = run.device.find('(').map_or("", |at| &run.device[at..]);
-        let format = NumberFormat::WORDS.iter();
-        let format = format.copied().find(|word| run.device.ends_with(word));
-        let short = [kind, format.unwrap_or_default(), reason].join(" ");
-        let short = short.split_whitespace().collect::<Vec<_>>().join(" ");
+        let mut formats = NumberFormat::WORDS.iter().copied();
+        let format = formats
+            .find(|word| run.device.ends_with(word))
+            .unwrap_or("");
+        let mut parts = vec![kind, format, reason];
+        parts.retain(|part| !part.is_empty());
+        let short = parts.join(" ");
         middle.push(HeaderItem::new(10, vec![dim(run.device.clone())]).or(2, vec![dim(short)]));
     }
     let mut right = Vec::new();

@@ -239,8 +239,12 @@ impl SessionView {
     }
 
     fn note_at(&mut self, step: u64, severity: Severity, text: impl Into<String>) {
-        let elapsed = self.steps.as_ref().map_or(0.0, |s| s.elapsed);
-        self.log.add(elapsed, step, severity, text.into());
+        self.log.add(self.elapsed(), step, severity, text.into());
+    }
+
+    /// Seconds of training until the newest step; 0 before the first one.
+    pub fn elapsed(&self) -> f64 {
+        self.steps.as_ref().map_or(0.0, |s| s.elapsed)
     }
 
     /// Processes an event. Views handle `Event::Answer` themselves.

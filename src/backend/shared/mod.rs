@@ -44,7 +44,7 @@ struct TrainRequest {
 /// The answer to a [`TrainRequest`].
 struct Trained {
     outcomes: Vec<Vec<StepOutcome>>,
-    /// Of a step, in the call that also made the steps of others.
+    /// The time of the call, which may have made steps of other runs too, over the most steps of one run in it.
     seconds_per_step: f64,
 }
 

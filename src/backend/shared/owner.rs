@@ -189,8 +189,11 @@ impl DeviceOwner {
             let begin = Instant::now();
             let outcomes = backend.train(images, &work, &AtomicBool::new(false))?;
             // A run with fewer steps also waits for the steps of the others.
-            let steps = work.iter().map(|(_, plans)| plans.len()).max();
-            let seconds_per_step = begin.elapsed().as_secs_f64() / steps.unwrap_or(1).max(1) as f64;
+            let steps = work
+                .iter()
+                .map(|(_, plans)| plans.len())
+                .fold(1, usize::max);
+            let seconds_per_step = begin.elapsed().as_secs_f64() / steps as f64;
             Ok((outcomes, seconds_per_step))
         });
         match together {

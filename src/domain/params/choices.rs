@@ -46,10 +46,8 @@ choices! {
 
 choices! {
     /// The wanted number format of the matrix products.
-    #[derive(Default)]
     Precision {
         /// f32 on the CPU, tf32 on a GPU, as PyTorch's convolutions have it.
-        #[default]
         Auto = "auto",
         F32 = "f32",
         Tf32 = "tf32",

@@ -19,9 +19,20 @@ impl Repeats {
     /// The standard error of the mean: the sample's standard deviation over the root of its size. None for one trial.
     pub fn standard_error(&self) -> Option<f64> {
         let count = self.accuracies.len() as f64;
+        self.variance().map(|variance| (variance / count).sqrt())
+    }
+
+    /// The sample's standard deviation. None for one trial.
+    pub fn std(&self) -> Option<f64> {
+        self.variance().map(f64::sqrt)
+    }
+
+    /// The sample's variance. None for one trial.
+    fn variance(&self) -> Option<f64> {
+        let count = self.accuracies.len() as f64;
         let mean = self.mean();
         let squares: f64 = self.accuracies.iter().map(|a| (a - mean).powi(2)).sum();
-        (count > 1.0).then(|| (squares / (count - 1.0) / count).sqrt())
+        (count > 1.0).then(|| squares / (count - 1.0))
     }
 }
 

@@ -24,8 +24,8 @@ const DEFAULT_SHARED_MEMORY: u32 = 48 * 1024;
 /// The address that stands for the beginning of every member's allocation in a launch on several members. It is only
 /// added to: `members` has the distances from it to the allocations.
 const ORIGIN: CUdeviceptr = 1 << 32;
-/// Most graphs of a list that are kept: those that were used last. Enough for one of each member alone and as many of groups
-/// of members.
+/// Most graphs of a list that are kept: those that were used last. There is room for one of each member alone and for
+/// as many of groups of members.
 const MAX_GRAPHS: usize = 2 * MAX_MEMBERS;
 
 /// A launch with its kernel loaded.

@@ -271,6 +271,6 @@ fn words_of_device(device: &dyn Device, precision: Precision) -> String {
     let words = &device.info().words;
     match device.precisions() {
         [_] => words.clone(),
-        _ => format!("{words} {}", precision.on_gpu().word()),
+        _ => format!("{words} {}", device.number_format(precision).word()),
     }
 }

@@ -175,15 +175,9 @@ impl Trainer {
     /// Returns the name of the first value that was not finite, if any.
     fn train_steps(&mut self, host: &mut impl TrainingHost) -> Result<Option<String>> {
         let watch = Stopwatch::start();
-        let batch_size = f64::from(self.run_state.params.batch_size);
-        let pace = self.backend.seconds_per_step();
-        let fits = pace.map_or(
-            SECONDS_PER_SUBMISSION * self.speed / batch_size,
-            |seconds| SECONDS_PER_SUBMISSION / seconds,
-        ) as usize;
         let left = self.steps_of_epoch() - self.run_state.step_in_epoch;
         let most = self.backend.max_steps().min(left as usize);
-        let count = host.steps_to_submit(fits).clamp(1, most);
+        let count = host.steps_to_submit(self.steps_that_fit()).clamp(1, most);
         let plans = self.plan_steps(&self.run_state, count);
         let (outcomes, of_variant) = match self.train_networks(&plans) {
             Err(Error::Backend(error))

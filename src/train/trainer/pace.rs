@@ -1,6 +1,6 @@
 //! Throughput of the training steps, and the estimate of the remaining time.
 
-use super::Trainer;
+use super::{SECONDS_PER_SUBMISSION, Trainer};
 
 /// Weight of a new step in the running mean of the throughput.
 const SPEED_SHARE: f64 = 0.02;
@@ -15,6 +15,17 @@ impl Trainer {
         // A plain mean at first, so that the slow first step does not dominate.
         let share = SPEED_SHARE.max(1.0 / self.steps_timed as f64);
         self.speed += share * (speed - self.speed);
+    }
+
+    /// Number of steps that take [`SECONDS_PER_SUBMISSION`].
+    pub(super) fn steps_that_fit(&self) -> usize {
+        match self.backend.seconds_per_step() {
+            Some(seconds) => (SECONDS_PER_SUBMISSION / seconds) as usize,
+            None => {
+                let batch_size = f64::from(self.run_state.params.batch_size);
+                (SECONDS_PER_SUBMISSION * self.speed / batch_size) as usize
+            }
+        }
     }
 
     /// Estimates the remaining seconds of the run, evaluations included. None in the first few steps.

@@ -31,7 +31,7 @@ impl SessionView {
         } else {
             (Severity::Plain, "")
         };
-        let elapsed = self.steps.as_ref().map_or(0.0, |steps| steps.elapsed);
+        let elapsed = self.elapsed();
         self.log.add_epoch(
             (elapsed, report.elapsed),
             report.step,

@@ -170,8 +170,7 @@ impl ModelView {
         let question = Question::Model {
             activations_of: (images > 0).then_some(self.image),
         };
-        let seconds = ctx.session.steps.as_ref().map_or(0.0, |s| s.elapsed);
-        let at = format!("{:.0}", (seconds / REFRESH_SECONDS).floor());
+        let at = format!("{:.0}", (ctx.session.elapsed() / REFRESH_SECONDS).floor());
         // Do not ask again before the answer has arrived.
         if !self.report.is_waiting() || self.report.is_about_other(&question, ctx.session) {
             self.report
